@@ -1,0 +1,9 @@
+"""The one error that is the user's to mend."""
+
+
+class InputError(Exception):
+    """Something given by the user cannot be used.
+
+    The message is one line that says what is wrong, where, what was expected and what to do. The command line
+    prints it to stderr and exits with code 2, without a traceback. A bug must raise anything else.
+    """

@@ -1,0 +1,11 @@
+"""The four organelles, in the order of every channel axis and every table, and the colour each is drawn in."""
+
+#: Order of the channel axis of masks and probabilities. "membrane" is the filled whole cell.
+ORGANELLES: tuple[str, ...] = ("membrane", "nucleus", "nucleolus", "lipid")
+
+#: One colour an organelle in every figure, mesh and report: four hues of Okabe and Ito's set, told apart with any
+#: common colour blindness and on grey.
+COLOURS: dict[str, str] = {"membrane": "#56B4E9", "nucleus": "#E69F00", "nucleolus": "#CC79A7", "lipid": "#009E73"}
+
+#: For a mask that is none of the four.
+OTHER_COLOUR = "#999999"

@@ -1,0 +1,189 @@
+"""A disk cache of simulated volumes, filled by many processes at once."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from formats.errors import InputError
+from simulator.tomogram import (
+    DEFAULT_SHAPE,
+    DEFAULT_SPACING_UM,
+    RI_STEP,
+    Options,
+    Shape,
+    Spacing,
+    Tomogram,
+    cell_line,
+    check_field,
+    simulate,
+)
+
+#: Part of every cache key: raise it with any change that alters a volume.
+SIMULATOR_VERSION = 1
+
+#: Indices are stored as whole steps of `RI_STEP` above 1.2, which 16 bits hold up to 1.855.
+_ORIGIN = 120_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """One volume to simulate: the arguments of `simulate`."""
+
+    preset: str
+    seed: int
+    shape: Shape = DEFAULT_SHAPE
+    spacing_um: Spacing = DEFAULT_SPACING_UM
+    options: Options = field(default_factory=Options)
+
+    @property
+    def filename(self) -> str:
+        """Name of its file in a cache: two requests share it only if they give the same volume."""
+        key = json.dumps([SIMULATOR_VERSION, asdict(self)], sort_keys=True)
+        return f"{self.preset}-{self.seed:05d}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+
+
+def save(path: Path, tomogram: Tomogram) -> None:
+    """Write a volume without pickle, first to a temporary name: a reader never sees half a file."""
+    arrays = {
+        "ri_true": _steps(tomogram.ri_true_ZYX),
+        "ri": _steps(tomogram.ri_ZYX),
+        "cells": tomogram.cells_ZYX,
+        "nuclei": tomogram.nuclei_ZYX,
+        "nucleolus": np.packbits(tomogram.masks["nucleolus"]),
+        "lipid": np.packbits(tomogram.masks["lipid"]),
+    }
+    facts = {
+        "spacing_um": list(tomogram.spacing_um),
+        "medium_ri": tomogram.medium_ri,
+        "preset": tomogram.preset,
+        "seed": tomogram.seed,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path) -> Tomogram:
+    """Read a volume that `simulate_many` wrote.
+
+    Raises
+    ------
+    InputError
+        The file is missing, truncated or not one of ours.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        facts = json.loads(arrays["facts"].tobytes())
+        shape = arrays["cells"].shape
+        inside = {
+            name: np.unpackbits(arrays[name], count=int(np.prod(shape))).reshape(shape).astype(bool)
+            for name in ("nucleolus", "lipid")
+        }
+        z, y, x = facts["spacing_um"]
+        return Tomogram(
+            ri_true_ZYX=_index(arrays["ri_true"]),
+            ri_ZYX=_index(arrays["ri"]),
+            masks={"membrane": arrays["cells"] > 0, "nucleus": arrays["nuclei"] > 0, **inside},
+            cells_ZYX=arrays["cells"],
+            nuclei_ZYX=arrays["nuclei"],
+            spacing_um=(z, y, x),
+            medium_ri=facts["medium_ri"],
+            preset=facts["preset"],
+            seed=facts["seed"],
+        )
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such simulated volume; simulate it again") from None
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as fault:
+        raise InputError(f"{path}: not a whole simulated volume ({fault}); delete it and simulate again") from fault
+
+
+def _steps(ri_ZYX: np.ndarray) -> np.ndarray:
+    return (np.rint(ri_ZYX.astype(np.float64) / RI_STEP) - _ORIGIN).astype(np.uint16)
+
+
+def _index(steps_ZYX: np.ndarray) -> np.ndarray:
+    return ((steps_ZYX.astype(np.float64) + _ORIGIN) * RI_STEP).astype(np.float32)
+
+
+def fetch(request: Request, cache_dir: str | Path) -> Path:
+    """Path of one volume in the cache; simulated first if it is not there, or not whole."""
+    path = Path(cache_dir) / request.filename
+    if path.exists():
+        try:
+            load(path)
+            return path
+        except InputError:
+            pass  # truncated, by a full disk for one: build it again
+    save(path, simulate(request.preset, request.seed, request.shape, request.spacing_um, request.options))
+    return path
+
+
+def simulate_many(
+    requests: Sequence[Request],
+    cache_dir: str | Path,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Simulate volumes into a cache; those already there are kept.
+
+    Parameters
+    ----------
+    requests : sequence of Request
+        What to simulate. The result does not depend on `workers`.
+    cache_dir : path
+        Made if needed. Several processes may fill it at once.
+    workers : int
+        Processes; 1 stays in this one. More are spawned, so a script that calls this needs a
+        ``if __name__ == "__main__"`` guard.
+    progress : callable, optional
+        Called with (done, all) after each volume.
+
+    Returns
+    -------
+    list of Path
+        One for each request, in their order.
+
+    Raises
+    ------
+    InputError
+        A request cannot be met, found before anything is simulated.
+    """
+    for request in requests:
+        cell_line(request.preset)
+        check_field(request.seed, request.shape, request.spacing_um)
+    Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    distinct = list(dict.fromkeys(requests))
+    paths: dict[Request, Path] = {}
+
+    def took(request: Request, path: Path) -> None:
+        paths[request] = path
+        if progress is not None:
+            progress(len(paths), len(distinct))
+
+    if workers <= 1 or len(distinct) <= 1:
+        for request in distinct:
+            took(request, fetch(request, cache_dir))
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(distinct)), mp_context=context) as pool:
+            waiting = {pool.submit(fetch, request, cache_dir): request for request in distinct}
+            for future in as_completed(waiting):
+                took(waiting[future], future.result())
+    return [paths[request] for request in requests]

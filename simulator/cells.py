@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.ndimage
 
 from simulator.scene import Blob, Cell, Scene
 
@@ -130,6 +131,8 @@ def _share_ground(scene: Scene, grid: Grid) -> list[_Columns | None]:
         height = top - bottom
         here = near & (height > 0)
         thin = surface < scene.overlap_um
+        if not scene.climbs:  # two skirts do not pile up, but a body spreads over a neighbour's skirt
+            thin &= (surface == 0) | (rho < 1)
         wins = here & (thin | (rho < owner))
         climbs = wins & thin & (surface > 0)
         taken = wins & ~thin
@@ -142,7 +145,18 @@ def _share_ground(scene: Scene, grid: Grid) -> list[_Columns | None]:
         surface = np.where(wins, top, surface)
         owner = np.where(wins, rho, owner)
         done.append(_Columns(bottom, top, rho, height))
+    for column in done:
+        if column is not None:
+            _keep_largest(column)
     return done
+
+
+def _keep_largest(column: _Columns) -> None:
+    """Drop what a neighbour has cut off: a cell is one piece."""
+    pieces, number = scipy.ndimage.label(column.top_YX > column.bottom_YX)
+    if number > 1:
+        lost = pieces != 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+        column.top_YX[lost] = column.bottom_YX[lost] = 0.0
 
 
 def _fill_cell(

@@ -58,6 +58,7 @@ def draw_scene(line: CellLine, seed: int, extent_um: tuple[float, float, float],
         coverslip_um=coverslip_um,
         medium_ri=medium_ri,
         overlap_um=line.overlap_um,
+        climbs=line.overlapping,
         cells=cells,
         debris=debris,
         grain=WaveField.draw(rng, 0.42, 96),
@@ -143,7 +144,7 @@ def _cell(
         for i in range(_count(rng, line.arms)):
             way = (0.0, np.pi)[i] + rng.normal(scale=0.25) if i < 2 else rng.uniform(0, 2 * np.pi)
             arms.append(Bulge(way, _one(rng, line.arm_reach), rng.uniform(6, 20)))
-        for _ in range(int(rng.integers(1, 4))):
+        for _ in range(int(rng.integers(2, 5))):
             fans.append(Bulge(rng.uniform(0, 2 * np.pi), _one(rng, line.lamella_um), rng.uniform(0.8, 4.0)))
     hull = {
         "center_um": center,
@@ -155,7 +156,7 @@ def _cell(
         "harmonics": harmonics,
         "arms": tuple(arms),
         "lamellae": tuple(fans),
-        "lamella_height_um": rng.uniform(0.8, 1.3),
+        "lamella_height_um": rng.uniform(1.0, 1.9),
         "lamella_share": _one(rng, line.lamella_share),
         "edge": WaveField.draw(rng, 1.6, 16, axes=2),
         "ri": ri,
@@ -266,8 +267,8 @@ def _granules(rng: np.random.Generator, line: CellLine, cell: Cell, droplets: tu
         if middle is None:
             continue
         for _ in range(int(rng.integers(3, 7))):
-            point = middle + rng.normal(scale=0.55, size=3)
-            semi = np.array([rng.uniform(0.45, 0.9), rng.uniform(0.2, 0.3), rng.uniform(0.2, 0.3)])
+            point = middle + rng.normal(scale=0.6, size=3)
+            semi = np.array([rng.uniform(0.6, 1.1), rng.uniform(0.25, 0.35), rng.uniform(0.25, 0.35)])
             if all(np.linalg.norm(point - b.center_um) > b.semi_um[0] + 0.6 for b in droplets):
                 found.append(Blob(point, semi, _turned(rng), _one(rng, line.granule_ri), 0.15))
     return tuple(found)
@@ -275,7 +276,7 @@ def _granules(rng: np.random.Generator, line: CellLine, cell: Cell, droplets: tu
 
 def _speck(rng: np.random.Generator, sides_um: tuple[float, float], medium_ri: float) -> Blob:
     """Debris: most of it lies on the coverslip, some floats."""
-    semi = rng.uniform(0.3, 1.2) * rng.uniform(0.7, 1.4, 3)
+    semi = rng.uniform(0.35, 1.7) * rng.uniform(0.7, 1.4, 3)
     height = semi[0] if rng.random() < 0.7 else rng.uniform(0.5, 12.0)
     place = [rng.uniform(-APRON_UM, side + APRON_UM) for side in sides_um]
     contrast = rng.uniform(0.006, 0.03)

@@ -53,21 +53,23 @@ class CellLine:
     """Clusters of dense granules in a cell: as dense as lipid, but none."""
     overlap_um: float
     """A cell climbs over what is thinner than this of its neighbour; thicker neighbours meet it at a wall."""
+    overlapping: bool
+    """Whether thin parts of two cells, too, lie on top of each other."""
     crowding: Range
     """Chance that a cell settles against another one instead of on free ground, drawn for each field."""
-    cytoplasm_ri: Range = (1.346, 1.366)
+    cytoplasm_ri: Range = (1.345, 1.367)
     """Mean index of a cell's cytoplasm."""
     nucleus_contrast: Range = (-0.0045, 0.0015)
     """Index of the nucleoplasm minus that of the cytoplasm."""
-    nucleolus_contrast: Range = (0.0075, 0.0140)
+    nucleolus_contrast: Range = (0.0085, 0.0150)
     """Index of a nucleolus minus that of the nucleoplasm."""
-    droplet_ri: Range = (1.400, 1.425)
+    droplet_ri: Range = (1.390, 1.420)
     """Index of a lipid droplet."""
-    granule_ri: Range = (1.385, 1.412)
+    granule_ri: Range = (1.390, 1.420)
     """Index of a dense granule."""
-    lamella_share: Range = (0.15, 0.45)
+    lamella_share: Range = (0.10, 0.30)
     """What is left of the cytoplasm's contrast in the thinnest lamella."""
-    debris_per_1000_um2: Range = (2.0, 14.0)
+    debris_per_1000_um2: Range = (2.0, 16.0)
     """Specks of debris on 1000 µm², outside the cells."""
 
 
@@ -82,7 +84,7 @@ NIH3T3 = CellLine(
     ball_um=(11.0, 14.0),
     arms=(1, 3),
     arm_reach=(0.3, 0.8),
-    lamella_um=(1.5, 4.0),
+    lamella_um=(2.0, 5.0),
     nucleus_length=(0.40, 0.52),
     nucleus_aspect=(1.3, 1.7),
     nucleus_height=(0.62, 0.75),
@@ -90,8 +92,9 @@ NIH3T3 = CellLine(
     nucleolus_radius_um=(0.8, 1.3),
     droplets=(4, 10),
     droplet_radius_um=(0.55, 0.95),
-    granules=(1, 4),
+    granules=(3, 6),
     overlap_um=3.0,
+    overlapping=True,
     crowding=(0.5, 1.0),
 )
 
@@ -106,7 +109,7 @@ A549 = CellLine(
     ball_um=(12.0, 15.0),
     arms=(0, 2),
     arm_reach=(0.1, 0.3),
-    lamella_um=(2.0, 5.0),
+    lamella_um=(2.5, 6.5),
     nucleus_length=(0.42, 0.54),
     nucleus_aspect=(1.1, 1.4),
     nucleus_height=(0.62, 0.75),
@@ -114,8 +117,9 @@ A549 = CellLine(
     nucleolus_radius_um=(0.85, 1.35),
     droplets=(5, 14),
     droplet_radius_um=(0.8, 1.3),
-    granules=(2, 5),
+    granules=(4, 8),
     overlap_um=1.5,
+    overlapping=False,
     crowding=(0.3, 0.95),
 )
 
@@ -130,7 +134,7 @@ HELA = CellLine(
     ball_um=(13.0, 16.0),
     arms=(0, 3),
     arm_reach=(0.1, 0.4),
-    lamella_um=(1.5, 4.5),
+    lamella_um=(3.0, 6.5),
     nucleus_length=(0.54, 0.64),
     nucleus_aspect=(1.1, 1.4),
     nucleus_height=(0.62, 0.75),
@@ -138,8 +142,9 @@ HELA = CellLine(
     nucleolus_radius_um=(0.9, 1.5),
     droplets=(3, 9),
     droplet_radius_um=(0.55, 1.0),
-    granules=(2, 5),
+    granules=(3, 7),
     overlap_um=1.5,
+    overlapping=False,
     crowding=(0.3, 0.95),
 )
 
@@ -154,7 +159,7 @@ MDA_MB_231 = CellLine(
     ball_um=(12.0, 15.0),
     arms=(1, 2),
     arm_reach=(0.2, 0.5),
-    lamella_um=(2.0, 5.0),
+    lamella_um=(2.5, 6.5),
     nucleus_length=(0.44, 0.56),
     nucleus_aspect=(1.1, 1.5),
     nucleus_height=(0.62, 0.75),
@@ -162,8 +167,9 @@ MDA_MB_231 = CellLine(
     nucleolus_radius_um=(1.5, 2.2),
     droplets=(4, 10),
     droplet_radius_um=(0.6, 1.05),
-    granules=(2, 5),
+    granules=(3, 7),
     overlap_um=1.8,
+    overlapping=False,
     crowding=(0.2, 0.9),
 )
 
@@ -178,16 +184,17 @@ RAW264_7 = CellLine(
     ball_um=(11.0, 14.0),
     arms=(0, 1),
     arm_reach=(0.1, 0.3),
-    lamella_um=(0.5, 2.5),
+    lamella_um=(3.0, 6.5),
     nucleus_length=(0.64, 0.74),
     nucleus_aspect=(1.0, 1.2),
     nucleus_height=(0.64, 0.74),
     nucleoli=(1, 3),
     nucleolus_radius_um=(0.8, 1.4),
     droplets=(3, 8),
-    droplet_radius_um=(0.5, 0.85),
-    granules=(1, 3),
+    droplet_radius_um=(0.55, 0.9),
+    granules=(2, 5),
     overlap_um=1.2,
+    overlapping=False,
     crowding=(0.3, 0.95),
 )
 

@@ -147,6 +147,9 @@ class Scene:
     """Height of the coverslip's surface above the field's bottom."""
     medium_ri: float
     overlap_um: float
+    """A cell climbs over what is thinner than this of its neighbour."""
+    climbs: bool
+    """Whether thin parts, too, lie on top of each other."""
     cells: tuple[Cell, ...]
     debris: tuple[Blob, ...]
     grain: WaveField

@@ -1,0 +1,105 @@
+"""HDF5 of strangers: opened for one read at a time, never followed out of the file, faults told in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401  registers the compression filters that microscopes use
+
+from formats.errors import InputError
+
+_MOST_LINKS = 16
+
+
+@contextmanager
+def open_hdf5(path: Path, kind: str = "HDF5") -> Iterator[h5py.File]:
+    """Open for reading, and close; what HDF5 raises meanwhile becomes an InputError that names the file."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: expected a {kind} file")
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty: expected a {kind} file; copy it again from the microscope")
+    try:
+        path.open("rb").close()
+        if not h5py.is_hdf5(path):
+            raise InputError(f"{path}: not a {kind} file (no HDF5 signature): it is of another kind, or damaged")
+        # "best-effort": network disks often cannot lock, and a reader need not
+        with h5py.File(path, "r", locking="best-effort") as file:
+            yield file
+    except PermissionError as error:
+        raise InputError(f"{path}: may not be read: check its permissions") from error
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read, truncated or damaged ({reason}): copy it again") from error
+
+
+def locate(file: h5py.File, where: str) -> h5py.Group | h5py.Dataset | None:
+    """The object at an absolute path; None where there is none. Links that leave the file are refused."""
+    return _walk(file, where, _MOST_LINKS)
+
+
+def _walk(start: h5py.Group, where: str, links_left: int) -> h5py.Group | h5py.Dataset | None:
+    node: h5py.Group | h5py.Dataset = start.file if where.startswith("/") else start
+    for name in filter(None, where.split("/")):
+        if not isinstance(node, h5py.Group):
+            return None
+        link = node.get(name, getlink=True)
+        if link is None:
+            return None
+        if isinstance(link, h5py.SoftLink):
+            if links_left == 0:
+                raise InputError(f"{start.file.filename}: {node.name}/{name}: links run in a circle")
+            target = _walk(node, link.path, links_left - 1)
+        elif isinstance(link, h5py.HardLink):
+            target = _open(node, name)
+        else:
+            raise InputError(
+                f"{start.file.filename}: {node.name.rstrip('/')}/{name} is an external link: data outside the file are "
+                "not read; copy them into it (h5repack, or the microscope's export)"
+            )
+        if target is None:
+            return None
+        node = target
+    return node
+
+
+def _open(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
+    try:
+        node = group[name]
+    except KeyError as error:  # a header that cannot be decoded
+        raise InputError(f"{group.file.filename}: {group.name}/{name}: damaged ({error})") from error
+    if isinstance(node, h5py.Dataset) and (node.external or node.is_virtual):
+        raise InputError(
+            f"{group.file.filename}: {node.name} keeps its voxels in other files: data outside the file are not read; "
+            "copy them into it (h5repack, or the microscope's export)"
+        )
+    return node if isinstance(node, (h5py.Group, h5py.Dataset)) else None
+
+
+def attribute(node: h5py.Group | h5py.Dataset | None, name: str) -> str | float | int | None:
+    """An attribute as a plain value, whether stored as a scalar, a length-1 array, bytes or str; None if absent."""
+    if node is None or name not in node.attrs:
+        return None
+    value = node.attrs[name]
+    if isinstance(value, h5py.Empty):
+        return None
+    if hasattr(value, "ravel"):
+        if value.size == 0:
+            return None
+        value = value.ravel()[0]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", errors="replace")
+    return value.strip("\0 ") if isinstance(value, str) else value
+
+
+def number(node: h5py.Group | h5py.Dataset | None, name: str) -> float | None:
+    """An attribute as a float; None if it is absent or no number."""
+    value = attribute(node, name)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None

@@ -188,6 +188,12 @@ class RIWindowFit:
                 self._all[organelle].append(everything)
                 self._inside[organelle].append(inside)
 
+    def merge(self, other: "RIWindowFit") -> None:
+        """Take in the cases of another fit with the same organelles and thresholds, such as another process's."""
+        for organelle in self.organelles:
+            self._all[organelle] += other._all[organelle]
+            self._inside[organelle] += other._inside[organelle]
+
     def fit(self) -> dict[str, RIWindow]:
         """The best window of every organelle; one of nan and `n` 0 where no case has it."""
         return {organelle: self._fit_one(organelle) for organelle in self.organelles}

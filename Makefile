@@ -1,0 +1,42 @@
+# Cytovox. `make help` lists what there is. Works from a fresh clone: every target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint bench clean
+
+help: ## Show this help
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Make the virtual environment in .venv with the pinned versions
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Cytovox needs Python 3.11 or newer; name one with make PYTHON=...") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## Train, test and predict on simulated cells (15 minutes on 2 cores), and write the report
+	$(BIN)/python -m simulator --preset HeLa --seed 900001 --shape 64 128 128 --spacing 0.3 0.3 0.3 --out runs/demo_sample
+	$(BIN)/python -m experiments.run experiments/configs/organelle_demo.yaml 'stages=[fit,test,predict]' 'predict.inputs=[runs/demo_sample/*.TCF]'
+
+test: $(READY) ## Run the tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST)
+
+test-all: $(READY) ## Run every test, the slow ones too
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(READY) ## Check style, types and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## Run the benchmarks; each prints a table and writes JSON
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,213 @@
+"""One tomogram with its masks, wherever it lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from formats import check_finite, read_mask, read_volume
+from formats.errors import InputError
+from formats.volume import spacing_agrees
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """A tomogram and its masks on its own grid."""
+
+    ri_ZYX: np.ndarray
+    """float32 refractive index."""
+    masks_KZYX: np.ndarray
+    """uint8, 1 inside; an unlabelled organelle is all 0."""
+    labelled_K: np.ndarray
+    """bool: whether somebody drew this organelle (an empty drawing counts)."""
+    spacing_um: tuple[float, float, float]
+    """Voxel size z, y, x."""
+
+
+class Case(Protocol):
+    """What the cache and the loaders need to know of a case."""
+
+    @property
+    def name(self) -> str:
+        """Unique in a run."""
+        ...
+
+    @property
+    def line(self) -> str:
+        """What the test is tabled by."""
+        ...
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What its content depends on."""
+        ...
+
+    @property
+    def settings(self) -> str:
+        """What else its content depends on."""
+        ...
+
+    def load(self) -> RawCase:
+        """Read it."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderCase:
+    """A tomogram file and mask files."""
+
+    name: str
+    volume: Path
+    masks: dict[str, Path]
+    """File of each organelle that has one."""
+    label_file: Path | None
+    """One multi-label file instead."""
+    labels: dict[str, tuple[int, ...]]
+    """Values inside each organelle, for the multi-label file."""
+    organelles: tuple[str, ...]
+    group: str
+    line: str
+    split: str | None = None
+    """`train`, `val` or `test` where the table says so."""
+    frame: int = 0
+    spacing_um: tuple[float, float, float] | None = None
+    check_spacing: bool = True
+    notes: list[str] = field(default_factory=list, compare=False)
+    """Filled by `load`: what was accepted but should be said."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The volume and its masks."""
+        more = (self.label_file,) if self.label_file is not None else ()
+        return (self.volume, *more, *(self.masks[k] for k in sorted(self.masks)))
+
+    @property
+    def settings(self) -> str:
+        """Options that change what is read, and which file is which organelle."""
+        roles = ",".join(sorted(self.masks))
+        return f"{self.organelles} {roles} {self.labels} {self.frame} {self.spacing_um}"
+
+    def load(self) -> RawCase:
+        """Read the frame and its masks.
+
+        Raises
+        ------
+        InputError
+            Unreadable files, values that are no refractive index, masks of another shape or spacing, wrong labels.
+        """
+        volume = read_volume(self.volume, spacing_um=self.spacing_um)
+        if self.frame >= volume.shape[0]:
+            raise InputError(f"{self.volume}: has {volume.shape[0]} frames, so there is no data.frame {self.frame}")
+        ri = checked_ri(volume.frame(self.frame), str(self.volume))
+        masks = np.zeros((len(self.organelles), *ri.shape), np.uint8)
+        labelled = np.zeros(len(self.organelles), bool)
+        for index, organelle in enumerate(self.organelles):
+            mask = self._mask(organelle, ri.shape, volume.spacing_um)
+            if mask is not None:
+                masks[index], labelled[index] = mask, True
+        return RawCase(ri, masks, labelled, volume.spacing_um)
+
+    def _mask(
+        self, organelle: str, shape: tuple[int, ...], spacing_um: tuple[float, float, float]
+    ) -> np.ndarray | None:
+        path = self.masks.get(organelle)
+        if path is None and (self.label_file is None or organelle not in self.labels):
+            return None
+        file = path if path is not None else self.label_file
+        assert file is not None
+        labels, mask_spacing = self._aligned(file, shape, spacing_um)
+        values = {int(v) for v in np.unique(labels)} - {0}
+        if path is None:
+            unknown = values - {v for chosen in self.labels.values() for v in chosen}
+            if unknown:
+                raise InputError(f"{file}: label {min(unknown)} is in no organelle of data.labels; add it there")
+            return np.isin(labels, self.labels[organelle])
+        if len(values) > 1:
+            raise InputError(
+                f"{file}: holds {len(values)} different labels ({', '.join(map(str, sorted(values)[:5]))}) where a "
+                "mask of one organelle was expected; for a multi-label file leave {organelle} out of data.masks and "
+                "set data.labels"
+            )
+        return labels != 0
+
+    def _aligned(
+        self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]
+    ) -> tuple[np.ndarray, tuple[float, float, float] | None]:
+        """Labels of a file whose shape and spacing are the volume's."""
+        mask = read_mask(file)
+        if mask.labels_ZYX.shape != shape:
+            raise InputError(
+                f"{file}: mask of shape {mask.labels_ZYX.shape} (z, y, x), but {self.volume.name} has {shape}; "
+                "export the mask on the tomogram's own grid"
+            )
+        if mask.spacing_um is not None and self.check_spacing:
+            agrees = spacing_agrees(mask.spacing_um, spacing_um)
+            if agrees == "thousandfold":
+                self.notes.append(f"{file.name}: its spacing is written in um where NIfTI expects mm; read as um")
+            elif agrees != "same":
+                told = ", ".join(f"{s:.4g}" for s in mask.spacing_um)
+                need = ", ".join(f"{s:.4g}" for s in spacing_um)
+                raise InputError(
+                    f"{file}: mask spacing ({told}) um (z, y, x), but {self.volume.name} has ({need}); export it "
+                    "with the tomogram's spacing, or set data.check_spacing=false if they lie voxel on voxel"
+                )
+        return mask.labels_ZYX, mask.spacing_um
+
+
+@dataclass(frozen=True)
+class SimulatedCase:
+    """A tomogram of the simulator, in its cache."""
+
+    preset: str
+    seed: int
+    path: Path
+    organelles: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Such as `HeLa_200003`."""
+        return f"{self.preset}_{self.seed}"
+
+    @property
+    def line(self) -> str:
+        """The preset."""
+        return self.preset
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """None: the name of the cached file says its content."""
+        return ()
+
+    @property
+    def settings(self) -> str:
+        """The cached file's name holds every parameter of the simulation."""
+        return f"{self.path.name} {self.organelles}"
+
+    def load(self) -> RawCase:
+        """Read it from the simulator's cache."""
+        from simulator import load
+
+        tomogram = load(self.path)
+        masks = np.stack([tomogram.masks[name] for name in self.organelles]).astype(np.uint8)
+        return RawCase(tomogram.ri_ZYX, masks, np.ones(len(masks), bool), tomogram.spacing_um)
+
+
+def checked_ri(ri_ZYX: np.ndarray, where: str) -> np.ndarray:
+    """The frame, if it is a refractive index.
+
+    Raises
+    ------
+    InputError
+        NaN or infinite values, or values that no cell has.
+    """
+    check_finite(ri_ZYX, where)
+    low, high = float(ri_ZYX.min()), float(ri_ZYX.max())
+    if low < 1.0 or high > 2.5:
+        raise InputError(
+            f"{where}: values from {low:.4g} to {high:.4g} are no refractive index (1.0 to 2.5); is this another "
+            "channel, or an RI scaled by 10 000 in a file that is not a TCF?"
+        )
+    return ri_ZYX

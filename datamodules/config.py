@@ -1,0 +1,223 @@
+"""`data:` of an organelle config: what every source has, and the two sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from analysis.organelles import ORGANELLES
+
+
+@dataclass
+class OrganelleData:
+    """How tomograms become training samples, whatever their source."""
+
+    organelles: list[str] = field(default_factory=lambda: list(ORGANELLES))
+    """Names of the masks, in the order of the network's outputs."""
+    resample: Literal["spacing_um", "grid"] = "spacing_um"
+    """Common grid: one voxel size for all (`spacing_um`), or one shape for all (`grid`, Choi et al. 2021)."""
+    resample_spacing_um: list[float] = field(default_factory=lambda: [0.25, 0.25, 0.25])
+    """Voxel size z, y, x in um for `resample: spacing_um`."""
+    resample_grid: list[int] = field(default_factory=lambda: [128, 512, 512])
+    """Shape z, y, x for `resample: grid`."""
+    ri_range: list[float] = field(default_factory=lambda: [1.337, 1.390])
+    """Refractive indices that become 0 and 1; beyond them is clipped."""
+    patch_size: list[int] = field(default_factory=lambda: [64, 128, 128])
+    """Training patch z, y, x in voxels of the common grid."""
+    batch_size: int = 2
+    """Patches a batch on each device."""
+    patches_per_epoch: int = 500
+    """Patches an epoch, over all devices."""
+    foreground: float = 0.67
+    """Part of the patches that are centred on a voxel of an organelle, each organelle equally often."""
+    scale: list[float] = field(default_factory=lambda: [0.5, 2.0])
+    """Range of the random zoom."""
+    scale_probability: float = 0.3
+    """How often a patch is zoomed."""
+    rotate_probability: float = 0.3
+    """How often a patch is turned about z by any angle."""
+    flip: bool = True
+    """Random mirror images in z, y and x."""
+    ri_offset: float = 0.0
+    """Largest random offset of the index, up or down, for media and calibrations that differ (0.002 is much)."""
+    ri_contrast: float = 0.0
+    """Largest random change of the contrast, as a part of it."""
+    num_workers: int | str = "auto"
+    """Loader processes; `auto` leaves one core to the training, 8 at most."""
+    cache_dir: str | None = None
+    """Where prepared volumes are kept; null for the user's cache folder."""
+
+
+@dataclass
+class Split:
+    """How volumes are divided. Fractions of the groups, or lists of files and globs."""
+
+    train: Any = 0.7
+    """A fraction, or a list of files or globs."""
+    val: Any = 0.1
+    """The same."""
+    test: Any = 0.2
+    """The same."""
+
+
+@dataclass
+class FolderData(OrganelleData):
+    """Tomograms and masks in folders."""
+
+    source: Literal["folder"] = "folder"
+    """This source's name."""
+    root: str = "."
+    """What relative paths and globs start from."""
+    volumes: Any = field(default_factory=list)
+    """A glob, a folder or a list of them: TCF, OME-TIFF, TIFF, NIfTI or OME-Zarr."""
+    masks: str | None = None
+    """Pattern of the mask files with {organelle} for one file an organelle, without for one multi-label file; `*` or
+    {stem} in the file's name stands for the volume's name."""
+    labels: dict[str, list[int]] = field(
+        default_factory=lambda: {"membrane": [1, 2, 3, 4], "nucleus": [2, 3], "nucleolus": [3], "lipid": [4]}
+    )
+    """Multi-label files: the values inside each organelle (the membrane is the whole cell, so it holds them all)."""
+    table: str | None = None
+    """CSV instead of `volumes` and `masks`: columns volume, then any of mask, organelles' names, group, line, split."""
+    spacing_um: list[float] | None = None
+    """Voxel size z, y, x in um of files that do not say it (plain TIFF)."""
+    check_spacing: bool = True
+    """Refuse masks whose spacing is not their volume's."""
+    frame: int = 0
+    """The frame of a time-lapse that the masks belong to."""
+    group: str | None = None
+    """What must stay together in a split: a column of the table, or how the folder's name begins (`dish`)."""
+    line: str | None = None
+    """What the test is tabled by: a column of the table, or how the folder's name begins."""
+    train_lines: list[str] = field(default_factory=list)
+    """Train on these lines only; all volumes of the others are tested. Empty: all lines are divided."""
+    split: Split = field(default_factory=Split)
+    """Training, validation and test."""
+
+
+@dataclass
+class SimulatedSet:
+    """Some tomograms of the simulator."""
+
+    presets: list[str] = field(default_factory=lambda: ["NIH3T3", "A549", "HeLa", "MDA-MB-231", "RAW264.7"])
+    """Cell lines, taken in turn."""
+    count: int = 10
+    """Number of tomograms."""
+    first_seed: int = 0
+    """Seed of the first; each has its own."""
+
+
+@dataclass
+class SimulatorData(OrganelleData):
+    """Tomograms of the virtual holotomograph."""
+
+    source: Literal["simulator"] = "simulator"
+    """This source's name."""
+    shape: list[int] = field(default_factory=lambda: [64, 128, 128])
+    """Size z, y, x in voxels."""
+    spacing_um: list[float] = field(default_factory=lambda: [0.3, 0.3, 0.3])
+    """Voxel size z, y, x in um."""
+    medium_ri: float = 1.337
+    """Refractive index of the medium."""
+    medium_spread: float = 0.0
+    """Each tomogram's medium differs from it by at most this."""
+    noise_ri: list[float] = field(default_factory=lambda: [0.0002, 0.0016])
+    """Range of the deviation of the coherent noise."""
+    train: SimulatedSet = field(default_factory=lambda: SimulatedSet(count=40))
+    """Training volumes."""
+    val: SimulatedSet = field(default_factory=lambda: SimulatedSet(count=5, first_seed=100_000))
+    """Validation volumes."""
+    test: SimulatedSet = field(default_factory=lambda: SimulatedSet(count=10, first_seed=200_000))
+    """Test volumes."""
+
+
+#: Sources by the name a config uses.
+SOURCES: dict[str, type[FolderData] | type[SimulatorData]] = {"folder": FolderData, "simulator": SimulatorData}
+
+
+def data_faults(config: OrganelleData) -> list[str]:
+    """What cannot work in these values, one line each, beginning with the key."""
+    faults = []
+    for key in ("patch_size", "resample_grid", "resample_spacing_um"):
+        values = getattr(config, key)
+        if len(values) != 3 or any(v <= 0 for v in values):
+            faults.append(f"{key}: expected three positive numbers (z, y, x), got {values}")
+    low_high = config.ri_range
+    if len(low_high) != 2 or not 1.0 <= low_high[0] < low_high[1] <= 2.0:
+        faults.append(f"ri_range: expected two refractive indices such as [1.337, 1.390], got {low_high}")
+    if len(config.scale) != 2 or not 0 < config.scale[0] <= config.scale[1]:
+        faults.append(f"scale: expected a range such as [0.5, 2.0], got {config.scale}")
+    for key in ("foreground", "scale_probability", "rotate_probability"):
+        if not 0 <= getattr(config, key) <= 1:
+            faults.append(f"{key}: expected a number from 0 to 1, got {getattr(config, key)}")
+    for key in ("batch_size", "patches_per_epoch"):
+        if getattr(config, key) < 1:
+            faults.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
+    for key in ("ri_offset", "ri_contrast"):
+        if getattr(config, key) < 0:
+            faults.append(f"{key}: expected 0 or more, got {getattr(config, key)}")
+    if not config.organelles or len(set(config.organelles)) != len(config.organelles):
+        faults.append(f"organelles: expected different names, at least one, got {config.organelles}")
+    if config.num_workers != "auto" and (not isinstance(config.num_workers, int) or config.num_workers < 0):
+        faults.append(f"num_workers: expected auto, 0 or more, got {config.num_workers!r}")
+    if isinstance(config, FolderData):
+        faults += _folder_faults(config)
+    if isinstance(config, SimulatorData):
+        faults += _simulator_faults(config)
+    return faults
+
+
+def _folder_faults(config: FolderData) -> list[str]:
+    faults = []
+    if config.table is None and not config.volumes:
+        faults.append("volumes: no tomograms named; give a glob such as dish*/**/*.TCF, or a table")
+    if config.table is None and config.masks is None and config.volumes:
+        faults.append("masks: no masks named; give a pattern such as dish*/**/*_{organelle}.nii.gz")
+    if config.spacing_um is not None and (len(config.spacing_um) != 3 or any(v <= 0 for v in config.spacing_um)):
+        faults.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {config.spacing_um}")
+    if config.frame < 0:
+        faults.append(f"frame: expected 0 or more, got {config.frame}")
+    if config.train_lines and config.line is None:
+        faults.append("train_lines: needs data.line, which says where a volume's line is read from")
+    shares = [config.split.train, config.split.val, config.split.test]
+    numbers = [isinstance(s, int | float) and not isinstance(s, bool) for s in shares]
+    if all(numbers):
+        if any(s < 0 for s in shares) or abs(sum(shares) - 1) > 1e-6:
+            faults.append(f"split: fractions must be 0 or more and add up to 1, got {shares}")
+    elif any(n and s != 0 for n, s in zip(numbers, shares, strict=True)):
+        faults.append("split: give three fractions, or three lists of files or globs, not a mixture")
+    return faults
+
+
+def _simulator_faults(config: SimulatorData) -> list[str]:
+    from simulator import PRESETS
+
+    faults = []
+    for key in ("shape", "spacing_um"):
+        values = getattr(config, key)
+        if len(values) != 3 or any(v <= 0 for v in values):
+            faults.append(f"{key}: expected three positive numbers (z, y, x), got {values}")
+    if len(config.noise_ri) != 2 or not 0 <= config.noise_ri[0] <= config.noise_ri[1]:
+        faults.append(f"noise_ri: expected a range such as [0.0002, 0.0016], got {config.noise_ri}")
+    taken: dict[tuple[str, int], str] = {}
+    for key in ("train", "val", "test"):
+        chosen: SimulatedSet = getattr(config, key)
+        unknown = [p for p in chosen.presets if p not in PRESETS]
+        if unknown or not chosen.presets:
+            faults.append(f"{key}.presets: expected some of {', '.join(PRESETS)}, got {chosen.presets}")
+        if chosen.count < 0:
+            faults.append(f"{key}.count: expected 0 or more, got {chosen.count}")
+            continue
+        for request in [] if unknown or not chosen.presets else simulated_names(chosen):
+            if request in taken:
+                faults.append(
+                    f"{key}.first_seed: volume {request} is also in data.{taken[request]}; choose other seeds"
+                )
+                break
+            taken[request] = key
+    return faults
+
+
+def simulated_names(chosen: SimulatedSet) -> list[tuple[str, int]]:
+    """(preset, seed) of each tomogram of a set."""
+    return [(chosen.presets[i % len(chosen.presets)], chosen.first_seed + i) for i in range(chosen.count)]

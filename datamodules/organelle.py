@@ -1,0 +1,184 @@
+"""Lightning's data module of the organelle task, over folders or the simulator."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.cache import ContentDigests, PreparedCase, cache_root
+from datamodules.cases import Case, FolderCase, RawCase, SimulatedCase
+from datamodules.config import FolderData, OrganelleData, SimulatedSet, SimulatorData, simulated_names
+from datamodules.folder import find_cases
+from datamodules.prepare import Preparer
+from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
+from datamodules.splits import SPLITS, divide
+from simulator import Options, Request, simulate_many
+from transforms.intensity import RandRIShiftd
+from transforms.patches import RandOrganellePatchd
+
+#: Called with (what, done, all).
+Progress = Callable[[str, int, int], None]
+
+
+class OrganelleDataModule(pl.LightningDataModule):
+    """Training patches, validation volumes on the common grid, test cases on their own grid.
+
+    Parameters
+    ----------
+    config : OrganelleData
+        `FolderData` or `SimulatorData`.
+    seed : int
+        The run's seed.
+    progress : callable, optional
+        Told what is being prepared.
+    limit : int, optional
+        Take only so many volumes of each split.
+    """
+
+    def __init__(
+        self, config: OrganelleData, seed: int, progress: Progress | None = None, limit: int | None = None
+    ) -> None:
+        super().__init__()
+        self.config, self.seed, self.progress, self.limit = config, seed, progress, limit
+        self.cases: dict[str, Sequence[Case]] = {}
+        self.prepared: dict[str, list[PreparedCase]] = {}
+
+    def find(self) -> dict[str, Sequence[Case]]:
+        """Cases of every split; simulated ones are made here if they are not in the cache."""
+        if not self.cases:
+            if isinstance(self.config, FolderData):
+                division = divide(find_cases(self.config), self.config, self.seed)
+                self.cases = {split: found[: self.limit] for split, found in division.items()}
+            elif isinstance(self.config, SimulatorData):
+                self.cases = self._simulate(self.config)
+            else:
+                raise TypeError(f"no cases from a {type(self.config).__name__}")
+        return self.cases
+
+    def _simulate(self, config: SimulatorData) -> dict[str, Sequence[Case]]:
+        sets: dict[str, SimulatedSet] = {split: getattr(config, split) for split in SPLITS}
+        names = {split: simulated_names(chosen)[: self.limit] for split, chosen in sets.items()}
+        options = Options(config.medium_ri, config.medium_spread, (config.noise_ri[0], config.noise_ri[1]))
+        (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
+        requests = [Request(p, s, (z, y, x), (dz, dy, dx), options) for split in SPLITS for p, s in names[split]]
+        report = self.progress
+        told = None if report is None else lambda done, all_: report("simulating cells", done, all_)
+        root = cache_root(config.cache_dir) / "simulated"
+        paths = iter(simulate_many(requests, root, workers=_worker_count(), progress=told))
+        organelles = tuple(config.organelles)
+        return {s: [SimulatedCase(p, seed, next(paths), organelles) for p, seed in names[s]] for s in SPLITS}
+
+    def digest(self) -> str:
+        """Hash of the data of the run: every case's files and settings, and the split it is in."""
+        digests = ContentDigests(cache_root(self.config.cache_dir))
+        text = hashlib.sha256()
+        for split, cases in self.find().items():
+            for case in cases:
+                contents = " ".join(digests.of(path) for path in case.files)
+                text.update(f"{split} {case.name} {case.settings} {contents}\n".encode())
+        return text.hexdigest()
+
+    def prepare_data(self) -> None:
+        """Fill the cache; Lightning calls it on one process of each node."""
+        self._prepare(("train", "val"))
+
+    def setup(self, stage: str) -> None:
+        """Find the cache entries on every process."""
+        self.find()
+        if stage in ("fit", "validate"):
+            self._prepare(("train", "val"))
+
+    def _prepare(self, splits: Sequence[str]) -> None:
+        preparer = Preparer(self.config)
+        report = self.progress
+        for split in splits:
+            if split not in self.prepared:
+                told = (
+                    None if report is None else lambda done, all_, s=split: report(f"preparing {s} volumes", done, all_)
+                )
+                self.prepared[split] = preparer.prepare(self.find()[split], told)
+
+    def notes(self) -> list[str]:
+        """What was accepted in the files, but should be said."""
+        cases = [c for found in self.cases.values() for c in found if isinstance(c, FolderCase)]
+        return sorted({note for case in cases for note in case.notes})
+
+    def train_dataloader(self) -> DataLoader:
+        """Random patches, the same for the same (seed, epoch, index)."""
+        config = self.config
+        sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
+        data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed)
+        return self._loader(data, sampler, config.batch_size)
+
+    def _augmentation(self) -> list[Any]:
+        config = self.config
+        patch = RandOrganellePatchd(
+            config.patch_size,
+            p_foreground=config.foreground,
+            p_scale=config.scale_probability,
+            p_rotate=config.rotate_probability,
+            p_flip=0.5 if config.flip else 0.0,
+            scale_range=(config.scale[0], config.scale[1]),
+        )
+        low, high = config.ri_range
+        return [patch, RandRIShiftd("image", config.ri_offset, config.ri_contrast, low, high)]
+
+    def val_dataloader(self) -> DataLoader:
+        """Whole prepared volumes, one at a time, each on one rank only."""
+        data = PreparedVolumes(self.prepared["val"])
+        return self._loader(data, EvaluationSampler(len(data), *self._place()), 1, workers=0)
+
+    def test_dataloader(self) -> DataLoader:
+        """Raw cases on their own grid, one at a time, each on one rank only."""
+        cases = self.find()["test"]
+        sampler = EvaluationSampler(len(cases), *self._place())
+        return DataLoader(RawCases(cases), batch_size=None, sampler=sampler, num_workers=0)
+
+    def _place(self) -> tuple[int, int]:
+        """This rank and the number of ranks."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _loader(self, data: Dataset, sampler: Any, batch_size: int, workers: int | None = None) -> DataLoader:
+        count = _loader_workers(self.config.num_workers) if workers is None else workers
+        more: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if count else {}
+        return DataLoader(
+            data,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=count,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread if count else None,
+            **more,
+        )
+
+
+class RawCases(Dataset[tuple[Case, RawCase]]):
+    """Cases as they lie in their files."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self.cases = cases
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> tuple[Case, RawCase]:
+        return self.cases[index], self.cases[index].load()
+
+
+def _one_thread(_: int) -> None:
+    """Workers share the cores with the training: more threads a worker only make both slower."""
+    torch.set_num_threads(1)
+
+
+def _worker_count() -> int:
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _loader_workers(wanted: int | str) -> int:
+    return int(wanted) if wanted != "auto" else min(8, max(1, _worker_count() - 1))

@@ -1,0 +1,84 @@
+"""A case on the common grid, normalised, in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.cache import ContentDigests, PreparedCase, cache_root, key_of, store
+from datamodules.cases import Case
+from datamodules.config import OrganelleData
+from transforms.intensity import NormaliseRI
+from transforms.patches import foreground_centres
+from transforms.spatial import ResampleTo, ResampleToCommonGridd
+
+#: Voxels of each organelle that patches may be centred on.
+CENTRES = 10_000
+
+
+def resample_rule(config: OrganelleData) -> ResampleTo:
+    """The common grid a config asks for."""
+    if config.resample == "grid":
+        z, y, x = config.resample_grid
+        return ResampleTo(grid=(z, y, x))
+    spacing = config.resample_spacing_um
+    return ResampleTo(spacing_um=(spacing[0], spacing[1], spacing[2]))
+
+
+class Preparer:
+    """Makes and finds cache entries.
+
+    Parameters
+    ----------
+    config : OrganelleData
+        Normalisation, common grid, cache folder.
+    """
+
+    def __init__(self, config: OrganelleData) -> None:
+        self.root = cache_root(config.cache_dir) / "prepared"
+        self.digests = ContentDigests(cache_root(config.cache_dir))
+        self.resample = resample_rule(config)
+        self.normalise = NormaliseRI(*config.ri_range)
+
+    def path_of(self, case: Case) -> Path:
+        """Where the entry of a case lies: named by the content of its files and by what is done to them."""
+        key = key_of(
+            {
+                "files": [self.digests.of(path) for path in case.files],
+                "settings": case.settings,
+                "resample": repr(self.resample),
+                "ri_range": [self.normalise.ri_min, self.normalise.ri_max],
+            }
+        )
+        return self.root / key[:2] / f"{key}.safetensors"
+
+    def prepare(self, cases: Sequence[Case], progress: Callable[[int, int], None] | None = None) -> list[PreparedCase]:
+        """Entries of all cases, made where they are missing or broken."""
+        entries = []
+        for done, case in enumerate(cases, start=1):
+            entry = PreparedCase(self.path_of(case))
+            if not entry.usable():
+                self._make(case, entry.path)
+            entries.append(entry)
+            if progress is not None:
+                progress(done, len(cases))
+        return entries
+
+    def _make(self, case: Case, path: Path) -> None:
+        raw = case.load()
+        on_grid = ResampleToCommonGridd(self.resample)(
+            {"image": self.normalise(raw.ri_ZYX)[None], "mask": raw.masks_KZYX, "spacing_um": raw.spacing_um}
+        )
+        centres = foreground_centres(on_grid["mask"], limit=CENTRES)
+        store(
+            path,
+            {
+                "image": on_grid["image"],
+                "mask": on_grid["mask"],
+                "labelled": raw.labelled_K.astype(np.uint8),
+                "spacing_um": np.asarray(on_grid["spacing_um"], np.float64),
+                **{f"centres_{k}": found for k, found in enumerate(centres)},
+            },
+        )

@@ -1,0 +1,118 @@
+"""From a typed config to the objects of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+
+from datamodules.organelle import OrganelleDataModule, Progress
+from experiments.config import Config, tiling
+from experiments.schema import CHOICES, branch
+from formats.errors import InputError
+from lightning_modules.facts import Facts, Weights, load_network, read_checkpoint
+from lightning_modules.organelle import OrganelleModule
+from training.rundir import RunFolder, newest_run
+from training.wandb_log import wandb_logger
+
+
+def build_data(config: Config, progress: Progress | None = None, dry_run: bool = False) -> OrganelleDataModule:
+    """The data module of the task; a dry run takes one volume of each split."""
+    return OrganelleDataModule(config.data, config.seed, progress, limit=1 if dry_run else None)
+
+
+def facts_of(config: Config) -> Facts:
+    """What the checkpoints of this run will say of themselves."""
+    data = config.data
+    return Facts(
+        task=config.task,
+        model=dataclasses.asdict(config.model),
+        organelles=list(data.organelles),
+        resample=data.resample,
+        resample_spacing_um=[float(s) for s in data.resample_spacing_um],
+        resample_grid=[int(n) for n in data.resample_grid],
+        ri_range=[float(v) for v in data.ri_range],
+        patch_size=[int(p) for p in data.patch_size],
+    )
+
+
+def build_for_training(config: Config) -> OrganelleModule:
+    """A new network, or one that starts from `init_from`."""
+    facts = facts_of(config)
+    network = config.model.build(1, len(facts.organelles))
+    if config.init_from is not None:
+        load_network(
+            network, read_checkpoint(weights_path(config.init_from, "init_from"), config.task, "init_from"), "init_from"
+        )
+    return OrganelleModule(
+        network,
+        facts,
+        tiling(config, facts.patch_size),
+        config.loss.build(),
+        config.optimizer,
+        config.predict.threshold,
+    )
+
+
+def build_from_weights(config: Config, weights: Weights) -> OrganelleModule:
+    """The network a checkpoint holds, with the grid and normalisation it was trained with."""
+    facts = weights.facts
+    kind = branch("model", str(facts.model[CHOICES["model"].key]))
+    known = {f.name for f in dataclasses.fields(kind)}
+    network = kind(**{k: v for k, v in facts.model.items() if k in known}).build(1, len(facts.organelles))
+    load_network(network, weights, "checkpoint")
+    return OrganelleModule(network, facts, tiling(config, facts.patch_size), threshold=config.predict.threshold)
+
+
+def weights_path(given: str, key: str) -> Path:
+    """A .ckpt file, or the best (else last) checkpoint of a run folder.
+
+    Raises
+    ------
+    InputError
+        A folder without a checkpoint, or nothing there.
+    """
+    path = Path(given)
+    if path.is_dir():
+        found = RunFolder(path).weights()
+        if found is None:
+            raise InputError(f"{key}: {path}: no checkpoints/best.ckpt or last.ckpt in it; give a run that was trained")
+        return found
+    if not path.is_file():
+        raise InputError(f"{key}: {path}: no such checkpoint; expected a .ckpt file or a run folder that has one")
+    return path
+
+
+def find_weights(config: Config, folder: RunFolder) -> Path:
+    """Weights for test and predict: named in the config, else this run's, else the newest run's of this name.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
+    own = folder.weights()
+    if "fit" in config.stages and own is not None:
+        return own
+    for given, key in ((config.predict.checkpoint, "predict.checkpoint"), (config.init_from, "init_from")):
+        if given is not None:
+            return weights_path(given, key)
+    if own is not None:
+        return own
+    newest = newest_run(Path(config.runs_dir), config.name)
+    if newest is not None and (found := newest.weights()) is not None:
+        return found
+    raise InputError(
+        f"predict.checkpoint: no weights: none named, none in this run, and no earlier run in "
+        f"{config.runs_dir}/{config.name}; give predict.checkpoint=RUN_FOLDER, or train with stages=[fit,test]"
+    )
+
+
+def build_loggers(config: Config, folder: RunFolder, tree: dict[str, Any], csv: Logger, dry_run: bool) -> list[Logger]:
+    """`metrics.csv`, and W&B unless it is disabled or this is a dry run."""
+    if dry_run:
+        return [csv]
+    wandb = wandb_logger(config.logging, folder, config.name, tree)
+    return [csv, *([wandb] if wandb is not None else [])]

@@ -1,0 +1,179 @@
+"""From files and `key=value` words to one plain tree, with the origin of every key kept for the error messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from formats.errors import InputError
+
+#: A key's path from the root: ("trainer", "max_epochs").
+KeyPath = tuple[str, ...]
+
+#: Keys that choose a branch of the schema: what an earlier layer set for another branch is dropped with it.
+SELECTORS: dict[str, str] = {"data": "source", "model": "network", "loss": "name", "optimizer": "name"}
+
+
+@dataclass
+class Composed:
+    """A config before it is checked."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """Plain nested dict of what the files and the command line say."""
+    origin: dict[KeyPath, str] = field(default_factory=dict)
+    """Which file (or `command line`) last set each key."""
+    folder: Path = field(default_factory=Path)
+    """Where the main file lies."""
+
+    def where(self, path: KeyPath) -> str:
+        """Origin of the longest known prefix of a key path."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.origin:
+                return self.origin[path[:end]]
+        return self.origin.get((), "config")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Names (without `.yaml`) and paths of the configs that come with the package."""
+    root = Path(str(resources.files("experiments.configs")))
+    return {str(p.relative_to(root).with_suffix("").as_posix()): p for p in sorted(root.rglob("*.yaml"))}
+
+
+def find_config(name: str, beside: Path | None = None) -> Path:
+    """Path of a config given as a file or as the name of a shipped one.
+
+    Raises
+    ------
+    InputError
+        Neither a file nor a shipped name; the nearest shipped names are told.
+    """
+    candidates = [beside / name] if beside is not None else []
+    candidates.append(Path(name))
+    for path in candidates:
+        if path.is_file():
+            return path
+    shipped = shipped_configs()
+    if name.removesuffix(".yaml") in shipped:
+        return shipped[name.removesuffix(".yaml")]
+    near = difflib.get_close_matches(Path(name).stem, shipped, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InputError(
+        f"{name}: no such config file, and no shipped config of that name{hint} (shipped: {', '.join(shipped)})"
+    )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a plain dict, through OmegaConf's safe loader (no tags, no duplicate keys)."""
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException) as fault:
+        mark = getattr(fault, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark is not None else ""
+        reason = getattr(fault, "problem", None) or str(fault).splitlines()[0]
+        raise InputError(f"{path.name}:{line} not readable as YAML: {reason}") from None
+    except (OSError, UnicodeDecodeError) as fault:
+        raise InputError(f"{path}: cannot be read ({fault}); expected a YAML text file") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path.name}: expected `key: value` lines at the top level, got a {type(tree).__name__}")
+    return {str(key): value for key, value in tree.items()}
+
+
+def compose(
+    config: str | Path, overrides: Iterable[str] = (), keep: Callable[[str, str], set[str] | None] | None = None
+) -> Composed:
+    """Merge bases, the file and the command line, later ones winning.
+
+    Parameters
+    ----------
+    config : str or Path
+        A file, or the name of a shipped config.
+    overrides : iterable of str
+        `key.path=value` words.
+    keep : callable, optional
+        `keep(group, choice)` gives the keys a newly chosen branch knows (None: unknown branch, keep all).
+
+    Raises
+    ------
+    InputError
+        A file that is missing or not YAML, a cycle of bases, a word without `=`.
+    """
+    path = find_config(str(config))
+    result = Composed(folder=path.parent)
+    result.origin[()] = path.name
+    _layer_file(result, path, keep, chain=())
+    for word in overrides:
+        _layer(result, _parse_override(word), "command line", keep)
+    return result
+
+
+def _layer_file(
+    result: Composed, path: Path, keep: Callable[[str, str], set[str] | None] | None, chain: tuple[Path, ...]
+) -> None:
+    """Bases first, then the file itself."""
+    if path.resolve() in chain:
+        names = " -> ".join(p.name for p in (*chain, path))
+        raise InputError(f"{path.name}: base: files refer to each other in a circle ({names})")
+    tree = read_yaml(path)
+    bases = tree.get("base") or []
+    if isinstance(bases, str):
+        bases = [bases]
+    if not isinstance(bases, list):
+        raise InputError(f"{path.name}: base: expected a list of config files, got {bases!r}")
+    for base in bases:
+        _layer_file(result, find_config(str(base), beside=path.parent), keep, (*chain, path.resolve()))
+    _layer(result, tree, path.name, keep)
+
+
+def _parse_override(word: str) -> dict[str, Any]:
+    """One `key.path=value` as a nested dict, the value read as YAML."""
+    key, equals, value = word.partition("=")
+    if not equals or not key.strip() or any(not part for part in key.strip().split(".")):
+        raise InputError(f"command line: {word!r}: expected key=value, such as trainer.max_epochs=10")
+    if key.startswith("-"):
+        raise InputError(f"command line: {word!r}: keys have no dashes; write {key.lstrip('-')}={value}")
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as fault:
+        reason = str(fault).splitlines()[0]
+        raise InputError(f"command line: {key}: {value!r} is not a readable value: {reason}") from None
+    tree: Any = parsed["value"] if isinstance(parsed, dict) else None
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    return tree
+
+
+def _layer(
+    result: Composed, tree: dict[str, Any], origin: str, keep: Callable[[str, str], set[str] | None] | None
+) -> None:
+    """Lay one tree over the result; a group that changes its branch forgets the other branch's keys."""
+    for group, selector in SELECTORS.items():
+        new, old = tree.get(group), result.values.get(group)
+        if not isinstance(new, dict) or not isinstance(old, dict) or selector not in new:
+            continue
+        if new[selector] != old.get(selector) and keep is not None:
+            known = keep(group, str(new[selector]))
+            if known is not None:
+                result.values[group] = {key: value for key, value in old.items() if key in known}
+    _merge(result.values, tree, origin, result.origin, ())
+
+
+def _merge(into: dict[str, Any], tree: dict[str, Any], origin: str, origins: dict[KeyPath, str], path: KeyPath) -> None:
+    for raw, value in tree.items():
+        key = str(raw)
+        here = (*path, key)
+        origins[here] = origin
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value, origin, origins, here)
+        else:
+            into[key] = value
+            if isinstance(value, dict):
+                into[key] = {}
+                _merge(into[key], value, origin, origins, here)

@@ -1,0 +1,48 @@
+"""Progress of what Lightning does not show: simulating and preparing volumes."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Bars:
+    """A bar a job on a terminal; a line now and then in a log file. Use as a context and call it."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._tasks: dict[str, int] = {}
+        self._told: dict[str, int] = {}
+
+    def __enter__(self) -> Bars:
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._bars.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say that `done` of `total` are done."""
+        if not self._console.is_terminal:
+            tenth = 10 * done // max(1, total)
+            if tenth != self._told.get(what):
+                self._told[what] = tenth
+                print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)  # type: ignore[arg-type]

@@ -1,0 +1,56 @@
+"""`python -m experiments.run CONFIG [key=value ...]`: train, test and apply a model out of one YAML."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Sequence
+
+from experiments.shadow import shadowed
+
+USAGE = """\
+python -m experiments.run CONFIG [key=value ...] [--check | --dry-run]
+
+CONFIG is a YAML file or the name of a shipped config, such as organelle_demo.
+  stages=[fit,test,predict]        what to do
+  predict.inputs=[cells/*.TCF]     what to predict
+  predict.checkpoint=RUN           with which weights
+  resume=RUN                       go on in a run folder (CONFIG may then be left out)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; the user's faults become one line each on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(prog="experiments.run", usage=USAGE, description=__doc__)
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped config")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="override keys of the config")
+    parser.add_argument("--check", action="store_true", help="validate the config and find its files; run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="one step of every stage")
+    told, extra = parser.parse_known_args(argv)
+    shadow = shadowed()
+    if shadow is not None:
+        return _refuse(shadow)
+
+    from formats.errors import InputError
+
+    try:
+        from experiments.launch import launch
+
+        return launch(told.config, [*told.overrides, *extra], check=told.check, dry_run=told.dry_run)
+    except InputError as fault:
+        return _refuse(str(fault))
+    except OSError as fault:
+        if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        return _refuse(f"{fault.filename or 'writing'}: {fault.strerror}; free some space, then go on with resume=RUN")
+
+
+def _refuse(text: str) -> int:
+    for line in text.splitlines():
+        print(line, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The stages of a run: fit, test, predict. Each may be repeated, and each leaves its results in the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from datamodules.organelle import OrganelleDataModule
+from datamodules.sampling import EvaluationSampler
+from experiments.build import build_for_training, build_from_weights, find_weights
+from experiments.config import Config
+from formats.errors import InputError
+from lightning_modules.facts import read_checkpoint
+from lightning_modules.organelle import OrganelleModule
+from training.prediction import MaskWriter, collect_table, output_names
+from training.results import draw_examples, write_test_tables
+from training.rundir import RunFolder
+from training.trainer import checkpoint_path
+
+
+@dataclasses.dataclass
+class Run:
+    """What the stages of one run share."""
+
+    config: Config
+    folder: RunFolder
+    trainer: pl.Trainer
+    data: OrganelleDataModule
+    inputs: list[Path]
+    """Files of the predict stage."""
+
+    def __post_init__(self) -> None:
+        self._loaded: tuple[Path, OrganelleModule] | None = None
+
+    def fit(self) -> None:
+        """Train, from the last checkpoint of the folder if there is one."""
+        module = build_for_training(self.config)
+        begun = time.perf_counter()
+        self.trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint_path(self.folder), weights_only=True)
+        if self.trainer.interrupted:
+            raise KeyboardInterrupt
+        if self.trainer.is_global_zero:
+            best = self.trainer.checkpoint_callback
+            score = getattr(best, "best_model_score", None)
+            self.folder.update_metrics(
+                {
+                    "fit/seconds": time.perf_counter() - begun,
+                    "fit/steps": self.trainer.global_step,
+                    "fit/epochs": self.trainer.current_epoch,
+                    "fit/parameters": sum(p.numel() for p in module.network.parameters()),
+                    **({"val/dice_mean": float(score)} if score is not None else {}),
+                }
+            )
+        self.trainer.strategy.barrier("fit")
+
+    def test(self) -> None:
+        """Score the best weights on the test cases, each on its own grid."""
+        cases = self.data.find()["test"]
+        if not cases:
+            raise InputError(
+                "data.split: no volume to test on; give a share to data.split.test, or leave out the test stage"
+            )
+        module = self._module()
+        self._require_organelles(module)
+        self.trainer.test(module, datamodule=self.data, verbose=False)
+        if not self.trainer.is_global_zero:
+            return
+        scores = module.scores
+        write_test_tables(scores, self.folder)
+        draw_examples(module, scores, list(cases), self.folder)
+        windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.fit_windows().values() if w.n}
+        means = {f"test/{name}": value for name, value in scores.means().items()}
+        self.folder.update_metrics({**means, **windows, "test/cases": len(scores.cases)})
+
+    def _require_organelles(self, module: OrganelleModule) -> None:
+        if list(module.organelles) != list(self.config.data.organelles):
+            raise InputError(
+                f"data.organelles: the weights predict {', '.join(module.organelles)}, but this config asks for "
+                f"{', '.join(self.config.data.organelles)}; make them the same"
+            )
+
+    def predict(self) -> None:
+        """Write masks of every input; files that are done are not done again."""
+        module = self._module()
+        predict = self.config.predict
+        spacing = predict.spacing_um
+        writer = MaskWriter(
+            self.folder,
+            module.organelles,
+            output_names(self.inputs),
+            threshold=predict.threshold,
+            file_format=predict.format,
+            probabilities=predict.probabilities,
+            spacing_um=(spacing[0], spacing[1], spacing[2]) if spacing is not None else None,
+        )
+        module.write_masks = writer
+        sampler = EvaluationSampler(len(self.inputs), self.trainer.global_rank, self.trainer.world_size)
+        loader: DataLoader = DataLoader(self.inputs, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
+        self.trainer.predict(module, loader, return_predictions=False)
+        self.trainer.strategy.barrier("predict")
+        if self.trainer.is_global_zero:
+            collect_table(writer, self.inputs)
+            self.folder.update_metrics({"predict/files": len(self.inputs)})
+
+    def _module(self) -> OrganelleModule:
+        """The module with the weights that test and predict use."""
+        path = find_weights(self.config, self.folder)
+        if self._loaded is None or self._loaded[0] != path:
+            if self.trainer.is_global_zero:
+                print(f"weights: {path}", flush=True)
+            module = build_from_weights(self.config, read_checkpoint(path, self.config.task, "checkpoint"))
+            self._loaded = (path, module)
+        return self._loaded[1]

@@ -1,0 +1,108 @@
+"""What a checkpoint says about itself: enough to rebuild its network and to prepare its input."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from formats.errors import InputError
+
+#: Key of the facts in a checkpoint.
+KEY = "cytovox"
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Plain types only, so that `weights_only=True` reads them."""
+
+    task: str
+    """Such as `organelle`."""
+    model: dict[str, Any]
+    """`network` and its options."""
+    organelles: list[str]
+    """Names of the outputs."""
+    resample: str
+    """`spacing_um` or `grid`."""
+    resample_spacing_um: list[float]
+    """Voxel size z, y, x of the common grid, if it is one of spacing."""
+    resample_grid: list[int]
+    """Shape of the common grid, if it is one of shape."""
+    ri_range: list[float]
+    """Refractive indices that became 0 and 1."""
+    patch_size: list[int]
+    """Window z, y, x that the network was trained on."""
+    schema_version: int = 1
+    """Of these facts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A checkpoint's network and its facts."""
+
+    path: Path
+    facts: Facts
+    network_state: dict[str, torch.Tensor]
+
+
+def read_checkpoint(path: Path, task: str, key: str) -> Weights:
+    """Read a checkpoint of this task.
+
+    Parameters
+    ----------
+    path : Path
+        A `.ckpt` file.
+    task : str
+        The task it must be of.
+    key : str
+        Config key that named it, for the error messages.
+
+    Raises
+    ------
+    InputError
+        Missing, truncated, not one of ours, or of another task.
+    """
+    if not path.is_file():
+        raise InputError(f"{key}: {path}: no such checkpoint; expected a .ckpt file or a run folder that has one")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as fault:
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+        raise InputError(f"{key}: {path}: cannot be read as a checkpoint ({reason[:160]})") from None
+    told = content.get(KEY) if isinstance(content, Mapping) else None
+    if not isinstance(told, Mapping) or "state_dict" not in content:
+        raise InputError(f"{key}: {path}: not a checkpoint of Cytovox; expected one from runs/<name>/<id>/checkpoints")
+    if told.get("task") != task:
+        raise InputError(f"{key}: {path}: a checkpoint of task {told.get('task')}, but this config's task is {task}")
+    known = {f.name for f in dataclasses.fields(Facts)}
+    missing = [f.name for f in dataclasses.fields(Facts) if f.default is dataclasses.MISSING and f.name not in told]
+    if missing:
+        raise InputError(f"{key}: {path}: a checkpoint of another version of Cytovox (it lacks {', '.join(missing)})")
+    prefix = "network."
+    state = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    return Weights(path, Facts(**{k: v for k, v in told.items() if k in known}), state)
+
+
+def load_network(network: torch.nn.Module, weights: Weights, key: str) -> None:
+    """Put a checkpoint's weights into a network.
+
+    Raises
+    ------
+    InputError
+        The network is another one than the checkpoint's; the first parameter that differs is named.
+    """
+    own = network.state_dict()
+    for name in sorted(own.keys() | weights.network_state.keys()):
+        mine, theirs = own.get(name), weights.network_state.get(name)
+        if mine is None or theirs is None or mine.shape != theirs.shape:
+            told = "none" if theirs is None else str(tuple(theirs.shape))
+            need = "none" if mine is None else str(tuple(mine.shape))
+            raise InputError(
+                f"{key}: {weights.path}: its network is {weights.facts.model}; this config's differs at {name} "
+                f"({told} in the checkpoint, {need} here); make model: the same"
+            )
+    network.load_state_dict(weights.network_state)

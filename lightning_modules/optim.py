@@ -1,0 +1,148 @@
+"""Optimisers and learning-rate schedules by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+
+@dataclass
+class Schedule:
+    """How the learning rate changes."""
+
+    schedule: Literal["plateau", "cosine", "poly", "constant"] = "plateau"
+    """`plateau` waits for the validation metric (Choi et al. 2021); `cosine`, `poly` need max_epochs or max_steps."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up (not with `plateau`)."""
+    factor: float = 0.2
+    """`plateau`: what the rate is multiplied by (the paper divides by 5)."""
+    patience: int = 30
+    """`plateau`: validation epochs without improvement before that."""
+    power: float = 0.9
+    """`poly`: exponent."""
+    lr_min_ratio: float = 0.01
+    """`cosine` and `poly`: last rate over the first."""
+
+
+@dataclass
+class Adam(Schedule):
+    """Kingma & Ba 2015."""
+
+    lr: float = 1e-3
+    """Learning rate."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """Decay of the two running moments."""
+    weight_decay: float = 0.0
+    """L2 penalty."""
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
+        """The optimiser over these parameters."""
+        return torch.optim.Adam(
+            parameters, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay
+        )
+
+
+@dataclass
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    weight_decay: float = 1e-2
+    """Decoupled decay."""
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
+        """The optimiser over these parameters."""
+        return torch.optim.AdamW(
+            parameters, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay
+        )
+
+
+@dataclass
+class SGD(Schedule):
+    """Stochastic gradient descent with Nesterov momentum (nnU-Net's choice)."""
+
+    lr: float = 1e-2
+    """Learning rate."""
+    momentum: float = 0.99
+    """Nesterov momentum."""
+    weight_decay: float = 3e-5
+    """L2 penalty."""
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
+        """The optimiser over these parameters."""
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.momentum > 0
+        )
+
+
+OptimizerConfig = Adam | AdamW | SGD
+
+#: Optimisers by the name a config uses.
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+
+
+def optimizer_faults(config: OptimizerConfig) -> list[str]:
+    """What cannot work in these numbers, one line each, beginning with the key."""
+    faults = []
+    if config.lr <= 0:
+        faults.append(f"lr: expected a positive number, got {config.lr}")
+    if config.warmup_steps < 0:
+        faults.append(f"warmup_steps: expected 0 or more, got {config.warmup_steps}")
+    if config.schedule == "plateau" and config.warmup_steps:
+        faults.append("warmup_steps: not with schedule: plateau; choose cosine, poly or constant, or set it to 0")
+    if not 0 < config.factor < 1:
+        faults.append(f"factor: expected a number between 0 and 1, got {config.factor}")
+    if isinstance(config, Adam) and (len(config.betas) != 2 or not all(0 <= b < 1 for b in config.betas)):
+        faults.append(f"betas: expected two numbers from 0 to below 1, got {config.betas}")
+    return faults
+
+
+def learning_rate_scale(config: Schedule, total_steps: float) -> Callable[[int], float]:
+    """Multiplier of the learning rate at a step: linear warm-up, then the schedule."""
+
+    def scale(step: int) -> float:
+        if step < config.warmup_steps:
+            return (step + 1) / (config.warmup_steps + 1)
+        if config.schedule == "constant" or not math.isfinite(total_steps):
+            return 1.0
+        done = min(1.0, (step - config.warmup_steps) / max(1.0, total_steps - config.warmup_steps))
+        shape = 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else (1 - done) ** config.power
+        return config.lr_min_ratio + (1 - config.lr_min_ratio) * shape
+
+    return scale
+
+
+def configure(
+    config: OptimizerConfig,
+    parameters: Iterable[torch.nn.Parameter],
+    total_steps: float,
+    monitor: str,
+    every_epochs: int,
+) -> dict[str, Any]:
+    """What `LightningModule.configure_optimizers` returns.
+
+    Parameters
+    ----------
+    config : OptimizerConfig
+        Optimiser and schedule.
+    parameters : iterable of Parameter
+        What is optimised.
+    total_steps : float
+        Optimiser steps of the whole run (inf where only a time limits it).
+    monitor : str
+        Validation metric, larger is better.
+    every_epochs : int
+        Epochs between validations: the plateau counts validations.
+    """
+    optimizer = config.build(parameters)
+    if config.schedule == "plateau":
+        plateau = ReduceLROnPlateau(optimizer, mode="max", factor=config.factor, patience=config.patience)
+        schedule = {"scheduler": plateau, "monitor": monitor, "interval": "epoch", "frequency": every_epochs}
+    else:
+        schedule = {"scheduler": LambdaLR(optimizer, learning_rate_scale(config, total_steps)), "interval": "step"}
+    return {"optimizer": optimizer, "lr_scheduler": schedule}

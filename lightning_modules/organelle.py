@@ -1,0 +1,175 @@
+"""The organelle task: a tomogram in, one probability an organelle and voxel out (Choi et al. 2021)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torchmetrics import MeanMetric
+
+from analysis.overlap import dice_per_organelle
+from datamodules.cases import Case, RawCase
+from lightning_modules.facts import KEY, Facts
+from lightning_modules.optim import OptimizerConfig, configure
+from lightning_modules.scoring import TestScores
+from transforms.inference import DenseInferer, probability_predictor
+from transforms.intensity import NormaliseRI
+from transforms.spatial import ResampleTo
+from transforms.tiling import SlidingWindow
+
+#: Validation metric that picks the best checkpoint; larger is better.
+MONITOR = "val/dice_mean"
+
+
+class OrganelleModule(pl.LightningModule):
+    """Trains, tests and applies a dense network.
+
+    Parameters
+    ----------
+    network : Module
+        Logits (B, K, Z, Y, X) of normalised tomograms (B, 1, Z, Y, X).
+    facts : Facts
+        Task, network, organelles, common grid and normalisation; stored in every checkpoint.
+    tiling : SlidingWindow
+        Windows of validation, test and prediction.
+    loss : Module, optional
+        Per-organelle loss; not needed without training.
+    optimizer : OptimizerConfig, optional
+        Not needed without training.
+    threshold : float
+        Probability from which a voxel belongs to an organelle.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        facts: Facts,
+        tiling: SlidingWindow,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerConfig | None = None,
+        threshold: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+        self.facts, self.tiling, self.optimizer_config, self.threshold = facts, tiling, optimizer, threshold
+        self.organelles = tuple(facts.organelles)
+        self._val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in self.organelles)
+        self.scores = TestScores(self.organelles)
+        self.write_masks: Callable[[Path, DenseInferer], None] | None = None
+
+    @property
+    def val_dice(self) -> list[MeanMetric]:
+        """One metric an organelle; registered as modules, so that they follow the device."""
+        return [metric for metric in self._val_dice if isinstance(metric, MeanMetric)]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the trainer computes in 16 bits, where channels_last_3d is the faster layout."""
+        return "16" in str(self.trainer.precision)
+
+    def on_fit_start(self) -> None:
+        """Lay the weights out for the matrix units."""
+        if self.mixed:
+            self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
+        """Loss of each organelle that was drawn, summed (Choi et al. 2021)."""
+        assert self.loss is not None
+        logits_BKZYX = self.network(self._laid_out(batch["image"]))
+        loss_K = self.loss(logits_BKZYX, batch["mask"], batch["labelled"])
+        for organelle, value in zip(self.organelles, loss_K.detach(), strict=True):
+            self.log(f"train/loss_{organelle}", value, batch_size=len(batch["image"]))
+        total = loss_K.sum()
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch["image"]))
+        return total
+
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        """Dice of a whole prepared volume, window by window."""
+        predict = probability_predictor(lambda windows: self.network(self._laid_out(windows)))
+        probabilities_BKZYX = self.tiling(batch["image"], predict)
+        for pred, truth, known in zip(probabilities_BKZYX, batch["mask"], batch["labelled"], strict=True):
+            values = dice_per_organelle(
+                (pred >= self.threshold).cpu().numpy(), truth.cpu().numpy(), known.cpu().numpy()
+            )
+            for metric, value in zip(self.val_dice, values, strict=True):
+                metric.update(float(value))
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over all ranks' volumes; an organelle that no volume has counts in no mean."""
+        means = torch.stack([metric.compute() for metric in self.val_dice])
+        for metric in self.val_dice:
+            metric.reset()
+        known = ~means.isnan()
+        for organelle, value, has in zip(self.organelles, means, known, strict=True):
+            if has:
+                self.log(f"val/dice_{organelle}", value)
+        self.log(MONITOR, means[known].mean() if known.any() else torch.zeros(()), prog_bar=True)
+
+    def on_test_epoch_start(self) -> None:
+        """Begin with an empty table."""
+        self.scores = TestScores(self.organelles)
+
+    def test_step(self, batch: tuple[Case, RawCase], batch_idx: int) -> None:
+        """Dice of a raw case on its own grid."""
+        case, raw = batch
+        index = batch_idx * self.trainer.world_size + self.trainer.global_rank
+        self.scores.add(index, case, raw, self.inferer()(raw.ri_ZYX, raw.spacing_um) >= self.threshold)
+
+    def on_test_epoch_end(self) -> None:
+        """Bring the ranks' tables together."""
+        self.scores.gather()
+        for name, value in self.scores.means().items():
+            self.log(f"test/{name}", value, rank_zero_only=True)
+
+    def predict_step(self, batch: Path, _: int) -> None:
+        """One file, its frames in turn, written as they come."""
+        assert self.write_masks is not None
+        self.write_masks(batch, self.inferer())
+
+    def inferer(self) -> DenseInferer:
+        """The whole way from a raw frame to probabilities on its own grid."""
+        precision = str(self.trainer.precision)
+        return DenseInferer(
+            self.network,
+            resample=resample_of(self.facts),
+            tiling=self.tiling,
+            normalise=NormaliseRI(*self.facts.ri_range),
+            device=str(self.device),
+            precision=precision if "mixed" in precision else "32-true",
+            channels_last=self.mixed,
+        )
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and schedule from the config."""
+        assert self.optimizer_config is not None
+        steps = float(self.trainer.estimated_stepping_batches)
+        every = self.trainer.check_val_every_n_epoch or 1
+        return configure(self.optimizer_config, self.network.parameters(), steps, MONITOR, every)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Raw cases and paths stay where they are: only windows travel to the device."""
+        if isinstance(batch, dict):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint says what it is."""
+        checkpoint[KEY] = dataclasses.asdict(self.facts)
+
+    def _laid_out(self, image_BCZYX: torch.Tensor) -> torch.Tensor:
+        layout = torch.channels_last_3d if self.mixed else torch.contiguous_format
+        return image_BCZYX.contiguous(memory_format=layout)
+
+
+def resample_of(facts: Facts) -> ResampleTo:
+    """The common grid that a network was trained on."""
+    if facts.resample == "grid":
+        z, y, x = facts.resample_grid
+        return ResampleTo(grid=(z, y, x))
+    dz, dy, dx = facts.resample_spacing_um
+    return ResampleTo(spacing_um=(dz, dy, dx))

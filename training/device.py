@@ -1,0 +1,66 @@
+"""Which precision a device is good at, and whether this build of torch knows the device at all."""
+
+from __future__ import annotations
+
+import torch
+
+from formats.errors import InputError
+
+
+def choose_precision(wanted: str, accelerator: str) -> str:
+    """Lightning's precision word for `auto`; any other word is passed through.
+
+    bf16-mixed on GPUs with bfloat16 (compute capability 8 and up) and on CPUs with AMX or AVX512-BF16; 16-mixed on
+    older GPUs (V100); else 32-true.
+    """
+    if wanted != "auto":
+        return wanted
+    if uses_cuda(accelerator):
+        return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
+    if accelerator in ("auto", "cpu") and cpu_has_bfloat16():
+        return "bf16-mixed"
+    return "32-true"
+
+
+def uses_cuda(accelerator: str) -> bool:
+    """Whether Lightning would take a CUDA device."""
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware."""
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+def require_supported_gpu(accelerator: str) -> None:
+    """Refuse a GPU that this build of torch has no code for.
+
+    Raises
+    ------
+    InputError
+        Names the GPU, its architecture, and the build to install.
+    """
+    if not uses_cuda(accelerator):
+        return
+    major, minor = torch.cuda.get_device_capability()
+    built = torch.cuda.get_arch_list()
+    if any(_runs_on(arch, major, minor) for arch in built):
+        return
+    raise InputError(
+        f"trainer.accelerator: this torch {torch.__version__} has no code for {torch.cuda.get_device_name()} "
+        f"(sm_{major}{minor}; built for {', '.join(built)}); install a build that has, such as "
+        "pip install torch --index-url https://download.pytorch.org/whl/cu126"
+    )
+
+
+def _runs_on(arch: str, major: int, minor: int) -> bool:
+    """Binary code runs on the same major architecture with at least its minor; PTX on anything newer."""
+    kind, _, digits = arch.partition("_")
+    digits = digits.rstrip("abf")
+    if not digits.isdigit():
+        return False
+    built = (int(digits[:-1]), int(digits[-1]))
+    if kind == "compute":
+        return built <= (major, minor)
+    return built[0] == major and built[1] <= minor

@@ -1,0 +1,174 @@
+"""From a file of tomograms to a file of masks on the same grid, frame by frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from analysis.figures import overlay_figure
+from analysis.meshes import write_glb
+from datamodules.cases import checked_ri
+from datamodules.folder import stem_of
+from formats import Volume, read_volume, write_nifti, write_ometiff, write_omezarr
+from formats.errors import InputError
+from training.rundir import RunFolder, write_json, write_text
+
+#: One frame: refractive index (Z, Y, X) and spacing in, probabilities (K, Z, Y, X) out.
+Infer = Callable[[np.ndarray, tuple[float, float, float]], np.ndarray]
+Format = Literal["ome-tiff", "ome-zarr", "nifti"]
+
+COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output")
+SUFFIX = {"ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "nifti": ".nii.gz"}
+#: Frames of a time-lapse that get an overlay: the report shows a few, not hundreds.
+FIGURES_A_FILE = 4
+
+
+@dataclass
+class MaskWriter:
+    """Predicts files one by one; a file that is done has a note beside its masks and is not done again."""
+
+    folder: RunFolder
+    """Masks go to its `predictions/`."""
+    organelles: tuple[str, ...]
+    """Names of the masks."""
+    names: dict[Path, str]
+    """Base name of each input's output, all different."""
+    threshold: float = 0.5
+    """Probability from which a voxel belongs to an organelle."""
+    file_format: Format = "ome-tiff"
+    """What is written."""
+    probabilities: bool = False
+    """Write the probabilities, too."""
+    spacing_um: tuple[float, float, float] | None = None
+    """Of inputs that do not say it."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, path: Path, infer: Infer) -> None:
+        """Predict every frame of a file.
+
+        Raises
+        ------
+        InputError
+            An unreadable file, or values that are no refractive index.
+        """
+        note = self.note_of(path)
+        if note.is_file():
+            return
+        volume = read_volume(path, spacing_um=self.spacing_um)
+        self.rows = []
+        self._write(path, volume, self._frames(path, volume, infer))
+        # the note is written last: without it, a killed run predicts this file again
+        write_json(note, self.rows)
+
+    def note_of(self, path: Path) -> Path:
+        """Where a finished file's rows are kept."""
+        return self.folder.predictions / f"{self.names[path]}.json"
+
+    def _frames(self, path: Path, volume: Volume, infer: Infer) -> Iterator[np.ndarray]:
+        """uint8 masks (K, Z, Y, X) of each frame; rows and overlays are made on the way."""
+        for t in range(volume.shape[0]):
+            ri_ZYX = checked_ri(volume.frame(t), f"{path}, frame {t}")
+            probabilities_KZYX = infer(ri_ZYX, volume.spacing_um)
+            masks_KZYX = (probabilities_KZYX >= self.threshold).astype(np.uint8)
+            self._note_rows(path, volume, t, masks_KZYX)
+            if t < FIGURES_A_FILE:
+                self._draw(path, volume, t, ri_ZYX, masks_KZYX)
+            if self.probabilities:
+                name = f"{self.names[path]}_t{t:03d}_probabilities.ome.tif"
+                self._tiff(self.folder.predictions / name, probabilities_KZYX[None].astype(np.float32), volume, None)
+            yield masks_KZYX
+
+    def _note_rows(self, path: Path, volume: Volume, t: int, masks_KZYX: np.ndarray) -> None:
+        voxel_um3 = float(np.prod(volume.spacing_um))
+        for organelle, mask_ZYX in zip(self.organelles, masks_KZYX, strict=True):
+            voxels = int(mask_ZYX.sum(dtype=np.int64))
+            self.rows.append(
+                {
+                    "input": str(path),
+                    "frame": t,
+                    "time_s": volume.times_s[t] if volume.times_s is not None else None,
+                    "organelle": organelle,
+                    "voxels": voxels,
+                    "volume_um3": voxels * voxel_um3,
+                    "output": self.names[path] + SUFFIX[self.file_format],
+                }
+            )
+
+    def _draw(self, path: Path, volume: Volume, t: int, ri_ZYX: np.ndarray, masks_KZYX: np.ndarray) -> None:
+        masks = {name: mask.astype(bool) for name, mask in zip(self.organelles, masks_KZYX, strict=True)}
+        base = f"predict_{self.names[path]}_t{t:03d}"
+        overlay_figure(
+            self.folder.figures / f"{base}.png", ri_ZYX, None, masks, volume.spacing_um, f"{path.name}, frame {t}"
+        )
+        if t == 0:
+            write_glb(self.folder.figures / f"{base}.glb", masks, volume.spacing_um)
+
+    def _write(self, path: Path, volume: Volume, frames: Iterator[np.ndarray]) -> None:
+        base = self.folder.predictions / self.names[path]
+        if self.file_format == "nifti":
+            for t, masks_KZYX in enumerate(frames):
+                for organelle, mask_ZYX in zip(self.organelles, masks_KZYX, strict=True):
+                    target = base.with_name(f"{base.name}_t{t:03d}_{organelle}.nii.gz")
+                    write_nifti(target, mask_ZYX, volume.spacing_um, origin_um=volume.origin_um)
+            return
+        target = base.with_name(base.name + SUFFIX[self.file_format])
+        shape = (volume.shape[0], len(self.organelles), *volume.shape[2:])
+        if self.file_format == "ome-tiff":
+            self._tiff(target, frames, volume, shape)
+            return
+        write_omezarr(
+            target, frames, volume.spacing_um, self.organelles, times_s=volume.times_s, origin_um=volume.origin_um,
+            shape=shape, dtype=np.uint8,
+        )  # fmt: skip
+
+    def _tiff(self, target: Path, data: Any, volume: Volume, shape: tuple[int, ...] | None) -> None:
+        more: dict[str, Any] = {} if shape is None else {"shape": shape, "dtype": np.uint8, "times_s": volume.times_s}
+        write_ometiff(target, data, volume.spacing_um, self.organelles, origin_um=volume.origin_um, **more)
+
+
+def output_names(paths: list[Path]) -> dict[Path, str]:
+    """A base name for each input: its own, with its folders' in front where two would be the same.
+
+    Raises
+    ------
+    InputError
+        The same file twice.
+    """
+    if len({p.resolve() for p in paths}) < len(paths):
+        raise InputError("predict.inputs: the same file is named twice")
+    names = {path: stem_of(path) for path in paths}
+    depth = 1
+    while len({n.lower() for n in names.values()}) < len(paths):
+        taken = [n.lower() for n in names.values()]
+        for path, name in list(names.items()):
+            if taken.count(name.lower()) > 1:
+                folders = path.absolute().parent.parts[-depth:]
+                names[path] = "_".join([*(f.strip("/\\:") for f in folders), stem_of(path)])
+        depth += 1
+        if depth > 64:  # same folders, same stem: only the suffix differs (a.TCF beside a.ome.tif)
+            names = {
+                path: path.name.replace(".", "_") if taken.count(n.lower()) > 1 else n for path, n in names.items()
+            }
+            break
+    return names
+
+
+def collect_table(writer: MaskWriter, paths: list[Path]) -> Path:
+    """`tables/predictions.csv` out of the notes of all files that are done."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for path in paths:
+        note = writer.note_of(path)
+        if note.is_file():
+            table.writerows(json.loads(note.read_text(encoding="utf-8")))
+    target = writer.folder.tables / "predictions.csv"
+    write_text(target, text.getvalue())
+    return target

@@ -1,0 +1,223 @@
+"""Lightning's trainer out of a config: its own names, its own callbacks."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+    TQDMProgressBar,
+)
+from pytorch_lightning.loggers import Logger
+
+from training.device import choose_precision
+from training.rundir import RunFolder
+
+
+@dataclass
+class EMA:
+    """Average of the weights over the steps; validated, tested and shipped instead of the last ones."""
+
+    decay: float = 0.999
+    """Weight of the past at each update."""
+    update_every_n_steps: int = 1
+    """Steps between updates."""
+    update_starting_at_step: int = 0
+    """First step that counts."""
+
+
+@dataclass
+class EarlyStop:
+    """Stop when the validation metric has not improved."""
+
+    patience: int = 60
+    """Validations without improvement."""
+    min_delta: float = 0.0
+    """What counts as one."""
+
+
+@dataclass
+class TrainerConfig:
+    """`trainer:` in a config. Names are Lightning's, except `precision: auto`, `ema` and `early_stopping`."""
+
+    max_epochs: int | None = 300
+    """Epochs; an epoch is `data.patches_per_epoch` patches."""
+    min_epochs: int | None = None
+    """Epochs before early stopping may act."""
+    max_steps: int = -1
+    """Optimiser steps; -1 for no limit."""
+    max_time: str | None = None
+    """Wall-clock limit DD:HH:MM:SS."""
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    """Which kind of device."""
+    devices: int | str | None = "auto"
+    """How many, or which ("0,2")."""
+    num_nodes: int = 1
+    """Machines."""
+    strategy: str = "auto"
+    """Such as ddp or ddp_find_unused_parameters_false."""
+    precision: str = "auto"
+    """bf16-mixed where the device has it, 16-mixed on older GPUs, else 32-true; or one of Lightning's words."""
+    accumulate_grad_batches: int = 1
+    """Batches a step."""
+    gradient_clip_val: float | None = None
+    """Largest gradient norm."""
+    check_val_every_n_epoch: int = 1
+    """Epochs between validations."""
+    num_sanity_val_steps: int = 0
+    """Validation batches before training."""
+    log_every_n_steps: int = 10
+    """Steps between rows of metrics.csv."""
+    limit_train_batches: int | float | None = None
+    """Batches of an epoch (a whole number), or a part of them."""
+    limit_val_batches: int | float | None = None
+    """The same for validation."""
+    limit_test_batches: int | float | None = None
+    """The same for the test."""
+    deterministic: bool = False
+    """Refuse operations that are not deterministic."""
+    benchmark: bool | None = None
+    """cuDNN autotuning."""
+    detect_anomaly: bool = False
+    """Name the operation that made a NaN. Slow."""
+    sync_batchnorm: bool = False
+    """Batch statistics over all ranks."""
+    enable_progress_bar: bool = True
+    """Bars on the terminal."""
+    ema: EMA | None = None
+    """Averaged weights; null for none."""
+    early_stopping: EarlyStop | None = None
+    """Null for none."""
+
+
+def trainer_faults(config: TrainerConfig) -> list[str]:
+    """What cannot work in these numbers, one line each, beginning with the key."""
+    faults = []
+    if config.max_epochs is None and config.max_steps == -1 and config.max_time is None:
+        faults.append("max_epochs: no limit at all; set max_epochs, max_steps or max_time")
+    if config.max_time is not None and parse_time(config.max_time) is None:
+        faults.append(f"max_time: expected DD:HH:MM:SS such as 00:01:30:00, got {config.max_time!r}")
+    for key in ("num_nodes", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
+        if getattr(config, key) < 1:
+            faults.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
+    if config.max_steps < -1 or (config.max_epochs is not None and config.max_epochs < -1):
+        faults.append("max_steps, max_epochs: expected -1 (no limit), 0 or more")
+    words = ("auto", "16-mixed", "bf16-mixed", "32-true", "32", "64-true", "64", "bf16-true", "16-true")
+    if config.precision not in words:
+        faults.append(f"precision: expected one of {', '.join(words)}, got {config.precision!r}")
+    if config.ema is not None and not 0 < config.ema.decay < 1:
+        faults.append(f"ema.decay: expected a number between 0 and 1, got {config.ema.decay}")
+    return faults
+
+
+def parse_time(text: str) -> dt.timedelta | None:
+    """DD:HH:MM:SS as a duration, or None where it is not one."""
+    parts = text.split(":")
+    if len(parts) != 4 or not all(p.isdigit() for p in parts):
+        return None
+    days, hours, minutes, seconds = map(int, parts)
+    return dt.timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+def build_trainer(
+    config: TrainerConfig,
+    folder: RunFolder,
+    loggers: list[Logger],
+    monitor: str,
+    dry_run: bool,
+    extra: list[Callback] | None = None,
+) -> pl.Trainer:
+    """The trainer of every stage of a run.
+
+    Parameters
+    ----------
+    config : TrainerConfig
+        From the YAML.
+    folder : RunFolder
+        Where checkpoints go.
+    loggers : list of Logger
+        Where metrics go.
+    monitor : str
+        Validation metric, larger is better, that picks `best.ckpt`.
+    dry_run : bool
+        One step of every stage.
+    extra : list of Callback, optional
+        Callbacks of the task.
+    """
+    one = 1 if dry_run else None
+    return pl.Trainer(
+        accelerator=config.accelerator,
+        devices=_devices(config),
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        precision=choose_precision(config.precision, config.accelerator),  # type: ignore[arg-type]
+        max_epochs=1 if dry_run else config.max_epochs,
+        min_epochs=None if dry_run else config.min_epochs,
+        max_steps=1 if dry_run else config.max_steps,
+        max_time=None if dry_run else config.max_time,
+        accumulate_grad_batches=1 if dry_run else config.accumulate_grad_batches,
+        gradient_clip_val=config.gradient_clip_val,
+        check_val_every_n_epoch=1 if dry_run else config.check_val_every_n_epoch,
+        num_sanity_val_steps=config.num_sanity_val_steps,
+        log_every_n_steps=1 if dry_run else config.log_every_n_steps,
+        limit_train_batches=one or config.limit_train_batches,
+        limit_val_batches=one or config.limit_val_batches,
+        limit_test_batches=one or config.limit_test_batches,
+        limit_predict_batches=one,
+        deterministic=config.deterministic,
+        benchmark=config.benchmark,
+        detect_anomaly=config.detect_anomaly,
+        sync_batchnorm=config.sync_batchnorm,
+        enable_progress_bar=config.enable_progress_bar,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder.path,
+        logger=loggers or False,
+        callbacks=[*_callbacks(config, folder, monitor), *(extra or [])],
+    )
+
+
+def _devices(config: TrainerConfig) -> Any:
+    """`auto` on a CPU is one process: Lightning's own reading."""
+    return "auto" if config.devices is None else config.devices
+
+
+def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[Callback]:
+    callbacks: list[Callback] = [
+        # `last` is written at every validation and at the end of training, whether or not it is the best
+        ModelCheckpoint(
+            dirpath=folder.checkpoints, filename="best", monitor=monitor, mode="max", save_top_k=1, save_last=True,
+            enable_version_counter=False, auto_insert_metric_name=False,
+        ),
+    ]  # fmt: skip
+    if config.enable_progress_bar:
+        tty = sys.stderr.isatty()
+        callbacks.append(RichProgressBar() if tty else TQDMProgressBar(refresh_rate=25))
+    if config.ema is not None:
+        callbacks.append(
+            EMAWeightAveraging(
+                decay=config.ema.decay,
+                update_every_n_steps=config.ema.update_every_n_steps,
+                update_starting_at_step=config.ema.update_starting_at_step,
+            )
+        )
+    if config.early_stopping is not None:
+        stop = config.early_stopping
+        callbacks.append(EarlyStopping(monitor, mode="max", patience=stop.patience, min_delta=stop.min_delta))
+    callbacks.append(LearningRateMonitor(logging_interval="step"))
+    return callbacks
+
+
+def checkpoint_path(folder: RunFolder) -> Path | None:
+    """What a resumed fit goes on from."""
+    return folder.last_checkpoint if folder.last_checkpoint.is_file() else None

@@ -1,0 +1,125 @@
+"""Weights & Biases: the same run after every restart, offline where there is no key."""
+
+from __future__ import annotations
+
+import importlib.util
+import netrc
+import os
+from typing import Any, Protocol
+
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from formats.errors import InputError
+from training.rundir import RunFolder
+
+
+class WandbSettings(Protocol):
+    """The part of the config this needs."""
+
+    wandb: Any
+    project: str
+    entity: str | None
+    group: str | None
+    tags: list[str]
+
+
+def wandb_mode(wanted: str) -> str:
+    """`auto` is online with a key and offline without; a sweep's agent or WANDB_MODE decides before it.
+
+    Raises
+    ------
+    InputError
+        `online` without a key.
+    """
+    if wanted == "auto":
+        return os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    if wanted == "online" and not _has_key():
+        raise InputError("logging.wandb: online needs a W&B key; run `wandb login`, or choose offline")
+    return wanted
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0].split(":")[0]
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: dict[str, Any]) -> WandbLogger | None:
+    """The logger of this run, or None where W&B is disabled or not installed.
+
+    Parameters
+    ----------
+    settings : WandbSettings
+        Mode, project, entity, group, tags.
+    folder : RunFolder
+        Holds the W&B id, so that a resumed run goes on in the same one.
+    name : str
+        The run's name.
+    tree : dict
+        The resolved config.
+    """
+    mode = wandb_mode(settings.wandb)
+    if mode == "disabled":
+        return None
+    if importlib.util.find_spec("wandb") is None:
+        if settings.wandb == "auto":
+            return None
+        raise InputError(
+            f"logging.wandb: {settings.wandb}: W&B is not installed; pip install wandb, or choose disabled"
+        )
+    known = folder.status().get("wandb_id")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    logger = WandbLogger(
+        name=f"{name}/{folder.path.name}",
+        save_dir=str(folder.path),
+        project=settings.project,
+        entity=settings.entity,
+        group=settings.group,
+        tags=list(settings.tags),
+        id=known,
+        resume="allow",
+        mode=mode,
+        config=tree,
+    )
+    if known is None:
+        _remember(logger, folder)
+    return logger
+
+
+@rank_zero_only
+def _remember(logger: WandbLogger, folder: RunFolder) -> None:
+    folder.update_status(wandb_id=str(logger.experiment.id))
+
+
+@rank_zero_only
+def log_results(logger: WandbLogger | None, folder: RunFolder, metrics: dict[str, float]) -> None:
+    """Final numbers, overlays, and the report as an artifact."""
+    if logger is None:
+        return
+    import wandb
+
+    run = logger.experiment
+    run.summary.update(metrics)
+    overlays = {p.stem: wandb.Image(str(p)) for p in sorted(folder.figures.glob("*.png"))}
+    if overlays:
+        run.log(overlays)
+    report = folder.path / "report.html"
+    if report.is_file():
+        artifact = wandb.Artifact(f"report-{run.id}", type="report")
+        artifact.add_file(str(report))
+        run.log_artifact(artifact)
+
+
+@rank_zero_only
+def finish(logger: WandbLogger | None, ended_well: bool) -> None:
+    """Close the W&B run."""
+    if logger is not None:
+        import wandb
+
+        if wandb.run is not None:
+            wandb.finish(exit_code=0 if ended_well else 1)

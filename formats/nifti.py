@@ -1,0 +1,226 @@
+"""NIfTI as ITK-SNAP reads and writes it: millimetres, x first, axes that an affine may flip or swap.
+
+The convention, in both directions, is ITK's. A tomogram's x, y and z run along ITK's first, second and third physical
+axis (left, posterior, superior). NIfTI counts right and anterior as positive, so that an unflipped volume has the
+affine diag(-x, -y, z). This is what `write_nifti` writes, and what ITK-SNAP gives a mask drawn on such a volume or on a
+TIFF of it. Reading undoes whatever flips and swaps another affine tells of, so that the mask lies as the tomogram does.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+
+from formats.atomic import atomic_path
+from formats.errors import InputError
+from formats.units import in_seconds
+from formats.volume import ZYX, Mask, Volume, as_labels, check_spacing, default_channels, unscaled_ri
+
+_FAULTS = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, KeyError, zlib.error)
+
+#: Micrometres in NIfTI's units; a file that names none is in millimetres, as ITK-SNAP takes it.
+_UNIT_UM = {"mm": 1e3, "micron": 1.0, "meter": 1e6, "unknown": 1e3}
+
+#: Physical x, y, z of ITK as NIfTI names their positive ends.
+_ITK_AXES = axcodes2ornt(("L", "P", "S"))
+
+
+def read_nifti(path: str | Path) -> Volume:
+    """Open a NIfTI volume, .nii or .nii.gz; voxels are read when asked for.
+
+    A fourth dimension is time, a fifth channels. Refractive index stored x 10 000 is recognised (see `unscaled_ri`).
+
+    Raises
+    ------
+    InputError
+        Missing, damaged, a rotated grid, or voxels that are no plain numbers.
+    """
+    path = Path(path)
+    frames, spacing, origin, times_s = _describe(path)
+    return Volume(
+        frames=frames,
+        spacing_um=spacing,
+        channels=default_channels(frames.shape[1]),
+        origin_um=origin,
+        times_s=times_s,
+        source=path,
+    )
+
+
+def read_nifti_mask(path: str | Path) -> Mask:
+    """Labels from NIfTI, lying as the tomogram does; axes of length 1 beyond the third are dropped.
+
+    Raises
+    ------
+    InputError
+        As `read_nifti`, more than one frame, or values that are no whole numbers.
+    """
+    path = Path(path)
+    frames, spacing, origin, _ = _describe(path)
+    if frames.shape[:2] != (1, 1):
+        raise InputError(f"{path}: shape {frames.stored_shape}: expected a mask of one 3D frame; save each by itself")
+    return Mask(np.ascontiguousarray(as_labels(frames.read_stored(0, 0), path)), spacing, origin, path)
+
+
+def write_nifti(
+    path: str | Path, array_ZYX: np.ndarray, spacing_um: Sequence[float], origin_um: ZYX = (0.0, 0.0, 0.0)
+) -> Path:
+    """Write NIfTI, compressed where the name ends in .gz; it appears whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        .nii or .nii.gz.
+    array_ZYX : array, (Z, Y, X)
+        Bool is written as uint8.
+    spacing_um : (float, float, float)
+        z, y, x.
+    origin_um : (float, float, float)
+        Centre of the first voxel, z, y, x.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    InputError
+        No space left, or `path` may not be written.
+    """
+    path = Path(path)
+    if array_ZYX.ndim != 3:
+        raise ValueError(f"shape {array_ZYX.shape}: expected (z, y, x)")
+    z, y, x = (s / _UNIT_UM["mm"] for s in check_spacing(spacing_um, path))
+    affine = np.diag([-x, -y, z, 1.0])
+    affine[:3, 3] = np.array([-origin_um[2], -origin_um[1], origin_um[0]]) / _UNIT_UM["mm"]
+    array = array_ZYX.astype(np.uint8) if array_ZYX.dtype == bool else array_ZYX
+    image = nib.Nifti1Image(array.T, affine, dtype=array.dtype)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    with atomic_path(path) as part, part.open("wb") as file:
+        if path.name.lower().endswith(".gz"):
+            # no name and no time inside: the same mask gives the same file
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(file)
+    return path
+
+
+@dataclass(frozen=True)
+class NiftiFrames:
+    """Frames of a NIfTI file, turned to lie as a tomogram does.
+
+    Attributes
+    ----------
+    turn : tuple
+        nibabel's orientation, stored axes to ITK's.
+    """
+
+    path: Path
+    stored_shape: tuple[int, ...]
+    shape_ZYX: tuple[int, int, int]
+    turn: tuple[tuple[float, float], ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        t, c = (*self.stored_shape[3:], 1, 1)[:2]
+        return t, c, *self.shape_ZYX
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.float32)
+
+    def read(self, t: int, c: int) -> np.ndarray:
+        values_ZYX = self.read_stored(t, c)
+        return unscaled_ri(values_ZYX) if self.shape[1] == 1 else values_ZYX.astype(np.float32)
+
+    def read_stored(self, t: int, c: int) -> np.ndarray:
+        """Voxels (Z, Y, X) of the type they were stored in."""
+        with _open_nifti(self.path) as image:
+            index = (slice(None),) * min(3, len(self.stored_shape)) + (t, c)[: max(0, len(self.stored_shape) - 3)]
+            index += (0,) * (len(self.stored_shape) - len(index))
+            values_XYZ = np.asanyarray(image.dataobj[index])
+        values_XYZ = values_XYZ.reshape((*values_XYZ.shape, 1, 1)[:3])
+        return apply_orientation(values_XYZ, np.array(self.turn)).T
+
+
+@contextmanager
+def _open_nifti(path: Path) -> Iterator[Any]:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: expected a NIfTI file")
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty: expected a NIfTI file")
+    try:
+        image = nib.load(path, mmap=False)
+        if not isinstance(image, nib.Nifti1Image):
+            raise InputError(f"{path}: not a NIfTI file")
+        yield image
+    except _FAULTS as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a NIfTI file that can be read, truncated or damaged ({reason})") from error
+
+
+def _describe(path: Path) -> tuple[NiftiFrames, ZYX, ZYX, tuple[float, ...] | None]:
+    """The frames, spacing_um, origin_um and times_s, from the header alone."""
+    with _open_nifti(path) as image:
+        header, shape = image.header, tuple(int(n) for n in image.shape)
+        space, time = header.get_xyzt_units()
+        stored = header.get_data_dtype()
+        end = int(header["vox_offset"]) + int(np.prod(shape)) * stored.itemsize
+        oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+        affine = np.array(image.affine, dtype=float)
+        zooms = [float(zoom) for zoom in header.get_zooms()]
+    if stored.kind not in "biuf":
+        raise InputError(f"{path}: voxels of type {stored}: expected plain numbers, not colours or complex ones")
+    if path.suffix.lower() != ".gz" and path.stat().st_size < end:
+        raise InputError(f"{path}: truncated: {path.stat().st_size} of {end} bytes; copy it again")
+    if 0 in shape or any(n != 1 for n in shape[5:]):
+        raise InputError(f"{path}: shape {shape}: expected (x, y, z), and at most time and channels")
+    if not oriented:  # no affine was stored: axes lie as they are
+        lengths = [*zooms[:3], 1.0, 1.0][:3]
+        affine = np.diag([-lengths[0], -lengths[1], lengths[2], 1.0])
+    turn, affine_itk = _turn(path, affine, (*shape, 1, 1)[:3])
+    unit_um = _UNIT_UM[space]
+    lengths_um = (_round(affine_itk[i, i] * unit_um) for i in (2, 1, 0))
+    z, y, x = (_round(affine_itk[i, 3] * unit_um) for i in (2, 1, 0))
+    sizes = np.empty(3, dtype=int)
+    sizes[[int(axis) for axis, _ in turn]] = (*shape, 1, 1)[:3]
+    frames = NiftiFrames(path, shape, (int(sizes[2]), int(sizes[1]), int(sizes[0])), turn)
+    step = in_seconds(zooms[3], time) if len(zooms) > 3 else None
+    times_s = tuple(t * step for t in range(shape[3])) if step else None
+    return frames, check_spacing(tuple(lengths_um), path), (z, y, x), times_s
+
+
+def _turn(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[tuple[tuple[float, float], ...], np.ndarray]:
+    """How to turn the stored axes to ITK's x, y, z, and the affine, in ITK's coordinates, after that."""
+    columns = affine[:3, :3]
+    lengths = np.sqrt((columns**2).sum(axis=0))
+    if not np.isfinite(affine).all() or (lengths == 0).any():
+        raise InputError(f"{path}: its affine is no grid: {affine[:3].tolist()}; save it again from ITK-SNAP")
+    if (np.abs(columns / lengths).max(axis=0) < 0.999).any():
+        raise InputError(
+            f"{path}: its grid is rotated against x, y, z: expected flips at most; resample it onto the image"
+        )
+    turn = ornt_transform(io_orientation(affine), _ITK_AXES)
+    to_itk = np.diag([-1.0, -1.0, 1.0, 1.0])
+    return tuple((float(axis), float(flip)) for axis, flip in turn), to_itk @ affine @ inv_ornt_aff(turn, shape)
+
+
+def _round(value: float) -> float:
+    """NIfTI stores 32-bit floats: 0.139 um comes back as 0.13899999."""
+    return float(f"{value:.6g}")

@@ -23,9 +23,7 @@ class Grid:
         cls, shape: tuple[int, int, int], spacing_um: tuple[float, float, float], margin: tuple[int, int, int]
     ) -> "Grid":
         """The grid of a field, with `margin` more voxels before and after it on each axis."""
-        z, y, x = (
-            (np.arange(-m, n + m) + 0.5) * step for n, step, m in zip(shape, spacing_um, margin, strict=True)
-        )
+        z, y, x = ((np.arange(-m, n + m) + 0.5) * step for n, step, m in zip(shape, spacing_um, margin, strict=True))
         return cls((z, y, x), spacing_um)
 
     @property
@@ -200,7 +198,7 @@ def _fill_cell(
 def _fill_nucleus(scene: Scene, cell: Cell, k: int, grid: Grid, calm_ZYX: np.ndarray, out: Grown) -> None:
     """Write one nucleus, its rim, its halo in the cytoplasm and its nucleoli."""
     nucleus = cell.nucleus
-    center = nucleus.body.center_um + [scene.coverslip_um, 0, 0]
+    center = _lifted(nucleus.body, scene)
     reach = np.array([nucleus.body.semi_um[0], nucleus.body.semi_um[2], nucleus.body.semi_um[2]]) * 1.6
     box = grid.box(center, reach)
     label = out.cells_ZYX[box] == k
@@ -222,12 +220,17 @@ def _fill_nucleus(scene: Scene, cell: Cell, k: int, grid: Grid, calm_ZYX: np.nda
     rim = np.float32(nucleus.rim) * np.exp(-((distance / 0.3) ** 2))
     ri[inside] = (plasm + rim)[inside]
     for blob in nucleus.nucleoli:
-        place = blob.center_um + [scene.coverslip_um, 0, 0]
+        place = _lifted(blob, scene)
         part = grid.box(place, float(blob.semi_um.max()) + 4 * blob.edge_um)
         distance = _distance(blob, grid, part, place)
         within = out.nuclei_ZYX[part] == k
         out.nucleolus_ZYX[part] |= (distance < 0) & within
         out.ri_ZYX[part] += np.float32(blob.ri) * _softness(distance, blob.edge_um, grid) * within
+
+
+def _lifted(blob: Blob, scene: Scene) -> np.ndarray:
+    """Its centre above the field's bottom."""
+    return blob.center_um + np.array([scene.coverslip_um, 0.0, 0.0])
 
 
 def _shifted(label: np.ndarray, axis: int, shift: int) -> np.ndarray:
@@ -255,7 +258,7 @@ def _fill_blobs(
 ) -> None:
     """Write droplets, granules or debris where they are allowed; a droplet that does not fit whole is left out."""
     for blob in blobs:
-        center = blob.center_um + [scene.coverslip_um, 0, 0]
+        center = _lifted(blob, scene)
         box = grid.box(center, float(blob.semi_um.max()) + 4 * blob.edge_um + max(grid.spacing_um))
         distance = _distance(blob, grid, box, center)
         core = distance < 0

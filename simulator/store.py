@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,12 @@ class Request:
     spacing_um: Spacing = DEFAULT_SPACING_UM
     options: Options = field(default_factory=Options)
 
+    def __post_init__(self) -> None:
+        # plain types, so that equal requests hash alike: a config gives lists, a notebook numpy's numbers
+        object.__setattr__(self, "seed", int(self.seed))
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "spacing_um", tuple(float(s) for s in self.spacing_um))
+
     @property
     def filename(self) -> str:
         """Name of its file in a cache: two requests share it only if they give the same volume."""
@@ -54,7 +61,7 @@ class Request:
 
 def save(path: Path, tomogram: Tomogram) -> None:
     """Write a volume without pickle, first to a temporary name: a reader never sees half a file."""
-    arrays = {
+    arrays: dict[str, Any] = {
         "ri_true": _steps(tomogram.ri_true_ZYX),
         "ri": _steps(tomogram.ri_ZYX),
         "cells": tomogram.cells_ZYX,
@@ -68,11 +75,12 @@ def save(path: Path, tomogram: Tomogram) -> None:
         "preset": tomogram.preset,
         "seed": tomogram.seed,
     }
+    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
+            np.savez_compressed(file, **arrays)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

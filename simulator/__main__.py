@@ -1,0 +1,95 @@
+"""Simulated tomograms as files that any viewer opens: ``python -m simulator --preset HeLa --seed 3 --out folder``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from formats.nifti import write_nifti
+
+from formats.errors import InputError
+from formats.ometiff import write_ometiff
+from formats.tcf_writer import write_tcf
+from simulator.presets import PRESETS
+from simulator.tomogram import (
+    DEFAULT_SHAPE,
+    DEFAULT_SPACING_UM,
+    Options,
+    Tomogram,
+    cell_line,
+    check_field,
+    simulate,
+)
+
+
+def write(folder: Path, tomogram: Tomogram) -> Path:
+    """Write one volume: what the microscope saw (TCF), its masks (NIfTI) and the true index (OME-TIFF).
+
+    Parameters
+    ----------
+    folder : Path
+        Made if needed. The files are <name>.TCF, <name>_<organelle>.nii.gz, <name>_cells.nii.gz and
+        <name>_truth.ome.tif.
+    tomogram : Tomogram
+        A simulated volume.
+
+    Returns
+    -------
+    Path
+        The TCF file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, spacing = folder / tomogram.name, tomogram.spacing_um
+    for organelle, mask in tomogram.masks.items():
+        write_nifti(stem.with_name(f"{stem.name}_{organelle}.nii.gz"), mask.astype("uint8"), spacing)
+    write_nifti(stem.with_name(f"{stem.name}_cells.nii.gz"), tomogram.cells_ZYX, spacing)
+    write_ometiff(stem.with_name(f"{stem.name}_truth.ome.tif"), tomogram.ri_true_ZYX[None, None], spacing, ["RI"])
+    tcf = stem.with_name(f"{stem.name}.TCF")  # last: where it is, the rest is
+    write_tcf(tcf, tomogram.ri_ZYX[None], spacing, tomogram.medium_ri, title=tomogram.name)
+    return tcf
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    line = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
+    line.add_argument(
+        "--preset", nargs="+", default=["HeLa"], metavar="NAME", help=f"cell lines: {', '.join(PRESETS)}, or all"
+    )
+    line.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="numbers of the volumes")
+    line.add_argument("--shape", nargs=3, type=int, default=DEFAULT_SHAPE, metavar=("Z", "Y", "X"), help="voxels")
+    line.add_argument(
+        "--spacing", nargs=3, type=float, default=DEFAULT_SPACING_UM, metavar=("Z", "Y", "X"), help="voxel size in µm"
+    )
+    line.add_argument("--medium-ri", type=float, default=Options().medium_ri, metavar="N", help="index of the medium")
+    line.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
+    return line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 0, or 2 for a request that cannot be met."""
+    chosen = parser().parse_args(arguments)
+    try:
+        presets = list(PRESETS) if chosen.preset == ["all"] else [cell_line(name).name for name in chosen.preset]
+        shape, spacing = tuple(chosen.shape), tuple(chosen.spacing)
+        if not 1.3 <= chosen.medium_ri <= 1.45:
+            raise InputError(f"--medium-ri {chosen.medium_ri}: expected an index from 1.3 to 1.45; water is 1.333")
+        for seed in chosen.seed:
+            check_field(seed, shape, spacing)
+        options = replace(Options(), medium_ri=chosen.medium_ri)
+        wanted = [(preset, seed) for preset in presets for seed in chosen.seed]
+        for done, (preset, seed) in enumerate(wanted, start=1):
+            path = write(chosen.out, simulate(preset, seed, shape, spacing, options))
+            print(f"{done}/{len(wanted)} {path}", flush=True)
+    except InputError as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    except OSError as fault:
+        print(f"{chosen.out}: cannot be written ({fault.strerror or fault}); choose another --out", file=sys.stderr)
+        return 2
+    print(f"written: {chosen.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

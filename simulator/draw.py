@@ -89,7 +89,7 @@ def _cell(rng: np.random.Generator, line: CellLine, place: Place, ri: float) -> 
         harmonics=np.stack([orders, waviness, rng.uniform(0, 2 * np.pi, 5)], axis=1),
         arms=arms,
         lamellae=fans,
-        lamella_height_um=rng.uniform(1.0, 1.9),
+        lamella_height_um=rng.uniform(1.1, 2.1),
         lamella_share=_one(rng, line.lamella_share),
         edge=WaveField.draw(rng, 1.6, 16, axes=2),
         ri=ri,
@@ -147,7 +147,7 @@ def _nucleoli(rng: np.random.Generator, line: CellLine, body: Blob) -> tuple[Blo
     """Round bodies inside the nucleus, apart from each other."""
     found: list[Blob] = []
     for _ in range(_count(rng, line.nucleoli)):
-        radius = np.minimum(_one(rng, line.nucleolus_radius_um) * rng.uniform(0.85, 1.15, 3), 0.55 * body.semi_um)
+        radius = np.minimum(_one(rng, line.nucleolus_radius_um) * rng.uniform(0.85, 1.15, 3), 0.62 * body.semi_um)
         for _attempt in range(20):
             way = rng.normal(size=3)
             place = way / np.linalg.norm(way) * rng.random() ** (1 / 3) * np.clip(0.85 - radius / body.semi_um, 0, 1)

@@ -1,1 +1,115 @@
-"""Reading and writing of volumes."""
+"""Reading and writing of volumes: TCF, OME-TIFF, plain TIFF, NIfTI and OME-Zarr, by the name of the file.
+
+``read_volume("cell.TCF").frame()`` is the refractive index of the first frame as float32 (Z, Y, X).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from formats.atomic import atomic_path
+from formats.errors import InputError
+from formats.nifti import read_nifti, read_nifti_mask, write_nifti
+from formats.ometiff import write_ometiff
+from formats.omezarr import read_omezarr, read_omezarr_mask
+from formats.omezarr_writer import create_omezarr, write_omezarr
+from formats.tcf import read_fluorescence, read_tcf
+from formats.tcf_writer import write_tcf
+from formats.tiff import read_tiff, read_tiff_mask, settle_spacing
+from formats.volume import Mask, Volume, check_finite, spacing_agrees
+
+__all__ = [
+    "KINDS",
+    "InputError",
+    "Mask",
+    "Volume",
+    "atomic_path",
+    "check_finite",
+    "create_omezarr",
+    "kind_of",
+    "read_fluorescence",
+    "read_mask",
+    "read_volume",
+    "spacing_agrees",
+    "write_nifti",
+    "write_ometiff",
+    "write_omezarr",
+    "write_tcf",
+]
+
+#: Ends of file names, in small letters, and the kind of file they tell.
+KINDS = {
+    ".tcf": "tcf",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".zarr": "omezarr",
+}
+
+
+def read_volume(path: str | Path, spacing_um: Sequence[float] | None = None) -> Volume:
+    """Open a volume of any kind; voxels are read when asked for.
+
+    Parameters
+    ----------
+    path : str or Path
+        .TCF, .ome.tif(f), .tif(f), .nii, .nii.gz, .ome.zarr or .zarr.
+    spacing_um : (z, y, x), optional
+        For files that tell none, which is every plain TIFF. Where the file tells its own, both must agree.
+
+    Returns
+    -------
+    Volume
+        Refractive index is the index itself, however it was stored.
+
+    Raises
+    ------
+    InputError
+        An unknown kind of file, or one that cannot be read; the message names the file.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    if kind == "tiff":
+        return read_tiff(path, spacing_um)
+    if kind == "omezarr":
+        return read_omezarr(path, spacing_um)
+    volume = read_tcf(path) if kind == "tcf" else read_nifti(path)
+    settle_spacing(path, volume.spacing_um, spacing_um)
+    return volume
+
+
+def read_mask(path: str | Path) -> Mask:
+    """Read labels of one frame: OME-TIFF, plain TIFF, NIfTI (as ITK-SNAP writes it) or OME-Zarr.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Mask
+        Integer labels (Z, Y, X) that lie as the tomogram does; see `spacing_agrees` for comparing their grids.
+
+    Raises
+    ------
+    InputError
+        An unknown kind of file, one that cannot be read, or values that are no labels.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    if kind == "tiff":
+        return read_tiff_mask(path)
+    if kind == "nifti":
+        return read_nifti_mask(path)
+    if kind == "omezarr":
+        return read_omezarr_mask(path)
+    raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
+
+
+def kind_of(path: str | Path) -> str:
+    """Which reader a file's name asks for: "tcf", "tiff", "nifti" or "omezarr"; InputError for any other."""
+    name = Path(path).name.lower()
+    for end, kind in KINDS.items():
+        if name.endswith(end):
+            return kind
+    raise InputError(f"{path}: unknown kind of file: expected .TCF, .ome.tif, .tif, .nii, .nii.gz, .ome.zarr or .zarr")

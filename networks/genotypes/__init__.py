@@ -1,0 +1,1 @@
+"""Genotypes that come with the package, as JSON."""

@@ -26,13 +26,12 @@ def read_curves(metrics_csv: str | Path) -> dict[str, list[tuple[float, float]]]
     Rows or cells that are not numbers, such as the torn last line of a killed run, are passed over.
     """
     sums: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with open(metrics_csv, newline="", encoding="utf-8", errors="replace") as file:
-        for row in csv.DictReader(file):
-            epoch = _number(row.get("epoch"))
-            for name, text in row.items():
-                value = _number(text)
-                if name and name not in ("epoch", "step") and math.isfinite(epoch) and math.isfinite(value):
-                    sums[name][epoch].append(value)
+    for row in read_rows(metrics_csv):
+        epoch = _number(row.get("epoch"))
+        for name, text in row.items():
+            value = _number(text)
+            if name not in ("", "epoch", "step") and math.isfinite(epoch) and math.isfinite(value):
+                sums[name][epoch].append(value)
     return {name: [(e, float(np.mean(v))) for e, v in sorted(by.items())] for name, by in sums.items()}
 
 
@@ -110,12 +109,14 @@ def dice_figure(path: str | Path, cases_csv: str | Path, windows_csv: str | Path
         None, and no file, where no case has a score.
     """
     scores: dict[str, list[float]] = defaultdict(list)
-    for row in _rows(cases_csv):
+    for row in read_rows(cases_csv):
         for name in (*ORGANELLES, "mean"):
             value = _number(row.get(f"dice_{name}"))
             if math.isfinite(value):
                 scores[name].append(value)
-    windows = {} if windows_csv is None else {r.get("organelle"): _number(r.get("dice")) for r in _rows(windows_csv)}
+    windows = (
+        {} if windows_csv is None else {r.get("organelle"): _number(r.get("dice")) for r in read_rows(windows_csv)}
+    )
     names = [name for name in (*ORGANELLES, "mean") if scores[name]]
     if not names:
         return None
@@ -167,9 +168,13 @@ def _quiet(ax: Axes) -> None:
     ax.set_axisbelow(True)
 
 
-def _rows(path: str | Path) -> list[dict[str, str]]:
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """Rows of a CSV table; none where there is no file. Cells that a torn line lacks are empty."""
+    if not Path(path).is_file():
+        return []
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        return list(csv.DictReader(file))
+        lines = (line.replace("\0", "") for line in file)  # a machine that lost power can leave zeros
+        return [{k: v or "" for k, v in row.items() if isinstance(k, str)} for row in csv.DictReader(lines)]
 
 
 def _number(text: str | None) -> float:

@@ -84,9 +84,9 @@ def overlay_figure(
                 ax.set_ylabel(view, rotation=0, ha="right", va="center", color=INK)
         axes[0][column].set_title(heading, fontsize=10, color=INK)
     _draw_scale_bar(axes[0][0], size_um[2])
-    last, bar_in = axes[-1][-1].get_position(), 0.13 / figure.get_figwidth()
-    top = axes[0][-1].get_position().y1
-    colour_ax = figure.add_axes((last.x1 + bar_in, last.y0, bar_in, top - last.y0))
+    boxes = [row[-1].get_position() for row in axes]
+    right, bottom, bar = max(box.x1 for box in boxes), boxes[-1].y0, 0.13 / figure.get_figwidth()
+    colour_ax = figure.add_axes((right + bar, bottom, bar, boxes[0].y1 - bottom))
     figure.colorbar(image, cax=colour_ax, label="refractive index")
     _draw_legend(figure, truth, prediction)
     return save_figure(figure, path)
@@ -240,7 +240,7 @@ def _draw_legend(figure: Figure, truth: Mapping[str, np.ndarray] | None, predict
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG, with fewer colours where it would be larger than `MAX_BYTES`."""
     canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)  # noqa: S101
+    assert isinstance(canvas, FigureCanvasAgg)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     for colours in (0, 256, 128, 64, 32):

@@ -21,6 +21,9 @@ from formats.atomic import atomic_path
 
 MAX_FACES = 20_000
 
+#: How much of what lies behind is hidden: a nucleolus is seen through its nucleus, and that through the cell.
+OPACITY: dict[str, float] = {"membrane": 0.25, "nucleus": 0.5}
+
 #: A mask whose bounding box holds more voxels is thinned out before, in the plane: a picture needs no more.
 MAX_VOXELS = 2**23
 
@@ -103,7 +106,7 @@ def taubin(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def scene(
     masks: Mapping[str, np.ndarray], spacing_um: tuple[float, float, float], max_faces: int = MAX_FACES
 ) -> trimesh.Scene:
-    """One coloured surface an organelle; the membrane is see-through. Empty masks are left out.
+    """One coloured surface an organelle; membrane and nucleus are see-through. Empty masks are left out.
 
     Parameters
     ----------
@@ -125,15 +128,15 @@ def scene(
         if not masks[name].any():
             continue
         mesh = surface_mesh(masks[name], spacing_um, max_faces)
-        rgba = [*_rgb(COLOURS.get(name, OTHER_COLOUR)), 70 if name == "membrane" else 255]
+        opacity = OPACITY.get(name, 1.0)
+        rgba = [*_rgb(COLOURS.get(name, OTHER_COLOUR)), round(255 * opacity)]
         mesh.visual = trimesh.visual.TextureVisuals(
             material=PBRMaterial(
                 name=name,
                 baseColorFactor=rgba,
-                alphaMode="BLEND" if name == "membrane" else "OPAQUE",
+                alphaMode="BLEND" if opacity < 1 else "OPAQUE",
                 metallicFactor=0.0,
                 roughnessFactor=0.7,
-                doubleSided=name == "membrane",
             )
         )
         result.add_geometry(mesh, geom_name=name, node_name=name)
@@ -184,7 +187,7 @@ def packed_scene(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        `size_um`: (x, y, z) extent; `meshes`: for each surface `name`, `colour`, `transparent`, `faces`, and in
+        `size_um`: (x, y, z) extent; `meshes`: for each surface `name`, `colour`, `opacity`, `faces`, and in
         base64, little-endian, `positions` (uint16 x, y, z, each 0 to 65535 over `size_um`), `normals` (int8 x, y, z,
         127 is one) and `indices` (uint32).
 
@@ -214,7 +217,7 @@ def _packed(name: str, mesh: trimesh.Trimesh, low: np.ndarray, size: np.ndarray)
     return {
         "name": name,
         "colour": COLOURS.get(name, OTHER_COLOUR),
-        "transparent": name == "membrane",
+        "opacity": OPACITY.get(name, 1.0),
         "faces": len(mesh.faces),
         "positions": _base64(positions),
         "normals": _base64(normals),

@@ -54,6 +54,18 @@ def test_panels_have_the_shape_of_the_cell_in_micrometres(tmp_path):
     assert heights[1] / heights[0] == pytest.approx(18 / 19, abs=0.05)  # 9 slices of 2 um under 19 voxels of 1 um
 
 
+def test_nothing_lies_over_the_panels(tmp_path):
+    whole = {"nucleus": np.ones((10, 20, 40), bool)}  # widest in xy and xz
+    ri = np.full((10, 20, 40), 1.337)
+    path = overlay_figure(tmp_path / "a.png", ri, whole, whole, (1.0, 1.0, 1.0))
+    rgb = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    fill = np.array([0.3 * 0xE6, 0.3 * 0x9F, 0])  # over black
+    row = np.abs(rgb[rgb.shape[0] // 5] - fill).max(axis=-1) < 25
+    runs = np.diff(np.flatnonzero(np.diff(np.r_[0, row, 0])))[::2]
+    truth, prediction = runs[runs > 30]
+    assert abs(truth - prediction) <= 2
+
+
 def test_noise_of_a_full_size_tomogram_still_makes_a_small_file(tmp_path):
     ri = np.random.default_rng(0).normal(1.35, 0.01, (20, 500, 500)).astype(np.float32)
     assert overlay_figure(tmp_path / "a.png", ri, {}, {}, (0.2, 0.1, 0.1)).stat().st_size < MAX_BYTES

@@ -108,7 +108,7 @@ def test_a_packed_scene_unpacks_to_the_same_surface(tmp_path):
     packed = packed_scene(path)
     loaded = trimesh.load_scene(path)
     assert [m["name"] for m in packed["meshes"]] == ["membrane", "nucleus"]
-    assert [m["transparent"] for m in packed["meshes"]] == [True, False]
+    assert [m["opacity"] for m in packed["meshes"]] == [0.25, 0.5]
     assert packed["size_um"] == pytest.approx(loaded.extents, abs=1e-3)
     one = packed["meshes"][1]
     assert one["colour"] == COLOURS["nucleus"]

@@ -13,7 +13,7 @@ from formats.errors import InputError
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NO_FOLDER = {errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR}
+_IMPOSSIBLE = {errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR, errno.EFBIG}
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def write_fault(error: BaseException, path: Path, temporary: Path | None = None)
         return InputError(
             f"{path}: may not be written: check the folder's permissions and that no other program has the file open"
         )
-    if number in _NO_FOLDER:
+    if number in _IMPOSSIBLE:
         return InputError(
             f"{path}: cannot be written there ({error.strerror if isinstance(error, OSError) else error})"
         )

@@ -1,8 +1,11 @@
 """HDF5 of strangers: opened for one read at a time, never followed out of the file, faults told in one line."""
 
+import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401  registers the compression filters that microscopes use
@@ -103,3 +106,76 @@ def number(node: h5py.Group | h5py.Dataset | None, name: str) -> float | None:
         return None if value is None else float(value)
     except (TypeError, ValueError):
         return None
+
+
+class Sink(io.RawIOBase):
+    """A file for HDF5 to write to, that fails in Python.
+
+    When a disk is full HDF5 cannot close its own file and later crashes the process. Here the first failure is kept,
+    what follows goes to memory so that HDF5 ends in peace, and `check` raises it. Call `check` after each frame.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("w+b", buffering=0)
+        self._spilt: list[tuple[int, bytes]] = []
+        self._at = self._end = 0
+        self.error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise what writing has met."""
+        if self.error is not None:
+            raise self.error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            self._file.seek(self._at)
+            while self.error is None and done < len(view):
+                done += self._file.write(view[done:]) or 0
+        except OSError as error:
+            self.error = error
+        if done < len(view):
+            self._spilt.append((self._at + done, bytes(view[done:])))
+        self._at += len(view)
+        self._end = max(self._end, self._at)
+        return len(view)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        self._file.seek(self._at)
+        found = self._file.read(len(view)) or b""
+        view[:] = found.ljust(len(view), b"\0")
+        for start, piece in self._spilt:
+            first, last = max(start, self._at), min(start + len(piece), self._at + len(view))
+            if first < last:
+                view[first - self._at : last - self._at] = piece[first - start : last - start]
+        self._at += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._end = self._at if size is None else size
+        if self.error is None:
+            self._file.truncate(self._end)
+        return self._end
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+@contextmanager
+def create_hdf5(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
+    """Write an HDF5 file; a full disk is an OSError here, whatever HDF5 makes of it."""
+    with Sink(path) as sink:
+        with h5py.File(sink, "w") as file:
+            yield file, sink
+        sink.check()

@@ -1,6 +1,6 @@
 """Writing TCF: tomograms laid out as the microscope's own files are."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from formats.atomic import atomic_path
+from formats.hdf5 import Sink, create_hdf5
 from formats.tcf_layout import moment
 from formats.volume import RI_SCALE, ZYX, Volume, check_finite, check_spacing
 
@@ -76,12 +77,19 @@ def write_tcf(
         raise ValueError(f"recorded_at {recorded_at!r}: expected YYYY-mm-dd HH:MM:SS")
     if isinstance(frames, np.ndarray) and frames.ndim == 3:
         frames = frames[None]
-    with atomic_path(path) as part, h5py.File(part, "w") as file:
+    with atomic_path(path) as part, create_hdf5(part) as (file, sink):
         _write_head(file, start, title, medium_ri, "1.2" if encoding == "float" else "1.3")
-        _write_tomogram(file, path, frames, spacing, times_s, encoding, stage_um, start)
+        _write_tomogram(file, path, _checked(frames, sink), spacing, times_s, encoding, stage_um, start)
         if fluorescence is not None:
             _write_fluorescence(file, fluorescence, start)
     return path
+
+
+def _checked(frames: Iterable[np.ndarray], sink: Sink) -> Iterator[np.ndarray]:
+    """The frames, until the disk is full: no need to compute those that follow."""
+    for frame in frames:
+        yield frame
+        sink.check()
 
 
 def _write_head(file: h5py.File, start: datetime, title: str, medium_ri: float, version: str) -> None:

@@ -6,7 +6,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -186,7 +185,7 @@ def test_a_codec_that_unpickles_is_refused_before_it_runs(tmp_path: Path, codecs
     with pytest.raises(InputError, match="pickle"):
         read_omezarr(path).frame()
     assert not (tmp_path / "ran").exists()
-    numcodecs.Pickle().decode((path / "s0" / "0.0.0").read_bytes()).close()
+    pickle.loads((path / "s0" / "0.0.0").read_bytes()).close()
     assert (tmp_path / "ran").exists()  # so the trap was a real one
 
 

@@ -1,13 +1,16 @@
 """Broken and hostile TCF files: one line that names the file, and nothing read from outside it."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 from formats.errors import InputError
+from formats.hdf5 import Sink
 from formats.tcf import read_tcf
 from formats.tcf_writer import write_tcf
 
@@ -192,3 +195,43 @@ def test_a_soft_link_inside_the_file_is_followed(tcf: Path) -> None:
         del file["Data/3D/000001"]
         file["Data/3D/000001"] = h5py.SoftLink("/Data/kept")
     assert read_tcf(tcf).frame(1).shape == (4, 6, 8)
+
+
+class FullDisk:
+    """A file that takes so many bytes and no more."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self.file, self.room = file, room
+
+    def write(self, data: memoryview) -> int:
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = self.file.write(data[: self.room])
+        self.room -= written
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("room", [0, 100, 2000, 20_000, 100_000])
+def test_a_disk_that_fills_up_while_hdf5_writes_is_one_line(tmp_path: Path, monkeypatch: Any, room: int) -> None:
+    real = Sink.__init__
+
+    def init(sink: Sink, path: Path) -> None:
+        real(sink, path)
+        sink._file = FullDisk(sink._file, room)  # type: ignore[assignment]
+
+    monkeypatch.setattr(Sink, "__init__", init)
+    ri = np.random.default_rng(1).uniform(1.33, 1.4, (4, 20, 50, 60))
+    asked = []
+
+    def frames() -> Any:
+        for t in range(4):
+            asked.append(t)
+            yield ri[t]
+
+    with pytest.raises(InputError, match=r"a\.TCF: no space left on"):
+        write_tcf(tmp_path / "a.TCF", frames(), (1, 1, 1), 1.337, times_s=range(4))
+    assert list(tmp_path.iterdir()) == []
+    assert len(asked) < 4  # those that follow are not computed for nothing

@@ -137,13 +137,15 @@ def _scene(path: Path, folder: Path) -> dict[str, Any] | None:
     with contextlib.suppress(Exception):  # a torn file of a killed run can fail in any of trimesh's ways
         packed = packed_scene(path)
         if packed["meshes"]:
-            return {"title": _title(path), "href": data.link(folder, str(path)), "packed": packed}
+            return {"title": _title(path), "href": data.link(folder, f"figures/{path.name}"), "packed": packed}
     log.warning("%s: cannot be shown in the report", path)
     return None
 
 
 def _title(path: Path) -> str:
-    """A figure's file name as a caption: predict_hl60_t001 -> hl60, frame 1."""
+    """A figure's file name as a caption: predict_hl60_t001 -> hl60, frame 1; test_median -> median test case."""
+    if path.stem in ("test_best", "test_median", "test_worst"):
+        return f"{path.stem.removeprefix('test_')} test case"
     name = path.stem.removeprefix("predict_")
     stem, mark, frame = name.rpartition("_t")
     return f"{stem}, frame {int(frame)}" if mark and frame.isdecimal() else name

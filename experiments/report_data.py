@@ -75,6 +75,7 @@ def identity(run_folder: Path, config: dict[str, Any], environment: dict[str, An
     done = [str(stage) for stage in status.get("stages_done") or []] or _stages_seen(run_folder)
     asked = [str(stage) for stage in config.get("stages") or []] or done
     complete = bool(asked) and all(stage in done for stage in asked)
+    dry = " (dry run: one step of each stage)" if status.get("dry_run") else ""
     state = str(status.get("status") or ("finished" if complete else "unfinished"))
     return {
         "name": str(config.get("name") or run_folder.parent.name),
@@ -82,7 +83,7 @@ def identity(run_folder: Path, config: dict[str, Any], environment: dict[str, An
         "task": str(config.get("task") or "unknown"),
         "started": _moment(started),
         "duration": _duration(started, ended),
-        "state": state,
+        "state": state + dry,
         "good": complete and state not in ("failed", "interrupted"),
         "stages": [{"name": stage, "done": stage in done} for stage in asked],
     }
@@ -226,11 +227,11 @@ def predictions(run_folder: Path) -> dict[str, Any] | None:
 
 
 def link(run_folder: Path, target: str) -> str:
-    """A link from the report to a file of the run folder; empty for one that lies elsewhere or is not there."""
+    """A link from the report to a file of the run folder or its predictions; empty for one elsewhere or not there."""
     if not target or "\0" in target:
         return ""
     root = run_folder.resolve()
-    for candidate in (root / target, Path(target)):
+    for candidate in (root / target, root / "predictions" / target):
         try:
             path = candidate.resolve()
             if path.is_relative_to(root) and path.exists():

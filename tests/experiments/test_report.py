@@ -142,7 +142,7 @@ def leave_predict(folder, evil):
     voxel = float(np.prod(SPACING_UM))
     rows = [
         {"input": f"/data/hl60{evil}.TCF", "frame": 1, "organelle": name, "voxels": int(mask.sum())}
-        | {"volume_um3": mask.sum() * voxel, "output": "predictions/hl60 masks.ome.tif"}
+        | {"volume_um3": mask.sum() * voxel, "output": "hl60 masks.ome.tif"}
         for name, mask in masks.items()
     ]
     write_table(folder / "tables/predictions.csv", rows)
@@ -219,6 +219,12 @@ def test_a_killed_run_has_a_report_all_the_same(tmp_path):
     assert "2 epochs" in text
     assert "No surfaces" in text
     assert "environment.json is not there" in text
+
+
+def test_a_dry_run_is_not_taken_for_a_real_one(tmp_path):
+    run = a_run(tmp_path / "run", ())
+    (run / "status.json").write_text(json.dumps({"status": "finished", "stages_done": ["fit"], "dry_run": True}))
+    assert "finished (dry run" in text_of(write_report(run).read_text(encoding="utf-8"))
 
 
 def test_an_empty_folder_has_a_report_and_a_missing_one_is_the_users_fault(tmp_path):

@@ -10,6 +10,9 @@ from simulator.scene import Blob, Cell, Scene
 
 Box = tuple[slice, slice, slice]
 
+#: Within this share of its radius a cell reaches down to the coverslip: no neighbour slips under its nucleus.
+CORE = 0.8
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -129,11 +132,11 @@ def _share_ground(scene: Scene, grid: Grid) -> list[_Columns | None]:
         height = top - bottom
         here = near & (height > 0)
         thin = surface < scene.overlap_um
-        if not scene.climbs:  # two skirts do not pile up, but a body spreads over a neighbour's skirt
+        if not scene.overlapping:  # two skirts do not pile up, but a body spreads over a neighbour's skirt
             thin &= (surface == 0) | (rho < 1)
         wins = here & (thin | (rho < owner))
-        climbs = wins & thin & (surface > 0)
-        taken = wins & ~thin
+        taken = wins & (~thin | (rho < CORE))
+        climbs = wins & (surface > 0) & ~taken
         for other in done:
             if other is not None:
                 other.top_YX[taken] = other.bottom_YX[taken] = 0.0

@@ -148,7 +148,7 @@ class Scene:
     medium_ri: float
     overlap_um: float
     """A cell climbs over what is thinner than this of its neighbour."""
-    climbs: bool
+    overlapping: bool
     """Whether thin parts, too, lie on top of each other."""
     cells: tuple[Cell, ...]
     debris: tuple[Blob, ...]

@@ -148,6 +148,7 @@ def write_ometiff(
             shape=full,
             dtype=dtype,
             compression=compression,
+            compressionargs={"level": 4} if compression == "zlib" else None,  # twice as fast as 6, a quarter larger
             photometric="minisblack",
             metadata=_metadata(path.name, full, spacing, channels, times_s, origin_um),
         )

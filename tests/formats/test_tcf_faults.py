@@ -235,3 +235,25 @@ def test_a_disk_that_fills_up_while_hdf5_writes_is_one_line(tmp_path: Path, monk
         write_tcf(tmp_path / "a.TCF", frames(), (1, 1, 1), 1.337, times_s=range(4))
     assert list(tmp_path.iterdir()) == []
     assert len(asked) < 4  # those that follow are not computed for nothing
+
+
+@pytest.mark.parametrize("room", [0, 7, 50, 1000])
+def test_what_a_full_disk_did_not_take_is_read_back_all_the_same(tmp_path: Path, room: int) -> None:
+    rng = np.random.default_rng(room)
+    truth = bytearray()
+    with Sink(tmp_path / "a") as sink:
+        sink._file = FullDisk(sink._file, room)  # type: ignore[assignment]
+        for _ in range(30):
+            at, data = int(rng.integers(0, 200)), rng.bytes(int(rng.integers(1, 40)))
+            sink.seek(at)
+            assert sink.write(data) == len(data)
+            truth = truth.ljust(at, b"\0")
+            truth[at : at + len(data)] = data
+            assert sink.seek(0, 2) == len(truth)
+        held = bytearray(len(truth))
+        sink.seek(0)
+        sink.readinto(held)
+        assert held == truth
+        if room < 500:
+            with pytest.raises(OSError, match="No space left"):
+                sink.check()

@@ -103,6 +103,8 @@ class SimulatedSet:
     """Cell lines, taken in turn."""
     count: int = 10
     """Number of tomograms."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Number of tomograms of each cell line, instead of `presets` and `count`."""
     first_seed: int = 0
     """Seed of the first; each has its own."""
 
@@ -202,13 +204,15 @@ def _simulator_faults(config: SimulatorData) -> list[str]:
     taken: dict[tuple[str, int], str] = {}
     for key in ("train", "val", "test"):
         chosen: SimulatedSet = getattr(config, key)
-        unknown = [p for p in chosen.presets if p not in PRESETS]
-        if unknown or not chosen.presets:
-            faults.append(f"{key}.presets: expected some of {', '.join(PRESETS)}, got {chosen.presets}")
-        if chosen.count < 0:
-            faults.append(f"{key}.count: expected 0 or more, got {chosen.count}")
+        lines = list(chosen.counts or chosen.presets)
+        if not lines or any(p not in PRESETS for p in lines):
+            where = "counts" if chosen.counts else "presets"
+            faults.append(f"{key}.{where}: expected some of {', '.join(PRESETS)}, got {lines}")
             continue
-        for request in [] if unknown or not chosen.presets else simulated_names(chosen):
+        if min([chosen.count, *chosen.counts.values()]) < 0:
+            faults.append(f"{key}.count: expected 0 or more, got {chosen.counts or chosen.count}")
+            continue
+        for request in simulated_names(chosen):
             if request in taken:
                 faults.append(
                     f"{key}.first_seed: volume {request} is also in data.{taken[request]}; choose other seeds"
@@ -220,4 +224,8 @@ def _simulator_faults(config: SimulatorData) -> list[str]:
 
 def simulated_names(chosen: SimulatedSet) -> list[tuple[str, int]]:
     """(preset, seed) of each tomogram of a set."""
-    return [(chosen.presets[i % len(chosen.presets)], chosen.first_seed + i) for i in range(chosen.count)]
+    if chosen.counts:
+        lines = [line for line, count in chosen.counts.items() for _ in range(count)]
+    else:
+        lines = [chosen.presets[i % len(chosen.presets)] for i in range(chosen.count)]
+    return [(line, chosen.first_seed + i) for i, line in enumerate(lines)]

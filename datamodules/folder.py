@@ -11,8 +11,18 @@ from pathlib import Path
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.splits import SPLITS
-from formats import VOLUME_SUFFIXES, is_volume
+from formats import KINDS
 from formats.errors import InputError
+
+
+#: Ends of the file names that volumes and masks have, the longer ones first.
+VOLUME_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", *KINDS)
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a path is of a known kind: a file, or the folder that an OME-Zarr is."""
+    kind = next((kind for end, kind in KINDS.items() if path.name.lower().endswith(end)), None)
+    return kind is not None and path.is_dir() == (kind == "omezarr")
 
 
 def find_cases(config: FolderData) -> list[FolderCase]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def _run(config: Config, folder: RunFolder, data: Any, inputs: list[Path], stage
             log_results(wandb, folder, folder.metrics())
         finish(wandb, status == "finished")
     if first:
-        print_summary(folder, report)
+        print_summary(folder, report, config.data.organelles)
     return 0
 
 
@@ -185,16 +186,18 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message=text)
 
 
-def print_summary(folder: RunFolder, report: Path) -> None:
+def print_summary(folder: RunFolder, report: Path, organelles: Sequence[str]) -> None:
     """The numbers, and where everything lies; the last line is the run folder."""
     console = Console()
     metrics = folder.metrics()
-    organelles = [k.removeprefix("test/dice_") for k in metrics if k.startswith("test/dice_") and k != "test/dice_mean"]
-    if organelles:
-        table = Table("organelle", "Dice", "best single RI window", title="test")
-        for name in [*organelles, "mean"]:
-            window = metrics.get(f"test/window_dice_{name}")
-            table.add_row(name, f"{metrics[f'test/dice_{name}']:.3f}", "" if window is None else f"{window:.3f}")
+    lines = sorted(k.split("/")[1] for k in metrics if k.startswith("test/") and k.endswith("/dice_mean"))
+    scored = [name for name in (*organelles, "mean") if f"test/dice_{name}" in metrics]
+    if scored:
+        table = Table("Dice", "all", *(lines if len(lines) > 1 else []), "best single RI window", title="test")
+        for name in scored:
+            keys = [f"test/dice_{name}", *(f"test/{line}/dice_{name}" for line in lines if len(lines) > 1)]
+            keys.append(f"test/window_dice_{name}")
+            table.add_row(name, *(f"{metrics[key]:.3f}" if key in metrics else "" for key in keys))
         console.print(table)
     if "predict/files" in metrics:
         console.print(f"predictions: {folder.predictions} ({int(metrics['predict/files'])} files)", soft_wrap=True)

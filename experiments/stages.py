@@ -16,6 +16,7 @@ from experiments.config import Config
 from formats.errors import InputError
 from lightning_modules.facts import read_checkpoint
 from lightning_modules.organelle import OrganelleModule
+from lightning_modules.scoring import mean_dice
 from training.prediction import MaskWriter, collect_table, output_names
 from training.results import draw_examples, write_test_tables
 from training.rundir import RunFolder
@@ -74,7 +75,10 @@ class Run:
         draw_examples(module, scores, list(cases), self.folder)
         windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.fit_windows().values() if w.n}
         means = {f"test/{name}": value for name, value in scores.means().items()}
-        self.folder.update_metrics({**means, **windows, "test/cases": len(scores.cases)})
+        lines = {}
+        for line, found in scores.groups().items():
+            lines.update({f"test/{line}/{name}": value for name, value in mean_dice(scores.organelles, found).items()})
+        self.folder.update_metrics({**means, **windows, **lines, "test/cases": len(scores.cases)})
 
     def _require_organelles(self, module: OrganelleModule) -> None:
         if list(module.organelles) != list(self.config.data.organelles):

@@ -125,11 +125,11 @@ class MaskWriter:
             return
         write_omezarr(
             target, frames, volume.spacing_um, self.organelles, times_s=volume.times_s, origin_um=volume.origin_um,
-            shape=shape, dtype=np.uint8,
+            shape=shape,
         )  # fmt: skip
 
     def _tiff(self, target: Path, data: Any, volume: Volume, shape: tuple[int, ...] | None) -> None:
-        more: dict[str, Any] = {} if shape is None else {"shape": shape, "dtype": np.uint8, "times_s": volume.times_s}
+        more: dict[str, Any] = {} if shape is None else {"shape": shape, "times_s": volume.times_s}
         write_ometiff(target, data, volume.spacing_um, self.organelles, origin_um=volume.origin_um, **more)
 
 

@@ -14,7 +14,6 @@ from datamodules.splits import SPLITS
 from formats import KINDS
 from formats.errors import InputError
 
-
 #: Ends of the file names that volumes and masks have, the longer ones first.
 VOLUME_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", *KINDS)
 

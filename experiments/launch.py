@@ -128,25 +128,32 @@ def _run(config: Config, folder: RunFolder, data: Any, inputs: list[Path], stage
     trainer = build_trainer(config.trainer, folder, loggers, MONITOR, dry_run)
     run = Run(config, folder, trainer, data, inputs)
     wandb = next((log for log in loggers if isinstance(log, WandbLogger)), None)
-    status = "failed"
     try:
         for stage in stages:
             getattr(run, stage)()
             if first:
                 folder.stage_done(stage)
-        status = "finished"
-    except KeyboardInterrupt:
-        status = "interrupted"
+    except BaseException as error:
+        _close(folder, wandb, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
-    finally:
-        if first:
+    _close(folder, wandb, "finished")
+    if first:
+        print_summary(folder, config.data.organelles)
+    return 0
+
+
+def _close(folder: RunFolder, wandb: WandbLogger | None, status: str) -> None:
+    """Status, report and W&B. After a failure nothing here may hide what failed."""
+    try:
+        if is_first_rank():
             folder.update_status(status=status, ended=_now())
-            report = write_report(folder.path)
+            write_report(folder.path)
             log_results(wandb, folder, folder.metrics())
         finish(wandb, status == "finished")
-    if first:
-        print_summary(folder, report, config.data.organelles)
-    return 0
+    except Exception:
+        if status == "finished":
+            raise
+        logging.getLogger(__name__).exception("the report of the %s run could not be written", status)
 
 
 def _record(
@@ -186,11 +193,12 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message=text)
 
 
-def print_summary(folder: RunFolder, report: Path, organelles: Sequence[str]) -> None:
+def print_summary(folder: RunFolder, organelles: Sequence[str]) -> None:
     """The numbers, and where everything lies; the last line is the run folder."""
     console = Console()
     metrics = folder.metrics()
-    lines = sorted(k.split("/")[1] for k in metrics if k.startswith("test/") and k.endswith("/dice_mean"))
+    per_line = (k.split("/") for k in metrics if k.startswith("test/") and k.endswith("/dice_mean"))
+    lines = sorted(parts[1] for parts in per_line if len(parts) == 3)
     scored = [name for name in (*organelles, "mean") if f"test/dice_{name}" in metrics]
     if scored:
         table = Table("Dice", "all", *(lines if len(lines) > 1 else []), "best single RI window", title="test")
@@ -201,5 +209,5 @@ def print_summary(folder: RunFolder, report: Path, organelles: Sequence[str]) ->
         console.print(table)
     if "predict/files" in metrics:
         console.print(f"predictions: {folder.predictions} ({int(metrics['predict/files'])} files)", soft_wrap=True)
-    console.print(f"report: {report}", soft_wrap=True, highlight=False)
+    console.print(f"report: {folder.path / 'report.html'}", soft_wrap=True, highlight=False)
     print(f"run: {folder.path}", flush=True)

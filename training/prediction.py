@@ -97,9 +97,14 @@ class MaskWriter:
                     "organelle": organelle,
                     "voxels": voxels,
                     "volume_um3": voxels * voxel_um3,
-                    "output": self.names[path] + SUFFIX[self.file_format],
+                    "output": self._output(path, t, organelle),
                 }
             )
+
+    def _output(self, path: Path, t: int, organelle: str) -> str:
+        """Name of the file that holds a mask: NIfTI, as ITK-SNAP reads it, has one a frame and organelle."""
+        part = f"_t{t:03d}_{organelle}" if self.file_format == "nifti" else ""
+        return self.names[path] + part + SUFFIX[self.file_format]
 
     def _draw(self, path: Path, volume: Volume, t: int, ri_ZYX: np.ndarray, masks_KZYX: np.ndarray) -> None:
         masks = {name: mask.astype(bool) for name, mask in zip(self.organelles, masks_KZYX, strict=True)}
@@ -115,7 +120,7 @@ class MaskWriter:
         if self.file_format == "nifti":
             for t, masks_KZYX in enumerate(frames):
                 for organelle, mask_ZYX in zip(self.organelles, masks_KZYX, strict=True):
-                    target = base.with_name(f"{base.name}_t{t:03d}_{organelle}.nii.gz")
+                    target = self.folder.predictions / self._output(path, t, organelle)
                     write_nifti(target, mask_ZYX, volume.spacing_um, origin_um=volume.origin_um)
             return
         target = base.with_name(base.name + SUFFIX[self.file_format])

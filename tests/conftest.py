@@ -1,0 +1,24 @@
+"""What every test shares: caches of its own, nothing sent to the network, and no run folder left in the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One cache for the session, so that what one test simulated, the next may read."""
+    return str(tmp_path_factory.mktemp("cytovox_cache"))
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(_session_cache: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Point the cache away from the user's; switch W&B off; forget the run folder that a test made."""
+    monkeypatch.setenv("CYTOVOX_CACHE", _session_cache)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    os.environ.pop("CYTOVOX_RUN_DIR", None)
+    yield
+    os.environ.pop("CYTOVOX_RUN_DIR", None)

@@ -8,6 +8,20 @@ from typing import Any, Literal
 from analysis.organelles import ORGANELLES
 
 
+def is_texts(value: Any) -> bool:
+    """Whether a value is a text or a list of texts."""
+    return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
+
+
+def _is_share(value: Any) -> bool:
+    return is_texts(value) or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+#: For fields that OmegaConf's unions cannot express: what is accepted, and how that is said.
+TEXTS = {"accepts": is_texts, "expects": "text or a list of text"}
+SHARE = {"accepts": _is_share, "expects": "a number or a list of text"}
+
+
 @dataclass
 class OrganelleData:
     """How tomograms become training samples, whatever their source."""
@@ -52,11 +66,11 @@ class OrganelleData:
 class Split:
     """How volumes are divided. Fractions of the groups, or lists of files and globs."""
 
-    train: Any = 0.7
+    train: Any = field(default=0.7, metadata=SHARE)
     """A fraction, or a list of files or globs."""
-    val: Any = 0.1
+    val: Any = field(default=0.1, metadata=SHARE)
     """The same."""
-    test: Any = 0.2
+    test: Any = field(default=0.2, metadata=SHARE)
     """The same."""
 
 
@@ -68,7 +82,7 @@ class FolderData(OrganelleData):
     """This source's name."""
     root: str = "."
     """What relative paths and globs start from."""
-    volumes: Any = field(default_factory=list)
+    volumes: Any = field(default_factory=list, metadata=TEXTS)
     """A glob, a folder or a list of them: TCF, OME-TIFF, TIFF, NIfTI or OME-Zarr."""
     masks: str | None = None
     """Pattern of the mask files with {organelle} for one file an organelle, without for one multi-label file; `*` or

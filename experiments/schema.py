@@ -7,7 +7,7 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from datamodules.config import SOURCES
+from datamodules.config import SOURCES, TEXTS
 from formats.errors import InputError
 from lightning_modules.optim import OPTIMIZERS
 from networks import network_config
@@ -40,7 +40,7 @@ class LoggingConfig:
 class PredictConfig:
     """`predict:`. The windows serve validation and test, too."""
 
-    inputs: Any = field(default_factory=list)
+    inputs: Any = field(default_factory=list, metadata=TEXTS)
     """Files, folders or globs of tomograms."""
     checkpoint: str | None = None
     """A .ckpt file or a run folder; null for this run's own weights, else the newest run of the same name."""
@@ -80,7 +80,7 @@ class Config:
     """What is learned."""
     seed: int = 0
     """Of everything random."""
-    base: Any = field(default_factory=list)
+    base: Any = field(default_factory=list, metadata=TEXTS)
     """Configs that this one starts from."""
     stages: list[str] = field(default_factory=lambda: ["fit", "test"])
     """Some of fit, test, predict."""

@@ -79,7 +79,7 @@ def _walk(
                     f"({', '.join(f.name for f in dataclasses.fields(inner))}), got {value!r}"
                 )
             continue
-        fault = _leaf_fault(kind, key, hints[key], value)
+        fault = _metadata_fault(kind, key, value) or _leaf_fault(kind, key, hints[key], value)
         if fault:
             faults.append(f"{composed.where(here)}: {dotted(here)}: {fault}")
     return faults
@@ -116,6 +116,14 @@ def _leaf_fault(kind: type, key: str, hint: Any, value: Any) -> str | None:
     except (OmegaConfBaseException, ValueError, TypeError):
         shown = "null" if value is None else repr(value)
         return f"expected {describe(hint)}, got {shown}{_nearest_choice(hint, value)}"
+    return None
+
+
+def _metadata_fault(kind: type, key: str, value: Any) -> str | None:
+    """What a field says of itself where its type cannot: `accepts`, a test, and `expects`, its words."""
+    about = next(f.metadata for f in dataclasses.fields(kind) if f.name == key)
+    if "accepts" in about and not about["accepts"](value):
+        return f"expected {about['expects']}, got {'null' if value is None else repr(value)}"
     return None
 
 

@@ -1,0 +1,121 @@
+"""Writes docs/config.md out of the schema: each key, its type, its default and the docstring below its field."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import textwrap
+import typing
+from pathlib import Path
+from typing import Any
+
+from datamodules.config import SOURCES
+from experiments.schema import CHOICES, Config, branch
+from experiments.validate import describe
+from lightning_modules.optim import OPTIMIZERS
+from networks import NETWORKS
+from objectives.segmentation import LOSSES
+
+HEAD = """\
+# Every key of a config
+
+Written from the code by `python docs/write_config_reference.py`; a test holds the two together.
+
+A config is a YAML file; `key.path=value` words on the command line override it. `base: [file, ...]` lays other configs
+below it. `data`, `model`, `loss` and `optimizer` have branches: their first key chooses which other keys there are.
+A config that changes a branch forgets the keys of the branch below it.
+"""
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass and of those it inherits from."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
+        except (OSError, TypeError):
+            continue  # made by make_dataclass: its fields are those of its base
+        for field, text in itertools.pairwise(body):
+            named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if named and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[attr-defined]
+    return found
+
+
+def rows(kind: type, prefix: str, skip: tuple[str, ...] = ()) -> list[str]:
+    """Table rows of a dataclass, its inner dataclasses opened."""
+    hints, docs, lines = typing.get_type_hints(kind), field_docs(kind), []
+    for field in dataclasses.fields(kind):
+        if field.name in skip:
+            continue
+        inner = next(
+            (t for t in (hints[field.name], *typing.get_args(hints[field.name])) if dataclasses.is_dataclass(t)), None
+        )
+        default = default_of(field)
+        if inner is not None:
+            shown = "null" if default is None else ""
+            lines.append(
+                row(
+                    f"{prefix}{field.name}",
+                    "a group or null" if default is None else "a group",
+                    shown,
+                    docs.get(field.name, ""),
+                )
+            )
+            lines += rows(typing.cast(type, inner), f"{prefix}{field.name}.")
+        else:
+            lines.append(
+                row(
+                    f"{prefix}{field.name}",
+                    field.metadata.get("expects", describe(hints[field.name])),
+                    plain(default),
+                    docs.get(field.name, ""),
+                )
+            )
+    return lines
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else None
+
+
+def plain(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def row(*cells: str) -> str:
+    told = cells[3].replace("<", "&lt;").replace("|", "\\|")
+    return "| " + " | ".join([f"`{cells[0]}`", cells[1], f"`{cells[2]}`" if cells[2] else "", told]) + " |"
+
+
+def table(lines: list[str]) -> str:
+    return "\n".join(["| key | type | default | what it does |", "|---|---|---|---|", *lines]) + "\n"
+
+
+def reference() -> str:
+    """The whole page."""
+    groups = (*CHOICES, "trainer", "logging", "predict")
+    parts = [HEAD, "## Top level\n", table(rows(Config, "", skip=groups))]
+    registries: dict[str, Any] = {"data": SOURCES, "model": NETWORKS, "loss": LOSSES, "optimizer": OPTIMIZERS}
+    for group, choice in CHOICES.items():
+        for name in registries[group]:
+            parts.append(f"## `{group}` with `{choice.key}: {name}`\n")
+            kind = branch(group, name)
+            told = (inspect.getdoc(registries[group][name]) or "").splitlines()[0]
+            parts += [told + "\n", table(rows(kind, f"{group}.", skip=(choice.key,)))]
+    hints = typing.get_type_hints(Config)
+    for group in groups[len(CHOICES) :]:
+        parts += [f"## `{group}`\n", table(rows(hints[group], f"{group}."))]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    target = Path(__file__).with_name("config.md")
+    target.write_text(reference(), encoding="utf-8")
+    print(f"wrote {target}")

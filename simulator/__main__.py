@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from formats.nifti import write_nifti
-
 from formats.errors import InputError
+from formats.nifti import write_nifti
 from formats.ometiff import write_ometiff
 from formats.tcf_writer import write_tcf
 from simulator.presets import PRESETS

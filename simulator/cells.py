@@ -187,7 +187,7 @@ def _fill_cell(
 
     step = np.float32(grid.spacing_um[0])
     covered = np.clip((top - z) / step + 0.5, 0, 1) * np.clip((z - bottom) / step + 0.5, 0, 1) * (top > bottom)
-    share = cell.lamella_share + (1 - cell.lamella_share) * np.clip((height - 1.0) / 3.5, 0, 1)
+    share = cell.lamella_share + (1 - cell.lamella_share) * np.clip((height - 1.0) / 4.0, 0, 1)
     others = [c.rho_YX[yx] for i, c in enumerate(columns) if c is not None and i != k - 1]
     wall = np.zeros_like(bottom)
     if others:  # a faint cleft where two cells touch

@@ -30,7 +30,7 @@ from simulator.tomogram import (
 )
 
 #: Part of every cache key: raise it with any change that alters a volume.
-SIMULATOR_VERSION = 3
+SIMULATOR_VERSION = 4
 
 #: Indices are stored as whole steps of `RI_STEP` above 1.2, which 16 bits hold up to 1.855.
 _ORIGIN = 120_000

@@ -38,14 +38,13 @@ def facts_of(config: Config) -> Facts:
     )
 
 
-def build_for_training(config: Config) -> OrganelleModule:
-    """A new network, or one that starts from `init_from`."""
+def build_for_training(config: Config, start: bool = True) -> OrganelleModule:
+    """A new network; with `start`, one that begins with the weights of `init_from` if there are any."""
     facts = facts_of(config)
     network = config.model.build(1, len(facts.organelles))
-    if config.init_from is not None:
-        load_network(
-            network, read_checkpoint(weights_path(config.init_from, "init_from"), config.task, "init_from"), "init_from"
-        )
+    if start and config.init_from is not None:
+        weights = read_checkpoint(weights_path(config.init_from, "init_from"), config.task, "init_from")
+        load_network(network, weights, "init_from")
     return OrganelleModule(
         network,
         facts,
@@ -85,22 +84,39 @@ def weights_path(given: str, key: str) -> Path:
     return path
 
 
-def find_weights(config: Config, folder: RunFolder) -> Path:
-    """Weights for test and predict: named in the config, else this run's, else the newest run's of this name.
+def require_organelles(config: Config, facts: Facts) -> None:
+    """Refuse to score weights that predict something else than the masks show.
+
+    Raises
+    ------
+    InputError
+        Other organelles, or in another order.
+    """
+    wanted, given = list(config.data.organelles), list(facts.organelles)
+    if wanted != given:
+        raise InputError(
+            f"data.organelles: the weights predict {', '.join(given)}, but this config asks for {', '.join(wanted)}; "
+            "make them the same"
+        )
+
+
+def find_weights(config: Config, folder: RunFolder | None) -> Path:
+    """Weights for test and predict: just trained, else named in the config, else this run's, else the newest run's.
 
     Raises
     ------
     InputError
         There are none.
     """
-    own = folder.weights()
+    own = folder.weights() if folder is not None else None
     if "fit" in config.stages and own is not None:
         return own
-    for given, key in ((config.predict.checkpoint, "predict.checkpoint"), (config.init_from, "init_from")):
-        if given is not None:
-            return weights_path(given, key)
+    if config.predict.checkpoint is not None:
+        return weights_path(config.predict.checkpoint, "predict.checkpoint")
     if own is not None:
         return own
+    if config.init_from is not None:
+        return weights_path(config.init_from, "init_from")
     newest = newest_run(Path(config.runs_dir), config.name)
     if newest is not None and (found := newest.weights()) is not None:
         return found

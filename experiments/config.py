@@ -105,6 +105,7 @@ def value_faults(config: Config) -> list[str]:
     if not config.name or any(c in config.name for c in '<>:"/\\|?*') or config.name.strip(". ") != config.name:
         faults.append(f"name: expected a name that can be a folder's, got {config.name!r}")
     faults += _stage_faults(config)
+    faults += _path_faults(config)
     faults += [f"data.{f}" for f in data_faults(config.data)]
     faults += [f"optimizer.{f}" for f in optimizer_faults(config.optimizer)]
     faults += [f"loss: {f}" for f in config.loss.faults(len(config.data.organelles))]
@@ -129,6 +130,18 @@ def _stage_faults(config: Config) -> list[str]:
     if "predict" in config.stages and not config.predict.inputs:
         faults.append("predict.inputs: nothing to predict; give tomograms, such as predict.inputs=[data/*.TCF]")
     return faults
+
+
+def _path_faults(config: Config) -> list[str]:
+    """Keys that take one path or several are typed `Any`: their values are checked here."""
+    found = {"predict.inputs": config.predict.inputs}
+    if isinstance(config.data, FolderData):
+        found["data.volumes"] = config.data.volumes
+    return [
+        f"{key}: expected a path, a glob or a list of them, got {value!r}"
+        for key, value in found.items()
+        if not all(isinstance(one, str) for one in (value if isinstance(value, list) else [value]))
+    ]
 
 
 def _schedule_faults(config: Config) -> list[str]:
@@ -179,11 +192,21 @@ def resolved(config: Config) -> dict[str, Any]:
     tree["base"] = []
     data: OrganelleData = config.data
     if isinstance(data, FolderData):
-        tree["data"]["root"] = str(Path(data.root).absolute())
+        tree["data"]["root"] = _absolute(data.root)
     for group, choice in CHOICES.items():
         tree[group] = {choice.key: tree[group][choice.key], **tree[group]}
-    tree["runs_dir"] = str(Path(config.runs_dir).absolute())
+    for group, key in (("data", "cache_dir"), ("predict", "inputs"), ("predict", "checkpoint")):
+        tree[group][key] = _absolute(tree[group][key])
+    for key in ("runs_dir", "init_from", "resume"):
+        tree[key] = _absolute(tree[key])
     return tree
+
+
+def _absolute(value: Any) -> Any:
+    """Paths and globs, one or a list of them, from where we are now."""
+    if isinstance(value, str):
+        return str(Path(value).absolute())
+    return [_absolute(one) for one in value] if isinstance(value, list) else value
 
 
 def to_yaml(tree: dict[str, Any]) -> str:

@@ -2,144 +2,165 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import logging
-import warnings
-from collections.abc import Sequence
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
-from rich.console import Console
-from rich.table import Table
 
-from datamodules.folder import expand
+from datamodules.organelle import OrganelleDataModule
 from experiments.build import build_data, build_loggers
 from experiments.compose import compose
 from experiments.config import Config, load_config, resolved, to_yaml
-from experiments.progress import Bars
+from experiments.preflight import preflight, prepare
+from experiments.progress import Bars, hush_lightning
 from experiments.report import write_report
+from experiments.report_data import read_json
 from experiments.stages import Run
-from formats import read_volume
+from experiments.summary import print_check, print_summary
+from formats.atomic import write_fault
 from formats.errors import InputError
 from lightning_modules.organelle import MONITOR
-from training.device import require_supported_gpu
 from training.environment import describe_environment
 from training.metrics_log import MetricsCSV
-from training.rundir import RunFolder, is_first_rank, write_json, write_text
+from training.rundir import ENV_RUN_DIR, RunFolder, is_first_rank, write_json, write_text
 from training.trainer import build_trainer, checkpoint_path
 from training.wandb_log import finish, log_results
 
 
-def launch(config: str, overrides: list[str], check: bool = False, dry_run: bool = False) -> int:
+@dataclasses.dataclass
+class Order:
+    """What the command line asks for."""
+
+    config: Config
+    """Of the resumed run, if one is."""
+    stages: list[str]
+    """Those that are still to be done."""
+    folder: RunFolder | None
+    """Of a resumed run."""
+    dry_run: bool
+    """One step of every stage."""
+
+
+def launch(config: str, overrides: list[str], check: bool = False, dry_run: bool = False) -> None:
     """Read the config, make or find the run folder, run the stages, write the report.
 
-    Returns
-    -------
-    int
-        Exit code.
+    Parameters
+    ----------
+    config : str
+        A file, the name of a shipped config, or `resume=RUN`.
+    overrides : list of str
+        `key=value` words.
+    check : bool
+        Only say whether the run could begin.
+    dry_run : bool
+        One step of every stage.
 
     Raises
     ------
     InputError
         Anything the user can mend.
     """
-    loaded, explicit_stages = _read_config(config, overrides)
-    require_supported_gpu(loaded.trainer.accelerator)
-    inputs = _check_inputs(loaded)
-    if check:
-        return _report_check(loaded, inputs)
-    _quiet()
-    pl.seed_everything(loaded.seed, workers=True, verbose=False)
-    folder = RunFolder.existing(Path(loaded.resume)) if loaded.resume else None
-    done = [] if folder is None or explicit_stages else folder.status()["stages_done"]
-    stages = [stage for stage in loaded.stages if stage not in done]
-    with Bars() as bars:
-        data = build_data(loaded, bars, dry_run)
-        if {"fit", "test"} & set(stages):
-            data.find()
-        if "fit" in stages and is_first_rank():
-            data.prepare_data()
-    for note in data.notes():
-        warnings.warn(note, stacklevel=1)
-    folder = folder or RunFolder.create(Path(loaded.runs_dir), f"{loaded.name}", dry_run)
-    return _run(loaded, folder, data, inputs, stages, dry_run)
+    inherited = os.environ.get(ENV_RUN_DIR)
+    try:
+        order = read_order(config, overrides, dry_run)
+        inputs = preflight(order.config, order.stages, order.folder, dry_run)
+        if check:
+            print_check(order.config, order.stages, inputs)
+        else:
+            _launch(order, inputs)
+    finally:
+        # ranks inherit the folder; the next run of a notebook must not
+        if inherited is None:
+            os.environ.pop(ENV_RUN_DIR, None)
 
 
-def _read_config(config: str, overrides: list[str]) -> tuple[Config, bool]:
-    """The config, from the run folder for a resumed run; and whether the command line names the stages."""
-    if "=" in config:
+def read_order(config: str, overrides: list[str], dry_run: bool = False) -> Order:
+    """The config, from the run folder for a resumed run, and the stages that are left to do."""
+    if "=" in config and not Path(config).is_file():
         config, overrides = "", [config, *overrides]
     resumed = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
-    explicit = any(word.startswith("stages=") for word in overrides)
-    if resumed and resumed[-1] not in ("", "null"):
-        source = RunFolder.existing(Path(resumed[-1])).path / "config.yaml"
-        if config:
-            given = compose(config).values
-            kept = compose(str(source)).values
-            for key in ("name", "task"):
-                if given.get(key, kept.get(key)) != kept.get(key):
-                    raise InputError(
-                        f"resume: {resumed[-1]} is a run of {key} {kept.get(key)}, but {config} says {given[key]}"
-                    )
-        return load_config(source, overrides), explicit
-    if not config:
-        raise InputError(
-            "command line: no CONFIG; give a YAML file, the name of a shipped config, or resume=RUN_FOLDER"
-        )
-    return load_config(config, overrides), explicit
+    if not resumed or resumed[-1] in ("", "null"):
+        if not config:
+            raise InputError(
+                "command line: no CONFIG; give a YAML file, the name of a shipped config, or resume=RUN_FOLDER"
+            )
+        loaded = load_config(config, overrides)
+    else:
+        loaded = _config_of_run(resumed[-1], config, overrides)
+    if loaded.resume is None:
+        return Order(loaded, list(loaded.stages), None, dry_run)
+    if dry_run:
+        raise InputError("resume: not with --dry-run, which would train over that run's weights; leave one of them out")
+    folder = RunFolder.existing(Path(loaded.resume))
+    # stages named on the command line are done again
+    named = any(word.startswith("stages=") for word in overrides)
+    done = [] if named else folder.status()["stages_done"]
+    return Order(loaded, [stage for stage in loaded.stages if stage not in done], folder, dry_run)
 
 
-def _check_inputs(config: Config) -> list[Path]:
-    """Files of the predict stage, each opened once: a broken one is found before anything is computed."""
-    if "predict" not in config.stages:
-        return []
-    inputs = expand(config.predict.inputs, Path(), "predict.inputs")
-    spacing: Any = tuple(config.predict.spacing_um) if config.predict.spacing_um is not None else None
-    for path in inputs:
-        read_volume(path, spacing_um=spacing)
-    return inputs
+def _config_of_run(run: str, config: str, overrides: list[str]) -> Config:
+    source = RunFolder.existing(Path(run)).path / "config.yaml"
+    if config:
+        given, kept = compose(config).values, compose(str(source)).values
+        for key in ("name", "task"):
+            if given.get(key, kept.get(key)) != kept.get(key):
+                raise InputError(f"resume: {run} is a run of {key} {kept.get(key)}, but {config} says {given[key]}")
+    return load_config(source, overrides)
 
 
-def _report_check(config: Config, inputs: list[Path]) -> int:
-    console = Console()
-    table = Table("what", "found", title=f"{config.name}: the config is valid")
-    table.add_row("task", config.task)
-    table.add_row("stages", ", ".join(config.stages))
-    table.add_row("network", str(resolved(config)["model"]))
-    if config.data.source == "folder" and {"fit", "test"} & set(config.stages):
-        for split, cases in build_data(config).find().items():
-            table.add_row(f"{split} volumes", str(len(cases)))
-    if inputs:
-        table.add_row("inputs to predict", str(len(inputs)))
-    console.print(table)
-    return 0
+def _launch(order: Order, inputs: list[Path]) -> None:
+    config = order.config
+    if order.folder is not None and not order.stages:
+        print("nothing is left to do; stages=[...] does a stage again")
+        print_summary(order.folder, config.data.organelles)
+        return
+    hush_lightning()
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    with Bars() as bars:
+        data = build_data(config, bars, order.dry_run)
+        if is_first_rank() and {"fit", "test"} & set(order.stages):
+            prepare(config, data, order.stages, bars)
+    for note in data.notes():
+        print(f"note: {note}", file=sys.stderr)
+    folder = order.folder or RunFolder.create(Path(config.runs_dir), config.name, order.dry_run)
+    _run(dataclasses.replace(order, folder=folder), folder, data, inputs)
 
 
-def _run(config: Config, folder: RunFolder, data: Any, inputs: list[Path], stages: list[str], dry_run: bool) -> int:
-    first = is_first_rank()
+def _run(order: Order, folder: RunFolder, data: OrganelleDataModule, inputs: list[Path]) -> None:
+    config, first = order.config, is_first_rank()
     tree = resolved(config)
-    if first:
-        _record(config, folder, tree, data, stages, dry_run)
-    resume_step = _last_step(folder)
-    loggers = build_loggers(config, folder, tree, MetricsCSV(folder.path / "metrics.csv", resume_step), dry_run)
-    trainer = build_trainer(config.trainer, folder, loggers, MONITOR, dry_run)
-    run = Run(config, folder, trainer, data, inputs)
-    wandb = next((log for log in loggers if isinstance(log, WandbLogger)), None)
+    wandb = None
     try:
-        for stage in stages:
+        if first:
+            _record(order, folder, tree, data)
+        metrics = MetricsCSV(folder.path / "metrics.csv", _last_step(folder) if "fit" in order.stages else None)
+        loggers = build_loggers(config, folder, tree, metrics, order.dry_run)
+        wandb = next((log for log in loggers if isinstance(log, WandbLogger)), None)
+        trainer = build_trainer(config.trainer, folder, loggers, MONITOR, order.dry_run)
+        run = Run(config, folder, trainer, data, inputs)
+        for stage in order.stages:
             getattr(run, stage)()
             if first:
                 folder.stage_done(stage)
     except BaseException as error:
-        _close(folder, wandb, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        # Lightning turns Ctrl-C into SystemExit
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        _close(folder, wandb, "interrupted" if stopped else "failed")
+        if stopped:
+            raise KeyboardInterrupt(f"stopped; go on with resume={folder.path}") from error
+        if (full := write_fault(error, folder.path)) is not None:
+            raise InputError(f"{full}, then go on with resume={folder.path}") from error
         raise
     _close(folder, wandb, "finished")
     if first:
         print_summary(folder, config.data.organelles)
-    return 0
 
 
 def _close(folder: RunFolder, wandb: WandbLogger | None, status: str) -> None:
@@ -150,21 +171,27 @@ def _close(folder: RunFolder, wandb: WandbLogger | None, status: str) -> None:
             write_report(folder.path)
             log_results(wandb, folder, folder.metrics())
         finish(wandb, status == "finished")
+    except (InputError, OSError):
+        # such as the full disk that ended the run: it is told once
+        if status == "finished":
+            raise
     except Exception:
         if status == "finished":
             raise
         logging.getLogger(__name__).exception("the report of the %s run could not be written", status)
 
 
-def _record(
-    config: Config, folder: RunFolder, tree: dict[str, Any], data: Any, stages: list[str], dry_run: bool
-) -> None:
-    """What the run is, before it begins; a resumed run keeps its first config."""
+def _record(order: Order, folder: RunFolder, tree: dict[str, Any], data: OrganelleDataModule) -> None:
+    """What the run is, before it begins; a resumed run keeps its first config and remembers its earlier starts."""
     if not (folder.path / "config.yaml").is_file():
         write_text(folder.path / "config.yaml", to_yaml({**tree, "resume": None}))
-    digest = data.digest() if {"fit", "test"} & set(stages) else None
-    write_json(folder.path / "environment.json", describe_environment(config.seed, digest))
-    folder.update_status(status="running", started=folder.status().get("started") or _now(), dry_run=dry_run)
+    digest = data.digest() if {"fit", "test"} & set(order.stages) else None
+    earlier = read_json(folder.path / "environment.json")
+    environment = describe_environment(order.config.seed, digest or earlier.get("data_digest"))
+    if earlier:
+        environment["earlier"] = [*earlier.pop("earlier", []), earlier]
+    write_json(folder.path / "environment.json", environment)
+    folder.update_status(status="running", started=folder.status().get("started") or _now(), dry_run=order.dry_run)
 
 
 def _last_step(folder: RunFolder) -> int | None:
@@ -175,39 +202,3 @@ def _last_step(folder: RunFolder) -> int | None:
 
 def _now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-
-
-def _quiet() -> None:
-    """Lightning's advice is for programmers; progress bars and our own lines are for the user."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for text in (
-        ".*does not have many workers.*",
-        ".*The ``compute`` method of metric MeanMetric was called before.*",
-        ".*recommended to use `self.log.*sync_dist=True.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*find_unused_parameters.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*WeightAveraging callback, but.*",
-    ):
-        warnings.filterwarnings("ignore", message=text)
-
-
-def print_summary(folder: RunFolder, organelles: Sequence[str]) -> None:
-    """The numbers, and where everything lies; the last line is the run folder."""
-    console = Console()
-    metrics = folder.metrics()
-    per_line = (k.split("/") for k in metrics if k.startswith("test/") and k.endswith("/dice_mean"))
-    lines = sorted(parts[1] for parts in per_line if len(parts) == 3)
-    scored = [name for name in (*organelles, "mean") if f"test/dice_{name}" in metrics]
-    if scored:
-        table = Table("Dice", "all", *(lines if len(lines) > 1 else []), "best single RI window", title="test")
-        for name in scored:
-            keys = [f"test/dice_{name}", *(f"test/{line}/dice_{name}" for line in lines if len(lines) > 1)]
-            keys.append(f"test/window_dice_{name}")
-            table.add_row(name, *(f"{metrics[key]:.3f}" if key in metrics else "" for key in keys))
-        console.print(table)
-    if "predict/files" in metrics:
-        console.print(f"predictions: {folder.predictions} ({int(metrics['predict/files'])} files)", soft_wrap=True)
-    console.print(f"report: {folder.path / 'report.html'}", soft_wrap=True, highlight=False)
-    print(f"run: {folder.path}", flush=True)

@@ -1,8 +1,10 @@
-"""Progress of what Lightning does not show: simulating and preparing volumes."""
+"""What a person sees while a run goes on: bars where Lightning has none, and none of its advice to programmers."""
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from types import TracebackType
 
 from rich.console import Console
@@ -46,3 +48,20 @@ class Bars:
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)
         self._bars.update(self._tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+
+def hush_lightning() -> None:
+    """Lightning's advice is for programmers; progress bars and our own lines are for the user."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*The ``compute`` method of metric MeanMetric was called before.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*find_unused_parameters.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*WeightAveraging callback, but.*",
+        ".*You have overridden `transfer_batch_to_device`.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)

@@ -21,7 +21,7 @@ CONFIG is a YAML file or the name of a shipped config, such as organelle_demo.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; the user's faults become one line each on stderr and exit code 2."""
+    """Run; the user's faults become one line each on stderr and exit code 2, Ctrl-C 130."""
     parser = argparse.ArgumentParser(prog="experiments.run", usage=USAGE, description=__doc__)
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped config")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="override keys of the config")
@@ -37,13 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from experiments.launch import launch
 
-        return launch(told.config, [*told.overrides, *extra], check=told.check, dry_run=told.dry_run)
+        launch(told.config, [*told.overrides, *extra], check=told.check, dry_run=told.dry_run)
     except InputError as fault:
         return _refuse(str(fault))
     except OSError as fault:
-        if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if fault.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise
-        return _refuse(f"{fault.filename or 'writing'}: {fault.strerror}; free some space, then go on with resume=RUN")
+        return _refuse(f"{fault.filename or 'disk'}: no space left: free some space, then run again")
+    except KeyboardInterrupt as stop:
+        print(stop if stop.args else "stopped", file=sys.stderr)
+        return 130
+    return 0
 
 
 def _refuse(text: str) -> int:

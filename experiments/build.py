@@ -126,9 +126,9 @@ def find_weights(config: Config, folder: RunFolder | None) -> Path:
     )
 
 
-def build_loggers(config: Config, folder: RunFolder, tree: dict[str, Any], csv: Logger, dry_run: bool) -> list[Logger]:
-    """`metrics.csv`, and W&B unless it is disabled or this is a dry run."""
-    if dry_run:
-        return [csv]
-    wandb = wandb_logger(config.logging, folder, config.name, tree)
-    return [csv, *([wandb] if wandb is not None else [])]
+def build_loggers(
+    config: Config, folder: RunFolder, tree: dict[str, Any], csv: Logger | None, dry_run: bool
+) -> list[Logger]:
+    """`metrics.csv` where there is training to follow, and W&B unless it is disabled or this is a dry run."""
+    wandb = None if dry_run else wandb_logger(config.logging, folder, config.name, tree)
+    return [logger for logger in (csv, wandb) if logger is not None]

@@ -105,7 +105,6 @@ def value_faults(config: Config) -> list[str]:
     if not config.name or any(c in config.name for c in '<>:"/\\|?*') or config.name.strip(". ") != config.name:
         faults.append(f"name: expected a name that can be a folder's, got {config.name!r}")
     faults += _stage_faults(config)
-    faults += _path_faults(config)
     faults += [f"data.{f}" for f in data_faults(config.data)]
     faults += [f"optimizer.{f}" for f in optimizer_faults(config.optimizer)]
     faults += [f"loss: {f}" for f in config.loss.faults(len(config.data.organelles))]
@@ -130,18 +129,6 @@ def _stage_faults(config: Config) -> list[str]:
     if "predict" in config.stages and not config.predict.inputs:
         faults.append("predict.inputs: nothing to predict; give tomograms, such as predict.inputs=[data/*.TCF]")
     return faults
-
-
-def _path_faults(config: Config) -> list[str]:
-    """Keys that take one path or several are typed `Any`: their values are checked here."""
-    found = {"predict.inputs": config.predict.inputs}
-    if isinstance(config.data, FolderData):
-        found["data.volumes"] = config.data.volumes
-    return [
-        f"{key}: expected a path, a glob or a list of them, got {value!r}"
-        for key, value in found.items()
-        if not all(isinstance(one, str) for one in (value if isinstance(value, list) else [value]))
-    ]
 
 
 def _schedule_faults(config: Config) -> list[str]:

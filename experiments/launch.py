@@ -140,7 +140,8 @@ def _run(order: Order, folder: RunFolder, data: OrganelleDataModule, inputs: lis
     try:
         if first:
             _record(order, folder, tree, data)
-        metrics = MetricsCSV(folder.path / "metrics.csv", _last_step(folder) if "fit" in order.stages else None)
+        # a test alone has no step, and would add a row of step 0
+        metrics = MetricsCSV(folder.path / "metrics.csv", _last_step(folder)) if "fit" in order.stages else None
         loggers = build_loggers(config, folder, tree, metrics, order.dry_run)
         wandb = next((log for log in loggers if isinstance(log, WandbLogger)), None)
         trainer = build_trainer(config.trainer, folder, loggers, MONITOR, order.dry_run)

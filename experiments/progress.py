@@ -62,6 +62,7 @@ def hush_lightning() -> None:
         ".*find_unused_parameters.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*WeightAveraging callback, but.*",
+        ".*predict returned None if it was on purpose.*",
         ".*You have overridden `transfer_batch_to_device`.*",
     ):
         warnings.filterwarnings("ignore", message=text)

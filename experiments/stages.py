@@ -95,7 +95,8 @@ class Run:
         self.trainer.strategy.barrier("predict")
         if self.trainer.is_global_zero:
             collect_table(writer, self.inputs)
-            self.folder.update_metrics({"predict/files": len(self.inputs)})
+            done = sum(writer.note_of(path).is_file() for path in self.inputs)
+            self.folder.update_metrics({"predict/files": done})
 
     def _module(self) -> OrganelleModule:
         """The module with the weights that test and predict use."""

@@ -32,8 +32,8 @@ def volume(preset: str, seed: int = 0) -> Tomogram:
 
 @lru_cache(maxsize=8)
 def scenes(preset: str) -> tuple[Scene, ...]:
-    """What six fields hold, as descriptions: fast, and free of borders."""
-    return tuple(draw_scene(PRESETS[preset], seed, (19.2, 60.0, 60.0)) for seed in range(6))
+    """What five fields hold, as descriptions: fast, and free of borders."""
+    return tuple(draw_scene(PRESETS[preset], seed, (19.2, 40.0, 40.0)) for seed in range(5))
 
 
 def spread_cells(preset: str) -> list:

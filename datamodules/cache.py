@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,4 +102,10 @@ def key_of(parts: dict[str, Any]) -> str:
 def store(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an entry whole or not at all."""
     with atomic_path(path) as temporary:
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, str(temporary))
+        try:
+            save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, str(temporary))
+        except SafetensorError as fault:  # names the system's error, such as a full disk, in its text only
+            number = re.search(r"os error (\d+)", str(fault))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(temporary)) from fault

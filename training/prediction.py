@@ -15,7 +15,7 @@ import numpy as np
 from analysis.figures import overlay_figure
 from analysis.meshes import write_glb
 from datamodules.cases import checked_ri
-from datamodules.folder import stem_of
+from datamodules.paths import stem_of
 from formats import Volume, read_volume, write_nifti, write_ometiff, write_omezarr
 from formats.errors import InputError
 from training.rundir import RunFolder, write_json, write_text

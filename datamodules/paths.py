@@ -1,0 +1,72 @@
+"""Names and globs of volumes on disk."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from formats import KINDS
+from formats.errors import InputError
+
+#: Ends of the file names that volumes and masks have, the longer ones first.
+VOLUME_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", *KINDS)
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a path is of a known kind: a file, or the folder that an OME-Zarr is.
+
+    Names that begin with a dot are not: another program's half-written or hidden files.
+    """
+    if path.name.startswith("."):
+        return False
+    kind = next((kind for end, kind in KINDS.items() if path.name.lower().endswith(end)), None)
+    return kind is not None and path.is_dir() == (kind == "omezarr")
+
+
+def expand(patterns: str | Iterable[str], root: Path, key: str) -> list[Path]:
+    """Files and folders (as OME-Zarr is one) named by globs, files or folders of tomograms.
+
+    Raises
+    ------
+    InputError
+        A pattern that names nothing.
+    """
+    found: dict[str, Path] = {}
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        full = root / pattern
+        if full.is_dir() and not is_volume(full):
+            paths = sorted(p for p in full.iterdir() if is_volume(p))
+        elif full.exists():
+            paths = [full]
+        else:
+            paths = sorted(p for p in matching(full) if is_volume(p))
+        if not paths:
+            raise InputError(
+                f"{key}: {pattern}: no such file, and nothing of a known kind matches ({', '.join(VOLUME_SUFFIXES)})"
+            )
+        for path in paths:  # two patterns may name one file, each in its own way
+            found.setdefault(os.path.abspath(path), path)
+    return list(found.values())
+
+
+def split_pattern(full: Path) -> tuple[Path, str]:
+    """The folders of a glob that exist as they are written (`dish[1]` may be a name), and the rest, a true glob."""
+    base, rest = Path(full.anchor), list(full.parts[1:] if full.anchor else full.parts)
+    while len(rest) > 1 and (base / rest[0]).is_dir():
+        base /= rest.pop(0)
+    return base, "/".join(rest)
+
+
+def matching(full: Path) -> list[Path]:
+    """What a glob matches; nothing whose name, or whose folder's, begins with a dot the glob does not write."""
+    base, rest = split_pattern(full)
+    return [Path(p) for p in glob.glob(str(Path(glob.escape(str(base))) / rest), recursive=True)]
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its known suffixes: `0007.ome.tif` -> `0007`."""
+    lower = path.name.lower()
+    suffix = max((s for s in VOLUME_SUFFIXES if lower.endswith(s)), key=len, default=path.suffix)
+    return path.name[: len(path.name) - len(suffix)] if suffix else path.name

@@ -61,7 +61,7 @@ def build_from_weights(config: Config, weights: Weights) -> OrganelleModule:
     kind = branch("model", str(facts.model[CHOICES["model"].key]))
     known = {f.name for f in dataclasses.fields(kind)}
     network = kind(**{k: v for k, v in facts.model.items() if k in known}).build(1, len(facts.organelles))
-    load_network(network, weights, "checkpoint")
+    load_network(network, weights, "predict.checkpoint")
     return OrganelleModule(network, facts, tiling(config, facts.patch_size), threshold=config.predict.threshold)
 
 

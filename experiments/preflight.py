@@ -112,7 +112,7 @@ def _require_weights(config: Config, stages: list[str], folder: RunFolder | None
     """Read the weights that the first stage begins with."""
     if "fit" not in stages:
         if stages:
-            weights = read_checkpoint(find_weights(config, folder), config.task, "checkpoint")
+            weights = read_checkpoint(find_weights(config, folder), config.task, "predict.checkpoint")
             if "test" in stages:
                 require_organelles(config, weights.facts)
         return

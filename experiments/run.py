@@ -22,8 +22,10 @@ CONFIG is a YAML file or the name of a shipped config, such as organelle_demo.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the user's faults become one line each on stderr and exit code 2, Ctrl-C 130."""
-    parser = argparse.ArgumentParser(prog="experiments.run", usage=USAGE, description=__doc__)
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped config")
+    parser = argparse.ArgumentParser(prog="experiments.run", usage=USAGE, description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "config", metavar="CONFIG", nargs="?", default="", help="a YAML file, or the name of a shipped config"
+    )
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="override keys of the config")
     parser.add_argument("--check", action="store_true", help="validate the config and find its files; run nothing")
     parser.add_argument("--dry-run", action="store_true", help="one step of every stage")

@@ -104,6 +104,6 @@ class Run:
         if self._loaded is None or self._loaded[0] != path:
             if self.trainer.is_global_zero:
                 print(f"weights: {path}", flush=True)
-            module = build_from_weights(self.config, read_checkpoint(path, self.config.task, "checkpoint"))
+            module = build_from_weights(self.config, read_checkpoint(path, self.config.task, "predict.checkpoint"))
             self._loaded = (path, module)
         return self._loaded[1]

@@ -53,7 +53,8 @@ def test_a_key_in_the_wrong_group_is_told_its_place(tmp_path):
 def test_every_fault_is_reported_at_once(tmp_path):
     path = write(
         tmp_path,
-        "nmae: x\ndata: {source: simulator, patch_size: big}\ntrainer: {max_epochs: soon}\nmodel: {network: residual_unett}\n",
+        "nmae: x\ndata: {source: simulator, patch_size: big}\ntrainer: {max_epochs: soon}\n"
+        "model: {network: residual_unett}\n",
     )
     faults = faults_of(path, "optimizer.lr=quick")
     assert len(faults) == 5
@@ -166,7 +167,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
         load_config(write(tmp_path, "- 1\n- 2\n"))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**31), st.lists(st.sampled_from(["a", "b c", "ü", "null", "1"]), max_size=3))
 def test_values_survive_the_way_through_yaml(tmp_path_factory, seed, tags):
     config = load_config("organelle_demo", [f"seed={seed}"])

@@ -88,7 +88,7 @@ class FolderCase:
     def settings(self) -> str:
         """Options that change what is read, and which file is which organelle."""
         roles = ",".join(sorted(self.masks))
-        return f"{self.organelles} {roles} {self.labels} {self.frame} {self.spacing_um}"
+        return f"{self.organelles} {roles} {self.labels} {self.frame} {self.spacing_um} {self.check_spacing}"
 
     def load(self) -> RawCase:
         """Read the frame and its masks.
@@ -104,27 +104,29 @@ class FolderCase:
         ri = checked_ri(volume.frame(self.frame), str(self.volume))
         masks = np.zeros((len(self.organelles), *ri.shape), np.uint8)
         labelled = np.zeros(len(self.organelles), bool)
+        shared = None if self.label_file is None else self._labels(self.label_file, ri.shape, volume.spacing_um)
         for index, organelle in enumerate(self.organelles):
-            mask = self._mask(organelle, ri.shape, volume.spacing_um)
-            if mask is not None:
-                masks[index], labelled[index] = mask, True
+            if organelle in self.masks:
+                masks[index] = self._single(self.masks[organelle], ri.shape, volume.spacing_um)
+            elif shared is not None and organelle in self.labels:
+                masks[index] = np.isin(shared, self.labels[organelle])
+            else:
+                continue
+            labelled[index] = True
         return RawCase(ri, masks, labelled, volume.spacing_um)
 
-    def _mask(
-        self, organelle: str, shape: tuple[int, ...], spacing_um: tuple[float, float, float]
-    ) -> np.ndarray | None:
-        path = self.masks.get(organelle)
-        if path is None and (self.label_file is None or organelle not in self.labels):
-            return None
-        file = path if path is not None else self.label_file
-        assert file is not None
-        labels, mask_spacing = self._aligned(file, shape, spacing_um)
+    def _labels(self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]) -> np.ndarray:
+        """A multi-label file, all of whose labels are known."""
+        labels = self._aligned(file, shape, spacing_um)
+        unknown = {int(v) for v in np.unique(labels)} - {0} - {v for chosen in self.labels.values() for v in chosen}
+        if unknown:
+            raise InputError(f"{file}: label {min(unknown)} is in no organelle of data.labels; add it there")
+        return labels
+
+    def _single(self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]) -> np.ndarray:
+        """The mask of one organelle: 0 and one other value."""
+        labels = self._aligned(file, shape, spacing_um)
         values = {int(v) for v in np.unique(labels)} - {0}
-        if path is None:
-            unknown = values - {v for chosen in self.labels.values() for v in chosen}
-            if unknown:
-                raise InputError(f"{file}: label {min(unknown)} is in no organelle of data.labels; add it there")
-            return np.isin(labels, self.labels[organelle])
         if len(values) > 1:
             raise InputError(
                 f"{file}: holds {len(values)} different labels ({', '.join(map(str, sorted(values)[:5]))}) where a "
@@ -133,9 +135,7 @@ class FolderCase:
             )
         return labels != 0
 
-    def _aligned(
-        self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]
-    ) -> tuple[np.ndarray, tuple[float, float, float] | None]:
+    def _aligned(self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]) -> np.ndarray:
         """Labels of a file whose shape and spacing are the volume's."""
         mask = read_mask(file)
         if mask.labels_ZYX.shape != shape:
@@ -154,7 +154,7 @@ class FolderCase:
                     f"{file}: mask spacing ({told}) um (z, y, x), but {self.volume.name} has ({need}); export it "
                     "with the tomogram's spacing, or set data.check_spacing=false if they lie voxel on voxel"
                 )
-        return mask.labels_ZYX, mask.spacing_um
+        return mask.labels_ZYX
 
 
 @dataclass(frozen=True)

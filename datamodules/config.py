@@ -185,6 +185,12 @@ def data_faults(config: OrganelleData) -> list[str]:
 
 def _folder_faults(config: FolderData) -> list[str]:
     faults = []
+    one_file = config.table is None and config.masks is not None and "{organelle}" not in config.masks
+    if one_file and not set(config.labels) & set(config.organelles):
+        faults.append(
+            f"labels: none for {', '.join(config.organelles)}, but data.masks names one multi-label file a volume; say "
+            "which values lie inside each organelle"
+        )
     if config.table is None and not config.volumes:
         faults.append("volumes: no tomograms named; give a glob such as dish*/**/*.TCF, or a table")
     if config.table is None and config.masks is None and config.volumes:
@@ -209,6 +215,9 @@ def _simulator_faults(config: SimulatorData) -> list[str]:
     from simulator import PRESETS
 
     faults = []
+    strange = [name for name in config.organelles if name not in ORGANELLES]
+    if strange:
+        faults.append(f"organelles: the simulator draws {', '.join(ORGANELLES)}, but not {', '.join(strange)}")
     for key in ("shape", "spacing_um"):
         values = getattr(config, key)
         if len(values) != 3 or any(v <= 0 for v in values):

@@ -18,6 +18,7 @@ from datamodules.folder import find_cases
 from datamodules.prepare import Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
 from datamodules.splits import SPLITS, divide
+from formats.errors import InputError
 from simulator import Options, Request, simulate_many
 from transforms.intensity import RandRIShiftd
 from transforms.patches import RandOrganellePatchd
@@ -95,6 +96,9 @@ class OrganelleDataModule(pl.LightningDataModule):
             self._prepare(("train", "val"))
 
     def _prepare(self, splits: Sequence[str]) -> None:
+        if not self.find()["train"]:
+            total = sum(map(len, self.find().values()))
+            raise InputError(f"data: no volume to train on ({total} in all); give some, or leave out the fit stage")
         preparer = Preparer(self.config)
         report = self.progress
         for split in splits:
@@ -113,6 +117,8 @@ class OrganelleDataModule(pl.LightningDataModule):
         """Random patches, the same for the same (seed, epoch, index)."""
         config = self.config
         sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
+        if self.trainer is not None:  # workers begin to read before Lightning tells a resumed run's epoch
+            sampler.set_epoch(self.trainer.current_epoch)
         data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed)
         return self._loader(data, sampler, config.batch_size)
 
@@ -132,12 +138,12 @@ class OrganelleDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """Whole prepared volumes, one at a time, each on one rank only."""
         data = PreparedVolumes(self.prepared["val"])
-        return self._loader(data, EvaluationSampler(len(data), *self._place()), 1, workers=0)
+        return self._loader(data, EvaluationSampler(len(data), *self._place(), pad=True), 1, workers=0)
 
     def test_dataloader(self) -> DataLoader:
         """Raw cases on their own grid, one at a time, each on one rank only."""
         cases = self.find()["test"]
-        sampler = EvaluationSampler(len(cases), *self._place())
+        sampler = EvaluationSampler(len(cases), *self._place(), pad=True)
         return DataLoader(RawCases(cases), batch_size=None, sampler=sampler, num_workers=0)
 
     def _place(self) -> tuple[int, int]:
@@ -158,8 +164,8 @@ class OrganelleDataModule(pl.LightningDataModule):
         )
 
 
-class RawCases(Dataset[tuple[Case, RawCase]]):
-    """Cases as they lie in their files."""
+class RawCases(Dataset[tuple[int, Case, RawCase] | None]):
+    """Cases as they lie in their files, with their place in the test set; past the end, None."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self.cases = cases
@@ -167,8 +173,8 @@ class RawCases(Dataset[tuple[Case, RawCase]]):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, index: int) -> tuple[Case, RawCase]:
-        return self.cases[index], self.cases[index].load()
+    def __getitem__(self, index: int) -> tuple[int, Case, RawCase] | None:
+        return (index, self.cases[index], self.cases[index].load()) if index < len(self.cases) else None
 
 
 def _one_thread(_: int) -> None:

@@ -41,14 +41,26 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.length // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        yield from ((self.epoch, index) for index in range(self.rank, self.length, self.world))
+        epoch = self.epoch  # the one it began with, whoever sets the next while workers read ahead
+        yield from ((epoch, index) for index in range(self.rank, self.length, self.world))
 
 
 class EvaluationSampler(Sampler[int]):
-    """Each case once over all ranks, none twice: ranks may differ by one in their number of cases."""
+    """Each case once over all ranks, none twice: ranks may differ by one in their number of cases.
 
-    def __init__(self, length: int, rank: int = 0, world: int = 1) -> None:
-        self.indices = range(rank, length, world)
+    Parameters
+    ----------
+    length : int
+        Cases.
+    rank, world : int
+        This process and their number.
+    pad : bool
+        Where there are fewer cases than ranks, the ranks without one get one index past the end. Lightning skips a
+        rank that has nothing, and the others would wait for it for ever when they bring their scores together.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world: int = 1, pad: bool = False) -> None:
+        self.indices = range(rank, max(length, world) if pad and length else length, world)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -101,7 +113,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
 
 
 class PreparedVolumes(Dataset[dict[str, Any]]):
-    """Whole prepared cases, for validation on the common grid."""
+    """Whole prepared cases, for validation on the common grid; past the end, one that nobody labelled."""
 
     def __init__(self, cases: Sequence[PreparedCase]) -> None:
         self.cases = list(cases)
@@ -110,9 +122,9 @@ class PreparedVolumes(Dataset[dict[str, Any]]):
         return len(self.cases)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        arrays = self.cases[index].arrays()
+        arrays = self.cases[index % len(self.cases)].arrays()
         return {
             "image": np.array(arrays["image"]),
             "mask": np.array(arrays["mask"]),
-            "labelled": arrays["labelled"].astype(bool),
+            "labelled": arrays["labelled"].astype(bool) & (index < len(self.cases)),
         }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Sequence
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from datamodules.cases import FolderCase
@@ -31,7 +32,7 @@ def divide(cases: Sequence[FolderCase], config: FolderData, seed: int) -> Divisi
     Raises
     ------
     InputError
-        A case in no list or in two, a group in two splits, an empty training set.
+        A case in no list or in two, a group in two splits, fewer groups than splits.
     """
     trained = [c for c in cases if not config.train_lines or c.line in config.train_lines]
     unseen = [c for c in cases if config.train_lines and c.line not in config.train_lines]
@@ -41,23 +42,27 @@ def divide(cases: Sequence[FolderCase], config: FolderData, seed: int) -> Divisi
         raise InputError(f"data.train_lines: no volume of line {min(missing)}; lines found: {lines}")
     if any(c.split for c in trained):
         division = _by_table(trained)
-    elif isinstance(config.split.train, int | float):
+    elif all(isinstance(getattr(config.split, s), int | float) for s in SPLITS):
         shares = (float(config.split.train), float(config.split.val), float(config.split.test))
         division = _by_fraction(trained, shares, seed)
     else:
-        division = _by_lists(trained, config)
+        division = _by_lists(trained, unseen, config)
     division["test"] = division["test"] + unseen
     _refuse_leaks(division)
-    if not division["train"]:
-        raise InputError(f"data.split: no volume is left for training ({len(cases)} in all); change data.split")
     return division
 
 
 def _by_table(cases: Sequence[FolderCase]) -> Division:
+    blank = [c.name for c in cases if c.split is None]
+    if blank:
+        raise InputError(
+            f"data.table: {len(blank)} of {len(cases)} volumes have no split, such as {blank[0]}; fill the column "
+            "split in every row, or in none"
+        )
     return {split: [c for c in cases if c.split == split] for split in SPLITS}
 
 
-def _by_lists(cases: Sequence[FolderCase], config: FolderData) -> Division:
+def _by_lists(cases: Sequence[FolderCase], unseen: Sequence[FolderCase], config: FolderData) -> Division:
     root = Path(config.root)
     patterns = {s: _as_list(getattr(config.split, s)) for s in SPLITS}
     division: Division = {split: [] for split in SPLITS}
@@ -67,9 +72,16 @@ def _by_lists(cases: Sequence[FolderCase], config: FolderData) -> Division:
             raise InputError(f"data.split: {case.volume} is in {' and in '.join(found)}; name it in one of them")
         if found:
             division[found[0]].append(case)
+    listed = sum(map(len, division.values()))
+    if listed < len(cases):
+        left = next(c.name for c in cases if not any(c in division[s] for s in SPLITS))
+        raise InputError(
+            f"data.split: {len(cases) - listed} of {len(cases)} volumes are in no list, such as {left}; list them, or "
+            "leave them out of data.volumes"
+        )
     for split in SPLITS:
         for pattern in patterns[split]:
-            if not any(_matches(c.volume, pattern, root) for c in cases):
+            if not any(_matches(c.volume, pattern, root) for c in [*cases, *unseen]):
                 raise InputError(
                     f"data.split.{split}: {pattern}: no volume of that name; check it against data.volumes"
                 )
@@ -83,8 +95,10 @@ def _as_list(value: object) -> list[str]:
 
 
 def _matches(volume: Path, pattern: str, root: Path) -> bool:
-    full = pattern if Path(pattern).is_absolute() else (root / pattern).as_posix()
-    return volume.name == pattern or fnmatch(volume.as_posix(), full)
+    """By the file's name alone, as the path of the file or of a folder above it, or as a glob."""
+    full = root / pattern
+    named = volume.name == pattern or full == volume or full in volume.parents
+    return named or fnmatchcase(volume.as_posix(), (Path(glob.escape(str(root))) / pattern).as_posix())
 
 
 def _by_fraction(cases: Sequence[FolderCase], shares: tuple[float, float, float], seed: int) -> Division:
@@ -108,13 +122,24 @@ def _by_fraction(cases: Sequence[FolderCase], shares: tuple[float, float, float]
 
 
 def _fill_empty(division: Division, shares: tuple[float, float, float], groups: int) -> None:
-    wanted = [s for s, share in zip(SPLITS, shares, strict=True) if share > 0]
-    empty = [s for s in wanted if not division[s]]
-    if empty:
+    """A split that was wanted, however small its share, gets the last group of the one that has most to spare."""
+    wanted = {s: share for s, share in zip(SPLITS, shares, strict=True) if share > 0}
+    total = sum(map(len, division.values()))
+    if groups < len(wanted):
         raise InputError(
-            f"data.split: {groups} groups cannot be divided over {', '.join(wanted)}: nothing is left for {empty[0]}; "
+            f"data.split: {groups} groups cannot be divided over {', '.join(wanted)}; "
             "use more groups, a finer data.group, or a share of 0"
         )
+    for empty in (s for s in wanted if not division[s]):
+        spare = {s: len(division[s]) - share * total for s, share in wanted.items() if len(_groups(division[s])) > 1}
+        giver = max(spare, key=lambda s: spare[s])
+        last = _groups(division[giver])[-1]
+        division[empty] = [c for c in division[giver] if c.group == last]
+        division[giver] = [c for c in division[giver] if c.group != last]
+
+
+def _groups(cases: Sequence[FolderCase]) -> list[str]:
+    return list(dict.fromkeys(c.group for c in cases))
 
 
 def _refuse_leaks(division: Division) -> None:

@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 
 from analysis.overlap import dice_per_organelle
 from datamodules.cases import Case, RawCase
+from formats.errors import InputError
 from lightning_modules.facts import KEY, Facts
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.scoring import TestScores
@@ -61,6 +62,8 @@ class OrganelleModule(pl.LightningModule):
         self._val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in self.organelles)
         self.scores = TestScores(self.organelles)
         self.write_masks: Callable[[Path, DenseInferer], None] | None = None
+        # a rank without a file to predict is idle, not wrong
+        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     @property
     def val_dice(self) -> list[MeanMetric]:
@@ -76,6 +79,23 @@ class OrganelleModule(pl.LightningModule):
         """Lay the weights out for the matrix units."""
         if self.mixed:
             self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def on_train_start(self) -> None:
+        """Refuse to wait for a metric that nothing will compute.
+
+        Raises
+        ------
+        InputError
+            The schedule follows the validation, and there is none.
+        """
+        config = self.optimizer_config
+        batches = sum(self.trainer.num_val_batches) if self.trainer.enable_validation else 0
+        validated = self.trainer.fit_loop.epoch_loop._should_check_val_epoch()
+        if config is not None and config.schedule == "plateau" and validated and not batches:
+            raise InputError(
+                "optimizer.schedule: plateau follows the validation, but there is no validation volume; "
+                "give data some, or choose cosine, poly or constant"
+            )
 
     def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
         """Loss of each organelle that was drawn, summed (Choi et al. 2021)."""
@@ -114,10 +134,11 @@ class OrganelleModule(pl.LightningModule):
         """Begin with an empty table."""
         self.scores = TestScores(self.organelles)
 
-    def test_step(self, batch: tuple[Case, RawCase], batch_idx: int) -> None:
-        """Dice of a raw case on its own grid."""
-        case, raw = batch
-        index = batch_idx * self.trainer.world_size + self.trainer.global_rank
+    def test_step(self, batch: tuple[int, Case, RawCase] | None, batch_idx: int) -> None:
+        """Dice of a raw case on its own grid; None comes to a rank that has no case."""
+        if batch is None:
+            return
+        index, case, raw = batch
         self.scores.add(index, case, raw, self.inferer()(raw.ri_ZYX, raw.spacing_um) >= self.threshold)
 
     def on_test_epoch_end(self) -> None:

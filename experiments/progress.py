@@ -10,6 +10,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.rundir import is_first_rank
+
 
 class Bars:
     """A bar a job on a terminal; a line now and then in a log file. Use as a context and call it."""
@@ -38,7 +40,9 @@ class Bars:
             self._bars.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Say that `done` of `total` are done."""
+        """Say that `done` of `total` are done; only the first rank says it."""
+        if not is_first_rank():
+            return
         if not self._console.is_terminal:
             tenth = 10 * done // max(1, total)
             if tenth != self._told.get(what):
@@ -52,13 +56,14 @@ class Bars:
 
 def hush_lightning() -> None:
     """Lightning's advice is for programmers; progress bars and our own lines are for the user."""
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch"):
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
         ".*The ``compute`` method of metric MeanMetric was called before.*",
         ".*recommended to use `self.log.*sync_dist=True.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*could not find the monitored key.*",  # fewer steps than an epoch: nothing was validated
         ".*find_unused_parameters.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*WeightAveraging callback, but.*",

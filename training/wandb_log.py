@@ -86,6 +86,8 @@ def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: di
         mode=mode,
         config=tree,
     )
+    # Lightning always passes this one on, and W&B warns of it
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
     if known is None:
         _remember(logger, folder)
     return logger

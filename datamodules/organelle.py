@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -117,8 +117,6 @@ class OrganelleDataModule(pl.LightningDataModule):
         """Random patches, the same for the same (seed, epoch, index)."""
         config = self.config
         sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
-        if self.trainer is not None:  # workers begin to read before Lightning tells a resumed run's epoch
-            sampler.set_epoch(self.trainer.current_epoch)
         data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed)
         return self._loader(data, sampler, config.batch_size)
 
@@ -153,7 +151,7 @@ class OrganelleDataModule(pl.LightningDataModule):
     def _loader(self, data: Dataset, sampler: Any, batch_size: int, workers: int | None = None) -> DataLoader:
         count = _loader_workers(self.config.num_workers) if workers is None else workers
         more: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if count else {}
-        return DataLoader(
+        return LateLoader(
             data,
             batch_size=batch_size,
             sampler=sampler,
@@ -162,6 +160,17 @@ class OrganelleDataModule(pl.LightningDataModule):
             worker_init_fn=_one_thread if count else None,
             **more,
         )
+
+
+class LateLoader(DataLoader):
+    """Sends its workers out when the first batch is asked for.
+
+    Lightning makes the iterator before it tells the sampler the epoch of a resumed run; workers sent out then would
+    read the patches of epoch 0.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
 
 
 class RawCases(Dataset[tuple[int, Case, RawCase] | None]):

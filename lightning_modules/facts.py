@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from formats.errors import InputError
 
 #: Key of the facts in a checkpoint.
 KEY = "cytovox"
+
+#: What torch raises on files that are no checkpoints, or damaged ones.
+_UNREADABLE = (
+    RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError,
+    pickle.UnpicklingError, struct.error,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +77,16 @@ def read_checkpoint(path: Path, task: str, key: str) -> Weights:
         raise InputError(f"{key}: {path}: no such checkpoint; expected a .ckpt file or a run folder that has one")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as fault:
+    except _UNREADABLE as fault:
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
         raise InputError(f"{key}: {path}: cannot be read as a checkpoint ({reason[:160]})") from None
     told = content.get(KEY) if isinstance(content, Mapping) else None
-    if not isinstance(told, Mapping) or "state_dict" not in content:
+    if not isinstance(told, Mapping) or not isinstance(content.get("state_dict"), Mapping):
         raise InputError(f"{key}: {path}: not a checkpoint of Cytovox; expected one from runs/<name>/<id>/checkpoints")
     if told.get("task") != task:
         raise InputError(f"{key}: {path}: a checkpoint of task {told.get('task')}, but this config's task is {task}")
+    if told.get("schema_version", 1) != Facts.schema_version:
+        raise InputError(f"{key}: {path}: written by a newer Cytovox (facts {told['schema_version']}); update yours")
     known = {f.name for f in dataclasses.fields(Facts)}
     missing = [f.name for f in dataclasses.fields(Facts) if f.default is dataclasses.MISSING and f.name not in told]
     if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -89,12 +90,19 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"adam": Adam, "adamw": AdamW, "s
 def optimizer_faults(config: OptimizerConfig) -> list[str]:
     """What cannot work in these numbers, one line each, beginning with the key."""
     faults = []
-    if config.lr <= 0:
+    if not 0 < config.lr < math.inf:
         faults.append(f"lr: expected a positive number, got {config.lr}")
     if config.warmup_steps < 0:
         faults.append(f"warmup_steps: expected 0 or more, got {config.warmup_steps}")
     if config.schedule == "plateau" and config.warmup_steps:
         faults.append("warmup_steps: not with schedule: plateau; choose cosine, poly or constant, or set it to 0")
+    for key in ("patience", "weight_decay", "power"):
+        if not getattr(config, key) >= 0:
+            faults.append(f"{key}: expected 0 or more, got {getattr(config, key)}")
+    if not 0 <= config.lr_min_ratio <= 1:
+        faults.append(f"lr_min_ratio: expected a number from 0 to 1, got {config.lr_min_ratio}")
+    if isinstance(config, SGD) and not 0 <= config.momentum < 1:
+        faults.append(f"momentum: expected a number from 0 to below 1, got {config.momentum}")
     if not 0 < config.factor < 1:
         faults.append(f"factor: expected a number between 0 and 1, got {config.factor}")
     if isinstance(config, Adam) and (len(config.betas) != 2 or not all(0 <= b < 1 for b in config.betas)):
@@ -122,7 +130,6 @@ def configure(
     parameters: Iterable[torch.nn.Parameter],
     total_steps: float,
     monitor: str,
-    every_epochs: int,
 ) -> dict[str, Any]:
     """What `LightningModule.configure_optimizers` returns.
 
@@ -135,14 +142,14 @@ def configure(
     total_steps : float
         Optimiser steps of the whole run (inf where only a time limits it).
     monitor : str
-        Validation metric, larger is better.
-    every_epochs : int
-        Epochs between validations: the plateau counts validations.
+        Validation metric, larger is better. The plateau counts validations, so the module steps it after each.
     """
     optimizer = config.build(parameters)
     if config.schedule == "plateau":
         plateau = ReduceLROnPlateau(optimizer, mode="max", factor=config.factor, patience=config.patience)
-        schedule = {"scheduler": plateau, "monitor": monitor, "interval": "epoch", "frequency": every_epochs}
+        # Lightning keeps its state but never steps it: with a validation every n-th epoch it would do so an epoch
+        # before, and always after the checkpoint of that epoch is written
+        schedule = {"scheduler": plateau, "monitor": monitor, "interval": "epoch", "frequency": sys.maxsize}
     else:
         schedule = {"scheduler": LambdaLR(optimizer, learning_rate_scale(config, total_steps)), "interval": "step"}
     return {"optimizer": optimizer, "lr_scheduler": schedule}

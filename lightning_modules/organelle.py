@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from analysis.overlap import dice_per_organelle
@@ -89,9 +90,8 @@ class OrganelleModule(pl.LightningModule):
             The schedule follows the validation, and there is none.
         """
         config = self.optimizer_config
-        batches = sum(self.trainer.num_val_batches) if self.trainer.enable_validation else 0
-        validated = self.trainer.fit_loop.epoch_loop._should_check_val_epoch()
-        if config is not None and config.schedule == "plateau" and validated and not batches:
+        found = self.trainer.val_dataloaders is None or any(self.trainer.num_val_batches)  # None: not looked for yet
+        if config is not None and config.schedule == "plateau" and not (self.trainer.enable_validation and found):
             raise InputError(
                 "optimizer.schedule: plateau follows the validation, but there is no validation volume; "
                 "give data some, or choose cosine, poly or constant"
@@ -128,7 +128,11 @@ class OrganelleModule(pl.LightningModule):
         for organelle, value, has in zip(self.organelles, means, known, strict=True):
             if has:
                 self.log(f"val/dice_{organelle}", value)
-        self.log(MONITOR, means[known].mean() if known.any() else torch.zeros(()), prog_bar=True)
+        mean = means[known].mean() if known.any() else torch.zeros(())
+        self.log(MONITOR, mean, prog_bar=True)
+        plateau = self.lr_schedulers() if self.trainer.state.fn == "fit" else None
+        if isinstance(plateau, ReduceLROnPlateau) and not self.trainer.sanity_checking:
+            plateau.step(float(mean))
 
     def on_test_epoch_start(self) -> None:
         """Begin with an empty table."""
@@ -169,8 +173,7 @@ class OrganelleModule(pl.LightningModule):
         """Optimiser and schedule from the config."""
         assert self.optimizer_config is not None
         steps = float(self.trainer.estimated_stepping_batches)
-        every = self.trainer.check_val_every_n_epoch or 1
-        return configure(self.optimizer_config, self.network.parameters(), steps, MONITOR, every)
+        return configure(self.optimizer_config, self.network.parameters(), steps, MONITOR)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Raw cases and paths stay where they are: only windows travel to the device."""

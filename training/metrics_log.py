@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,12 +32,13 @@ class MetricsCSV(Logger):
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
         super().__init__()
         self.path = path
-        self._rows: list[dict[str, Any]] = []
+        self._rows: dict[int, dict[str, Any]] = {}
         self._dirty = False
+        self._not_before = 0.0
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in csv.DictReader(file)]
-            self._rows = [r for r in rows if resume_step is None or int(r["step"]) < resume_step]
+            self._rows = {int(r["step"]): r for r in rows if resume_step is None or int(r["step"]) < resume_step}
 
     @property
     def name(self) -> str:
@@ -60,27 +62,30 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add numbers to the row of this step, or begin one."""
-        at = int(step) if step is not None else len(self._rows)
-        if self._rows and int(self._rows[-1]["step"]) == at:
-            self._rows[-1].update(metrics)
-        else:
-            self._rows.append({"step": at, **metrics})
+        at = int(step) if step is not None else max(self._rows, default=-1) + 1
+        self._rows.setdefault(at, {"step": at}).update(metrics)
         self._dirty = True
 
     @rank_zero_only
     def save(self) -> None:
-        """Write all rows; called by Lightning at every flush and at the end of an epoch."""
-        if not self._dirty:
-            return
-        names = sorted({key for row in self._rows for key in row} - {"epoch", "step"})
+        """Write all rows; Lightning asks for it at every new row, so it waits until that costs at most a twentieth."""
+        if self._dirty and time.monotonic() >= self._not_before:
+            began = time.monotonic()
+            self._write()
+            self._not_before = time.monotonic() + 20 * (time.monotonic() - began)
+
+    def _write(self) -> None:
+        rows = [self._rows[step] for step in sorted(self._rows)]
+        names = sorted({key for row in rows for key in row} - {"epoch", "step"})
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=["epoch", "step", *names], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self._rows)
+        writer.writerows(rows)
         write_text(self.path, text.getvalue())
         self._dirty = False
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write what is left."""
-        self.save()
+        if self._dirty:
+            self._write()

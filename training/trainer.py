@@ -19,7 +19,9 @@ from pytorch_lightning.callbacks import (
     TQDMProgressBar,
 )
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from formats.errors import InputError
 from training.device import choose_precision
 from training.rundir import RunFolder
 
@@ -112,11 +114,16 @@ def trainer_faults(config: TrainerConfig) -> list[str]:
             faults.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
     if config.max_steps < -1 or (config.max_epochs is not None and config.max_epochs < -1):
         faults.append("max_steps, max_epochs: expected -1 (no limit), 0 or more")
-    words = ("auto", "16-mixed", "bf16-mixed", "32-true", "32", "64-true", "64", "bf16-true", "16-true")
+    words = ("auto", "16-mixed", "bf16-mixed", "32-true", "32")
     if config.precision not in words:
         faults.append(f"precision: expected one of {', '.join(words)}, got {config.precision!r}")
-    if config.ema is not None and not 0 < config.ema.decay < 1:
-        faults.append(f"ema.decay: expected a number between 0 and 1, got {config.ema.decay}")
+    if config.ema is not None:
+        if not 0 < config.ema.decay < 1:
+            faults.append(f"ema.decay: expected a number between 0 and 1, got {config.ema.decay}")
+        if config.ema.update_every_n_steps < 1:
+            faults.append(f"ema.update_every_n_steps: expected 1 or more, got {config.ema.update_every_n_steps}")
+    if config.early_stopping is not None and config.early_stopping.patience < 1:
+        faults.append(f"early_stopping.patience: expected 1 or more, got {config.early_stopping.patience}")
     return faults
 
 
@@ -153,7 +160,24 @@ def build_trainer(
         One step of every stage.
     extra : list of Callback, optional
         Callbacks of the task.
+
+    Raises
+    ------
+    InputError
+        What Lightning cannot do here: devices that are not there, an unknown strategy.
     """
+    callbacks = [*_callbacks(config, folder, monitor), *(extra or [])]
+    if loggers:
+        callbacks.append(LearningRateMonitor(logging_interval="step"))
+    try:
+        return _trainer(config, folder, loggers, callbacks, dry_run)
+    except (MisconfigurationException, ValueError) as fault:
+        raise InputError(f"trainer: {' '.join(str(fault).split())}") from fault
+
+
+def _trainer(
+    config: TrainerConfig, folder: RunFolder, loggers: list[Logger], callbacks: list[Callback], dry_run: bool
+) -> pl.Trainer:
     one = 1 if dry_run else None
     return pl.Trainer(
         accelerator=config.accelerator,
@@ -183,7 +207,7 @@ def build_trainer(
         use_distributed_sampler=False,
         default_root_dir=folder.path,
         logger=loggers or False,
-        callbacks=[*_callbacks(config, folder, monitor), *(extra or [])],
+        callbacks=callbacks,
     )
 
 
@@ -194,10 +218,14 @@ def _devices(config: TrainerConfig) -> Any:
 
 def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[Callback]:
     callbacks: list[Callback] = [
-        # `last` is written at every validation and at the end of training, whether or not it is the best
         ModelCheckpoint(
-            dirpath=folder.checkpoints, filename="best", monitor=monitor, mode="max", save_top_k=1, save_last=True,
+            dirpath=folder.checkpoints, filename="best", monitor=monitor, mode="max", save_top_k=1,
             enable_version_counter=False, auto_insert_metric_name=False,
+        ),
+        # after every epoch, whether or not it is the best: Lightning's save_last repeats the best one only
+        ModelCheckpoint(
+            dirpath=folder.checkpoints, filename="last", save_top_k=1, save_on_train_epoch_end=True,
+            enable_version_counter=False,
         ),
     ]  # fmt: skip
     if config.enable_progress_bar:
@@ -214,7 +242,6 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
     if config.early_stopping is not None:
         stop = config.early_stopping
         callbacks.append(EarlyStopping(monitor, mode="max", patience=stop.patience, min_delta=stop.min_delta))
-    callbacks.append(LearningRateMonitor(logging_interval="step"))
     return callbacks
 
 

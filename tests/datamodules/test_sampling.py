@@ -27,8 +27,7 @@ def _cases(folder: Path, count: int = 3) -> list[PreparedCase]:
         store(
             folder / f"{n}.safetensors",
             {
-                "image": (n + rng.random((1, 8, 16, 16), dtype=np.float32) / 2)
-                / 4,  # case n lies in n / 4 to n / 4 + 1 / 8
+                "image": (n + rng.random((1, 8, 16, 16), dtype=np.float32) / 2) / 4,  # case n begins at n / 4
                 "mask": mask,
                 "labelled": np.array([1, n % 2], np.uint8),
                 "spacing_um": np.ones(3),

@@ -1,0 +1,74 @@
+"""Learning rates whose values are known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_modules.optim import OPTIMIZERS, SGD, Adam, AdamW, configure, learning_rate_scale, optimizer_faults
+
+
+def test_the_warm_up_is_linear_and_ends_at_the_full_rate() -> None:
+    scale = learning_rate_scale(Adam(schedule="constant", warmup_steps=4), 100)
+    assert [scale(n) for n in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+def test_the_cosine_begins_at_one_is_half_way_in_the_middle_and_ends_at_its_least() -> None:
+    scale = learning_rate_scale(Adam(schedule="cosine", warmup_steps=10, lr_min_ratio=0.1), 110)
+    assert [scale(10), scale(60), scale(110), scale(500)] == pytest.approx([1, 0.55, 0.1, 0.1])
+
+
+def test_the_polynomial_is_the_power_of_what_is_left() -> None:
+    scale = learning_rate_scale(SGD(schedule="poly", power=2.0, lr_min_ratio=0.0), 10)
+    assert [scale(0), scale(5), scale(9), scale(10)] == pytest.approx([1, 0.25, 0.01, 0])
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "poly"])
+def test_a_run_without_an_end_keeps_its_rate(schedule: str) -> None:
+    scale = learning_rate_scale(Adam(schedule=schedule), math.inf)  # type: ignore[arg-type]
+    assert scale(10**6) == 1
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimiser_lowers_a_parabola(name: str) -> None:
+    x = nn.Parameter(torch.tensor([3.0]))
+    optimizer = OPTIMIZERS[name](lr=0.05).build([x])
+    for _ in range(50):
+        optimizer.zero_grad()
+        (x**2).sum().backward()
+        optimizer.step()
+    assert abs(x.item()) < 2
+
+
+def test_the_rate_follows_the_schedule_step_by_step() -> None:
+    x = nn.Parameter(torch.zeros(1))
+    made = configure(AdamW(lr=0.1, schedule="cosine", lr_min_ratio=0.0), [x], 4, "val")
+    rates = []
+    for _ in range(5):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert rates == pytest.approx([0.1 * 0.5 * (1 + math.cos(math.pi * n / 4)) for n in range(5)])
+    assert made["lr_scheduler"]["interval"] == "step"
+
+
+def test_the_plateau_is_divided_by_five_as_in_the_paper() -> None:
+    x = nn.Parameter(torch.zeros(1))
+    made = configure(Adam(), [x], 100, "val/dice_mean")
+    schedule = made["lr_scheduler"]
+    assert schedule["monitor"] == "val/dice_mean"
+    for _ in range(32):
+        schedule["scheduler"].step(0.5)
+    assert made["optimizer"].param_groups[0]["lr"] == pytest.approx(1e-3 / 5)
+
+
+def test_faults_are_told_by_key_and_all_at_once() -> None:
+    assert all(not optimizer_faults(kind()) for kind in OPTIMIZERS.values())
+    bad = SGD(lr=math.nan, momentum=1.0, weight_decay=-1.0, power=-1.0, patience=-1, factor=1.0, lr_min_ratio=2.0)
+    keys = {fault.split(":")[0] for fault in optimizer_faults(bad)}
+    assert keys == {"lr", "momentum", "weight_decay", "power", "patience", "factor", "lr_min_ratio"}
+    keys = {fault.split(":")[0] for fault in optimizer_faults(Adam(warmup_steps=3, betas=[0.9]))}
+    assert keys == {"warmup_steps", "betas"}

@@ -22,6 +22,7 @@ from experiments.preflight import preflight, prepare
 from experiments.progress import Bars, hush_lightning
 from experiments.report import write_report
 from experiments.report_data import read_json
+from experiments.schema import STAGES
 from experiments.stages import Run
 from experiments.summary import print_check, print_summary
 from formats.atomic import write_fault
@@ -94,15 +95,16 @@ def read_order(config: str, overrides: list[str], dry_run: bool = False) -> Orde
         loaded = load_config(config, overrides)
     else:
         loaded = _config_of_run(resumed[-1], config, overrides)
+    stages = [stage for stage in STAGES if stage in loaded.stages]  # in the one order that makes sense
     if loaded.resume is None:
-        return Order(loaded, list(loaded.stages), None, dry_run)
+        return Order(loaded, stages, None, dry_run)
     if dry_run:
         raise InputError("resume: not with --dry-run, which would train over that run's weights; leave one of them out")
     folder = RunFolder.existing(Path(loaded.resume))
     # stages named on the command line are done again
     named = any(word.startswith("stages=") for word in overrides)
     done = [] if named else folder.status()["stages_done"]
-    return Order(loaded, [stage for stage in loaded.stages if stage not in done], folder, dry_run)
+    return Order(loaded, [stage for stage in stages if stage not in done], folder, dry_run)
 
 
 def _config_of_run(run: str, config: str, overrides: list[str]) -> Config:
@@ -183,14 +185,14 @@ def _close(folder: RunFolder, wandb: WandbLogger | None, status: str) -> None:
 
 
 def _record(order: Order, folder: RunFolder, tree: dict[str, Any], data: OrganelleDataModule) -> None:
-    """What the run is, before it begins; a resumed run keeps its first config and remembers its earlier starts."""
+    """What the run is, before it begins; a resumed run keeps its first config, and environment_1.json of its start."""
     if not (folder.path / "config.yaml").is_file():
         write_text(folder.path / "config.yaml", to_yaml({**tree, "resume": None}))
     digest = data.digest() if {"fit", "test"} & set(order.stages) else None
     earlier = read_json(folder.path / "environment.json")
     environment = describe_environment(order.config.seed, digest or earlier.get("data_digest"))
     if earlier:
-        environment["earlier"] = [*earlier.pop("earlier", []), earlier]
+        write_json(folder.path / f"environment_{1 + len(list(folder.path.glob('environment_*.json')))}.json", earlier)
     write_json(folder.path / "environment.json", environment)
     folder.update_status(status="running", started=folder.status().get("started") or _now(), dry_run=order.dry_run)
 

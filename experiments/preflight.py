@@ -93,8 +93,9 @@ def require_room(path: Path) -> None:
     InputError
         The nearest folder above it that exists is a file, or takes no files.
     """
-    above = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists() or p.is_symlink())
+    above = path.absolute()
     try:
+        above = next(p for p in (above, *above.parents) if p.exists() or p.is_symlink())
         with tempfile.TemporaryFile(dir=above):
             pass
     except OSError as fault:

@@ -77,7 +77,7 @@ def test_the_environment_is_recorded(trained):
     assert environment["device"]["cpu"]
     assert len(environment["data_digest"]) == 64
     assert environment["git"] is None or len(environment["git"]["commit"]) == 40
-    assert "earlier" not in environment
+    assert not list(trained.run.glob("environment_*.json"))
 
 
 def test_every_step_has_one_row_of_the_learning_curve(trained):
@@ -103,6 +103,11 @@ def test_the_saved_config_reruns_as_it_is_from_another_folder_with_the_same_numb
     assert again.run.parent == trained.run.parent != trained.run
     assert same_everywhere(again.run) == same_everywhere(trained.run)
     assert (again.run / "metrics.csv").read_text() == (trained.run / "metrics.csv").read_text()
+
+
+def test_stages_are_done_in_their_own_order(tmp_path, tiny, cli):
+    answer = cli(tiny, "stages=[test, fit]", "trainer.max_steps=1", f"runs_dir={tmp_path}")
+    assert json.loads((answer.run / "status.json").read_text())["stages_done"] == ["fit", "test"]
 
 
 def test_another_seed_gives_other_numbers(tmp_path, tiny, trained, cli):
@@ -135,7 +140,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, tiny, process, cli):
     assert steps(run) == list(range(60))
     assert numbers(run)["fit/epochs"] == 30
     assert {"fit", "test"} == set(json.loads((run / "status.json").read_text())["stages_done"])
-    assert len(json.loads((run / "environment.json").read_text())["earlier"]) == 1
+    assert [p.name for p in run.glob("environment_*.json")] == ["environment_1.json"]
 
 
 def wait_for(found, running, seconds: float = 90):
@@ -197,8 +202,8 @@ def test_a_trained_run_predicts_more_files_later(copied, cells, cli):
     assert {row["input"] for row in rows(copied / "tables" / "predictions.csv")} == set(map(str, cells.glob("*.TCF")))
     assert numbers(copied)["predict/files"] == 3
     assert (copied / "metrics.csv").read_bytes() == curve
-    environment = json.loads((copied / "environment.json").read_text())
-    assert environment["data_digest"] == environment["earlier"][0]["data_digest"] == digest
+    for name in ("environment.json", "environment_1.json"):
+        assert json.loads((copied / name).read_text())["data_digest"] == digest
 
 
 def test_testing_again_adds_nothing_to_the_learning_curve(copied, trained, cli):

@@ -41,7 +41,7 @@ def require_supported_gpu(accelerator: str) -> None:
     InputError
         Names the GPU, its architecture, and the build to install.
     """
-    if not uses_cuda(accelerator):
+    if not uses_cuda(accelerator) or torch.version.hip is not None:  # AMD's architectures have other names
         return
     major, minor = torch.cuda.get_device_capability()
     built = torch.cuda.get_arch_list()
@@ -55,12 +55,17 @@ def require_supported_gpu(accelerator: str) -> None:
 
 
 def _runs_on(arch: str, major: int, minor: int) -> bool:
-    """Binary code runs on the same major architecture with at least its minor; PTX on anything newer."""
+    """Binary code runs on the same major architecture with at least its minor; PTX on anything newer.
+
+    The suffix of `sm_90a` binds both kinds to exactly that architecture, the f of `sm_100f` to its family.
+    """
     kind, _, digits = arch.partition("_")
-    digits = digits.rstrip("abf")
-    if not digits.isdigit():
+    bare = digits.rstrip("af")
+    if kind not in ("sm", "compute") or len(bare) < 2 or not bare.isdigit():
         return False
-    built = (int(digits[:-1]), int(digits[-1]))
-    if kind == "compute":
+    built = (int(bare[:-1]), int(bare[-1]))
+    if digits.endswith("a"):
+        return built == (major, minor)
+    if kind == "compute" and bare == digits:
         return built <= (major, minor)
     return built[0] == major and built[1] <= minor

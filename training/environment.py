@@ -82,7 +82,8 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(folder), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout  # noqa: S603
+        done = subprocess.run(command, capture_output=True, timeout=20, check=True)  # noqa: S603
+        return done.stdout.decode("utf-8", errors="replace")  # a diff holds whatever the files hold
 
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,8 @@ class MaskWriter:
     """Write the probabilities, too."""
     spacing_um: tuple[float, float, float] | None = None
     """Of inputs that do not say it."""
+    weights: str = ""
+    """What tells these weights from others: files that others predicted are done again."""
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, path: Path, infer: Infer) -> None:
@@ -58,18 +61,36 @@ class MaskWriter:
         InputError
             An unreadable file, or values that are no refractive index.
         """
-        note = self.note_of(path)
-        if note.is_file():
+        note, made_from = self.note_of(path), self._made_from(path)
+        if self.read_note(path).get("made_from") == made_from:
             return
         volume = read_volume(path, spacing_um=self.spacing_um)
         self.rows = []
+        note.unlink(missing_ok=True)
         self._write(path, volume, self._frames(path, volume, infer))
         # the note is written last: without it, a killed run predicts this file again
-        write_json(note, self.rows)
+        write_json(note, {"made_from": made_from, "rows": self.rows})
 
     def note_of(self, path: Path) -> Path:
         """Where a finished file's rows are kept."""
         return self.folder.predictions / f"{self.names[path]}.json"
+
+    def read_note(self, path: Path) -> dict[str, Any]:
+        """`rows` and `made_from` of a finished file; empty for one that is not."""
+        note = self.note_of(path)
+        content = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        return content if isinstance(content, dict) else {}
+
+    def _made_from(self, path: Path) -> dict[str, Any]:
+        """Everything that a file's masks depend on."""
+        files = [path, *path.rglob("*")] if path.is_dir() else [path]
+        return {
+            "input": str(path.absolute()),
+            "changed": max(file.stat().st_mtime_ns for file in files),
+            "weights": self.weights,
+            "organelles": list(self.organelles),
+            "settings": [self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])],
+        }
 
     def _frames(self, path: Path, volume: Volume, infer: Infer) -> Iterator[np.ndarray]:
         """uint8 masks (K, Z, Y, X) of each frame; rows and overlays are made on the way."""
@@ -148,21 +169,20 @@ def output_names(paths: list[Path]) -> dict[Path, str]:
     """
     if len({p.resolve() for p in paths}) < len(paths):
         raise InputError("predict.inputs: the same file is named twice")
-    names = {path: stem_of(path) for path in paths}
-    depth = 1
-    while len({n.lower() for n in names.values()}) < len(paths):
-        taken = [n.lower() for n in names.values()]
-        for path, name in list(names.items()):
-            if taken.count(name.lower()) > 1:
-                folders = path.absolute().parent.parts[-depth:]
-                names[path] = "_".join([*(f.strip("/\\:") for f in folders), stem_of(path)])
-        depth += 1
-        if depth > 64:  # same folders, same stem: only the suffix differs (a.TCF beside a.ome.tif)
-            names = {
-                path: path.name.replace(".", "_") if taken.count(n.lower()) > 1 else n for path, n in names.items()
-            }
-            break
-    return names
+    beside = [(path.absolute().parent, stem_of(path).lower()) for path in paths]
+    own = {  # a.TCF beside a.ome.tif: only the suffix tells them apart
+        path: stem_of(path) if beside.count(key) == 1 else path.name.replace(".", "_")
+        for path, key in zip(paths, beside, strict=True)
+    }
+    names = dict(own)
+    for depth in range(1, 1 + max((len(path.absolute().parent.parts) for path in paths), default=0)):
+        taken = Counter(name.lower() for name in names.values())
+        for path, name in names.items():
+            if taken[name.lower()] > 1:
+                folders = [folder.strip("/\\:") for folder in path.absolute().parent.parts[-depth:]]
+                names[path] = "_".join([folder for folder in folders if folder] + [own[path]])
+    taken = Counter(name.lower() for name in names.values())
+    return {path: name if taken[name.lower()] == 1 else f"{name}_{n}" for n, (path, name) in enumerate(names.items())}
 
 
 def collect_table(writer: MaskWriter, paths: list[Path]) -> Path:
@@ -171,9 +191,7 @@ def collect_table(writer: MaskWriter, paths: list[Path]) -> Path:
     table = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
     table.writeheader()
     for path in paths:
-        note = writer.note_of(path)
-        if note.is_file():
-            table.writerows(json.loads(note.read_text(encoding="utf-8")))
+        table.writerows(writer.read_note(path).get("rows", []))
     target = writer.folder.tables / "predictions.csv"
     write_text(target, text.getvalue())
     return target

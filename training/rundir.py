@@ -47,8 +47,9 @@ class RunFolder:
         InputError
             The folder cannot be made or written to.
         """
-        given = os.environ.get(ENV_RUN_DIR)
-        path = Path(given) if given else runs_dir / name / (("dry-" if dry_run else "") + _run_id())
+        # the first rank makes its own, or a second run in one process would write over the first
+        given = os.environ.get(ENV_RUN_DIR) if not is_first_rank() else None
+        path = Path(given) if given else _new_folder(runs_dir / name, ("dry-" if dry_run else "") + _run_id())
         folder = cls(path.absolute())
         folder.require_writable()
         os.environ[ENV_RUN_DIR] = str(folder.path)
@@ -140,11 +141,19 @@ class RunFolder:
         self.update_status(stages_done=[*done, *([] if stage in done else [stage])])
 
     def _read(self, name: str) -> dict[str, Any]:
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError, json.JSONDecodeError):
             values = json.loads((self.path / name).read_text(encoding="utf-8"))
             if isinstance(values, dict):
                 return values
         return {}
+
+
+def _new_folder(parent: Path, run_id: str) -> Path:
+    """A restarted job goes on in its folder; a second run in the job of a finished one takes a folder of its own."""
+    path, number = parent / run_id, 2
+    while RunFolder(path).status()["status"] == "finished":
+        path, number = parent / f"{run_id}-{number}", number + 1
+    return path
 
 
 def _run_id() -> str:
@@ -154,8 +163,9 @@ def _run_id() -> str:
         return f"slurm-{job}_{task}"
     if "SLURM_JOB_ID" in os.environ and "SLURM_PROCID" in os.environ:
         return f"slurm-{os.environ['SLURM_JOB_ID']}"
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["TORCHELASTIC_RUN_ID"] != "none":
-        return f"elastic-{os.environ['TORCHELASTIC_RUN_ID']}"
+    if (elastic := os.environ.get("TORCHELASTIC_RUN_ID")) is not None:
+        # torchrun calls a run that nobody named "none": its own process tells it from the next
+        return f"elastic-{elastic}" if elastic != "none" else time.strftime("elastic-%Y%m%d-") + str(os.getppid())
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 

@@ -1,0 +1,192 @@
+"""Masks on disk, read back by other people's readers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from formats import write_nifti, write_ometiff, write_tcf
+from formats.errors import InputError
+from training.prediction import Format, MaskWriter, collect_table, output_names
+from training.rundir import RunFolder
+
+SHAPE, SPACING = (6, 16, 20), (0.8, 0.2, 0.25)
+ORGANELLES = ("membrane", "nucleus")
+
+
+def _frames(count: int) -> np.ndarray:
+    """A box of another size in each frame, and a smaller one inside."""
+    ri = np.full((count, *SHAPE), 1.337, np.float32)
+    for t in range(count):
+        ri[t, 1:5, 2:12, 3 : 15 - t], ri[t, 2:4, 4:9, 5 : 9 - t] = 1.36, 1.38
+    return ri
+
+
+def _infer(ri_ZYX: np.ndarray, spacing_um: Sequence[float]) -> np.ndarray:
+    np.testing.assert_allclose(spacing_um, SPACING)
+    return np.stack([ri_ZYX > 1.35, ri_ZYX > 1.37]).astype(np.float32)
+
+
+def _truth(count: int) -> np.ndarray:
+    ri = _frames(count)
+    return np.stack([ri > 1.35, ri > 1.37], axis=1)
+
+
+def _tcf(path: Path, frames: int = 3) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = [1800.0 * t for t in range(frames)]
+    return write_tcf(path, _frames(frames), SPACING, 1.337, times)
+
+
+def _writer(tmp_path: Path, paths: list[Path], file_format: Format = "ome-tiff", **more: object) -> MaskWriter:
+    folder = RunFolder(tmp_path / "run")
+    folder.require_writable()
+    return MaskWriter(folder, ORGANELLES, output_names(paths), file_format=file_format, **more)  # type: ignore[arg-type]
+
+
+def test_a_time_lapse_becomes_an_ome_tiff_on_its_own_grid(tmp_path: Path) -> None:
+    path = _tcf(tmp_path / "cell.TCF")
+    writer = _writer(tmp_path, [path])
+    writer(path, _infer)
+    with tifffile.TiffFile(tmp_path / "run/predictions/cell.ome.tif") as tiff:
+        array, axes = tiff.series[0].asarray(), tiff.series[0].axes
+        pixels = tifffile.xml2dict(tiff.ome_metadata or "")["OME"]["Image"]["Pixels"]
+    order = ["TCZYX".index(a) for a in axes]
+    np.testing.assert_array_equal(array.transpose(np.argsort(order)), _truth(3))
+    assert [pixels[f"PhysicalSize{a}"] for a in "ZYX"] == pytest.approx(SPACING)
+    assert [channel["Name"] for channel in pixels["Channel"]] == list(ORGANELLES)
+
+
+def test_a_time_lapse_becomes_an_ome_zarr_on_its_own_grid(tmp_path: Path) -> None:
+    path = _tcf(tmp_path / "cell.TCF")
+    _writer(tmp_path, [path], "ome-zarr")(path, _infer)
+    group = zarr.open_group(tmp_path / "run/predictions/cell.ome.zarr", mode="r")
+    about = group.attrs["ome"]["multiscales"][0]
+    np.testing.assert_array_equal(group[about["datasets"][0]["path"]][:], _truth(3))
+    assert [axis["name"] for axis in about["axes"]] == list("tczyx")
+    assert about["datasets"][0]["coordinateTransformations"][0]["scale"][2:] == pytest.approx(SPACING)
+
+
+def test_a_time_lapse_becomes_a_nifti_a_frame_and_organelle(tmp_path: Path) -> None:
+    path = _tcf(tmp_path / "cell.TCF")
+    _writer(tmp_path, [path], "nifti")(path, _infer)
+    found = sorted(p.name for p in (tmp_path / "run/predictions").glob("*.nii.gz"))
+    assert found == sorted(f"cell_t00{t}_{name}.nii.gz" for t in range(3) for name in ORGANELLES)
+    for t in range(3):
+        image = nib.load(tmp_path / f"run/predictions/cell_t00{t}_nucleus.nii.gz")
+        np.testing.assert_array_equal(np.asarray(image.dataobj).T, _truth(3)[t, 1])  # type: ignore[attr-defined]
+        np.testing.assert_allclose(np.array(image.header.get_zooms()[::-1]) * 1000, SPACING, rtol=1e-6)  # type: ignore[attr-defined]
+
+
+def test_the_table_has_a_row_a_frame_and_organelle_with_its_volume(tmp_path: Path) -> None:
+    path = _tcf(tmp_path / "cell.TCF")
+    writer = _writer(tmp_path, [path])
+    writer(path, _infer)
+    with collect_table(writer, [path, tmp_path / "not_done.TCF"][:1]).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    voxels = _truth(3).sum(axis=(2, 3, 4))
+    assert [(int(r["frame"]), r["organelle"], int(r["voxels"])) for r in rows] == [
+        (t, name, voxels[t, k]) for t in range(3) for k, name in enumerate(ORGANELLES)
+    ]
+    assert float(rows[0]["volume_um3"]) == pytest.approx(voxels[0, 0] * np.prod(SPACING))
+    assert [float(r["time_s"]) for r in rows[::2]] == [0, 1800, 3600]
+    assert {r["output"] for r in rows} == {"cell.ome.tif"}
+    assert sorted(p.name for p in (tmp_path / "run/figures").iterdir()) == [
+        "predict_cell_t000.glb", "predict_cell_t000.png", "predict_cell_t001.png", "predict_cell_t002.png",
+    ]  # fmt: skip
+
+
+def _never(ri_ZYX: np.ndarray, spacing_um: Sequence[float]) -> np.ndarray:
+    pytest.fail("predicted again")
+
+
+def test_a_finished_file_is_not_done_again_and_an_interrupted_one_is(tmp_path: Path) -> None:
+    path = _tcf(tmp_path / "cell.TCF")
+    writer, frames = _writer(tmp_path, [path]), []
+
+    def cut(ri_ZYX: np.ndarray, spacing_um: Sequence[float]) -> np.ndarray:
+        frames.append(1)
+        if len(frames) == 2:
+            raise KeyboardInterrupt
+        return _infer(ri_ZYX, spacing_um)
+
+    with pytest.raises(KeyboardInterrupt):
+        writer(path, cut)
+    assert list(writer.folder.predictions.iterdir()) == [], "nothing half-written"
+    writer(path, _infer)
+    _writer(tmp_path, [path])(path, _never)
+    assert len(writer.read_note(path)["rows"]) == 6
+
+
+@pytest.mark.parametrize(
+    "more", [{"threshold": 0.4}, {"file_format": "nifti"}, {"weights": "other"}, {"probabilities": True}]
+)
+def test_a_file_that_other_settings_made_is_done_again(tmp_path: Path, more: dict[str, object]) -> None:
+    path, done = _tcf(tmp_path / "cell.TCF", 1), []
+    _writer(tmp_path, [path])(path, _infer)
+    _writer(tmp_path, [path], **more)(path, lambda *a: done.append(1) or _infer(*a))  # type: ignore[arg-type,func-returns-value]
+    assert done == [1]
+    _writer(tmp_path, [path], **more)(path, _never)  # type: ignore[arg-type]
+
+
+def test_a_file_that_changed_is_done_again(tmp_path: Path) -> None:
+    path, done = _tcf(tmp_path / "cell.TCF", 1), []
+    _writer(tmp_path, [path])(path, _infer)
+    _tcf(path, 2)
+    _writer(tmp_path, [path])(path, lambda *a: done.append(1) or _infer(*a))  # type: ignore[func-returns-value]
+    assert done == [1, 1]
+
+
+def test_probabilities_are_written_as_they_are(tmp_path: Path) -> None:
+    path = _tcf(tmp_path / "cell.TCF", 1)
+    _writer(tmp_path, [path], probabilities=True)(path, lambda ri, s: 0.25 + _infer(ri, s) / 2)
+    array = tifffile.imread(tmp_path / "run/predictions/cell_t000_probabilities.ome.tif")
+    np.testing.assert_array_equal(array.reshape(2, *SHAPE), 0.25 + _truth(1)[0] / 2)
+
+
+def test_values_that_are_no_index_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    write_ometiff(tmp_path / "f.ome.tif", np.full((1, 1, *SHAPE), 200, np.uint16), SPACING, ["RI"])
+    write_nifti(tmp_path / "n.nii.gz", np.full(SHAPE, np.nan, np.float32), SPACING)
+    paths = [tmp_path / "f.ome.tif", tmp_path / "n.nii.gz"]
+    writer = _writer(tmp_path, paths)
+    for path, told in zip(paths, ["no refractive index", "NaN or infinite"], strict=True):
+        with pytest.raises(InputError, match=told):
+            writer(path, _never)
+    assert not list(writer.folder.predictions.glob("*"))
+
+
+def test_names_say_the_folder_or_the_suffix_where_the_stem_does_not_tell() -> None:
+    def names(*paths: str) -> list[str]:
+        return list(output_names([Path("/r", p) for p in paths]).values())
+
+    assert names("a.TCF", "b.ome.tif") == ["a", "b"]
+    assert names("d1/a.TCF", "d2/a.TCF", "d1/b.TCF") == ["d1_a", "d2_a", "b"]
+    assert names("x/d/a.TCF", "y/d/a.TCF") == ["x_d_a", "y_d_a"]
+    assert names("a.TCF", "a.ome.tif") == ["a_TCF", "a_ome_tif"]
+    four = names("d1/a.TCF", "d1/a.tif", "d2/a.TCF", "d2/a.tif")
+    assert four == ["d1_a_TCF", "d1_a_tif", "d2_a_TCF", "d2_a_tif"]
+    assert len({n.lower() for n in names("A.TCF", "sub/a.TCF")}) == 2
+    with pytest.raises(InputError, match="named twice"):
+        names("d/a.TCF", "d/../d/a.TCF")
+
+
+_PART = st.sampled_from(["a", "b", "A", "a_b", "d"])
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sets(st.tuples(_PART, _PART, _PART, st.sampled_from([".TCF", ".tif", ".ome.tif"])), min_size=1, max_size=12))
+def test_names_are_never_shared(parts: set[tuple[str, str, str, str]]) -> None:
+    paths = sorted(Path("/r", one, two, name + end) for one, two, name, end in parts)
+    names = output_names(paths)
+    assert list(names) == paths
+    assert len({name.lower() for name in names.values()}) == len(paths)
+    assert not any("/" in name or name.startswith(".") for name in names.values())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -132,13 +134,13 @@ def _launch(order: Order, inputs: list[Path]) -> None:
     for note in data.notes():
         print(f"note: {note}", file=sys.stderr)
     folder = order.folder or RunFolder.create(Path(config.runs_dir), config.name, order.dry_run)
-    _run(dataclasses.replace(order, folder=folder), folder, data, inputs)
+    _run(order, folder, data, inputs)
 
 
 def _run(order: Order, folder: RunFolder, data: OrganelleDataModule, inputs: list[Path]) -> None:
     config, first = order.config, is_first_rank()
     tree = resolved(config)
-    wandb = None
+    wandb, begun = None, False
     try:
         if first:
             _record(order, folder, tree, data)
@@ -148,11 +150,15 @@ def _run(order: Order, folder: RunFolder, data: OrganelleDataModule, inputs: lis
         wandb = next((log for log in loggers if isinstance(log, WandbLogger)), None)
         trainer = build_trainer(config.trainer, folder, loggers, MONITOR, order.dry_run)
         run = Run(config, folder, trainer, data, inputs)
+        begun = True
         for stage in order.stages:
             getattr(run, stage)()
             if first:
                 folder.stage_done(stage)
     except BaseException as error:
+        if isinstance(error, InputError) and not begun and order.folder is None:
+            _discard(folder)
+            raise
         # Lightning turns Ctrl-C into SystemExit
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         _close(folder, wandb, "interrupted" if stopped else "failed")
@@ -164,6 +170,14 @@ def _run(order: Order, folder: RunFolder, data: OrganelleDataModule, inputs: lis
     _close(folder, wandb, "finished")
     if first:
         print_summary(folder, config.data.organelles)
+
+
+def _discard(folder: RunFolder) -> None:
+    """Leave nothing of a run that could not begin."""
+    if is_first_rank():
+        shutil.rmtree(folder.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.path.parent.rmdir()  # of the run's name, if there is no other run in it
 
 
 def _close(folder: RunFolder, wandb: WandbLogger | None, status: str) -> None:

@@ -204,6 +204,12 @@ def test_a_test_set_of_nothing_is_found_before_the_training(tmp_path, tiny, cli)
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("word", ["trainer.strategy=ddq", "trainer.accelerator=mps", "trainer.devices=0"])
+def test_devices_that_are_not_there_leave_no_run(tmp_path, tiny, cli, word):
+    refused(cli(tiny, word, f"runs_dir={tmp_path / 'runs'}"), "trainer")
+    assert not [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
+
+
 # checkpoints
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from pathlib import Path
 
@@ -87,6 +88,7 @@ class Run:
             file_format=predict.format,
             probabilities=predict.probabilities,
             spacing_um=(spacing[0], spacing[1], spacing[2]) if spacing is not None else None,
+            weights=self._origin(module),
         )
         module.write_masks = writer
         sampler = EvaluationSampler(len(self.inputs), self.trainer.global_rank, self.trainer.world_size)
@@ -97,6 +99,13 @@ class Run:
             collect_table(writer, self.inputs)
             done = sum(writer.note_of(path).is_file() for path in self.inputs)
             self.folder.update_metrics({"predict/files": done})
+
+    def _origin(self, module: OrganelleModule) -> str:
+        """What probabilities depend on beside their input: the weights' content and the windows."""
+        assert self._loaded is not None
+        with self._loaded[0].open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return f"{digest} {dataclasses.replace(module.tiling, sw_batch_size=1)}"
 
     def _module(self) -> OrganelleModule:
         """The module with the weights that test and predict use."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -83,6 +84,12 @@ class MetricsCSV(Logger):
         writer.writerows(rows)
         write_text(self.path, text.getvalue())
         self._dirty = False
+
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        """The rows up to a checkpoint lie on the disk with it: a killed run goes on from there without a gap."""
+        if self._dirty:
+            self._write()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -125,10 +125,9 @@ def test_the_folder_of_a_run_is_not_that_of_the_next(tmp_path, tiny, cli):
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, tiny, process, cli):
-    words = ["trainer.max_epochs=30", f"runs_dir={tmp_path}"]
+    words = ["trainer.max_epochs=12", f"runs_dir={tmp_path}"]
     running = process(tiny, *words, cwd=tmp_path)
     last = wait_for(lambda: next(iter(tmp_path.glob("tiny/*/checkpoints/last.ckpt")), None), running)
-    time.sleep(0.3)
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()
     run = last.parent.parent
@@ -137,8 +136,8 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, tiny, process, cli):
     again = cli(f"resume={run}")
     assert again.run == run
     assert list(tmp_path.glob("tiny/*")) == [run]
-    assert steps(run) == list(range(60))
-    assert numbers(run)["fit/epochs"] == 30
+    assert steps(run) == list(range(24))
+    assert numbers(run)["fit/epochs"] == 12
     assert {"fit", "test"} == set(json.loads((run / "status.json").read_text())["stages_done"])
     assert [p.name for p in run.glob("environment_*.json")] == ["environment_1.json"]
 
@@ -293,6 +292,21 @@ def test_masks_are_written_in_the_format_asked_for(copied, time_lapse, cli, kind
     probabilities = read_volume(copied / "predictions" / "lapse_t000_probabilities.ome.tif")
     assert probabilities.shape == (1, 4, 16, 32, 32)
     assert 0 <= probabilities.frame(0, "membrane").min() <= probabilities.frame(0, "membrane").max() <= 1
+
+
+def test_a_file_is_predicted_again_only_if_something_changed(copied, cells, cli):
+    words = [f"resume={copied}", "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]"]
+    masks = copied / "predictions" / "HeLa-00001.ome.tif"
+    times = [masks.stat().st_mtime_ns]
+    for more in (
+        [],
+        ["predict.batch_size=1"],
+        ["predict.threshold=0.4"],
+        ["predict.threshold=0.4", "predict.z=center"],
+    ):
+        cli(*words, *more)
+        times.append(masks.stat().st_mtime_ns)
+    assert times[0] == times[1] == times[2] < times[3] < times[4]
 
 
 # checks and dry runs

@@ -1,0 +1,64 @@
+"""Puts the figures of benchmarks/results/*.json into docs/benchmarks.md, between the marks that name them.
+
+Run as ``python benchmarks/_write_docs.py`` after ``make bench`` on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from formats.atomic import atomic_path
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+MARKS = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def figures(result: dict[str, Any]) -> str:
+    """Tables and the machine of one result as Markdown.
+
+    Raises
+    ------
+    SystemExit
+        The figures are of a quick run or of a crowded machine.
+    """
+    if result["quick"] or result["crowded"]:
+        raise SystemExit(f"{result['benchmark']}: quick or crowded figures are not quoted: run it again, alone")
+    machine, watch = result["machine"], result["watch"]
+    bfloat16 = "with" if machine["cpu_bfloat16"] else "without"
+    load = ", ".join(
+        "unknown" if load is None else f"{load[0]:.2f}" for load in (watch["load_before"], watch["load_after"])
+    )
+    lines = [
+        f"{machine['cpu']} ({machine['cpu_capability']}, {bfloat16} bfloat16 in hardware), {machine['cores']} cores, "
+        f"{machine['threads']} threads, torch {machine['torch']}, MONAI {machine['monai']}; "
+        f"{result['repeats']} rounds, {watch['seconds']:.0f} s, {result['measured'][:10]}; load average before and "
+        f"after: {load}; cores kept busy by others: {watch['other_cores']:.2f}.",
+    ]
+    for table in result["tables"]:
+        head = "| " + " | ".join(table["columns"]) + " |"
+        rows = ["| " + " | ".join(row) + " |" for row in table["rows"]]
+        lines += ["", f"**{table['title']}**", "", head, "|---" * len(table["columns"]) + "|", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def page(text: str) -> str:
+    """The page with the figures of the results that there are."""
+
+    def filled(found: re.Match[str]) -> str:
+        path = HERE / "results" / f"{found[2]}.json"
+        inside = figures(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else "Not measured yet.\n"
+        return f"{found[1]}{inside}{found[3]}"
+
+    return MARKS.sub(filled, text)
+
+
+if __name__ == "__main__":
+    written = page(PAGE.read_text(encoding="utf-8"))
+    with atomic_path(PAGE) as temporary:
+        Path(temporary).write_text(written, encoding="utf-8")
+    sys.stdout.write(f"written: {PAGE}\n")

@@ -1,7 +1,7 @@
 """What a forward pass and a training step cost: our networks, and MONAI's of comparable width.
 
 Claims measured here: a residual U-Net that begins below full resolution trains faster than one that does not
-(networks/residual_unet.py); bfloat16 with channels last is faster than float32 (lightning_modules/organelle.py);
+(networks/residual_unet.py); in bfloat16 channels last is the faster layout (lightning_modules/organelle.py);
 checkpointing costs a third more time (networks/scnas.py).
 """
 
@@ -42,6 +42,19 @@ class Candidate:
     build: Callable[[], nn.Module]
     forward: Shape | None = FORWARD
     training: Shape = TRAINING
+    ours: bool = False
+    """Also timed in bfloat16 with torch's own layout."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Precision and layout."""
+
+    mixed: bool
+    last: bool
+
+
+MODES = {"float32": Mode(False, False), "bf16": Mode(True, True), "bf16 contiguous": Mode(True, False)}
 
 
 def _monai_unet() -> nn.Module:
@@ -56,15 +69,15 @@ def _dynunet() -> nn.Module:
 
 #: Names are the rows of the tables.
 CANDIDATES: dict[str, Candidate] = {
-    "residual_unet 32": Candidate(lambda: ResidualUNetConfig(channels=WIDE).build(1, ORGANELLES)),
+    "residual_unet 32": Candidate(lambda: ResidualUNetConfig(channels=WIDE).build(1, ORGANELLES), ours=True),
     "residual_unet 32, full resolution": Candidate(
         lambda: ResidualUNetConfig(channels=WIDE, **FULL).build(1, ORGANELLES)
     ),
-    "residual_unet 16 (demo)": Candidate(lambda: ResidualUNetConfig(channels=NARROW).build(1, ORGANELLES)),
+    "residual_unet 16 (demo)": Candidate(lambda: ResidualUNetConfig(channels=NARROW).build(1, ORGANELLES), ours=True),
     "residual_unet 16, full resolution": Candidate(
         lambda: ResidualUNetConfig(channels=NARROW, **FULL).build(1, ORGANELLES)
     ),
-    "scnas 12/8/3": Candidate(lambda: ScNASConfig().build(1, ORGANELLES), training=SCNAS_TRAINING),
+    "scnas 12/8/3": Candidate(lambda: ScNASConfig().build(1, ORGANELLES), training=SCNAS_TRAINING, ours=True),
     "scnas 12/8/3, checkpointing": Candidate(
         lambda: ScNASConfig(checkpointing=True).build(1, ORGANELLES), forward=None, training=SCNAS_TRAINING
     ),
@@ -95,20 +108,20 @@ def gflop(build: Callable[[], nn.Module], shape: Shape, backward: bool) -> float
     return counter.get_total_flops() / 1e9
 
 
-def forward_task(network: nn.Module, shape: Shape, mixed: bool) -> Callable[[], None]:
+def forward_task(network: nn.Module, shape: Shape, mode: Mode) -> Callable[[], None]:
     """A forward pass, laid out as in prediction."""
-    x = _laid_out(torch.rand(shape), mixed)
+    x = _laid_out(torch.rand(shape), mode)
 
     def task() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mode.mixed):
             network.eval()(x)
 
     return task
 
 
-def training_task(network: nn.Module, shape: Shape, mixed: bool) -> Callable[[], None]:
+def training_task(network: nn.Module, shape: Shape, mode: Mode) -> Callable[[], None]:
     """A training step: forward, loss, backward, AdamW."""
-    x = _laid_out(torch.rand(shape), mixed)
+    x = _laid_out(torch.rand(shape), mode)
     target = (torch.rand(shape[0], ORGANELLES, *shape[2:]) > 0.7).to(torch.uint8)
     labelled = torch.ones(shape[0], ORGANELLES, dtype=torch.bool)
     loss = DiceBCEConfig().build()
@@ -117,7 +130,7 @@ def training_task(network: nn.Module, shape: Shape, mixed: bool) -> Callable[[],
     def task() -> None:
         network.train()
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mode.mixed):
             total = loss(network(x), target, labelled).sum()
         total.backward()
         optimizer.step()
@@ -125,8 +138,8 @@ def training_task(network: nn.Module, shape: Shape, mixed: bool) -> Callable[[],
     return task
 
 
-def _laid_out(tensor: torch.Tensor, mixed: bool) -> torch.Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last_3d) if mixed else tensor
+def _laid_out(tensor: torch.Tensor, mode: Mode) -> torch.Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last_3d) if mode.last else tensor
 
 
 def _small(shape: Shape) -> Shape:
@@ -138,22 +151,24 @@ def _add(
     tasks: dict[str, Callable[[], None]], name: str, candidate: Candidate, shapes: tuple[Shape | None, Shape]
 ) -> None:
     network = candidate.build()
-    for precision, mixed in (("float32", False), ("bf16", True)):
+    for word, mode in MODES.items():
+        if mode.mixed and not mode.last and not candidate.ours:
+            continue
         laid = copy.deepcopy(network)
-        if mixed:
+        if mode.last:
             laid.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         if shapes[0] is not None:
-            tasks[f"{name}|forward|{precision}"] = forward_task(laid, shapes[0], mixed)
+            tasks[f"{name}|forward|{word}"] = forward_task(laid, shapes[0], mode)
         # a network of its own, so that training does not move the weights that forward is timed with
-        tasks[f"{name}|training|{precision}"] = training_task(copy.deepcopy(laid), shapes[1], mixed)
+        tasks[f"{name}|training|{word}"] = training_task(copy.deepcopy(laid), shapes[1], mode)
 
 
 def _row(name: str, stage: str, shape: Shape, seconds: dict[str, list[float]]) -> dict[str, Any]:
     build = CANDIDATES[name].build
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build().parameters())
-    times = {precision: seconds[f"{name}|{stage}|{precision}"] for precision in ("float32", "bf16")}
-    medians = {precision: statistics.median(values) for precision, values in times.items()}
+    times = {word: seconds[f"{name}|{stage}|{word}"] for word in MODES if f"{name}|{stage}|{word}" in seconds}
+    medians = {word: statistics.median(values) for word, values in times.items()}
     return {
         "network": name,
         "shape": list(shape),
@@ -186,6 +201,27 @@ def _table(title: str, rows: list[dict[str, Any]], ratios: dict[str, Any], stage
     return table
 
 
+def _claims(rows: dict[str, Any], ratios: dict[str, Any]) -> list[Table]:
+    """The ratios that the code speaks of; they are added to `ratios`."""
+    steps = Table("A training step: how many times longer", ["claim", "float32", "bfloat16"])
+    for claim, above, below in TRAINING_CLAIMS:
+        shown = []
+        for word in ("float32", "bf16"):
+            times = [rows[f"training: {name}"]["seconds"][word] for name in (above, below)]
+            value = ratios[f"training: {claim}: {word}"] = ratio(*times)
+            shown.append(show_ratio(value))
+        steps.rows.append([claim, *shown])
+    layouts = Table("bfloat16: torch's own layout over channels_last_3d", ["network", "forward", "training step"])
+    for name in (name for name, candidate in CANDIDATES.items() if candidate.ours):
+        shown = []
+        for stage in ("forward", "training"):
+            times = rows[f"{stage}: {name}"]["seconds"]
+            value = ratios[f"{stage}: layout: {name}"] = ratio(times["bf16 contiguous"], times["bf16"])
+            shown.append(show_ratio(value))
+        layouts.rows.append([name, *shown])
+    return [steps, layouts]
+
+
 def main() -> None:
     """Time every candidate in both precisions, in turn."""
     told = options("network_speed", "Forward passes and training steps of the networks.", repeats=5)
@@ -209,19 +245,12 @@ def main() -> None:
                 row = rows[f"{stage}: {name}"] = _row(name, stage, shape, seconds)
                 pair = row["seconds"]
                 ratios[f"{stage}: float32 over bfloat16: {name}"] = ratio(pair["float32"], pair["bf16"])
-    claims = Table("A training step: how many times longer", ["claim", "float32", "bfloat16"])
-    for claim, above, below in TRAINING_CLAIMS:
-        shown = []
-        for precision in ("float32", "bf16"):
-            times = [rows[f"training: {name}"]["seconds"][precision] for name in (above, below)]
-            value = ratios[f"training: {claim}: {precision}"] = ratio(*times)
-            shown.append(show_ratio(value))
-        claims.rows.append([claim, *shown])
+    claims = _claims(rows, ratios)
     found = {stage: [row for key, row in rows.items() if key.startswith(stage)] for stage in ("forward", "training")}
     tables = [
         _table("A forward pass", found["forward"], ratios, "forward"),
         _table("A training step (forward, loss, backward, AdamW)", found["training"], ratios, "training"),
-        claims,
+        *claims,
     ]
     finish(told, rows, ratios, tables, watch)
 

@@ -8,7 +8,7 @@ import types
 import typing
 from typing import Any, Literal, Union, get_args, get_origin
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.compose import Composed, KeyPath
@@ -112,11 +112,21 @@ def _leaf_fault(kind: type, key: str, hint: Any, value: Any) -> str | None:
     if isinstance(value, bool) and not _takes_bool(hint):
         return f"expected {describe(hint)}, got {str(value).lower()}"
     try:
-        OmegaConf.merge(OmegaConf.structured(kind), {key: value})
+        OmegaConf.merge(_only(kind, key), {key: value})
     except (OmegaConfBaseException, ValueError, TypeError):
         shown = "null" if value is None else repr(value)
         return f"expected {describe(hint)}, got {shown}{_nearest_choice(hint, value)}"
     return None
+
+
+def _only(kind: type, key: str) -> DictConfig:
+    """The schema of one field: checking each key against its whole group takes three times as long."""
+    about = next(f for f in dataclasses.fields(kind) if f.name == key)
+    made: Any = dataclasses.field(default=about.default)
+    if about.default_factory is not dataclasses.MISSING:
+        made = dataclasses.field(default_factory=about.default_factory)
+    hint = typing.get_type_hints(kind)[key]
+    return OmegaConf.structured(dataclasses.make_dataclass(kind.__name__, [(key, hint, made)]))
 
 
 def _metadata_fault(kind: type, key: str, value: Any) -> str | None:

@@ -325,7 +325,7 @@ def test_a_full_disk_of_the_cache_is_told_and_begins_no_run(tmp_path, cells, fol
     nothing_half_written(tmp_path / "cache")
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "metrics.json", "test_cases.csv", "report.html"])
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "test_cases.csv", "report.html"])
 def test_a_full_disk_in_the_middle_of_a_run_is_told_once(tmp_path, tiny, cli, monkeypatch, name):
     no_space_for(monkeypatch, name)
     refused(cli(tiny, f"runs_dir={tmp_path / 'runs'}", "trainer.max_epochs=1"), "no space left")

@@ -72,7 +72,8 @@ class Run:
         means = {f"test/{name}": value for name, value in scores.means().items()}
         lines = {}
         for line, found in scores.groups().items():
-            lines.update({f"test/{line}/{name}": value for name, value in mean_dice(scores.organelles, found).items()})
+            key = f"test/{line.replace('/', '_')}"
+            lines.update({f"{key}/{name}": value for name, value in mean_dice(scores.organelles, found).items()})
         self.folder.update_metrics({**means, **windows, **lines, "test/cases": len(scores.cases)})
 
     def predict(self) -> None:
@@ -96,7 +97,7 @@ class Run:
         self.trainer.predict(module, loader, return_predictions=False)
         self.trainer.strategy.barrier("predict")
         if self.trainer.is_global_zero:
-            collect_table(writer, self.inputs)
+            collect_table(self.folder)
             done = sum(writer.note_of(path).is_file() for path in self.inputs)
             self.folder.update_metrics({"predict/files": done})
 

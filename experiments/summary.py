@@ -25,7 +25,13 @@ def print_check(config: Config, stages: Sequence[str], inputs: Sequence[Path]) -
             table.add_row(f"{split} volumes", str(len(cases)))
     if inputs:
         table.add_row("inputs to predict", str(len(inputs)))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """The terminal; in a log file, wide enough for a column a cell line."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
 
 
 def print_summary(folder: RunFolder, organelles: Sequence[str]) -> None:
@@ -41,7 +47,7 @@ def print_summary(folder: RunFolder, organelles: Sequence[str]) -> None:
             keys = [f"test/dice_{name}", *(f"test/{line}/dice_{name}" for line in lines)]
             keys.append(f"test/window_dice_{name}")
             table.add_row(name, *(f"{metrics[key]:.3f}" if key in metrics else "" for key in keys))
-        Console().print(table)
+        _console().print(table)
     if "predict/files" in metrics:
         print(f"predictions: {folder.predictions} ({int(metrics['predict/files'])} files)")
     print(f"report: {folder.path / 'report.html'}")

@@ -185,13 +185,14 @@ def output_names(paths: list[Path]) -> dict[Path, str]:
     return {path: name if taken[name.lower()] == 1 else f"{name}_{n}" for n, (path, name) in enumerate(names.items())}
 
 
-def collect_table(writer: MaskWriter, paths: list[Path]) -> Path:
-    """`tables/predictions.csv` out of the notes of all files that are done."""
+def collect_table(folder: RunFolder) -> Path:
+    """`tables/predictions.csv` out of the notes of all files that are done, by whichever call."""
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
     table.writeheader()
-    for path in paths:
-        table.writerows(writer.read_note(path).get("rows", []))
-    target = writer.folder.tables / "predictions.csv"
+    for note in sorted(folder.predictions.glob("[!.]*.json")):
+        rows = json.loads(note.read_text(encoding="utf-8")).get("rows", [])
+        table.writerows({**row, "volume_um3": f"{row['volume_um3']:.6g}"} for row in rows)
+    target = folder.tables / "predictions.csv"
     write_text(target, text.getvalue())
     return target

@@ -22,6 +22,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from formats.errors import InputError
+from training.checkpoint_io import AtomicCheckpointIO
 from training.device import choose_precision
 from training.rundir import RunFolder
 
@@ -208,6 +209,7 @@ def _trainer(
         default_root_dir=folder.path,
         logger=loggers or False,
         callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
     )
 
 
@@ -230,7 +232,7 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
     ]  # fmt: skip
     if config.enable_progress_bar:
         tty = sys.stderr.isatty()
-        callbacks.append(RichProgressBar() if tty else TQDMProgressBar(refresh_rate=25))
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}) if tty else TQDMProgressBar(refresh_rate=25))
     if config.ema is not None:
         callbacks.append(
             EMAWeightAveraging(

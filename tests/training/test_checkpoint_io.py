@@ -1,0 +1,40 @@
+"""A checkpoint is whole or not there."""
+
+import errno
+import os
+
+import pytest
+import torch
+
+from formats.errors import InputError
+from training.checkpoint_io import AtomicCheckpointIO
+
+
+def test_a_checkpoint_reads_back_with_plain_types_only(tmp_path):
+    AtomicCheckpointIO().save_checkpoint({"a": torch.arange(3), "epoch": 2}, tmp_path / "new" / "last.ckpt")
+    content = torch.load(tmp_path / "new" / "last.ckpt", weights_only=True)
+    assert content["epoch"] == 2
+    assert content["a"].tolist() == [0, 1, 2]
+
+
+def test_a_writer_that_dies_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(InputError, match="no space left"):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 1}, tmp_path / "last.ckpt")

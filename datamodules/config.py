@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from analysis.organelles import ORGANELLES
+from formats.errors import InputError
 
 
 def is_texts(value: Any) -> bool:
@@ -169,9 +171,10 @@ def data_faults(config: OrganelleData) -> list[str]:
     for key in ("batch_size", "patches_per_epoch"):
         if getattr(config, key) < 1:
             faults.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
-    for key in ("ri_offset", "ri_contrast"):
-        if getattr(config, key) < 0:
-            faults.append(f"{key}: expected 0 or more, got {getattr(config, key)}")
+    if not config.ri_offset >= 0:
+        faults.append(f"ri_offset: expected 0 or more, got {config.ri_offset}")
+    if not 0 <= config.ri_contrast < 1:
+        faults.append(f"ri_contrast: expected a part from 0 to below 1, got {config.ri_contrast}")
     if not config.organelles or len(set(config.organelles)) != len(config.organelles):
         faults.append(f"organelles: expected different names, at least one, got {config.organelles}")
     if config.num_workers != "auto" and (not isinstance(config.num_workers, int) or config.num_workers < 0):
@@ -214,16 +217,10 @@ def _folder_faults(config: FolderData) -> list[str]:
 def _simulator_faults(config: SimulatorData) -> list[str]:
     from simulator import PRESETS
 
-    faults = []
+    faults = _field_faults(config)
     strange = [name for name in config.organelles if name not in ORGANELLES]
     if strange:
         faults.append(f"organelles: the simulator draws {', '.join(ORGANELLES)}, but not {', '.join(strange)}")
-    for key in ("shape", "spacing_um"):
-        values = getattr(config, key)
-        if len(values) != 3 or any(v <= 0 for v in values):
-            faults.append(f"{key}: expected three positive numbers (z, y, x), got {values}")
-    if len(config.noise_ri) != 2 or not 0 <= config.noise_ri[0] <= config.noise_ri[1]:
-        faults.append(f"noise_ri: expected a range such as [0.0002, 0.0016], got {config.noise_ri}")
     taken: dict[tuple[str, int], str] = {}
     for key in ("train", "val", "test"):
         chosen: SimulatedSet = getattr(config, key)
@@ -235,6 +232,8 @@ def _simulator_faults(config: SimulatorData) -> list[str]:
         if min([chosen.count, *chosen.counts.values()]) < 0:
             faults.append(f"{key}.count: expected 0 or more, got {chosen.counts or chosen.count}")
             continue
+        if chosen.first_seed < 0:
+            faults.append(f"{key}.first_seed: expected 0 or more, got {chosen.first_seed}")
         for request in simulated_names(chosen):
             if request in taken:
                 faults.append(
@@ -242,6 +241,30 @@ def _simulator_faults(config: SimulatorData) -> list[str]:
                 )
                 break
             taken[request] = key
+    return faults
+
+
+def _field_faults(config: SimulatorData) -> list[str]:
+    """What the simulator itself would refuse, found before it begins."""
+    from simulator import Options, Request, check_field, check_options
+
+    usual = Request("HeLa", 0)
+    shape, spacing_um, noise_ri = tuple(config.shape), tuple(config.spacing_um), tuple(config.noise_ri)
+    if len(noise_ri) != 2:
+        return [f"noise_ri: expected two numbers such as [0.0002, 0.0016], got {config.noise_ri}"]
+    checks: dict[str, Callable[[], None]] = {
+        "shape": lambda: check_field(0, shape, usual.spacing_um),  # type: ignore[arg-type]
+        "spacing_um": lambda: check_field(0, usual.shape, spacing_um),  # type: ignore[arg-type]
+        "medium_ri": lambda: check_options(Options(medium_ri=config.medium_ri)),
+        "medium_spread": lambda: check_options(Options(medium_spread=config.medium_spread)),
+        "noise_ri": lambda: check_options(Options(noise_ri=noise_ri)),
+    }
+    faults = []
+    for key, check in checks.items():
+        try:
+            check()
+        except InputError as fault:
+            faults.append(f"{key}: {fault}")
     return faults
 
 

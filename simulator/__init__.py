@@ -2,6 +2,17 @@
 
 from simulator.presets import PRESETS, CellLine
 from simulator.store import Request, load, simulate_many
-from simulator.tomogram import Options, Tomogram, simulate
+from simulator.tomogram import Options, Tomogram, check_field, check_options, simulate
 
-__all__ = ["PRESETS", "CellLine", "Options", "Request", "Tomogram", "load", "simulate", "simulate_many"]
+__all__ = [
+    "PRESETS",
+    "CellLine",
+    "Options",
+    "Request",
+    "Tomogram",
+    "check_field",
+    "check_options",
+    "load",
+    "simulate",
+    "simulate_many",
+]

@@ -18,6 +18,7 @@ from simulator.tomogram import (
     Tomogram,
     cell_line,
     check_field,
+    check_options,
     simulate,
 )
 
@@ -71,11 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         presets = list(PRESETS) if chosen.preset == ["all"] else [cell_line(name).name for name in chosen.preset]
         shape, spacing = tuple(chosen.shape), tuple(chosen.spacing)
-        if not 1.3 <= chosen.medium_ri <= 1.45:
-            raise InputError(f"--medium-ri {chosen.medium_ri}: expected an index from 1.3 to 1.45; water is 1.333")
         for seed in chosen.seed:
             check_field(seed, shape, spacing)
         options = replace(Options(), medium_ri=chosen.medium_ri)
+        check_options(options)
         wanted = [(preset, seed) for preset in presets for seed in chosen.seed]
         for done, (preset, seed) in enumerate(wanted, start=1):
             path = write(chosen.out, simulate(preset, seed, shape, spacing, options))

@@ -26,6 +26,7 @@ from simulator.tomogram import (
     Tomogram,
     cell_line,
     check_field,
+    check_options,
     simulate,
 )
 
@@ -176,6 +177,7 @@ def simulate_many(
     for request in requests:
         cell_line(request.preset)
         check_field(request.seed, request.shape, request.spacing_um)
+        check_options(request.options)
     Path(cache_dir).mkdir(parents=True, exist_ok=True)
     distinct = list(dict.fromkeys(requests))
     paths: dict[Request, Path] = {}

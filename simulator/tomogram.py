@@ -91,6 +91,19 @@ def check_field(seed: int, shape: Shape, spacing_um: Spacing) -> None:
         raise InputError(f"spacing {tuple(spacing_um)}: expected three lengths (z, y, x) of 0.05 to 2 µm")
 
 
+def check_options(options: Options) -> None:
+    """Raise InputError unless a scene can be observed so."""
+    if not 1.3 <= options.medium_ri <= 1.45:
+        raise InputError(f"medium_ri {options.medium_ri}: expected an index from 1.3 to 1.45; water is 1.333")
+    if not 0 <= options.medium_spread <= 0.05:
+        raise InputError(f"medium_spread {options.medium_spread}: expected an index difference from 0 to 0.05")
+    low, high = options.noise_ri
+    if not (0 < low <= high < 0.1 or low == high == 0):
+        raise InputError(
+            f"noise_ri {(low, high)}: expected a range above 0 such as (0.0002, 0.0016), or (0, 0) for no noise"
+        )
+
+
 def simulate(
     preset: str,
     seed: int,
@@ -116,9 +129,10 @@ def simulate(
     Raises
     ------
     InputError
-        Unknown preset, or a shape, spacing or seed that cannot be.
+        Unknown preset, or a shape, spacing, seed or option that cannot be.
     """
     line, options = cell_line(preset), options or Options()
+    check_options(options)
     shape = (int(shape[0]), int(shape[1]), int(shape[2])) if len(shape) == 3 else shape
     check_field(seed, shape, spacing_um)
     spacing_um = (float(spacing_um[0]), float(spacing_um[1]), float(spacing_um[2]))

@@ -53,7 +53,7 @@ def test_masks_and_truth_lie_on_the_grid_of_the_tcf(folder):
         (["--preset", "Hela"], "did you mean HeLa"),
         (["--seed", "-4"], "seed -4"),
         (["--shape", "2", "40", "40"], "at least 8"),
-        (["--medium-ri", "13.37"], "--medium-ri 13.37"),
+        (["--medium-ri", "13.37"], "medium_ri 13.37"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, words, tmp_path, capsys):

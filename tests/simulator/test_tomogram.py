@@ -218,6 +218,9 @@ def test_the_nucleus_fills_most_of_raw_264_7():
         (("HeLa", 0, (4, 64, 64)), "at least 8"),
         (("HeLa", 0, (16, 16, 16), (0.3, 0.3, 0.0)), "spacing"),
         (("HeLa", 0, (16, 16, 16), (300.0, 300.0, 300.0)), "µm"),
+        (("HeLa", 0, (16, 16, 16), (0.3, 0.3, 0.3), Options(noise_ri=(0.0, 0.001))), "noise_ri (0.0, 0.001)"),
+        (("HeLa", 0, (16, 16, 16), (0.3, 0.3, 0.3), Options(medium_ri=13370)), "medium_ri 13370"),
+        (("HeLa", 0, (16, 16, 16), (0.3, 0.3, 0.3), Options(medium_spread=-0.1)), "medium_spread -0.1"),
     ],
 )
 def test_a_wrong_request_is_explained(arguments, words):

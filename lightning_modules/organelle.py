@@ -87,14 +87,21 @@ class OrganelleModule(pl.LightningModule):
         Raises
         ------
         InputError
-            The schedule follows the validation, and there is none.
+            The schedule or the early stopping follows the validation, and there is none.
         """
         config = self.optimizer_config
         found = self.trainer.val_dataloaders is None or any(self.trainer.num_val_batches)  # None: not looked for yet
-        if config is not None and config.schedule == "plateau" and not (self.trainer.enable_validation and found):
+        if self.trainer.enable_validation and found:
+            return
+        if config is not None and config.schedule == "plateau":
             raise InputError(
                 "optimizer.schedule: plateau follows the validation, but there is no validation volume; "
                 "give data some, or choose cosine, poly or constant"
+            )
+        if self.trainer.early_stopping_callbacks:
+            raise InputError(
+                "trainer.early_stopping: follows the validation, but there is no validation volume; "
+                "give data some, or set it to null"
             )
 
     def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:

@@ -243,7 +243,10 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
         )
     if config.early_stopping is not None:
         stop = config.early_stopping
-        callbacks.append(EarlyStopping(monitor, mode="max", patience=stop.patience, min_delta=stop.min_delta))
+        # not strict: a run of fewer steps than an epoch ends before its first validation
+        callbacks.append(
+            EarlyStopping(monitor, mode="max", patience=stop.patience, min_delta=stop.min_delta, strict=False)
+        )
     return callbacks
 
 

@@ -196,6 +196,21 @@ def test_a_set_without_validation_trains_and_leaves_its_last_weights(tmp_path: P
         _fit(tmp_path / "plateau", data, _config(max_epochs=1), Adam())
 
 
+def test_early_stopping_without_a_validation_is_refused(tmp_path: Path, data_root: Path) -> None:
+    stop, without = EarlyStop(patience=1), _data(data_root)
+    without.config.split.train, without.config.split.val = 0.75, 0.0  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="early_stopping: follows the validation"):
+        _fit(tmp_path / "none", without, _config(max_epochs=1, early_stopping=stop))
+    limited = _config(max_epochs=1, limit_val_batches=0, early_stopping=stop)
+    with pytest.raises(InputError, match="early_stopping: follows the validation"):
+        _fit(tmp_path / "limited", _data(data_root), limited)
+
+
+def test_fewer_steps_than_an_epoch_end_before_early_stopping_can_judge(tmp_path: Path, data_root: Path) -> None:
+    config = _config(max_epochs=9, max_steps=1, early_stopping=EarlyStop(patience=1))
+    assert _fit(tmp_path, _data(data_root), config)[2].global_step == 1
+
+
 def test_early_stopping_stops(tmp_path: Path, data_root: Path) -> None:
     config = _config(max_epochs=9, early_stopping=EarlyStop(patience=1, min_delta=1.0))
     assert _fit(tmp_path, _data(data_root), config)[2].current_epoch == 2

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import monai
 import torch
@@ -33,6 +33,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 #: Cores that other processes may take while we measure: above this the figures are of the crowd, not of the code.
 CROWDED = 0.1
+#: A crowded round is done again; in all, so many rounds for each that was asked for.
+PATIENCE = 4
+
+T = TypeVar("T")
 
 
 def options(name: str, claim: str, repeats: int) -> argparse.Namespace:
@@ -69,31 +73,61 @@ class Table:
 
 @dataclass
 class Watch:
-    """How busy the machine was, and how much of that was not us. Use as a context around what is timed."""
+    """How busy the machine was, and how much of that was not us. Use as a context around all rounds."""
 
     load_before: list[float] | None = None
     load_after: list[float] | None = None
-    other_cores: float | None = None
-    """Mean number of cores that other processes kept busy; None where the system does not tell."""
     seconds: float = 0.0
+    other_cores: list[float | None] = field(default_factory=list)
+    """Of each round that counts: how many cores other processes kept busy; None where the system does not tell."""
+    dropped: int = 0
+    """Rounds that were done again, because others took more than `CROWDED` cores in them."""
 
     def __enter__(self) -> Watch:
-        self.load_before = _load()
-        self._begun, self._busy, self._own = time.perf_counter(), _busy_seconds(), _own_seconds()
+        self.load_before, self._begun = _load(), time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        gc.collect()  # loader processes count as ours once they have ended
-        self.seconds = time.perf_counter() - self._begun
-        busy = _busy_seconds()
-        if busy is not None and self._busy is not None:
-            self.other_cores = max(0.0, (busy - self._busy - (_own_seconds() - self._own)) / self.seconds)
-        self.load_after = _load()
+        self.load_after, self.seconds = _load(), time.perf_counter() - self._begun
 
     @property
     def crowded(self) -> bool:
         """Whether other processes took so much that the figures should not be quoted."""
-        return self.other_cores is not None and self.other_cores > CROWDED
+        return any(cores is None or cores > CROWDED for cores in self.other_cores)
+
+
+def quiet_rounds(told: argparse.Namespace, watch: Watch, play: Callable[[], T], warm: bool = True) -> list[T]:
+    """What each of ``--repeats`` rounds gives; a round beside busy neighbours is done again, a few times.
+
+    A round is judged by what others did in it, never by its own times.
+
+    Parameters
+    ----------
+    told : Namespace
+        From `options`. A quick run takes every round as it is.
+    watch : Watch
+        Learns how busy the rounds were.
+    play : callable
+        One round over all candidates.
+    warm : bool
+        Play one round before, which does not count: first calls allocate and choose kernels.
+    """
+    results: list[T] = []
+    if warm and not told.quick:
+        play()
+    while len(results) < told.repeats:
+        begun, busy, own = time.perf_counter(), _busy_seconds(), _own_seconds()
+        result = play()
+        gc.collect()  # loader processes count as ours once they have ended
+        others = None
+        if busy is not None and (now := _busy_seconds()) is not None:
+            others = max(0.0, (now - busy - (_own_seconds() - own)) / (time.perf_counter() - begun))
+        if others is not None and others > CROWDED and not told.quick and watch.dropped < PATIENCE * told.repeats:
+            watch.dropped += 1
+            continue
+        results.append(result)
+        watch.other_cores.append(others)
+    return results
 
 
 def _load() -> list[float] | None:
@@ -113,26 +147,30 @@ def _own_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def interleaved(tasks: Mapping[str, Callable[[], Any]], repeats: int, warm: bool = True) -> dict[str, list[float]]:
+def interleaved(
+    told: argparse.Namespace, watch: Watch, tasks: Mapping[str, Callable[[], Any]]
+) -> dict[str, list[float]]:
     """Seconds of each task in each round: every round runs all of them in turn, so that a slow minute hits all.
 
     Parameters
     ----------
+    told, watch
+        As in `quiet_rounds`.
     tasks : mapping of names to callables
         What is timed.
-    repeats : int
-        Rounds.
-    warm : bool
-        Run each once before, untimed: first calls allocate and choose kernels.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for round_ in range(-1 if warm else 0, repeats):
-        for name, task in tasks.items():
-            begun = time.perf_counter()
-            task()
-            if round_ >= 0:
-                seconds[name].append(time.perf_counter() - begun)
-    return seconds
+
+    def play() -> dict[str, float]:
+        return {name: _seconds(task) for name, task in tasks.items()}
+
+    rounds = quiet_rounds(told, watch, play)
+    return {name: [seconds[name] for seconds in rounds] for name in tasks}
+
+
+def _seconds(task: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    task()
+    return time.perf_counter() - begun
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
@@ -148,6 +186,13 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
 def show_ratio(value: Mapping[str, float]) -> str:
     """Such as ``5.2 (5.0 to 5.3)``."""
     return f"{value['of_medians']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
+
+
+def show_others(watch: Mapping[str, Any]) -> str:
+    """Such as ``others kept at most 0.03 cores busy; 2 crowded rounds were done again``."""
+    known = [cores for cores in watch["other_cores"] if cores is not None]
+    most = f"{max(known):.2f}" if known else "an unknown number of"
+    return f"others kept at most {most} cores busy; {watch['dropped']} crowded rounds were done again"
 
 
 def describe_machine() -> dict[str, Any]:
@@ -189,8 +234,7 @@ def finish(
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
-    others = "unknown" if watch.other_cores is None else f"{watch.other_cores:.2f}"
-    console.print(f"load {watch.load_before} before, {watch.load_after} after; cores kept busy by others: {others}")
+    console.print(f"load {watch.load_before} before, {watch.load_after} after; {show_others(asdict(watch))}")
     if told.quick or watch.crowded:
         reason = "a quick run" if told.quick else "other processes were busy"
         console.print(f"[bold red]{reason}: do not quote these figures[/bold red]")

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from _common import show_others
+
 from formats.atomic import atomic_path
 
 HERE = Path(__file__).resolve().parent
@@ -37,7 +39,7 @@ def figures(result: dict[str, Any]) -> str:
         f"{machine['cpu']} ({machine['cpu_capability']}, {bfloat16} bfloat16 in hardware), {machine['cores']} cores, "
         f"{machine['threads']} threads, torch {machine['torch']}, MONAI {machine['monai']}; "
         f"{result['repeats']} rounds, {watch['seconds']:.0f} s, {result['measured'][:10]}; load average before and "
-        f"after: {load}; cores kept busy by others: {watch['other_cores']:.2f}.",
+        f"after: {load}; {show_others(watch)}.",
     ]
     for table in result["tables"]:
         head = "| " + " | ".join(table["columns"]) + " |"

@@ -234,7 +234,7 @@ def main() -> None:
         shapes[name] = (forward, training)
         _add(tasks, name, candidate, shapes[name])
     with Watch() as watch:
-        seconds = interleaved(tasks, told.repeats, warm=not told.quick)
+        seconds = interleaved(told, watch, tasks)
 
     rows: dict[str, Any] = {}
     ratios: dict[str, Any] = {}

@@ -173,7 +173,7 @@ def main() -> None:
         dataset = data.train_dataloader().dataset
         tasks[f"{name}|sample"] = partial(_draw, dataset, 2 * count)
     with Watch() as watch:
-        seconds = interleaved(tasks, told.repeats)
+        seconds = interleaved(told, watch, tasks)
 
     rows: dict[str, Any] = {}
     ratios: dict[str, Any] = {}

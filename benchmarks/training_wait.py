@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from _common import Table, Watch, finish, options, ratio, show_ratio
+from _common import Table, Watch, finish, options, quiet_rounds, ratio, show_ratio
 from pytorch_lightning.profilers import Profiler
 
 from datamodules.config import SimulatedSet
@@ -102,21 +102,16 @@ def main() -> None:
     config = config_of(steps, told.quick)
     data = build_data(config)
     data.setup("fit")  # simulates and prepares, which is not what is timed
-    found: dict[int, list[dict[str, float]]] = {workers: [] for workers in WORKERS}
     with Watch() as watch:
-        for round_ in range(0 if told.quick else -1, told.repeats):
-            for workers in WORKERS:
-                values = train(config, data, workers, skip)
-                if round_ >= 0:  # the round before chooses kernels and fills caches
-                    found[workers].append(values)
+        found = quiet_rounds(told, watch, lambda: {workers: train(config, data, workers, skip) for workers in WORKERS})
 
     rows: dict[str, Any] = {}
     table = Table(
         f"{CONFIG}: batches of {config.data.batch_size} patches of {'x'.join(map(str, config.data.patch_size))}",
         ["loader processes", "step, ms", "of it waiting for data, ms", "longest wait, ms", "waiting, %"],
     )
-    for workers, rounds in found.items():
-        series = {key: [values[key] for values in rounds] for key in rounds[0]}
+    for workers in WORKERS:
+        series = {key: [values[workers][key] for values in found] for key in found[0][workers]}
         medians = {key: statistics.median(values) for key, values in series.items()}
         rows[f"workers: {workers}"] = {"rounds": series, "medians": medians, "steps": steps - skip}
         share = f"{100 * medians['waited_share']:.1f}"

@@ -1,5 +1,6 @@
 """Benchmarks run, name what they measured, and the docs quote what was measured. No time is asserted."""
 
+import argparse
 import importlib.util
 import json
 import os
@@ -11,6 +12,11 @@ import pytest
 
 HOME = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(HOME.glob("benchmarks/[a-z]*.py"))
+
+
+@pytest.fixture(autouse=True)
+def _beside_their_helper(monkeypatch):
+    monkeypatch.syspath_prepend(HOME / "benchmarks")
 
 
 def load(name):
@@ -42,7 +48,8 @@ def check_form(result, name):
     assert result["quick"] is True
     assert result["repeats"] == 2
     assert {"cpu", "cores", "threads", "torch", "monai"} <= set(result["machine"])
-    assert {"load_before", "load_after", "other_cores"} <= set(result["watch"])
+    assert {"load_before", "load_after", "dropped"} <= set(result["watch"])
+    assert len(result["watch"]["other_cores"]) == 2
     for table in result["tables"]:
         assert all(len(row) == len(table["columns"]) for row in table["rows"])
     for ratio in result["ratios"].values():
@@ -100,6 +107,35 @@ def test_the_docs_quote_the_kept_results():
     assert text == load("_write_docs").page(text), "run python benchmarks/_write_docs.py"
     for script in SCRIPTS:
         assert f"<!-- figures: {script.stem} -->" in text
+
+
+def test_a_round_beside_busy_neighbours_is_done_again_and_the_first_does_not_count(monkeypatch):
+    common = load("_common")
+    own = iter(range(0, 1000))
+    others = iter([0.0, 0.0, 0.0, 50.0, 50.0, 50.0])  # of the second counted round
+    monkeypatch.setattr(common, "_own_seconds", lambda: next(own))
+    monkeypatch.setattr(common, "_busy_seconds", lambda: next(own) + next(others))
+    played = iter(["warm", "first", "spoilt", "second"])
+    told, watch = argparse.Namespace(quick=False, repeats=2), common.Watch()
+    assert common.quiet_rounds(told, watch, lambda: next(played)) == ["first", "second"]
+    assert watch.dropped == 1
+    assert not watch.crowded
+
+
+def test_a_machine_that_is_never_quiet_gives_crowded_figures_in_the_end(monkeypatch):
+    common = load("_common")
+    seconds = iter(range(0, 100_000, 50))
+    monkeypatch.setattr(common, "_own_seconds", lambda: 0.0)
+    monkeypatch.setattr(common, "_busy_seconds", lambda: next(seconds))
+    told, watch = argparse.Namespace(quick=False, repeats=1), common.Watch()
+    assert common.quiet_rounds(told, watch, lambda: 1) == [1]
+    assert watch.dropped == common.PATIENCE
+    assert watch.crowded
+
+
+def test_a_ratio_is_of_the_medians_with_the_range_of_the_rounds():
+    value = load("_common").ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
+    assert value == {"of_medians": 2.0, "low": 2.0, "high": 3.0}
 
 
 @pytest.mark.parametrize("spoilt", ["quick", "crowded"])

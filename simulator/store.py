@@ -3,8 +3,6 @@
 import hashlib
 import json
 import multiprocessing
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from formats.atomic import atomic_path
 from formats.errors import InputError
 from simulator.tomogram import (
     DEFAULT_SHAPE,
@@ -61,7 +60,7 @@ class Request:
 
 
 def save(path: Path, tomogram: Tomogram) -> None:
-    """Write a volume without pickle, first to a temporary name: a reader never sees half a file."""
+    """Write a volume without pickle, whole or not at all: a reader never sees half a file."""
     arrays: dict[str, Any] = {
         "ri_true": _steps(tomogram.ri_true_ZYX),
         "ri": _steps(tomogram.ri_ZYX),
@@ -77,15 +76,8 @@ def save(path: Path, tomogram: Tomogram) -> None:
         "seed": tomogram.seed,
     }
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load(path: str | Path) -> Tomogram:
@@ -172,13 +164,17 @@ def simulate_many(
     Raises
     ------
     InputError
-        A request cannot be met, found before anything is simulated.
+        A request cannot be met, or the cache cannot be made, found before anything is simulated.
     """
     for request in requests:
         cell_line(request.preset)
         check_field(request.seed, request.shape, request.spacing_um)
         check_options(request.options)
-    Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{cache_dir}: no cache can be made there ({reason}); choose another folder for it") from error
     distinct = list(dict.fromkeys(requests))
     paths: dict[Request, Path] = {}
 

@@ -56,6 +56,14 @@ def test_a_new_simulator_does_not_read_old_volumes(monkeypatch):
     assert REQUEST.filename != old
 
 
+def test_a_cache_that_cannot_be_made_is_told_before_anything_is_simulated(tmp_path, monkeypatch):
+    monkeypatch.setattr("simulator.store.simulate", lambda *_: pytest.fail("simulated"))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="no cache can be made there"):
+        simulate_many([REQUEST], tmp_path / "file" / "cache")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_volume_in_the_cache_is_not_simulated_again(tmp_path, monkeypatch):
     path = fetch(REQUEST, tmp_path)
     monkeypatch.setattr("simulator.store.simulate", lambda *_: pytest.fail("simulated again"))
@@ -97,7 +105,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("numpy.savez_compressed", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="no space left"):
         save(tmp_path / "new" / "volume.npz", tomogram)
     assert list((tmp_path / "new").iterdir()) == []
 

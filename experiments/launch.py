@@ -157,6 +157,7 @@ def _run(order: Order, folder: RunFolder, data: OrganelleDataModule, inputs: lis
                 folder.stage_done(stage)
     except BaseException as error:
         if isinstance(error, InputError) and not begun and order.folder is None:
+            finish(wandb, ended_well=False)  # or W&B writes into the folder again when Python ends
             _discard(folder)
             raise
         # Lightning turns Ctrl-C into SystemExit

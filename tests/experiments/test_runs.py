@@ -404,6 +404,14 @@ def test_a_process_says_nothing_but_progress_and_its_run_and_keeps_all_for_wandb
         assert text in kept
 
 
+def test_devices_that_are_not_there_leave_nothing_of_wandb_either(tmp_path, tiny, command):
+    words = ["logging.wandb=offline", "trainer.strategy=ddq", f"runs_dir={tmp_path / 'runs'}"]
+    answer = command(tiny, *words, cwd=tmp_path, WANDB_MODE="offline")
+    assert answer.code == 2
+    assert [fault.split(":")[0] for fault in answer.faults] == ["trainer"]
+    assert not list((tmp_path / "runs").rglob("*"))
+
+
 def test_online_without_a_key_is_answered_in_one_line(tmp_path, tiny, cli, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))

@@ -3,7 +3,7 @@
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import DPI, INK, save_figure
-from analysis.organelles import COLOURS, ORGANELLES, OTHER_COLOUR
+from analysis.organelles import COLOURS, OTHER_COLOUR, in_order
 
 MUTED = "#767676"
 
@@ -33,6 +33,12 @@ def read_curves(metrics_csv: str | Path) -> dict[str, list[tuple[float, float]]]
             if name not in ("", "epoch", "step") and math.isfinite(epoch) and math.isfinite(value):
                 sums[name][epoch].append(value)
     return {name: [(e, float(np.mean(v))) for e, v in sorted(by.items())] for name, by in sums.items()}
+
+
+def scored(columns: Iterable[str], prefix: str = "dice_") -> list[str]:
+    """Names behind a prefix in the columns of a table: organelles in their order, then their mean."""
+    names = [column.removeprefix(prefix) for column in columns if column.startswith(prefix)]
+    return in_order(name for name in names if name != "mean") + (["mean"] if "mean" in names else [])
 
 
 def curves_figure(path: str | Path, metrics_csv: str | Path) -> Path | None:
@@ -56,7 +62,7 @@ def curves_figure(path: str | Path, metrics_csv: str | Path) -> Path | None:
         name = next((n for n in (f"{stage}/loss_epoch", f"{stage}/loss", f"{stage}/loss_step") if n in curves), None)
         if name is not None:
             losses["training" if stage == "train" else "validation"] = curves[name]
-    dices = {name: curves[f"val/dice_{name}"] for name in (*ORGANELLES, "mean") if f"val/dice_{name}" in curves}
+    dices = {name: curves[f"val/dice_{name}"] for name in scored(curves, "val/dice_")}
     if not losses and not dices:
         return None
     figure = _figure(9.0, 3.4)
@@ -110,14 +116,14 @@ def dice_figure(path: str | Path, cases_csv: str | Path, windows_csv: str | Path
     """
     scores: dict[str, list[float]] = defaultdict(list)
     for row in read_rows(cases_csv):
-        for name in (*ORGANELLES, "mean"):
+        for name in scored(row):
             value = _number(row.get(f"dice_{name}"))
             if math.isfinite(value):
                 scores[name].append(value)
     windows = (
         {} if windows_csv is None else {r.get("organelle"): _number(r.get("dice")) for r in read_rows(windows_csv)}
     )
-    names = [name for name in (*ORGANELLES, "mean") if scores[name]]
+    names = scored(scores, "")
     if not names:
         return None
     figure = _figure(1.3 + 1.35 * len(names), 3.8)

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from PIL import Image
 
-from analysis.organelles import COLOURS, ORGANELLES
+from analysis.organelles import COLOURS, OTHER_COLOUR, in_order
 from formats.atomic import atomic_path
 
 DPI = 110
@@ -176,11 +176,11 @@ def _draw_plane(
     kind: dict[str, Any] = {"extent": extent, "origin": origin, "aspect": "auto"}
     ri = _plane(ri_ZYX, view, point)
     image = ax.imshow(ri, cmap=GREYS, interpolation=_resampling(ax, ri), vmin=limits[0], vmax=limits[1], **kind)
-    for name in [n for n in ORGANELLES if n in masks]:
+    for name in in_order(masks):
         plane = _plane(masks[name], view, point) != 0
         if not plane.any():
             continue
-        colour = COLOURS[name]
+        colour = COLOURS.get(name, OTHER_COLOUR)
         if name != "membrane":  # a filled cell would tint all that lies in it
             fill = np.zeros((*plane.shape, 4), np.float32)
             fill[plane] = (*to_rgb(colour), 0.3)
@@ -224,16 +224,13 @@ def _draw_scale_bar(ax: Axes, width_um: float) -> None:
 
 def _draw_legend(figure: Figure, truth: Mapping[str, np.ndarray] | None, prediction: Mapping[str, np.ndarray]) -> None:
     handles: list[Patch | Line2D] = []
-    for name in ORGANELLES:
-        label = name
-        if truth is not None and name not in truth:
-            label = f"{name} (unlabelled)"
-        elif name not in prediction:
-            continue
+    for name in in_order([*prediction, *(truth or {})]):
+        colour = COLOURS.get(name, OTHER_COLOUR)
+        label = name if truth is None or name in truth else f"{name} (unlabelled)"
         if name == "membrane":
-            handles.append(Line2D([], [], color=COLOURS[name], linewidth=1.6, label=label))
+            handles.append(Line2D([], [], color=colour, linewidth=1.6, label=label))
         else:
-            handles.append(Patch(facecolor=(*to_rgb(COLOURS[name]), 0.45), edgecolor=COLOURS[name], label=label))
+            handles.append(Patch(facecolor=(*to_rgb(colour), 0.45), edgecolor=colour, label=label))
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9, labelcolor=INK)
 
 

@@ -1,4 +1,9 @@
-"""The four organelles, in the order of every channel axis and every table, and the colour each is drawn in."""
+"""The four organelles, in the order of every channel axis and every table, and the colour each is drawn in.
+
+A user's masks may have other names (`data.organelles`): those follow the four, in grey.
+"""
+
+from collections.abc import Iterable
 
 #: Order of the channel axis of masks and probabilities. "membrane" is the filled whole cell.
 ORGANELLES: tuple[str, ...] = ("membrane", "nucleus", "nucleolus", "lipid")
@@ -9,3 +14,9 @@ COLOURS: dict[str, str] = {"membrane": "#56B4E9", "nucleus": "#E69F00", "nucleol
 
 #: For a mask that is none of the four.
 OTHER_COLOUR = "#999999"
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Each name once: those of the four in their order, then all others in the order given."""
+    found = list(dict.fromkeys(names))
+    return [name for name in ORGANELLES if name in found] + [name for name in found if name not in ORGANELLES]

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import yaml
 
-from analysis.charts import read_curves, read_rows
-from analysis.organelles import COLOURS, ORGANELLES
+from analysis.charts import read_curves, read_rows, scored
+from analysis.organelles import COLOURS, OTHER_COLOUR, in_order
 from analysis.overlap import spread
 
 Row = dict[str, str]
@@ -128,7 +128,8 @@ def headline(run_folder: Path) -> list[dict[str, Any]]:
     metrics, cases = read_json(run_folder / "metrics.json"), read_rows(run_folder / "tables/test_cases.csv")
     windows = {row.get("organelle"): row for row in read_rows(run_folder / "tables/test_windows.csv")}
     result = []
-    for name in (*ORGANELLES, "mean"):
+    columns = [*metrics, *(f"test/{column}" for row in cases[:1] for column in row)]
+    for name in scored(columns, "test/dice_"):
         over_cases = spread(number(row.get(f"dice_{name}")) for row in cases)
         dice = number(metrics.get(f"test/dice_{name}"))
         dice = dice if math.isfinite(dice) else over_cases.mean
@@ -139,7 +140,7 @@ def headline(run_folder: Path) -> list[dict[str, Any]]:
         result.append(
             {
                 "name": name,
-                "colour": COLOURS.get(name, "#808080"),
+                "colour": COLOURS.get(name, OTHER_COLOUR),
                 "dice": shown(dice),
                 "percent": _percent(dice),
                 "spread": over_cases,
@@ -192,7 +193,7 @@ def score_table(rows: list[Row], first: Iterable[str]) -> dict[str, Any] | None:
     """A table of Dice by case or by group, its columns in the order of the organelles."""
     if not rows:
         return None
-    scores = [f"dice_{name}" for name in (*ORGANELLES, "mean") if any(f"dice_{name}" in row for row in rows)]
+    scores = [f"dice_{name}" for name in scored(column for row in rows for column in row)]
     labels = [name for name in first if any(name in row for row in rows)]
     return {
         "labels": labels,
@@ -209,7 +210,7 @@ def predictions(run_folder: Path) -> dict[str, Any] | None:
         frames.setdefault((row.get("input", ""), row.get("frame", "")), {})[row.get("organelle", "")] = row
     if not frames:
         return None
-    names = [name for name in ORGANELLES if any(name in by_name for by_name in frames.values())]
+    names = in_order(name for by_name in frames.values() for name in by_name)
     table = []
     for (source, frame), by_name in frames.items():
         output = next((row.get("output", "") for row in by_name.values()), "")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from analysis.charts import curves_figure, dice_figure, read_curves
 from analysis.figures import MAX_BYTES, informative_point, overlay_figure
-from analysis.organelles import COLOURS
+from analysis.organelles import COLOURS, OTHER_COLOUR, in_order
 
 
 def pixels_near(path, colour, tolerance=40):
@@ -40,6 +40,15 @@ def test_an_overlay_shows_every_organelle_beside_its_truth_in_a_small_file(tmp_p
     for colour in COLOURS.values():
         assert pixels_near(with_truth, colour) > 1.3 * pixels_near(alone, colour) > 50
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_an_organelle_that_is_none_of_the_four_is_drawn_in_grey_after_them(tmp_path, cell):
+    ri, masks = cell
+    other = {"mitochondria": masks["nucleus"], "lipid": masks["lipid"]}
+    assert in_order(["mitochondria", "lipid", "membrane", "lipid"]) == ["membrane", "lipid", "mitochondria"]
+    without = overlay_figure(tmp_path / "a.png", ri, None, {"lipid": masks["lipid"]}, (0.5, 0.2, 0.2))
+    path = overlay_figure(tmp_path / "b.png", ri, None, other, (0.5, 0.2, 0.2))
+    assert pixels_near(path, OTHER_COLOUR, 4) > pixels_near(without, OTHER_COLOUR, 4) + 100
 
 
 def test_panels_have_the_shape_of_the_cell_in_micrometres(tmp_path):
@@ -112,6 +121,9 @@ def test_the_dice_of_every_case_is_drawn_and_blanks_are_left_out(tmp_path):
     path = dice_figure(tmp_path / "d.png", cases, windows)
     assert pixels_near(path, COLOURS["membrane"]) > 20
     assert pixels_near(path, COLOURS["nucleolus"], tolerance=10) == 0
+    cases.write_text("case,group,dice_mitochondria,dice_mean\na,HeLa,0.6,0.6\n")
+    other = dice_figure(tmp_path / "o.png", cases)
+    assert pixels_near(other, OTHER_COLOUR, tolerance=4) > 20
     cases.write_text("case,group,dice_mean\na,HeLa,\n")
     assert dice_figure(tmp_path / "e.png", cases) is None
 

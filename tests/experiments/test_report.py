@@ -17,6 +17,7 @@ from analysis.figures import overlay_figure
 from analysis.meshes import write_glb
 from analysis.organelles import ORGANELLES
 from experiments.report import write_report
+from experiments.report_data import headline
 from formats.errors import InputError
 
 EVIL = "<script>alert(1)</script>"
@@ -219,6 +220,20 @@ def test_a_killed_run_has_a_report_all_the_same(tmp_path):
     assert "2 epochs" in text
     assert "No surfaces" in text
     assert "environment.json is not there" in text
+
+
+def test_an_organelle_of_the_user_s_own_is_told_as_the_four_are(tmp_path):
+    folder = a_run(tmp_path / "run", stages=())
+    scores = {"dice_mitochondria": 0.61, "dice_nucleus": 0.82, "dice_mean": 0.715}
+    write_table(folder / "tables/test_cases.csv", [{"case": "a", "group": "HeLa", **scores}])
+    rows = [{"input": "a.TCF", "frame": 0, "organelle": "mitochondria", "volume_um3": 123.4, "output": "a.ome.tif"}]
+    write_table(folder / "tables/predictions.csv", rows)
+    (folder / "metrics.json").write_text(json.dumps({f"test/{key}": value for key, value in scores.items()}))
+    assert [score["name"] for score in headline(folder)] == ["nucleus", "mitochondria", "mean"]
+    text = text_of(write_report(folder).read_text(encoding="utf-8"))
+    for told in ("0.610", "0.820", "mitochondria, µm³"):
+        assert told in text
+    assert "123" in text
 
 
 def test_a_dry_run_is_not_taken_for_a_real_one(tmp_path):

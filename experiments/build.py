@@ -56,13 +56,23 @@ def build_for_training(config: Config, start: bool = True) -> OrganelleModule:
 
 
 def build_from_weights(config: Config, weights: Weights) -> OrganelleModule:
-    """The network a checkpoint holds, with the grid and normalisation it was trained with."""
+    """The network a checkpoint holds, with the grid and normalisation it was trained with.
+
+    Raises
+    ------
+    InputError
+        Its network cannot be built here, or not be given the windows that this config asks for.
+    """
     facts = weights.facts
     kind = branch("model", str(facts.model[CHOICES["model"].key]))
     known = {f.name for f in dataclasses.fields(kind)}
-    network = kind(**{k: v for k, v in facts.model.items() if k in known}).build(1, len(facts.organelles))
+    model = kind(**{k: v for k, v in facts.model.items() if k in known})
+    windows = tiling(config, facts.patch_size)
+    if faults := model.faults(windows.window):
+        raise InputError(f"predict.window: the network of {weights.path}: {'; '.join(faults)}")
+    network = model.build(1, len(facts.organelles))
     load_network(network, weights, "predict.checkpoint")
-    return OrganelleModule(network, facts, tiling(config, facts.patch_size), threshold=config.predict.threshold)
+    return OrganelleModule(network, facts, windows, threshold=config.predict.threshold)
 
 
 def weights_path(given: str, key: str) -> Path:

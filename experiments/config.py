@@ -152,25 +152,34 @@ def _predict_faults(config: Config) -> list[str]:
         try:
             tiling(config, config.data.patch_size)
         except InputError as fault:
-            faults.append(f"predict: {fault}")
+            faults.append(str(fault))
     return faults
 
 
 def tiling(config: Config, patch_size: list[int]) -> SlidingWindow:
-    """Windows of validation, test and prediction for a network trained on patches of this size."""
+    """Windows of validation, test and prediction for a network trained on patches of this size.
+
+    Raises
+    ------
+    InputError
+        They cannot be: a stride beyond the window, for one.
+    """
     predict = config.predict
     window = predict.window or patch_size
     stride = predict.stride or [max(1, w // 2) for w in window]
     pad = predict.pad_yx if predict.pad_yx is not None else [w // 2 for w in window[1:]]
-    return SlidingWindow(
-        window=(window[0], window[1], window[2]),
-        stride=tuple(stride),  # type: ignore[arg-type]
-        weight=predict.weight,
-        z=predict.z,
-        pad_yx=tuple(pad),  # type: ignore[arg-type]
-        pad_mode=predict.pad_mode,
-        sw_batch_size=predict.batch_size,
-    )
+    try:
+        return SlidingWindow(
+            window=(window[0], window[1], window[2]),
+            stride=tuple(stride),  # type: ignore[arg-type]
+            weight=predict.weight,
+            z=predict.z,
+            pad_yx=tuple(pad),  # type: ignore[arg-type]
+            pad_mode=predict.pad_mode,
+            sw_batch_size=predict.batch_size,
+        )
+    except InputError as fault:
+        raise InputError(f"predict: {fault}") from None
 
 
 def resolved(config: Config) -> dict[str, Any]:

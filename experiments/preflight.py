@@ -10,7 +10,7 @@ from typing import Any
 from datamodules.cases import FolderCase
 from datamodules.folder import expand
 from datamodules.organelle import OrganelleDataModule
-from experiments.build import build_for_training, find_weights, require_organelles
+from experiments.build import build_for_training, build_from_weights, find_weights, require_organelles
 from experiments.config import Config, ConfigFaults
 from experiments.progress import Bars
 from formats import read_volume
@@ -114,6 +114,7 @@ def _require_weights(config: Config, stages: list[str], folder: RunFolder | None
     if "fit" not in stages:
         if stages:
             weights = read_checkpoint(find_weights(config, folder), config.task, "predict.checkpoint")
+            build_from_weights(config, weights)
             if "test" in stages:
                 require_organelles(config, weights.facts)
         return

@@ -262,6 +262,22 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, tiny, trained, cli
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("predict.stride=[32,64,64]", "predict: sliding window: stride [32, 64, 64]"),
+        ("predict.window=[17,32,32]", "predict.window: the network of "),
+    ],
+)
+def test_windows_that_the_weights_cannot_take_begin_no_run(tmp_path, trained, cells, cli, word, told):
+    # legal for the network of the config, which is not that of the weights
+    model = "model={network: residual_unet, channels: [8], strides: [1], strides_z: [1]}"
+    words = ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]", f"predict.checkpoint={trained.run}"]
+    answer = cli("organelle_demo", *words, model, word, "logging.wandb=disabled", f"runs_dir={tmp_path / 'runs'}")
+    refused(answer, told)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_checkpoint_of_other_organelles_is_not_scored(tmp_path, tiny, trained, cli):
     words = [f"init_from={trained.run}", "stages=[test]", "data.organelles=[membrane, nucleus, lipid, nucleolus]"]
     refused(

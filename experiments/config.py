@@ -58,6 +58,8 @@ def typed_config(composed: Composed) -> Config:
         result = _typed(composed.values, branches)
         faults = [f"{composed.where(tuple(f.partition(':')[0].split('.')))}: {f}" for f in value_faults(result)]
         if not faults:
+            if hasattr(result.model, "portable"):  # config.yaml and checkpoints are read where its files are not
+                result.model = result.model.portable()
             return result
     raise ConfigFaults(list(dict.fromkeys(faults)))
 

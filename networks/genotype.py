@@ -112,7 +112,7 @@ def genotype_from_json(plain: Any, where: str = "genotype") -> Genotype:
 
 
 def load_genotype(name: str) -> Genotype:
-    """The genotype ``published``, which comes with the package, or one from a JSON file.
+    """The genotype ``published``, which comes with the package, or one from a JSON file, or from JSON text itself.
 
     Raises
     ------
@@ -122,14 +122,15 @@ def load_genotype(name: str) -> Genotype:
     if name == "published":
         text = resources.files("networks.genotypes").joinpath("published.json").read_text(encoding="utf-8")
         return genotype_from_json(json.loads(text), "genotype published")
-    path = Path(name)
-    if not path.is_file():
+    given = name.lstrip().startswith("{")
+    shown = "in the config" if given else name
+    if not given and not Path(name).is_file():
         raise InputError(f"genotype {name}: no such file; expected 'published' or the path of a JSON file")
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(name if given else Path(name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"genotype {name}: not readable as JSON ({error}): write it with Genotype.to_json") from error
-    return genotype_from_json(plain, f"genotype {name}")
+        raise InputError(f"genotype {shown}: not readable as JSON ({error}): write it with Genotype.to_json") from error
+    return genotype_from_json(plain, f"genotype {shown}")
 
 
 def _cell(plain: Any, where: str) -> CellGenotype:

@@ -17,7 +17,10 @@ GROUP = "cytovox.networks"
 
 
 class NetworkConfig(Protocol):
-    """What a network's config offers: a dataclass of plain fields, all with defaults, and these four."""
+    """What a network's config offers: a dataclass of plain fields, all with defaults, and these four.
+
+    One whose fields may name files has a fifth, `portable`, which gives the same config with their content instead.
+    """
 
     @property
     def divisor(self) -> tuple[int, int, int]:

@@ -10,7 +10,10 @@ Kim et al., Scalable Neural Architecture Search for 3D Medical Image Segmentatio
 Choi et al. 2021, bioRxiv 2021.05.23.445351 (12 initial feature maps, 8 layers, multiplier 3).
 """
 
+import dataclasses
+import json
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from monai.networks.blocks.squeeze_and_excitation import ChannelSELayer
@@ -34,7 +37,7 @@ class ScNASConfig:
     multiplier: int = 3
     """How many of a cell's four nodes, from the last, make its output."""
     genotype: str = "published"
-    """'published', or the path of a JSON file as written by a search."""
+    """'published', or the path of a JSON file as written by a search. A run keeps the file's text instead."""
     checkpointing: bool = False
     """Keep only each cell's output in training and compute its inside again: less memory, a third more time."""
 
@@ -71,6 +74,12 @@ class ScNASConfig:
         if patch_ZYX is not None and not faults:
             faults += [f"patch: {fault}" for fault in size_faults(patch_ZYX, self.divisor, self.minimum)]
         return faults
+
+    def portable(self) -> Self:
+        """The same options without the name of a file, for what is read on other machines, such as a checkpoint."""
+        if self.genotype == "published":
+            return self
+        return dataclasses.replace(self, genotype=json.dumps(load_genotype(self.genotype).to_json()))
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """The network, freshly initialised.

@@ -1,5 +1,6 @@
 """What a config may say, and what is answered when it says something else."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.build import facts_of
 from experiments.compose import compose, shipped_configs
 from experiments.config import ConfigFaults, load_config, resolved, to_yaml
 from formats.errors import InputError
+from networks.genotype import genotype_from_json, load_genotype
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:
@@ -141,6 +144,20 @@ def test_a_circle_of_bases_is_refused(tmp_path):
 def test_a_fault_names_the_base_it_came_from(tmp_path):
     write(tmp_path, "data: {source: simulator}\ntrainer: {max_epochs: x}\n", "low.yaml")
     assert faults_of(write(tmp_path, "base: low.yaml\n"))[0].startswith("low.yaml: trainer.max_epochs")
+
+
+def test_a_genotype_from_a_file_is_kept_with_the_run_itself(tmp_path):
+    genotype = load_genotype("published").to_json()
+    genotype["reduction"]["n0"] = [["conv_3", "s0"], ["conv_3", "s1"]]
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(genotype))
+    config = load_config("organelle_choi", [f"model.genotype={file}"])
+    saved, told = write(tmp_path, to_yaml(resolved(config))), facts_of(config)
+    file.unlink()
+    again = load_config(saved)
+    assert load_genotype(again.model.genotype) == load_genotype(told.model["genotype"]) == genotype_from_json(genotype)
+    with pytest.raises(InputError, match="no such file"):
+        load_config("organelle_choi", [f"model.genotype={file}"])
 
 
 def test_another_branch_forgets_the_keys_of_the_first():

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,11 +82,19 @@ def _open(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
     return node if isinstance(node, (h5py.Group, h5py.Dataset)) else None
 
 
+def names_like(group: h5py.Group, pattern: str) -> list[str]:
+    """Names in a group that a regular expression matches whole, sorted; h5py gives damaged ones as bytes."""
+    return sorted(name for name in group if isinstance(name, str) and re.fullmatch(pattern, name))
+
+
 def attribute(node: h5py.Group | h5py.Dataset | None, name: str) -> str | float | int | None:
     """An attribute as a plain value, whether stored as a scalar, a length-1 array, bytes or str; None if absent."""
     if node is None or name not in node.attrs:
         return None
-    value = node.attrs[name]
+    try:
+        value = node.attrs[name]
+    except (TypeError, ValueError, KeyError) as error:  # of a type that is none
+        raise InputError(f"{node.file.filename}: {node.name}: attribute {name} is damaged ({error})") from error
     if isinstance(value, h5py.Empty):
         return None
     if hasattr(value, "ravel"):

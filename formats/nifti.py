@@ -212,7 +212,8 @@ def _turn(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[tuple
     lengths = np.sqrt((columns**2).sum(axis=0))
     if not np.isfinite(affine).all() or (lengths == 0).any():
         raise InputError(f"{path}: its affine is no grid: {affine[:3].tolist()}; save it again from ITK-SNAP")
-    if (np.abs(columns / lengths).max(axis=0) < 0.999).any():
+    directions = np.abs(columns / lengths)
+    if (directions.max(axis=0) < 0.999).any() or len(set(directions.argmax(axis=0))) < 3:
         raise InputError(
             f"{path}: its grid is rotated against x, y, z: expected flips at most; resample it onto the image"
         )

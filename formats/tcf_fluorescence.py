@@ -1,6 +1,5 @@
 """Fluorescence in a TCF file: a grid and a clock of its own, beside the tomogram's."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import h5py
 import numpy as np
 from scipy import ndimage
 
-from formats.hdf5 import locate, number, open_hdf5
+from formats.hdf5 import locate, names_like, number, open_hdf5
 from formats.tcf_layout import Shape, Stack, read_stack, read_voxels, seconds, ticks
 from formats.volume import ZYX
 
@@ -69,7 +68,7 @@ def describe_fluorescence(
     group = locate(file, _GROUP)
     if not isinstance(group, h5py.Group):
         return None
-    names = sorted((name for name in group if re.fullmatch(r"CH\d+", name)), key=lambda name: int(name[2:]))
+    names = sorted(names_like(group, r"CH\d+"), key=lambda name: int(name[2:]))
     found = [(name, read_stack(file, path, f"{_GROUP}/{name}", described_by=_GROUP)) for name in names]
     channels = [(name, stack) for name, stack in found if stack is not None]
     if not channels:

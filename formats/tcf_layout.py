@@ -3,7 +3,6 @@
 What is known of it comes from files and from the MIT-licensed readers TCFile, tomocube-tools and bioio-tomocube.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +13,7 @@ import h5py
 import numpy as np
 
 from formats.errors import InputError
-from formats.hdf5 import attribute, locate, number
+from formats.hdf5 import attribute, locate, names_like, number
 from formats.volume import ZYX, check_spacing
 
 Shape = tuple[int, int, int]
@@ -91,7 +90,7 @@ def read_stack(file: h5py.File, path: Path, where: str, described_by: str | None
     group, about = locate(file, where), locate(file, described_by or where)
     if not isinstance(group, h5py.Group):
         return None
-    names = sorted(name for name in group if re.fullmatch(r"\d{6}", name))
+    names = names_like(group, r"\d{6}")
     if described_by is not None and not names:
         return None  # a fluorescence channel that was not recorded
     expected = number(group, "DataCount") or number(about, "DataCount") or 1
@@ -136,7 +135,7 @@ def read_voxels(file: h5py.File, path: Path, where: str, shape_ZYX: Shape) -> tu
         raise InputError(f"{path}: {where}: the file changed since it was opened")
     voxels: np.ndarray | None = None
     covered = np.zeros(shape_ZYX, dtype=bool)
-    for name in sorted(name for name in node if re.fullmatch(r"TILE_\d+", name)):
+    for name in names_like(node, r"TILE_\d+"):
         tile = locate(file, f"{where}/{name}")
         if not isinstance(tile, h5py.Dataset) or number(tile, "SamplingStep") not in (1, None):
             continue  # coarser steps repeat the same region at lower resolution

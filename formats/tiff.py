@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import tifffile
@@ -18,8 +19,11 @@ from formats.ometiff import TiffFacts, ome_facts
 from formats.units import in_seconds, micrometres
 from formats.volume import ZYX, Mask, Volume, as_labels, check_spacing, default_channels, to_tczyx, unscaled_ri
 
-#: What tifffile raises on damaged files.
-_FAULTS = (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, struct.error, zlib.error, RuntimeError)
+#: What tifffile raises on damaged files, and Python on OME-XML that is no XML.
+_FAULTS = (
+    *(tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, RuntimeError),
+    *(ArithmeticError, TypeError, struct.error, zlib.error, ParseError),
+)
 
 
 def read_tiff(path: str | Path, spacing_um: Sequence[float] | None = None) -> Volume:

@@ -27,7 +27,7 @@ from experiments.report_data import read_json
 from experiments.schema import STAGES
 from experiments.stages import Run
 from experiments.summary import print_check, print_summary
-from formats.atomic import write_fault
+from formats.atomic import sweep, write_fault
 from formats.errors import InputError
 from lightning_modules.organelle import MONITOR
 from training.environment import describe_environment
@@ -201,7 +201,9 @@ def _close(folder: RunFolder, wandb: WandbLogger | None, status: str) -> None:
 
 def _record(order: Order, folder: RunFolder, tree: dict[str, Any], data: OrganelleDataModule) -> None:
     """What the run is, before it begins; a resumed run keeps its first config, and environment_1.json of its start."""
-    if not (folder.path / "config.yaml").is_file():
+    if (folder.path / "config.yaml").is_file():
+        sweep(folder.path)
+    else:
         write_text(folder.path / "config.yaml", to_yaml({**tree, "resume": None}))
     digest = data.digest() if {"fit", "test"} & set(order.stages) else None
     earlier = read_json(folder.path / "environment.json")

@@ -16,6 +16,10 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _IMPOSSIBLE = {errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR, errno.EFBIG}
 
 
+#: How temporary names begin.
+_PART = ".part-"
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when not.
@@ -40,7 +44,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         No space left, or `path` may not be written. Any other exception passes unchanged.
     """
     final = Path(path)
-    temporary = final.with_name(f".part-{uuid.uuid4().hex[:12]}{''.join(final.suffixes[-2:])[-40:]}")
+    temporary = final.with_name(f"{_PART}{uuid.uuid4().hex[:12]}{''.join(final.suffixes[-2:])[-40:]}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -54,6 +58,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder and below; only where nobody else is writing."""
+    for path in sorted(folder.rglob(f"{_PART}*")):
+        _remove(path)
 
 
 def write_fault(error: BaseException, path: Path, temporary: Path | None = None) -> InputError | None:

@@ -132,9 +132,11 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, tiny, process, cli):
     running.communicate()
     run = last.parent.parent
     assert json.loads((run / "status.json").read_text())["stages_done"] == []
+    (run / "checkpoints" / ".part-0123456789ab.ckpt").write_bytes(b"what a kill leaves of a checkpoint")
 
     again = cli(f"resume={run}")
     assert again.run == run
+    assert not list(run.rglob(".part-*"))
     assert list(tmp_path.glob("tiny/*")) == [run]
     assert steps(run) == list(range(24))
     assert numbers(run)["fit/epochs"] == 12

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from formats.atomic import atomic_path
+from formats.atomic import atomic_path, sweep
 from formats.errors import InputError
 
 
@@ -70,3 +70,16 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
             (part / text).write_text(text)
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
     assert [p.name for p in (tmp_path / "a.zarr").iterdir()] == ["second"]
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    writing = [atomic_path(tmp_path / "a.txt"), atomic_path(tmp_path / "deep" / "b.ome.zarr")]
+    file, folder = (left.__enter__() for left in writing)  # held and never left, as in a process that was killed
+    file.write_text("half")
+    folder.mkdir()
+    (folder / "zarr.json").write_text("half")
+    (tmp_path / "deep" / "whole.txt").write_text("whole")
+    assert len(list(tmp_path.rglob(".part-*"))) == 2
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["deep", "whole.txt"]

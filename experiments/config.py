@@ -106,6 +106,8 @@ def value_faults(config: Config) -> list[str]:
         faults.append(f"schema_version: this Cytovox reads version {SCHEMA_VERSION}, got {config.schema_version}")
     if not config.name or any(c in config.name for c in '<>:"/\\|?*') or config.name.strip(". ") != config.name:
         faults.append(f"name: expected a name that can be a folder's, got {config.name!r}")
+    if not 0 <= config.seed < 2**32:
+        faults.append(f"seed: expected 0 to {2**32 - 1}, got {config.seed}")
     faults += _stage_faults(config)
     faults += [f"data.{f}" for f in data_faults(config.data)]
     faults += [f"optimizer.{f}" for f in optimizer_faults(config.optimizer)]
@@ -113,9 +115,10 @@ def value_faults(config: Config) -> list[str]:
     faults += [f"trainer.{f}" for f in trainer_faults(config.trainer)]
     faults += _schedule_faults(config)
     patch = config.data.patch_size
-    legal = len(patch) == 3 and all(p > 0 for p in patch)
-    faults += [f"data.patch_size: {f}" for f in config.model.faults(tuple(patch))] if legal else []
-    faults += _predict_faults(config) if legal else []
+    faults += (own := [f"model.{f}" for f in config.model.faults()])
+    if not own and len(patch) == 3 and all(p > 0 for p in patch):
+        faults += [f"data.patch_size: {f}" for f in config.model.faults(tuple(patch))]
+        faults += _predict_faults(config)
     return faults
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules.organelle import OrganelleDataModule
 from experiments.build import build_data, build_loggers
@@ -165,6 +166,8 @@ def _run(order: Order, folder: RunFolder, data: OrganelleDataModule, inputs: lis
         _close(folder, wandb, "interrupted" if stopped else "failed")
         if stopped:
             raise KeyboardInterrupt(f"stopped; go on with resume={folder.path}") from error
+        if isinstance(error, MisconfigurationException):  # what Lightning sees only when it meets the data
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         if (full := write_fault(error, folder.path)) is not None:
             raise InputError(f"{full}, then go on with resume={folder.path}") from error
         raise

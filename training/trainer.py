@@ -115,6 +115,8 @@ def trainer_faults(config: TrainerConfig) -> list[str]:
             faults.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
     if config.max_steps < -1 or (config.max_epochs is not None and config.max_epochs < -1):
         faults.append("max_steps, max_epochs: expected -1 (no limit), 0 or more")
+    if config.gradient_clip_val is not None and not config.gradient_clip_val > 0:
+        faults.append(f"gradient_clip_val: expected a number above 0, or null, got {config.gradient_clip_val}")
     words = ("auto", "16-mixed", "bf16-mixed", "32-true", "32")
     if config.precision not in words:
         faults.append(f"precision: expected one of {', '.join(words)}, got {config.precision!r}")
@@ -172,7 +174,7 @@ def build_trainer(
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     try:
         return _trainer(config, folder, loggers, callbacks, dry_run)
-    except (MisconfigurationException, ValueError) as fault:
+    except (MisconfigurationException, ValueError, TypeError) as fault:
         raise InputError(f"trainer: {' '.join(str(fault).split())}") from fault
 
 

@@ -210,6 +210,11 @@ def test_devices_that_are_not_there_leave_no_run(tmp_path, tiny, cli, word):
     assert not [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
 
 
+def test_a_part_of_an_epoch_that_is_less_than_a_batch_is_told_in_one_line(tmp_path, tiny, cli):
+    answer = cli(tiny, "trainer.limit_train_batches=0.001", f"runs_dir={tmp_path / 'runs'}")
+    refused(answer, "trainer: You requested to check 0.001 of the `train_dataloader`")
+
+
 # checkpoints
 
 

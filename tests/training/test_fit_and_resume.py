@@ -249,6 +249,7 @@ def test_the_datas_digest_follows_content_and_split(data_root: Path) -> None:
         ({"accelerator": "gpu"}, "trainer: .*"),
         ({"strategy": "ddpp"}, "trainer: .*ddpp"),
         ({"devices": 0}, "trainer: .*"),
+        ({"devices": "x"}, "trainer: .*devices"),
         ({"limit_train_batches": 1.5}, "trainer: .*1.5"),
     ],
 )
@@ -270,5 +271,6 @@ def test_faults_of_the_trainer_name_their_keys() -> None:
         "num_nodes", "max_steps, max_epochs", "precision", "ema.decay", "ema.update_every_n_steps",
         "early_stopping.patience",
     ]  # fmt: skip
+    assert trainer_faults(TrainerConfig(gradient_clip_val=-1.0))[0].startswith("gradient_clip_val: expected")
     assert trainer_faults(TrainerConfig(max_epochs=None))[0].startswith("max_epochs: no limit at all")
     assert trainer_faults(TrainerConfig(max_time="90m"))[0].startswith("max_time: expected DD:HH:MM:SS")

@@ -217,10 +217,11 @@ def _folder_faults(config: FolderData) -> list[str]:
 def _simulator_faults(config: SimulatorData) -> list[str]:
     from simulator import PRESETS
 
-    faults = _field_faults(config)
+    faults = []
     strange = [name for name in config.organelles if name not in ORGANELLES]
     if strange:
         faults.append(f"organelles: the simulator draws {', '.join(ORGANELLES)}, but not {', '.join(strange)}")
+    faults += _field_faults(config)
     taken: dict[tuple[str, int], str] = {}
     for key in ("train", "val", "test"):
         chosen: SimulatedSet = getattr(config, key)

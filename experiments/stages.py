@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch.distributed
 from torch.utils.data import DataLoader
 
 from datamodules.organelle import OrganelleDataModule
 from datamodules.sampling import EvaluationSampler
 from experiments.build import build_for_training, build_from_weights, find_weights
 from experiments.config import Config
+from formats.errors import InputError
 from lightning_modules.facts import read_checkpoint
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
@@ -100,6 +102,22 @@ class Run:
             collect_table(self.folder)
             done = sum(writer.note_of(path).is_file() for path in self.inputs)
             self.folder.update_metrics({"predict/files": done})
+        faults = self._gathered(writer.faults)
+        if len(self.inputs) > 1 and faults:
+            faults.append(
+                f"predict.inputs: {len(faults)} of {len(self.inputs)} files could not be predicted; the others are in "
+                f"{self.folder.predictions}; mend them, then resume={self.folder.path}"
+            )
+        if faults:
+            raise InputError("\n".join(faults))
+
+    def _gathered(self, faults: list[str]) -> list[str]:
+        """Every rank's faults, on every rank."""
+        if self.trainer.world_size == 1:
+            return faults
+        everyone: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(everyone, faults)
+        return [fault for told in everyone for fault in told]
 
     def _origin(self, module: OrganelleModule) -> str:
         """What probabilities depend on beside their input: the weights' content and the windows."""

@@ -7,9 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from formats.atomic import atomic_path
+
+
+class FolderCheckpoint(ModelCheckpoint):
+    """Knows its files by their names in the run folder.
+
+    Lightning's own forgets the best score when the folder's path has changed, and a run that was moved would overwrite
+    `best.ckpt` with whatever comes first.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state as if it had been written here."""
+        here = Path(str(self.dirpath))
+
+        def moved(path: str) -> str:
+            return str(here / Path(path).name) if path else path
+
+        paths = ("best_model_path", "last_model_path", "kth_best_model_path")
+        state = {**state_dict, **{key: moved(state_dict[key]) for key in paths}, "dirpath": self.dirpath}
+        state["best_k_models"] = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +33,10 @@ SUFFIX = {"ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "nifti": ".nii.gz"}
 FIGURES_A_FILE = 4
 
 
+class UnusableInput(InputError):
+    """A file that cannot be predicted; the others can."""
+
+
 @dataclass
 class MaskWriter:
     """Predicts files one by one; a file that is done has a note beside its masks and is not done again."""
@@ -52,19 +58,37 @@ class MaskWriter:
     weights: str = ""
     """What tells these weights from others: files that others predicted are done again."""
     rows: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """What was wrong with the inputs that could not be predicted: one of them does not stop the others."""
 
     def __call__(self, path: Path, infer: Infer) -> None:
-        """Predict every frame of a file.
+        """Predict every frame of a file; one that cannot be read is noted in `faults`.
 
         Raises
         ------
         InputError
-            An unreadable file, or values that are no refractive index.
+            The masks cannot be written.
         """
-        note, made_from = self.note_of(path), self._made_from(path)
-        if self.read_note(path).get("made_from") == made_from:
-            return
-        volume = read_volume(path, spacing_um=self.spacing_um)
+        try:
+            self._predict(path, infer)
+        except UnusableInput as fault:
+            self.faults.append(str(fault))
+            self._sweep(path)
+
+    def _sweep(self, path: Path) -> None:
+        """Leave nothing of a file that broke off in a later frame."""
+        name = glob.escape(self.names[path])
+        for folder, pattern in ((self.folder.figures, f"predict_{name}_t*"), (self.folder.predictions, f"{name}_t*")):
+            for part in folder.glob(pattern):
+                part.unlink()
+
+    def _predict(self, path: Path, infer: Infer) -> None:
+        note = self.note_of(path)
+        with _told_of_input(path):
+            made_from = self._made_from(path)
+            if self.read_note(path).get("made_from") == made_from:
+                return
+            volume = read_volume(path, spacing_um=self.spacing_um)
         self.rows = []
         note.unlink(missing_ok=True)
         self._write(path, volume, self._frames(path, volume, infer))
@@ -95,7 +119,8 @@ class MaskWriter:
     def _frames(self, path: Path, volume: Volume, infer: Infer) -> Iterator[np.ndarray]:
         """uint8 masks (K, Z, Y, X) of each frame; rows and overlays are made on the way."""
         for t in range(volume.shape[0]):
-            ri_ZYX = checked_ri(volume.frame(t), f"{path}, frame {t}")
+            with _told_of_input(path):
+                ri_ZYX = checked_ri(volume.frame(t), f"{path}, frame {t}")
             probabilities_KZYX = infer(ri_ZYX, volume.spacing_um)
             masks_KZYX = (probabilities_KZYX >= self.threshold).astype(np.uint8)
             self._note_rows(path, volume, t, masks_KZYX)
@@ -157,6 +182,17 @@ class MaskWriter:
     def _tiff(self, target: Path, data: Any, volume: Volume, shape: tuple[int, ...] | None) -> None:
         more: dict[str, Any] = {} if shape is None else {"shape": shape, "times_s": volume.times_s}
         write_ometiff(target, data, volume.spacing_um, self.organelles, origin_um=volume.origin_um, **more)
+
+
+@contextmanager
+def _told_of_input(path: Path) -> Iterator[None]:
+    """Tell faults of an input from those of the disk that the masks are written to."""
+    try:
+        yield
+    except InputError as fault:
+        raise UnusableInput(str(fault)) from fault
+    except OSError as fault:
+        raise UnusableInput(f"{path}: cannot be read ({fault.strerror or fault})") from fault
 
 
 def output_names(paths: list[Path]) -> dict[Path, str]:

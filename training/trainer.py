@@ -14,7 +14,6 @@ from pytorch_lightning.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
     LearningRateMonitor,
-    ModelCheckpoint,
     RichProgressBar,
     TQDMProgressBar,
 )
@@ -22,7 +21,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from formats.errors import InputError
-from training.checkpoint_io import AtomicCheckpointIO
+from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
 from training.device import choose_precision
 from training.rundir import RunFolder
 
@@ -222,12 +221,12 @@ def _devices(config: TrainerConfig) -> Any:
 
 def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[Callback]:
     callbacks: list[Callback] = [
-        ModelCheckpoint(
+        FolderCheckpoint(
             dirpath=folder.checkpoints, filename="best", monitor=monitor, mode="max", save_top_k=1,
             enable_version_counter=False, auto_insert_metric_name=False,
         ),
         # after every epoch, whether or not it is the best: Lightning's save_last repeats the best one only
-        ModelCheckpoint(
+        FolderCheckpoint(
             dirpath=folder.checkpoints, filename="last", save_top_k=1, save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from formats.errors import InputError
-from training.checkpoint_io import AtomicCheckpointIO
+from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
 
 
 def test_a_checkpoint_reads_back_with_plain_types_only(tmp_path):
@@ -38,3 +38,18 @@ def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(InputError, match="no space left"):
         AtomicCheckpointIO().save_checkpoint({"epoch": 1}, tmp_path / "last.ckpt")
+
+
+def test_a_run_folder_that_was_moved_keeps_its_best_score(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    first = FolderCheckpoint(dirpath=old, filename="best", monitor="val/dice_mean", mode="max")
+    first.best_model_score = torch.tensor(0.9)
+    first.best_model_path = str(old / "best.ckpt")
+    first.best_k_models = {first.best_model_path: first.best_model_score}
+    first.kth_best_model_path, first.kth_value = first.best_model_path, first.best_model_score
+    second = FolderCheckpoint(dirpath=new, filename="best", monitor="val/dice_mean", mode="max")
+    second.load_state_dict(first.state_dict())
+    assert float(second.best_model_score) == pytest.approx(0.9)
+    assert second.best_model_path == str(new / "best.ckpt")
+    assert second.best_k_models == {str(new / "best.ckpt"): torch.tensor(0.9)}
+    assert second.state_key == first.state_key

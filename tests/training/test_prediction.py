@@ -158,10 +158,26 @@ def test_values_that_are_no_index_are_refused_before_anything_is_written(tmp_pat
     write_nifti(tmp_path / "n.nii.gz", np.full(SHAPE, np.nan, np.float32), SPACING)
     paths = [tmp_path / "f.ome.tif", tmp_path / "n.nii.gz"]
     writer = _writer(tmp_path, paths)
-    for path, told in zip(paths, ["no refractive index", "NaN or infinite"], strict=True):
-        with pytest.raises(InputError, match=told):
-            writer(path, _never)
+    for path in paths:
+        writer(path, _never)
+    assert [told in fault for told, fault in zip(["no refractive", "NaN or infinite"], writer.faults, strict=True)] == [
+        True,
+        True,
+    ]
     assert not list(writer.folder.predictions.glob("*"))
+
+
+def test_a_file_that_breaks_off_in_a_later_frame_leaves_nothing(tmp_path: Path) -> None:
+    frames = np.full((2, *SHAPE), 1.35, np.float32)
+    frames[1, 0, 0, 0] = np.nan
+    write_ometiff(tmp_path / "late.ome.tif", frames[:, None], SPACING, ["RI"])
+    for kind in ("ome-tiff", "nifti", "ome-zarr"):
+        writer = _writer(tmp_path, [tmp_path / "late.ome.tif"], file_format=kind, probabilities=True)
+        writer(tmp_path / "late.ome.tif", lambda ri, s: np.ones((2, *ri.shape), np.float32))
+        assert len(writer.faults) == 1
+        assert "frame 1" in writer.faults[0]
+        assert not list(writer.folder.predictions.glob("*"))
+        assert not list(writer.folder.figures.glob("*"))
 
 
 def test_names_say_the_folder_or_the_suffix_where_the_stem_does_not_tell() -> None:

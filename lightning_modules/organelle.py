@@ -73,7 +73,7 @@ class OrganelleModule(pl.LightningModule):
 
     @property
     def mixed(self) -> bool:
-        """Whether the trainer computes in 16 bits, where channels_last_3d is the faster layout."""
+        """Whether the trainer computes in 16 bits, where channels_last_3d suits the matrix units."""
         return "16" in str(self.trainer.precision)
 
     def on_fit_start(self) -> None:

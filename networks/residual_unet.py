@@ -2,7 +2,8 @@
 
 The encoder halves the grid before its first convolutions and the decoder ends there; at full resolution there is only
 a narrow head that sees the decoder's output, upsampled, beside the input image itself, which carries the edges.
-Compared with convolutions of the first width at full resolution, a training step on a CPU takes a fifth of the time.
+Compared with convolutions of the first width at full resolution, a training step on a CPU takes a fourth to a
+seventh of the time (benchmarks/network_speed.py).
 
 References
 ----------

@@ -39,7 +39,7 @@ class ScNASConfig:
     genotype: str = "published"
     """'published', or the path of a JSON file as written by a search. A run keeps the file's text instead."""
     checkpointing: bool = False
-    """Keep only each cell's output in training and compute its inside again: less memory, a third more time."""
+    """Keep only each cell's output in training and compute its inside again: less memory, a quarter more time."""
 
     @property
     def divisor(self) -> tuple[int, int, int]:

@@ -123,15 +123,20 @@ def _index(steps_ZYX: np.ndarray) -> np.ndarray:
     return ((steps_ZYX.astype(np.float64) + _ORIGIN) * RI_STEP).astype(np.float32)
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether a volume is there and readable; one truncated by a full disk, for one, is built again."""
+    try:
+        load(path)
+    except InputError:
+        return False
+    return True
+
+
 def fetch(request: Request, cache_dir: str | Path) -> Path:
     """Path of one volume in the cache; simulated first if it is not there, or not whole."""
     path = Path(cache_dir) / request.filename
-    if path.exists():
-        try:
-            load(path)
-            return path
-        except InputError:
-            pass  # truncated, by a full disk for one: build it again
+    if _is_whole(path):
+        return path
     save(path, simulate(request.preset, request.seed, request.shape, request.spacing_um, request.options))
     return path
 
@@ -183,13 +188,20 @@ def simulate_many(
         if progress is not None:
             progress(len(paths), len(distinct))
 
-    if workers <= 1 or len(distinct) <= 1:
-        for request in distinct:
+    missing = []
+    for request in distinct:  # a pool of processes takes seconds to start: not for what is there
+        path = Path(cache_dir) / request.filename
+        if _is_whole(path):
+            took(request, path)
+        else:
+            missing.append(request)
+    if workers <= 1 or len(missing) <= 1:
+        for request in missing:
             took(request, fetch(request, cache_dir))
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(distinct)), mp_context=context) as pool:
-            waiting = {pool.submit(fetch, request, cache_dir): request for request in distinct}
+        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
+            waiting = {pool.submit(fetch, request, cache_dir): request for request in missing}
             for future in as_completed(waiting):
                 took(waiting[future], future.result())
     return [paths[request] for request in requests]

@@ -217,8 +217,8 @@ def warp(
     """Interpolate a patch that is scaled, turned and flipped.
 
     A turn about z is separable: linear along z, bilinear in the plane, for image and masks stacked as channels. This
-    is trilinear interpolation, two to four times faster than a 3D `grid_sample` on one core. A voxel belongs to an organelle
-    where its interpolated mask is at least one half.
+    is trilinear interpolation, two to four times faster than a 3D `grid_sample` on one core. A voxel belongs to an
+    organelle where its interpolated mask is at least one half.
 
     Parameters and results are those of `crop`.
     """

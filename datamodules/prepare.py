@@ -6,25 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from monai.transforms import Compose
 
 from datamodules.cache import ContentDigests, PreparedCase, cache_root, key_of, store
 from datamodules.cases import Case
 from datamodules.config import OrganelleData
-from transforms.intensity import NormaliseRI
+from transforms.intensity import NormaliseRId
 from transforms.patches import foreground_centres
 from transforms.spatial import ResampleTo, ResampleToCommonGridd
 
 #: Voxels of each organelle that patches may be centred on.
 CENTRES = 10_000
-
-
-def resample_rule(config: OrganelleData) -> ResampleTo:
-    """The common grid a config asks for."""
-    if config.resample == "grid":
-        z, y, x = config.resample_grid
-        return ResampleTo(grid=(z, y, x))
-    spacing = config.resample_spacing_um
-    return ResampleTo(spacing_um=(spacing[0], spacing[1], spacing[2]))
 
 
 class Preparer:
@@ -39,8 +31,10 @@ class Preparer:
     def __init__(self, config: OrganelleData) -> None:
         self.root = cache_root(config.cache_dir) / "prepared"
         self.digests = ContentDigests(cache_root(config.cache_dir))
-        self.resample = resample_rule(config)
-        self.normalise = NormaliseRI(*config.ri_range)
+        self.resample = ResampleTo.chosen(config.resample, config.resample_spacing_um, config.resample_grid)
+        self.ri_range = [float(index) for index in config.ri_range]
+        normalise = NormaliseRId("image", self.ri_range[0], self.ri_range[1])
+        self.transform = Compose([normalise, ResampleToCommonGridd(self.resample)])
 
     def path_of(self, case: Case) -> Path:
         """Where the entry of a case lies: named by the content of its files and by what is done to them."""
@@ -49,7 +43,7 @@ class Preparer:
                 "files": [self.digests.of(path) for path in case.files],
                 "settings": case.settings,
                 "resample": repr(self.resample),
-                "ri_range": [self.normalise.ri_min, self.normalise.ri_max],
+                "ri_range": self.ri_range,
             }
         )
         return self.root / key[:2] / f"{key}.safetensors"
@@ -68,9 +62,7 @@ class Preparer:
 
     def _make(self, case: Case, path: Path) -> None:
         raw = case.load()
-        on_grid = ResampleToCommonGridd(self.resample)(
-            {"image": self.normalise(raw.ri_ZYX)[None], "mask": raw.masks_KZYX, "spacing_um": raw.spacing_um}
-        )
+        on_grid = self.transform({"image": raw.ri_ZYX[None], "mask": raw.masks_KZYX, "spacing_um": raw.spacing_um})
         centres = foreground_centres(on_grid["mask"], limit=CENTRES)
         store(
             path,

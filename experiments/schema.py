@@ -11,7 +11,7 @@ from datamodules.config import SOURCES, TEXTS
 from formats.errors import InputError
 from lightning_modules.optim import OPTIMIZERS
 from networks import network_config
-from objectives.segmentation import LOSSES
+from objectives import loss_config
 from training.trainer import TrainerConfig
 
 #: Version of the config's layout; a config of another version is refused, not guessed at.
@@ -135,7 +135,9 @@ def branch(group: str, choice: str) -> type:
     """
     if group == "model":
         return _with_key(network_config(choice), CHOICES[group].key, choice)
-    registries: dict[str, dict[str, Any]] = {"data": dict(SOURCES), "loss": dict(LOSSES), "optimizer": dict(OPTIMIZERS)}
+    if group == "loss":
+        return _with_key(loss_config(choice), CHOICES[group].key, choice)
+    registries: dict[str, dict[str, Any]] = {"data": dict(SOURCES), "optimizer": dict(OPTIMIZERS)}
     known = registries[group]
     if choice not in known:
         near = difflib.get_close_matches(choice, known, n=1)

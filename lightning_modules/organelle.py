@@ -168,7 +168,7 @@ class OrganelleModule(pl.LightningModule):
         precision = str(self.trainer.precision)
         return DenseInferer(
             self.network,
-            resample=resample_of(self.facts),
+            resample=ResampleTo.chosen(self.facts.resample, self.facts.resample_spacing_um, self.facts.resample_grid),
             tiling=self.tiling,
             normalise=NormaliseRI(*self.facts.ri_range),
             device=str(self.device),
@@ -195,12 +195,3 @@ class OrganelleModule(pl.LightningModule):
     def _laid_out(self, image_BCZYX: torch.Tensor) -> torch.Tensor:
         layout = torch.channels_last_3d if self.mixed else torch.contiguous_format
         return image_BCZYX.contiguous(memory_format=layout)
-
-
-def resample_of(facts: Facts) -> ResampleTo:
-    """The common grid that a network was trained on."""
-    if facts.resample == "grid":
-        z, y, x = facts.resample_grid
-        return ResampleTo(grid=(z, y, x))
-    dz, dy, dx = facts.resample_spacing_um
-    return ResampleTo(spacing_um=(dz, dy, dx))

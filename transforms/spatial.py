@@ -42,6 +42,13 @@ class ResampleTo:
         if self.grid is not None and (len(self.grid) != 3 or any(n != int(n) or n < 1 for n in self.grid)):
             raise InputError(f"resample.grid: {list(self.grid)}: expected three whole numbers of voxels, z, y, x")
 
+    @classmethod
+    def chosen(cls, way: str, spacing_um: Sequence[float], grid: Sequence[int]) -> "ResampleTo":
+        """The one of two grids that a config or a checkpoint chose: `way` is `spacing_um` or `grid`."""
+        if way == "grid":
+            return cls(grid=(grid[0], grid[1], grid[2]))
+        return cls(spacing_um=(spacing_um[0], spacing_um[1], spacing_um[2]))
+
 
 def check_spacing(spacing_um: Sequence[float], where: str) -> None:
     """Refuse anything but three positive, finite lengths.

@@ -17,8 +17,9 @@ from datamodules.cases import RawCase
 from formats.errors import InputError
 from lightning_modules.facts import Facts, load_network, read_checkpoint
 from lightning_modules.optim import SGD, Adam, AdamW, OptimizerConfig
-from lightning_modules.organelle import MONITOR, OrganelleModule, resample_of
+from lightning_modules.organelle import MONITOR, OrganelleModule
 from objectives.segmentation import LOSSES
+from transforms.spatial import ResampleTo
 from transforms.tiling import SlidingWindow
 
 SHAPE = (8, 12, 12)
@@ -195,7 +196,9 @@ def test_a_checkpoint_says_what_it_is_in_plain_types(tmp_path: Path) -> None:
     network = Threshold()
     load_network(network, weights, "predict.checkpoint")
     assert torch.equal(network.scale, torch.load(path, weights_only=True)["state_dict"]["network.scale"])
-    assert resample_of(weights.facts).spacing_um == (1.0, 1.0, 1.0)
+    facts = weights.facts
+    grid = ResampleTo.chosen(facts.resample, facts.resample_spacing_um, facts.resample_grid)
+    assert grid.spacing_um == (1.0, 1.0, 1.0)
 
 
 def test_checkpoints_that_are_not_ours_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -169,3 +169,9 @@ def test_image_masks_and_spacing_of_a_dictionary_move_together(tmp_path):
     assert result["case"] == "a"
     same = ResampleToCommonGridd(ResampleTo(grid=(8, 8, 8)))({"image": image, "spacing_um": (0.4, 0.1, 0.1)})
     np.testing.assert_array_equal(same["image"], image)
+
+
+@pytest.mark.parametrize("way", ["spacing_um", "grid"])
+def test_a_config_s_words_choose_one_of_the_two_grids(way):
+    chosen = ResampleTo.chosen(way, [0.5, 0.25, 0.2], [8, 16, 32])
+    assert chosen == (ResampleTo(grid=(8, 16, 32)) if way == "grid" else ResampleTo(spacing_um=(0.5, 0.25, 0.2)))

@@ -20,6 +20,7 @@ def _is_share(value: Any) -> bool:
 
 
 #: For fields that OmegaConf's unions cannot express: what is accepted, and how that is said.
+TEXTS_OR_NULL = {"accepts": lambda value: value is None or is_texts(value), "expects": "text, a list of text or null"}
 TEXTS = {"accepts": is_texts, "expects": "text or a list of text"}
 SHARE = {"accepts": _is_share, "expects": "a number or a list of text"}
 

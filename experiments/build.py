@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
+from torch import nn
 
 from datamodules.organelle import OrganelleDataModule, Progress
 from experiments.config import Config, tiling
@@ -14,6 +16,7 @@ from experiments.schema import CHOICES, branch
 from formats.errors import InputError
 from lightning_modules.facts import Facts, Weights, load_network, read_checkpoint
 from lightning_modules.organelle import OrganelleModule
+from networks.weights import DEFAULTS, shipped_weights
 from training.rundir import RunFolder, newest_run
 from training.wandb_log import wandb_logger
 
@@ -55,28 +58,63 @@ def build_for_training(config: Config, start: bool = True) -> OrganelleModule:
     )
 
 
-def build_from_weights(config: Config, weights: Weights) -> OrganelleModule:
-    """The network a checkpoint holds, with the grid and normalisation it was trained with.
+def build_from_weights(config: Config, ensemble: Sequence[Weights]) -> OrganelleModule:
+    """The networks that checkpoints hold, with the grid and normalisation they were trained with.
+
+    Parameters
+    ----------
+    config : Config
+        Windows and threshold.
+    ensemble : sequence of Weights
+        One or more; their probabilities will be averaged.
 
     Raises
     ------
     InputError
-        Its network cannot be built here, or not be given the windows that this config asks for.
+        A network cannot be built here, or not be given the windows that this config asks for; or the checkpoints do
+        not belong together.
     """
+    first = ensemble[0]
+    for other in ensemble[1:]:
+        _require_kinship(first, other)
+    windows = tiling(config, first.facts.patch_size)
+    networks = [_network(weights, windows.window) for weights in ensemble]
+    return OrganelleModule(
+        networks[0],
+        first.facts,
+        windows,
+        threshold=config.predict.threshold,
+        companions=networks[1:],
+        flips=config.predict.flips,
+        memory_gb=config.predict.memory_gb,
+    )
+
+
+def _network(weights: Weights, window: tuple[int, int, int]) -> nn.Module:
     facts = weights.facts
     kind = branch("model", str(facts.model[CHOICES["model"].key]))
     known = {f.name for f in dataclasses.fields(kind)}
     model = kind(**{k: v for k, v in facts.model.items() if k in known})
-    windows = tiling(config, facts.patch_size)
-    if faults := model.faults(windows.window):
+    if faults := model.faults(window):
         raise InputError(f"predict.window: the network of {weights.path}: {'; '.join(faults)}")
-    network = model.build(1, len(facts.organelles))
+    network: nn.Module = model.build(1, len(facts.organelles))
     load_network(network, weights, "predict.checkpoint")
-    return OrganelleModule(network, facts, windows, threshold=config.predict.threshold)
+    return network
+
+
+def _require_kinship(first: Weights, other: Weights) -> None:
+    """Refuse an ensemble whose members see another image, or say something else of it."""
+    for key in ("organelles", "resample", "ri_range", first.facts.resample_key):
+        mine, theirs = getattr(first.facts, key), getattr(other.facts, key)
+        if mine != theirs:
+            raise InputError(
+                f"predict.checkpoint: {other.path}: {key} {theirs}, but {first.path} has {mine}: checkpoints of one "
+                "ensemble need the same outputs, grid and normalisation"
+            )
 
 
 def weights_path(given: str, key: str) -> Path:
-    """A .ckpt file, or the best (else last) checkpoint of a run folder.
+    """A .ckpt or .safetensors file, the best (else last) checkpoint of a run folder, or weights that are shipped.
 
     Raises
     ------
@@ -89,9 +127,15 @@ def weights_path(given: str, key: str) -> Path:
         if found is None:
             raise InputError(f"{key}: {path}: no checkpoints/best.ckpt or last.ckpt in it; give a run that was trained")
         return found
-    if not path.is_file():
-        raise InputError(f"{key}: {path}: no such checkpoint; expected a .ckpt file or a run folder that has one")
-    return path
+    if path.is_file():
+        return path
+    shipped = shipped_weights()
+    if given in shipped:
+        return shipped[given]
+    raise InputError(
+        f"{key}: {path}: no such checkpoint; expected a .ckpt file, a run folder that has one, or shipped weights "
+        f"({', '.join(shipped) or 'none in this installation'})"
+    )
 
 
 def require_organelles(config: Config, facts: Facts) -> None:
@@ -110,30 +154,52 @@ def require_organelles(config: Config, facts: Facts) -> None:
         )
 
 
-def find_weights(config: Config, folder: RunFolder | None) -> Path:
-    """Weights for test and predict: just trained, else named in the config, else this run's, else the newest run's.
+def find_weights(config: Config, folder: RunFolder | None) -> list[Path]:
+    """Weights for test and predict; more than one are an ensemble.
+
+    In this order: just trained; named in the config; this run's; `init_from`; the newest run's of the same name;
+    those that come with Cytovox.
 
     Raises
     ------
     InputError
-        There are none.
+        There are none, or one that is named is not there.
     """
     own = folder.weights() if folder is not None else None
     if "fit" in config.stages and own is not None:
-        return own
-    if config.predict.checkpoint is not None:
-        return weights_path(config.predict.checkpoint, "predict.checkpoint")
+        return [own]
+    named = config.predict.checkpoint
+    if named:
+        chosen = [weights_path(one, "predict.checkpoint") for one in ([named] if isinstance(named, str) else named)]
+        if len({path.resolve() for path in chosen}) < len(chosen):
+            raise InputError("predict.checkpoint: the same checkpoint is named twice")
+        return chosen
     if own is not None:
-        return own
+        return [own]
     if config.init_from is not None:
-        return weights_path(config.init_from, "init_from")
+        return [weights_path(config.init_from, "init_from")]
     newest = newest_run(Path(config.runs_dir), config.name)
     if newest is not None and (found := newest.weights()) is not None:
-        return found
+        return [found]
+    shipped = shipped_weights().get(DEFAULTS.get(config.task, ""))
+    if shipped is not None:
+        return [shipped]
     raise InputError(
-        f"predict.checkpoint: no weights: none named, none in this run, and no earlier run in "
-        f"{config.runs_dir}/{config.name}; give predict.checkpoint=RUN_FOLDER, or train with stages=[fit,test]"
+        f"predict.checkpoint: no weights: none named, none in this run, no earlier run in "
+        f"{config.runs_dir}/{config.name}, and none shipped for task {config.task}; give "
+        "predict.checkpoint=RUN_FOLDER, or train with stages=[fit,test]"
     )
+
+
+def read_weights(config: Config, paths: Sequence[Path]) -> list[Weights]:
+    """Checkpoints of the config's task.
+
+    Raises
+    ------
+    InputError
+        One cannot be read, or is of another task.
+    """
+    return [read_checkpoint(path, config.task, "predict.checkpoint") for path in paths]
 
 
 def build_loggers(

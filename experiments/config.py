@@ -17,6 +17,7 @@ from experiments.schema import CHOICES, SCHEMA_VERSION, STAGES, Config, branch, 
 from experiments.validate import Branches, find_faults
 from formats.errors import InputError
 from lightning_modules.optim import optimizer_faults
+from networks.weights import shipped_weights
 from training.trainer import TrainerConfig, trainer_faults
 from transforms.tiling import SlidingWindow
 
@@ -151,6 +152,15 @@ def _predict_faults(config: Config) -> list[str]:
         faults.append(f"predict.threshold: expected a probability between 0 and 1, got {predict.threshold}")
     if predict.spacing_um is not None and (len(predict.spacing_um) != 3 or any(s <= 0 for s in predict.spacing_um)):
         faults.append(f"predict.spacing_um: expected three positive numbers (z, y, x) in um, got {predict.spacing_um}")
+    if predict.overlap is not None:
+        if predict.stride is not None:
+            faults.append("predict.overlap: give either predict.stride or predict.overlap, not both")
+        if len(predict.overlap) != 3 or any(not 0 <= o < 1 for o in predict.overlap):
+            faults.append(f"predict.overlap: expected three parts from 0 to below 1 (z, y, x), got {predict.overlap}")
+    if set(predict.flips) - set("zyx") or len(set(predict.flips)) < len(predict.flips):
+        faults.append(f"predict.flips: expected some of z, y, x, each once, got {predict.flips}")
+    if not predict.memory_gb >= 0:
+        faults.append(f"predict.memory_gb: expected 0 or more, got {predict.memory_gb}")
     if predict.window is not None:
         faults += [f"predict.window: {f}" for f in config.model.faults(tuple(predict.window))]
     if not faults:
@@ -171,7 +181,9 @@ def tiling(config: Config, patch_size: list[int]) -> SlidingWindow:
     """
     predict = config.predict
     window = predict.window or patch_size
-    stride = predict.stride or [max(1, w // 2) for w in window]
+    overlap = predict.overlap or [0.5, 0.5, 0.5]
+    # rounded down to whole voxels of step, as MONAI does; a window of one voxel still moves on
+    stride = predict.stride or [max(1, int(w * (1 - o))) for w, o in zip(window, overlap, strict=True)]
     pad = predict.pad_yx if predict.pad_yx is not None else [w // 2 for w in window[1:]]
     try:
         return SlidingWindow(
@@ -196,7 +208,7 @@ def resolved(config: Config) -> dict[str, Any]:
         tree["data"]["root"] = _absolute(data.root)
     for group, choice in CHOICES.items():
         tree[group] = {choice.key: tree[group][choice.key], **tree[group]}
-    for group, key in (("data", "cache_dir"), ("predict", "inputs"), ("predict", "checkpoint")):
+    for group, key in (("data", "cache_dir"), ("predict", "inputs"), ("predict", "checkpoint"), ("predict", "out")):
         tree[group][key] = _absolute(tree[group][key])
     for key in ("runs_dir", "init_from", "resume"):
         tree[key] = _absolute(tree[key])
@@ -204,9 +216,9 @@ def resolved(config: Config) -> dict[str, Any]:
 
 
 def _absolute(value: Any) -> Any:
-    """Paths and globs, one or a list of them, from where we are now."""
+    """Paths and globs, one or a list of them, from where we are now; names of shipped weights as they are."""
     if isinstance(value, str):
-        return str(Path(value).absolute())
+        return value if value in shipped_weights() and not Path(value).exists() else str(Path(value).absolute())
     return [_absolute(one) for one in value] if isinstance(value, list) else value
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from datamodules.cases import FolderCase
 from datamodules.folder import expand
 from datamodules.organelle import OrganelleDataModule
-from experiments.build import build_for_training, build_from_weights, find_weights, require_organelles
+from experiments.build import build_for_training, build_from_weights, find_weights, read_weights, require_organelles
 from experiments.config import Config, ConfigFaults
 from experiments.progress import Bars
 from formats import read_volume
@@ -113,10 +113,10 @@ def _require_weights(config: Config, stages: list[str], folder: RunFolder | None
     """Read the weights that the first stage begins with."""
     if "fit" not in stages:
         if stages:
-            weights = read_checkpoint(find_weights(config, folder), config.task, "predict.checkpoint")
+            weights = read_weights(config, find_weights(config, folder))
             build_from_weights(config, weights)
             if "test" in stages:
-                require_organelles(config, weights.facts)
+                require_organelles(config, weights[0].facts)
         return
     last = checkpoint_path(folder) if folder is not None else None
     if last is not None:

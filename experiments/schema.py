@@ -7,7 +7,7 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from datamodules.config import SOURCES, TEXTS
+from datamodules.config import SOURCES, TEXTS, TEXTS_OR_NULL
 from formats.errors import InputError
 from lightning_modules.optim import OPTIMIZERS
 from networks import network_config
@@ -42,14 +42,20 @@ class PredictConfig:
 
     inputs: Any = field(default_factory=list, metadata=TEXTS)
     """Files, folders or globs of tomograms."""
-    checkpoint: str | None = None
-    """A .ckpt file or a run folder; null for this run's own weights, else the newest run of the same name."""
+    checkpoint: Any = field(default=None, metadata=TEXTS_OR_NULL)
+    """A .ckpt file, a run folder or the name of shipped weights; several are an ensemble, whose probabilities are
+    averaged. Null for this run's own weights, else `init_from`, else the newest run of the same name, else the shipped
+    weights."""
+    out: str | None = None
+    """Folder for the masks; null for `predictions/` in the run folder."""
     spacing_um: list[float] | None = None
     """Voxel size z, y, x in um of inputs that do not say it (plain TIFF)."""
     window: list[int] | None = None
     """Window z, y, x in voxels of the common grid; null for the patch size the network was trained on."""
     stride: list[int] | None = None
-    """Step between windows; null for half a window."""
+    """Step between windows, z, y, x in voxels; null for half a window."""
+    overlap: list[float] | None = None
+    """Overlap of neighbouring windows along z, y, x as a part of the window, instead of `stride`."""
     weight: Literal["spline", "gaussian", "constant"] = "spline"
     """How a window's voxels count; `spline` is triangular, as in the paper."""
     z: Literal["tile", "center"] = "tile"
@@ -60,6 +66,13 @@ class PredictConfig:
     """What is added."""
     batch_size: int = 4
     """Windows the network sees at once."""
+    skip_below: float | None = 0.1
+    """Windows with nothing but medium are not computed but taken for empty: those in which no block of 4x4x4 voxels has
+    a mean normalised refractive index above this (0: `data.ri_range`'s lower end, 1: its upper). Null computes all."""
+    flips: list[str] = field(default_factory=list)
+    """Axes out of z, y, x: the mean over every combination of mirror images. Each axis doubles the time."""
+    memory_gb: float = 1.0
+    """Working memory for stitching; what a volume needs beyond it goes to temporary files."""
     threshold: float = 0.5
     """Probability from which a voxel belongs to an organelle."""
     format: Literal["ome-tiff", "ome-zarr", "nifti"] = "ome-tiff"

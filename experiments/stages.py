@@ -13,10 +13,9 @@ from torch.utils.data import DataLoader
 
 from datamodules.organelle import OrganelleDataModule
 from datamodules.sampling import EvaluationSampler
-from experiments.build import build_for_training, build_from_weights, find_weights
+from experiments.build import build_for_training, build_from_weights, find_weights, read_weights
 from experiments.config import Config
 from formats.errors import InputError
-from lightning_modules.facts import read_checkpoint
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
 from training.prediction import MaskWriter, collect_table, output_names
@@ -37,7 +36,7 @@ class Run:
     """Files of the predict stage."""
 
     def __post_init__(self) -> None:
-        self._loaded: tuple[Path, OrganelleModule] | None = None
+        self._loaded: tuple[list[Path], OrganelleModule] | None = None
 
     def fit(self) -> None:
         """Train, from the last checkpoint of the folder if there is one."""
@@ -120,18 +119,21 @@ class Run:
         return [fault for told in everyone for fault in told]
 
     def _origin(self, module: OrganelleModule) -> str:
-        """What probabilities depend on beside their input: the weights' content and the windows."""
+        """What probabilities depend on beside their input: the weights' content, the windows and the mirror images."""
         assert self._loaded is not None
-        with self._loaded[0].open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return f"{digest} {dataclasses.replace(module.tiling, sw_batch_size=1)}"
+        digests = []
+        for path in self._loaded[0]:
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        windows = dataclasses.replace(module.tiling, sw_batch_size=1)
+        return " ".join([*sorted(digests), str(windows), "".join(sorted(module.flips))])
 
     def _module(self) -> OrganelleModule:
         """The module with the weights that test and predict use."""
-        path = find_weights(self.config, self.folder)
-        if self._loaded is None or self._loaded[0] != path:
+        paths = find_weights(self.config, self.folder)
+        if self._loaded is None or self._loaded[0] != paths:
             if self.trainer.is_global_zero:
-                print(f"weights: {path}", flush=True)
-            module = build_from_weights(self.config, read_checkpoint(path, self.config.task, "predict.checkpoint"))
-            self._loaded = (path, module)
+                print(f"weights: {', '.join(map(str, paths))}", flush=True)
+            module = build_from_weights(self.config, read_weights(self.config, paths))
+            self._loaded = (paths, module)
         return self._loaded[1]

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 
 from formats.errors import InputError
-
-#: Key of the facts in a checkpoint.
-KEY = "cytovox"
+from lightning_modules.weights_file import KEY, SUFFIX, read_content
 
 #: What torch raises on files that are no checkpoints, or damaged ones.
 _UNREADABLE = (
@@ -46,6 +44,11 @@ class Facts:
     schema_version: int = 1
     """Of these facts."""
 
+    @property
+    def resample_key(self) -> str:
+        """The one of the two fields that says the common grid."""
+        return "resample_grid" if self.resample == "grid" else "resample_spacing_um"
+
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
@@ -62,7 +65,7 @@ def read_checkpoint(path: Path, task: str, key: str) -> Weights:
     Parameters
     ----------
     path : Path
-        A `.ckpt` file.
+        A `.ckpt` file, or a `.safetensors` file of `lightning_modules.weights_file`.
     task : str
         The task it must be of.
     key : str
@@ -76,7 +79,7 @@ def read_checkpoint(path: Path, task: str, key: str) -> Weights:
     if not path.is_file():
         raise InputError(f"{key}: {path}: no such checkpoint; expected a .ckpt file or a run folder that has one")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _content(path)
     except _UNREADABLE as fault:
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
         raise InputError(f"{key}: {path}: cannot be read as a checkpoint ({reason[:160]})") from None
@@ -94,6 +97,13 @@ def read_checkpoint(path: Path, task: str, key: str) -> Weights:
     prefix = "network."
     state = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
     return Weights(path, Facts(**{k: v for k, v in told.items() if k in known}), state)
+
+
+def _content(path: Path) -> Any:
+    """A checkpoint, or what a weights file holds in a checkpoint's layout."""
+    if path.suffix == SUFFIX:
+        return read_content(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_network(network: torch.nn.Module, weights: Weights, key: str) -> None:

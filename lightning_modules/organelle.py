@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ class OrganelleModule(pl.LightningModule):
         Not needed without training.
     threshold : float
         Probability from which a voxel belongs to an organelle.
+    companions : sequence of Module
+        Other networks of an ensemble: test and prediction average the probabilities of all.
+    flips : sequence of str
+        Axes out of z, y, x whose mirror images test and prediction average.
+    memory_gb : float
+        Working memory of the stitching.
     """
 
     def __init__(
@@ -55,8 +61,13 @@ class OrganelleModule(pl.LightningModule):
         loss: nn.Module | None = None,
         optimizer: OptimizerConfig | None = None,
         threshold: float = 0.5,
+        companions: Sequence[nn.Module] = (),
+        flips: Sequence[str] = (),
+        memory_gb: float = 1.0,
     ) -> None:
         super().__init__()
+        self.companions = nn.ModuleList(companions)
+        self.flips, self.memory_gb = tuple(flips), memory_gb
         self.network, self.loss = network, loss
         self.facts, self.tiling, self.optimizer_config, self.threshold = facts, tiling, optimizer, threshold
         self.organelles = tuple(facts.organelles)

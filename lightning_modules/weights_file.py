@@ -1,0 +1,64 @@
+"""Weights to give away: the network alone, in a safetensors file that says what it is.
+
+A tenth of a checkpoint's size, and nothing in it can run code. The facts lie in the header as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from formats.atomic import atomic_path
+from formats.errors import InputError
+
+#: Key of the facts in a checkpoint and in a weights file.
+KEY = "cytovox"
+SUFFIX = ".safetensors"
+
+
+def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> Path:
+    """Write a network's weights; whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in .safetensors.
+    network_state : mapping
+        The network's `state_dict`.
+    facts : mapping
+        `dataclasses.asdict` of `lightning_modules.facts.Facts`.
+
+    Raises
+    ------
+    InputError
+        Another ending, or no space left.
+    """
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path}: expected a name that ends in {SUFFIX}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network_state.items()}
+    with atomic_path(path) as part:
+        save_file(tensors, part, metadata={KEY: json.dumps(dict(facts))})
+    return path
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """The file's content in a checkpoint's layout: `state_dict` with the prefix `network.`, and the facts.
+
+    Raises
+    ------
+    ValueError
+        Damaged, or no safetensors file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "null"))
+            state = {f"network.{name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as fault:
+        raise ValueError(str(fault)) from fault
+    return {"state_dict": state, **({KEY: about} if isinstance(about, Mapping) else {})}

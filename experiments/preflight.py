@@ -59,8 +59,11 @@ def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_r
     look(lambda: require_supported_gpu(config.trainer.accelerator))
     if "predict" in stages:
         look(lambda: inputs.extend(_inputs(config)))
+        if config.predict.out is not None:
+            out = Path(config.predict.out)
+            look(lambda: require_room(out, "predict.out"))
     if folder is None:
-        look(lambda: require_room(Path(config.runs_dir) / config.name))
+        look(lambda: require_room(Path(config.runs_dir) / config.name, "runs_dir"))
     if not dry_run:
         look(lambda: _require_key(config))
     look(lambda: _require_weights(config, stages, folder))
@@ -85,8 +88,15 @@ def _inputs(config: Config) -> list[Path]:
     return inputs
 
 
-def require_room(path: Path) -> None:
+def require_room(path: Path, key: str) -> None:
     """Refuse a folder that cannot be made or written to, without making it.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    key : str
+        Config key that chooses it, for the message.
 
     Raises
     ------
@@ -100,8 +110,7 @@ def require_room(path: Path) -> None:
             pass
     except OSError as fault:
         raise InputError(
-            f"run folder {path}: cannot be written in {above} ({fault.strerror or fault}); "
-            "choose another with runs_dir="
+            f"{key}: {path}: cannot be written in {above} ({fault.strerror or fault}); choose another with {key}="
         ) from None
 
 

@@ -59,15 +59,15 @@ class Weights:
     network_state: dict[str, torch.Tensor]
 
 
-def read_checkpoint(path: Path, task: str, key: str) -> Weights:
+def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
     """Read a checkpoint of this task.
 
     Parameters
     ----------
     path : Path
         A `.ckpt` file, or a `.safetensors` file of `lightning_modules.weights_file`.
-    task : str
-        The task it must be of.
+    task : str or None
+        The task it must be of; None for any.
     key : str
         Config key that named it, for the error messages.
 
@@ -86,7 +86,7 @@ def read_checkpoint(path: Path, task: str, key: str) -> Weights:
     told = content.get(KEY) if isinstance(content, Mapping) else None
     if not isinstance(told, Mapping) or not isinstance(content.get("state_dict"), Mapping):
         raise InputError(f"{key}: {path}: not a checkpoint of Cytovox; expected one from runs/<name>/<id>/checkpoints")
-    if told.get("task") != task:
+    if task is not None and told.get("task") != task:
         raise InputError(f"{key}: {path}: a checkpoint of task {told.get('task')}, but this config's task is {task}")
     if told.get("schema_version", 1) != Facts.schema_version:
         raise InputError(f"{key}: {path}: written by a newer Cytovox (facts {told['schema_version']}); update yours")

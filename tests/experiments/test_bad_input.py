@@ -319,14 +319,14 @@ def test_a_run_folder_below_a_file_is_refused_before_anything_is_computed(tmp_pa
     file = tmp_path / "taken"
     file.write_text("mine")
     answer = cli(tiny, f"runs_dir={file / below}")
-    refused(answer, "run folder", "choose another with runs_dir=")
+    refused(answer, "runs_dir: ", "choose another with runs_dir=")
     assert answer.err.count("\n") == 1
     assert file.read_text() == "mine"
 
 
 def test_a_file_where_the_run_s_name_would_be_is_refused(tmp_path, tiny, cli):
     (tmp_path / "tiny").write_text("mine")
-    refused(cli(tiny, f"runs_dir={tmp_path}"), "run folder")
+    refused(cli(tiny, f"runs_dir={tmp_path}"), "runs_dir: ")
     assert (tmp_path / "tiny").read_text() == "mine"
 
 

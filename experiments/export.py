@@ -1,0 +1,41 @@
+"""`python -m experiments.export RUN NAME.safetensors`: a run's weights as one small file to share."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.shadow import shadowed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export; the user's faults become one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(prog="experiments.export", description=__doc__, allow_abbrev=False)
+    parser.add_argument("run", help="a run folder (its best weights), or a .ckpt file")
+    parser.add_argument("out", type=Path, help="file to write; ends in .safetensors")
+    told = parser.parse_args(argv)
+    shadow = shadowed()
+    if shadow is not None:
+        print(shadow, file=sys.stderr)
+        return 2
+
+    from experiments.build import weights_path
+    from formats.errors import InputError
+    from lightning_modules.facts import read_checkpoint
+    from lightning_modules.weights_file import write_weights
+
+    try:
+        weights = read_checkpoint(weights_path(told.run, "RUN"), None, "RUN")
+        write_weights(told.out, weights.network_state, dataclasses.asdict(weights.facts))
+    except InputError as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    print(f"weights: {told.out} ({told.out.stat().st_size / 1e6:.1f} MB, from {weights.path})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

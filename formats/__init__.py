@@ -12,19 +12,25 @@ from formats.nifti import read_nifti, read_nifti_mask, write_nifti
 from formats.ometiff import write_ometiff
 from formats.omezarr import read_omezarr, read_omezarr_mask
 from formats.omezarr_writer import create_omezarr, write_omezarr
+from formats.regions import ArrayReader, Box, FrameReader, grid_boxes
 from formats.tcf import read_fluorescence, read_tcf
 from formats.tcf_writer import write_tcf
 from formats.tiff import read_tiff, read_tiff_mask, settle_spacing
-from formats.volume import Mask, Volume, check_finite, spacing_agrees
+from formats.values import check_finite
+from formats.volume import Mask, Volume, spacing_agrees
 
 __all__ = [
     "KINDS",
+    "ArrayReader",
+    "Box",
+    "FrameReader",
     "InputError",
     "Mask",
     "Volume",
     "atomic_path",
     "check_finite",
     "create_omezarr",
+    "grid_boxes",
     "kind_of",
     "read_fluorescence",
     "read_mask",

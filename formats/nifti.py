@@ -23,8 +23,10 @@ from nibabel.wrapstruct import WrapStructError
 
 from formats.atomic import atomic_path
 from formats.errors import InputError
+from formats.regions import FrameReader, KeptReader
 from formats.units import in_seconds
-from formats.volume import ZYX, Mask, Volume, as_labels, check_spacing, default_channels, unscaled_ri
+from formats.values import as_labels, unscaled_ri
+from formats.volume import ZYX, Mask, Volume, check_spacing, default_channels
 
 _FAULTS = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, KeyError, zlib.error)
 
@@ -146,6 +148,9 @@ class NiftiFrames:
     def read(self, t: int, c: int) -> np.ndarray:
         values_ZYX = self.read_stored(t, c)
         return unscaled_ri(values_ZYX) if self.shape[1] == 1 else values_ZYX.astype(np.float32)
+
+    def reader(self, t: int, c: int) -> FrameReader:
+        return KeptReader(self, t, c)
 
     def read_stored(self, t: int, c: int) -> np.ndarray:
         """Voxels (Z, Y, X) of the type they were stored in."""

@@ -12,9 +12,11 @@ from zarr.errors import BaseZarrError
 from zarr.storage import LocalStore
 
 from formats.errors import InputError
+from formats.regions import Box, FrameReader, StoredReader
 from formats.tiff import settle_spacing
 from formats.units import all_known, in_seconds, micrometres
-from formats.volume import ZYX, Mask, Volume, as_labels, default_channels, to_tczyx, unscaled_ri
+from formats.values import as_labels, unscaled_ri
+from formats.volume import ZYX, Mask, Volume, default_channels, to_tczyx
 
 _FAULTS = (BaseZarrError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError)
 
@@ -117,6 +119,19 @@ class ZarrFrames:
             values = np.asarray(_array(self.path, self.node)[index])
         values_ZYX = to_tczyx(values, self.axes)[0, 0]
         return unscaled_ri(values_ZYX) if c == self.ri else values_ZYX
+
+    def reader(self, t: int, c: int) -> FrameReader:
+        opened: list[zarr.Array] = []
+
+        def stored(box: Box) -> np.ndarray:
+            spans = dict(zip("tczyx", (slice(t, t + 1), slice(c, c + 1), *box), strict=True))
+            with _faults(self.path):
+                if not opened:
+                    opened.append(_array(self.path, self.node))
+                values = np.asarray(opened[0][tuple(spans[axis] for axis in self.axes)])
+            return to_tczyx(values, self.axes)[0, 0]
+
+        return StoredReader(self.shape[2:], stored, is_ri=c == self.ri)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Reading TCF: tomograms of refractive index, and the fluorescence recorded with them, of Tomocube microscopes."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import numpy as np
 
 from formats.errors import InputError
 from formats.hdf5 import attribute, locate, number, open_hdf5
+from formats.regions import Box, FrameReader, KeptReader, Shape, first_told
 from formats.tcf_fluorescence import FluorescenceFrames, describe_fluorescence, match_frames, resample_linear
-from formats.tcf_layout import Shape, Stack, moment, read_stack, read_voxels
-from formats.volume import RI_SCALE, Volume
+from formats.tcf_layout import Stack, Tiles, find_tiles, moment, read_stack, read_voxels
+from formats.values import RI_SCALE
+from formats.volume import Volume
 
 #: Fills voxels without data where the file does not tell the medium's index (Choi et al. 2021 clip RI from here).
 CULTURE_MEDIUM_RI = 1.337
@@ -136,27 +140,92 @@ class TcfFrames:
             self.stack.spacing_um,
         )
 
+    def reader(self, t: int, c: int) -> FrameReader:
+        where = self.stack.frames[t]
+        with open_hdf5(self.path, "TCF") as file:
+            chunks = getattr(locate(file, where), "chunks", None)
+        whole = chunks is not None and 8 * math.prod(chunks) > math.prod(self.stack.shape_ZYX)
+        if c > 0 or whole:
+            return KeptReader(self, t, c)
+        return TcfReader(self.path, where, self.stack.shape_ZYX, self.medium_ri)
+
+
+class TcfReader:
+    """Regions of a tomogram; each call opens the file and reads only the chunks that it needs.
+
+    Floats may hold the index x 10 000: the first block of voxels that holds any but 0 tells it for all regions.
+    """
+
+    def __init__(self, path: Path, where: str, shape: Shape, medium_ri: float | None) -> None:
+        self.path, self.where, self.shape, self.medium_ri = path, where, shape, medium_ri
+        self._tiles: Tiles | None = None
+        self._encoding: tuple[float, float] | None = None
+
+    def read(self, box: Box) -> np.ndarray:
+        with open_hdf5(self.path, "TCF") as file:
+            if self._encoding is None:
+                self._look(file)
+            assert self._encoding is not None
+            stored, covered = read_voxels(file, self.path, self.where, self.shape, box, self._tiles)
+        return _decoded(stored, covered, self._encoding, self.medium_ri)
+
+    def _look(self, file: h5py.File) -> None:
+        if isinstance(locate(file, self.where), h5py.Group):
+            self._tiles = find_tiles(file, self.path, self.where, self.shape)
+
+        def is_large(box: Box) -> bool | None:
+            stored, _ = read_voxels(file, self.path, self.where, self.shape, box, self._tiles)
+            return _is_large(stored) if np.any(stored) else None
+
+        one = read_voxels(file, self.path, self.where, self.shape, (slice(0, 1),) * 3, self._tiles)[0]
+        self._encoding = read_encoding(
+            file, self.path, self.where, one.dtype, lambda: first_told(self.shape, is_large) is True
+        )
+
 
 def read_ri(file: h5py.File, path: Path, where: str, shape_ZYX: Shape, medium_ri: float | None) -> np.ndarray:
-    """Refractive index of one frame, (Z, Y, X) float32.
+    """Refractive index of one frame, (Z, Y, X) float32."""
+    stored, covered = read_voxels(file, path, where, shape_ZYX)
+    encoding = read_encoding(file, path, where, stored.dtype, lambda: _is_large(stored))
+    return _decoded(stored, covered, encoding, medium_ri)
+
+
+def read_encoding(
+    file: h5py.File, path: Path, where: str, dtype: np.dtype, is_large: Callable[[], bool]
+) -> tuple[float, float]:
+    """By what stored voxels are divided, and what is added then.
 
     Three encodings are met: integers are the index x 10 000; floats are the index itself, or x 10 000 where they
     exceed 100; 8-bit voxels count thousandths above the frame's RIMin. The type of the voxels tells them apart more
     surely than FormatVersion, which some writers leave at a wrong value.
+
+    Parameters
+    ----------
+    is_large : callable
+        Whether floats exceed 100.
     """
-    stored, covered = read_voxels(file, path, where, shape_ZYX)
-    if stored.dtype.kind not in "iuf":
-        raise InputError(f"{path}: {where}: voxels of type {stored.dtype}: expected integers or floats")
+    if dtype.kind not in "iuf":
+        raise InputError(f"{path}: {where}: voxels of type {dtype}: expected integers or floats")
     node = locate(file, where)
-    if number(node, "ScalarType") == 1 or stored.dtype.itemsize == 1:
+    if number(node, "ScalarType") == 1 or dtype.itemsize == 1:
         lowest = _scaled_ri(number(node, "RIMin") or number(locate(file, "Data/3D"), "RIMin"))
         if lowest is None:
             raise InputError(f"{path}: {where}: 8-bit voxels without RIMin: their refractive index is unknown")
-        ri_ZYX = np.divide(stored, _BYTE_SCALE, dtype=np.float32) + np.float32(lowest)
-    elif stored.dtype.kind in "iu" or np.fmax.reduce(stored, axis=None) > 100:
-        ri_ZYX = np.divide(stored, RI_SCALE, dtype=np.float32)
-    else:
-        ri_ZYX = stored.astype(np.float32)
+        return _BYTE_SCALE, lowest
+    return (RI_SCALE if dtype.kind in "iu" or is_large() else 1.0), 0.0
+
+
+def _is_large(stored: np.ndarray) -> bool:
+    return bool(np.fmax.reduce(stored, axis=None) > 100)
+
+
+def _decoded(
+    stored: np.ndarray, covered: np.ndarray | None, encoding: tuple[float, float], medium_ri: float | None
+) -> np.ndarray:
+    scale, lowest = encoding
+    ri_ZYX = stored.astype(np.float32) if scale == 1 else np.divide(stored, scale, dtype=np.float32)
+    if lowest:
+        ri_ZYX += np.float32(lowest)
     empty = (stored == 0) & (ri_ZYX < 1)
     if covered is not None:
         empty |= ~covered

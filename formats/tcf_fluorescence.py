@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from formats.hdf5 import locate, names_like, number, open_hdf5
+from formats.regions import FrameReader, KeptReader
 from formats.tcf_layout import Shape, Stack, read_stack, read_voxels, seconds, ticks
 from formats.volume import ZYX
 
@@ -47,6 +48,9 @@ class FluorescenceFrames:
 
     def read(self, t: int, c: int) -> np.ndarray:
         return self.read_own(match_frames(self.longest, self.stacks[c])[t], c)
+
+    def reader(self, t: int, c: int) -> FrameReader:
+        return KeptReader(self, t, c)
 
     def read_own(self, t: int, c: int) -> np.ndarray:
         """Frame `t` as channel `c` itself counts them, float32 (Z, Y, X)."""

@@ -14,9 +14,8 @@ import numpy as np
 
 from formats.errors import InputError
 from formats.hdf5 import attribute, locate, names_like, number
+from formats.regions import Box, Shape
 from formats.volume import ZYX, check_spacing
-
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -118,37 +117,70 @@ def read_stack(file: h5py.File, path: Path, where: str, described_by: str | None
     )
 
 
-def read_voxels(file: h5py.File, path: Path, where: str, shape_ZYX: Shape) -> tuple[np.ndarray, np.ndarray | None]:
+#: Tiles of full resolution by their paths inside the file, and where each lies in its frame.
+Tiles = tuple[tuple[str, Box], ...]
+
+
+def read_voxels(
+    file: h5py.File, path: Path, where: str, shape_ZYX: Shape, box: Box | None = None, tiles: Tiles | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Voxels of one frame as stored, whole or put together from its tiles.
+
+    Parameters
+    ----------
+    box : Box, optional
+        The region to read; the whole frame by default.
+    tiles : Tiles, optional
+        What `find_tiles` gave for this frame, where it was called before.
 
     Returns
     -------
-    array, (Z, Y, X)
+    array, (z, y, x)
         As stored, unscaled.
-    bool array, (Z, Y, X), or None
+    bool array, (z, y, x), or None
         True where a tile covers the voxel; None for a frame that is stored whole.
     """
+    z, y, x = shape_ZYX
+    box = (slice(0, z), slice(0, y), slice(0, x)) if box is None else box
     node = locate(file, where)
     if isinstance(node, h5py.Dataset) and node.shape == shape_ZYX:
-        return node[()], None
+        return node[box], None
     if not isinstance(node, h5py.Group):
         raise InputError(f"{path}: {where}: the file changed since it was opened")
-    voxels: np.ndarray | None = None
-    covered = np.zeros(shape_ZYX, dtype=bool)
-    for name in names_like(node, r"TILE_\d+"):
-        tile = locate(file, f"{where}/{name}")
-        if not isinstance(tile, h5py.Dataset) or number(tile, "SamplingStep") not in (1, None):
-            continue  # coarser steps repeat the same region at lower resolution
-        span = _span(tile, path, shape_ZYX)
-        if voxels is None:
-            voxels = np.zeros(shape_ZYX, dtype=tile.dtype)
+    tiles = find_tiles(file, path, where, shape_ZYX) if tiles is None else tiles
+    size = tuple(b.stop - b.start for b in box)
+    voxels, covered = np.zeros(size, dtype=_tile(file, path, tiles[0][0]).dtype), np.zeros(size, dtype=bool)
+    for name, span in tiles:
+        both = [slice(max(s.start, b.start), min(s.stop, b.stop)) for s, b in zip(span, box, strict=True)]
+        if any(s.start >= s.stop for s in both):
+            continue
         # Neighbours may overlap: a voxel without data (0) of one must not blot out the other's.
-        piece = tile[tuple(slice(0, s.stop - s.start) for s in span)]
-        voxels[span] = np.where(piece != 0, piece, voxels[span])
-        covered[span] = True
-    if voxels is None:
-        raise InputError(f"{path}: {where} holds no tile of SamplingStep 1")
+        inside = tuple(slice(c.start - s.start, c.stop - s.start) for c, s in zip(both, span, strict=True))
+        piece = _tile(file, path, name)[inside]
+        here = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(both, box, strict=True))
+        voxels[here] = np.where(piece != 0, piece, voxels[here])
+        covered[here] = True
     return voxels, covered
+
+
+def find_tiles(file: h5py.File, path: Path, where: str, shape_ZYX: Shape) -> Tiles:
+    """The tiles of a frame; InputError where there is none of full resolution, or one lies outside."""
+    found, node = [], locate(file, where)
+    for name in names_like(node, r"TILE_\d+") if isinstance(node, h5py.Group) else ():
+        tile = locate(file, f"{where}/{name}")
+        if isinstance(tile, h5py.Dataset) and number(tile, "SamplingStep") in (1, None):
+            # coarser steps repeat the same region at lower resolution
+            found.append((f"{where}/{name}", _span(tile, path, shape_ZYX)))
+    if not found:
+        raise InputError(f"{path}: {where} holds no tile of SamplingStep 1")
+    return tuple(found)
+
+
+def _tile(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    tile = locate(file, name)
+    if not isinstance(tile, h5py.Dataset):
+        raise InputError(f"{path}: {name}: the file changed since it was opened")
+    return tile
 
 
 def _span(tile: h5py.Dataset, path: Path, shape_ZYX: Shape) -> tuple[slice, slice, slice]:

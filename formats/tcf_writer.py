@@ -11,7 +11,8 @@ import numpy as np
 from formats.atomic import atomic_path
 from formats.hdf5 import Sink, create_hdf5
 from formats.tcf_layout import moment
-from formats.volume import RI_SCALE, ZYX, Volume, check_finite, check_spacing
+from formats.values import RI_SCALE, check_finite
+from formats.volume import ZYX, Volume, check_spacing
 
 Encoding = Literal["uint16", "float", "tiled", "tiled8"]
 

@@ -16,8 +16,10 @@ import tifffile
 
 from formats.errors import InputError
 from formats.ometiff import TiffFacts, ome_facts
+from formats.regions import Box, FrameReader, KeptReader, StoredReader
 from formats.units import in_seconds, micrometres
-from formats.volume import ZYX, Mask, Volume, as_labels, check_spacing, default_channels, to_tczyx, unscaled_ri
+from formats.values import as_labels, unscaled_ri
+from formats.volume import ZYX, Mask, Volume, check_spacing, default_channels, to_tczyx
 
 #: What tifffile raises on damaged files, and Python on OME-XML that is no XML.
 _FAULTS = (
@@ -134,6 +136,23 @@ class TiffFrames:
                 values_ZYX = self._read_pages(tiff, t, c)
         values_ZYX = values_ZYX.astype(values_ZYX.dtype.newbyteorder("="), copy=False)
         return unscaled_ri(values_ZYX) if c == self.ri else values_ZYX
+
+    def reader(self, t: int, c: int) -> FrameReader:
+        """Uncompressed voxels are mapped into memory; compressed pages are read at the first call, and kept."""
+        with _open_tiff(self.path) as tiff:
+            series = tiff.series[0]
+            dtype, start = tiff.byteorder + series.dtype.char, series.dataoffset
+        if start is None:
+            return KeptReader(self, t, c)
+
+        def stored(box: Box) -> np.ndarray:
+            try:
+                mapped = np.memmap(self.path, dtype, "r", start, self.stored_shape)
+                return np.array(to_tczyx(mapped, self.axes)[self._index(self.axes, t, c)][box])
+            except (OSError, ValueError) as error:
+                raise InputError(f"{self.path}: not a TIFF file that can be read ({error})") from error
+
+        return StoredReader(self.shape[2:], stored, is_ri=c == self.ri)
 
     def _read_pages(self, tiff: tifffile.TiffFile, t: int, c: int) -> np.ndarray:
         """The pages of one frame, found by their place in the leading axes."""

@@ -8,11 +8,9 @@ from typing import Literal, Protocol
 import numpy as np
 
 from formats.errors import InputError
+from formats.regions import ArrayReader, FrameReader
 
 ZYX = tuple[float, float, float]
-
-#: Stored refractive index is often multiplied by this, to fit 16 bits.
-RI_SCALE = 1e4
 
 
 class Frames(Protocol):
@@ -30,6 +28,10 @@ class Frames(Protocol):
 
     def read(self, t: int, c: int) -> np.ndarray:
         """One frame of one channel, (Z, Y, X)."""
+        ...
+
+    def reader(self, t: int, c: int) -> FrameReader:
+        """The same frame, to be read region by region as float32."""
         ...
 
 
@@ -50,6 +52,9 @@ class ArrayFrames:
 
     def read(self, t: int, c: int) -> np.ndarray:
         return self.array_TCZYX[t, c]
+
+    def reader(self, t: int, c: int) -> FrameReader:
+        return ArrayReader(self.array_TCZYX[t, c])
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +131,38 @@ class Volume:
         InputError
             No such channel or frame, or the file cannot be read.
         """
+        array_ZYX = self.frames.read(self._frame_index(t), self.channel_index(channel))
+        return np.ascontiguousarray(array_ZYX, dtype=np.float32)
+
+    def reader(self, t: int = 0, channel: str | int = "RI") -> FrameReader:
+        """One frame of one channel, to be read region by region.
+
+        OME-Zarr, TCF and uncompressed TIFF read what is asked for; other files are read at the first call, whole, and
+        kept. A TCF whose chunks are as large as its frames is read whole, too. The values are those of `frame`, but
+        for one case: where a file does not tell whether its index is stored x 10 000, `frame` looks at all voxels, a
+        reader at one block (see `StoredReader`). They differ only where no index is stored at all.
+
+        Parameters
+        ----------
+        t, channel
+            As for `frame`.
+
+        Returns
+        -------
+        FrameReader
+            ``reader.read((slice(0, 8), slice(0, 64), slice(0, 64)))`` is a float32 array of that region.
+
+        Raises
+        ------
+        InputError
+            No such channel or frame; `read` raises it where the file cannot be read.
+        """
+        return self.frames.reader(self._frame_index(t), self.channel_index(channel))
+
+    def _frame_index(self, t: int) -> int:
         if not 0 <= t < self.shape[0]:
             raise InputError(f"{self.source or 'volume'}: no frame {t}: it has {self.shape[0]}, counted from 0")
-        array_ZYX = self.frames.read(t, self.channel_index(channel))
-        return np.ascontiguousarray(array_ZYX, dtype=np.float32)
+        return t
 
     def channel_index(self, channel: str | int) -> int:
         """Number of a channel, by its name or number; InputError where there is no such channel."""
@@ -247,55 +280,3 @@ def spacing_agrees(
     if any(np.allclose(ratio * factor, 1.0, rtol=0, atol=rtol) for factor in (1e3, 1e-3)):
         return "thousandfold"
     return "differs"
-
-
-def check_finite(frame_ZYX: np.ndarray, where: object) -> None:
-    """Raise InputError where a frame holds NaN or infinity, with how many and the first one's z, y, x.
-
-    Parameters
-    ----------
-    frame_ZYX : float array, (Z, Y, X)
-        As `Volume.frame` gives it.
-    where : object
-        Named in the message: the file, with the frame.
-    """
-    with np.errstate(invalid="ignore"):  # one pass and no copy: the sum carries any NaN or infinity
-        if np.isfinite(np.sum(frame_ZYX, dtype=np.float64)):
-            return
-    bad = np.flatnonzero(~np.isfinite(frame_ZYX))
-    first = tuple(int(i) for i in np.unravel_index(bad[0], frame_ZYX.shape))
-    raise InputError(
-        f"{where}: {bad.size} of {frame_ZYX.size} voxels are NaN or infinite, the first at z, y, x = {first}: "
-        "expected finite values; repair the file or leave it out"
-    )
-
-
-def unscaled_ri(values_ZYX: np.ndarray) -> np.ndarray:
-    """Refractive index as float32, where an image file may hold it times 10 000.
-
-    Taken for scaled: every non-zero voxel lies in 10 000..20 000. Anything else stays as it is.
-    """
-    if values_ZYX.dtype.kind in "iuf" and values_ZYX.size and 1e4 <= np.max(values_ZYX) <= 2e4:
-        nonzero = values_ZYX[values_ZYX != 0]
-        if np.min(nonzero) >= RI_SCALE:
-            return np.divide(values_ZYX, RI_SCALE, dtype=np.float32)
-    return values_ZYX.astype(np.float32, copy=False)
-
-
-def as_labels(values: np.ndarray, where: object) -> np.ndarray:
-    """Labels as an integer array; InputError where a value is no whole number."""
-    if values.dtype.kind == "b":
-        return values.astype(np.uint8)
-    if values.dtype.kind in "iu":
-        return values.astype(values.dtype.newbyteorder("="), copy=False)
-    if values.dtype.kind != "f":
-        raise InputError(f"{where}: a mask of type {values.dtype}: expected whole numbers")
-    rounded = np.rint(values)
-    wrong = ~(values == rounded)  # NaN is wrong too
-    if wrong.any():
-        example = values[wrong][0]
-        raise InputError(
-            f"{where}: {int(wrong.sum())} voxels hold no whole number, such as {example:g}: expected a mask of labels"
-        )
-    low, high = (int(rounded.min()), int(rounded.max())) if rounded.size else (0, 0)
-    return rounded.astype(np.result_type(np.min_scalar_type(low), np.min_scalar_type(high)))

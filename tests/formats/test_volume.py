@@ -9,14 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats.errors import InputError
-from formats.volume import (
-    Volume,
-    as_labels,
-    check_finite,
-    spacing_agrees,
-    to_tczyx,
-    unscaled_ri,
-)
+from formats.values import as_labels, check_finite, unscaled_ri
+from formats.volume import Volume, spacing_agrees, to_tczyx
 
 
 @settings(deadline=None, max_examples=40)

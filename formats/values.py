@@ -1,0 +1,75 @@
+"""What stored voxels mean: an index that may be scaled, labels that must be whole, values that must be finite."""
+
+import numpy as np
+
+from formats.errors import InputError
+
+#: Stored refractive index is often multiplied by this, to fit 16 bits.
+RI_SCALE = 1e4
+
+
+def check_finite(frame_ZYX: np.ndarray, where: object, at: tuple[int, int, int] = (0, 0, 0)) -> None:
+    """Raise InputError where a frame, or a region of one, holds NaN or infinity, with how many and where the first is.
+
+    Parameters
+    ----------
+    frame_ZYX : float array, (Z, Y, X)
+        As `Volume.frame` gives it.
+    where : object
+        Named in the message: the file, with the frame.
+    at : (z, y, x)
+        Where a region begins in its frame.
+    """
+    with np.errstate(invalid="ignore"):  # one pass and no copy: the sum carries any NaN or infinity
+        if np.isfinite(np.sum(frame_ZYX, dtype=np.float64)):
+            return
+    bad = np.flatnonzero(~np.isfinite(frame_ZYX))
+    first = tuple(int(i) + a for i, a in zip(np.unravel_index(bad[0], frame_ZYX.shape), at, strict=True))
+    raise InputError(
+        f"{where}: {bad.size} of {frame_ZYX.size} voxels are NaN or infinite, the first at z, y, x = {first}: "
+        "expected finite values; repair the file or leave it out"
+    )
+
+
+def unscaled_ri(values_ZYX: np.ndarray) -> np.ndarray:
+    """Refractive index as float32, where an image file may hold it times 10 000.
+
+    Taken for scaled: every non-zero voxel lies in 10 000..20 000. Anything else stays as it is.
+    """
+    return in_ri_units(values_ZYX, is_scaled_ri(values_ZYX) is True)
+
+
+def is_scaled_ri(values: np.ndarray) -> bool | None:
+    """Whether every non-zero voxel lies in 10 000..20 000; None where there is no voxel but 0. NaN is passed over."""
+    if values.dtype.kind not in "iuf" or not values.size:
+        return False
+    high = np.fmax.reduce(values, axis=None)
+    if high == 0 and not np.any(values):
+        return None
+    if not RI_SCALE <= high <= 2 * RI_SCALE:
+        return False
+    return bool(np.fmin.reduce(values, axis=None, where=values != 0, initial=high) >= RI_SCALE)
+
+
+def in_ri_units(values: np.ndarray, scaled: bool) -> np.ndarray:
+    """Stored values as float32, divided by 10 000 where they are scaled."""
+    return np.divide(values, RI_SCALE, dtype=np.float32) if scaled else values.astype(np.float32, copy=False)
+
+
+def as_labels(values: np.ndarray, where: object) -> np.ndarray:
+    """Labels as an integer array; InputError where a value is no whole number."""
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind in "iu":
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+    if values.dtype.kind != "f":
+        raise InputError(f"{where}: a mask of type {values.dtype}: expected whole numbers")
+    rounded = np.rint(values)
+    wrong = ~(values == rounded)  # NaN is wrong too
+    if wrong.any():
+        example = values[wrong][0]
+        raise InputError(
+            f"{where}: {int(wrong.sum())} voxels hold no whole number, such as {example:g}: expected a mask of labels"
+        )
+    low, high = (int(rounded.min()), int(rounded.max())) if rounded.size else (0, 0)
+    return rounded.astype(np.result_type(np.min_scalar_type(low), np.min_scalar_type(high)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from formats import check_finite, read_mask, read_volume
+from datamodules.faults import DataFault
+from formats import Volume, check_finite, read_mask, read_volume
 from formats.errors import InputError
 from formats.volume import spacing_agrees
 
@@ -55,6 +57,15 @@ class Case(Protocol):
         ...
 
 
+class Drawing(NamedTuple):
+    """A mask file."""
+
+    file: Path
+    organelles: tuple[str, ...]
+    multi: bool
+    """Whether its labels tell the organelles apart."""
+
+
 @dataclass(frozen=True)
 class FolderCase:
     """A tomogram file and mask files."""
@@ -98,29 +109,56 @@ class FolderCase:
         InputError
             Unreadable files, values that are no refractive index, masks of another shape or spacing, wrong labels.
         """
-        volume = read_volume(self.volume, spacing_um=self.spacing_um)
-        if self.frame >= volume.shape[0]:
-            raise InputError(f"{self.volume}: has {volume.shape[0]} frames, so there is no data.frame {self.frame}")
+        volume = self.open()
         ri = checked_ri(volume.frame(self.frame), str(self.volume))
         masks = np.zeros((len(self.organelles), *ri.shape), np.uint8)
         labelled = np.zeros(len(self.organelles), bool)
-        shared = None if self.label_file is None else self._labels(self.label_file, ri.shape, volume.spacing_um)
-        for index, organelle in enumerate(self.organelles):
-            if organelle in self.masks:
-                masks[index] = self._single(self.masks[organelle], ri.shape, volume.spacing_um)
-            elif shared is not None and organelle in self.labels:
-                masks[index] = np.isin(shared, self.labels[organelle])
-            else:
-                continue
-            labelled[index] = True
+        for drawing in self.drawings():
+            for organelle, mask_ZYX in self.read_drawing(drawing, ri.shape, volume.spacing_um):
+                index = self.organelles.index(organelle)
+                masks[index], labelled[index] = mask_ZYX, True
         return RawCase(ri, masks, labelled, volume.spacing_um)
+
+    def open(self) -> Volume:
+        """The volume, whose voxels are read when asked for; InputError where the frame is not there."""
+        volume = read_volume(self.volume, spacing_um=self.spacing_um)
+        if self.frame >= volume.shape[0]:
+            raise DataFault(
+                "frame", f"{self.volume}: has {volume.shape[0]} frames, so there is no data.frame {self.frame}"
+            )
+        return volume
+
+    def drawings(self) -> list[Drawing]:
+        """Each mask file, and what is drawn in it."""
+        own = [Drawing(self.masks[k], (k,), multi=False) for k in self.organelles if k in self.masks]
+        if self.label_file is None:
+            return own
+        shared = tuple(k for k in self.organelles if k in self.labels and k not in self.masks)
+        return [Drawing(self.label_file, shared, multi=True), *own]
+
+    def read_drawing(
+        self, drawing: Drawing, shape: tuple[int, ...], spacing_um: tuple[float, float, float]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """(organelle, bool mask (Z, Y, X)) of each organelle in one file of `drawings`.
+
+        Raises
+        ------
+        InputError
+            Unreadable, of another shape or spacing than the volume's, or wrong labels.
+        """
+        if drawing.multi:
+            labels_ZYX = self._labels(drawing.file, shape, spacing_um)
+            for organelle in drawing.organelles:
+                yield organelle, np.isin(labels_ZYX, self.labels[organelle])
+        else:
+            yield drawing.organelles[0], self._single(drawing.file, shape, spacing_um)
 
     def _labels(self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]) -> np.ndarray:
         """A multi-label file, all of whose labels are known."""
         labels = self._aligned(file, shape, spacing_um)
         unknown = {int(v) for v in np.unique(labels)} - {0} - {v for chosen in self.labels.values() for v in chosen}
         if unknown:
-            raise InputError(f"{file}: label {min(unknown)} is in no organelle of data.labels; add it there")
+            raise DataFault("labels", f"{file}: label {min(unknown)} is in no organelle of data.labels; add it there")
         return labels
 
     def _single(self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]) -> np.ndarray:
@@ -128,10 +166,11 @@ class FolderCase:
         labels = self._aligned(file, shape, spacing_um)
         values = {int(v) for v in np.unique(labels)} - {0}
         if len(values) > 1:
-            raise InputError(
+            raise DataFault(
+                "labels",
                 f"{file}: holds {len(values)} different labels ({', '.join(map(str, sorted(values)[:5]))}) where a "
                 "mask of one organelle was expected; for a multi-label file leave {organelle} out of data.masks and "
-                "set data.labels"
+                "set data.labels",
             )
         return labels != 0
 
@@ -139,9 +178,10 @@ class FolderCase:
         """Labels of a file whose shape and spacing are the volume's."""
         mask = read_mask(file)
         if mask.labels_ZYX.shape != shape:
-            raise InputError(
+            raise DataFault(
+                "mask-shape",
                 f"{file}: mask of shape {mask.labels_ZYX.shape} (z, y, x), but {self.volume.name} has {shape}; "
-                "export the mask on the tomogram's own grid"
+                "export the mask on the tomogram's own grid",
             )
         if mask.spacing_um is not None and self.check_spacing:
             agrees = spacing_agrees(mask.spacing_um, spacing_um)
@@ -150,9 +190,10 @@ class FolderCase:
             elif agrees != "same":
                 told = ", ".join(f"{s:.4g}" for s in mask.spacing_um)
                 need = ", ".join(f"{s:.4g}" for s in spacing_um)
-                raise InputError(
+                raise DataFault(
+                    "mask-spacing",
                     f"{file}: mask spacing ({told}) um (z, y, x), but {self.volume.name} has ({need}); export it "
-                    "with the tomogram's spacing, or set data.check_spacing=false if they lie voxel on voxel"
+                    "with the tomogram's spacing, or set data.check_spacing=false if they lie voxel on voxel",
                 )
         return mask.labels_ZYX
 
@@ -203,11 +244,15 @@ def checked_ri(ri_ZYX: np.ndarray, where: str) -> np.ndarray:
     InputError
         NaN or infinite values, or values that no cell has.
     """
-    check_finite(ri_ZYX, where)
+    try:
+        check_finite(ri_ZYX, where)
+    except InputError as fault:
+        raise DataFault("not-finite", str(fault)) from None
     low, high = float(ri_ZYX.min()), float(ri_ZYX.max())
     if low < 1.0 or high > 2.5:
-        raise InputError(
+        raise DataFault(
+            "not-ri",
             f"{where}: values from {low:.4g} to {high:.4g} are no refractive index (1.0 to 2.5); is this another "
-            "channel, or an RI scaled by 10 000 in a file that is not a TCF?"
+            "channel, or an RI scaled by 10 000 in a file that is not a TCF?",
         )
     return ri_ZYX

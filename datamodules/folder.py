@@ -9,30 +9,36 @@ from pathlib import Path
 
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
+from datamodules.faults import DataFault, Told, refuse
 from datamodules.masks import MaskFinder
 from datamodules.paths import expand
 from datamodules.splits import SPLITS
 from formats.errors import InputError
 
 
-def find_cases(config: FolderData) -> list[FolderCase]:
+def find_cases(config: FolderData, told: Told = refuse) -> list[FolderCase]:
     """Every tomogram with its masks, in order of name.
+
+    Parameters
+    ----------
+    config : FolderData
+        Where they lie.
+    told : callable
+        Given each fault that one can go on after. The default raises it.
 
     Raises
     ------
     InputError
         Nothing found, tomograms without any mask, masks that could belong to two tomograms.
     """
-    cases = _from_table(config) if config.table is not None else _from_folders(config)
+    cases = _from_table(config, told) if config.table is not None else _from_folders(config, told)
     if not cases:
         raise InputError(f"data.volumes: {config.volumes}: no tomogram found below {Path(config.root).absolute()}")
     bare = [c for c in cases if not c.masks and c.label_file is None]
     if bare:
         names = ", ".join(_below(c.volume, Path(config.root)) for c in bare[:5]) + (", ..." if len(bare) > 5 else "")
-        raise InputError(
-            f"data.masks: {len(bare)} of {len(cases)} volumes have no mask: {names}; "
-            "draw one, or leave them out of data.volumes"
-        )
+        text = f"data.masks: {len(bare)} of {len(cases)} volumes have no mask: {names}; "
+        told(DataFault("no-mask", text + "draw one, or leave them out of data.volumes"))
     return cases
 
 
@@ -43,14 +49,14 @@ def _below(path: Path, root: Path) -> str:
         return path.as_posix()
 
 
-def _from_folders(config: FolderData) -> list[FolderCase]:
+def _from_folders(config: FolderData, told: Told) -> list[FolderCase]:
     root = Path(config.root)
     finder = MaskFinder(config.masks or "", root, config.organelles)
-    volumes = [p for p in expand(config.volumes, root, "data.volumes") if not finder.is_mask(p)]
+    volumes = [p for p in expand(config.volumes, root, "data.volumes", told) if not finder.is_mask(p)]
     cases = []
-    for volume, (masks, label_file) in zip(volumes, finder.assign(volumes), strict=True):
-        dish = _folder_of(volume, config.group, "group")
-        line = _folder_of(volume, config.line, "line") or dish
+    for volume, (masks, label_file) in zip(volumes, finder.assign(volumes, told), strict=True):
+        dish = _folder_of(volume, config.group, "group", told)
+        line = _folder_of(volume, config.line, "line", told) or dish
         # a group is its folder's whole path: HeLa/dish1 and A549/dish1 are two dishes
         group = None if dish is None else _below(dish, root)
         cases.append(_case(config, volume, masks, label_file, group, None if line is None else line.name))
@@ -79,20 +85,23 @@ def _case(
     )
 
 
-def _folder_of(volume: Path, word: str | None, key: str) -> Path | None:
+def _folder_of(volume: Path, word: str | None, key: str, told: Told) -> Path | None:
     """The nearest folder on the volume's path whose name begins with the word."""
     if word is None:
         return None
     for folder in volume.parents:
         if folder.name.lower().startswith(word.lower()):
             return folder
-    raise InputError(
-        f"data.{key}: {word}: no folder on the path of {volume} begins with that; "
-        "name one, or use a column of data.table"
+    told(
+        InputError(
+            f"data.{key}: {word}: no folder on the path of {volume} begins with that; "
+            "name one, or use a column of data.table"
+        )
     )
+    return None
 
 
-def _from_table(config: FolderData) -> list[FolderCase]:
+def _from_table(config: FolderData, told: Told) -> list[FolderCase]:
     """Cases of a CSV; paths in it start from the table's folder."""
     table = Path(config.root) / str(config.table)
     try:
@@ -111,13 +120,19 @@ def _from_table(config: FolderData) -> list[FolderCase]:
         if column is not None and column not in rows[0]:
             raise InputError(f"data.{key}: {table.name} has no column {column!r}; it has {', '.join(rows[0])}")
     _refuse_misspelt(config, table, list(rows[0]))
-    cases = [_row_case(config, table, number, row) for number, row in enumerate(rows, start=2)]
+    cases: dict[str, FolderCase] = {}
     lines: dict[str, int] = {}
-    for number, case in enumerate(cases, start=2):
-        first = lines.setdefault(os.path.abspath(case.volume), number)
-        if first != number:
-            raise InputError(f"data.table: {table.name} line {number}: {case.volume} is in line {first}, too; keep one")
-    return cases
+    for number, row in enumerate(rows, start=2):
+        try:
+            case = _row_case(config, table, number, row)
+            first = lines.setdefault(os.path.abspath(case.volume), number)
+            if first != number:
+                text = f"data.table: {table.name} line {number}: {case.volume} is in line {first}, too; keep one"
+                raise DataFault("duplicate", text)
+            cases[os.path.abspath(case.volume)] = case
+        except InputError as fault:
+            told(fault)
+    return list(cases.values())
 
 
 def _refuse_misspelt(config: FolderData, table: Path, columns: list[str]) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from datamodules.faults import Told, refuse
 from datamodules.paths import matching, split_pattern, stem_of
 from formats.errors import InputError
 
@@ -41,26 +42,32 @@ class MaskFinder:
                 result.append((match.group("stem") if match and "stem" in reader.groupindex else None, path))
         return result
 
+    def orphans(self, assigned: Iterable[Path]) -> list[Path]:
+        """Masks that were given to no volume."""
+        taken = {os.path.abspath(path) for path in assigned}
+        everything = {os.path.abspath(path): path for found in self.found.values() for _, path in found}
+        return [path for key, path in sorted(everything.items()) if key not in taken]
+
     def is_mask(self, path: Path) -> bool:
         """Whether a file that matched `data.volumes` is one of the masks."""
         return os.path.abspath(path) in self._files
 
-    def assign(self, volumes: list[Path]) -> list[tuple[dict[str, Path], Path | None]]:
+    def assign(self, volumes: list[Path], told: Told = refuse) -> list[tuple[dict[str, Path], Path | None]]:
         """For each volume the mask of each organelle that has one, or the multi-label file.
 
         Raises
         ------
         InputError
-            Two masks are equally near to one volume, or two volumes to one mask.
+            Two masks are equally near to one volume, or two volumes to one mask, unless `told` goes on.
         """
-        chosen = {organelle: self._pair(volumes, organelle) for organelle in self.found}
+        chosen = {organelle: self._pair(volumes, organelle, told) for organelle in self.found}
         result = []
         for volume in volumes:
             masks = {k: pairs[volume] for k, pairs in chosen.items() if k is not None and volume in pairs}
             result.append((masks, chosen[None].get(volume) if None in chosen else None))
         return result
 
-    def _pair(self, volumes: list[Path], organelle: str | None) -> dict[Path, Path]:
+    def _pair(self, volumes: list[Path], organelle: str | None, told: Told) -> dict[Path, Path]:
         """One mask a volume and one volume a mask: without the second, a dish would get its neighbour's masks."""
         by_name: dict[str | None, list[Path]] = {}
         for stem, path in self.found[organelle]:
@@ -68,28 +75,31 @@ class MaskFinder:
         takers: dict[Path, list[Path]] = {}
         for volume in volumes:
             beside = [path for path in by_name.get(None, []) if path.parent == volume.parent]
-            mask = _nearest(volume, by_name.get(stem_of(volume)) or beside, "belong to")
+            mask = _nearest(volume, by_name.get(stem_of(volume)) or beside, "belong to", told)
             if mask is not None:
                 takers.setdefault(mask, []).append(volume)
         pairs = {}
         for mask, rivals in takers.items():
-            owner = _nearest(mask, rivals, "own")
-            assert owner is not None
-            pairs[owner] = mask
+            owner = _nearest(mask, rivals, "own", told)
+            if owner is not None:
+                pairs[owner] = mask
         return pairs
 
 
-def _nearest(one: Path, candidates: list[Path], told: str) -> Path | None:
+def _nearest(one: Path, candidates: list[Path], relation: str, told: Told) -> Path | None:
     """Of these files, the one that shares the most folders with the given one."""
     if not candidates:
         return None
     shared = {path: _shared_folders(path, one) for path in candidates}
     best = [path for path in candidates if shared[path] == max(shared.values())]
     if len(best) > 1:
-        raise InputError(
-            f"data.masks: {best[0]} and {best[1]} could both {told} {one}; make the pattern "
-            "say which, or use data.table"
+        told(
+            InputError(
+                f"data.masks: {best[0]} and {best[1]} could both {relation} {one}; make the pattern "
+                "say which, or use data.table"
+            )
         )
+        return None
     return best[0]
 
 

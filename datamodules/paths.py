@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from datamodules.faults import Told, refuse
 from formats import KINDS
 from formats.errors import InputError
 
@@ -25,13 +26,13 @@ def is_volume(path: Path) -> bool:
     return kind is not None and path.is_dir() == (kind == "omezarr")
 
 
-def expand(patterns: str | Iterable[str], root: Path, key: str) -> list[Path]:
+def expand(patterns: str | Iterable[str], root: Path, key: str, told: Told = refuse) -> list[Path]:
     """Files and folders (as OME-Zarr is one) named by globs, files or folders of tomograms.
 
     Raises
     ------
     InputError
-        A pattern that names nothing.
+        A pattern that names nothing, unless `told` goes on.
     """
     found: dict[str, Path] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -43,8 +44,11 @@ def expand(patterns: str | Iterable[str], root: Path, key: str) -> list[Path]:
         else:
             paths = sorted(p for p in matching(full) if is_volume(p))
         if not paths:
-            raise InputError(
-                f"{key}: {pattern}: no such file, and nothing of a known kind matches ({', '.join(VOLUME_SUFFIXES)})"
+            told(
+                InputError(
+                    f"{key}: {pattern}: no such file, and nothing of a known kind matches "
+                    f"({', '.join(VOLUME_SUFFIXES)})"
+                )
             )
         for path in paths:  # two patterns may name one file, each in its own way
             found.setdefault(os.path.abspath(path), path)

@@ -6,12 +6,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from formats.atomic import atomic_path
+from formats.atomic import atomic_path, put_in_place, write_fault
 from formats.errors import InputError
 from formats.nifti import read_nifti, read_nifti_mask, write_nifti
-from formats.ometiff import write_ometiff
+from formats.ometiff import write_ometiff, write_ometiff_planes
 from formats.omezarr import read_omezarr, read_omezarr_mask
-from formats.omezarr_writer import create_omezarr, write_omezarr
+from formats.omezarr_writer import begin_omezarr, create_omezarr, resume_omezarr, write_omezarr
 from formats.regions import ArrayReader, Box, FrameReader, grid_boxes
 from formats.tcf import read_fluorescence, read_tcf
 from formats.tcf_writer import write_tcf
@@ -28,16 +28,21 @@ __all__ = [
     "Mask",
     "Volume",
     "atomic_path",
+    "begin_omezarr",
     "check_finite",
     "create_omezarr",
     "grid_boxes",
     "kind_of",
+    "put_in_place",
     "read_fluorescence",
     "read_mask",
     "read_volume",
+    "resume_omezarr",
     "spacing_agrees",
+    "write_fault",
     "write_nifti",
     "write_ometiff",
+    "write_ometiff_planes",
     "write_omezarr",
     "write_tcf",
 ]

@@ -48,7 +48,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _put_in_place(temporary, final)
+        put_in_place(temporary, final)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         _remove(temporary)
         fault = write_fault(error, final, temporary)
@@ -98,12 +98,15 @@ def write_fault(error: BaseException, path: Path, temporary: Path | None = None)
     return None
 
 
-def _put_in_place(temporary: Path, final: Path) -> None:
-    """Rename; a folder that is already there is moved aside first, and removed when the new one lies in its place."""
+def put_in_place(temporary: Path, final: Path) -> None:
+    """Give a finished file or folder its name, on the same disk.
+
+    A folder that is already there is moved aside first, and removed when the new one lies in its place.
+    """
     if not (temporary.is_dir() and final.is_dir()):
         os.replace(temporary, final)
         return
-    aside = final.with_name(f"{temporary.name}.old")
+    aside = final.with_name(f"{_PART}{uuid.uuid4().hex[:12]}.old")
     os.replace(final, aside)
     try:
         os.replace(temporary, final)

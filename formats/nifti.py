@@ -8,7 +8,7 @@ TIFF of it. Reading undoes whatever flips and swaps another affine tells of, so 
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,9 @@ _FAULTS = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, 
 
 #: Micrometres in NIfTI's units; a file that names none is in millimetres, as ITK-SNAP takes it.
 _UNIT_UM = {"mm": 1e3, "micron": 1.0, "meter": 1e6, "unknown": 1e3}
+
+#: Bytes before the voxels of a single file, and the longest axis that its 16-bit counts can tell.
+_HEADER, _LONGEST = 352, 32767
 
 #: Physical x, y, z of ITK as NIfTI names their positive ends.
 _ITK_AXES = axcodes2ornt(("L", "P", "S"))
@@ -75,7 +78,13 @@ def read_nifti_mask(path: str | Path) -> Mask:
 
 
 def write_nifti(
-    path: str | Path, array_ZYX: np.ndarray, spacing_um: Sequence[float], origin_um: ZYX = (0.0, 0.0, 0.0)
+    path: str | Path,
+    data: np.ndarray | Iterable[np.ndarray],
+    spacing_um: Sequence[float],
+    origin_um: ZYX = (0.0, 0.0, 0.0),
+    *,
+    shape: Sequence[int] | None = None,
+    dtype: Any = None,
 ) -> Path:
     """Write NIfTI, compressed where the name ends in .gz; it appears whole or not at all.
 
@@ -83,12 +92,14 @@ def write_nifti(
     ----------
     path : str or Path
         .nii or .nii.gz.
-    array_ZYX : array, (Z, Y, X)
-        Bool is written as uint8.
+    data : array (Z, Y, X), or iterable of (z, Y, X)
+        Bool is written as uint8. An iterable gives slabs along z, in order, and is never held whole.
     spacing_um : (float, float, float)
         z, y, x.
     origin_um : (float, float, float)
         Centre of the first voxel, z, y, x.
+    shape, dtype
+        Of the whole; needed for an iterable.
 
     Returns
     -------
@@ -98,27 +109,54 @@ def write_nifti(
     Raises
     ------
     InputError
-        No space left, or `path` may not be written.
+        No space left, `path` may not be written, or an axis too long for the format.
     """
     path = Path(path)
-    if array_ZYX.ndim != 3:
-        raise ValueError(f"shape {array_ZYX.shape}: expected (z, y, x)")
+    if isinstance(data, np.ndarray):
+        shape, dtype, data = data.shape, data.dtype, [data]
+    if shape is None or dtype is None or len(shape) != 3:
+        raise ValueError(f"shape {shape}, type {dtype}: expected (z, y, x) and the type of the voxels")
+    kept = np.dtype(np.uint8) if np.dtype(dtype) == bool else np.dtype(dtype)
+    require_nifti_size(path, shape)
     z, y, x = (s / _UNIT_UM["mm"] for s in check_spacing(spacing_um, path))
     affine = np.diag([-x, -y, z, 1.0])
     affine[:3, 3] = np.array([-origin_um[2], -origin_um[1], origin_um[0]]) / _UNIT_UM["mm"]
-    array = array_ZYX.astype(np.uint8) if array_ZYX.dtype == bool else array_ZYX
-    image = nib.Nifti1Image(array.T, affine, dtype=array.dtype)
-    image.header.set_xyzt_units("mm", "sec")
-    image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner")
+    header = nib.Nifti1Image(np.broadcast_to(kept.type(0), tuple(shape)[::-1]), affine, dtype=kept).header
+    header.set_xyzt_units("mm", "sec")
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
+    header.set_slope_inter(1, 0)
+    header["magic"], header["vox_offset"] = b"n+1", _HEADER
     with atomic_path(path) as part, part.open("wb") as file:
         if path.name.lower().endswith(".gz"):
             # no name and no time inside: the same mask gives the same file
             with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-                image.to_stream(packed)
+                _write_slabs(packed, header, data, tuple(shape), kept)
         else:
-            image.to_stream(file)
+            _write_slabs(file, header, data, tuple(shape), kept)
     return path
+
+
+def require_nifti_size(path: str | Path, shape: Sequence[int]) -> None:
+    """InputError where an axis is longer than NIfTI can count."""
+    if max(shape) > _LONGEST:
+        raise InputError(
+            f"{path}: {tuple(shape)} voxels z, y, x: NIfTI counts no more than {_LONGEST} along an axis; "
+            "write ome-zarr instead"
+        )
+
+
+def _write_slabs(file: Any, header: Any, slabs: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """The header, and the voxels behind it: x runs fastest, so that slabs along z follow one another."""
+    file.write(header.structarr.tobytes().ljust(_HEADER, b"\0"))
+    depth = 0
+    for slab_ZYX in slabs:
+        if slab_ZYX.ndim != 3 or slab_ZYX.shape[1:] != shape[1:]:
+            raise ValueError(f"slab of shape {slab_ZYX.shape}: expected (z, {shape[1]}, {shape[2]})")
+        depth += len(slab_ZYX)
+        file.write(np.ascontiguousarray(slab_ZYX, dtype=dtype).data)
+    if depth != shape[0]:
+        raise ValueError(f"{depth} slices: expected {shape[0]}")
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,31 @@ def write_ometiff(
         raise ValueError("frames from an iterable: expected shape, or times_s")
     full = tuple(shape) if shape is not None else (len(times_s or ()), *first.shape)
     dtype = np.dtype(np.uint8) if first.dtype == bool else first.dtype
+    planes = _planes(chain([first], frames), full, dtype)
+    return write_ometiff_planes(
+        path, planes, full, dtype, spacing, channels, times_s, origin_um, compression=compression
+    )
+
+
+def write_ometiff_planes(
+    path: str | Path,
+    planes: Iterable[np.ndarray],
+    shape: Sequence[int],
+    dtype: Any,
+    spacing_um: Sequence[float],
+    channels: Sequence[str],
+    times_s: Sequence[float] | None = None,
+    origin_um: Sequence[float] | None = None,
+    *,
+    compression: str | None = "zlib",
+) -> Path:
+    """Write an OME-TIFF of planes (Y, X) in the order of t, c, z; no more than a few are held.
+
+    Parameters and errors are those of `write_ometiff`, beside `shape` (T, C, Z, Y, X) and the `dtype` of the voxels.
+    """
+    path = Path(path)
+    spacing, full, dtype = check_spacing(spacing_um, path), tuple(shape), np.dtype(dtype)
+    planes = chain(planes)  # tifffile closes a generator, and planes too many would not be seen
     if len(full) != 5 or len(channels) != full[1] or (times_s is not None and len(times_s) != full[0]):
         raise ValueError(f"shape {full}, {len(channels)} channels, times {times_s}: expected (T, C, Z, Y, X), one each")
     if dtype.name not in _TYPES:
@@ -144,7 +169,7 @@ def write_ometiff(
         tifffile.TiffWriter(part, bigtiff=int(np.prod(full)) * dtype.itemsize > _BIG, ome=True) as tiff,
     ):
         tiff.write(
-            _planes(chain([first], frames), full, dtype),
+            planes,
             shape=full,
             dtype=dtype,
             compression=compression,
@@ -152,8 +177,8 @@ def write_ometiff(
             photometric="minisblack",
             metadata=_metadata(path.name, full, spacing, channels, times_s, origin_um),
         )
-        if next(frames, None) is not None:
-            raise ValueError(f"more frames than the {full[0]} expected")
+        if next(planes, None) is not None:
+            raise ValueError(f"more planes than {full} has")
     return path
 
 
@@ -161,6 +186,8 @@ def _planes(frames: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtyp
     count = 0
     for frame in frames:
         frame_CZYX = np.asarray(frame)
+        if count == shape[0]:
+            raise ValueError(f"more frames than the {shape[0]} expected")
         if frame_CZYX.shape != shape[1:]:
             raise ValueError(f"frame {count} has shape {frame_CZYX.shape}: expected {shape[1:]}")
         for volume_ZYX in frame_CZYX:

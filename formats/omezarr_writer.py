@@ -60,25 +60,54 @@ def create_omezarr(
         No space left, or `path` may not be written.
     """
     path = Path(path)
-    spacing = check_spacing(spacing_um, path)
+    if path.is_dir() and not is_zarr(path):
+        raise InputError(f"{path}: is a folder that holds something else: it will not be replaced; choose another name")
+    with atomic_path(path) as part:
+        yield begin_omezarr(
+            part, shape, dtype, spacing_um, channels, times_s, origin_um, medium_ri=medium_ri, chunks=chunks, name=path
+        )
+
+
+def begin_omezarr(
+    folder: Path,
+    shape: Sequence[int],
+    dtype: Any,
+    spacing_um: Sequence[float],
+    channels: Sequence[str],
+    times_s: Sequence[float] | None = None,
+    origin_um: Sequence[float] | None = None,
+    *,
+    medium_ri: float | None = None,
+    chunks: Sequence[int] | None = None,
+    name: Path | None = None,
+) -> zarr.Array:
+    """Begin an OME-Zarr in a folder of one's own, to be written region by region and put in its place much later.
+
+    Parameters are those of `create_omezarr`, beside the `name` that it shall have. `resume_omezarr` opens it again.
+    """
+    name = folder if name is None else name
+    spacing = check_spacing(spacing_um, name)
     full = tuple(int(n) for n in shape)
     if len(full) != 5 or len(channels) != full[1] or (times_s is not None and len(times_s) != full[0]):
         raise ValueError(f"shape {full}, {len(channels)} channels, times {times_s}: expected (T, C, Z, Y, X), one each")
-    if path.is_dir() and not is_zarr(path):
-        raise InputError(f"{path}: is a folder that holds something else: it will not be replaced; choose another name")
     kept = np.dtype(np.uint8) if np.dtype(dtype) == bool else np.dtype(dtype)
-    with atomic_path(path) as part:
-        about = _metadata(path.name, full, kept, spacing, channels, times_s, origin_um, medium_ri)
-        group = zarr.create_group(LocalStore(part), zarr_format=3, attributes=about)
-        yield group.create_array(
-            "0",
-            shape=full,
-            dtype=kept,
-            chunks=tuple(chunks)
-            if chunks
-            else tuple(min(n, m) for n, m in zip(full, (1, 1, 32, 256, 256), strict=True)),
-            dimension_names=list("tczyx"),
-        )
+    about = _metadata(name.name, full, kept, spacing, channels, times_s, origin_um, medium_ri)
+    size = tuple(chunks) if chunks else (1, 1, 32, 256, 256)
+    group = zarr.create_group(LocalStore(folder), zarr_format=3, attributes=about)
+    return group.create_array(
+        "0",
+        shape=full,
+        dtype=kept,
+        chunks=tuple(min(n, m) for n, m in zip(full, size, strict=True)),
+        dimension_names=list("tczyx"),
+    )
+
+
+def resume_omezarr(folder: Path) -> zarr.Array:
+    """The array of a folder that `begin_omezarr` made, perhaps in another process, to be written further."""
+    for torn in folder.rglob("*.partial"):  # what zarr was writing when it was killed
+        torn.unlink(missing_ok=True)
+    return zarr.open_array(LocalStore(folder), path="0", mode="r+")
 
 
 def write_omezarr(

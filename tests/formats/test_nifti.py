@@ -186,3 +186,22 @@ def test_the_same_mask_gives_the_same_bytes_and_no_file_stays_open(tmp_path: Pat
             if os.path.exists(f"/proc/self/fd/{fd}")
         }
         assert str(first) not in held
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_slabs_that_come_one_by_one_make_the_same_file(tmp_path: Path, name: str) -> None:
+    data = np.random.default_rng(0).integers(0, 2, (7, 5, 6)).astype(np.uint8)
+    whole = write_nifti(tmp_path / f"whole_{name}", data, (0.9, 0.2, 0.1), (1, 2, 3))
+    slabs = (data[z : z + 3] for z in range(0, 7, 3))
+    slow = write_nifti(tmp_path / f"slow_{name}", slabs, (0.9, 0.2, 0.1), (1, 2, 3), shape=data.shape, dtype=np.uint8)
+    assert slow.read_bytes() == whole.read_bytes()
+    np.testing.assert_array_equal(np.asarray(nib.load(slow).dataobj).T, data)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="6 slices: expected 7"):
+        write_nifti(tmp_path / "b.nii", iter([data[:6]]), (1, 1, 1), shape=data.shape, dtype=np.uint8)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f"slow_{name}", f"whole_{name}"])
+
+
+def test_an_axis_too_long_for_the_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no more than 32767 along an axis; write ome-zarr"):
+        write_nifti(tmp_path / "a.nii", np.zeros((1, 1, 40000), np.uint8), (1, 1, 1))
+    assert list(tmp_path.iterdir()) == []

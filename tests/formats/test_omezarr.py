@@ -15,7 +15,7 @@ from ome_zarr_models.v05 import Image
 
 from formats.errors import InputError
 from formats.omezarr import read_omezarr, read_omezarr_mask
-from formats.omezarr_writer import create_omezarr, write_omezarr
+from formats.omezarr_writer import begin_omezarr, create_omezarr, resume_omezarr, write_omezarr
 
 SPACING = (0.9, 0.2, 0.1)
 
@@ -65,6 +65,22 @@ def test_regions_can_be_written_in_any_order(tmp_path: Path) -> None:
                 array[t, 0, z : z + 4] = data[t, 0, z : z + 4]
         assert not (tmp_path / "a.zarr").exists()
     np.testing.assert_array_equal(read_omezarr(tmp_path / "a.zarr").frame(1), data[1, 0])
+
+
+def test_an_image_begun_in_one_process_is_finished_in_another(tmp_path: Path) -> None:
+    data = (stack(1, 2, 8, 20, 30) > 1.37).astype(np.uint8)
+    chunks = (1, 1, 4, 16, 16)
+    array = begin_omezarr(tmp_path / "a.ome.zarr", data.shape, bool, SPACING, ("a", "b"), chunks=chunks)
+    array[0, :, :4] = data[0, :, :4]
+    torn = next(p for p in (tmp_path / "a.ome.zarr/0/c").rglob("*") if p.is_file()).with_suffix(".0f.partial")
+    torn.write_bytes(b"half a chunk")
+    again = resume_omezarr(tmp_path / "a.ome.zarr")
+    assert not torn.exists()
+    np.testing.assert_array_equal(again[0, :, :4], data[0, :, :4])
+    again[0, :, 4:] = data[0, :, 4:]
+    volume = read_omezarr(tmp_path / "a.ome.zarr")
+    assert volume.channels == ("a", "b")
+    np.testing.assert_array_equal(volume.frame(0, "b"), data[0, 1])
 
 
 def test_an_exception_leaves_the_old_image_and_nothing_half_written(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats.errors import InputError
-from formats.ometiff import write_ometiff
+from formats.ometiff import write_ometiff, write_ometiff_planes
 from formats.tiff import read_tiff, read_tiff_mask
 
 SPACING = (0.9, 0.2, 0.1)
@@ -74,6 +74,20 @@ def test_too_few_or_too_many_frames_leave_no_file(tmp_path: Path, given: int) ->
     with pytest.raises(ValueError, match="frame"):
         write_ometiff(tmp_path / "a.ome.tif", iter(stack(given, 1, 2, 3, 4)), SPACING, ("a",), shape=(3, 1, 2, 3, 4))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_planes_that_come_one_by_one_make_the_same_file(tmp_path: Path) -> None:
+    data = (stack(2, 2, 3, 4, 5) > 1.37).astype(np.uint8)
+    whole = write_ometiff(tmp_path / "whole" / "a.ome.tif", data, SPACING, ("a", "b"), (0, 9), (1, 2, 3))
+    planes = (plane for plane in data.reshape(-1, 4, 5))
+    slow = write_ometiff_planes(
+        tmp_path / "slow" / "a.ome.tif", planes, data.shape, np.uint8, SPACING, ("a", "b"), (0, 9), (1, 2, 3)
+    )
+    np.testing.assert_array_equal(tifffile.imread(slow), tifffile.imread(whole))
+    assert read_tiff(slow).times_s == read_tiff(whole).times_s == (0, 9)
+    with pytest.raises(ValueError, match="more planes"):
+        write_ometiff_planes(tmp_path / "b.ome.tif", data.reshape(-1, 4, 5), (1, 2, 3, 4, 5), "u1", SPACING, ("a", "b"))
+    assert not (tmp_path / "b.ome.tif").exists()
 
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:

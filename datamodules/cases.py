@@ -14,6 +14,9 @@ from formats import Volume, check_finite, read_mask, read_volume
 from formats.errors import InputError
 from formats.volume import spacing_agrees
 
+#: What a refractive index can be.
+RI_LIMITS = (1.0, 2.5)
+
 
 @dataclass(frozen=True)
 class RawCase:
@@ -249,10 +252,10 @@ def checked_ri(ri_ZYX: np.ndarray, where: str) -> np.ndarray:
     except InputError as fault:
         raise DataFault("not-finite", str(fault)) from None
     low, high = float(ri_ZYX.min()), float(ri_ZYX.max())
-    if low < 1.0 or high > 2.5:
+    if low < RI_LIMITS[0] or high > RI_LIMITS[1]:
         raise DataFault(
             "not-ri",
-            f"{where}: values from {low:.4g} to {high:.4g} are no refractive index (1.0 to 2.5); is this another "
-            "channel, or an RI scaled by 10 000 in a file that is not a TCF?",
+            f"{where}: values from {low:.4g} to {high:.4g} are no refractive index ({RI_LIMITS[0]} to {RI_LIMITS[1]}); "
+            "is this another channel, or an RI scaled by 10 000 in a file that is not a TCF?",
         )
     return ri_ZYX

@@ -149,7 +149,7 @@ class OrganelleDataModule(pl.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _loader(self, data: Dataset, sampler: Any, batch_size: int, workers: int | None = None) -> DataLoader:
-        count = _loader_workers(self.config.num_workers) if workers is None else workers
+        count = loader_workers(self.config.num_workers) if workers is None else workers
         more: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if count else {}
         return LateLoader(
             data,
@@ -195,5 +195,6 @@ def _worker_count() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _loader_workers(wanted: int | str) -> int:
+def loader_workers(wanted: int | str) -> int:
+    """Processes that `data.num_workers` asks for: `auto` leaves one core to the training, 8 at most."""
     return int(wanted) if wanted != "auto" else min(8, max(1, _worker_count() - 1))

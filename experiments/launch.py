@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules.organelle import OrganelleDataModule
 from experiments.build import build_data, build_loggers
+from experiments.check import check_run
 from experiments.compose import compose
 from experiments.config import Config, load_config, resolved, to_yaml
 from experiments.preflight import preflight, prepare
@@ -27,7 +28,7 @@ from experiments.report import write_report
 from experiments.report_data import read_json
 from experiments.schema import STAGES
 from experiments.stages import Run
-from experiments.summary import print_check, print_summary
+from experiments.summary import print_summary
 from formats.atomic import sweep, write_fault
 from formats.errors import InputError
 from lightning_modules.organelle import MONITOR
@@ -62,7 +63,7 @@ def launch(config: str, overrides: list[str], check: bool = False, dry_run: bool
     overrides : list of str
         `key=value` words.
     check : bool
-        Only say whether the run could begin.
+        Audit the data and say what the run would do.
     dry_run : bool
         One step of every stage.
 
@@ -74,11 +75,11 @@ def launch(config: str, overrides: list[str], check: bool = False, dry_run: bool
     inherited = os.environ.get(ENV_RUN_DIR)
     try:
         order = read_order(config, overrides, dry_run)
-        inputs = preflight(order.config, order.stages, order.folder, dry_run)
         if check:
-            print_check(order.config, order.stages, inputs)
-        else:
-            _launch(order, inputs)
+            check_run(order.config, order.stages, order.folder, dry_run)
+            return
+        inputs = preflight(order.config, order.stages, order.folder, dry_run)
+        _launch(order, inputs)
     finally:
         # ranks inherit the folder; the next run of a notebook must not
         if inherited is None:

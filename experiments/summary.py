@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.build import build_data
+from datamodules.audit import Audit
 from experiments.config import Config, resolved
 from training.rundir import RunFolder
 
 
-def print_check(config: Config, stages: Sequence[str], inputs: Sequence[Path]) -> None:
+def print_check(config: Config, stages: Sequence[str], done: Audit, valid: bool) -> None:
     """What the run would do, and with how many volumes; nothing is simulated or written."""
-    table = Table("what", "found", title=f"{escape(config.name)}: the config is valid")
+    verdict = "the config is valid" if valid else "what the run would do"
+    table = Table("what", "found", title=f"{escape(config.name)}: {verdict}")
     table.add_row("task", config.task)
     table.add_row("stages", ", ".join(stages) or "none is left to do")
     table.add_row("network", escape(str(resolved(config)["model"])))
-    if config.data.source == "folder" and {"fit", "test"} & set(stages):
-        for split, cases in build_data(config).find().items():
-            table.add_row(f"{split} volumes", str(len(cases)))
-    if inputs:
-        table.add_row("inputs to predict", str(len(inputs)))
+    for split, count in done.counts.items():
+        table.add_row(f"{split} volumes", str(count))
+    if done.inputs:
+        table.add_row("inputs to predict", str(done.inputs))
     _console().print(table)
 
 

@@ -59,7 +59,7 @@ FOLDER = {
     "split": {"train": ["HeLa-00001.TCF"], "val": ["HeLa-00002.TCF"], "test": ["HeLa-00003.TCF"]},
 }
 
-PROGRESS = re.compile(r"(simulating cells|preparing \w+ volumes|checking test volumes): \d+/\d+")
+PROGRESS = re.compile(r"(simulating cells|preparing \w+ volumes|checking (?:test )?volumes): \d+/\d+")
 
 
 @dataclass(frozen=True)

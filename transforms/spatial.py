@@ -15,8 +15,12 @@ from formats.errors import InputError
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
-#: A common grid above this is a mistaken unit (mm for µm is a billion-fold), not a tomogram.
+#: A common grid above this does not fit into memory: a mistaken unit (mm for µm is a billion-fold), most likely.
 MAX_VOXELS = 2**31
+
+#: A grid that is made region by region may be of any size; but more voxels than this for each that was recorded, and
+#: above `MAX_VOXELS`, can only be a mistaken unit.
+MAX_UPSAMPLING = 64
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def check_spacing(spacing_um: Sequence[float], where: str) -> None:
         raise InputError(f"{where}: {list(spacing_um)}: expected three positive lengths in µm, z, y, x")
 
 
-def common_grid(shape_ZYX: Sequence[int], spacing_um: Sequence[float], resample: ResampleTo) -> tuple[Shape, Spacing]:
+def common_grid(
+    shape_ZYX: Sequence[int], spacing_um: Sequence[float], resample: ResampleTo, streamed: bool = False
+) -> tuple[Shape, Spacing]:
     """Size and spacing of a tomogram once it lies on the common grid.
 
     The field of view is kept to the bit, so the spacing is the wanted one only to within half a voxel over the whole
@@ -76,6 +82,8 @@ def common_grid(shape_ZYX: Sequence[int], spacing_um: Sequence[float], resample:
         Its voxel size (z, y, x) in µm.
     resample : ResampleTo
         The common grid.
+    streamed : bool
+        Whether the grid is made region by region: then it need not fit into memory.
 
     Returns
     -------
@@ -87,7 +95,8 @@ def common_grid(shape_ZYX: Sequence[int], spacing_um: Sequence[float], resample:
     Raises
     ------
     InputError
-        A spacing that is no length, or a grid of more than 2 billion voxels.
+        A spacing that is no length, or a grid of more than `MAX_VOXELS`; where it is streamed, only one that has also
+        more than `MAX_UPSAMPLING` voxels for each of the tomogram's.
     """
     check_spacing(spacing_um, "spacing_um")
     extent_um = [n * s for n, s in zip(shape_ZYX, spacing_um, strict=True)]
@@ -97,7 +106,8 @@ def common_grid(shape_ZYX: Sequence[int], spacing_um: Sequence[float], resample:
         target = [max(1, round(e / s)) for e, s in zip(extent_um, resample.spacing_um, strict=True)]
     else:
         raise ValueError("ResampleTo without a target")
-    if math.prod(target) > MAX_VOXELS:
+    limit = max(MAX_VOXELS, MAX_UPSAMPLING * math.prod(shape_ZYX)) if streamed else MAX_VOXELS
+    if math.prod(target) > limit:
         raise InputError(
             f"resample: {list(shape_ZYX)} voxels of {list(spacing_um)} µm would become {target} voxels: "
             "check the unit of the spacing (µm), or choose a coarser resample.spacing_um"

@@ -1,31 +1,44 @@
 """A dense prediction over a volume of any size, window by window."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
-import numpy as np
 import torch
-from monai.data.utils import compute_importance_map
-from monai.inferers import Inferer, sliding_window_inference
-from torch.nn.functional import pad
+from monai.inferers import Inferer
+from rich.progress import Progress
 
 from formats.errors import InputError
+from formats.regions import Box, Shape
+from transforms.bricks import Bricks, Said, brick_shape
+from transforms.store import BrickStore
+from transforms.windows import (
+    PAD_MODES,
+    WEIGHTS,
+    Source,
+    TensorSource,
+    Windows,
+    only_medium,
+    read_padded,
+    window_starts,
+    window_weight,
+)
 
-Shape = tuple[int, int, int]
-Predictor = Callable[..., torch.Tensor]
+#: From a batch of windows (b, C, z, y, x) to what each network and mirror image says about it.
+Predict = Callable[[torch.Tensor], Iterable[Said]]
+#: Where the values of a box with K channels are written to: a float32 tensor (K, z, y, x).
+Place = Callable[[Box, int], torch.Tensor]
 
-WEIGHTS = ("spline", "gaussian", "constant")
 Z_RULES = ("tile", "center")
-PAD_MODES = ("symmetric", "edge", "constant")
-
-#: Smallest weight inside a window: a voxel seen only by a window's corner is still divided by a sound number.
-WEIGHT_FLOOR = 1e-3
 
 
 @dataclass
 class SlidingWindow(Inferer):
     """Sliding-window inference: overlapping windows, blended and divided by the accumulated weight.
+
+    Windows begin at 0, s, 2s, ... of the padded volume, and the last one ends with it. Their order is z, y, x, and what
+    they say is summed up brick by brick (`transforms.bricks`), so that a volume need not fit into memory (`stream`).
 
     The predictor's outputs are averaged as they are, so give it probabilities (as the paper does), not logits: the
     sigmoid belongs into the predictor, window by window.
@@ -51,7 +64,12 @@ class SlidingWindow(Inferer):
     sw_batch_size: int = 1
     """Windows that the network sees in one batch."""
     progress: bool = False
-    """Show a progress bar over the batches."""
+    """Show a progress bar over the windows."""
+    skip_below: float | None = None
+    """Do not compute windows that show nothing but medium: they are taken for 0 everywhere, and count with their weight
+    just as if the network had said so. A window is skipped if, cut into blocks of 4x4x4 voxels from its first voxel on
+    (blocks cut by its end are smaller), no block has a mean above this; the window is looked at as the network would
+    see it, normalised and padded. None computes all windows."""
 
     def __post_init__(self) -> None:
         faults = self.faults()
@@ -77,12 +95,14 @@ class SlidingWindow(Inferer):
         for name, legal in (("weight", WEIGHTS), ("z", Z_RULES), ("pad_mode", PAD_MODES)):
             if getattr(self, name) not in legal:
                 faults.append(f"{name} {getattr(self, name)!r}: expected one of {', '.join(legal)}")
+        if self.skip_below is not None and not 0 <= self.skip_below < 1:
+            faults.append(f"skip_below {self.skip_below}: expected null, or 0 to less than 1 of the normalised range")
         return faults
 
     def __call__(
         self,
         inputs: torch.Tensor,
-        network: Predictor,
+        network: Callable[..., torch.Tensor],
         *args: Any,
         window_device: torch.device | str | None = None,
         **kwargs: Any,
@@ -92,52 +112,112 @@ class SlidingWindow(Inferer):
         Parameters
         ----------
         inputs : float tensor, (B, C, Z, Y, X)
-            Images of any size, also smaller than a window. The result is put together on their device.
+            Images of any size, also smaller than a window. The result lies on their device.
         network : callable
             (b, C, z, y, x) windows, float32, to (b, K, z, y, x) probabilities of any float type.
         window_device : device, optional
-            Where the windows are sent before the network sees them; the inputs' device if not given.
+            Where the windows are sent before the network sees them; the inputs' device if not given. What the network
+            says is summed up where it says it.
         *args, **kwargs
             Handed on to the network.
 
         Returns
         -------
         float32 tensor, (B, K, Z, Y, X)
-            The weighted mean of what the windows said. 0 outside the slab of `z: center`.
+            The weighted mean of what the windows said. 0 outside the slab of `z: center`. It carries no gradient.
         """
-        start, stop = self.slab(inputs.shape[2])
-        slab_BCZYX = inputs[:, :, start:stop].float()
-        pads = self._pads(slab_BCZYX.shape[2:])
-        blended = sliding_window_inference(
-            pad_volume(slab_BCZYX, pads, self.pad_mode),
-            self.window,
-            self.sw_batch_size,
-            _in_float32(network),
-            _overlap(self.window, self.stride),
-            "constant",
-            0.125,
-            "constant",
-            0.0,
-            window_device,
-            None,
-            self.progress,
-            window_weight(self.window, self.weight),
-            None,
-            None,
-            -1,
-            False,
-            *args,
-            **kwargs,
-        )
-        if not isinstance(blended, torch.Tensor):
-            raise TypeError(f"the network returned {type(blended).__name__}: expected one tensor")
-        inner = [slice(before, before + n) for (before, _), n in zip(pads, slab_BCZYX.shape[2:], strict=True)]
-        blended = blended[:, :, inner[0], inner[1], inner[2]]
-        if (start, stop) == (0, inputs.shape[2]):
-            return blended.contiguous()
-        result = blended.new_zeros((*blended.shape[:2], *inputs.shape[2:]))
-        result[:, :, start:stop] = blended
-        return result
+        results: list[torch.Tensor] = []
+        number = 0
+
+        def predict(windows_BCZYX: torch.Tensor) -> Iterator[Said]:
+            yield Said(network(windows_BCZYX, *args, **kwargs))
+
+        def place(box: Box, channels: int) -> torch.Tensor:
+            if not results:
+                shape = (len(inputs), channels, *inputs.shape[2:])
+                results.append(torch.empty(shape, dtype=torch.float32, device=inputs.device))
+            return results[0][number, :, box[0], box[1], box[2]]
+
+        with Progress(disable=not self.progress, transient=True) as bar:
+            task = bar.add_task("windows")
+
+            def told(done: int, total: int) -> None:
+                bar.update(task, completed=number * total + done, total=len(inputs) * total)
+
+            for number in range(len(inputs)):
+                with BrickStore(inf) as store:
+                    for _ in self.stream(TensorSource(inputs[number]), predict, store, window_device, place, told):
+                        pass
+        return results[0]
+
+    @torch.no_grad()
+    def stream(
+        self,
+        source: Source,
+        predict: Predict,
+        store: BrickStore,
+        device: torch.device | str | None = None,
+        place: Place | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[tuple[Box, torch.Tensor]]:
+        """Predict a volume brick by brick; memory is the store's budget, whatever the volume's size.
+
+        Parameters
+        ----------
+        source : Source
+            The volume, (C, Z, Y, X).
+        predict : callable
+            (b, C, z, y, x) windows, float32, to what each network and mirror image says about them; the mean is taken.
+        store : BrickStore
+            Where unfinished sums are kept; the caller ends its context.
+        device : device, optional
+            Where windows are sent; the source's if not given.
+        place : callable, optional
+            From a box and K to the tensor that its values are written to; a new one in main memory if not given.
+        progress : callable, optional
+            Told how many windows of how many are done.
+
+        Yields
+        ------
+        box, values
+            Disjoint boxes of `brick_shape` that cover the volume, as soon as their last window was added, with their
+            float32 probabilities (K, z, y, x).
+        """
+        windows = self.windows(source.shape)
+        bricks = Bricks(windows, brick_shape(source.shape, self.stride), window_weight(self.window, self.weight), store)
+        since: list[Shape] = []  # windows since the last batch, and those of them that are to be computed
+        kept: list[tuple[Shape, torch.Tensor]] = []
+        for done, index in enumerate(windows, 1):
+            window_CZYX = read_padded(source, windows.start(index), self.window, self.pad_mode).float()
+            since.append(index)
+            if self.skip_below is None or not only_medium(window_CZYX, self.skip_below):
+                kept.append((index, window_CZYX))
+            if kept and len(kept) < self.sw_batch_size and done < len(windows):
+                continue
+            if kept:
+                _add(bricks, kept, predict, device)
+            for key in [key for index in since for key in bricks.finished(index)]:
+                if bricks.channels is None:  # nothing but medium so far: ask, or K is not known
+                    bricks.lay_out(next(_ask(predict, [window_CZYX], device)))
+                yield _hand_out(bricks, key, place)
+            since.clear()
+            kept.clear()
+            if progress is not None:
+                progress(done, len(windows))
+        for key in bricks.untouched():
+            yield _hand_out(bricks, key, place)
+
+    def windows(self, shape_ZYX: Sequence[int]) -> Windows:
+        """Where windows lie in a volume of that size. Windows of nothing but padding are left out."""
+        start, stop = self.slab(shape_ZYX[0])
+        ranges = [(start, stop), (0, shape_ZYX[1]), (0, shape_ZYX[2])]
+        pads = self._pads([b - a for a, b in ranges])
+        starts = []
+        for (a, b), (before, after), window, stride in zip(ranges, pads, self.window, self.stride, strict=True):
+            padded = window_starts(before + b - a + after, window, stride)
+            starts.append(tuple(a - before + s for s in padded if before - window < s < before + b - a))
+        z, y, x = shape_ZYX
+        return Windows((z, y, x), self.window, (starts[0], starts[1], starts[2]))
 
     def slab(self, depth: int) -> tuple[int, int]:
         """Start and stop along z of what is predicted in a volume of that depth."""
@@ -155,75 +235,32 @@ class SlidingWindow(Inferer):
         return pads
 
 
-def window_weight(window: Shape, kind: str) -> torch.Tensor:
-    """How much each voxel of a window counts.
-
-    Parameters
-    ----------
-    window : three ints
-        Size of the window.
-    kind : str
-        `spline`: the product of a triangle along each axis, 1 at the middle; triangles half a window apart sum to
-        one. `gaussian`: MONAI's, of an eighth of the window in standard deviation. `constant`: 1.
-
-    Returns
-    -------
-    float32 tensor, of the window's size
-        At least `WEIGHT_FLOOR`, at most 1.
-    """
-    if kind == "constant":
-        return torch.ones(window)
-    if kind == "gaussian":
-        weight = compute_importance_map(window, mode="gaussian", sigma_scale=0.125, device="cpu", dtype=torch.float32)
-        return weight.clamp(min=WEIGHT_FLOOR)
-    z, y, x = (_triangle(n) for n in window)
-    return (z[:, None, None] * y[:, None] * x).clamp(min=WEIGHT_FLOOR)
+def _add(
+    bricks: Bricks, kept: list[tuple[Shape, torch.Tensor]], predict: Predict, device: torch.device | str | None
+) -> None:
+    for bricks.views, said in enumerate(_ask(predict, [window for _, window in kept], device), 1):
+        for item, (index, _) in enumerate(kept):
+            bricks.add(index, said, item)
 
 
-def _triangle(size: int) -> torch.Tensor:
-    """The triangular window: 1 / n, 3 / n, ... up and down again; nowhere 0."""
-    half = size / 2
-    return 1 - (torch.arange(size, dtype=torch.float32) + 0.5 - half).abs() / half
+def _ask(predict: Predict, windows: list[torch.Tensor], device: torch.device | str | None) -> Iterator[Said]:
+    """What is said about a batch; it is a bug of the network if that does not fit."""
+    batch_BCZYX = torch.stack(windows).to(device)
+    for said in predict(batch_BCZYX):
+        output = said.output_BKZYX
+        if not isinstance(output, torch.Tensor):
+            raise TypeError(f"the network returned {type(output).__name__}: expected one tensor")
+        if output.shape[2:] != batch_BCZYX.shape[2:]:
+            raise ValueError(f"windows of {list(batch_BCZYX.shape[2:])} became {list(output.shape[2:])} in the network")
+        yield said
 
 
-def _overlap(window: Shape, stride: Shape) -> tuple[float, ...]:
-    """MONAI's overlap for a stride in voxels; half a voxel of slack, because MONAI rounds it down to whole voxels."""
-    return tuple(0.0 if s == w else 1 - (s + 0.5) / w for w, s in zip(window, stride, strict=True))
-
-
-def _in_float32(network: Predictor) -> Predictor:
-    """The network with a float32 output of its own: MONAI multiplies it in place and in its own precision."""
-
-    def predict(windows: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        output = network(windows, *args, **kwargs)
-        if output.shape[2:] != windows.shape[2:]:
-            raise ValueError(f"windows of {list(windows.shape[2:])} became {list(output.shape[2:])} in the network")
-        return output.to(torch.float32, copy=True)
-
-    return predict
-
-
-def pad_volume(volume_BCZYX: torch.Tensor, pads_ZYX: Sequence[tuple[int, int]], mode: str) -> torch.Tensor:
-    """Pad a volume by any number of voxels, also by more than it has.
-
-    Parameters
-    ----------
-    volume_BCZYX : tensor, (B, C, Z, Y, X)
-        The volume.
-    pads_ZYX : three pairs of ints
-        Voxels before and after in z, y and x.
-    mode : str
-        `symmetric`, `edge` or `constant` (0), as numpy's `pad` has them.
-
-    Returns
-    -------
-    tensor, (B, C, Z', Y', X')
-    """
-    if mode == "constant":
-        return pad(volume_BCZYX, [n for pair in reversed(pads_ZYX) for n in pair])
-    for axis, pair in enumerate(pads_ZYX, start=2):
-        if any(pair):  # torch's own modes fail where the padding is larger than the volume
-            index = np.arange(volume_BCZYX.shape[axis])
-            index = np.pad(index, pair, mode="symmetric") if mode == "symmetric" else np.pad(index, pair, mode="edge")
-            volume_BCZYX = volume_BCZYX.index_select(axis, torch.from_numpy(index).to(volume_BCZYX.device))
-    return volume_BCZYX
+def _hand_out(bricks: Bricks, key: Shape, place: Place | None) -> tuple[Box, torch.Tensor]:
+    box = bricks.box(key)
+    assert bricks.channels is not None
+    if place is None:
+        out_KZYX = torch.empty((bricks.channels, *(s.stop - s.start for s in box)))
+    else:
+        out_KZYX = place(box, bricks.channels)
+    bricks.take(key, out_KZYX)
+    return box, out_KZYX

@@ -3,9 +3,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data.utils import dense_patch_slices
+from monai.inferers.utils import _get_scan_interval
 
 from formats.errors import InputError
-from transforms.tiling import SlidingWindow, pad_volume, window_weight
+from transforms.tiling import SlidingWindow
+from transforms.windows import TensorSource, read_padded, window_starts, window_weight
 
 quick = settings(deadline=None, max_examples=40)
 sizes = st.tuples(*[st.integers(1, 19)] * 3)
@@ -77,16 +80,19 @@ def test_windows_step_by_the_stride_and_the_last_one_ends_with_the_volume(stride
     assert seen == starts
 
 
+def monai_overlap(window: tuple[int, ...], stride: tuple[int, ...]) -> tuple[float, ...]:
+    """MONAI's overlap for a stride in voxels; half a voxel of slack, because MONAI rounds it down to whole voxels."""
+    return tuple(0.0 if s == w else 1 - (s + 0.5) / w for w, s in zip(window, stride, strict=True))
+
+
 @quick
-@given(st.integers(1, 200).flatmap(lambda w: st.tuples(st.just(w), st.integers(1, w))))
-def test_the_stride_is_met_to_the_voxel_at_any_window(window_and_stride):
-    from monai.inferers.utils import _get_scan_interval
-
-    from transforms.tiling import _overlap
-
-    window, stride = window_and_stride
-    overlap = _overlap((window,) * 3, (stride,) * 3)
-    assert _get_scan_interval((999,) * 3, (window,) * 3, 3, overlap) == (stride,) * 3
+@given(st.integers(1, 200).flatmap(lambda w: st.tuples(st.just(w), st.integers(1, w), st.integers(w, 700))))
+def test_windows_lie_where_monais_do_at_any_window_stride_and_size(numbers):
+    window, stride, size = numbers
+    interval = _get_scan_interval((size,) * 3, (window,) * 3, 3, monai_overlap((window,) * 3, (stride,) * 3))
+    assert interval == ((window if size == window else stride),) * 3  # MONAI's step where there is one window only
+    slices = dense_patch_slices((size, 1, 1), (window, 1, 1), (stride, 1, 1))
+    assert [s[0].start for s in slices] == window_starts(size, window, stride)
 
 
 @quick
@@ -158,9 +164,11 @@ def test_extra_arguments_reach_the_network():
 @given(sizes, st.tuples(*[st.integers(0, 25)] * 6), st.sampled_from(["symmetric", "edge", "constant"]))
 def test_padding_is_numpys_also_where_it_exceeds_the_volume(shape, amounts, mode):
     pads = [amounts[:2], amounts[2:4], amounts[4:]]
-    volume = np.random.default_rng(0).random((1, 1, *shape), dtype=np.float32)
-    expected = np.pad(volume, [(0, 0), (0, 0), *pads], mode=mode)
-    np.testing.assert_array_equal(pad_volume(torch.from_numpy(volume), pads, mode), expected)
+    volume = np.random.default_rng(0).random((1, *shape), dtype=np.float32)
+    expected = np.pad(volume, [(0, 0), *pads], mode=mode)
+    size = [before + n + after for n, (before, after) in zip(shape, pads, strict=True)]
+    padded = read_padded(TensorSource(torch.from_numpy(volume)), [-before for before, _ in pads], size, mode)
+    np.testing.assert_array_equal(padded, expected)
 
 
 def test_padding_shows_the_network_the_mirrored_border():

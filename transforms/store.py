@@ -1,0 +1,129 @@
+"""Tensors by key, within a budget of memory; what is beyond it lies in plain files."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from formats.atomic import write_fault
+
+Key = tuple[int, int, int]
+
+
+class BrickStore:
+    """Bricks in memory up to a budget, the others in files of a scratch folder; use it as a context.
+
+    Files are written and read as a whole, not mapped: mapped pages would count as this process's memory. The folder
+    is made when the first brick is spilled, and removed with all that is in it when the context ends, however it ends.
+
+    Parameters
+    ----------
+    budget_bytes : float
+        Memory for bricks. The one brick that was put or got last stays in memory in any case.
+    scratch : Path, optional
+        Where the folder of files is made; the system's temporary folder if not given.
+    needed : callable
+        When a brick is needed next, as anything that can be compared. The one needed last is spilled first.
+    """
+
+    def __init__(
+        self, budget_bytes: float, scratch: Path | None = None, needed: Callable[[Key], Any] = lambda key: key
+    ) -> None:
+        self.budget_bytes, self.scratch, self.needed = budget_bytes, scratch, needed
+        self._in_memory: dict[Key, torch.Tensor] = {}
+        self._in_files: dict[Key, torch.Size] = {}
+        self._bytes = 0
+        self._folder: Path | None = None
+        self._devices: dict[Key, torch.device] = {}
+
+    def __enter__(self) -> "BrickStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._in_memory.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._in_memory or key in self._in_files
+
+    @property
+    def in_memory(self) -> int:
+        """Number of bricks in memory."""
+        return len(self._in_memory)
+
+    def put(self, key: Key, brick: torch.Tensor) -> None:
+        """Keep a contiguous float32 tensor."""
+        self._in_memory[key] = brick
+        self._bytes += brick.nbytes
+        self._make_room(key)
+
+    def get(self, key: Key, to_change: bool = False) -> torch.Tensor:
+        """One brick; what is done to it is only sure to be kept when it was got `to_change`."""
+        brick = self._in_memory.get(key)
+        if brick is None:
+            brick = self._load(key)
+            self._in_memory[key] = brick
+            self._bytes += brick.nbytes
+            self._make_room(key)
+        if to_change and key in self._in_files:  # the file is out of date from now on
+            self._remove(key)
+        return brick
+
+    def pop(self, key: Key) -> torch.Tensor:
+        """Hand out one brick and forget it."""
+        brick = self._in_memory.pop(key, None)
+        if brick is None:
+            brick = self._load(key)
+        else:
+            self._bytes -= brick.nbytes
+        if key in self._in_files:
+            self._remove(key)
+        return brick
+
+    def _make_room(self, keep: Key) -> None:
+        while self._bytes > self.budget_bytes and len(self._in_memory) > 1:
+            key = max((k for k in self._in_memory if k != keep), key=self.needed)
+            brick = self._in_memory[key]
+            if key not in self._in_files:
+                self._save(key, brick)
+            del self._in_memory[key]
+            self._bytes -= brick.nbytes
+
+    def _save(self, key: Key, brick: torch.Tensor) -> None:
+        where = self.scratch or Path(tempfile.gettempdir())
+        try:
+            if self._folder is None:
+                where.mkdir(parents=True, exist_ok=True)
+                self._folder = Path(tempfile.mkdtemp(prefix=".part-bricks-", dir=where))
+            with self._path(key).open("wb", buffering=0) as file:
+                rest = brick.cpu().numpy().data.cast("B")
+                while rest:  # an unbuffered write may be a partial one
+                    rest = rest[file.write(rest) :]
+        except OSError as error:
+            fault = write_fault(error, where, self._folder)
+            if fault is None:
+                raise
+            raise fault from error
+        self._in_files[key], self._devices[key] = brick.shape, brick.device
+
+    def _load(self, key: Key) -> torch.Tensor:
+        brick = torch.empty(self._in_files[key])
+        with self._path(key).open("rb") as file:
+            if file.readinto(brick.numpy().data.cast("B")) != brick.nbytes:
+                raise OSError(f"{self._path(key)}: shorter than it was written")
+        return brick.to(self._devices[key])
+
+    def _remove(self, key: Key) -> None:
+        self._path(key).unlink()
+        del self._in_files[key], self._devices[key]
+
+    def _path(self, key: Key) -> Path:
+        assert self._folder is not None
+        return self._folder / "-".join(map(str, key))

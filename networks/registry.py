@@ -34,7 +34,10 @@ class NetworkConfig(Protocol):
         """What is wrong with the options, and with a patch of this size; empty where all is well."""
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        """The network: (B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X)."""
+        """The network: (B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
+
+        One that is slower in ``channels_last_3d`` when computed in 16 bits says so: ``channels_last = False``.
+        """
 
 
 #: The networks of this package. A built-in name cannot be taken over by another package.

@@ -3,7 +3,8 @@
 The encoder halves the grid before its first convolutions and the decoder ends there; at full resolution there is only
 a narrow head that sees the decoder's output, upsampled, beside the input image itself, which carries the edges.
 Compared with convolutions of the first width at full resolution, a training step on a CPU takes a fourth to a
-seventh of the time (benchmarks/network_speed.py).
+seventh of the time (benchmarks/network_speed.py). The upsampling to full resolution and the head behind it are
+computed as one convolution on the half grid (networks/subpixel.py).
 
 References
 ----------
@@ -12,6 +13,7 @@ Kerfoot et al., Left-Ventricle Quantification Using Residual U-Net, STACOM 2018 
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from monai.networks.blocks.convolutions import ResidualUnit
@@ -19,7 +21,9 @@ from monai.networks.blocks.upsample import UpSample
 from torch import nn
 
 from formats.errors import InputError
+from networks.norms import keep_layout
 from networks.sizes import check_size, size_faults
+from networks.subpixel import fits, upsample_and_convolve
 
 #: Normalisations by name, as MONAI's factory spells them.
 NORMS: dict[str, tuple[str, dict[str, bool | int]]] = {
@@ -140,6 +144,9 @@ class ResidualUNet(nn.Module):
         Faultless options.
     """
 
+    #: Whether 16-bit prediction and training are faster in ``channels_last_3d``.
+    channels_last = True
+
     def __init__(self, in_channels: int, out_channels: int, config: ResidualUNetConfig) -> None:
         super().__init__()
         self.divisor, self.minimum = config.divisor, config.minimum
@@ -168,6 +175,7 @@ class ResidualUNet(nn.Module):
         self.decoder = nn.ModuleList(unit(2 * widths[i], widths[i], (1, 1, 1), config.decoder_units) for i in upward)
         self.top = up(widths[1], config.head_channels, strides[0])
         self.head = nn.Conv3d(config.head_channels + in_channels, out_channels, 3, padding=1)
+        keep_layout(self)
 
     def forward(self, x_BCZYX: torch.Tensor) -> torch.Tensor:
         """Logits of the input's size.
@@ -184,5 +192,8 @@ class ResidualUNet(nn.Module):
             skips.append(features)
         for up, level, skip in zip(self.ups, self.decoder, reversed(skips[:-1]), strict=True):
             features = level(torch.cat([up(features), skip], dim=1))
+        deconv = cast(nn.ConvTranspose3d, self.top.deconv)
+        if fits(deconv, self.head):
+            return upsample_and_convolve(features, x_BCZYX, deconv, self.head)
         top = self.top(features)
         return self.head(torch.cat([top, x_BCZYX.to(top.dtype)], dim=1))

@@ -107,6 +107,9 @@ class ScNAS(nn.Module):
         Instead of the one that ``config.genotype`` names.
     """
 
+    #: Whether 16-bit prediction and training are faster in ``channels_last_3d``: not training with 36 feature maps.
+    channels_last = False
+
     def __init__(
         self, in_channels: int, out_channels: int, config: ScNASConfig, genotype: Genotype | None = None
     ) -> None:

@@ -194,6 +194,7 @@ def tiling(config: Config, patch_size: list[int]) -> SlidingWindow:
             pad_yx=tuple(pad),  # type: ignore[arg-type]
             pad_mode=predict.pad_mode,
             sw_batch_size=predict.batch_size,
+            skip_below=predict.skip_below,
         )
     except InputError as fault:
         raise InputError(f"predict: {fault}") from None

@@ -74,6 +74,8 @@ class OrganelleModule(pl.LightningModule):
         self._val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in self.organelles)
         self.scores = TestScores(self.organelles)
         self.write_masks: Callable[[Path, DenseInferer], None] | None = None
+        self.scratch: Path | None = None
+        """Folder for what the stitching of a large volume does not keep in memory; the system's if not given."""
         # a rank without a file to predict is idle, not wrong
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -83,13 +85,18 @@ class OrganelleModule(pl.LightningModule):
         return [metric for metric in self._val_dice if isinstance(metric, MeanMetric)]
 
     @property
-    def mixed(self) -> bool:
-        """Whether the trainer computes in 16 bits, where channels_last_3d suits the matrix units."""
-        return "16" in str(self.trainer.precision)
+    def channels_last(self) -> bool:
+        """Whether to lay data out as channels_last_3d: in 16 bits it suits the matrix units, on a CPU not always."""
+        suits = self.device.type != "cpu" or all(getattr(n, "channels_last", True) for n in self._networks)
+        return "16" in str(self.trainer.precision) and suits
+
+    @property
+    def _networks(self) -> list[nn.Module]:
+        return [self.network, *self.companions]
 
     def on_fit_start(self) -> None:
         """Lay the weights out for the matrix units."""
-        if self.mixed:
+        if self.channels_last:
             self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def on_train_start(self) -> None:
@@ -178,13 +185,16 @@ class OrganelleModule(pl.LightningModule):
         """The whole way from a raw frame to probabilities on its own grid."""
         precision = str(self.trainer.precision)
         return DenseInferer(
-            self.network,
+            self._networks,
             resample=ResampleTo.chosen(self.facts.resample, self.facts.resample_spacing_um, self.facts.resample_grid),
             tiling=self.tiling,
             normalise=NormaliseRI(*self.facts.ri_range),
             device=str(self.device),
             precision=precision if "mixed" in precision else "32-true",
-            channels_last=self.mixed,
+            channels_last=self.channels_last,
+            flips=self.flips,
+            memory_gb=self.memory_gb,
+            scratch=self.scratch,
         )
 
     def configure_optimizers(self) -> Any:
@@ -204,5 +214,5 @@ class OrganelleModule(pl.LightningModule):
         checkpoint[KEY] = dataclasses.asdict(self.facts)
 
     def _laid_out(self, image_BCZYX: torch.Tensor) -> torch.Tensor:
-        layout = torch.channels_last_3d if self.mixed else torch.contiguous_format
+        layout = torch.channels_last_3d if self.channels_last else torch.contiguous_format
         return image_BCZYX.contiguous(memory_format=layout)

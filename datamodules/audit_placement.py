@@ -17,7 +17,7 @@ import scipy.fft
 
 #: Masks that can be judged; the upper percentile at which the index is cut for them; how well a placement must fit; and
 #: by how much better.
-JUDGED: dict[str, tuple[float, float, float]] = {"membrane": (95.0, 0.5, 0.05), "lipid": (99.9, 0.15, 0.08)}
+JUDGED: dict[str, tuple[float, float, float]] = {"membrane": (95.0, 0.6, 0.05), "lipid": (99.9, 0.15, 0.08)}
 
 #: The coarse grid has at most so many voxels.
 COARSE = (32, 64, 64)
@@ -62,7 +62,8 @@ def misplaced(ri_ZYX: np.ndarray, masks: Mapping[str, np.ndarray]) -> Misplaced 
         fit = float((ri * mask).sum())
         by_flip = {axes: float((ri * np.flip(mask, axes)).sum()) for axes in _FLIPS}
         best = max(by_flip, key=lambda axes: by_flip[axes])
-        peak, moved = _best_shift(ri, mask)
+        # small bright spots fit many other bright spots
+        peak, moved = _best_shift(ri, mask) if organelle == "membrane" else (fit, (0, 0, 0))
         if by_flip[best] >= max(least, fit + gain) and by_flip[best] >= peak - gain:
             return Misplaced(organelle, "".join(_AXES[a] for a in best), (0, 0, 0), fit, by_flip[best])
         if peak >= max(least, fit + gain) and max(map(abs, moved)) >= 2:

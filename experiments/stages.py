@@ -91,6 +91,7 @@ class Run:
             probabilities=predict.probabilities,
             spacing_um=(spacing[0], spacing[1], spacing[2]) if spacing is not None else None,
             weights=self._origin(module),
+            out=Path(predict.out) if predict.out is not None else None,
         )
         module.write_masks = writer
         sampler = EvaluationSampler(len(self.inputs), self.trainer.global_rank, self.trainer.world_size)
@@ -99,13 +100,13 @@ class Run:
         self.trainer.strategy.barrier("predict")
         if self.trainer.is_global_zero:
             collect_table(self.folder)
-            done = sum(writer.note_of(path).is_file() for path in self.inputs)
+            done = sum(writer.is_done(path) for path in self.inputs)
             self.folder.update_metrics({"predict/files": done})
         faults = self._gathered(writer.faults)
         if len(self.inputs) > 1 and faults:
             faults.append(
                 f"predict.inputs: {len(faults)} of {len(self.inputs)} files could not be predicted; the others are in "
-                f"{self.folder.predictions}; mend them, then resume={self.folder.path}"
+                f"{writer.target}; mend them, then resume={self.folder.path}"
             )
         if faults:
             raise InputError("\n".join(faults))

@@ -1,48 +1,71 @@
-"""From a file of tomograms to a file of masks on the same grid, frame by frame."""
+"""From a file of tomograms to a file of masks on the same grid, frame by frame and box by box."""
 
 from __future__ import annotations
 
 import csv
-import glob
 import io
 import json
+import math
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import numpy as np
 
-from analysis.figures import overlay_figure
-from analysis.meshes import write_glb
-from datamodules.cases import checked_ri
 from datamodules.paths import stem_of
-from formats import Volume, read_volume, write_nifti, write_ometiff, write_omezarr
+from formats import Box, FrameReader, Volume, read_volume
 from formats.errors import InputError
-from training.rundir import RunFolder, write_json, write_text
-
-#: One frame: refractive index (Z, Y, X) and spacing in, probabilities (K, Z, Y, X) out.
-Infer = Callable[[np.ndarray, tuple[float, float, float]], np.ndarray]
-Format = Literal["ome-tiff", "ome-zarr", "nifti"]
+from training.mask_figures import draw_frame, picture_name, remove_pictures
+from training.mask_files import (
+    Format,
+    ProbabilityFile,
+    begin_masks,
+    mask_file,
+    read_masks,
+    require_room_for,
+    told_of_output,
+    write_out,
+)
+from training.mask_inputs import CheckedReader, UnusableInput, told_of_input
+from training.mask_notes import Notes
+from training.rundir import RunFolder, write_text
+from training.unfinished import Unfinished, moved_rows, read_state
 
 COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output")
-SUFFIX = {"ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "nifti": ".nii.gz"}
+#: From a box to its masks (K, z, y, x).
+Regions = Callable[[Box], np.ndarray]
 #: Frames of a time-lapse that get an overlay: the report shows a few, not hundreds.
 FIGURES_A_FILE = 4
 
 
-class UnusableInput(InputError):
-    """A file that cannot be predicted; the others can."""
+class Infer(Protocol):
+    """From the refractive index to probabilities, as `transforms.inference.DenseInferer` has it."""
+
+    scratch: Path | None
+
+    def boxes(self, reader: FrameReader, spacing_um: Sequence[float]) -> Iterator[tuple[Box, np.ndarray]]:
+        """Disjoint boxes that cover the frame, with float32 probabilities (K, z, y, x)."""
+        ...
+
+    def box_shape(self, shape_ZYX: Sequence[int], spacing_um: Sequence[float]) -> tuple[int, int, int]:
+        """Size of these boxes."""
+        ...
 
 
 @dataclass
 class MaskWriter:
-    """Predicts files one by one; a file that is done has a note beside its masks and is not done again."""
+    """Predicts files one by one; a file that is done has a note beside its masks and is not done again.
+
+    What is done of a file when a process dies lies in a hidden folder beside the masks, and is gone on from frame by
+    frame (see `Unfinished`).
+    """
 
     folder: RunFolder
-    """Masks go to its `predictions/`."""
+    """Of the run: table and figures go there, and the masks to its `predictions/` if there is no `out`."""
     organelles: tuple[str, ...]
     """Names of the masks."""
     names: dict[Path, str]
@@ -57,9 +80,18 @@ class MaskWriter:
     """Of inputs that do not say it."""
     weights: str = ""
     """What tells these weights from others: files that others predicted are done again."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    out: Path | None = None
+    """Another folder for the masks; several runs may share it."""
     faults: list[str] = field(default_factory=list)
     """What was wrong with the inputs that could not be predicted: one of them does not stop the others."""
+
+    def __post_init__(self) -> None:
+        self.notes = Notes(self.target, self.folder.predictions, self.file_format)
+
+    @property
+    def target(self) -> Path:
+        """Folder of the masks."""
+        return self.folder.predictions if self.out is None else self.out.absolute()
 
     def __call__(self, path: Path, infer: Infer) -> None:
         """Predict every frame of a file; one that cannot be read is noted in `faults`.
@@ -69,41 +101,123 @@ class MaskWriter:
         InputError
             The masks cannot be written.
         """
+        hidden = self._hidden(path)
         try:
             self._predict(path, infer)
         except UnusableInput as fault:
             self.faults.append(str(fault))
-            self._sweep(path)
+            shutil.rmtree(hidden, ignore_errors=True)
+            remove_pictures(self.folder.figures, self.names[path])
+        except InputError as fault:
+            if done := len(read_state(hidden).get("frames", ())):
+                raise InputError(f"{fault}; {done} finished frames are kept in {hidden}, to go on from") from fault
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
 
-    def _sweep(self, path: Path) -> None:
-        """Leave nothing of a file that broke off in a later frame."""
-        name = glob.escape(self.names[path])
-        for folder, pattern in ((self.folder.figures, f"predict_{name}_t*"), (self.folder.predictions, f"{name}_t*")):
-            for part in folder.glob(pattern):
-                part.unlink()
+    def is_done(self, path: Path) -> bool:
+        """Whether the masks of a file are there, made from what it is now."""
+        try:
+            return self.notes.read(self.names[path]).get("made_from") == self._made_from(path)
+        except (OSError, ValueError):
+            return False
 
     def _predict(self, path: Path, infer: Infer) -> None:
-        note = self.note_of(path)
-        with _told_of_input(path):
+        name, hidden = self.names[path], self._hidden(path)
+        with told_of_input(path):
             made_from = self._made_from(path)
-            if self.read_note(path).get("made_from") == made_from:
-                return
+            done = self.notes.read(name).get("made_from") == made_from
             volume = read_volume(path, spacing_um=self.spacing_um)
-        self.rows = []
-        note.unlink(missing_ok=True)
-        self._write(path, volume, self._frames(path, volume, infer))
+            if self.out is not None:
+                self.notes.require_free(name, path, hidden.exists())
+        rows = moved_rows(hidden, made_from)
+        if not done and rows is None:
+            rows = self._compute(path, volume, infer, made_from)
+        if not done:
+            self.notes.write(name, made_from, rows or [])
+        shutil.rmtree(hidden, ignore_errors=True)
+        self.notes.keep(name)
+        if done:
+            self._draw_again(path, volume)
+
+    def _compute(self, path: Path, volume: Volume, infer: Infer, made_from: dict[str, Any]) -> list[dict[str, Any]]:
+        """Masks of all frames, put into their files; what an earlier process has done is not done again."""
+        name, final = self.names[path], self.target / mask_file(self.names[path], self.file_format, 0, "masks")
+        with told_of_input(path):
+            box = infer.box_shape(volume.shape[2:], volume.spacing_um)
+        with told_of_output(final):
+            self.target.mkdir(parents=True, exist_ok=True)
+            if read_state(self._hidden(path)).get("made_from") != made_from:
+                remove_pictures(self.folder.figures, name)
+            begin = begin_masks(volume, self.organelles, final.name)
+            store = Unfinished(self._hidden(path), made_from, begin, box)
+        missing = [t for t in range(volume.shape[0]) if store.voxels(t) is None]
+        require_room_for(final, volume, len(self.organelles), len(missing), self.probabilities)
+        infer.scratch = store.folder
+        for t in range(volume.shape[0]):
+            reader = CheckedReader(volume, path, t)
+            if t in missing:
+                with told_of_output(final):
+                    self._frame(path, volume, t, reader, infer, store)
+            if t < FIGURES_A_FILE and not store.is_drawn(t, self.folder.figures):
+                self._draw(path, volume, t, reader, partial(store.region, t))
+                store.drawn(t, self.folder.figures)
+        rows = [row for t in range(volume.shape[0]) for row in self._rows(path, volume, t, store.voxels(t) or [])]
+        store.close(rows)
         # the note is written last: without it, a killed run predicts this file again
-        write_json(note, {"made_from": made_from, "rows": self.rows})
+        self.notes.remove(name)
+        write_out(store, self.target, name, self.file_format, volume, self.organelles)
+        return rows
 
-    def note_of(self, path: Path) -> Path:
-        """Where a finished file's rows are kept."""
-        return self.folder.predictions / f"{self.names[path]}.json"
+    def _frame(self, path: Path, volume: Volume, t: int, reader: FrameReader, infer: Infer, store: Unfinished) -> None:
+        """Predict one frame; each box is made a mask at once."""
+        voxels, seen, file = np.zeros(len(self.organelles), np.int64), 0, None
+        if self.probabilities:
+            box = infer.box_shape(volume.shape[2:], volume.spacing_um)
+            stem = f"{self.names[path]}_t{t:03d}_probabilities"
+            file = ProbabilityFile(store.folder, stem, volume, self.organelles, box)
+        for region, probabilities_Kzyx in infer.boxes(reader, volume.spacing_um):
+            masks_Kzyx = probabilities_Kzyx >= self.threshold
+            store.write(t, region, masks_Kzyx.view(np.uint8))
+            voxels += np.count_nonzero(masks_Kzyx, axis=(1, 2, 3))
+            seen += math.prod(masks_Kzyx.shape[1:])
+            if file is not None:
+                file.write(region, probabilities_Kzyx)
+        if seen != math.prod(volume.shape[2:]):
+            raise RuntimeError(f"{seen} of {math.prod(volume.shape[2:])} voxels were predicted")
+        if file is not None:
+            file.close()
+        store.frame_done(t, voxels.tolist())
 
-    def read_note(self, path: Path) -> dict[str, Any]:
-        """`rows` and `made_from` of a finished file; empty for one that is not."""
-        note = self.note_of(path)
-        content = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-        return content if isinstance(content, dict) else {}
+    def _rows(self, path: Path, volume: Volume, t: int, voxels: Sequence[int]) -> Iterator[dict[str, Any]]:
+        voxel_um3 = float(np.prod(volume.spacing_um))
+        for organelle, count in zip(self.organelles, voxels, strict=True):
+            yield {
+                "input": str(path),
+                "frame": t,
+                "time_s": volume.times_s[t] if volume.times_s is not None else None,
+                "organelle": organelle,
+                "voxels": count,
+                "volume_um3": count * voxel_um3,
+                "output": mask_file(self.names[path], self.file_format, t, organelle),
+            }
+
+    def _draw(
+        self, path: Path, volume: Volume, t: int, reader: FrameReader, masks: Callable[[Box], np.ndarray]
+    ) -> None:
+        picture = self.folder.figures / picture_name(self.names[path], t)
+        title = f"{path.name}, frame {t}"
+        draw_frame(picture, reader, masks, self.organelles, volume.spacing_um, title, surfaces=t == 0)
+
+    def _draw_again(self, path: Path, volume: Volume) -> None:
+        """Pictures of masks that another run has made in the folder that both share."""
+        for t in range(min(volume.shape[0], FIGURES_A_FILE)):
+            if not (self.folder.figures / picture_name(self.names[path], t)).exists():
+                files = [self.target / mask_file(self.names[path], self.file_format, t, k) for k in self.organelles]
+                masks = read_masks(files, t, split=self.file_format == "nifti")
+                self._draw(path, volume, t, CheckedReader(volume, path, t), masks)
+
+    def _hidden(self, path: Path) -> Path:
+        return self.target / f".unfinished-{self.names[path]}"
 
     def _made_from(self, path: Path) -> dict[str, Any]:
         """Everything that a file's masks depend on."""
@@ -115,84 +229,6 @@ class MaskWriter:
             "organelles": list(self.organelles),
             "settings": [self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])],
         }
-
-    def _frames(self, path: Path, volume: Volume, infer: Infer) -> Iterator[np.ndarray]:
-        """uint8 masks (K, Z, Y, X) of each frame; rows and overlays are made on the way."""
-        for t in range(volume.shape[0]):
-            with _told_of_input(path):
-                ri_ZYX = checked_ri(volume.frame(t), f"{path}, frame {t}")
-            probabilities_KZYX = infer(ri_ZYX, volume.spacing_um)
-            masks_KZYX = (probabilities_KZYX >= self.threshold).astype(np.uint8)
-            self._note_rows(path, volume, t, masks_KZYX)
-            if t < FIGURES_A_FILE:
-                self._draw(path, volume, t, ri_ZYX, masks_KZYX)
-            if self.probabilities:
-                name = f"{self.names[path]}_t{t:03d}_probabilities.ome.tif"
-                self._tiff(self.folder.predictions / name, probabilities_KZYX[None].astype(np.float32), volume, None)
-            yield masks_KZYX
-
-    def _note_rows(self, path: Path, volume: Volume, t: int, masks_KZYX: np.ndarray) -> None:
-        voxel_um3 = float(np.prod(volume.spacing_um))
-        for organelle, mask_ZYX in zip(self.organelles, masks_KZYX, strict=True):
-            voxels = int(mask_ZYX.sum(dtype=np.int64))
-            self.rows.append(
-                {
-                    "input": str(path),
-                    "frame": t,
-                    "time_s": volume.times_s[t] if volume.times_s is not None else None,
-                    "organelle": organelle,
-                    "voxels": voxels,
-                    "volume_um3": voxels * voxel_um3,
-                    "output": self._output(path, t, organelle),
-                }
-            )
-
-    def _output(self, path: Path, t: int, organelle: str) -> str:
-        """Name of the file that holds a mask: NIfTI, as ITK-SNAP reads it, has one a frame and organelle."""
-        part = f"_t{t:03d}_{organelle}" if self.file_format == "nifti" else ""
-        return self.names[path] + part + SUFFIX[self.file_format]
-
-    def _draw(self, path: Path, volume: Volume, t: int, ri_ZYX: np.ndarray, masks_KZYX: np.ndarray) -> None:
-        masks = {name: mask.astype(bool) for name, mask in zip(self.organelles, masks_KZYX, strict=True)}
-        base = f"predict_{self.names[path]}_t{t:03d}"
-        overlay_figure(
-            self.folder.figures / f"{base}.png", ri_ZYX, None, masks, volume.spacing_um, f"{path.name}, frame {t}"
-        )
-        if t == 0:
-            write_glb(self.folder.figures / f"{base}.glb", masks, volume.spacing_um)
-
-    def _write(self, path: Path, volume: Volume, frames: Iterator[np.ndarray]) -> None:
-        base = self.folder.predictions / self.names[path]
-        if self.file_format == "nifti":
-            for t, masks_KZYX in enumerate(frames):
-                for organelle, mask_ZYX in zip(self.organelles, masks_KZYX, strict=True):
-                    target = self.folder.predictions / self._output(path, t, organelle)
-                    write_nifti(target, mask_ZYX, volume.spacing_um, origin_um=volume.origin_um)
-            return
-        target = base.with_name(base.name + SUFFIX[self.file_format])
-        shape = (volume.shape[0], len(self.organelles), *volume.shape[2:])
-        if self.file_format == "ome-tiff":
-            self._tiff(target, frames, volume, shape)
-            return
-        write_omezarr(
-            target, frames, volume.spacing_um, self.organelles, times_s=volume.times_s, origin_um=volume.origin_um,
-            shape=shape,
-        )  # fmt: skip
-
-    def _tiff(self, target: Path, data: Any, volume: Volume, shape: tuple[int, ...] | None) -> None:
-        more: dict[str, Any] = {} if shape is None else {"shape": shape, "times_s": volume.times_s}
-        write_ometiff(target, data, volume.spacing_um, self.organelles, origin_um=volume.origin_um, **more)
-
-
-@contextmanager
-def _told_of_input(path: Path) -> Iterator[None]:
-    """Tell faults of an input from those of the disk that the masks are written to."""
-    try:
-        yield
-    except InputError as fault:
-        raise UnusableInput(str(fault)) from fault
-    except OSError as fault:
-        raise UnusableInput(f"{path}: cannot be read ({fault.strerror or fault})") from fault
 
 
 def output_names(paths: list[Path]) -> dict[Path, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -14,9 +14,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats import write_nifti, write_ometiff, write_tcf
+from formats import Box, FrameReader, grid_boxes, write_nifti, write_ometiff, write_tcf
 from formats.errors import InputError
-from training.prediction import Format, MaskWriter, collect_table, output_names
+from training.mask_files import Format
+from training.prediction import MaskWriter, collect_table, output_names
 from training.rundir import RunFolder
 
 SHAPE, SPACING = (6, 16, 20), (0.8, 0.2, 0.25)
@@ -31,9 +32,26 @@ def _frames(count: int) -> np.ndarray:
     return ri
 
 
-def _infer(ri_ZYX: np.ndarray, spacing_um: Sequence[float]) -> np.ndarray:
-    np.testing.assert_allclose(spacing_um, SPACING)
-    return np.stack([ri_ZYX > 1.35, ri_ZYX > 1.37]).astype(np.float32)
+class Boxes:
+    """An inferer that tells an index from another, box by box from the last to the first, and counts its frames."""
+
+    scratch: Path | None = None
+
+    def __init__(self, size: tuple[int, int, int] = (4, 8, 16)) -> None:
+        self.size, self.calls = size, 0
+
+    def box_shape(self, shape_ZYX: Sequence[int], spacing_um: Sequence[float]) -> tuple[int, int, int]:
+        return self.size
+
+    def boxes(self, reader: FrameReader, spacing_um: Sequence[float]) -> Iterator[tuple[Box, np.ndarray]]:
+        np.testing.assert_allclose(spacing_um, SPACING)
+        self.calls += 1
+        for box in reversed(list(grid_boxes(reader.shape, self.size))):
+            ri_zyx = reader.read(box)
+            yield box, self.said(ri_zyx)
+
+    def said(self, ri_zyx: np.ndarray) -> np.ndarray:
+        return np.stack([ri_zyx > 1.35, ri_zyx > 1.37]).astype(np.float32)
 
 
 def _truth(count: int) -> np.ndarray:
@@ -56,7 +74,7 @@ def _writer(tmp_path: Path, paths: list[Path], file_format: Format = "ome-tiff",
 def test_a_time_lapse_becomes_an_ome_tiff_on_its_own_grid(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF")
     writer = _writer(tmp_path, [path])
-    writer(path, _infer)
+    writer(path, Boxes())
     with tifffile.TiffFile(tmp_path / "run/predictions/cell.ome.tif") as tiff:
         array, axes = tiff.series[0].asarray(), tiff.series[0].axes
         pixels = tifffile.xml2dict(tiff.ome_metadata or "")["OME"]["Image"]["Pixels"]
@@ -68,7 +86,7 @@ def test_a_time_lapse_becomes_an_ome_tiff_on_its_own_grid(tmp_path: Path) -> Non
 
 def test_a_time_lapse_becomes_an_ome_zarr_on_its_own_grid(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF")
-    _writer(tmp_path, [path], "ome-zarr")(path, _infer)
+    _writer(tmp_path, [path], "ome-zarr")(path, Boxes())
     group = zarr.open_group(tmp_path / "run/predictions/cell.ome.zarr", mode="r")
     about = group.attrs["ome"]["multiscales"][0]
     np.testing.assert_array_equal(group[about["datasets"][0]["path"]][:], _truth(3))
@@ -78,7 +96,7 @@ def test_a_time_lapse_becomes_an_ome_zarr_on_its_own_grid(tmp_path: Path) -> Non
 
 def test_a_time_lapse_becomes_a_nifti_a_frame_and_organelle(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF")
-    _writer(tmp_path, [path], "nifti")(path, _infer)
+    _writer(tmp_path, [path], "nifti")(path, Boxes())
     found = sorted(p.name for p in (tmp_path / "run/predictions").glob("*.nii.gz"))
     assert found == sorted(f"cell_t00{t}_{name}.nii.gz" for t in range(3) for name in ORGANELLES)
     for t in range(3):
@@ -90,7 +108,7 @@ def test_a_time_lapse_becomes_a_nifti_a_frame_and_organelle(tmp_path: Path) -> N
 def test_the_table_has_a_row_a_frame_and_organelle_with_its_volume(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF")
     writer = _writer(tmp_path, [path])
-    writer(path, _infer)
+    writer(path, Boxes())
     with collect_table(writer.folder).open(newline="") as file:
         rows = list(csv.DictReader(file))
     voxels = _truth(3).sum(axis=(2, 3, 4))
@@ -105,50 +123,65 @@ def test_the_table_has_a_row_a_frame_and_organelle_with_its_volume(tmp_path: Pat
     ]  # fmt: skip
 
 
-def _never(ri_ZYX: np.ndarray, spacing_um: Sequence[float]) -> np.ndarray:
-    pytest.fail("predicted again")
+class Never(Boxes):
+    def said(self, ri_zyx: np.ndarray) -> np.ndarray:
+        pytest.fail("predicted again")
 
 
-def test_a_finished_file_is_not_done_again_and_an_interrupted_one_is(tmp_path: Path) -> None:
+def _seen(folder: Path) -> list[str]:
+    """Names in a folder, but for hidden ones."""
+    return sorted(p.name for p in folder.glob("[!.]*"))
+
+
+def test_a_finished_file_is_not_done_again_and_an_interrupted_one_goes_on(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF")
-    writer, frames = _writer(tmp_path, [path]), []
+    writer = _writer(tmp_path, [path])
 
-    def cut(ri_ZYX: np.ndarray, spacing_um: Sequence[float]) -> np.ndarray:
-        frames.append(1)
-        if len(frames) == 2:
-            raise KeyboardInterrupt
-        return _infer(ri_ZYX, spacing_um)
+    class Cut(Boxes):
+        def said(self, ri_zyx: np.ndarray) -> np.ndarray:
+            if self.calls == 2:
+                raise KeyboardInterrupt
+            return super().said(ri_zyx)
 
     with pytest.raises(KeyboardInterrupt):
-        writer(path, cut)
-    assert list(writer.folder.predictions.iterdir()) == [], "nothing half-written"
-    writer(path, _infer)
-    _writer(tmp_path, [path])(path, _never)
-    assert len(writer.read_note(path)["rows"]) == 6
+        writer(path, Cut())
+    assert _seen(writer.folder.predictions) == [], "nothing half-written"
+    rest = Boxes()
+    writer(path, rest)
+    assert rest.calls == 2, "the first frame was done"
+    _writer(tmp_path, [path])(path, Never())
+    assert len(writer.notes.read("cell")["rows"]) == 6
+    assert sorted(p.name for p in writer.folder.predictions.iterdir()) == ["cell.json", "cell.ome.tif"]
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "run/predictions/cell.ome.tif"), _truth(3))
 
 
 @pytest.mark.parametrize(
     "more", [{"threshold": 0.4}, {"file_format": "nifti"}, {"weights": "other"}, {"probabilities": True}]
 )
 def test_a_file_that_other_settings_made_is_done_again(tmp_path: Path, more: dict[str, object]) -> None:
-    path, done = _tcf(tmp_path / "cell.TCF", 1), []
-    _writer(tmp_path, [path])(path, _infer)
-    _writer(tmp_path, [path], **more)(path, lambda *a: done.append(1) or _infer(*a))  # type: ignore[arg-type,func-returns-value]
-    assert done == [1]
-    _writer(tmp_path, [path], **more)(path, _never)  # type: ignore[arg-type]
+    path, again = _tcf(tmp_path / "cell.TCF", 1), Boxes()
+    _writer(tmp_path, [path])(path, Boxes())
+    _writer(tmp_path, [path], **more)(path, again)
+    assert again.calls == 1
+    _writer(tmp_path, [path], **more)(path, Never())
 
 
 def test_a_file_that_changed_is_done_again(tmp_path: Path) -> None:
-    path, done = _tcf(tmp_path / "cell.TCF", 1), []
-    _writer(tmp_path, [path])(path, _infer)
+    path, infer = _tcf(tmp_path / "cell.TCF", 1), Boxes()
+    _writer(tmp_path, [path])(path, infer)
     _tcf(path, 2)
-    _writer(tmp_path, [path])(path, lambda *a: done.append(1) or _infer(*a))  # type: ignore[func-returns-value]
-    assert done == [1, 1]
+    _writer(tmp_path, [path])(path, infer)
+    assert infer.calls == 3
+
+
+class Doubtful(Boxes):
+    def said(self, ri_zyx: np.ndarray) -> np.ndarray:
+        return 0.25 + super().said(ri_zyx) / 2
 
 
 def test_probabilities_are_written_as_they_are(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF", 1)
-    _writer(tmp_path, [path], probabilities=True)(path, lambda ri, s: 0.25 + _infer(ri, s) / 2)
+    _writer(tmp_path, [path], probabilities=True)(path, Doubtful())
     array = tifffile.imread(tmp_path / "run/predictions/cell_t000_probabilities.ome.tif")
     np.testing.assert_array_equal(array.reshape(2, *SHAPE), 0.25 + _truth(1)[0] / 2)
 
@@ -159,7 +192,7 @@ def test_values_that_are_no_index_are_refused_before_anything_is_written(tmp_pat
     paths = [tmp_path / "f.ome.tif", tmp_path / "n.nii.gz"]
     writer = _writer(tmp_path, paths)
     for path in paths:
-        writer(path, _never)
+        writer(path, Never())
     assert [told in fault for told, fault in zip(["no refractive", "NaN or infinite"], writer.faults, strict=True)] == [
         True,
         True,
@@ -173,7 +206,7 @@ def test_a_file_that_breaks_off_in_a_later_frame_leaves_nothing(tmp_path: Path) 
     write_ometiff(tmp_path / "late.ome.tif", frames[:, None], SPACING, ["RI"])
     for kind in ("ome-tiff", "nifti", "ome-zarr"):
         writer = _writer(tmp_path, [tmp_path / "late.ome.tif"], file_format=kind, probabilities=True)
-        writer(tmp_path / "late.ome.tif", lambda ri, s: np.ones((2, *ri.shape), np.float32))
+        writer(tmp_path / "late.ome.tif", Boxes())
         assert len(writer.faults) == 1
         assert "frame 1" in writer.faults[0]
         assert not list(writer.folder.predictions.glob("*"))

@@ -1,0 +1,397 @@
+"""A prediction that dies goes on where it stopped, and streams what does not fit into memory."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import namedtuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from formats import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_omezarr, write_tcf
+from formats.errors import InputError
+from training import mask_figures, mask_files, mask_inputs, prediction
+from training.mask_figures import gather, thinned
+from training.mask_files import Format
+from training.mask_notes import require_free
+from training.prediction import MaskWriter, collect_table, output_names
+from training.rundir import RunFolder
+from training.unfinished import chunks_for
+
+SHAPE, SPACING = (6, 32, 40), (0.8, 0.2, 0.25)
+ORGANELLES = ("membrane", "nucleus")
+FORMATS: tuple[Format, ...] = ("ome-tiff", "ome-zarr", "nifti")
+
+
+def _frames(count: int) -> np.ndarray:
+    ri = np.random.default_rng(0).uniform(1.337, 1.345, (count, *SHAPE)).astype(np.float32)
+    for t in range(count):
+        ri[t, 1:5, 4:24, 6 : 30 - t], ri[t, 2:4, 8:18, 10 : 18 - t] = 1.36, 1.38
+    return ri
+
+
+class Boxes:
+    """An inferer that tells an index from another box by box, and counts the frames it was asked for."""
+
+    scratch: Path | None = None
+    size = (4, 16, 16)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def box_shape(self, shape_ZYX: Sequence[int], spacing_um: Sequence[float]) -> tuple[int, int, int]:
+        z, y, x = (min(n, s) for n, s in zip(shape_ZYX, self.size, strict=True))
+        return z, y, x
+
+    def boxes(self, reader: FrameReader, spacing_um: Sequence[float]) -> Iterator[tuple[Box, np.ndarray]]:
+        self.calls += 1
+        for box in grid_boxes(reader.shape, self.box_shape(reader.shape, spacing_um)):
+            ri_zyx = reader.read(box)
+            yield box, self.said(np.stack([ri_zyx > 1.35, ri_zyx > 1.37]).astype(np.float32))
+
+    def said(self, probabilities_Kzyx: np.ndarray) -> np.ndarray:
+        return probabilities_Kzyx
+
+
+class Stops(Boxes):
+    """Raises in the middle of a frame."""
+
+    def __init__(self, frame: int, error: BaseException) -> None:
+        super().__init__()
+        self.left, self.frame, self.error = 5, frame, error
+
+    def said(self, probabilities_Kzyx: np.ndarray) -> np.ndarray:
+        self.left -= self.calls == self.frame + 1
+        if self.left == 0:
+            raise self.error
+        return probabilities_Kzyx
+
+
+def _writer(tmp_path: Path, paths: list[Path], kind: Format = "ome-tiff", run: str = "run", **more: Any) -> MaskWriter:
+    folder = RunFolder(tmp_path / run)
+    folder.require_writable()
+    return MaskWriter(folder, ORGANELLES, output_names(paths), file_format=kind, **more)
+
+
+def _masks(folder: Path, kind: Format, name: str, frames: int) -> np.ndarray:
+    """Masks (T, K, Z, Y, X) as other people's readers read them."""
+    if kind == "ome-tiff":
+        return tifffile.imread(folder / f"{name}.ome.tif").reshape(frames, 2, *SHAPE)
+    if kind == "ome-zarr":
+        return np.asarray(zarr.open_array(folder / f"{name}.ome.zarr/0", mode="r"))
+    files = [[folder / f"{name}_t{t:03d}_{k}.nii.gz" for k in ORGANELLES] for t in range(frames)]
+    return np.array([[np.asarray(nib.load(f).dataobj).T for f in row] for row in files])  # type: ignore[attr-defined]
+
+
+def _truth(count: int) -> np.ndarray:
+    return np.stack([_frames(count) > 1.35, _frames(count) > 1.37], axis=1)
+
+
+@pytest.fixture
+def lapse(tmp_path: Path) -> Path:
+    return write_tcf(tmp_path / "in.TCF", _frames(4), SPACING, 1.337, [0.0, 60.0, 120.0, 180.0])
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take most of a second each, so most tests do without."""
+
+    def draw(path: Path, reader: FrameReader, region: Any, *rest: Any, surfaces: bool) -> None:
+        box = (slice(0, 1), slice(0, 2), slice(0, 3))
+        assert region(box).shape[1:] == reader.read(box).shape
+        path.write_bytes(b"drawn")
+        if surfaces:
+            path.with_suffix(".glb").write_bytes(b"drawn")
+
+    if "small_memory" not in request.fixturenames:
+        monkeypatch.setattr(prediction, "draw_frame", draw)
+
+
+KILLED = """
+    import os, signal, sys
+    sys.path.insert(0, {tests!r})
+    from test_prediction_resume import Boxes, _writer, Path, prediction
+    prediction.draw_frame = lambda path, *rest, **more: path.write_bytes(b"drawn")
+    class Dies(Boxes):
+        left = 5
+        def said(self, probabilities_Kzyx):
+            self.left -= self.calls == 3
+            if not self.left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return probabilities_Kzyx
+    path = Path({path!r})
+    _writer(path.parent, [path], {kind!r}, probabilities=True)(path, Dies())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a system with SIGKILL")
+@pytest.mark.parametrize("kind", ["ome-zarr"])
+def test_after_kill_9_only_the_missing_frames_are_computed(tmp_path: Path, lapse: Path, kind: Format) -> None:
+    code = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), path=str(lapse), kind=kind))
+    home = str(Path(__file__).resolve().parents[2])
+    died = subprocess.run([sys.executable, "-c", code], cwd=home, env={**os.environ, "PYTHONPATH": home}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    folder = tmp_path / "run/predictions"
+    assert [p.name for p in folder.iterdir()] == [".unfinished-in"], "nothing under a final name"
+    writer, rest = _writer(tmp_path, [lapse], kind, probabilities=True), Boxes()
+    writer(lapse, rest)
+    assert rest.calls == 2, "frames 2 and 3; frame 2 had been cut"
+    np.testing.assert_array_equal(_masks(folder, kind, "in", 4), _truth(4))
+    assert not [p for p in folder.rglob("*") if p.name.startswith(".") or p.suffix == ".partial"]
+    assert len(list(folder.glob("in_t*_probabilities.ome.tif"))) == 4
+    with collect_table(writer.folder).open(newline="") as file:
+        voxels = [int(row["voxels"]) for row in csv.DictReader(file)]
+    assert voxels == _truth(4).sum(axis=(2, 3, 4)).ravel().tolist()
+
+
+@pytest.mark.parametrize("other", [{"threshold": 0.4}, {"weights": "other"}, {"file_format": "nifti"}])
+def test_frames_of_other_weights_or_settings_are_not_gone_on_from(
+    tmp_path: Path, lapse: Path, other: dict[str, Any]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _writer(tmp_path, [lapse])(lapse, Stops(2, KeyboardInterrupt()))
+    writer, everything = _writer(tmp_path, [lapse]), Boxes()
+    for name, value in other.items():
+        setattr(writer, name, value)
+    writer(lapse, everything)
+    assert everything.calls == 4
+
+
+def test_a_frame_whose_voxels_were_lost_is_computed_again(tmp_path: Path, lapse: Path) -> None:
+    writer = _writer(tmp_path, [lapse], "ome-zarr")
+    with pytest.raises(KeyboardInterrupt):
+        writer(lapse, Stops(3, KeyboardInterrupt()))
+    chunks = tmp_path / "run/predictions/.unfinished-in/masks/0/c"
+    shutil.rmtree(chunks / "1" / "0")  # as a power cut may leave it
+    next(p for p in (chunks / "0").rglob("*") if p.is_file()).write_bytes(b"torn")
+    rest = Boxes()
+    writer(lapse, rest)
+    assert rest.calls == 3
+    np.testing.assert_array_equal(_masks(tmp_path / "run/predictions", "ome-zarr", "in", 4), _truth(4))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("step", ["write_out", "note"])
+def test_one_that_dies_while_files_are_put_in_place_computes_nothing_again(
+    tmp_path: Path, lapse: Path, monkeypatch: pytest.MonkeyPatch, kind: Format, step: str
+) -> None:
+    writer = _writer(tmp_path, [lapse], kind)
+
+    def dies(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "training.prediction.write_out" if step == "write_out" else "training.mask_notes.write_json", dies
+        )
+        with pytest.raises(KeyboardInterrupt):
+            writer(lapse, Boxes())
+    assert not writer.is_done(lapse)
+    again = Boxes()
+    writer(lapse, again)
+    assert again.calls == 0
+    assert writer.is_done(lapse)
+    np.testing.assert_array_equal(_masks(tmp_path / "run/predictions", kind, "in", 4), _truth(4))
+    assert len(writer.notes.read("in")["rows"]) == 8
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_full_disk_is_one_line_and_finished_frames_are_kept(tmp_path: Path, lapse: Path, kind: Format) -> None:
+    writer = _writer(tmp_path, [lapse], kind)
+    with pytest.raises(
+        InputError, match=r"in.*no space left on.*; 2 finished frames are kept in .*unfinished"
+    ) as fault:
+        writer(lapse, Stops(2, OSError(errno.ENOSPC, "No space left on device")))
+    assert "\n" not in str(fault.value)
+    folder = tmp_path / "run/predictions"
+    assert [p.name for p in folder.iterdir()] == [".unfinished-in"]
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match="no space left on"):
+        writer(lapse, Stops(0, OSError(errno.ENOSPC, "No space left on device")))
+    assert list(folder.iterdir()) == []
+
+
+def test_a_disk_without_room_is_told_before_anything_is_computed(
+    tmp_path: Path, lapse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(mask_files.shutil, "disk_usage", lambda path: usage(10, 10, 0))
+    writer, infer = _writer(tmp_path, [lapse]), Boxes()
+    with pytest.raises(InputError, match=r"in\.ome\.tif: needs at least .* free some space, or .*predict\.out"):
+        writer(lapse, infer)
+    assert infer.calls == 0
+    assert list((tmp_path / "run/predictions").iterdir()) == []
+
+
+# streamed
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is large."""
+    for module in (mask_figures, mask_inputs):
+        monkeypatch.setattr(module, "LARGE", 0)
+    monkeypatch.setattr(mask_figures, "THINNED", 1000)
+    monkeypatch.setattr(mask_files, "IN_MEMORY", 0)
+
+
+@pytest.mark.usefixtures("small_memory")
+@pytest.mark.parametrize("kind", FORMATS)
+def test_zarr_in_and_masks_out_are_those_of_an_array(tmp_path: Path, kind: Format) -> None:
+    path = write_omezarr(tmp_path / "in.ome.zarr", _frames(2)[:, None], SPACING, ["RI"], (0, 60))
+    writer = _writer(tmp_path, [path], kind, probabilities=True)
+    writer(path, Boxes())
+    assert not writer.faults
+    folder = tmp_path / "run/predictions"
+    np.testing.assert_array_equal(_masks(folder, kind, "in", 2), _truth(2))
+    probabilities = read_volume(folder / "in_t001_probabilities.ome.zarr")
+    np.testing.assert_array_equal(probabilities.frame(0, "nucleus"), _truth(2)[1, 1])
+    assert probabilities.spacing_um == SPACING
+    assert (tmp_path / "run/figures/predict_in_t000.png").is_file()
+    assert (tmp_path / "run/figures/predict_in_t000.glb").is_file()
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_what_is_no_index_is_told_with_its_place_in_the_frame(tmp_path: Path) -> None:
+    frames = _frames(2)
+    frames[1, 5, 20, 33] = np.nan
+    paths = [write_omezarr(tmp_path / "nan.ome.zarr", frames[:, None], SPACING, ["RI"])]
+    paths.append(write_nifti(tmp_path / "grey.nii", np.full(SHAPE, 200, np.uint8), SPACING))
+    writer = _writer(tmp_path, paths)
+    for path in paths:
+        writer(path, Boxes())
+    assert "nan.ome.zarr, frame 1: 1 of " in writer.faults[0]
+    assert "z, y, x = (5, 20, 33)" in writer.faults[0]
+    assert "grey.nii, frame 0: values from 200 to 200 are no refractive index" in writer.faults[1]
+    assert not list(writer.folder.predictions.iterdir())
+    assert not list(writer.folder.figures.iterdir())
+
+
+def test_a_volume_of_one_slice_and_one_without_data_are_predicted(tmp_path: Path) -> None:
+    flat = write_ometiff(tmp_path / "flat.ome.tif", _frames(1)[:, None, 2:3], SPACING, ["RI"])
+    import h5py
+
+    holes = write_tcf(tmp_path / "holes.TCF", _frames(1)[0], SPACING, 1.337)
+    with h5py.File(holes, "r+") as file:
+        file["Data/3D/000000"][:, :, 20:] = 0
+    writer = _writer(tmp_path, [flat, holes], "ome-zarr")
+    for path in (flat, holes):
+        writer(path, Boxes())
+    assert not writer.faults
+    folder = tmp_path / "run/predictions"
+    np.testing.assert_array_equal(zarr.open_array(folder / "flat.ome.zarr/0", mode="r")[:], _truth(1)[:, :, 2:3])
+    stitched = _truth(1)
+    stitched[..., 20:] = False
+    np.testing.assert_array_equal(zarr.open_array(folder / "holes.ome.zarr/0", mode="r")[:], stitched)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.tuples(*[st.integers(1, 30)] * 3), st.integers(1, 3000), st.tuples(*[st.integers(1, 9)] * 3))
+def test_a_thinned_frame_holds_every_nth_voxel(shape: tuple[int, int, int], most: int, block: Any) -> None:
+    frame = np.arange(np.prod(shape)).reshape(shape)
+    step = thinned(shape, (0.8, 0.2, 0.25), most)
+    few = gather(lambda box: frame[box], shape, step, block)
+    np.testing.assert_array_equal(few, frame[tuple(slice(None, None, s) for s in step)])
+    assert few.size <= most
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.tuples(st.integers(1, 400), st.integers(1, 3000), st.integers(1, 3000)))
+def test_boxes_never_share_a_chunk_unless_they_are_small(box: tuple[int, int, int]) -> None:
+    _, _, *chunk = chunks_for(box)
+    assert all(b % c == 0 or c % b == 0 for b, c in zip(box, chunk, strict=True))
+    assert all(c <= max(b, 2 * m) for b, c, m in zip(box, chunk, (32, 256, 256), strict=True))
+    if np.prod(box) >= 2**18:
+        assert np.prod(chunk) >= 2**14
+
+
+# predict.out
+
+
+def test_runs_that_share_a_folder_do_a_file_once(tmp_path: Path, lapse: Path) -> None:
+    out, first = tmp_path / "deep" / "out", Boxes()
+    _writer(tmp_path, [lapse], run="one", out=out)(lapse, first)
+    second = _writer(tmp_path, [lapse], run="two", out=out)
+    second(lapse, Stops(0, AssertionError()))
+    assert first.calls == 4
+    assert sorted(p.name for p in out.iterdir()) == ["in.json", "in.ome.tif"]
+    for run in ("one", "two"):
+        with collect_table(RunFolder(tmp_path / run)).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["output"] for row in rows} == {str(out / "in.ome.tif")}
+        assert len(rows) == 8
+        figures = sorted(p.name for p in (tmp_path / run / "figures").iterdir())
+        assert figures == ["predict_in_t000.glb", *(f"predict_in_t00{t}.png" for t in range(4))]
+        assert [p.name for p in (tmp_path / run / "predictions").iterdir()] == ["in.json"]
+    own = Boxes()
+    _writer(tmp_path, [lapse], run="two")(lapse, own)
+    assert own.calls == 4, "masks elsewhere are not this folder's"
+
+
+def test_another_run_goes_on_from_the_frames_in_the_shared_folder(tmp_path: Path, lapse: Path) -> None:
+    out, rest = tmp_path / "out", Boxes()
+    with pytest.raises(KeyboardInterrupt):
+        _writer(tmp_path, [lapse], run="one", out=out)(lapse, Stops(2, KeyboardInterrupt()))
+    _writer(tmp_path, [lapse], run="two", out=out)(lapse, rest)
+    assert rest.calls == 2
+    assert len(list((tmp_path / "two/figures").glob("*.png"))) == 4
+
+
+def test_nothing_of_others_is_overwritten_in_a_shared_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    paths = [write_ometiff(tmp_path / d / "a.ome.tif", _frames(1)[:, None], SPACING, ["RI"]) for d in ("one", "two")]
+    _writer(tmp_path, paths[:1], out=out)(paths[0], Boxes())
+    masks = (out / "a.ome.tif").read_bytes()
+    other = _writer(tmp_path, paths[1:], out=out)
+    other(paths[1], Boxes())
+    assert [str(paths[0]) in fault and "choose another folder" in fault for fault in other.faults] == [True]
+    itself = _writer(tmp_path, paths[:1], out=tmp_path / "one")
+    itself(paths[0], Boxes())
+    assert "is the input itself" in itself.faults[0]
+    (out / "b.ome.zarr").mkdir()
+    (out / "b.ome.zarr" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError) as fault:
+        require_free(out, {paths[1]: "a", tmp_path / "b.TCF": "b"}, "ome-zarr")
+    assert [line.split(": ")[0] for line in str(fault.value).splitlines()] == ["predict.out"] * 2
+    assert (out / "a.ome.tif").read_bytes() == masks
+    assert (out / "b.ome.zarr" / "thesis.txt").exists()
+    require_free(tmp_path / "new", {paths[1]: "a"}, "ome-tiff")
+    shutil.rmtree(tmp_path / "one")  # moved away: its masks may be replaced
+    require_free(out, {paths[1]: "a"}, "ome-tiff")
+
+
+def test_a_damaged_note_or_state_is_as_good_as_none(tmp_path: Path, lapse: Path) -> None:
+    writer, again = _writer(tmp_path, [lapse]), Boxes()
+    writer(lapse, Boxes())
+    writer.notes.path("in").write_text("{")
+    hidden = writer.target / ".unfinished-in"
+    hidden.mkdir()
+    (hidden / "state.json").write_text(json.dumps([1]))
+    writer(lapse, again)
+    assert again.calls == 4
+    assert writer.is_done(lapse)
+
+
+def test_changed_inputs_are_seen_by_their_time(lapse: Path, tmp_path: Path) -> None:
+    writer = _writer(tmp_path, [lapse])
+    writer(lapse, Boxes())
+    assert writer.is_done(lapse)
+    os.utime(lapse, ns=(time.time_ns(), time.time_ns() + 10**9))
+    assert not writer.is_done(lapse)

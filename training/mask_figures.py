@@ -1,0 +1,122 @@
+"""Pictures of predicted masks: of a frame of any size, without ever holding a large one."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analysis.figures import overlay_figure
+from analysis.meshes import write_glb
+from formats import Box, FrameReader, grid_boxes
+
+Shape = tuple[int, int, int]
+
+#: Frames of more voxels are drawn thinned out, to at most `THINNED`: a picture shows no more.
+LARGE, THINNED = 2**27, 2**24
+
+#: Voxels z, y, x that are read at once.
+_BLOCK = (32, 256, 256)
+
+
+def draw_frame(
+    path: Path,
+    reader: FrameReader,
+    region: Callable[[Box], np.ndarray],
+    organelles: Sequence[str],
+    spacing_um: tuple[float, float, float],
+    title: str,
+    surfaces: bool,
+) -> None:
+    """Draw masks over their frame, and their surfaces beside it.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG; surfaces get the same name with .glb.
+    reader : FrameReader
+        The refractive index.
+    region : callable
+        From a box to its masks, uint8 (K, z, y, x).
+    organelles : sequence of str
+        Names of the masks.
+    spacing_um : (z, y, x)
+        Voxel size.
+    title : str
+        Printed above.
+    surfaces : bool
+        Whether to write the surfaces.
+
+    Raises
+    ------
+    InputError
+        No space left, or the folder may not be written.
+    """
+    if math.prod(reader.shape) <= LARGE:
+        whole = tuple(slice(0, n) for n in reader.shape)
+        ri_ZYX, masks_KZYX = reader.read(whole), region(whole)  # type: ignore[arg-type]
+    else:
+        step = thinned(reader.shape, spacing_um, THINNED)
+        ri_ZYX, masks_KZYX = gather(reader.read, reader.shape, step), gather(region, reader.shape, step)
+        z, y, x = (s * n for s, n in zip(spacing_um, step, strict=True))
+        spacing_um, title = (z, y, x), f"{title} (thinned out)"
+    masks = {name: mask.view(bool) for name, mask in zip(organelles, masks_KZYX, strict=True)}
+    overlay_figure(path, ri_ZYX, None, masks, spacing_um, title)
+    if surfaces:
+        write_glb(path.with_suffix(".glb"), masks, spacing_um)
+
+
+def picture_name(name: str, t: int) -> str:
+    """Of a frame's overlay, in the folder of figures."""
+    return f"predict_{name}_t{t:03d}.png"
+
+
+def remove_pictures(folder: Path, name: str) -> None:
+    """Remove what was drawn of a file, by the base name of its output."""
+    for path in folder.glob("predict_*"):
+        if re.fullmatch(rf"predict_{re.escape(name)}_t\d{{3,}}\.(png|glb)", path.name):
+            path.unlink(missing_ok=True)
+
+
+def thinned(shape: Shape, spacing_um: tuple[float, float, float], most: int) -> Shape:
+    """Every how many voxels to take along z, y, x so that no more than `most` are left, evenly in micrometres."""
+    step = [1, 1, 1]
+
+    def left() -> list[int]:
+        return [-(-n // s) for n, s in zip(shape, step, strict=True)]
+
+    while np.prod(left()) > most:
+        lengths = [s * d if n > 1 else np.inf for s, d, n in zip(step, spacing_um, left(), strict=True)]
+        step[int(np.argmin(lengths))] *= 2
+    return step[0], step[1], step[2]
+
+
+def gather(read: Callable[[Box], np.ndarray], shape: Shape, step: Shape, block: Shape = _BLOCK) -> np.ndarray:
+    """Every n-th voxel of a frame, (..., z, y, x), read block by block.
+
+    Parameters
+    ----------
+    read : callable
+        From a box to its voxels, the last three axes z, y, x.
+    shape : (Z, Y, X)
+        Of the frame.
+    step : (z, y, x)
+        Every how many voxels.
+    block : (z, y, x)
+        Size of the blocks.
+    """
+    whole: np.ndarray = np.empty(0)
+    for box in grid_boxes(shape, block):
+        first = [-b.start % s for b, s in zip(box, step, strict=True)]
+        z, y, x = (slice(f, None, s) for f, s in zip(first, step, strict=True))
+        voxels = read(box)[..., z, y, x]
+        if not whole.size:
+            size = [-(-n // s) for n, s in zip(shape, step, strict=True)]
+            whole = np.zeros((*voxels.shape[:-3], *size), voxels.dtype)
+        at = [(b.start + f) // s for b, f, s in zip(box, first, step, strict=True)]
+        z, y, x = (slice(a, a + n) for a, n in zip(at, voxels.shape[-3:], strict=True))
+        whole[..., z, y, x] = voxels
+    return whole

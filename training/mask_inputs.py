@@ -1,0 +1,63 @@
+"""Tomograms to be predicted, looked at as they are read, and their faults told from those of the disk written to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.cases import checked_ri
+from formats import ArrayReader, Box, FrameReader, Volume, check_finite
+from formats.errors import InputError
+from training.mask_figures import LARGE
+
+
+class UnusableInput(InputError):
+    """A file that cannot be predicted; the others can."""
+
+
+@contextmanager
+def told_of_input(path: Path) -> Iterator[None]:
+    """Tell faults of an input from those of the disk that the masks are written to."""
+    try:
+        yield
+    except InputError as fault:
+        raise UnusableInput(str(fault) if str(path) in str(fault) else f"{path}: {fault}") from fault
+    except OSError as fault:
+        raise UnusableInput(f"{path}: cannot be read ({fault.strerror or fault})") from fault
+
+
+class CheckedReader:
+    """A frame, looked at as it is read: NaN and values that are no refractive index are told with file and frame.
+
+    One that fits into memory is read at the first call, and looked at as a whole before anything is computed.
+    """
+
+    def __init__(self, volume: Volume, path: Path, t: int) -> None:
+        z, y, x = volume.shape[2:]
+        self.shape = (z, y, x)
+        self._volume, self._path, self._t, self._where = volume, path, t, f"{path}, frame {t}"
+        self._reader: FrameReader | None = None
+        self._whole = math.prod(self.shape) <= LARGE
+
+    def read(self, box: Box) -> np.ndarray:
+        """A region; UnusableInput where it holds no refractive index."""
+        with told_of_input(self._path):
+            if self._reader is None:
+                volume, t = self._volume, self._t
+                self._reader = (
+                    ArrayReader(checked_ri(volume.frame(t), self._where)) if self._whole else volume.reader(t)
+                )
+            region_zyx = self._reader.read(box)
+            if not self._whole:
+                check_finite(region_zyx, self._where, (box[0].start, box[1].start, box[2].start))
+                checked_ri(region_zyx, self._where)
+            return region_zyx
+
+    def _open(self) -> FrameReader:
+        if self._whole:
+            return ArrayReader(checked_ri(self._volume.frame(self._t), self._where))
+        return self._volume.reader(self._t)

@@ -61,7 +61,7 @@ class RIFacts:
     medium: float
     """Median outside the cells; without masks the 5th percentile."""
     above: float
-    """Part of the masked voxels (without masks: of those unlike the medium) above data.ri_range, by `MARGIN_RI`."""
+    """Part of the cells (the membrane's mask, else what is unlike the medium) above data.ri_range, by `MARGIN_RI`."""
     below: float
     """The same below it."""
 
@@ -83,7 +83,7 @@ class Measured:
     """(inner, outer) -> part of the inner organelle outside the outer one."""
     misplaced: Misplaced | None = None
     voxels: np.ndarray | None = None
-    """By what a copy is known in whatever format: float32 voxels on a coarse lattice, then mean and deviation."""
+    """By what a copy is known in whatever format: float32 voxels on a coarse lattice, then mean and deviation (in a plane)."""
 
 
 def measure(job: Job) -> Measured:
@@ -205,9 +205,7 @@ def _medium(sample: np.ndarray, masks: dict[str, np.ndarray], fifth: float) -> t
     cells = masks.get("membrane")
     outside = sample[~cells] if cells is not None else sample[:0]
     medium = float(np.median(outside)) if outside.size > 0.01 * sample.size else fifth
-    if masks:
-        return medium, sample[np.logical_or.reduce(list(masks.values()))]
-    return medium, sample[np.abs(sample - medium) > 2 * MARGIN_RI]
+    return medium, sample[cells if cells is not None else np.abs(sample - medium) > 2 * MARGIN_RI]
 
 
 def _constant_voxels(slab_ZYX: np.ndarray) -> tuple[int, float]:
@@ -237,5 +235,6 @@ def _outside(masks: dict[str, np.ndarray]) -> dict[tuple[str, str], float]:
 
 def _picked(ri_ZYX: np.ndarray) -> np.ndarray:
     picks = [np.linspace(0, n - 1, min(n, _LATTICE)).round().astype(int) for n in ri_ZYX.shape]
-    mean, deviation = float(ri_ZYX.mean(dtype=np.float64)), float(ri_ZYX.std(dtype=np.float64))
+    mean = float(ri_ZYX.mean(dtype=np.float64))
+    deviation = float(np.mean([plane.std(dtype=np.float64) for plane in ri_ZYX]))  # of the whole: a copy in float64
     return np.concatenate([ri_ZYX[np.ix_(*picks)].ravel(), [mean, deviation]]).astype(np.float32)

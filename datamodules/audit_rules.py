@@ -12,7 +12,7 @@ from datamodules.audit_findings import Finding, below, finding, of_fault
 from datamodules.audit_measure import MARGIN_RI, Job, Measured, RIFacts
 from datamodules.cases import RI_LIMITS
 
-#: Part of the masked voxels beyond data.ri_range: above, below.
+#: Part of the cells beyond data.ri_range: above, below.
 CLIPPED_ABOVE, CLIPPED_BELOW = 0.10, 0.30
 
 #: How far the medium may be from the lower end of data.ri_range.
@@ -50,7 +50,7 @@ def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
         frame = f"frame {facts.frame}: " if len(measured.ri) > 1 else ""
         findings += [
             finding(kind, severity, name, frame + found, (name,))  # type: ignore[arg-type]
-            for kind, severity, found in _of_ri(facts, job.ri_range, masked=not job.every_frame)
+            for kind, severity, found in _of_ri(facts, job.ri_range)
         ]
     if measured.shape is not None and min(measured.shape) == 1:
         found = f"shape {measured.shape} (z, y, x): a single slice"
@@ -58,7 +58,7 @@ def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
     return findings + _of_masks(job, measured, root)
 
 
-def _of_ri(facts: RIFacts, ri_range: tuple[float, float], masked: bool) -> list[tuple[str, str, str]]:
+def _of_ri(facts: RIFacts, ri_range: tuple[float, float]) -> list[tuple[str, str, str]]:
     """(kind, severity, what was found) of one frame."""
     if facts.bad:
         found = f"{facts.bad} of {facts.size} voxels are NaN or infinite, the first at z, y, x = {facts.first_bad}"
@@ -78,18 +78,18 @@ def _of_ri(facts: RIFacts, ri_range: tuple[float, float], masked: bool) -> list[
     if facts.span < NO_CONTRAST:
         found = f"99.8 % of the voxels lie within {facts.span:.2g} of each other"
         results.append(("no-contrast", "warning", found))
-    if told := _beyond_range(facts, ri_range, "the masked voxels" if masked else "the cells"):
+    if told := _beyond_range(facts, ri_range):
         results.append(("ri-range", "warning", told))
     return results
 
 
-def _beyond_range(facts: RIFacts, ri_range: tuple[float, float], what: str) -> str:
+def _beyond_range(facts: RIFacts, ri_range: tuple[float, float]) -> str:
     low, high = ri_range
     told = []
     if facts.above > CLIPPED_ABOVE:
-        told.append(f"{_percent(facts.above)} of {what} lie above {high + MARGIN_RI:.4g} and are clipped")
+        told.append(f"{_percent(facts.above)} of the cells lie above {high + MARGIN_RI:.4g} and are clipped")
     if facts.below > CLIPPED_BELOW:
-        told.append(f"{_percent(facts.below)} of {what} lie below {low - MARGIN_RI:.4g} and are clipped")
+        told.append(f"{_percent(facts.below)} of the cells lie below {low - MARGIN_RI:.4g} and are clipped")
     if abs(facts.medium - low) > MEDIUM_OFF:
         told.append(f"the medium is at {facts.medium:.4f}, data.ri_range begins at {low:.4g}")
     return "; ".join(told)

@@ -328,3 +328,47 @@ def refused(config: Path, words: list[str]) -> bool:
     except InputError:
         return True
     return False
+
+
+#: Plants that do not touch each other, each on a volume of its own.
+TOGETHER = {
+    "a": ["truncated mask", "NaN", "mask without a volume"],
+    "c": ["fluorescence"],
+    "d": ["zeros"],
+    "e": ["masks mirrored in y and x", "not validated"],
+}
+
+
+def test_all_faults_at_once_are_told_in_a_pipe_by_processes_of_their_own(copy, command):
+    expected = {("error", "spacing", "dish4/g.TCF"), ("warning", "empty-mask", "dish1/b_lipid.nii.gz")}
+    for name in (plant for plants in TOGETHER.values() for plant in plants):
+        severity, kind, where, plant, _ = PLANTS[name]
+        plant(copy)
+        expected.add((severity, kind, where))
+    copy_case(copy, "dish1/b", "dish4/g", ".TCF")
+    change_all(copy, "dish4/g", lambda a: a, (600.0, 600.0, 600.0))
+    change_mask(copy, "dish1/b_lipid.nii.gz", np.zeros_like)
+    expected.add(("error", "leak", "dish4/g.TCF"))
+    (copy / "dish4/h.TCF").write_bytes(b"")
+    expected |= {("error", "unreadable-volume", "dish4/h.TCF"), ("error", "no-mask", "dish4/h.TCF")}
+    answer = command(write_config(copy, num_workers="auto"), "--check", cwd=copy)
+    found = rows(answer.out)
+    assert set(found) == expected
+    assert len(found) == len(expected)
+    assert [severity for severity, _, _ in found] == sorted(severity for severity, _, _ in found)  # errors first
+    assert answer.code == 2
+    assert "…" not in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 160
+    assert "8 volumes, 6 with errors, 1 with warnings; of the whole set 0 errors, 2 warnings" in answer.out
+    assert answer.faults == ["check: 8 errors in the data; the table says where and what to do"]
+    assert not (copy / "runs").exists()
+
+
+def test_files_to_predict_are_told_once_and_in_the_table(copy, trained, tiny, cli):
+    (copy / "dish1/a.TCF").write_bytes(b"")
+    change(copy, "dish1/b.TCF", put(np.nan, 3, 4, 5))
+    words = ["stages=[predict]", f"predict.inputs=[{copy}/dish?/*.TCF]", f"predict.checkpoint={trained.run}"]
+    answer = cli(tiny, "--check", *words)
+    assert [row[:2] for row in rows(answer.out)] == [("error", "unreadable-volume"), ("error", "not-finite")]
+    assert answer.faults == ["check: 2 errors in the data; the table says where and what to do"]
+    assert "3 volumes, 2 with errors, 0 with warnings" in answer.out

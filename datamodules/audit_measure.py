@@ -83,7 +83,7 @@ class Measured:
     """(inner, outer) -> part of the inner organelle outside the outer one."""
     misplaced: Misplaced | None = None
     voxels: np.ndarray | None = None
-    """By what a copy is known in whatever format: float32 voxels on a coarse lattice, then mean and deviation (in a plane)."""
+    """By what a copy is known in whatever format: float32 voxels on a lattice, then mean and deviation in a plane."""
 
 
 def measure(job: Job) -> Measured:

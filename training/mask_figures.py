@@ -15,8 +15,9 @@ from formats import Box, FrameReader, grid_boxes
 
 Shape = tuple[int, int, int]
 
-#: Frames of more voxels are drawn thinned out, to at most `THINNED`: a picture shows no more.
-LARGE, THINNED = 2**27, 2**24
+#: Frames of more voxels are drawn thinned out, to at most `THINNED` in pictures, which show no more, and to at most
+#: `SURFACES` in surfaces: a noisy mask has triangles in every voxel, which took 3 GB of memory.
+LARGE, THINNED, SURFACES = 2**27, 2**24, 2**20
 
 #: Voxels z, y, x that are read at once.
 _BLOCK = (32, 256, 256)
@@ -55,18 +56,25 @@ def draw_frame(
     InputError
         No space left, or the folder may not be written.
     """
-    if math.prod(reader.shape) <= LARGE:
+    step = thinned(reader.shape, spacing_um, THINNED) if math.prod(reader.shape) > LARGE else (1, 1, 1)
+    if step == (1, 1, 1):
         whole = tuple(slice(0, n) for n in reader.shape)
         ri_ZYX, masks_KZYX = reader.read(whole), region(whole)  # type: ignore[arg-type]
     else:
-        step = thinned(reader.shape, spacing_um, THINNED)
         ri_ZYX, masks_KZYX = gather(reader.read, reader.shape, step), gather(region, reader.shape, step)
-        z, y, x = (s * n for s, n in zip(spacing_um, step, strict=True))
-        spacing_um, title = (z, y, x), f"{title} (thinned out)"
+        title = f"{title} (thinned out)"
+    shown_um = _times(spacing_um, step)
     masks = {name: mask.view(bool) for name, mask in zip(organelles, masks_KZYX, strict=True)}
-    overlay_figure(path, ri_ZYX, None, masks, spacing_um, title)
+    overlay_figure(path, ri_ZYX, None, masks, shown_um, title)
     if surfaces:
-        write_glb(path.with_suffix(".glb"), masks, spacing_um)
+        z, y, x = step if step == (1, 1, 1) else thinned(ri_ZYX.shape, shown_um, SURFACES)
+        few = {name: mask[::z, ::y, ::x] for name, mask in masks.items()}
+        write_glb(path.with_suffix(".glb"), few, _times(shown_um, (z, y, x)))
+
+
+def _times(spacing_um: tuple[float, float, float], step: Shape) -> tuple[float, float, float]:
+    z, y, x = (s * n for s, n in zip(spacing_um, step, strict=True))
+    return z, y, x
 
 
 def picture_name(name: str, t: int) -> str:

@@ -249,6 +249,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (mask_figures, mask_inputs):
         monkeypatch.setattr(module, "LARGE", 0)
     monkeypatch.setattr(mask_figures, "THINNED", 1000)
+    monkeypatch.setattr(mask_figures, "SURFACES", 500)
     monkeypatch.setattr(mask_files, "IN_MEMORY", 0)
 
 

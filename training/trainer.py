@@ -23,6 +23,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from formats.errors import InputError
 from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
 from training.device import choose_precision
+from training.memory import PeakMemory
+from training.pace import Pace
 from training.rundir import RunFolder
 
 
@@ -230,6 +232,8 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
             dirpath=folder.checkpoints, filename="last", save_top_k=1, save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
+        PeakMemory(folder),
+        Pace(folder),
     ]  # fmt: skip
     if config.enable_progress_bar:
         tty = sys.stderr.isatty()

@@ -22,6 +22,7 @@ from experiments.build import build_data, build_loggers
 from experiments.check import check_run
 from experiments.compose import compose
 from experiments.config import Config, load_config, resolved, to_yaml
+from experiments.plan import plan
 from experiments.preflight import preflight, prepare
 from experiments.progress import Bars, hush_lightning
 from experiments.report import write_report
@@ -53,7 +54,9 @@ class Order:
     """One step of every stage."""
 
 
-def launch(config: str, overrides: list[str], check: bool = False, dry_run: bool = False) -> None:
+def launch(
+    config: str, overrides: list[str], check: bool = False, dry_run: bool = False, plan_only: bool = False
+) -> None:
     """Read the config, make or find the run folder, run the stages, write the report.
 
     Parameters
@@ -66,6 +69,8 @@ def launch(config: str, overrides: list[str], check: bool = False, dry_run: bool
         Audit the data and say what the run would do.
     dry_run : bool
         One step of every stage.
+    plan_only : bool
+        Only measure what the run would take.
 
     Raises
     ------
@@ -79,7 +84,10 @@ def launch(config: str, overrides: list[str], check: bool = False, dry_run: bool
             check_run(order.config, order.stages, order.folder, dry_run)
             return
         inputs = preflight(order.config, order.stages, order.folder, dry_run)
-        _launch(order, inputs)
+        if plan_only:
+            plan(order.config, order.stages, inputs, resumed=order.folder is not None)
+        else:
+            _launch(order, inputs)
     finally:
         # ranks inherit the folder; the next run of a notebook must not
         if inherited is None:

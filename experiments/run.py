@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from experiments.shadow import shadowed
 
 USAGE = """\
-python -m experiments.run CONFIG [key=value ...] [--check | --dry-run]
+python -m experiments.run CONFIG [key=value ...] [--check | --plan | --dry-run]
 
 CONFIG is a YAML file or the name of a shipped config, such as organelle_demo.
   stages=[fit,test,predict]        what to do
@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="override keys of the config")
     parser.add_argument("--check", action="store_true", help="validate the config and find its files; run nothing")
+    parser.add_argument(
+        "--plan", action="store_true", help="measure a few steps: memory, time, patches; run nothing else"
+    )
     parser.add_argument("--dry-run", action="store_true", help="one step of every stage")
     told, extra = parser.parse_known_args(argv)
     shadow = shadowed()
@@ -39,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from experiments.launch import launch
 
-        launch(told.config, [*told.overrides, *extra], check=told.check, dry_run=told.dry_run)
+        if told.plan and (told.check or told.dry_run):
+            raise InputError("--plan: not with --check or --dry-run; choose one of them")
+        launch(told.config, [*told.overrides, *extra], check=told.check, dry_run=told.dry_run, plan_only=told.plan)
     except InputError as fault:
         return _refuse(str(fault))
     except OSError as fault:

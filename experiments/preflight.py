@@ -17,6 +17,7 @@ from formats import read_volume
 from formats.errors import InputError
 from lightning_modules.facts import load_network, read_checkpoint
 from training.device import require_supported_gpu
+from training.mask_notes import require_free
 from training.prediction import output_names
 from training.rundir import RunFolder
 from training.trainer import checkpoint_path
@@ -62,6 +63,7 @@ def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_r
         if config.predict.out is not None:
             out = Path(config.predict.out)
             look(lambda: require_room(out, "predict.out"))
+            look(lambda: require_free(out, output_names(inputs), config.predict.format))
     if folder is None:
         look(lambda: require_room(Path(config.runs_dir) / config.name, "runs_dir"))
     if not dry_run:

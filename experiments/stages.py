@@ -120,14 +120,14 @@ class Run:
         return [fault for told in everyone for fault in told]
 
     def _origin(self, module: OrganelleModule) -> str:
-        """What probabilities depend on beside their input: the weights' content, the windows and the mirror images."""
+        """What probabilities depend on beside their input: weights' content, windows, mirror images and precision."""
         assert self._loaded is not None
         digests = []
         for path in self._loaded[0]:
             with path.open("rb") as file:
                 digests.append(hashlib.file_digest(file, "sha256").hexdigest())
         windows = dataclasses.replace(module.tiling, sw_batch_size=1)
-        return " ".join([*sorted(digests), str(windows), "".join(sorted(module.flips))])
+        return " ".join([*sorted(digests), str(windows), "".join(sorted(module.flips)), str(self.trainer.precision)])
 
     def _module(self) -> OrganelleModule:
         """The module with the weights that test and predict use."""

@@ -11,8 +11,6 @@ import psutil
 import pytorch_lightning as pl
 import torch
 
-from training.rundir import RunFolder
-
 #: Seconds between looks at this process: a look costs microseconds, a large step takes longer than this.
 INTERVAL_S = 0.01
 #: Seconds until the first look at the loader processes; each next one waits twice as long, up to the second number.
@@ -90,20 +88,15 @@ class MemoryWatch:
 
 
 class PeakMemory(pl.Callback):
-    """Watches the fit, and notes its peaks in `metrics.json` when it has ended.
+    """Watches the fit; `metrics` are its peaks when it has ended.
 
     `fit/peak_memory_mb` is of this process, its loader processes and the batches that wait between them, in
     1e6 bytes; `fit/start_memory_mb` is what this process had before. On a GPU `fit/peak_gpu_memory_mb` is what tensors
-    took, and `fit/peak_gpu_reserved_mb` what torch kept for them. Under several ranks the first one's.
-
-    Parameters
-    ----------
-    folder : RunFolder, optional
-        Where the numbers go; without it they are only kept here.
+    took, and `fit/peak_gpu_reserved_mb` what torch kept for them. All of this rank.
     """
 
-    def __init__(self, folder: RunFolder | None = None) -> None:
-        self.folder, self.watch = folder, MemoryWatch()
+    def __init__(self) -> None:
+        self.watch = MemoryWatch()
         self.batch_bytes = 0
         """Of one batch."""
         self.loaders = 0
@@ -137,8 +130,6 @@ class PeakMemory(pl.Callback):
         if pl_module.device.type == "cuda":
             self.gpu_bytes = torch.cuda.max_memory_allocated(pl_module.device)
             self.gpu_reserved_bytes = torch.cuda.max_memory_reserved(pl_module.device)
-        if self.folder is not None and trainer.is_global_zero:
-            self.folder.update_metrics(self.metrics())
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """End the thread of a fit that broke off."""

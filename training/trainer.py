@@ -232,8 +232,8 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
             dirpath=folder.checkpoints, filename="last", save_top_k=1, save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
-        PeakMemory(folder),
-        Pace(folder),
+        PeakMemory(),
+        Pace(),
     ]  # fmt: skip
     if config.enable_progress_bar:
         tty = sys.stderr.isatty()

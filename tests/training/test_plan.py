@@ -19,18 +19,24 @@ from hypothesis import strategies as st
 from datamodules.config import OrganelleData, SimulatedSet, SimulatorData
 from datamodules.organelle import OrganelleDataModule
 from formats.errors import InputError
+from lightning_modules.facts import Facts
+from lightning_modules.optim import Adam
+from lightning_modules.organelle import MONITOR, OrganelleModule
 from networks import network_config
 from networks.residual_unet import ResidualUNetConfig
 from networks.scnas import ScNASConfig
+from objectives.segmentation import LOSSES
 from training import plan_machine
 from training.memory import MemoryWatch, PeakMemory, private_bytes
+from training.pace import fit_metrics
 from training.plan import EpochPlan, FitTimes, limited, plan_epoch, plan_run
 from training.plan_data import Share, all_cases, look_through, requests_of
 from training.plan_inference import crop_of
 from training.plan_machine import _cgroup_limits, local_ranks, one_device
 from training.plan_measure import affordable, is_out_of_memory, told_of_memory
 from training.plan_sizes import MemoryModel, Work, advice, axis_sizes, candidates, count_work, smaller_patch, too_large
-from training.trainer import EarlyStop, TrainerConfig
+from training.rundir import RunFolder
+from training.trainer import EarlyStop, TrainerConfig, build_trainer
 from transforms.spatial import ResampleTo
 from transforms.tiling import SlidingWindow
 
@@ -378,6 +384,27 @@ def test_cases_that_there_was_no_time_to_look_at_are_taken_for_like_the_others(t
     config = _simulated(tmp_path)
     cases = all_cases(config, 0)["train"] * 10
     assert look_through(cases, config, look_s=0.0).missing in (0, 20)
+
+
+# what a run notes of itself
+
+
+def test_a_fit_notes_its_memory_and_its_pace(tmp_path: Path):
+    config = _simulated(tmp_path / "cache")
+    config.patch_size, config.batch_size, config.patches_per_epoch, config.num_workers = [8, 8, 8], 1, 3, 0
+    facts = Facts(
+        "organelle", {"network": "x"}, config.organelles, "spacing_um", [0.6] * 3, [8] * 3, [1.3, 1.4], [8] * 3
+    )
+    tiling = SlidingWindow(window=(8, 8, 8), stride=(8, 8, 8), pad_yx=(0, 0))
+    loss = LOSSES["dice_bce"]().build()
+    module = OrganelleModule(torch.nn.Conv3d(1, 4, 3, padding=1), facts, tiling, loss, Adam(schedule="constant"))
+    trainer = TrainerConfig(max_epochs=2, accelerator="cpu", devices=1, enable_progress_bar=False)
+    lightning = build_trainer(trainer, RunFolder(tmp_path / "run"), [], MONITOR, dry_run=False)
+    assert "fit/batch_seconds" not in fit_metrics(lightning)
+    lightning.fit(module, datamodule=OrganelleDataModule(config, 0))
+    found = fit_metrics(lightning)
+    assert 0 < found["fit/batch_seconds"] < found["fit/epoch_seconds"] < 60
+    assert 0 < found["fit/start_memory_mb"] <= found["fit/peak_memory_mb"] < 10_000
 
 
 # windows

@@ -1,7 +1,6 @@
 """What the benchmarks share: how they are timed, what is said of the machine, how figures are printed and kept.
 
-A script run as ``python benchmarks/name.py`` finds this module beside it. For the same reason no script may bear the
-name of a package: ``benchmarks/networks.py`` would hide `networks`.
+How a script finds this module, and our packages before its own neighbours, is told in ``benchmarks/__init__.py``.
 """
 
 from __future__ import annotations
@@ -39,7 +38,9 @@ PATIENCE = 4
 T = TypeVar("T")
 
 
-def options(name: str, claim: str, repeats: int) -> argparse.Namespace:
+def options(
+    name: str, claim: str, repeats: int, more: Callable[[argparse.ArgumentParser], object] | None = None
+) -> argparse.Namespace:
     """The command line that every benchmark has.
 
     Parameters
@@ -50,11 +51,15 @@ def options(name: str, claim: str, repeats: int) -> argparse.Namespace:
         What is measured, for ``--help``.
     repeats : int
         Default of ``--repeats``.
+    more : callable, optional
+        Adds the script's own options.
     """
     parser = argparse.ArgumentParser(prog=f"benchmarks/{name}.py", description=claim)
     parser.add_argument("--repeats", type=int, default=repeats, help=f"rounds over all candidates ({repeats})")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; its figures say nothing")
     parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="where the JSON is written")
+    if more is not None:
+        more(parser)
     told = parser.parse_args()
     if told.repeats < 1:
         parser.error("--repeats: expected 1 or more")

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from _common import show_others
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
 
+from benchmarks._common import show_others
 from formats.atomic import atomic_path
 
 HERE = Path(__file__).resolve().parent

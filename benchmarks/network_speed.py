@@ -10,16 +10,20 @@ from __future__ import annotations
 import copy
 import math
 import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
+
 import torch
-from _common import Table, Watch, finish, interleaved, options, ratio, show_ratio
 from monai.networks.nets import DynUNet, SegResNet, UNet
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks._common import Table, Watch, finish, interleaved, options, ratio, show_ratio
 from networks.residual_unet import ResidualUNetConfig
 from networks.scnas import ScNASConfig
 from objectives.segmentation import DiceBCEConfig

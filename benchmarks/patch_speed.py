@@ -10,17 +10,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+import sys
 from collections.abc import Callable, Hashable
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
 
 import numpy as np
 import torch
-from _common import Table, Watch, finish, interleaved, options, ratio, show_ratio
 from monai.transforms import RandAffined
 from torch.nn.functional import affine_grid, grid_sample
 
+from benchmarks._common import Table, Watch, finish, interleaved, options, ratio, show_ratio
 from datamodules.config import SimulatedSet, SimulatorData
 from datamodules.organelle import OrganelleDataModule
 from experiments.config import load_config

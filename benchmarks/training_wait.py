@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
+
 import pytorch_lightning as pl
-from _common import Table, Watch, finish, options, quiet_rounds, ratio, show_ratio
 from pytorch_lightning.profilers import Profiler
 
+from benchmarks._common import Table, Watch, finish, options, quiet_rounds, ratio, show_ratio
 from datamodules.config import SimulatedSet
 from datamodules.organelle import OrganelleDataModule
 from experiments.build import build_data, build_for_training

@@ -1,7 +1,8 @@
 """Benchmarks run, name what they measured, and the docs quote what was measured. No time is asserted."""
 
 import argparse
-import importlib.util
+import ast
+import importlib
 import json
 import os
 import subprocess
@@ -9,47 +10,44 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from networks.residual_unet import ResidualUNetConfig
 
 HOME = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(HOME.glob("benchmarks/[a-z]*.py"))
 
 
-@pytest.fixture(autouse=True)
-def _beside_their_helper(monkeypatch):
-    monkeypatch.syspath_prepend(HOME / "benchmarks")
-
-
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, HOME / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"benchmarks.{name}")
 
 
 @pytest.fixture
 def quick(tmp_path):
-    def run(name):
-        out = tmp_path / f"{name}.json"
-        command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--repeats", "2", "--out", str(out)]
+    def run(name, *words, wrote=None):
+        folder = tmp_path / "out"
+        folder.mkdir()
+        out = folder / f"{name}.json"
+        command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--repeats", "2", "--out", str(out), *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             command, cwd=HOME, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stderr
         assert "do not quote these figures" in done.stdout
-        assert list(tmp_path.iterdir()) == [out]
-        return json.loads(out.read_text())
+        written = folder / f"{wrote or name}.json"
+        assert list(folder.iterdir()) == [written]
+        return json.loads(written.read_text())
 
     return run
 
 
-def check_form(result, name):
+def check_form(result, name, rounds=2):
     assert result["benchmark"] == name
     assert result["quick"] is True
-    assert result["repeats"] == 2
     assert {"cpu", "cores", "threads", "torch", "monai"} <= set(result["machine"])
     assert {"load_before", "load_after", "dropped"} <= set(result["watch"])
-    assert len(result["watch"]["other_cores"]) == 2
+    assert len(result["watch"]["other_cores"]) == rounds
     for table in result["tables"]:
         assert all(len(row) == len(table["columns"]) for row in table["rows"])
     for ratio in result["ratios"].values():
@@ -87,6 +85,35 @@ def test_patches_are_timed_three_ways_and_for_every_shipped_config(quick):
 
 
 @pytest.mark.slow
+def test_predictions_are_timed_beside_those_of_monai_and_against_the_floor(quick, tmp_path):
+    result = quick("inference", "--part", "speed", "--cache", str(tmp_path / "cache"))
+    check_form(result, "inference")
+    rows = result["rows"]
+    assert rows["machine"].keys() == {"bfloat16", "float32", "bandwidth"}
+    assert all(floor > 0 for floor in rows["floor of a window, s"].values())
+    assert rows["quick: MONAI, float32"]["dice_mean"] == pytest.approx(rows["quick: ours"]["dice_mean"], abs=0.002)
+    for way in ("MONAI, float32", "MONAI, bfloat16", "ours", "ours, float32"):
+        row = rows[f"quick: {way}"]
+        assert all(0 < inside < total for inside, total in zip(row["in_network"], row["seconds"], strict=True))
+    assert "ours over MONAI in float32 (aim: 5): quick" in result["ratios"]
+    assert "ours over MONAI at equal precision and layout (aim: 1.5): quick" in result["ratios"]
+    assert rows["profile"]["in the network: convolutions"] > 0
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npz"]
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_a_process_of_its_own_for_each_size(quick, tmp_path):
+    words = ("--part", "memory", "--cache", str(tmp_path / "cache"))
+    result = quick("inference", *words, wrote="inference_memory")
+    check_form(result, "inference_memory", rounds=0)
+    for row in result["rows"].values():
+        assert 0 < row["before"] < row["peak"]
+        assert row["below_2_gib"]
+        assert row["written"] > 0
+    assert not any((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.slow
 def test_waiting_is_told_without_and_with_a_loader_process(quick):
     result = quick("training_wait")
     check_form(result, "training_wait")
@@ -96,10 +123,40 @@ def test_waiting_is_told_without_and_with_a_loader_process(quick):
         assert len(row["rounds"]["mean_step_ms"]) == 2
 
 
-def test_no_benchmark_bears_the_name_of_a_package_that_it_would_hide():
-    assert SCRIPTS
+def test_no_benchmark_hides_the_package_whose_name_it_bears(tmp_path):
+    """Python puts the script's folder first on the path: ``benchmarks/training.py`` would be imported as `training`."""
     for script in SCRIPTS:
-        assert not (HOME / script.stem).exists()
+        shown = ast.parse(script.read_text(encoding="utf-8"))
+        code = [ast.unparse(node) for node in shown.body]
+        fixed = code.index("sys.path.insert(0, str(Path(__file__).resolve().parents[1]))")
+        before = {line.split()[1].split(".")[0] for line in code[:fixed] if line.startswith(("import", "from"))}
+        assert before <= {*sys.stdlib_module_names}, f"{script}: imported before the path is right"
+    probe = "import runpy, sys; sys.argv = sys.argv[1:]; sys.path[0] = sys.argv[1]; found = runpy.run_path(sys.argv[0])"
+    probe += "; import training; print(training.__file__)"
+    for script in (path for path in SCRIPTS if (HOME / path.stem).is_dir()):
+        command = [sys.executable, "-c", probe, str(script), str(script.parent)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 0, done.stderr
+        assert Path(done.stdout.strip()) == HOME / "training" / "__init__.py"
+
+
+def test_the_floor_counts_what_can_be_counted_by_hand():
+    floor = load("_floor")
+    network = torch.nn.Sequential(torch.nn.Conv3d(2, 3, 3, padding=1, bias=False), torch.nn.ConvTranspose3d(3, 1, 2, 2))
+    conv, up = floor.layers_of(network, (1, 2, 4, 4, 4))
+    assert (conv.operations, conv.numbers) == (2 * 64 * 3 * 2 * 27, 2 * 64 + 3 * 64 + 2 * 3 * 27)
+    assert (up.operations, up.numbers) == (2 * 512 * 3, 3 * 64 + 512 + 3 * 8 + 1)
+    assert floor.floor_seconds([conv], 4, rate=1.0, bandwidth=1e12) == conv.operations
+    assert floor.floor_seconds([conv], 4, rate=1e12, bandwidth=4.0) == conv.numbers
+
+
+def test_the_plain_network_that_others_are_compared_with_is_the_same_function():
+    network = ResidualUNetConfig(channels=[8, 16]).build(1, 2).eval()
+    plain = load("_plain").PlainResidualUNet(network).eval()
+    x = torch.rand(2, 1, 12, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x), network(x))
+    assert not any(type(module).__module__.startswith("networks.norms") for module in plain.modules())
 
 
 def test_the_docs_quote_the_kept_results():

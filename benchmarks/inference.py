@@ -1,0 +1,164 @@
+"""What a prediction costs: our engine beside MONAI's, against the floor of the machine, and in memory.
+
+Claims measured here: on a tomogram of 128x512x512 voxels with 6 to 10 cells, the engine is at least five times as
+fast on a CPU as MONAI's sliding window in float32, and half as fast again at equal precision and layout, with the
+same Dice (transforms/inference.py, networks/residual_unet.py); streamed from OME-Zarr to OME-Zarr it needs less than
+2 GiB beyond the model, whatever the size of the volume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
+
+import numpy as np
+
+from analysis.overlap import dice_per_organelle
+from benchmarks import _tables as tables
+from benchmarks._common import Watch, finish, options, quiet_rounds
+from benchmarks._engine import MONAI_BATCH, Run, Way, Windows, network_of, prepare
+from benchmarks._fields import FIELDS, QUICK, count_cells, simulated
+from benchmarks._floor import floor_seconds, layers_of, machine_tasks, shares
+from benchmarks._plain import PlainResidualUNet
+from benchmarks._streaming import measure_memory
+from experiments.build import weights_path
+from networks.weights import DEFAULTS, shipped_weights
+from simulator.tomogram import Tomogram
+
+#: As `predict.skip_below` has it by default.
+SKIP = 0.1
+#: A window with nothing but medium is answered by 0; the sigmoid of float32 and of bfloat16 differ by less than this.
+CLOSE = {"float32": 1e-4, "bfloat16": 0.1}
+
+#: Names are the rows of the tables. Each differs from an earlier one by a single ingredient.
+WAYS = {
+    "MONAI, float32": Way("MONAI", mixed=False, plain=True, batch=MONAI_BATCH),
+    "MONAI, bfloat16": Way("MONAI", plain=True, batch=MONAI_BATCH),
+    "MONAI, bfloat16, our forward pass": Way("MONAI", batch=MONAI_BATCH),
+    "ours, batches of 4, nothing skipped": Way("ours", batch=4),
+    "ours, batches of 2, nothing skipped": Way("ours", batch=2),
+    "ours, batches of 1, nothing skipped": Way("ours"),
+    "ours, batches of 4": Way("ours", batch=4, skip_below=SKIP),
+    "ours": Way("ours", skip_below=SKIP),
+    "ours, float32, nothing skipped": Way("ours", mixed=False),
+    "ours, float32": Way("ours", mixed=False, skip_below=SKIP),
+}
+
+
+def scores(run: Run, tomogram: Tomogram, first: np.ndarray | None) -> dict[str, Any]:
+    """Dice of one way against the truth, and how far its probabilities are from those of the first way."""
+    assert run.result is not None
+    truth = np.stack(list(tomogram.masks.values()))
+    dice = dice_per_organelle(run.result >= 0.5, truth)
+    far = 0.0 if first is None else float(max(np.abs(a - b).max() for a, b in zip(run.result, first, strict=True)))
+    known = dice[~np.isnan(dice)]
+    return {
+        "dice": dict(zip(tomogram.masks, (None if np.isnan(value) else float(value) for value in dice), strict=True)),
+        "dice_mean": float(known.mean()) if len(known) else 0.0,
+        "windows": run.windows,
+        "farthest_probability": far,
+    }
+
+
+def accuracy(runs: dict[str, Run], tomogram: Tomogram) -> dict[str, dict[str, Any]]:
+    """Each way once, before anything is timed: all that skip nothing must say the same.
+
+    Raises
+    ------
+    AssertionError
+        They do not predict the same windows with the same weights: their times could not be compared.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    first: np.ndarray | None = None
+    for name, run in runs.items():
+        run(keep=True)
+        found[name] = scores(run, tomogram, first)
+        if first is None:
+            first = run.result
+        way = WAYS[name]
+        if way.skip_below is None:
+            assert found[name]["windows"] == next(iter(found.values()))["windows"], name
+            assert found[name]["farthest_probability"] < CLOSE["bfloat16" if way.mixed else "float32"], name
+        run.result = None
+        gc.collect()
+    return found
+
+
+def measure_speed(told: argparse.Namespace) -> None:
+    """Every way on every field, in turn, beside the rates of the machine."""
+    fields = QUICK if told.quick else FIELDS
+    windows = Windows((24, 32, 32), (12, 16, 16)) if told.quick else Windows()
+    network, normalise, spacing_um = network_of(told.weights, organelles=4)
+    tomograms = {name: simulated(field, told.cache) for name, field in fields.items()}
+    runs = {
+        name: {way: prepare(how, network, tomogram, normalise, windows) for way, how in WAYS.items()}
+        for name, tomogram in tomograms.items()
+    }
+    said = {name: accuracy(runs[name], tomogram) for name, tomogram in tomograms.items()}
+    machine = machine_tasks(told.quick)
+    for task, _ in machine.values():
+        task()  # the first call allocates; the ways have been called already
+    timed: dict[str, Any] = {f"{name}|{way}": run for name, ways in runs.items() for way, run in ways.items()}
+    timed |= {f"rate|{name}": partial(tables.seconds_of, task) for name, (task, _) in machine.items()}
+    with Watch() as watch:
+        rounds = quiet_rounds(told, watch, lambda: {name: task() for name, task in timed.items()}, warm=False)
+
+    series = {name: [one[name] for one in rounds] for name in timed}
+    rates = {n: amount / statistics.median(s for s, _ in series[f"rate|{n}"]) for n, (_, amount) in machine.items()}
+    layers = layers_of(PlainResidualUNet(network), (1, 1, *windows.size))
+    floors = {
+        kind: floor_seconds(layers, size, rates[kind], rates["bandwidth"])
+        for kind, size in (("bfloat16", 2), ("float32", 4))
+    }
+    rows: dict[str, Any] = {"machine": rates, "floor of a window, s": floors, "windows": vars(windows)}
+    rows["weights"] = {"file": told.weights and told.weights.name, "trained at um": spacing_um}
+    rows["operations of a window"] = sum(layer.operations for layer in layers)
+    for name, tomogram in tomograms.items():
+        rows[f"field: {name}"] = {
+            "cells": count_cells(tomogram),
+            "voxels": list(tomogram.ri_ZYX.shape),
+            "spacing_um": list(tomogram.spacing_um),
+        }
+        for way in WAYS:
+            both = series[f"{name}|{way}"]
+            rows[f"{name}: {way}"] = {
+                "seconds": [total for total, _ in both],
+                "in_network": [inside for _, inside in both],
+                **said[name][way],
+            }
+    profiled = shares(runs[next(iter(fields))]["ours"].call)
+    rows["profile"] = {f"{place}: {kind}": seconds for (place, kind), seconds in profiled.items()}
+    ratios, shown = tables.speed_tables(list(fields), WAYS, rows, floors, profiled)
+    finish(told, rows, ratios, shown, watch)
+
+
+def more(parser: argparse.ArgumentParser) -> None:
+    """Options of this script alone."""
+    parser.add_argument("--part", choices=("speed", "memory", "all"), default="all", help="what to measure (all)")
+    parser.add_argument("--weights", default=None, help="a .ckpt or .safetensors file, a run folder or a shipped name")
+    parser.add_argument("--cache", type=Path, default=None, help="folder for what is simulated (the user's cache)")
+
+
+def main() -> None:
+    """Speed into ``inference.json``, memory into ``inference_memory.json`` beside it."""
+    told = options("inference", "Predicting whole volumes: speed beside MONAI, the floor, and memory.", 3, more)
+    shipped = shipped_weights().get(DEFAULTS["organelle"])
+    told.weights = weights_path(told.weights, "--weights") if told.weights else None if told.quick else shipped
+    if told.part != "memory":
+        if told.weights is None and not told.quick:
+            raise SystemExit("--weights: none are shipped with this version; name a .ckpt file or a run folder")
+        measure_speed(told)
+    if told.part != "speed":
+        out = told.out.with_stem(f"{told.out.stem}_memory")
+        measure_memory(argparse.Namespace(**{**vars(told), "name": "inference_memory", "out": out}))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ def _resize_plane(volume_CZYX: torch.Tensor, shape_ZYX: Sequence[int]) -> torch.
     plane = tuple(shape_ZYX[1:])
     if tuple(volume_CZYX.shape[2:]) == plane:
         return volume_CZYX
-    return interpolate(volume_CZYX, size=plane, mode="bilinear", align_corners=False, antialias=True)
+    return _resize_2d(volume_CZYX, plane)
 
 
 def _resize_depth(volume_CZYX: torch.Tensor, shape_ZYX: Sequence[int]) -> torch.Tensor:
@@ -154,9 +155,18 @@ def _resize_depth(volume_CZYX: torch.Tensor, shape_ZYX: Sequence[int]) -> torch.
     if depth == shape_ZYX[0]:
         return volume_CZYX
     flat = volume_CZYX.reshape(channels, 1, depth, height * width)
-    size = (shape_ZYX[0], height * width)
-    flat = interpolate(flat, size=size, mode="bilinear", align_corners=False, antialias=True)
+    flat = _resize_2d(flat, (shape_ZYX[0], height * width))
     return flat.reshape(channels, shape_ZYX[0], height, width)
+
+
+def _resize_2d(images_BCYX: torch.Tensor, shape_YX: tuple[int, ...]) -> torch.Tensor:
+    resize = partial(interpolate, mode="bilinear", align_corners=False, antialias=True)
+    if images_BCYX.shape[-1] == 1 or shape_YX[1] == 1:
+        # torch repeats the first row of images that are one voxel wide (seen in 2.13): give them two, and rows first
+        if images_BCYX.shape[-1] == 1:
+            images_BCYX = images_BCYX.expand(-1, -1, -1, 2).contiguous()
+        images_BCYX = resize(images_BCYX, size=(shape_YX[0], images_BCYX.shape[-1]))
+    return resize(images_BCYX, size=shape_YX)
 
 
 def resize_mask(mask_KZYX: np.ndarray, shape_ZYX: Sequence[int]) -> np.ndarray:

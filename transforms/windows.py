@@ -179,5 +179,6 @@ def only_medium(window_CZYX: torch.Tensor, threshold: float) -> bool:
     threshold : float
         0 is the lower end of the normalised range, 1 the upper.
     """
-    means = avg_pool3d(window_CZYX[None], MEDIUM_BLOCK, ceil_mode=True)
+    kernel = [min(MEDIUM_BLOCK, n) for n in window_CZYX.shape[1:]]
+    means = avg_pool3d(window_CZYX[None], kernel, ceil_mode=True)
     return not bool((means > threshold).any())

@@ -97,6 +97,17 @@ def test_where_every_axis_grows_it_is_torchs_trilinear_interpolation(shape, more
     torch.testing.assert_close(resize_linear(image, target), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("width", [(1, 1), (1, 2), (2, 1), (3, 1), (1, 3)])
+def test_a_volume_one_voxel_wide_is_resampled_like_any_other(axis, width):
+    line = torch.tensor([0.2, 0.9]).view([2 if a == axis else 1 for a in range(4)])
+    target = [3 if a == axis else 1 for a in (1, 2)]
+    resized = resize_linear(line.expand(-1, -1, -1, width[0]).contiguous(), (*target, width[1]))
+    assert resized.shape == (1, *target, width[1])
+    for column in resized.movedim(-1, 0):
+        torch.testing.assert_close(column.flatten(), torch.tensor([0.2, 0.55, 0.9]))
+
+
 @pytest.mark.parametrize("target", [(6, 40, 40), (24, 11, 17), (5, 9, 12), (20, 33, 10)])
 def test_a_linear_ramp_stays_that_ramp_in_physical_coordinates(target):
     shape = (12, 24, 24)

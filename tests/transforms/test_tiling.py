@@ -1,12 +1,18 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data.utils import dense_patch_slices
+from monai.inferers import sliding_window_inference
 from monai.inferers.utils import _get_scan_interval
 
+import transforms.bricks
 from formats.errors import InputError
+from transforms.bricks import Said
+from transforms.store import BrickStore
 from transforms.tiling import SlidingWindow
 from transforms.windows import TensorSource, read_padded, window_starts, window_weight
 
@@ -30,6 +36,11 @@ def tilings(draw, **fixed):
 
 def identity(windows: torch.Tensor) -> torch.Tensor:
     return windows
+
+
+def monai_overlap(window: tuple[int, ...], stride: tuple[int, ...]) -> tuple[float, ...]:
+    """MONAI's overlap for a stride in voxels; half a voxel of slack, because MONAI rounds it down to whole voxels."""
+    return tuple(0.0 if s == w else 1 - (s + 0.5) / w for w, s in zip(window, stride, strict=True))
 
 
 @quick
@@ -65,6 +76,30 @@ def test_every_window_has_the_networks_size_and_the_batch_is_kept_to(tiling, sha
     assert max(s[0] for s in seen) <= tiling.sw_batch_size
 
 
+@quick
+@given(tilings(), st.tuples(*[st.integers(8, 19)] * 3), st.tuples(*[st.integers(1, 9)] * 3))
+def test_it_agrees_with_monais_sliding_window(tiling, shape, bricks):
+    tiling = dataclasses.replace(tiling, pad_yx=(0, 0))
+    image = torch.rand((2, 1, *shape))
+
+    def network(windows):  # depends on a voxel's place in its window
+        return torch.linspace(0, 1, windows[0, 0].numel()).view(windows.shape[2:]) + torch.cat(
+            [windows, 1 - windows], 1
+        )
+
+    expected = sliding_window_inference(
+        image,
+        tiling.window,
+        tiling.sw_batch_size,
+        network,
+        monai_overlap(tiling.window, tiling.stride),
+        roi_weight_map=window_weight(tiling.window, tiling.weight),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transforms.bricks, "BRICK", bricks)
+        torch.testing.assert_close(tiling(image, network), expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("stride", "starts"), [(3, [0, 3, 6, 9, 12]), (8, [0, 8, 12]), (7, [0, 7, 12]), (5, [0, 5, 10, 12])]
 )
@@ -78,11 +113,6 @@ def test_windows_step_by_the_stride_and_the_last_one_ends_with_the_volume(stride
 
     tiling(torch.arange(20.0).reshape(1, 1, 1, 1, 20), look)
     assert seen == starts
-
-
-def monai_overlap(window: tuple[int, ...], stride: tuple[int, ...]) -> tuple[float, ...]:
-    """MONAI's overlap for a stride in voxels; half a voxel of slack, because MONAI rounds it down to whole voxels."""
-    return tuple(0.0 if s == w else 1 - (s + 0.5) / w for w, s in zip(window, stride, strict=True))
 
 
 @quick
@@ -192,6 +222,8 @@ def test_padding_shows_the_network_the_mirrored_border():
         ({"sw_batch_size": 0}, "sw_batch_size"),
         ({"weight": "splines"}, "expected one of spline, gaussian, constant"),
         ({"z": "centre"}, "expected one of tile, center"),
+        ({"skip_below": 1.0}, "skip_below"),
+        ({"skip_below": float("nan")}, "skip_below"),
         ({"pad_mode": "mirror"}, "expected one of symmetric, edge, constant"),
     ],
 )
@@ -204,6 +236,39 @@ def test_settings_that_cannot_tile_are_refused_in_one_line(setting, words):
 def test_all_faults_are_told_at_once():
     with pytest.raises(InputError, match=r"stride.*pad_yx.*weight"):
         SlidingWindow(stride=(0, 0, 0), pad_yx=(-1, 0), weight="none")
+
+
+def test_windows_of_nothing_but_padding_are_not_computed():
+    seen = []
+    tiling = SlidingWindow((1, 1, 4), (1, 1, 4), pad_yx=(0, 8))
+    result = tiling(torch.arange(8.0).reshape(1, 1, 1, 1, 8), lambda windows: seen.append(windows) or windows)
+    assert [w.flatten().tolist() for w in seen] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert result.flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_progress_is_told_over_windows_and_ends_with_all_of_them():
+    told = []
+    tiling = SlidingWindow((4, 4, 4), (2, 2, 2), pad_yx=(0, 0), sw_batch_size=4)
+    with BrickStore(0) as store:
+        source = TensorSource(torch.rand((1, 8, 8, 8)))
+        list(tiling.stream(source, lambda w: iter([Said(w)]), store, progress=lambda *n: told.append(n)))
+    assert told == [(4, 27), (8, 27), (12, 27), (16, 27), (20, 27), (24, 27), (27, 27)]
+
+
+def test_a_bar_shows_the_windows_of_all_images(capsys):
+    tiling = SlidingWindow((4, 4, 4), (4, 4, 4), pad_yx=(0, 0), progress=True)
+    assert tiling(torch.ones((2, 1, 8, 8, 8)), identity).all()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_network_that_needs_gradients_gives_none():
+    layer = torch.nn.Conv3d(1, 1, 1)
+    assert not SlidingWindow((4, 4, 4), (2, 2, 2))(torch.rand((1, 1, 6, 6, 6)), layer).requires_grad
+
+
+def test_a_network_of_two_outputs_is_a_bug():
+    with pytest.raises(TypeError, match="expected one tensor"):
+        SlidingWindow((4, 4, 4), (4, 4, 4))(torch.rand((1, 1, 8, 8, 8)), lambda windows: (windows, windows))
 
 
 def test_a_network_that_changes_the_size_is_a_bug_not_a_result():

@@ -18,6 +18,7 @@ from experiments.config import Config
 from formats.errors import InputError
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
+from training.pace import fit_metrics
 from training.prediction import MaskWriter, collect_table, output_names
 from training.results import draw_examples, write_test_tables
 from training.rundir import RunFolder
@@ -53,6 +54,7 @@ class Run:
                     "fit/seconds": time.perf_counter() - begun,
                     "fit/steps": self.trainer.global_step,
                     "fit/epochs": self.trainer.current_epoch,
+                    **fit_metrics(self.trainer),
                     "fit/parameters": sum(p.numel() for p in module.network.parameters()),
                     **({"val/dice_mean": float(score)} if score is not None else {}),
                 }

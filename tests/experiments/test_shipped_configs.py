@@ -33,13 +33,24 @@ SMALLER: dict[str, list[str]] = {
         "data.patch_size=[24,32,32]",
         "data.split={train: 0.34, val: 0.33, test: 0.33}",
     ],
+    "organelle_finetune": [
+        "data.resample_spacing_um=[0.6,0.6,0.6]",
+        "data.patch_size=[24,32,32]",
+        "data.split={train: 0.34, val: 0.33, test: 0.33}",
+    ],
+    "organelle_weights": [
+        *SMALL_CELLS,
+        "data.resample_spacing_um=[0.6,0.6,0.6]",
+        "data.patch_size=[24,32,32]",
+        "predict.stride=[24,32,32]",
+    ],
 }
 
 
 @pytest.mark.parametrize("name", sorted(shipped_configs()))
 def test_every_shipped_config_runs_one_step(tmp_path: Path, cells, cli, name):
     words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
-    if name == "organelle":
+    if name in ("organelle", "organelle_finetune"):
         words.append(f"data.root={cells}")
     words += ["stages=[fit,test,predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]", f"runs_dir={tmp_path / 'runs'}"]
     answer = cli(name, "--dry-run", *words)

@@ -75,8 +75,8 @@ def _coarse_weight(up: nn.ConvTranspose3d, conv: nn.Conv3d, strides: Shape) -> t
     """
     wide = up.out_channels
     images = (conv.in_channels - wide) * strides[0] * strides[1] * strides[2]
-    shift = conv.weight.new_zeros(1, wide, *strides) if up.bias is None else up.bias.view(1, wide, 1, 1, 1)
-    features = torch.cat([up.weight, conv.weight.new_zeros(images, wide, *strides), shift.expand(1, wide, *strides)])
+    shift = conv.weight.new_zeros((1, wide, *strides)) if up.bias is None else up.bias.view(1, wide, 1, 1, 1)
+    features = torch.cat([up.weight, conv.weight.new_zeros((images, wide, *strides)), shift.expand(1, wide, *strides)])
     eye = torch.eye(images, dtype=conv.weight.dtype, device=conv.weight.device)
     impulses = pad(eye.view(images, conv.in_channels - wide, *strides), (0, 0) * 4 + (up.in_channels, 1))
     fine = torch.cat([features, impulses], dim=1)
@@ -111,7 +111,7 @@ class _Interleave(torch.autograd.Function):
         ctx.shape, ctx.strides = phases.shape, strides
         grid = [s * (n - s + 1) for n, s in zip(phases.shape[2:], strides, strict=True)]
         channels = phases.shape[1] // (strides[0] * strides[1] * strides[2])
-        fine = phases.new_empty(len(phases), channels, *grid)
+        fine = phases.new_empty((len(phases), channels, *grid))
         for source, target in _places(phases, fine, strides):
             target.copy_(source)
         return fine

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -97,3 +98,11 @@ def test_under_autocast_the_weights_are_composed_in_float32(layout):
         usual, ours = (way(coarse.bfloat16(), image, up, conv) for way in (plain, upsample_and_convolve))
     assert ours.dtype == torch.bfloat16
     assert (ours - exact).abs().mean() <= 1.2 * (usual - exact).abs().mean()
+
+
+def test_the_tensors_of_monai_are_taken_too():
+    network = ResidualUNetConfig(channels=[8, 16]).build(1, 2)
+    x = torch.rand(1, 1, *ResidualUNetConfig(channels=[8, 16]).minimum)
+    logits = network(MetaTensor(x))
+    logits.sum().backward()
+    torch.testing.assert_close(torch.as_tensor(logits), network(x), check_device=False)

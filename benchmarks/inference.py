@@ -34,8 +34,8 @@ from simulator.tomogram import Tomogram
 
 #: As `predict.skip_below` has it by default.
 SKIP = 0.1
-#: A window with nothing but medium is answered by 0; the sigmoid of float32 and of bfloat16 differ by less than this.
-CLOSE = {"float32": 1e-4, "bfloat16": 0.1}
+#: How far the probabilities of two ways with the same windows may be apart, in the mean over all voxels.
+CLOSE = {"float32": 1e-5, "bfloat16": 5e-3}
 
 #: Names are the rows of the tables. Each differs from an earlier one by a single ingredient.
 WAYS = {
@@ -57,13 +57,14 @@ def scores(run: Run, tomogram: Tomogram, first: np.ndarray | None) -> dict[str, 
     assert run.result is not None
     truth = np.stack(list(tomogram.masks.values()))
     dice = dice_per_organelle(run.result >= 0.5, truth)
-    far = 0.0 if first is None else float(max(np.abs(a - b).max() for a, b in zip(run.result, first, strict=True)))
+    far = [np.abs(a - b) for a, b in zip(run.result, run.result if first is None else first, strict=True)]
     known = dice[~np.isnan(dice)]
     return {
         "dice": dict(zip(tomogram.masks, (None if np.isnan(value) else float(value) for value in dice), strict=True)),
         "dice_mean": float(known.mean()) if len(known) else 0.0,
         "windows": run.windows,
-        "farthest_probability": far,
+        "probabilities_differ": float(np.mean([part.mean(dtype=np.float64) for part in far])),
+        "most": float(max(part.max() for part in far)),
     }
 
 
@@ -85,7 +86,7 @@ def accuracy(runs: dict[str, Run], tomogram: Tomogram) -> dict[str, dict[str, An
         way = WAYS[name]
         if way.skip_below is None:
             assert found[name]["windows"] == next(iter(found.values()))["windows"], name
-            assert found[name]["farthest_probability"] < CLOSE["bfloat16" if way.mixed else "float32"], name
+            assert found[name]["probabilities_differ"] < CLOSE["bfloat16" if way.mixed else "float32"], name
         run.result = None
         gc.collect()
     return found

@@ -114,30 +114,42 @@ def test_memory_is_measured_in_a_process_of_its_own_for_each_size(quick, tmp_pat
 
 
 @pytest.mark.slow
-def test_waiting_is_told_without_and_with_a_loader_process(quick):
-    result = quick("training_wait")
-    check_form(result, "training_wait")
-    for workers in (0, 1):
-        row = result["rows"][f"workers: {workers}"]
+def test_waiting_and_samples_a_second_are_told_beside_those_of_a_cache_dataset(quick):
+    result = quick("training")
+    check_form(result, "training")
+    for way in ("0", "auto", "MONAI"):
+        row = result["rows"][f"organelle_demo|{way}"]
         assert 0 < row["medians"]["waited_share"] < 1
+        assert row["medians"]["samples_per_second"] > 0
         assert len(row["rounds"]["mean_step_ms"]) == 2
+    assert "samples a second, ours over CacheDataset: organelle_demo" in result["ratios"]
+
+
+def test_every_shipped_config_can_be_timed_in_training():
+    """A config that is added needs a word in the benchmark on how to time it on a small machine."""
+    training = load("training")
+    for name, cut in training.cuts(quick=False).items():
+        config = training.config_of(name, cut, quick=False)
+        assert config.trainer.max_steps == cut.steps > cut.skip
+        assert config.data.source == "simulator"
 
 
 def test_no_benchmark_hides_the_package_whose_name_it_bears(tmp_path):
     """Python puts the script's folder first on the path: ``benchmarks/training.py`` would be imported as `training`."""
+    assert {script.stem for script in SCRIPTS} & {folder.name for folder in HOME.iterdir()}
+    seen = "import importlib.util; print(importlib.util.find_spec('training').origin)"
     for script in SCRIPTS:
-        shown = ast.parse(script.read_text(encoding="utf-8"))
-        code = [ast.unparse(node) for node in shown.body]
+        code = [ast.unparse(node) for node in ast.parse(script.read_text(encoding="utf-8")).body]
         fixed = code.index("sys.path.insert(0, str(Path(__file__).resolve().parents[1]))")
         before = {line.split()[1].split(".")[0] for line in code[:fixed] if line.startswith(("import", "from"))}
         assert before <= {*sys.stdlib_module_names}, f"{script}: imported before the path is right"
-    probe = "import runpy, sys; sys.argv = sys.argv[1:]; sys.path[0] = sys.argv[1]; found = runpy.run_path(sys.argv[0])"
-    probe += "; import training; print(training.__file__)"
-    for script in (path for path in SCRIPTS if (HOME / path.stem).is_dir()):
-        command = [sys.executable, "-c", probe, str(script), str(script.parent)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
-        assert done.returncode == 0, done.stderr
-        assert Path(done.stdout.strip()) == HOME / "training" / "__init__.py"
+        if script.stem == "training":  # its first lines, from another folder, with its own folder first on the path
+            lines = [f"__file__ = {str(script)!r}", "import sys", f"sys.path.insert(0, {str(script.parent)!r})"]
+            for fix, expected in (([], script), (code[1 : fixed + 1], HOME / "training" / "__init__.py")):
+                future = [line for line in fix if "__future__" in line]
+                probe = "\n".join([*future, *lines, *(line for line in fix if line not in future), seen])
+                done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True)
+                assert done.stdout.strip() == str(expected), done.stderr
 
 
 def test_the_floor_counts_what_can_be_counted_by_hand():

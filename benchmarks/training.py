@@ -57,11 +57,11 @@ PLAIN = ("optimizer.schedule=constant", "trainer.early_stopping=null")
 CUTS = {
     "organelle_demo": Cut(80, 20, None, workers=(0, "auto"), beside_monai=True),
     "organelle_weights": Cut(40, 10, 8, note="8 volumes", beside_monai=True),
-    "organelle_finetune": Cut(16, 4, 2, (*CELLS, "init_from=null"), "2 simulated volumes"),
-    "organelle": Cut(16, 4, 2, CELLS, "2 simulated volumes"),
+    "organelle_finetune": Cut(10, 3, 2, (*CELLS, "init_from=null"), "2 simulated volumes"),
+    "organelle": Cut(10, 3, 2, CELLS, "2 simulated volumes"),
     "organelle_choi": Cut(
-        16,
-        4,
+        10,
+        3,
         2,
         ("data.patch_size=[48,64,64]", "predict.stride=null", *PLAIN),
         "2 volumes; patch cut from 64x128x128",

@@ -32,7 +32,8 @@ from experiments.progress import hush_lightning
 from transforms.patches import Placement, RandOrganellePatchd, Shape, foreground_centres, warp
 
 #: Shipped configs; one that reads a folder is given the simulated cells of `organelle_choi`.
-CONFIGS = ("organelle_demo", "organelle", "organelle_choi")
+CONFIGS = ("organelle_demo", "organelle_weights", "organelle_finetune", "organelle", "organelle_choi")
+FOLDERS = ("organelle", "organelle_finetune")
 FIELD: dict[str, Any] = {"shape": [96, 320, 320], "spacing_um": [0.3, 0.2, 0.2]}
 #: Configs whose patch and volume the three warps are compared on.
 WARPED = ("organelle_demo", "organelle")
@@ -46,9 +47,9 @@ Patch = tuple[torch.Tensor, torch.Tensor]
 
 def data_of(name: str, quick: bool) -> OrganelleDataModule:
     """The data of a shipped config, with a single simulated tomogram, prepared."""
-    words = ["data.source=simulator"] if name == "organelle" else []
+    words = ["data.source=simulator", "init_from=null"] if name in FOLDERS else []
     config: SimulatorData = load_config(name, words).data
-    changes: dict[str, Any] = FIELD if name == "organelle" else {}
+    changes: dict[str, Any] = FIELD if name in FOLDERS else {}
     if quick:
         changes = {"shape": [16, 48, 48], "spacing_um": [0.6, 0.6, 0.6], "patch_size": [8, 16, 16]}
         changes |= {"resample_grid": [16, 64, 64], "resample_spacing_um": [0.6, 0.6, 0.6]}

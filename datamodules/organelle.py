@@ -40,12 +40,20 @@ class OrganelleDataModule(pl.LightningDataModule):
         Told what is being prepared.
     limit : int, optional
         Take only so many volumes of each split.
+    splits : sequence of str
+        What will be asked for: volumes of the others are neither simulated nor prepared.
     """
 
     def __init__(
-        self, config: OrganelleData, seed: int, progress: Progress | None = None, limit: int | None = None
+        self,
+        config: OrganelleData,
+        seed: int,
+        progress: Progress | None = None,
+        limit: int | None = None,
+        splits: Sequence[str] = SPLITS,
     ) -> None:
         super().__init__()
+        self.splits = tuple(splits)
         self.config, self.seed, self.progress, self.limit = config, seed, progress, limit
         self.cases: dict[str, Sequence[Case]] = {}
         self.prepared: dict[str, list[PreparedCase]] = {}
@@ -67,13 +75,17 @@ class OrganelleDataModule(pl.LightningDataModule):
         names = {split: simulated_names(chosen)[: self.limit] for split, chosen in sets.items()}
         options = Options(config.medium_ri, config.medium_spread, (config.noise_ri[0], config.noise_ri[1]))
         (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
-        requests = [Request(p, s, (z, y, x), (dz, dy, dx), options) for split in SPLITS for p, s in names[split]]
+        requests = {s: [Request(*name, (z, y, x), (dz, dy, dx), options) for name in names[s]] for s in SPLITS}
         report = self.progress
         told = None if report is None else lambda done, all_: report("simulating cells", done, all_)
         root = cache_root(config.cache_dir) / "simulated"
-        paths = iter(simulate_many(requests, root, workers=_worker_count(), progress=told))
+        wanted = [request for split in self.splits for request in requests[split]]
+        simulate_many(wanted, root, workers=_worker_count(), progress=told)
         organelles = tuple(config.organelles)
-        return {s: [SimulatedCase(p, seed, next(paths), organelles) for p, seed in names[s]] for s in SPLITS}
+        return {
+            split: [SimulatedCase(r.preset, r.seed, root / r.filename, organelles) for r in requests[split]]
+            for split in SPLITS
+        }
 
     def digest(self) -> str:
         """Hash of the data of the run: every case's files and settings, and the split it is in."""
@@ -86,8 +98,9 @@ class OrganelleDataModule(pl.LightningDataModule):
         return text.hexdigest()
 
     def prepare_data(self) -> None:
-        """Fill the cache; Lightning calls it on one process of each node."""
-        self._prepare(("train", "val"))
+        """Fill the cache; Lightning calls it on one process of each node, and for a test, too, which needs none."""
+        if {"train", "val"} <= set(self.splits):
+            self._prepare(("train", "val"))
 
     def setup(self, stage: str) -> None:
         """Find the cache entries on every process."""

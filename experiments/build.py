@@ -21,9 +21,13 @@ from training.rundir import RunFolder, newest_run
 from training.wandb_log import wandb_logger
 
 
-def build_data(config: Config, progress: Progress | None = None, dry_run: bool = False) -> OrganelleDataModule:
-    """The data module of the task; a dry run takes one volume of each split."""
-    return OrganelleDataModule(config.data, config.seed, progress, limit=1 if dry_run else None)
+def build_data(
+    config: Config, progress: Progress | None = None, dry_run: bool = False, stages: Sequence[str] = ("fit", "test")
+) -> OrganelleDataModule:
+    """The data module of the task, for these stages; a dry run takes one volume of each split."""
+    needed = {"fit": ("train", "val"), "test": ("test",)}
+    splits = [split for stage, found in needed.items() if stage in stages for split in found]
+    return OrganelleDataModule(config.data, config.seed, progress, limit=1 if dry_run else None, splits=splits)
 
 
 def facts_of(config: Config) -> Facts:

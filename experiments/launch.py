@@ -138,7 +138,7 @@ def _launch(order: Order, inputs: list[Path]) -> None:
     hush_lightning()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     with Bars() as bars:
-        data = build_data(config, bars, order.dry_run)
+        data = build_data(config, bars, order.dry_run, order.stages)
         if is_first_rank() and {"fit", "test"} & set(order.stages):
             prepare(config, data, order.stages, bars)
     for note in data.notes():

@@ -443,3 +443,13 @@ def test_the_saved_config_says_everything(trained):
     assert tree["data"]["train"]["count"] == 2
     assert tree["resume"] is None
     assert Path(tree["predict"]["inputs"][0]).is_absolute()
+
+
+def test_a_test_alone_simulates_and_prepares_nothing_that_it_does_not_score(tmp_path, tiny, trained, cli, monkeypatch):
+    monkeypatch.setenv("CYTOVOX_CACHE", str(tmp_path / "cache"))
+    words = ["stages=[test]", f"predict.checkpoint={trained.run}", f"runs_dir={tmp_path / 'runs'}"]
+    answer = cli(tiny, *words)
+    assert numbers(answer.run)["test/dice_mean"] == pytest.approx(numbers(trained.run)["test/dice_mean"], abs=1e-6)
+    made = list((tmp_path / "cache" / "simulated").glob("*.npz"))
+    assert len(made) == numbers(answer.run)["test/cases"]
+    assert not (tmp_path / "cache" / "prepared").exists()

@@ -139,6 +139,8 @@ def _parse_override(word: str) -> dict[str, Any]:
         raise InputError(f"command line: {word!r}: expected key=value, such as trainer.max_epochs=10")
     if key.startswith("-"):
         raise InputError(f"command line: {word!r}: keys have no dashes; write {key.lstrip('-')}={value}")
+    if value.startswith("*"):  # a glob: to YAML an alias, of which a single value can have none
+        value = f"'{value}'" if "'" not in value else value
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as fault:

@@ -204,3 +204,9 @@ def test_values_survive_the_way_through_yaml(tmp_path_factory, seed, tags):
     path = write(tmp_path_factory.mktemp("yaml"), to_yaml(tree))
     again = load_config(path)
     assert (again.seed, again.logging.tags) == (seed, tags)
+
+
+@pytest.mark.parametrize("value", ["*.TCF", "**/*.TCF"])
+def test_a_glob_on_the_command_line_is_text_although_yaml_takes_a_star_for_an_alias(value):
+    assert load_config("organelle", [f"data.volumes={value}"]).data.volumes == value
+    assert load_config("organelle", [f"data.volumes=['{value}']"]).data.volumes == [value]

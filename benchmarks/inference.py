@@ -3,8 +3,8 @@
 Claims measured here: on a tomogram of 128x512x512 voxels with 6 to 10 cells, the engine is at least five times as
 fast on a CPU as MONAI's sliding window in float32, and half as fast again at equal precision and layout
 (transforms/inference.py, networks/residual_unet.py). The mean Dice of each way stands beside its time: computing the
-same windows it is the same; skipping medium also takes away what a network sees in it. Streamed from OME-Zarr to OME-Zarr a prediction
-needs less than 2 GiB beyond the model, whatever the size of the volume.
+same windows it is the same; skipping medium also takes away what a network sees in it. Streamed from
+OME-Zarr to OME-Zarr a prediction needs less than 2 GiB beyond the model, whatever the size of the volume.
 """
 
 from __future__ import annotations

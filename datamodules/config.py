@@ -142,6 +142,8 @@ class SimulatorData(OrganelleData):
     """Each tomogram's medium differs from it by at most this."""
     noise_ri: list[float] = field(default_factory=lambda: [0.0002, 0.0016])
     """Range of the deviation of the coherent noise."""
+    density: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    """Range of the cells on an area, relative to the line's; below 1 there is empty medium around the cells."""
     train: SimulatedSet = field(default_factory=lambda: SimulatedSet(count=40))
     """Training volumes."""
     val: SimulatedSet = field(default_factory=lambda: SimulatedSet(count=5, first_seed=100_000))
@@ -254,12 +256,16 @@ def _field_faults(config: SimulatorData) -> list[str]:
     shape, spacing_um, noise_ri = tuple(config.shape), tuple(config.spacing_um), tuple(config.noise_ri)
     if len(noise_ri) != 2:
         return [f"noise_ri: expected two numbers such as [0.0002, 0.0016], got {config.noise_ri}"]
+    if len(config.density) != 2:
+        return [f"density: expected two numbers such as [0.1, 1.0], got {config.density}"]
+    density = (config.density[0], config.density[1])
     checks: dict[str, Callable[[], None]] = {
         "shape": lambda: check_field(0, shape, usual.spacing_um),  # type: ignore[arg-type]
         "spacing_um": lambda: check_field(0, usual.shape, spacing_um),  # type: ignore[arg-type]
         "medium_ri": lambda: check_options(Options(medium_ri=config.medium_ri)),
         "medium_spread": lambda: check_options(Options(medium_spread=config.medium_spread)),
         "noise_ri": lambda: check_options(Options(noise_ri=noise_ri)),
+        "density": lambda: check_options(Options(density=density)),
     }
     faults = []
     for key, check in checks.items():

@@ -73,7 +73,7 @@ class OrganelleDataModule(pl.LightningDataModule):
     def _simulate(self, config: SimulatorData) -> dict[str, Sequence[Case]]:
         sets: dict[str, SimulatedSet] = {split: getattr(config, split) for split in SPLITS}
         names = {split: simulated_names(chosen)[: self.limit] for split, chosen in sets.items()}
-        options = Options(config.medium_ri, config.medium_spread, (config.noise_ri[0], config.noise_ri[1]))
+        options = simulator_options(config)
         (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
         requests = {s: [Request(*name, (z, y, x), (dz, dy, dx), options) for name in names[s]] for s in SPLITS}
         report = self.progress
@@ -197,6 +197,12 @@ class RawCases(Dataset[tuple[int, Case, RawCase] | None]):
 
     def __getitem__(self, index: int) -> tuple[int, Case, RawCase] | None:
         return (index, self.cases[index], self.cases[index].load()) if index < len(self.cases) else None
+
+
+def simulator_options(config: SimulatorData) -> Options:
+    """How the config wants its scenes drawn and observed."""
+    (low, high), (few, many) = config.noise_ri, config.density
+    return Options(config.medium_ri, config.medium_spread, (low, high), density=(few, many))
 
 
 def _one_thread(_: int) -> None:

@@ -55,7 +55,10 @@ class Request:
     @property
     def filename(self) -> str:
         """Name of its file in a cache: two requests share it only if they give the same volume."""
-        key = json.dumps([SIMULATOR_VERSION, asdict(self)], sort_keys=True)
+        about = asdict(self)
+        if self.options.density == (1.0, 1.0):  # named as before there was a choice
+            del about["options"]["density"]
+        key = json.dumps([SIMULATOR_VERSION, about], sort_keys=True)
         return f"{self.preset}-{self.seed:05d}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
 

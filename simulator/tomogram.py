@@ -1,7 +1,7 @@
 """One simulated tomogram: cells drawn, grown and observed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import numpy as np
@@ -36,6 +36,8 @@ class Options:
     """Each volume's medium differs from `medium_ri` by at most this."""
     noise_ri: tuple[float, float] = (0.0002, 0.0016)
     """Deviation of the coherent noise; each volume draws its own, evenly on a logarithmic scale."""
+    density: tuple[float, float] = (1.0, 1.0)
+    """Cells on an area, relative to the preset's; each volume draws its own factor, evenly on a logarithmic scale."""
     optics: Optics = field(default_factory=Optics)
     """The microscope."""
 
@@ -102,6 +104,9 @@ def check_options(options: Options) -> None:
         raise InputError(
             f"noise_ri {(low, high)}: expected a range above 0 such as (0.0002, 0.0016), or (0, 0) for no noise"
         )
+    low, high = options.density
+    if not 0.01 <= low <= high <= 2:
+        raise InputError(f"density {(low, high)}: expected a range within 0.01 to 2, such as (0.1, 1.0)")
 
 
 def simulate(
@@ -140,6 +145,10 @@ def simulate(
     medium_ri = options.medium_ri + float(rng.uniform(-1, 1)) * options.medium_spread
     noise_ri = float(np.exp(rng.uniform(*np.log(options.noise_ri)))) if options.noise_ri[1] > 0 else 0.0
     extent = (shape[0] * spacing_um[0], shape[1] * spacing_um[1], shape[2] * spacing_um[2])
+    if options.density != (1.0, 1.0):  # from a stream of its own: volumes of usual density stay what they are
+        factor = float(np.exp(generator(preset, seed, 2).uniform(*np.log(options.density))))
+        low, high = line.cells_per_1000_um2
+        line = replace(line, cells_per_1000_um2=(factor * low, factor * high))
     return observe(draw_scene(line, seed, extent, medium_ri), shape, spacing_um, noise_ri, options.optics, rng)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +14,9 @@ from formats import Box, FrameReader, grid_boxes
 
 Shape = tuple[int, int, int]
 
-#: Frames of more voxels are drawn thinned out, to at most `THINNED` in pictures, which show no more, and to at most
-#: `SURFACES` in surfaces: a noisy mask has triangles in every voxel, which took 3 GB of memory.
-LARGE, THINNED, SURFACES = 2**27, 2**24, 2**20
+#: Voxels that are drawn at most, in pictures and as surfaces; larger frames are thinned out. A noisy mask has triangles
+#: in every voxel: eight times as many voxels as this took 9 GB of memory.
+THINNED, SURFACES = 2**24, 2**20
 
 #: Voxels z, y, x that are read at once.
 _BLOCK = (32, 256, 256)
@@ -56,7 +55,7 @@ def draw_frame(
     InputError
         No space left, or the folder may not be written.
     """
-    step = thinned(reader.shape, spacing_um, THINNED) if math.prod(reader.shape) > LARGE else (1, 1, 1)
+    step = thinned(reader.shape, spacing_um, THINNED)
     if step == (1, 1, 1):
         whole = tuple(slice(0, n) for n in reader.shape)
         ri_ZYX, masks_KZYX = reader.read(whole), region(whole)  # type: ignore[arg-type]
@@ -67,7 +66,7 @@ def draw_frame(
     masks = {name: mask.view(bool) for name, mask in zip(organelles, masks_KZYX, strict=True)}
     overlay_figure(path, ri_ZYX, None, masks, shown_um, title)
     if surfaces:
-        z, y, x = step if step == (1, 1, 1) else thinned(ri_ZYX.shape, shown_um, SURFACES)
+        z, y, x = thinned(ri_ZYX.shape, shown_um, SURFACES)
         few = {name: mask[::z, ::y, ::x] for name, mask in masks.items()}
         write_glb(path.with_suffix(".glb"), few, _times(shown_um, (z, y, x)))
 

@@ -12,7 +12,9 @@ import numpy as np
 from datamodules.cases import checked_ri
 from formats import ArrayReader, Box, FrameReader, Volume, check_finite
 from formats.errors import InputError
-from training.mask_figures import LARGE
+
+#: Frames of more voxels are read region by region (0.5 GB of float32).
+LARGE = 2**27
 
 
 class UnusableInput(InputError):

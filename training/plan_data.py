@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datamodules.cache import PreparedCase, cache_root
 from datamodules.cases import Case, FolderCase, SimulatedCase
 from datamodules.config import OrganelleData, SimulatedSet, SimulatorData, simulated_names
-from datamodules.organelle import OrganelleDataModule
+from datamodules.organelle import OrganelleDataModule, simulator_options
 from datamodules.prepare import Preparer
 from datamodules.splits import SPLITS
-from simulator import Options, Request, simulate_many
+from simulator import Request, simulate_many
 from training.plan_machine import cores
 
 #: Seconds for looking through the cache: a folder that was never read is not read for this.
@@ -57,7 +57,7 @@ class Preparation:
 def requests_of(config: SimulatorData) -> dict[str, list[Request]]:
     """The simulated volumes of every split."""
     sets: dict[str, SimulatedSet] = {split: getattr(config, split) for split in SPLITS}
-    options = Options(config.medium_ri, config.medium_spread, (config.noise_ri[0], config.noise_ri[1]))
+    options = simulator_options(config)
     (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
     return {
         split: [Request(p, s, (z, y, x), (dz, dy, dx), options) for p, s in simulated_names(chosen)]

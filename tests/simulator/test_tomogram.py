@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats.errors import InputError
-from simulator import PRESETS, Options, Tomogram, simulate
+from simulator import PRESETS, Options, Request, Tomogram, simulate
 from simulator.cells import Grid, grow
 from simulator.draw import draw_scene
 from simulator.optics import Optics
@@ -228,3 +228,24 @@ def test_a_wrong_request_is_explained(arguments, words):
         simulate(*arguments)
     assert words in str(fault.value)
     assert "\n" not in str(fault.value)
+
+
+def test_a_sparse_field_has_fewer_cells_and_the_usual_one_stays_what_it_was():
+    fields = {many: [simulate("RAW264.7", s, (32, 96, 96), options=Options(density=(many, many))) for s in (1, 2)]
+              for many in (0.1, 1.0)}  # fmt: skip
+    counts = {many: [len(np.unique(field.cells_ZYX)) - 1 for field in found] for many, found in fields.items()}
+    assert sum(counts[0.1]) < 0.5 * sum(counts[1.0])
+    plain = simulate("RAW264.7", 1, (32, 96, 96))
+    np.testing.assert_array_equal(fields[1.0][0].ri_ZYX, plain.ri_ZYX)
+
+
+def test_density_is_part_of_a_volume_s_name_only_where_it_is_chosen():
+    plain, chosen = Request("HeLa", 3), Request("HeLa", 3, options=Options(density=(0.1, 1.0)))
+    assert plain.filename != chosen.filename
+    assert plain.filename == "HeLa-00003-70a55deb4500f153.npz"
+
+
+@pytest.mark.parametrize("density", [(0.0, 1.0), (1.0, 0.5), (0.5, 9.0)])
+def test_a_density_that_cannot_be_is_refused(density):
+    with pytest.raises(InputError, match="density"):
+        simulate("HeLa", 0, (8, 16, 16), options=Options(density=density))

@@ -246,8 +246,7 @@ def test_a_disk_without_room_is_told_before_anything_is_computed(
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is large."""
-    for module in (mask_figures, mask_inputs):
-        monkeypatch.setattr(module, "LARGE", 0)
+    monkeypatch.setattr(mask_inputs, "LARGE", 0)
     monkeypatch.setattr(mask_figures, "THINNED", 1000)
     monkeypatch.setattr(mask_figures, "SURFACES", 500)
     monkeypatch.setattr(mask_files, "IN_MEMORY", 0)

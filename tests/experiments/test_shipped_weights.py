@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+
+from analysis.organelles import ORGANELLES
+from analysis.overlap import dice_per_organelle
+from experiments.build import build_from_weights, read_weights
+from experiments.config import load_config
+from formats import read_volume
+from networks.weights import DEFAULTS, shipped_weights
+from simulator import PRESETS, Options, simulate
+from training.rundir import is_first_rank
+
+MEGABYTE = 1e6
+
+
+@pytest.fixture(scope="module")
+def module():
+    config = load_config("organelle")
+    made = build_from_weights(config, read_weights(config, [shipped_weights()["organelle"]]))
+    made.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    return made
+
+
+def mean_dice(module, preset: str, seed: int, noise: float) -> np.ndarray:
+    tomogram = simulate(preset, seed, options=Options(medium_spread=0.002, noise_ri=(noise, noise)))
+    masks = module.inferer()(tomogram.ri_ZYX, tomogram.spacing_um) >= 0.5
+    truth = np.stack([tomogram.masks[name] for name in ORGANELLES]).astype(np.uint8)
+    return np.array(dice_per_organelle(masks.astype(np.uint8), truth, np.ones(len(ORGANELLES), bool)))
+
+
+@pytest.mark.parametrize("name", sorted(shipped_weights()))
+def test_weights_are_small_and_come_with_a_card_that_says_how_they_were_made(name):
+    path = shipped_weights()[name]
+    assert path.stat().st_size <= 10 * MEGABYTE
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    for said in ("python -m experiments.run", "seed", "device", "Dice", "left out", *PRESETS):
+        assert said in card, said
+
+
+def test_every_task_has_its_default():
+    assert DEFAULTS.keys() == {"organelle"}
+    assert set(DEFAULTS.values()) <= set(shipped_weights())
+
+
+@pytest.mark.parametrize("preset", ["HeLa", "A549"])
+def test_a_volume_it_has_never_seen_is_segmented(module, preset):
+    values = mean_dice(module, preset, 987_654, 0.001)
+    assert np.nanmean(values) > 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.001, 0.0025])
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_line_is_segmented_at_seeds_and_noise_it_has_never_seen(module, preset, noise):
+    values = np.array([mean_dice(module, preset, seed, noise) for seed in range(910_000, 910_006)])
+    assert np.nanmean(np.nanmean(values, axis=0)) >= 0.88
+
+
+def test_a_prediction_without_a_checkpoint_takes_them(tmp_path, cells, cli):
+    assert is_first_rank()
+    words = ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]", f"predict.out={tmp_path / 'masks'}"]
+    words += ["logging.wandb=disabled", f"runs_dir={tmp_path / 'runs'}", "trainer.enable_progress_bar=false"]
+    answer = cli("organelle", *words)
+    assert f"weights: {shipped_weights()['organelle']}" in answer.out
+    assert answer.run.is_dir()
+    masks = read_volume(tmp_path / "masks" / "HeLa-00001.ome.tif")
+    assert masks.channels == ORGANELLES
+    assert masks.frame(0, "membrane").any()
+
+
+def test_a_fine_tune_starts_from_them(tmp_path, cells, cli):
+    words = [f"data.volumes={cells}/*.TCF", f"data.masks={cells}/*_{{organelle}}.nii.gz", "data.num_workers=0"]
+    words += ["data.patch_size=[24,32,32]", "data.batch_size=1", "data.patches_per_epoch=1", "trainer.max_epochs=1"]
+    words += ["data.split={train: 0.34, val: 0.33, test: 0.33}", "optimizer.lr=1e-9", "optimizer.warmup_steps=0"]
+    words += ["logging.wandb=disabled", f"runs_dir={tmp_path / 'runs'}", "trainer.enable_progress_bar=false"]
+    answer = cli("organelle_finetune", *words, "stages=[fit]", "trainer.ema=null")
+    config = load_config("organelle")
+    last, start = read_weights(config, [answer.run / "checkpoints" / "last.ckpt", shipped_weights()["organelle"]])
+    for name, tensor in start.network_state.items():
+        np.testing.assert_allclose(last.network_state[name], tensor, atol=1e-5, err_msg=name)
+
+
+def test_the_name_stays_a_name_in_the_run_folder_s_config(tmp_path):
+    from experiments.config import resolved
+
+    tree = resolved(load_config("organelle_finetune", [f"runs_dir={tmp_path}", "data.volumes=[a.TCF]"]))
+    assert tree["init_from"] == "organelle"
+    assert Path(tree["runs_dir"]).is_absolute()

@@ -300,7 +300,8 @@ def test_a_run_whose_last_checkpoint_is_truncated_is_not_resumed(tmp_path, train
     refused(cli(f"resume={run}", "stages=[fit]"), "last.ckpt: cannot be read as a checkpoint")
 
 
-def test_no_weights_at_all_are_told_what_to_do(tmp_path, tiny, cells, cli):
+def test_no_weights_at_all_are_told_what_to_do(tmp_path, tiny, cells, cli, monkeypatch):
+    monkeypatch.setattr("experiments.build.shipped_weights", dict)
     words = ["stages=[predict]", f"predict.inputs=[{cells}/*.TCF]", f"runs_dir={tmp_path / 'runs'}"]
     refused(cli(tiny, *words), "no earlier run", "predict.checkpoint=RUN_FOLDER")
 

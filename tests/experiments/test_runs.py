@@ -333,9 +333,10 @@ def test_a_check_of_the_demo_simulates_nothing(tmp_path, cli):
 
 
 def test_a_check_finds_what_a_run_would(tmp_path, tiny, cells, cli):
-    answer = cli(tiny, "--check", "stages=[predict]", f"predict.inputs=[{cells}/*.TCF]", f"runs_dir={tmp_path}")
+    words = [f"predict.inputs=[{cells}/*.TCF]", f"predict.checkpoint={tmp_path / 'none'}", f"runs_dir={tmp_path}"]
+    answer = cli(tiny, "--check", "stages=[predict]", *words)
     assert answer.code == 2
-    assert "no earlier run" in answer.faults[0]
+    assert "no such checkpoint" in answer.faults[0]
 
 
 def test_a_dry_run_takes_one_step_of_every_stage(tmp_path, tiny, cells, cli):

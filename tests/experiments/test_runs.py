@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -221,10 +222,14 @@ def test_a_run_is_not_resumed_under_another_name(copied, cli):
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, tiny, process):
-    running = process(tiny, "trainer.max_epochs=500", f"runs_dir={tmp_path}", cwd=tmp_path)
+    running = process(tiny, "trainer.max_epochs=5000", f"runs_dir={tmp_path}", cwd=tmp_path)
     last = wait_for(lambda: next(iter(tmp_path.glob("tiny/*/checkpoints/last.ckpt")), None), running)
     os.kill(running.pid, signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    try:
+        _, err = running.communicate(timeout=10)
+    except subprocess.TimeoutExpired:  # Python drops an interrupt that falls into a finaliser: a person presses again
+        os.kill(running.pid, signal.SIGINT)
+        _, err = running.communicate(timeout=60)
     run = last.parent.parent
     assert running.returncode == 130
     assert "Traceback" not in err

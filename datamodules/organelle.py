@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,14 +11,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.cache import ContentDigests, PreparedCase, cache_root
-from datamodules.cases import Case, FolderCase, RawCase, SimulatedCase
-from datamodules.config import FolderData, OrganelleData, SimulatedSet, SimulatorData, simulated_names
+from datamodules.cases import Case, FolderCase, RawCase
+from datamodules.config import FolderData, OrganelleData, SimulatorData
 from datamodules.folder import find_cases
 from datamodules.prepare import Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
+from datamodules.simulated import cases_of, cores, make_volumes, requests_of
 from datamodules.splits import SPLITS, divide
 from formats.errors import InputError
-from simulator import Options, Request, simulate_many
 from transforms.intensity import RandRIShiftd
 from transforms.patches import RandOrganellePatchd
 
@@ -71,21 +70,11 @@ class OrganelleDataModule(pl.LightningDataModule):
         return self.cases
 
     def _simulate(self, config: SimulatorData) -> dict[str, Sequence[Case]]:
-        sets: dict[str, SimulatedSet] = {split: getattr(config, split) for split in SPLITS}
-        names = {split: simulated_names(chosen)[: self.limit] for split, chosen in sets.items()}
-        options = simulator_options(config)
-        (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
-        requests = {s: [Request(*name, (z, y, x), (dz, dy, dx), options) for name in names[s]] for s in SPLITS}
+        requests = requests_of(config, self.limit)
         report = self.progress
         told = None if report is None else lambda done, all_: report("simulating cells", done, all_)
-        root = cache_root(config.cache_dir) / "simulated"
-        wanted = [request for split in self.splits for request in requests[split]]
-        simulate_many(wanted, root, workers=_worker_count(), progress=told)
-        organelles = tuple(config.organelles)
-        return {
-            split: [SimulatedCase(r.preset, r.seed, root / r.filename, organelles) for r in requests[split]]
-            for split in SPLITS
-        }
+        make_volumes(config, [request for split in self.splits for request in requests[split]], told)
+        return dict(cases_of(config, requests))
 
     def digest(self) -> str:
         """Hash of the data of the run: every case's files and settings, and the split it is in."""
@@ -199,21 +188,11 @@ class RawCases(Dataset[tuple[int, Case, RawCase] | None]):
         return (index, self.cases[index], self.cases[index].load()) if index < len(self.cases) else None
 
 
-def simulator_options(config: SimulatorData) -> Options:
-    """How the config wants its scenes drawn and observed."""
-    (low, high), (few, many) = config.noise_ri, config.density
-    return Options(config.medium_ri, config.medium_spread, (low, high), density=(few, many))
-
-
 def _one_thread(_: int) -> None:
     """Workers share the cores with the training: more threads a worker only make both slower."""
     torch.set_num_threads(1)
 
 
-def _worker_count() -> int:
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
 def loader_workers(wanted: int | str) -> int:
     """Processes that `data.num_workers` asks for: `auto` leaves one core to the training, 8 at most."""
-    return int(wanted) if wanted != "auto" else min(8, max(1, _worker_count() - 1))
+    return int(wanted) if wanted != "auto" else min(8, max(1, cores() - 1))

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datamodules.cache import PreparedCase, cache_root
-from datamodules.cases import Case, FolderCase, SimulatedCase
-from datamodules.config import OrganelleData, SimulatedSet, SimulatorData, simulated_names
-from datamodules.organelle import OrganelleDataModule, simulator_options
+from datamodules.cases import Case, FolderCase
+from datamodules.config import OrganelleData, SimulatorData
+from datamodules.organelle import OrganelleDataModule
 from datamodules.prepare import Preparer
-from datamodules.splits import SPLITS
+from datamodules.simulated import cases_of, cores, requests_of
 from simulator import Request, simulate_many
-from training.plan_machine import cores
 
 #: Seconds for looking through the cache: a folder that was never read is not read for this.
 LOOK_S = 5.0
@@ -54,26 +53,11 @@ class Preparation:
         return self.simulate.all_seconds + self.prepare.all_seconds + self.check.all_seconds
 
 
-def requests_of(config: SimulatorData) -> dict[str, list[Request]]:
-    """The simulated volumes of every split."""
-    sets: dict[str, SimulatedSet] = {split: getattr(config, split) for split in SPLITS}
-    options = simulator_options(config)
-    (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
-    return {
-        split: [Request(p, s, (z, y, x), (dz, dy, dx), options) for p, s in simulated_names(chosen)]
-        for split, chosen in sets.items()
-    }
-
-
 def all_cases(config: OrganelleData, seed: int) -> dict[str, Sequence[Case]]:
     """Cases of every split; simulated ones are named, not made."""
     if not isinstance(config, SimulatorData):
         return OrganelleDataModule(config, seed).find()
-    root, organelles = cache_root(config.cache_dir) / "simulated", tuple(config.organelles)
-    return {
-        split: [SimulatedCase(r.preset, r.seed, root / r.filename, organelles) for r in requests]
-        for split, requests in requests_of(config).items()
-    }
+    return dict(cases_of(config, requests_of(config)))
 
 
 @dataclass(frozen=True)

@@ -86,11 +86,6 @@ def launched_ranks() -> int:
     return max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
 
 
-def cores() -> int:
-    """Cores that this job may use."""
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
 def memory_limit() -> int:
     """Main memory that this job may use: the machine's, or less where its control group says so."""
     total = int(psutil.virtual_memory().total)

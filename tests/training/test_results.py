@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from datamodules import organelle as room
 from datamodules.config import SimulatedSet, SimulatorData, data_faults, simulated_names
 from datamodules.organelle import OrganelleDataModule
 from lightning_modules.facts import Facts
@@ -43,7 +42,7 @@ def _config() -> SimulatorData:
 
 @pytest.fixture(autouse=True)
 def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_worker_count", lambda: 1)
+    monkeypatch.setattr("datamodules.simulated.cores", lambda: 1)
 
 
 def test_a_test_leaves_tables_and_pictures_that_agree_with_the_masks(tmp_path: Path) -> None:

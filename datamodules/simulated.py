@@ -1,0 +1,47 @@
+"""Simulated cases: which volumes a config names, and where the simulator's cache keeps them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from datamodules.cache import cache_root
+from datamodules.cases import SimulatedCase
+from datamodules.config import SimulatorData, simulated_names
+from datamodules.splits import SPLITS
+from simulator import Options, Request, simulate_many
+
+Requests = Mapping[str, Sequence[Request]]
+
+
+def requests_of(config: SimulatorData, limit: int | None = None) -> dict[str, list[Request]]:
+    """The volumes of every split, the first `limit` of each if there is one."""
+    (low, high), (few, many) = config.noise_ri, config.density
+    options = Options(config.medium_ri, config.medium_spread, (low, high), density=(few, many))
+    (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
+    return {
+        split: [Request(*name, (z, y, x), (dz, dy, dx), options) for name in simulated_names(getattr(config, split))]
+        [:limit]
+        for split in SPLITS
+    }  # fmt: skip
+
+
+def cases_of(config: SimulatorData, requests: Requests) -> dict[str, Sequence[SimulatedCase]]:
+    """Cases of every split: named, not made."""
+    root, organelles = cache_root(config.cache_dir) / "simulated", tuple(config.organelles)
+    return {
+        split: [SimulatedCase(r.preset, r.seed, root / r.filename, organelles) for r in found]
+        for split, found in requests.items()
+    }
+
+
+def make_volumes(
+    config: SimulatorData, wanted: Sequence[Request], progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Simulate into the cache what is not there yet, on all cores."""
+    simulate_many(wanted, cache_root(config.cache_dir) / "simulated", workers=cores(), progress=progress)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -74,7 +74,7 @@ def thresholds() -> ResidualUNet:
     Noise has a surface in every voxel, and drawing that would be most of the memory.
     """
     torch.manual_seed(0)
-    network = ResidualUNetConfig(channels=[16]).build(1, len(ORGANELLES))
+    network = ResidualUNetConfig(channels=[8]).build(1, len(ORGANELLES))
     assert isinstance(network, ResidualUNet)
     with torch.no_grad():
         network.head.weight.mul_(1e-3)
@@ -91,8 +91,7 @@ def predict(path: Path, folder: Path, quick: bool) -> dict[str, float]:
         network,
         resample=ResampleTo.chosen("spacing_um", list(SPACING_UM), []),
         tiling=SlidingWindow(window, stride, pad_yx=(0, 0)),
-        precision="bf16-mixed",
-        channels_last=True,
+        precision="32-true",  # its activations are the larger ones
     )
     writer = MaskWriter(RunFolder(folder), ORGANELLES, {path: "streamed"}, file_format="ome-zarr")
     before, begun = resident("VmRSS"), time.perf_counter()

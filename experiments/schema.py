@@ -71,7 +71,7 @@ class PredictConfig:
     a mean normalised refractive index above this (0: `data.ri_range`'s lower end, 1: its upper). Null computes all."""
     flips: list[str] = field(default_factory=list)
     """Axes out of z, y, x: the mean over every combination of mirror images. Each axis doubles the time."""
-    memory_gb: float = 1.0
+    memory_gb: float = 0.5
     """Working memory for stitching; what a volume needs beyond it goes to temporary files."""
     threshold: float = 0.5
     """Probability from which a voxel belongs to an organelle."""

@@ -63,7 +63,7 @@ class OrganelleModule(pl.LightningModule):
         threshold: float = 0.5,
         companions: Sequence[nn.Module] = (),
         flips: Sequence[str] = (),
-        memory_gb: float = 1.0,
+        memory_gb: float = 0.5,
     ) -> None:
         super().__init__()
         self.companions = nn.ModuleList(companions)

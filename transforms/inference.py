@@ -23,7 +23,7 @@ from transforms.tiling import SlidingWindow
 __all__ = ["DenseInferer", "probability_predictor"]
 
 #: Shares of the working memory: sums that are not finished, finished bricks that wait to be resampled, and input. Two
-#: rows of bricks across 2048 voxels are 540 MB of sums at four channels, the same rows of input 130 MB.
+#: rows of bricks across 1024 voxels are 270 MB of sums at four channels, the same rows of input 65 MB.
 SUMS, FINISHED, INPUT = 0.6, 0.2, 0.2
 
 
@@ -51,7 +51,7 @@ class DenseInferer:
     """Lay out weights and windows as channels_last_3d, which is faster on matrix units."""
     flips: tuple[str, ...] = ()
     """Axes out of z, y, x: the mean over every combination of mirror images. Each axis doubles the time."""
-    memory_gb: float = 1.0
+    memory_gb: float = 0.5
     """Working memory in GB for partial sums and pieces of the input; what is beyond it goes to files."""
     scratch: Path | None = None
     """Folder for those files, on a disk with room for a layer of the volume, one window deep; the system's temporary

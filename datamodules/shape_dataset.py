@@ -1,0 +1,77 @@
+"""Cells as samples: turned at random for training, as they are for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datamodules.shape_cases import ShapeCell
+from transforms.shape_augment import RandShaped
+
+Sample = dict[Hashable, Any]
+
+
+def shape_sample(cell: ShapeCell, index: int) -> Sample:
+    """A cell as tensors.
+
+    Returns
+    -------
+    dict
+        `image` (1, Y, X) float32 in 0..1, `mask` (1, Y, X) and, where the cell has one, `obj` (1, Z, Y, X) float32 of
+        0 and 1; `index`, its place in its split.
+    """
+    sample: Sample = {
+        "image": torch.from_numpy(cell.image_YX.astype(np.float32))[None],
+        "mask": torch.from_numpy(cell.mask_YX.astype(np.float32))[None],
+        "index": index,
+    }
+    if cell.obj_ZYX is not None:
+        sample["obj"] = torch.from_numpy(cell.obj_ZYX.astype(np.float32))[None]
+    return sample
+
+
+class ShapeDataset(Dataset[Sample]):
+    """Training samples: a pure function of (seed, epoch, index), whatever the number of workers and ranks.
+
+    Parameters
+    ----------
+    cells : sequence of ShapeCell
+        Each is drawn equally often, in an order that every epoch draws anew.
+    augment : RandShaped or None
+        Reseeded for every sample.
+    seed : int
+        The run's seed.
+    """
+
+    def __init__(self, cells: Sequence[ShapeCell], augment: RandShaped | None, seed: int) -> None:
+        self.cells, self.augment, self.seed = list(cells), augment, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        turn, place = divmod(index, len(self.cells))
+        order = np.random.default_rng((self.seed, epoch, turn, 0)).permutation(len(self.cells))
+        chosen = int(order[place])
+        sample = shape_sample(self.cells[chosen], chosen)
+        if self.augment is None:
+            return sample
+        stream = np.random.SeedSequence((self.seed, epoch, index, 1))
+        self.augment.set_random_state(seed=int(stream.generate_state(1)[0]))
+        return self.augment(sample)
+
+
+class WholeCells(Dataset[Sample]):
+    """Cells as they are, for validation and test; past the end, one that counts for nothing: its index is -1."""
+
+    def __init__(self, cells: Sequence[ShapeCell]) -> None:
+        self.cells = list(cells)
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, index: int) -> Sample:
+        count = len(self.cells)
+        return shape_sample(self.cells[index % count], index if index < count else -1)

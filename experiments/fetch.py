@@ -1,0 +1,77 @@
+"""`python -m experiments.fetch shapes --out DIR`: the full sets of red blood cells and nuclei, from Zenodo."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.shadow import shadowed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fetch and unpack; the user's faults become one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(prog="experiments.fetch", description=__doc__, allow_abbrev=False)
+    parser.add_argument("what", choices=["shapes"], help="shapes: 825 red blood cells of 6 classes, and nuclei")
+    parser.add_argument("--out", type=Path, required=True, help="folder to fetch into; made if needed")
+    parser.add_argument("--only", default="*", help="a glob over the record's files")
+    parser.add_argument("--url", default=None, help="base URL of Zenodo's API, or of a mirror that answers like it")
+    parser.add_argument("--record", default=None, help="number of the record")
+    told = parser.parse_args(argv)
+    shadow = shadowed()
+    if shadow is not None:
+        print(shadow, file=sys.stderr)
+        return 2
+
+    from datamodules.fetch import SHAPES_RECORD, ZENODO_URL
+    from formats.errors import InputError
+
+    try:
+        roots = fetch_shapes(told.out, told.record or SHAPES_RECORD, told.url or ZENODO_URL, told.only)
+    except InputError as fault:
+        for line in str(fault).splitlines():
+            print(line, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on from there", file=sys.stderr)
+        return 130
+    for root in roots:
+        print(f"cells: data.root={root}")
+    print(f"fetched: {told.out}")
+    return 0
+
+
+def fetch_shapes(out: Path, record: str, url: str, only: str = "*") -> list[Path]:
+    """Fetch a record, unpack its zip archives beside them, and find the folders a config can name as `data.root`."""
+    from datamodules.fetch import fetch_record
+    from datamodules.unzip import unzip
+    from experiments.progress import Bars
+
+    with Bars() as bars:
+        files = fetch_record(
+            out, record, url, only, lambda name, done, size: bars(f"{name} (kB)", done // 1000, size // 1000)
+        )
+        for path in files:
+            folder = path.with_suffix("")
+            if path.suffix.lower() == ".zip" and not _is_unpacked(path, folder):
+                unzip(path, folder, lambda done, size, p=path: bars(f"unpacking {p.name}", done, size))  # type: ignore[misc]
+    return layouts_below(out)
+
+
+def _is_unpacked(archive: Path, folder: Path) -> bool:
+    """A folder is whole or not there, so one that is younger than its archive needs no second time."""
+    return folder.is_dir() and folder.stat().st_mtime >= archive.stat().st_mtime
+
+
+def layouts_below(folder: Path) -> list[Path]:
+    """Folders that hold `image`, `mask` and `obj`, or `train` and `test` with these three each."""
+    kinds = ("image", "mask", "obj")
+    flat = {p.parent for p in folder.rglob("obj") if all((p.parent / kind).is_dir() for kind in kinds)}
+    split = {p.parent for p in flat if p.name in ("train", "test") and {p.parent / "train", p.parent / "test"} <= flat}
+    inner = {p for p in flat if p.parent in split and p.name in ("train", "test")}
+    return sorted((flat - inner) | split)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -104,8 +104,8 @@ def apply_turn(
     """Turn image, mask and object by the same grid.
 
     Mask and object are interpolated as shares of a pixel and taken as inside from one half on: nearest neighbours
-    would break walls that are a voxel thin. The mask goes the very way of slice 32: if the two were equal, they stay
-    equal, bit by bit. Beyond the border the image goes on as its mirror image, and there is no cell.
+    can lose a wall that is a voxel thin. The mask goes the very way of slice 32: if the two were equal, they stay
+    equal, bit by bit. Beyond the border the image goes on as its outermost pixels, and there is no cell.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def apply_turn(
     stack_CYX = torch.cat([_along_z(obj_ZYX, turn), mask_YX[None]])
     warped_CYX = grid_sample(stack_CYX[None], grid, "bilinear", "zeros", align_corners=False)[0]
     inside_CYX = warped_CYX.ge_(0.5 - 1e-4)  # a mirror image is whole in spite of float32 coordinates
-    image = grid_sample(image_YX[None, None], grid, "bilinear", "reflection", align_corners=False)[0, 0]
+    image = grid_sample(image_YX[None, None], grid, "bilinear", "border", align_corners=False)[0, 0]
     return image, inside_CYX[-1], inside_CYX[:-1]
 
 

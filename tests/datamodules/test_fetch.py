@@ -64,7 +64,7 @@ class Zenodo:
             "submitted": True,
         }
 
-    def _handler(zenodo) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+    def _handler(zenodo) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *_: Any) -> None: ...
 
@@ -192,7 +192,7 @@ def test_no_network_no_record_and_a_server_in_trouble_are_one_line(
     with pytest.raises(InputError, match=r"records/1: the server says 404 .*check the record"):
         list_record("1", zenodo.url)
     zenodo.status = 503
-    with pytest.raises(InputError, match="the server says 503 .*try again later"):
+    with pytest.raises(InputError, match=r"the server says 503 .*try again later"):
         list_record(url=zenodo.url)
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9/api/records/7031924: cannot be reached .*--url") as fault:
         fetch_record(tmp_path, url="http://127.0.0.1:9/api")

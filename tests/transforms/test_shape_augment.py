@@ -75,7 +75,7 @@ def test_a_mirror_image_in_z_leaves_slice_32_where_it_is() -> None:
     assert all(torch.equal(turned[64 - z], obj[z]) for z in range(1, 64))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**31 - 1),
     semi=st.tuples(st.floats(3, 31), st.floats(3, 31), st.floats(3, 31)),
@@ -91,7 +91,7 @@ def test_mask_and_object_agree_after_every_turn(seed: int, semi: tuple[float, fl
     assert 0 <= turned["image"].min() <= turned["image"].max() <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), semi=st.tuples(st.floats(8, 28), st.floats(10, 31), st.floats(10, 31)))
 def test_the_volume_is_the_zoom_cubed_and_no_cell_is_cut(seed: int, semi: tuple[float, float, float]) -> None:
     augment = RandShaped(zoom=(0.7, 1.4), shift=8)

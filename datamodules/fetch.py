@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -92,7 +93,8 @@ def _remote_file(entry: dict[str, Any], files_url: str) -> RemoteFile:
     checksum = str(entry["checksum"])
     algorithm, _, digest = checksum.rpartition(":")
     link = entry.get("links", {}).get("self") or f"{files_url}/{name}/content"
-    if (algorithm or "md5") not in hashlib.algorithms_available or not link.startswith(("https://", "http://")):
+    known = (algorithm or "md5") in hashlib.algorithms_available and re.fullmatch("[0-9a-fA-F]{16,}", digest)
+    if not known or not link.startswith(("https://", "http://")):
         raise ValueError(f"checksum {checksum}, link {link}")
     size = int(entry["size"] if "size" in entry else entry["filesize"])
     return RemoteFile(name, size, f"{algorithm or 'md5'}:{digest}", link)

@@ -16,7 +16,7 @@ class ShapeData:
     batch_size: int = 8
     """Cells a batch on each device."""
     cells_per_epoch: int = 0
-    """Training samples an epoch, over all devices; 0 takes every training cell once."""
+    """Training samples an epoch, over all devices, in whole batches; 0 takes as many as there are training cells."""
     rotate: bool = True
     """Turn image, mask and object about z by any angle."""
     flip: bool = True
@@ -53,8 +53,9 @@ class ShapeFolderData(ShapeData):
     """The folder that holds `image`, `mask` and `obj`, or `train` and `test` with these three each."""
     layout: Literal["auto", "flat", "train_test"] = "auto"
     """`flat` is divided into folds; `train_test` keeps its own test cells (DISPR); `auto` looks which one it is."""
-    class_pattern: str = r"(.+?)[ _-]*\d+"
-    """Regular expression that a file's name without its ending matches; its first group is the class."""
+    class_pattern: str | None = r"(.*?\D)[ _-]*\d+"
+    """Regular expression that a file's name without its ending matches; its first group is the class. The default takes
+    the name up to its number; null puts all cells into one class, `cell`."""
     folds: int = 5
     """Parts that the cells are divided into, class by class; 0 trains on every cell and tests none."""
     fold: int = 0
@@ -94,7 +95,7 @@ def shape_data_faults(config: ShapeData) -> list[str]:
     if config.batch_size < 1:
         faults.append(f"batch_size: expected 1 or more, got {config.batch_size}")
     if config.cells_per_epoch < 0:
-        faults.append(f"cells_per_epoch: expected 0 (every training cell once) or more, got {config.cells_per_epoch}")
+        faults.append(f"cells_per_epoch: expected 0 (as many as there are cells) or more, got {config.cells_per_epoch}")
     if len(config.zoom) != 2 or not 0.5 <= config.zoom[0] <= config.zoom[1] <= 2:
         faults.append(f"zoom: expected a range such as [0.9, 1.1], within 0.5 to 2, got {config.zoom}")
     for key, most in (("shift", 16), ("elastic", 4), ("intensity_offset", 1), ("noise", 1)):
@@ -117,7 +118,7 @@ def shape_data_faults(config: ShapeData) -> list[str]:
 def _folder_faults(config: ShapeFolderData) -> list[str]:
     faults = []
     try:
-        groups = re.compile(config.class_pattern).groups
+        groups = 1 if config.class_pattern is None else re.compile(config.class_pattern).groups
     except re.error as fault:
         faults.append(f"class_pattern: {config.class_pattern}: no regular expression ({fault})")
     else:

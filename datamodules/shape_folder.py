@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datamodules.shape_cases import ShapeCell, ShapeFiles, read_cell
@@ -47,7 +48,7 @@ def find_shapes(config: ShapeFolderData) -> list[ShapeFiles]:
     if strange:
         faults.append(
             f"data.class_pattern: {_some(strange)} of {len(cells) + len(strange)} cells do not match "
-            f"{config.class_pattern}; give a pattern whose first group is the class"
+            f"{config.class_pattern}; give a pattern whose first group is the class, or null for one class"
         )
     _refuse_all(faults)
     if not cells:
@@ -175,15 +176,13 @@ def _twice(cells: Sequence[ShapeFiles], root: Path) -> list[str]:
     return [leak] if both else []
 
 
-def _with_classes(cells: Sequence[ShapeFiles], pattern: str) -> tuple[list[ShapeFiles], list[str]]:
-    known, strange = [], []
-    for cell in cells:
-        match = re.fullmatch(pattern, cell.name)
-        if match is None or not match[1]:
-            strange.append(cell.name)
-        else:
-            known.append(ShapeFiles(cell.name, match[1], cell.image, cell.mask, cell.obj, cell.split))
-    return known, strange
+def _with_classes(cells: Sequence[ShapeFiles], pattern: str | None) -> tuple[list[ShapeFiles], list[str]]:
+    """Cells with their class, and the names of those whose name tells none."""
+    if pattern is None:
+        return [replace(cell, group="cell") for cell in cells], []
+    matches = [re.fullmatch(pattern, cell.name) for cell in cells]
+    known = [replace(cell, group=m[1]) for cell, m in zip(cells, matches, strict=True) if m is not None and m[1]]
+    return known, [cell.name for cell, m in zip(cells, matches, strict=True) if m is None or not m[1]]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -201,7 +201,8 @@ def test_no_network_no_record_and_a_server_in_trouble_are_one_line(
 
 def test_an_answer_that_is_no_record_is_one_line(serve: Callable[..., Zenodo], monkeypatch: pytest.MonkeyPatch) -> None:
     zenodo = serve()
-    for strange in ({}, {"files": [{"key": "a"}]}, {"files": "none"}, []):
+    bad_sum = {"files": [{"key": "a", "size": 1, "checksum": "md5:/../../../x", "links": {"self": "http://a/a"}}]}
+    for strange in ({}, {"files": [{"key": "a"}]}, {"files": "none"}, [], bad_sum):
         monkeypatch.setattr(Zenodo, "record", lambda _, answer=strange: answer)
         with pytest.raises(InputError, match="is no record of files"):
             list_record(url=zenodo.url)

@@ -181,6 +181,25 @@ def test_missing_partners_doubles_and_names_without_class_are_said_at_once(save:
         assert sum(text in line for line in lines) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("A_cell_clusters000639", "A_cell_clusters"),
+        ("nucleus_001", "nucleus"),
+        ("B2 round - 7", "B2 round"),
+        ("a1b22", "a1b"),
+    ],
+)
+def test_the_class_is_the_name_up_to_its_number(save: Save, tmp_path: Path, name: str, group: str) -> None:
+    write_cell(save, name)
+    assert find_shapes(ShapeFolderData(root=str(tmp_path)))[0].group == group
+    write_cell(save, "123")
+    with pytest.raises(InputError, match=r"class_pattern: 1 \(123\)"):
+        find_shapes(ShapeFolderData(root=str(tmp_path)))
+    found = find_shapes(ShapeFolderData(root=str(tmp_path), class_pattern=None))
+    assert [files.group for files in found] == ["cell", "cell"]
+
+
 def test_an_object_that_is_not_the_masks_is_noted_with_its_overlap(save: Save, tmp_path: Path) -> None:
     write_cell(save, "a_1")
     save("obj/a_1.tif", np.roll(ball(), 12, axis=1).astype(np.uint8))

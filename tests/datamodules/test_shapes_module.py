@@ -13,6 +13,7 @@ from datamodules.config import SimulatedSet
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_config import ShapeFolderData, ShapeSimulatorData
 from datamodules.shape_dataset import ShapeDataset
+from datamodules.shape_write import write_shapes
 from datamodules.shapes import ShapeDataModule
 from formats.errors import InputError
 from transforms.shape_augment import RandShaped
@@ -172,3 +173,13 @@ def test_a_cell_without_an_object_is_a_sample_of_two() -> None:
     cell = ShapeCell("a", "", np.zeros((64, 64), np.float32), np.ones((64, 64), bool), None)
     data = ShapeDataModule(ShapeFolderData(num_workers=0), 0, cells={"test": [cell]})
     assert set(next(iter(data.test_dataloader()))) == {"image", "mask", "index"}
+
+
+def test_cells_written_to_a_folder_read_back_as_they_were(tmp_path: Path) -> None:
+    made = ShapeDataModule(simulator(), seed=0).find()["train"]
+    assert len(write_shapes(made, tmp_path)) == 3 * len(made)
+    read = ShapeDataModule(ShapeFolderData(root=str(tmp_path), folds=0, val=0, class_pattern=r"(.+)_\d+"), seed=0)
+    for old, new in zip(sorted(made, key=lambda c: c.name), read.find()["train"], strict=True):
+        assert (old.name, old.group) == (new.name, new.group)
+        assert all(np.array_equal(getattr(old, k), getattr(new, k)) for k in ("image_YX", "mask_YX", "obj_ZYX"))
+    assert read.notes() == []

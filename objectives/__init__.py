@@ -1,5 +1,21 @@
-"""What is minimised. No parameters in this room."""
+"""What is minimised and sampled. No parameters in this room."""
 
+from objectives.denoising import DENOISING_LOSSES
+from objectives.diffusion import PARTS, combination_faults, part_config
+from objectives.preconditioning import PRECONDITIONINGS, Denoiser
+from objectives.processes import PROCESSES
+from objectives.samplers import SAMPLERS
 from objectives.segmentation import LOSSES, loss_config
 
-__all__ = ["LOSSES", "loss_config"]
+__all__ = [
+    "DENOISING_LOSSES",
+    "LOSSES",
+    "PARTS",
+    "PRECONDITIONINGS",
+    "PROCESSES",
+    "SAMPLERS",
+    "Denoiser",
+    "combination_faults",
+    "loss_config",
+    "part_config",
+]

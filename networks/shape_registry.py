@@ -1,0 +1,39 @@
+"""Which networks of the shape task there are, by name.
+
+They are not in `networks.registry`: those label every voxel of a tomogram, these make a volume from a slice through it.
+"""
+
+import difflib
+from typing import Protocol
+
+from torch import nn
+
+from formats.errors import InputError
+from networks.dispr_unet import DISPRUNetConfig
+from networks.shapr import SHAPRConfig
+
+
+class ShapeNetworkConfig(Protocol):
+    """What a shape network's config offers: a dataclass of plain fields, all with defaults, and these two."""
+
+    def faults(self) -> list[str]:
+        """What is wrong with the options; empty where all is well."""
+
+    def build(self) -> nn.Module:
+        """The network: (x_BCZYX, t_B, condition_BCYX), or the condition alone (shapr), to (B, C, Z, Y, X)."""
+
+
+#: The networks of the shape task, by name.
+SHAPE_NETWORKS: dict[str, type[ShapeNetworkConfig]] = {
+    "dispr_unet": DISPRUNetConfig,
+    "shapr": SHAPRConfig,
+}
+
+
+def shape_network_config(name: str) -> type[ShapeNetworkConfig]:
+    """The config class of a shape network; `InputError` that names the nearest and all known ones if there is none."""
+    if name not in SHAPE_NETWORKS:
+        near = difflib.get_close_matches(str(name), SHAPE_NETWORKS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"shape network {name!r}: no such network; {hint}known: {', '.join(SHAPE_NETWORKS)}")
+    return SHAPE_NETWORKS[name]

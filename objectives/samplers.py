@@ -1,6 +1,7 @@
 """From noise to data: each sampler a loop that fits a screen, and all called alike.
 
-A sample depends on the seed and on its number, never on how many are made at once (`objectives.draws`). of every sampler gives the denoiser's estimate of the data itself, so what `constrain` does to an estimate (enforce a
+A sample depends on the seed and on its number, never on how many are made at once (`objectives.draws`). The last step
+of every sampler gives the denoiser's estimate of the data itself, so what `constrain` does to an estimate (enforce a
 known slice, say) holds exactly in the result.
 
 References

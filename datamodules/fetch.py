@@ -221,6 +221,7 @@ class ResumingDownloader:
                 f"{self.file.name}: cut off at {done} of {self.file.size} bytes ({reason}): what came is kept, run the "
                 "same command again to go on from there"
             ) from last
+        self.part.touch()  # an empty file is never asked for
         os.replace(self.part, output_file)
 
     def _done(self) -> int:

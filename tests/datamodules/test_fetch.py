@@ -167,6 +167,11 @@ def test_a_server_without_ranges_begins_anew(serve: Callable[..., Zenodo], tmp_p
     assert path.read_bytes() == CONTENT
 
 
+def test_an_empty_file_is_fetched_like_any_other(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
+    (path,) = fetch_record(tmp_path, url=serve(b"").url)
+    assert path.read_bytes() == b""
+
+
 def test_a_wrong_checksum_leaves_nothing(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
     zenodo = serve()
     zenodo.checksum = "md5:" + "0" * 32

@@ -21,6 +21,8 @@ from networks.sizes import check_size
 
 #: Groups of every normalisation, and its epsilon.
 GROUPS, EPSILON = 32, 1e-5
+#: Pixels a side of the images.
+SIDE = 64
 
 
 @dataclass
@@ -33,11 +35,9 @@ class DISPRUNetConfig:
     """Feature maps per level, in multiples of the base; each level halves y and x."""
     attention_levels: list[int] = field(default_factory=lambda: [2])
     """Levels whose voxels attend to each other, counted from 0, the finest; the bottom always does."""
-    outputs: int = 2
-    """Output channels: 2 for noise and its variance, 1 for a noise, a velocity or a shape alone."""
 
-    def faults(self) -> list[str]:
-        """What is wrong with the options; empty where all is well."""
+    def faults(self, size: int = SIDE) -> list[str]:
+        """What is wrong with the options, and with fields of this many voxels a side; empty where all is well."""
         faults = []
         if self.base_channels < GROUPS or self.base_channels % GROUPS:
             faults.append(f"base_channels: {self.base_channels}: expected a multiple of {GROUPS}")
@@ -45,15 +45,25 @@ class DISPRUNetConfig:
             faults.append(f"multipliers: {list(self.multipliers)}: expected numbers of 1 or more, one a level")
         if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
             faults.append(f"attention_levels: {list(self.attention_levels)}: expected 0 to {len(self.multipliers) - 1}")
-        if self.outputs < 1:
-            faults.append(f"outputs: {self.outputs}: expected 1 or more")
+        if size != SIDE:
+            faults.append(
+                f"base_channels: dispr_unet sees image and volume voxel by voxel: needs field.size {SIDE}, not {size}"
+            )
         return faults
 
-    def build(self) -> "DISPRUNet":
-        """The network; `InputError` if an option is out of range."""
-        if faults := self.faults():
+    def build(self, size: int = SIDE, outputs: int = 2) -> "DISPRUNet":
+        """The network; `InputError` if an option is out of range.
+
+        Parameters
+        ----------
+        size : int
+            Voxels a side of the volume: the image's.
+        outputs : int
+            Output channels: 2 for noise and its variance, 1 for a noise, a velocity or a shape alone.
+        """
+        if faults := self.faults(size):
             raise InputError(f"dispr_unet: {'; '.join(faults)}")
-        return DISPRUNet(self)
+        return DISPRUNet(self, outputs)
 
 
 class Attention(nn.Module):
@@ -95,9 +105,11 @@ class DISPRUNet(nn.Module):
     ----------
     config : DISPRUNetConfig
         Faultless options.
+    outputs : int
+        Output channels.
     """
 
-    def __init__(self, config: DISPRUNetConfig) -> None:
+    def __init__(self, config: DISPRUNetConfig, outputs: int = 2) -> None:
         super().__init__()
         widths = [config.base_channels * multiplier for multiplier in config.multipliers]
         base, embedding, depth = config.base_channels, 4 * config.base_channels, len(widths)
@@ -123,7 +135,7 @@ class DISPRUNet(nn.Module):
             if level:
                 self.ups.append(nn.Conv3d(width, width, 3, padding=1))
         self.norm = nn.GroupNorm(GROUPS, channels, EPSILON)
-        self.head = zero_module(nn.Conv3d(channels, config.outputs, 3, padding=1))
+        self.head = zero_module(nn.Conv3d(channels, outputs, 3, padding=1))
 
     def forward(self, x_BCZYX: torch.Tensor, t_B: torch.Tensor, condition_BCYX: torch.Tensor) -> torch.Tensor:
         """Look at a noisy volume.

@@ -10,23 +10,23 @@ from torch import nn
 
 from formats.errors import InputError
 from networks.dispr_unet import DISPRUNetConfig
-from networks.shapr import SHAPRConfig
+from networks.slab_unet import SlabUNetConfig
 
 
 class ShapeNetworkConfig(Protocol):
     """What a shape network's config offers: a dataclass of plain fields, all with defaults, and these two."""
 
-    def faults(self) -> list[str]:
-        """What is wrong with the options; empty where all is well."""
+    def faults(self, size: int = 64) -> list[str]:
+        """What is wrong with the options, and with fields of this many voxels a side; empty where all is well."""
 
-    def build(self) -> nn.Module:
-        """The network: (x_BCZYX, t_B, condition_BCYX), or the condition alone (shapr), to (B, C, Z, Y, X)."""
+    def build(self, size: int = 64, outputs: int = 1) -> nn.Module:
+        """The network: (x_BCZYX, t_B, condition_BCYX) to (B, outputs, Z, Y, X), fields of that many voxels a side."""
 
 
 #: The networks of the shape task, by name.
 SHAPE_NETWORKS: dict[str, type[ShapeNetworkConfig]] = {
+    "slab_unet": SlabUNetConfig,
     "dispr_unet": DISPRUNetConfig,
-    "shapr": SHAPRConfig,
 }
 
 

@@ -16,6 +16,9 @@ from formats.errors import InputError
 #: The slice of an object that was imaged (SHAPR, Waibel et al. 2022): it stays where it is under every turn.
 SLICE = 32
 
+#: Key of the object's signed distances, where a model learns from them.
+DISTANCE = "distance"
+
 #: Nodes an axis of the elastic deformation: neighbours are 16 pixels apart, half a cell.
 _NODES = 5
 
@@ -86,13 +89,18 @@ def _plane_grid(turn: Turn, side: int) -> torch.Tensor:
     return grid_YX2[None]
 
 
-def _along_z(obj_ZYX: torch.Tensor, turn: Turn) -> torch.Tensor:
-    """Mirror and zoom along z about slice 32, which is copied as it is; what comes from outside is empty."""
+def _along_z(obj_ZYX: torch.Tensor, turn: Turn, border: bool = False) -> torch.Tensor:
+    """Mirror and zoom along z about slice 32, which is copied as it is.
+
+    What comes from outside is empty, or as the outermost slice with `border`.
+    """
     if not turn.flip[0] and turn.zoom == 1:
         return obj_ZYX
     depth = len(obj_ZYX)
     step = torch.arange(depth, dtype=torch.float64) - SLICE
     source = SLICE + (-step if turn.flip[0] else step) / turn.zoom
+    if border:
+        source = source.clamp(0, depth - 1)
     # linear interpolation as a matrix: row z holds the weights of the source slices; row 32 is exactly one of them
     weights_ZZ = (1 - (source[:, None] - torch.arange(depth)).abs()).clamp_(min=0).float()
     return (weights_ZZ @ obj_ZYX.reshape(depth, -1)).reshape(obj_ZYX.shape)
@@ -128,6 +136,27 @@ def apply_turn(
     return image, inside_CYX[-1], inside_CYX[:-1]
 
 
+def turn_distance(turn: Turn, distance_ZYX: torch.Tensor) -> torch.Tensor:
+    """Turn a field of signed distances as `apply_turn` turns its object; they grow with the cell.
+
+    Parameters
+    ----------
+    turn : Turn
+    distance_ZYX : float32 tensor
+        In voxels, positive inside.
+
+    Returns
+    -------
+    float32 tensor, (Z, Y, X)
+        In voxels; exact for turns, mirrors and shifts, and about right where the plane is bent.
+    """
+    if turn == Turn():
+        return distance_ZYX
+    grid = _plane_grid(turn, distance_ZYX.shape[-1])
+    stack_ZYX = _along_z(distance_ZYX, turn, border=True)
+    return grid_sample(stack_ZYX[None], grid, "bilinear", "border", align_corners=False)[0] * turn.zoom
+
+
 class RandShaped(Randomizable, MapTransform):
     """Random turns of a cell about the microscope's axis, and of its image's brightness.
 
@@ -139,7 +168,8 @@ class RandShaped(Randomizable, MapTransform):
     Parameters
     ----------
     keys : three str
-        Image, mask and object: float32 arrays or tensors (1, Y, X), (1, Y, X) and (1, Z, Y, X).
+        Image, mask and object: float32 arrays or tensors (1, Y, X), (1, Y, X) and (1, Z, Y, X). Where there is a
+        fourth, `distance`, the signed distances of the object (1, Z, Y, X), it is turned with them.
     rotate, flip, flip_z : bool
         Whether cells are turned, mirrored in y and x, and in z. Cells that lie on a slide have an upper side: leave z.
     zoom : (low, high)
@@ -202,6 +232,9 @@ class RandShaped(Randomizable, MapTransform):
         turned = (self._expose(image_YX), mask_YX, obj_ZYX)
         for key, value in zip(self.keys, turned, strict=True):
             result[key] = value[None].contiguous()
+        if DISTANCE in result:
+            distance_ZYX = torch.as_tensor(result[DISTANCE])[0].float()
+            result[DISTANCE] = turn_distance(self.turn, distance_ZYX)[None].contiguous()
         return result
 
     def _expose(self, image_YX: torch.Tensor) -> torch.Tensor:

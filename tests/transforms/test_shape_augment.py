@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats.errors import InputError
-from transforms.shape_augment import SLICE, RandShaped, Turn, apply_turn, keep_inside
+from transforms.shape_augment import SLICE, RandShaped, Turn, apply_turn, keep_inside, turn_distance
+from transforms.signed_distance import signed_distance
 
 SIDE = 64
 
@@ -194,3 +195,26 @@ def test_real_masks_agree_with_their_objects_as_well_after_a_turn_as_before() ->
             a, b = turned["mask"][0] > 0, turned["obj"][0, SLICE] > 0
             assert (a & b).sum() / (a | b).sum() > 0.97
             assert float(turned["obj"].sum() / obj.sum()) == pytest.approx(augment.turn.zoom**3, rel=0.08)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [Turn(angle=0.7), Turn(flip=(True, False, True)), Turn(zoom=1.2), Turn(zoom=0.85, shift_YX=(2.0, -3.0), angle=2.0)],
+)
+def test_turned_distances_are_those_of_the_turned_object(turn: Turn) -> None:
+    obj = ellipsoid((14, 18, 9), (34, 30, 32))
+    turned = apply_turn(turn, obj[SLICE], obj[SLICE], obj)[2].numpy() > 0
+    found = turn_distance(turn, torch.from_numpy(signed_distance(obj.numpy() > 0))).numpy()
+    near = np.abs(signed_distance(turned)) < 6
+    assert np.abs(found - signed_distance(turned))[near].mean() < 0.35
+    assert ((found > 0) ^ turned).sum() < 0.03 * turned.sum()
+
+
+def test_a_sample_with_distances_has_them_turned_by_the_same_draw() -> None:
+    obj = lopsided()
+    given_sample = {**sample(obj), "distance": torch.from_numpy(signed_distance(obj.numpy() > 0))[None]}
+    augment = RandShaped()
+    augment.set_random_state(seed=3)
+    turned = augment(given_sample)
+    agreed = ((turned["distance"] > 0) == (turned["obj"] > 0.5)).float().mean()
+    assert agreed > 0.995

@@ -1,0 +1,153 @@
+"""How a shape is told to a network, and how what it says becomes a shape again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch.nn import functional as F
+
+from formats.errors import InputError
+from transforms.shape_augment import SLICE
+
+#: Voxels an axis of a cell.
+SIDE = 64
+
+
+class ShapeField(Protocol):
+    """What a field offers."""
+
+    @property
+    def size(self) -> int:
+        """Voxels an axis; a divisor of 64."""
+
+    def encode(self, distance_BZYX: torch.Tensor) -> torch.Tensor:
+        """Signed distances of objects in voxels, (B, 64, 64, 64), to fields (B, 1, size, size, size) in -1..1."""
+
+    def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
+        """Fields to objects (B, 64, 64, 64), bool; the imaged slice is the mask, exactly."""
+
+
+class Occupancy:
+    """1 inside and -1 outside at full resolution, as DISPR's."""
+
+    size = SIDE
+
+    def encode(self, distance_BZYX: torch.Tensor) -> torch.Tensor:
+        """The sign of the distance; see `ShapeField`."""
+        return torch.where(distance_BZYX > 0, 1.0, -1.0)[:, None]
+
+    def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
+        """Inside above 0; see `ShapeField`."""
+        return _with_slice(field_BCZYX[:, 0] > 0, mask_BYX)
+
+
+class SignedDistance:
+    """Distance to the surface, truncated (Curless & Levoy 1996; Park et al. 2019, arXiv 1901.05103).
+
+    Parameters
+    ----------
+    config : SignedDistanceConfig
+        Faultless options.
+    """
+
+    def __init__(self, config: SignedDistanceConfig) -> None:
+        self.config, self.size = config, config.size
+
+    def encode(self, distance_BZYX: torch.Tensor) -> torch.Tensor:
+        """Means over voxels of the coarser grid; see `ShapeField`."""
+        factor = distance_BZYX.shape[-1] // self.size
+        field_BCZYX = distance_BZYX[:, None]
+        field_BCZYX = F.avg_pool3d(field_BCZYX, factor) if factor > 1 else field_BCZYX
+        return (field_BCZYX / self.config.truncation).clamp(-1, 1)
+
+    def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
+        """Inside above 0 on the fine grid, after sharpening; see `ShapeField`."""
+        fine = field_BCZYX.float()
+        if self.size != SIDE:
+            fine = F.interpolate(fine, size=(SIDE, SIDE, SIDE), mode="trilinear", align_corners=False)
+        if self.config.sharpen:
+            fine = fine + self.config.sharpen * (fine - gaussian_blur(fine, self.config.blur))
+        return _with_slice(fine[:, 0] > 0, mask_BYX)
+
+
+def _with_slice(obj_BZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
+    obj_BZYX[:, SLICE] = mask_BYX.to(obj_BZYX.device, torch.bool)
+    return obj_BZYX
+
+
+def gaussian_blur(volume_BCZYX: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Blur volumes of one channel, axis by axis, to four deviations; they go on beyond their border as they end.
+
+    Parameters
+    ----------
+    volume_BCZYX : float tensor, (B, 1, Z, Y, X)
+    deviation : float
+        In voxels.
+    """
+    radius = math.ceil(4 * deviation)
+    steps = torch.arange(-radius, radius + 1, device=volume_BCZYX.device, dtype=volume_BCZYX.dtype)
+    weights = torch.exp(-0.5 * (steps / deviation) ** 2)
+    weights = weights / weights.sum()
+    for axis in range(3):
+        pad, shape = [0] * 6, [1] * 5
+        pad[4 - 2 * axis] = pad[5 - 2 * axis] = radius  # pad counts from the last axis
+        shape[2 + axis] = len(weights)
+        volume_BCZYX = F.conv3d(F.pad(volume_BCZYX, pad, mode="replicate"), weights.view(shape))
+    return volume_BCZYX
+
+
+@dataclass
+class OccupancyConfig:
+    """Voxels inside and outside, at full resolution: the published way. It has no options."""
+
+    size = SIDE
+
+    def faults(self) -> list[str]:
+        """Nothing can be wrong."""
+        return []
+
+    def build(self) -> Occupancy:
+        """The field."""
+        return Occupancy()
+
+
+@dataclass
+class SignedDistanceConfig:
+    """Truncated signed distances, at full resolution or coarser."""
+
+    size: int = 32
+    """Voxels an axis: 64, 32 or 16."""
+    truncation: float = 6.0
+    """Distance in voxels of the object that becomes 1."""
+    sharpen: float = 1.0
+    """Share of what a blur takes away that is added when a field becomes a shape: a mean of plausible shapes, and a
+    coarse field, are smoother than a cell. 0 leaves it out."""
+    blur: float = 1.5
+    """Deviation of that blur, in voxels of the object."""
+
+    def faults(self) -> list[str]:
+        """What is wrong with the options; empty where all is well."""
+        faults = [] if self.size in (64, 32, 16) else [f"size: {self.size}: expected 64, 32 or 16"]
+        if not 1 <= self.truncation <= 16:
+            faults.append(f"truncation: {self.truncation}: expected 1 to 16 voxels")
+        if not 0 <= self.sharpen <= 4:
+            faults.append(f"sharpen: {self.sharpen}: expected 0 to 4")
+        if not 0.3 <= self.blur <= 8:
+            faults.append(f"blur: {self.blur}: expected 0.3 to 8 voxels")
+        return faults
+
+    def build(self) -> SignedDistance:
+        """The field; `InputError` if an option is out of range."""
+        if faults := self.faults():
+            raise InputError(f"signed_distance: {'; '.join(faults)}")
+        return SignedDistance(self)
+
+
+#: The fields, by name.
+FIELDS: dict[str, type[SignedDistanceConfig | OccupancyConfig]] = {
+    "signed_distance": SignedDistanceConfig,
+    "occupancy": OccupancyConfig,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,11 +66,11 @@ class SignedDistance:
 
     def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
         """Inside above 0 on the fine grid, after sharpening; see `ShapeField`."""
-        fine = field_BCZYX.float()
-        if self.size != SIDE:
-            fine = F.interpolate(fine, size=(SIDE, SIDE, SIDE), mode="trilinear", align_corners=False)
+        finer = _finer_matrix(self.size, SIDE)
+        fine = _separable(field_BCZYX.float(), [finer] * 3)
         if self.config.sharpen:
-            fine = fine + self.config.sharpen * (fine - gaussian_blur(fine, self.config.blur))
+            blurred = _separable(field_BCZYX.float(), [_blur_matrix(SIDE, self.config.blur) @ finer] * 3)
+            fine = fine + self.config.sharpen * (fine - blurred)
         return _with_slice(fine[:, 0] > 0, mask_BYX)
 
 
@@ -79,24 +80,37 @@ def _with_slice(obj_BZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
 
 
 def gaussian_blur(volume_BCZYX: torch.Tensor, deviation: float) -> torch.Tensor:
-    """Blur volumes of one channel, axis by axis, to four deviations; they go on beyond their border as they end.
+    """Blur volumes to four deviations; they go on beyond their border as they end.
 
     Parameters
     ----------
-    volume_BCZYX : float tensor, (B, 1, Z, Y, X)
+    volume_BCZYX : float tensor, (B, C, Z, Y, X)
     deviation : float
         In voxels.
     """
+    return _separable(volume_BCZYX, [_blur_matrix(n, deviation) for n in volume_BCZYX.shape[2:]])
+
+
+def _separable(volume_BCZYX: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A matrix (new, old) along each of z, y, x: at these sizes ten times as fast as convolutions of one channel."""
+    z, y, x = (matrix.to(volume_BCZYX) for matrix in matrices)
+    return torch.einsum("ai,bcijk->bcajk", z, y @ (volume_BCZYX @ x.T))
+
+
+def _blur_matrix(size: int, deviation: float) -> torch.Tensor:
     radius = math.ceil(4 * deviation)
-    steps = torch.arange(-radius, radius + 1, device=volume_BCZYX.device, dtype=volume_BCZYX.dtype)
+    steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (steps / deviation) ** 2)
-    weights = weights / weights.sum()
-    for axis in range(3):
-        pad, shape = [0] * 6, [1] * 5
-        pad[4 - 2 * axis] = pad[5 - 2 * axis] = radius  # pad counts from the last axis
-        shape[2 + axis] = len(weights)
-        volume_BCZYX = F.conv3d(F.pad(volume_BCZYX, pad, mode="replicate"), weights.view(shape))
-    return volume_BCZYX
+    sources = (torch.arange(size)[:, None] + steps.long()).clamp(0, size - 1)
+    return torch.zeros(size, size, dtype=torch.float64).scatter_add_(
+        1, sources, (weights / weights.sum()).expand(size, -1)
+    )
+
+
+def _finer_matrix(size: int, fine: int) -> torch.Tensor:
+    """Linear interpolation from voxel centres to voxel centres, faces on faces."""
+    eye = torch.eye(size, dtype=torch.float64)[None]
+    return F.interpolate(eye, size=fine, mode="linear", align_corners=False)[0].T
 
 
 @dataclass

@@ -1,0 +1,155 @@
+"""The shape modules: what they learn from, that samples have names, and that SHAPR's two networks learn apart."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_modules.optim import AdamW
+from lightning_modules.shape import Parts, ShapeModule
+from lightning_modules.shape_base import Shapes, condition
+from lightning_modules.shapr import SHAPRModule
+from networks.shapr import SHAPRConfig
+from networks.slab_unet import SlabUNetConfig
+from objectives.diffusion import part_config
+from objectives.shapr_loss import SHAPRLossConfig
+from transforms.shape_fields import OccupancyConfig, SignedDistanceConfig
+from transforms.signed_distance import signed_distance
+
+FIELD = SignedDistanceConfig(size=16).build()
+
+
+def cell(radius, index):
+    axis = torch.arange(64) - 31.5
+    away = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    obj = away < radius
+    return {
+        "image": 0.7 * obj[32][None].float(),
+        "mask": obj[32][None].float(),
+        "obj": obj[None].float(),
+        "distance": torch.from_numpy(signed_distance(obj.numpy()))[None],
+        "index": index,
+    }
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return [cell(10 + 2 * i, i) for i in range(4)]
+
+
+def parts(process="rectified_flow", preconditioning="velocity", loss="velocity_mse", sampler="euler", steps=2):
+    chosen = {"process": process, "preconditioning": preconditioning, "loss": loss, "sampler": sampler}
+    configs = {part: part_config(part, name)() for part, name in chosen.items()}
+    if hasattr(configs["sampler"], "steps"):
+        configs["sampler"].steps = steps
+    return Parts(**{part: config.build() for part, config in configs.items()})
+
+
+def module(**more):
+    torch.manual_seed(0)
+    network = SlabUNetConfig(channels=[8, 16], dropout=0.0).build(16)
+    return ShapeModule(parts(**more), network=network, field=FIELD, optimizer=AdamW(lr=2e-3, schedule="constant"))
+
+
+def trainer(folder, **more):
+    return pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=folder,
+        enable_model_summary=False, **more,
+    )  # fmt: skip
+
+
+def loader(cells):
+    return DataLoader(cells, batch_size=2)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_regressor_learns_the_radius_of_a_ball_from_its_slice(tmp_path, cells):
+    shape = module(process="direct", preconditioning="data", loss="data_l1", sampler="one_step")
+    shape.views, shape.optimizer_config = False, AdamW(lr=1e-2, schedule="constant")
+    pair = loader([cells[0], cells[3]])
+
+    def agreed():
+        return trainer(tmp_path).validate(shape, pair, verbose=False)[0]["val/iou"]
+
+    before = agreed()
+    trainer(tmp_path, max_steps=80).fit(shape, pair)
+    assert agreed() > 0.8 > 0.3 > before
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_validation_leaves_out_cells_that_only_fill_a_batch(tmp_path, cells):
+    shape = module()
+    perfect = {int(c["image"].sum()): c for c in cells}
+
+    def know(image, mask, number, count):
+        known = [perfect[int(i.sum())]["obj"][0] > 0.5 for i in image]
+        return [Shapes(obj[None], obj) for obj in known]
+
+    shape.shapes = know  # type: ignore[method-assign]
+    wrong = {**cells[0], "index": -1, "obj": 1 - cells[0]["obj"]}
+    done = trainer(tmp_path).validate(shape, loader([cells[0], wrong]), verbose=False)
+    assert done[0]["val/iou"] == pytest.approx(1.0)
+
+
+def test_a_sample_is_named_by_seed_batch_and_number(cells):
+    shape = module().eval()
+    with torch.no_grad():
+        for p in shape.network.parameters():
+            if not p.any():
+                p.normal_(0, 0.1)
+    batch = next(iter(loader(cells)))
+    first = shape.shapes(batch["image"], batch["mask"], 0, 3)
+    more = shape.shapes(batch["image"], batch["mask"], 0, 5)
+    other = shape.shapes(batch["image"], batch["mask"], 1, 3)
+    assert torch.equal(first[0].samples_NZYX, more[0].samples_NZYX[:3])
+    assert not torch.equal(first[0].samples_NZYX, other[0].samples_NZYX)
+    assert (first[0].samples_NZYX[:, 32] == (cells[0]["mask"][0] > 0.5)).all()
+    assert first[0].probability_ZYX.max() <= 1
+
+
+def test_the_network_is_shown_the_image_inside_the_mask_only(cells):
+    batch = next(iter(loader(cells)))
+    told = condition(batch["image"] + 0.3, batch["mask"])
+    assert torch.equal(told[:, :1], batch["mask"])
+    assert (told[:, 1:][batch["mask"] == 0] == 0).all()
+
+
+def shapr(**more):
+    torch.manual_seed(0)
+    config = SHAPRConfig(base_channels=2)
+    return SHAPRModule(
+        config.build_discriminator(), SHAPRLossConfig().build(), network=config.build(),
+        field=OccupancyConfig().build(), optimizer=AdamW(lr=1e-3, schedule="constant", weight_decay=0.0), **more,
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("supervised", "judged"), [(1.0, False), (0.0, True)])
+def test_the_discriminator_learns_in_the_second_stage_only(tmp_path, cells, supervised, judged):
+    model = shapr(supervised=supervised)
+    before = [p.detach().clone() for p in model.discriminator.parameters()]
+    trainer(tmp_path, max_steps=2).fit(model, loader(cells))
+    changed = any(not torch.equal(a, b) for a, b in zip(before, model.discriminator.parameters(), strict=True))
+    assert changed == judged
+
+
+def test_what_the_generator_is_told_does_not_reach_the_discriminator(cells):
+    model = shapr(supervised=0.0)
+    logits = torch.zeros(2, 1, 64, 64, 64, requires_grad=True)
+    from lightning_modules.shapr import frozen
+
+    with frozen(model.discriminator):
+        verdict = model.discriminator(torch.sigmoid(logits))
+    verdict.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.any()
+    assert all(p.grad is None for p in model.discriminator.parameters())
+    assert all(p.requires_grad for p in model.discriminator.parameters())
+
+
+def test_shapr_has_one_answer(cells):
+    model = shapr().eval()
+    model.views = False
+    batch = next(iter(loader(cells)))
+    shapes = model.shapes(batch["image"], batch["mask"], 0, 2)[0]
+    assert torch.equal(shapes.samples_NZYX[0], shapes.samples_NZYX[1])

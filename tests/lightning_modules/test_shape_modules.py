@@ -34,7 +34,7 @@ def cell(radius, index):
 
 @pytest.fixture(scope="module")
 def cells():
-    return [cell(10 + 2 * i, i) for i in range(4)]
+    return [cell(12 + 5 * i, i) for i in range(4)]
 
 
 def parts(process="rectified_flow", preconditioning="velocity", loss="velocity_mse", sampler="euler", steps=2):

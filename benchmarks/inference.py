@@ -29,7 +29,7 @@ from benchmarks._fields import FIELDS, QUICK, count_cells, simulated
 from benchmarks._floor import floor_seconds, layers_of, machine_tasks, shares
 from benchmarks._plain import PlainResidualUNet
 from benchmarks._streaming import measure_memory
-from experiments.build import weights_path
+from experiments.weights import weights_path
 from networks.weights import DEFAULTS, shipped_weights
 from simulator.tomogram import Tomogram
 

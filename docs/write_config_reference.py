@@ -11,12 +11,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from datamodules.config import SOURCES
-from experiments.schema import CHOICES, Config, branch
+from experiments.schema import Choice, Config, branch
+from experiments.tasks import TASKS
 from experiments.validate import describe
-from lightning_modules.optim import OPTIMIZERS
-from networks import NETWORKS
-from objectives.segmentation import LOSSES
 
 HEAD = """\
 # Every key of a config
@@ -24,7 +21,8 @@ HEAD = """\
 Written from the code by `python docs/write_config_reference.py`; a test holds the two together.
 
 A config is a YAML file; `key.path=value` words on the command line override it. `base: [file, ...]` lays other configs
-below it. `data`, `model`, `loss` and `optimizer` have branches: their first key chooses which other keys there are.
+below it. `task` decides which groups there are. Most groups have branches: their first key chooses which other keys
+there are.
 A config that changes a branch forgets the keys of the branch below it.
 """
 
@@ -100,19 +98,31 @@ def table(lines: list[str]) -> str:
 
 def reference() -> str:
     """The whole page."""
-    groups = (*CHOICES, "trainer", "logging", "predict")
+    shared = ("trainer", "logging", "optimizer")
+    groups = ("data", "field", "model", "process", "preconditioning", "loss", "sampler", "predict", *shared)
     parts = [HEAD, "## Top level\n", table(rows(Config, "", skip=groups))]
-    registries: dict[str, Any] = {"data": SOURCES, "model": NETWORKS, "loss": LOSSES, "optimizer": OPTIMIZERS}
-    for group, choice in CHOICES.items():
-        for name in registries[group]:
-            parts.append(f"## `{group}` with `{choice.key}: {name}`\n")
-            kind = branch(group, name)
-            told = (inspect.getdoc(registries[group][name]) or "").splitlines()[0]
-            parts += [told + "\n", table(rows(kind, f"{group}.", skip=(choice.key,)))]
+    for task in TASKS.values():
+        for group, choice in task.choices.items():
+            if group not in shared:
+                parts += branches(group, choice, f"task {task.name}: ")
+        hints = typing.get_type_hints(task.config)
+        parts += [f"## task {task.name}: `predict`\n", table(rows(hints["predict"], "predict."))]
+    parts += branches("optimizer", next(iter(TASKS.values())).choices["optimizer"], "")
     hints = typing.get_type_hints(Config)
-    for group in groups[len(CHOICES) :]:
+    for group in ("trainer", "logging"):
         parts += [f"## `{group}`\n", table(rows(hints[group], f"{group}."))]
     return "\n".join(parts)
+
+
+def branches(group: str, choice: Choice, prefix: str) -> list[str]:
+    """A section for every branch of a group."""
+    parts = []
+    for name, kind in choice.kinds.items():
+        parts.append(f"## {prefix}`{group}` with `{choice.key}: {name}`\n")
+        told = (inspect.getdoc(kind) or "").splitlines()[0]
+        lines = rows(branch(group, choice, name), f"{group}.", skip=(choice.key,))
+        parts += [told + "\n", table(lines)] if lines else [told + "\n"]
+    return parts
 
 
 if __name__ == "__main__":

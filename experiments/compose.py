@@ -19,7 +19,19 @@ from formats.errors import InputError
 KeyPath = tuple[str, ...]
 
 #: Keys that choose a branch of the schema: what an earlier layer set for another branch is dropped with it.
-SELECTORS: dict[str, str] = {"data": "source", "model": "network", "loss": "name", "optimizer": "name"}
+SELECTORS: dict[str, str] = {
+    "data": "source",
+    "field": "name",
+    "model": "network",
+    "process": "name",
+    "preconditioning": "name",
+    "loss": "name",
+    "sampler": "name",
+    "optimizer": "name",
+}
+
+#: (task, group, choice) to the keys that a branch knows; None where there is no such branch.
+Keep = Callable[[str, str, str], set[str] | None]
 
 
 @dataclass
@@ -86,9 +98,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
-def compose(
-    config: str | Path, overrides: Iterable[str] = (), keep: Callable[[str, str], set[str] | None] | None = None
-) -> Composed:
+def compose(config: str | Path, overrides: Iterable[str] = (), keep: Keep | None = None) -> Composed:
     """Merge bases, the file and the command line, later ones winning.
 
     Parameters
@@ -98,7 +108,7 @@ def compose(
     overrides : iterable of str
         `key.path=value` words.
     keep : callable, optional
-        `keep(group, choice)` gives the keys a newly chosen branch knows (None: unknown branch, keep all).
+        `keep(task, group, choice)` gives the keys a newly chosen branch knows (None: unknown branch, keep all).
 
     Raises
     ------
@@ -114,9 +124,7 @@ def compose(
     return result
 
 
-def _layer_file(
-    result: Composed, path: Path, keep: Callable[[str, str], set[str] | None] | None, chain: tuple[Path, ...]
-) -> None:
+def _layer_file(result: Composed, path: Path, keep: Keep | None, chain: tuple[Path, ...]) -> None:
     """Bases first, then the file itself."""
     if path.resolve() in chain:
         names = " -> ".join(p.name for p in (*chain, path))
@@ -152,16 +160,15 @@ def _parse_override(word: str) -> dict[str, Any]:
     return tree
 
 
-def _layer(
-    result: Composed, tree: dict[str, Any], origin: str, keep: Callable[[str, str], set[str] | None] | None
-) -> None:
+def _layer(result: Composed, tree: dict[str, Any], origin: str, keep: Keep | None) -> None:
     """Lay one tree over the result; a group that changes its branch forgets the other branch's keys."""
     for group, selector in SELECTORS.items():
         new, old = tree.get(group), result.values.get(group)
         if not isinstance(new, dict) or not isinstance(old, dict) or selector not in new:
             continue
         if new[selector] != old.get(selector) and keep is not None:
-            known = keep(group, str(new[selector]))
+            task = str(tree.get("task", result.values.get("task", "organelle")))
+            known = keep(task, group, str(new[selector]))
             if known is not None:
                 result.values[group] = {key: value for key, value in old.items() if key in known}
     _merge(result.values, tree, origin, result.origin, ())

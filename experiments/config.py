@@ -11,23 +11,16 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from datamodules.config import FolderData, OrganelleData, data_faults
 from experiments.compose import Composed, compose
-from experiments.schema import CHOICES, SCHEMA_VERSION, STAGES, Config, branch, known_keys
+from experiments.faults import ConfigFaults
+from experiments.schema import SCHEMA_VERSION, STAGES, Config, branch
+from experiments.tasks import TASKS, known_keys, task_of
+from experiments.tasks.base import Task
 from experiments.validate import Branches, find_faults
 from formats.errors import InputError
 from lightning_modules.optim import optimizer_faults
 from networks.weights import shipped_weights
 from training.trainer import TrainerConfig, trainer_faults
-from transforms.tiling import SlidingWindow
-
-
-class ConfigFaults(InputError):
-    """All faults of a config, a line each."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -52,11 +45,12 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def typed_config(composed: Composed) -> Config:
-    """Check a composed tree and make it a `Config`."""
-    branches, faults = _branches(composed)
-    faults += find_faults(composed, Config, branches)
+    """Check a composed tree and make it the config of its task."""
+    task, faults = _task(composed)
+    branches, more = _branches(composed, task)
+    faults += more + find_faults(composed, task.config, branches)
     if not faults:
-        result = _typed(composed.values, branches)
+        result = _typed(composed.values, task, branches)
         faults = [f"{composed.where(tuple(f.partition(':')[0].split('.')))}: {f}" for f in value_faults(result)]
         if not faults:
             if hasattr(result.model, "portable"):  # config.yaml and checkpoints are read where its files are not
@@ -65,24 +59,36 @@ def typed_config(composed: Composed) -> Config:
     raise ConfigFaults(list(dict.fromkeys(faults)))
 
 
-def _branches(composed: Composed) -> tuple[Branches, list[str]]:
+def _task(composed: Composed) -> tuple[Task, list[str]]:
+    """The task, or the nearest one and the fault: the other keys are judged as that task's."""
+    named = composed.values.get("task", Config.task)
+    if isinstance(named, str) and named in TASKS:
+        return TASKS[named], []
+    near = difflib.get_close_matches(str(named), TASKS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    fault = f"{composed.where(('task',))}: task: expected one of {', '.join(TASKS)}, got {named!r}{hint}"
+    return TASKS[near[0] if near else Config.task], [fault]
+
+
+def _branches(composed: Composed, task: Task) -> tuple[Branches, list[str]]:
     """The dataclass of every group, and faults of the keys that choose them."""
     found: Branches = {}
     faults = []
-    for field in dataclasses.fields(Config):
-        if field.name in CHOICES:
-            chosen, key = CHOICES[field.name].default, CHOICES[field.name].key
+    for field in dataclasses.fields(task.config):
+        choice = task.choices.get(field.name)
+        if choice is not None:
+            chosen = choice.default
             group = composed.values.get(field.name)
             if isinstance(group, dict):
-                chosen = str(group.get(key, chosen))
+                chosen = str(group.get(choice.key, chosen))
             try:
-                found[field.name] = branch(field.name, chosen)
+                found[field.name] = branch(field.name, choice, chosen)
             except InputError as fault:
                 text = str(fault)
-                path = f"{field.name}.{key}"
+                path = f"{field.name}.{choice.key}"
                 shown = text if text.startswith(path) else f"{path}: {text}"
-                faults.append(f"{composed.where((field.name, key))}: {shown}")
-                found[field.name] = branch(field.name, CHOICES[field.name].default)
+                faults.append(f"{composed.where((field.name, choice.key))}: {shown}")
+                found[field.name] = branch(field.name, choice, choice.default)
                 if isinstance(group, dict):
                     # its keys cannot be judged without the branch
                     composed.values[field.name] = {}
@@ -91,13 +97,13 @@ def _branches(composed: Composed) -> tuple[Branches, list[str]]:
     return found, faults
 
 
-def _typed(values: dict[str, Any], branches: Branches) -> Config:
+def _typed(values: dict[str, Any], task: Task, branches: Branches) -> Config:
     typed: dict[str, Any] = {}
     for name, kind in branches.items():
         tree = OmegaConf.merge(OmegaConf.structured(kind), values.get(name) or {})
         typed[name] = OmegaConf.to_object(tree)
     top = {k: v for k, v in values.items() if k not in branches}
-    return Config(**{**top, **typed})
+    return task.config(**{**top, **typed})
 
 
 def value_faults(config: Config) -> list[str]:
@@ -110,17 +116,10 @@ def value_faults(config: Config) -> list[str]:
     if not 0 <= config.seed < 2**32:
         faults.append(f"seed: expected 0 to {2**32 - 1}, got {config.seed}")
     faults += _stage_faults(config)
-    faults += [f"data.{f}" for f in data_faults(config.data)]
     faults += [f"optimizer.{f}" for f in optimizer_faults(config.optimizer)]
-    faults += [f"loss: {f}" for f in config.loss.faults(len(config.data.organelles))]
     faults += [f"trainer.{f}" for f in trainer_faults(config.trainer)]
     faults += _schedule_faults(config)
-    patch = config.data.patch_size
-    faults += (own := [f"model.{f}" for f in config.model.faults()])
-    if not own and len(patch) == 3 and all(p > 0 for p in patch):
-        faults += [f"data.patch_size: {f}" for f in config.model.faults(tuple(patch))]
-        faults += _predict_faults(config)
-    return faults
+    return faults + task_of(config).faults(config)
 
 
 def _stage_faults(config: Config) -> list[str]:
@@ -145,74 +144,18 @@ def _schedule_faults(config: Config) -> list[str]:
     return []
 
 
-def _predict_faults(config: Config) -> list[str]:
-    faults = []
-    predict = config.predict
-    if not 0 < predict.threshold < 1:
-        faults.append(f"predict.threshold: expected a probability between 0 and 1, got {predict.threshold}")
-    if predict.spacing_um is not None and (len(predict.spacing_um) != 3 or any(s <= 0 for s in predict.spacing_um)):
-        faults.append(f"predict.spacing_um: expected three positive numbers (z, y, x) in um, got {predict.spacing_um}")
-    if predict.overlap is not None:
-        if predict.stride is not None:
-            faults.append("predict.overlap: give either predict.stride or predict.overlap, not both")
-        if len(predict.overlap) != 3 or any(not 0 <= o < 1 for o in predict.overlap):
-            faults.append(f"predict.overlap: expected three parts from 0 to below 1 (z, y, x), got {predict.overlap}")
-    if set(predict.flips) - set("zyx") or len(set(predict.flips)) < len(predict.flips):
-        faults.append(f"predict.flips: expected some of z, y, x, each once, got {predict.flips}")
-    if not predict.memory_gb >= 0:
-        faults.append(f"predict.memory_gb: expected 0 or more, got {predict.memory_gb}")
-    if predict.window is not None:
-        faults += [f"predict.window: {f}" for f in config.model.faults(tuple(predict.window))]
-    if not faults:
-        try:
-            tiling(config, config.data.patch_size)
-        except InputError as fault:
-            faults.append(str(fault))
-    return faults
-
-
-def tiling(config: Config, patch_size: list[int]) -> SlidingWindow:
-    """Windows of validation, test and prediction for a network trained on patches of this size.
-
-    Raises
-    ------
-    InputError
-        They cannot be: a stride beyond the window, for one.
-    """
-    predict = config.predict
-    window = predict.window or patch_size
-    overlap = predict.overlap or [0.5, 0.5, 0.5]
-    # rounded down to whole voxels of step, as MONAI does; a window of one voxel still moves on
-    stride = predict.stride or [max(1, int(w * (1 - o))) for w, o in zip(window, overlap, strict=True)]
-    pad = predict.pad_yx if predict.pad_yx is not None else [w // 2 for w in window[1:]]
-    try:
-        return SlidingWindow(
-            window=(window[0], window[1], window[2]),
-            stride=tuple(stride),  # type: ignore[arg-type]
-            weight=predict.weight,
-            z=predict.z,
-            pad_yx=tuple(pad),  # type: ignore[arg-type]
-            pad_mode=predict.pad_mode,
-            sw_batch_size=predict.batch_size,
-            skip_below=predict.skip_below,
-        )
-    except InputError as fault:
-        raise InputError(f"predict: {fault}") from None
-
-
 def resolved(config: Config) -> dict[str, Any]:
     """The whole config as plain types, composed and complete: it reruns as it is, from any folder."""
-    tree = dataclasses.asdict(config)
+    task, tree = task_of(config), dataclasses.asdict(config)
     tree["base"] = []
-    data: OrganelleData = config.data
-    if isinstance(data, FolderData):
-        tree["data"]["root"] = _absolute(data.root)
-    for group, choice in CHOICES.items():
+    for group, choice in task.choices.items():
         tree[group] = {choice.key: tree[group][choice.key], **tree[group]}
-    for group, key in (("data", "cache_dir"), ("predict", "inputs"), ("predict", "checkpoint"), ("predict", "out")):
-        tree[group][key] = _absolute(tree[group][key])
-    for key in ("runs_dir", "init_from", "resume"):
-        tree[key] = _absolute(tree[key])
+    for *groups, key in (*task.paths, ("runs_dir",), ("init_from",), ("resume",)):
+        inner = tree
+        for group in groups:
+            inner = inner[group]
+        if key in inner:
+            inner[key] = _absolute(inner[key])
     return tree
 
 

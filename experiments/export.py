@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(shadow, file=sys.stderr)
         return 2
 
-    from experiments.build import weights_path
+    from experiments.weights import weights_path
     from formats.errors import InputError
     from lightning_modules.facts import read_checkpoint
     from lightning_modules.weights_file import write_weights

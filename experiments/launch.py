@@ -17,22 +17,20 @@ import torch
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from datamodules.organelle import OrganelleDataModule
 from experiments.build import build_data, build_loggers
 from experiments.check import check_run
 from experiments.compose import compose
-from experiments.config import Config, load_config, resolved, to_yaml
-from experiments.plan import plan
-from experiments.preflight import preflight, prepare
+from experiments.config import load_config, resolved, to_yaml
+from experiments.preflight import preflight
 from experiments.progress import Bars, hush_lightning
 from experiments.report import write_report
 from experiments.report_data import read_json
-from experiments.schema import STAGES
+from experiments.schema import STAGES, Config
 from experiments.stages import Run
 from experiments.summary import print_summary
+from experiments.tasks import task_of
 from formats.atomic import sweep, write_fault
 from formats.errors import InputError
-from lightning_modules.organelle import MONITOR
 from training.environment import describe_environment
 from training.metrics_log import MetricsCSV
 from training.rundir import ENV_RUN_DIR, RunFolder, is_first_rank, write_json, write_text
@@ -85,7 +83,9 @@ def launch(
             return
         inputs = preflight(order.config, order.stages, order.folder, dry_run)
         if plan_only:
-            plan(order.config, order.stages, inputs, resumed=order.folder is not None)
+            if order.folder is not None:
+                raise InputError("resume: not with --plan, which measures a run from its start; leave one of them out")
+            task_of(order.config).plan(order.config, order.stages, inputs)
         else:
             _launch(order, inputs)
     finally:
@@ -133,21 +133,21 @@ def _launch(order: Order, inputs: list[Path]) -> None:
     config = order.config
     if order.folder is not None and not order.stages:
         print("nothing is left to do; stages=[...] does a stage again")
-        print_summary(order.folder, config.data.organelles)
+        print_summary(order.folder, config)
         return
     hush_lightning()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     with Bars() as bars:
         data = build_data(config, bars, order.dry_run, order.stages)
         if is_first_rank() and {"fit", "test"} & set(order.stages):
-            prepare(config, data, order.stages, bars)
+            task_of(config).prepare(data, order.stages, bars)
     for note in data.notes():
         print(f"note: {note}", file=sys.stderr)
     folder = order.folder or RunFolder.create(Path(config.runs_dir), config.name, order.dry_run)
     _run(order, folder, data, inputs)
 
 
-def _run(order: Order, folder: RunFolder, data: OrganelleDataModule, inputs: list[Path]) -> None:
+def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path]) -> None:
     config, first = order.config, is_first_rank()
     tree = resolved(config)
     wandb, begun = None, False
@@ -158,7 +158,7 @@ def _run(order: Order, folder: RunFolder, data: OrganelleDataModule, inputs: lis
         metrics = MetricsCSV(folder.path / "metrics.csv", _last_step(folder)) if "fit" in order.stages else None
         loggers = build_loggers(config, folder, tree, metrics, order.dry_run)
         wandb = next((log for log in loggers if isinstance(log, WandbLogger)), None)
-        trainer = build_trainer(config.trainer, folder, loggers, MONITOR, order.dry_run)
+        trainer = build_trainer(config.trainer, folder, loggers, task_of(config).monitor, order.dry_run)
         run = Run(config, folder, trainer, data, inputs)
         begun = True
         for stage in order.stages:
@@ -182,7 +182,7 @@ def _run(order: Order, folder: RunFolder, data: OrganelleDataModule, inputs: lis
         raise
     _close(folder, wandb, "finished")
     if first:
-        print_summary(folder, config.data.organelles)
+        print_summary(folder, config)
 
 
 def _discard(folder: RunFolder) -> None:
@@ -211,7 +211,7 @@ def _close(folder: RunFolder, wandb: WandbLogger | None, status: str) -> None:
         logging.getLogger(__name__).exception("the report of the %s run could not be written", status)
 
 
-def _record(order: Order, folder: RunFolder, tree: dict[str, Any], data: OrganelleDataModule) -> None:
+def _record(order: Order, folder: RunFolder, tree: dict[str, Any], data: Any) -> None:
     """What the run is, before it begins; a resumed run keeps its first config, and environment_1.json of its start."""
     if (folder.path / "config.yaml").is_file():
         sweep(folder.path)

@@ -21,14 +21,22 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Plain types only, so that `weights_only=True` reads them."""
+    """What every checkpoint says. Plain types only, here and in the heirs, so that `weights_only=True` reads them."""
 
     task: str
     """Such as `organelle`."""
     model: dict[str, Any]
     """`network` and its options."""
+    schema_version: int = 1
+    """Of these facts."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OrganelleFacts(Facts):
+    """What an organelle network needs to be told of its input, and tells of its output."""
+
     organelles: list[str]
     """Names of the outputs."""
     resample: str
@@ -41,8 +49,6 @@ class Facts:
     """Refractive indices that became 0 and 1."""
     patch_size: list[int]
     """Window z, y, x that the network was trained on."""
-    schema_version: int = 1
-    """Of these facts."""
 
     @property
     def resample_key(self) -> str:
@@ -50,12 +56,34 @@ class Facts:
         return "resample_grid" if self.resample == "grid" else "resample_spacing_um"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShapeFacts(Facts):
+    """What surrounds a shape network: the parts it was trained with, by name and options."""
+
+    field: dict[str, Any]
+    """How shapes are told to the network."""
+    process: dict[str, Any]
+    """How data became noise."""
+    preconditioning: dict[str, Any]
+    """What the network's output means."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SHAPRFacts(Facts):
+    """SHAPR needs nothing more."""
+
+
+#: The facts of each task's checkpoints.
+FACTS: dict[str, type[Facts]] = {"organelle": OrganelleFacts, "shape": ShapeFacts, "shapr": SHAPRFacts}
+
+
 @dataclasses.dataclass(frozen=True)
 class Weights:
     """A checkpoint's network and its facts."""
 
     path: Path
-    facts: Facts
+    facts: Any
+    """`Facts` of its task."""
     network_state: dict[str, torch.Tensor]
 
 
@@ -90,13 +118,16 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
         raise InputError(f"{key}: {path}: a checkpoint of task {told.get('task')}, but this config's task is {task}")
     if told.get("schema_version", 1) != Facts.schema_version:
         raise InputError(f"{key}: {path}: written by a newer Cytovox (facts {told['schema_version']}); update yours")
-    known = {f.name for f in dataclasses.fields(Facts)}
-    missing = [f.name for f in dataclasses.fields(Facts) if f.default is dataclasses.MISSING and f.name not in told]
+    kind = FACTS.get(str(told.get("task")))
+    if kind is None:
+        raise InputError(f"{key}: {path}: a checkpoint of task {told.get('task')}, unknown here; update Cytovox")
+    known = dataclasses.fields(kind)
+    missing = [f.name for f in known if f.default is dataclasses.MISSING and f.name not in told]
     if missing:
         raise InputError(f"{key}: {path}: a checkpoint of another version of Cytovox (it lacks {', '.join(missing)})")
     prefix = "network."
     state = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-    return Weights(path, Facts(**{k: v for k, v in told.items() if k in known}), state)
+    return Weights(path, kind(**{f.name: told[f.name] for f in known if f.name in told}), state)
 
 
 def _content(path: Path) -> Any:

@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 from analysis.overlap import dice_per_organelle
 from datamodules.cases import Case, RawCase
 from formats.errors import InputError
-from lightning_modules.facts import KEY, Facts
+from lightning_modules.facts import KEY, OrganelleFacts
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.scoring import TestScores
 from transforms.inference import DenseInferer, probability_predictor
@@ -35,7 +35,7 @@ class OrganelleModule(pl.LightningModule):
     ----------
     network : Module
         Logits (B, K, Z, Y, X) of normalised tomograms (B, 1, Z, Y, X).
-    facts : Facts
+    facts : OrganelleFacts
         Task, network, organelles, common grid and normalisation; stored in every checkpoint.
     tiling : SlidingWindow
         Windows of validation, test and prediction.
@@ -56,7 +56,7 @@ class OrganelleModule(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        facts: Facts,
+        facts: OrganelleFacts,
         tiling: SlidingWindow,
         loss: nn.Module | None = None,
         optimizer: OptimizerConfig | None = None,

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from experiments import plan as plan_module
-from experiments.plan_tables import duration, warnings_of
+from experiments.tasks.organelle_plan_tables import duration, warnings_of
 from networks.residual_unet import ResidualUNetConfig
 from training import plan_machine
 from training.plan import EpochPlan, FitTimes, RunPlan

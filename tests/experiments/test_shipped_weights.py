@@ -6,8 +6,9 @@ import pytorch_lightning as pl
 
 from analysis.organelles import ORGANELLES
 from analysis.overlap import dice_per_organelle
-from experiments.build import build_from_weights, read_weights
+from experiments.build import build_from_weights
 from experiments.config import load_config
+from experiments.weights import read_weights
 from formats import read_volume
 from networks.weights import DEFAULTS, shipped_weights
 from simulator import PRESETS, Options, simulate

@@ -8,9 +8,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from experiments.build import build_from_weights, read_weights, weights_path
+from experiments.build import build_from_weights
 from experiments.config import load_config
 from experiments.export import main as export
+from experiments.weights import read_weights, weights_path
 from formats.errors import InputError
 from lightning_modules.facts import read_checkpoint
 from lightning_modules.weights_file import write_weights

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.cases import RawCase
 from formats.errors import InputError
-from lightning_modules.facts import Facts, load_network, read_checkpoint
+from lightning_modules.facts import OrganelleFacts, load_network, read_checkpoint
 from lightning_modules.optim import SGD, Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from objectives.segmentation import LOSSES
@@ -23,7 +23,7 @@ from transforms.spatial import ResampleTo
 from transforms.tiling import SlidingWindow
 
 SHAPE = (8, 12, 12)
-FACTS = Facts(
+FACTS = OrganelleFacts(
     task="organelle", model={"network": "x"}, organelles=["nucleus", "lipid"], resample="spacing_um",
     resample_spacing_um=[1.0] * 3, resample_grid=[8] * 3, ri_range=[1.0, 2.0], patch_size=[8] * 3,
 )  # fmt: skip

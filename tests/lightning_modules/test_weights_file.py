@@ -8,11 +8,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 from formats.errors import InputError
-from lightning_modules.facts import Facts, load_network, read_checkpoint
+from lightning_modules.facts import OrganelleFacts, load_network, read_checkpoint
 from lightning_modules.weights_file import KEY, write_weights
 
-FACTS = Facts(
-    "organelle", {"network": "x"}, ["nucleus", "lipid"], "grid", [1.0, 1.0, 1.0], [8, 8, 8], [1.3, 1.4], [4] * 3
+FACTS = OrganelleFacts(
+    task="organelle",
+    model={"network": "x"},
+    organelles=["nucleus", "lipid"],
+    resample="grid",
+    resample_spacing_um=[1.0, 1.0, 1.0],
+    resample_grid=[8, 8, 8],
+    ri_range=[1.3, 1.4],
+    patch_size=[4] * 3,
 )
 
 

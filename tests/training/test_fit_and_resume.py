@@ -17,7 +17,7 @@ from datamodules.config import FolderData
 from datamodules.organelle import OrganelleDataModule
 from formats import write_nifti
 from formats.errors import InputError
-from lightning_modules.facts import Facts
+from lightning_modules.facts import OrganelleFacts
 from lightning_modules.optim import Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from objectives.segmentation import LOSSES
@@ -27,7 +27,16 @@ from training.trainer import EMA, EarlyStop, TrainerConfig, build_trainer, check
 from transforms.tiling import SlidingWindow
 
 SHAPE, SPACING = (8, 16, 16), (1.0, 1.0, 1.0)
-FACTS = Facts("organelle", {"network": "x"}, ["nucleus"], "spacing_um", [1.0] * 3, [8] * 3, [1.33, 1.39], [8, 8, 8])
+FACTS = OrganelleFacts(
+    task="organelle",
+    model={"network": "x"},
+    organelles=["nucleus"],
+    resample="spacing_um",
+    resample_spacing_um=[1.0] * 3,
+    resample_grid=[8] * 3,
+    ri_range=[1.33, 1.39],
+    patch_size=[8, 8, 8],
+)
 
 
 class Watch(pl.Callback):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from datamodules.config import OrganelleData, SimulatedSet, SimulatorData
 from datamodules.organelle import OrganelleDataModule
 from formats.errors import InputError
-from lightning_modules.facts import Facts
+from lightning_modules.facts import OrganelleFacts
 from lightning_modules.optim import Adam
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from networks import network_config
@@ -392,8 +392,15 @@ def test_cases_that_there_was_no_time_to_look_at_are_taken_for_like_the_others(t
 def test_a_fit_notes_its_memory_and_its_pace(tmp_path: Path):
     config = _simulated(tmp_path / "cache")
     config.patch_size, config.batch_size, config.patches_per_epoch, config.num_workers = [8, 8, 8], 1, 3, 0
-    facts = Facts(
-        "organelle", {"network": "x"}, config.organelles, "spacing_um", [0.6] * 3, [8] * 3, [1.3, 1.4], [8] * 3
+    facts = OrganelleFacts(
+        task="organelle",
+        model={"network": "x"},
+        organelles=config.organelles,
+        resample="spacing_um",
+        resample_spacing_um=[0.6] * 3,
+        resample_grid=[8] * 3,
+        ri_range=[1.3, 1.4],
+        patch_size=[8] * 3,
     )
     tiling = SlidingWindow(window=(8, 8, 8), stride=(8, 8, 8), pad_yx=(0, 0))
     loss = LOSSES["dice_bce"]().build()

@@ -13,7 +13,7 @@ from torch import nn
 
 from datamodules.config import SimulatedSet, SimulatorData, data_faults, simulated_names
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.facts import Facts
+from lightning_modules.facts import OrganelleFacts
 from lightning_modules.organelle import OrganelleModule
 from simulator import load
 from training.results import draw_examples, write_table, write_test_tables
@@ -21,7 +21,16 @@ from training.rundir import RunFolder
 from transforms.tiling import SlidingWindow
 
 ORGANELLES = ["membrane", "nucleus", "nucleolus", "lipid"]
-FACTS = Facts("organelle", {}, ORGANELLES, "spacing_um", [0.4] * 3, [8] * 3, [1.33, 1.39], [16, 32, 32])
+FACTS = OrganelleFacts(
+    task="organelle",
+    model={},
+    organelles=ORGANELLES,
+    resample="spacing_um",
+    resample_spacing_um=[0.4] * 3,
+    resample_grid=[8] * 3,
+    ri_range=[1.33, 1.39],
+    patch_size=[16, 32, 32],
+)
 
 
 class Thresholds(nn.Module):

@@ -16,11 +16,13 @@ import pytorch_lightning as pl
 
 from datamodules.cases import RawCase, checked_ri
 from datamodules.organelle import OrganelleDataModule
-from experiments.build import build_data, build_for_training, build_from_weights, find_weights, read_weights
-from experiments.config import Config
-from experiments.plan_tables import print_plan
-from experiments.preflight import prepare
+from datamodules.splits import SPLITS
 from experiments.progress import Bars, hush_lightning
+from experiments.tasks.organelle_build import build_for_training, build_from_weights
+from experiments.tasks.organelle_config import OrganelleConfig
+from experiments.tasks.organelle_data import build_data, prepare
+from experiments.tasks.organelle_plan_tables import print_plan
+from experiments.weights import find_weights, read_weights
 from formats import read_volume
 from formats.errors import InputError
 from lightning_modules.organelle import OrganelleModule
@@ -47,27 +49,23 @@ from transforms.spatial import ResampleTo, common_grid
 DRAWN = 3
 
 
-def plan(config: Config, stages: Sequence[str], inputs: Sequence[Path], resumed: bool = False) -> None:
+def plan(config: OrganelleConfig, stages: Sequence[str], inputs: Sequence[Path]) -> None:
     """Measure a little of the run, and print what all of it will take.
 
     Parameters
     ----------
-    config : Config
+    config : OrganelleConfig
         The run's.
     stages : sequence of str
         What it would do.
     inputs : sequence of Path
         Files of the predict stage.
-    resumed : bool
-        Whether it would go on in a run folder.
 
     Raises
     ------
     InputError
         Anything the user can mend, a step that does not fit into memory for one.
     """
-    if resumed:
-        raise InputError("resume: not with --plan, which measures a run from its start; leave one of them out")
     if launched_ranks() > 1:
         raise InputError(
             "--plan: measures one process, but a launcher started several; start it without torchrun or srun"
@@ -81,7 +79,7 @@ def plan(config: Config, stages: Sequence[str], inputs: Sequence[Path], resumed:
 
 @dataclass
 class _Planner:
-    config: Config
+    config: OrganelleConfig
     stages: list[str]
     inputs: list[Path]
     folder: RunFolder
@@ -95,10 +93,10 @@ class _Planner:
             self._require_room(machine)
         data = None
         if {"fit", "test"} & set(self.stages):
-            data = build_data(config, self.bars, dry_run=True)
+            data = build_data(config, self.bars, 1, SPLITS)
             made.cases = all_cases(config.data, config.seed)
             simulated = simulate_some(config.data, data)
-            prepare(config, data, self.stages, self.bars)
+            prepare(data, self.stages, self.bars)
             checked = measure_checking(made.cases["test"] if "test" in self.stages else [])
             made.preparation = Preparation(simulated, self._prepared(made, data), checked)
             for note in data.notes():
@@ -151,7 +149,7 @@ class _Planner:
         work = self._work(machine)
         own = dataclasses.replace(config.data)
         with told_of_memory(lambda: self._does_not_fit(machine.memory_bytes, work)):
-            measured = measure_fit(lambda: build_for_training(config), data, config.trainer, self.folder)
+            measured = measure_fit(lambda: build_for_training(config, None), data, config.trainer, self.folder)
         epoch = plan_epoch(own, config.trainer, machine.ranks, len(made.cases["val"]))
         memory = measured.memory
         waiting = memory.waiting_bytes(epoch.batches)

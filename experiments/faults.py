@@ -1,0 +1,11 @@
+"""Many faults at once."""
+
+from formats.errors import InputError
+
+
+class ConfigFaults(InputError):
+    """All faults of a config, a line each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults

@@ -1,0 +1,133 @@
+"""What a task is to the command line: its keys, its objects, and what its stages do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytorch_lightning as pl
+from rich.console import Console
+
+from experiments.schema import Choice, Config
+from formats.errors import InputError
+from lightning_modules.facts import Facts, Weights
+from training.rundir import RunFolder
+
+if TYPE_CHECKING:
+    from experiments.stages import Run
+
+#: Called with (what, done, all).
+Progress = Callable[[str, int, int], None]
+
+
+class DataModule(Protocol):
+    """What every task's data module offers beside Lightning's own hooks."""
+
+    def find(self) -> Mapping[str, Sequence[Any]]:
+        """Cases of train, val and test; simulated ones are made here."""
+
+    def digest(self) -> str:
+        """Hash of the data of the run."""
+
+    def notes(self) -> list[str]:
+        """What was accepted in the files, but should be said."""
+
+    def prepare_data(self) -> None:
+        """Fill the cache."""
+
+
+@dataclass
+class Audited:
+    """What an audit of the data came to."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    """Cases of each split."""
+    inputs: int = 0
+    """Files to predict."""
+    errors: int = 0
+    """What would stop a run, or spoil it."""
+    told: set[str] = field(default_factory=set)
+    """Messages that were printed already."""
+
+
+class Task(ABC):
+    """One task. All that is asked for may raise `InputError` for what the user can mend."""
+
+    name: str
+    """As `task:` says it."""
+    config: type[Config]
+    """The whole config; its fields that are no group come first."""
+    choices: Mapping[str, Choice]
+    """The groups with branches."""
+    monitor: str
+    """Validation metric, larger is better, that picks `best.ckpt`."""
+    unit: str
+    """What its data are counted in, such as `volume`."""
+
+    @abstractmethod
+    def faults(self, config: Any) -> list[str]:
+        """What cannot work although every type is right, one line each, beginning with the key path."""
+
+    @abstractmethod
+    def data(self, config: Any, progress: Progress | None, limit: int | None, splits: Sequence[str]) -> Any:
+        """The data module, for these splits."""
+
+    @abstractmethod
+    def facts(self, config: Any) -> Facts:
+        """What the checkpoints of a run will say of themselves."""
+
+    @abstractmethod
+    def for_training(self, config: Any, weights: Weights | None) -> pl.LightningModule:
+        """A new module with a `network`; it starts from the weights if there are any."""
+
+    @abstractmethod
+    def from_weights(self, config: Any, ensemble: Sequence[Weights]) -> pl.LightningModule:
+        """The module for test and predict."""
+
+    @abstractmethod
+    def require_match(self, config: Any, facts: Any) -> None:
+        """Refuse to test weights that answer another question than the data do."""
+
+    @abstractmethod
+    def inputs(self, config: Any) -> list[Path]:
+        """Files of the predict stage, each looked at once: a broken one is found before anything is computed."""
+
+    @abstractmethod
+    def require_free(self, config: Any, inputs: Sequence[Path]) -> None:
+        """Refuse to write predictions over what is something else."""
+
+    @abstractmethod
+    def prepare(self, data: Any, stages: Sequence[str], progress: Progress) -> None:
+        """Read every file of these stages, and fill the cache: nothing is computed before."""
+
+    @abstractmethod
+    def test(self, run: Run) -> None:
+        """Score the weights on the test cases, and leave tables and figures."""
+
+    @abstractmethod
+    def predict(self, run: Run) -> None:
+        """Predict every input; what is done is not done again."""
+
+    @abstractmethod
+    def show(self, folder: RunFolder, config: Any) -> None:
+        """Print the numbers of a finished run."""
+
+    @abstractmethod
+    def audit(self, config: Any, stages: Sequence[str], progress: Progress) -> Audited:
+        """`--check`: print what is wrong with the data."""
+
+    def plan(self, config: Any, stages: Sequence[str], inputs: Sequence[Path]) -> None:
+        """`--plan`: measure a little of the run, and print what all of it would take."""
+        raise InputError(f"--plan: not for task {self.name}; --dry-run does one step of every stage")
+
+    #: Keys that hold paths or globs, made absolute in a run's config.yaml.
+    paths: tuple[tuple[str, ...], ...] = (("predict", "inputs"), ("predict", "checkpoint"), ("predict", "out"))
+
+
+def wide_console() -> Console:
+    """The terminal; in a log file, wide enough for a column a cell line."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)

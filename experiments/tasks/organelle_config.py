@@ -1,0 +1,143 @@
+"""The keys of an organelle config, and what cannot work in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from datamodules.config import SOURCES, TEXTS, TEXTS_OR_NULL, data_faults
+from experiments.schema import Choice, Config
+from formats.errors import InputError
+from lightning_modules.optim import OPTIMIZERS
+from networks import NETWORKS, network_config
+from objectives import LOSSES, loss_config
+from transforms.tiling import SlidingWindow
+
+
+@dataclass
+class PredictConfig:
+    """`predict:`. The windows serve validation and test, too."""
+
+    inputs: Any = field(default_factory=list, metadata=TEXTS)
+    """Files, folders or globs of tomograms."""
+    checkpoint: Any = field(default=None, metadata=TEXTS_OR_NULL)
+    """A .ckpt file, a run folder or the name of shipped weights; several are an ensemble, whose probabilities are
+    averaged. Null for this run's own weights, else `init_from`, else the newest run of the same name, else the shipped
+    weights."""
+    out: str | None = None
+    """Folder for the masks; null for `predictions/` in the run folder."""
+    spacing_um: list[float] | None = None
+    """Voxel size z, y, x in um of inputs that do not say it (plain TIFF)."""
+    window: list[int] | None = None
+    """Window z, y, x in voxels of the common grid; null for the patch size the network was trained on."""
+    stride: list[int] | None = None
+    """Step between windows, z, y, x in voxels; null for half a window."""
+    overlap: list[float] | None = None
+    """Overlap of neighbouring windows along z, y, x as a part of the window, instead of `stride`."""
+    weight: Literal["spline", "gaussian", "constant"] = "spline"
+    """How a window's voxels count; `spline` is triangular, as in the paper."""
+    z: Literal["tile", "center"] = "tile"
+    """`tile`: the whole depth; `center`: one window in the middle, as in the paper."""
+    pad_yx: list[int] | None = None
+    """Voxels added around y and x before tiling; null for half a window (64 in the paper)."""
+    pad_mode: Literal["symmetric", "edge", "constant"] = "symmetric"
+    """What is added."""
+    batch_size: int = 4
+    """Windows the network sees at once."""
+    skip_below: float | None = 0.1
+    """Windows with nothing but medium are not computed but taken for empty: those in which no block of 4x4x4 voxels has
+    a mean normalised refractive index above this (0: `data.ri_range`'s lower end, 1: its upper). Null computes all."""
+    flips: list[str] = field(default_factory=list)
+    """Axes out of z, y, x: the mean over every combination of mirror images. Each axis doubles the time."""
+    memory_gb: float = 0.5
+    """Working memory for stitching; what a volume needs beyond it goes to temporary files."""
+    threshold: float = 0.5
+    """Probability from which a voxel belongs to an organelle."""
+    format: Literal["ome-tiff", "ome-zarr", "nifti"] = "ome-tiff"
+    """What is written."""
+    probabilities: bool = False
+    """Write the probabilities (float32 OME-TIFF, one file a frame), too."""
+
+
+@dataclass
+class OrganelleConfig(Config):
+    """A whole organelle config."""
+
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    """Windows, and what is predicted."""
+
+
+#: The groups with branches.
+CHOICES: dict[str, Choice] = {
+    "data": Choice("source", "folder", SOURCES),
+    "model": Choice("network", "residual_unet", NETWORKS, network_config),
+    "loss": Choice("name", "dice_bce", LOSSES, loss_config),
+    "optimizer": Choice("name", "adam", OPTIMIZERS),
+}
+
+
+def organelle_faults(config: OrganelleConfig) -> list[str]:
+    """What cannot work although every type is right, one line each, beginning with the key path."""
+    faults = [f"data.{f}" for f in data_faults(config.data)]
+    faults += [f"loss: {f}" for f in config.loss.faults(len(config.data.organelles))]
+    patch = config.data.patch_size
+    faults += (own := [f"model.{f}" for f in config.model.faults()])
+    if not own and len(patch) == 3 and all(p > 0 for p in patch):
+        faults += [f"data.patch_size: {f}" for f in config.model.faults(tuple(patch))]
+        faults += _predict_faults(config)
+    return faults
+
+
+def _predict_faults(config: OrganelleConfig) -> list[str]:
+    faults = []
+    predict = config.predict
+    if not 0 < predict.threshold < 1:
+        faults.append(f"predict.threshold: expected a probability between 0 and 1, got {predict.threshold}")
+    if predict.spacing_um is not None and (len(predict.spacing_um) != 3 or any(s <= 0 for s in predict.spacing_um)):
+        faults.append(f"predict.spacing_um: expected three positive numbers (z, y, x) in um, got {predict.spacing_um}")
+    if predict.overlap is not None:
+        if predict.stride is not None:
+            faults.append("predict.overlap: give either predict.stride or predict.overlap, not both")
+        if len(predict.overlap) != 3 or any(not 0 <= o < 1 for o in predict.overlap):
+            faults.append(f"predict.overlap: expected three parts from 0 to below 1 (z, y, x), got {predict.overlap}")
+    if set(predict.flips) - set("zyx") or len(set(predict.flips)) < len(predict.flips):
+        faults.append(f"predict.flips: expected some of z, y, x, each once, got {predict.flips}")
+    if not predict.memory_gb >= 0:
+        faults.append(f"predict.memory_gb: expected 0 or more, got {predict.memory_gb}")
+    if predict.window is not None:
+        faults += [f"predict.window: {f}" for f in config.model.faults(tuple(predict.window))]
+    if not faults:
+        try:
+            tiling(config, config.data.patch_size)
+        except InputError as fault:
+            faults.append(str(fault))
+    return faults
+
+
+def tiling(config: OrganelleConfig, patch_size: list[int]) -> SlidingWindow:
+    """Windows of validation, test and prediction for a network trained on patches of this size.
+
+    Raises
+    ------
+    InputError
+        They cannot be: a stride beyond the window, for one.
+    """
+    predict = config.predict
+    window = predict.window or patch_size
+    overlap = predict.overlap or [0.5, 0.5, 0.5]
+    # rounded down to whole voxels of step, as MONAI does; a window of one voxel still moves on
+    stride = predict.stride or [max(1, int(w * (1 - o))) for w, o in zip(window, overlap, strict=True)]
+    pad = predict.pad_yx if predict.pad_yx is not None else [w // 2 for w in window[1:]]
+    try:
+        return SlidingWindow(
+            window=(window[0], window[1], window[2]),
+            stride=tuple(stride),  # type: ignore[arg-type]
+            weight=predict.weight,
+            z=predict.z,
+            pad_yx=tuple(pad),  # type: ignore[arg-type]
+            pad_mode=predict.pad_mode,
+            sw_batch_size=predict.batch_size,
+            skip_below=predict.skip_below,
+        )
+    except InputError as fault:
+        raise InputError(f"predict: {fault}") from None

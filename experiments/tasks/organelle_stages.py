@@ -1,0 +1,80 @@
+"""Test and predict of an organelle run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch.utils.data import DataLoader
+
+from datamodules.sampling import EvaluationSampler
+from formats.errors import InputError
+from lightning_modules.organelle import OrganelleModule
+from lightning_modules.scoring import mean_dice
+from training.prediction import MaskWriter, collect_table, output_names
+from training.results import draw_examples, write_test_tables
+
+if TYPE_CHECKING:
+    from experiments.stages import Run
+
+
+def test(run: Run) -> None:
+    """Score the best weights on the test cases, each on its own grid."""
+    cases = run.data.find()["test"]
+    module: OrganelleModule = run.module()
+    run.trainer.test(module, datamodule=run.data, verbose=False)
+    if not run.trainer.is_global_zero:
+        return
+    scores = module.scores
+    write_test_tables(scores, run.folder)
+    draw_examples(module, scores, list(cases), run.folder)
+    windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.fit_windows().values() if w.n}
+    means = {f"test/{name}": value for name, value in scores.means().items()}
+    lines = {}
+    for line, found in scores.groups().items():
+        key = f"test/{line.replace('/', '_')}"
+        lines.update({f"{key}/{name}": value for name, value in mean_dice(scores.organelles, found).items()})
+    run.folder.update_metrics({**means, **windows, **lines, "test/cases": len(scores.cases)})
+
+
+def predict(run: Run) -> None:
+    """Write masks of every input; files that are done are not done again."""
+    module: OrganelleModule = run.module()
+    predict = run.config.predict
+    spacing = predict.spacing_um
+    writer = MaskWriter(
+        run.folder,
+        module.organelles,
+        output_names(run.inputs),
+        threshold=predict.threshold,
+        file_format=predict.format,
+        probabilities=predict.probabilities,
+        spacing_um=(spacing[0], spacing[1], spacing[2]) if spacing is not None else None,
+        weights=_origin(run, module),
+        out=Path(predict.out) if predict.out is not None else None,
+    )
+    module.write_masks = writer
+    sampler = EvaluationSampler(len(run.inputs), run.trainer.global_rank, run.trainer.world_size)
+    loader: DataLoader = DataLoader(run.inputs, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
+    run.trainer.predict(module, loader, return_predictions=False)
+    run.trainer.strategy.barrier("predict")
+    if run.trainer.is_global_zero:
+        collect_table(run.folder)
+        done = sum(writer.is_done(path) for path in run.inputs)
+        run.folder.update_metrics({"predict/files": done})
+    faults = run.gathered(writer.faults)
+    if len(run.inputs) > 1 and faults:
+        faults.append(
+            f"predict.inputs: {len(faults)} of {len(run.inputs)} files could not be predicted; the others are in "
+            f"{writer.target}; mend them, then resume={run.folder.path}"
+        )
+    if faults:
+        raise InputError("\n".join(faults))
+
+
+def _origin(run: Run, module: OrganelleModule) -> str:
+    """What probabilities depend on beside their input: weights' content, windows, mirror images and precision."""
+    windows = dataclasses.replace(module.tiling, sw_batch_size=1)
+    flips, precision = "".join(sorted(module.flips)), str(run.trainer.precision)
+    return " ".join([*run.weights_digests(), str(windows), flips, precision])

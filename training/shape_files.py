@@ -78,7 +78,7 @@ class ShapeWriter:
             for number, sample_ZYX in enumerate(samples_NZYX, start=1):
                 self._write_volume(part / f"sample_{number:02d}.tif", sample_ZYX)
             surface = surface_mesh(mean_ZYX, spacing_um)
-            (part / "mean.ply").write_bytes(surface.export(file_type="ply"))
+            surface.export(part / "mean.ply")
             (part / "mean.glb").write_bytes(scene({"shape": mean_ZYX}, spacing_um).export(file_type="glb"))
             (part / "samples.glb").write_bytes(scene(beside(samples_NZYX), spacing_um).export(file_type="glb"))
             write_json(part / NOTE, {"made_from": self._origin(cell), "rows": list(rows)})

@@ -301,7 +301,7 @@ def test_a_run_whose_last_checkpoint_is_truncated_is_not_resumed(tmp_path, train
 
 
 def test_no_weights_at_all_are_told_what_to_do(tmp_path, tiny, cells, cli, monkeypatch):
-    monkeypatch.setattr("experiments.build.shipped_weights", dict)
+    monkeypatch.setattr("experiments.weights.shipped_weights", dict)
     words = ["stages=[predict]", f"predict.inputs=[{cells}/*.TCF]", f"runs_dir={tmp_path / 'runs'}"]
     refused(cli(tiny, *words), "no earlier run", "predict.checkpoint=RUN_FOLDER")
 

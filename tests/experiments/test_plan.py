@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from experiments import plan as plan_module
+from experiments.tasks import organelle_plan as plan_module
 from experiments.tasks.organelle_plan_tables import duration, warnings_of
 from networks.residual_unet import ResidualUNetConfig
 from training import plan_machine

@@ -76,7 +76,16 @@ def shape_errors(pred_ZYX: np.ndarray, truth_ZYX: np.ndarray, *, surface: Surfac
     ----------
     Waibel et al. 2022, SHAPR, iScience 25:105298; Waibel et al. 2022, DISPR, arXiv 2208.14125, table 1.
     """
-    return _errors_against(_measured(truth_ZYX != 0, surface), truth_ZYX != 0, pred_ZYX != 0, surface)
+    return errors_of_each([pred_ZYX], truth_ZYX, surface=surface)[0]
+
+
+def errors_of_each(
+    preds: Sequence[np.ndarray] | np.ndarray, truth_ZYX: np.ndarray, *, surface: Surface = "voxels"
+) -> list[ShapeErrors]:
+    """`shape_errors` of several predictions of one object, which is measured once."""
+    truth_ZYX = np.asarray(truth_ZYX) != 0
+    known = _measured(truth_ZYX, surface)
+    return [_errors_against(known, truth_ZYX, np.asarray(pred_ZYX) != 0, surface) for pred_ZYX in preds]
 
 
 def sample_errors(
@@ -105,12 +114,10 @@ def sample_errors(
         raise ValueError(
             f"best of {k} from {len(samples_SZYX)} samples: draw at least {max(k, 1)}, or ask for a lower k"
         )
-    truth_ZYX = truth_ZYX != 0
-    known = _measured(truth_ZYX, surface)
-    each = [_errors_against(known, truth_ZYX, sample_ZYX != 0, surface) for sample_ZYX in samples_SZYX]
+    *each, mean = errors_of_each([*samples_SZYX, mean_shape(samples_SZYX)], truth_ZYX, surface=surface)
     return SampleErrors(
         single=ShapeErrors(*(float(np.mean([getattr(errors, name) for errors in each])) for name in ERRORS)),
-        mean_shape=_errors_against(known, truth_ZYX, mean_shape(samples_SZYX), surface),
+        mean_shape=mean,
         best=min(each[:k], key=lambda errors: errors.iou_error),
     )
 

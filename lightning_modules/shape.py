@@ -58,6 +58,6 @@ class ShapeModule(ShapeBase):
         return loss
 
     def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """One sample for each condition."""
+        """One sample for each condition; see `ShapeBase`."""
         size = self.field.size
         return self.parts.sampler(self.denoiser, (1, size, size, size), condition_BCYX, generator)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -11,40 +12,16 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
+from lightning_modules.facts import KEY, Facts
 from lightning_modules.optim import OptimizerConfig, configure
-from transforms.shape_turns import unview, view
+from lightning_modules.shape_scoring import Shapes, ShapeScores
+from transforms.shape_fields import ShapeField
+from transforms.shape_turns import VIEWS, unview, view
 
 #: Validation metric that picks the best checkpoint; larger is better.
 MONITOR = "val/iou"
-
-
-class Field(Protocol):
-    """How shapes are told to a network."""
-
-    @property
-    def size(self) -> int:
-        """Voxels a side."""
-
-    def encode(self, distance_BZYX: torch.Tensor) -> torch.Tensor:
-        """Signed distances in voxels to a field (B, 1, size, size, size)."""
-
-    def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
-        """A field to objects (B, Z, Y, X), bool, whose slice 32 is the mask."""
-
-
-@dataclasses.dataclass
-class Shapes:
-    """What is predicted of one cell."""
-
-    samples_NZYX: torch.Tensor
-    """bool, plausible shapes; a single one of a model that is certain."""
-    mean_ZYX: torch.Tensor
-    """bool, the shape of the mean field of all samples."""
-
-    @property
-    def probability_ZYX(self) -> torch.Tensor:
-        """float32, the share of the samples that a voxel is inside."""
-        return self.samples_NZYX.float().mean(0)
+#: Samples that are drawn at once.
+BATCH = 8
 
 
 def condition(image_BCYX: torch.Tensor, mask_BCYX: torch.Tensor) -> torch.Tensor:
@@ -59,8 +36,10 @@ class ShapeBase(pl.LightningModule):
     ----------
     network : Module
         Saved in checkpoints under this name.
-    field : Field
-        How shapes are told to it.
+    facts : Facts
+        What a checkpoint says of itself.
+    field : ShapeField
+        How shapes are told to the network.
     optimizer : OptimizerConfig, optional
         Not needed without training.
     samples : int
@@ -68,59 +47,61 @@ class ShapeBase(pl.LightningModule):
     views : bool
         Predict them from the turns and mirror images of the image in turn, and turn them back.
     seed : int
-        Of the samples: a cell's number and this name them.
+        Of the samples: this, a cell's number and their own name them.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        field: Field,
+        facts: Facts,
+        field: ShapeField,
         optimizer: OptimizerConfig | None = None,
         samples: int = 16,
         views: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.network, self.field, self.optimizer_config = network, field, optimizer
+        self.network, self.facts, self.field, self.optimizer_config = network, facts, field, optimizer
         self.samples, self.views, self.seed = samples, views, seed
         self.val_iou = MeanMetric(nan_strategy="ignore")
+        self.scores = ShapeScores()
+        self.predict_cell: Callable[[Any], None] | None = None
+        # a rank without a cell to predict is idle, not wrong
+        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """One field (B, 1, size, size, size) for each condition."""
+        """One field (B, 1, size, size, size) for each condition; the next batch goes on with the generator."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def shapes(self, image_BCYX: torch.Tensor, mask_BCYX: torch.Tensor, number: int, count: int) -> list[Shapes]:
-        """Predict cells.
+    def shapes(self, image_CYX: torch.Tensor, mask_CYX: torch.Tensor, number: int, count: int) -> Shapes:
+        """Predict a cell.
 
         Parameters
         ----------
-        image_BCYX, mask_BCYX : float tensor, (B, 1, Y, X)
+        image_CYX, mask_CYX : float tensor, (1, Y, X)
             Image in 0..1 and mask of 0 and 1.
         number : int
-            Of the batch: names the samples, together with the seed.
+            Of the cell: names its samples, together with the seed. They depend on nothing else.
         count : int
-            Samples of each cell.
+            Samples.
         """
-        told, mask_BYX = condition(image_BCYX, mask_BCYX), mask_BCYX[:, 0] > 0.5
-        fields, samples = [], []
-        for sample in range(count):
-            turn = sample if self.views else 0
-            generator = torch.Generator().manual_seed(_seed(self.seed, number, sample))
-            fields.append(unview(self.draw(view(told, turn), generator), turn))
-            samples.append(self.field.decode(fields[-1], mask_BYX))
-        mean_BZYX = self.field.decode(torch.stack(fields).mean(0), mask_BYX)
-        samples_BNZYX = torch.stack(samples, dim=1)
-        return [Shapes(s.cpu(), m.cpu()) for s, m in zip(samples_BNZYX, mean_BZYX, strict=True)]
+        told_CYX, mask_1YX = condition(image_CYX[None], mask_CYX[None])[0], mask_CYX > 0.5
+        generator = torch.Generator().manual_seed(_seed(self.seed, number))
+        fields, objects = [], []
+        for first in range(0, count, BATCH):
+            turns = [sample if self.views else 0 for sample in range(first, min(first + BATCH, count))]
+            drawn = self.draw(torch.stack([view(told_CYX, turn) for turn in turns]), generator).float()
+            fields.append(torch.stack([unview(field, turn) for field, turn in zip(drawn, turns, strict=True)]))
+            objects.append(self.field.decode(fields[-1], mask_1YX.expand(len(turns), -1, -1)))
+        mean_ZYX = self.field.decode(torch.cat(fields).mean(0, keepdim=True), mask_1YX)[0]
+        return Shapes(torch.cat(objects).cpu(), mean_ZYX.cpu())
 
-    def validation_step(self, batch: dict[str, Any], number: int) -> None:
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """IoU of the mean shape, from as many samples as there are views."""
-        found = self.shapes(batch["image"], batch["mask"], number, 8 if self.views else 1)
-        for shape, truth_ZYX, index in zip(found, batch["obj"][:, 0] > 0.5, batch["index"], strict=True):
-            if index >= 0:
-                truth = truth_ZYX.cpu()
-                union = (shape.mean_ZYX | truth).sum()
-                self.val_iou.update(float((shape.mean_ZYX & truth).sum() / union) if union else 1.0)
+        for image, mask, truth, index in _cells(batch):
+            pred = self.shapes(image, mask, index, VIEWS if self.views else 1).mean_ZYX
+            self.val_iou.update(float((pred & truth).sum() / (pred | truth).sum()))
 
     def on_validation_epoch_end(self) -> None:
         """The mean over all ranks' cells."""
@@ -131,16 +112,48 @@ class ShapeBase(pl.LightningModule):
         if isinstance(plateau, ReduceLROnPlateau) and not self.trainer.sanity_checking:
             plateau.step(float(mean))
 
+    def on_test_epoch_start(self) -> None:
+        """Begin with an empty table."""
+        self.scores = ShapeScores()
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """The errors of every cell's shapes."""
+        for image, mask, truth, index in _cells(batch):
+            self.scores.add(index, self.shapes(image, mask, index, self.samples), truth)
+
+    def on_test_epoch_end(self) -> None:
+        """Bring the ranks' tables together."""
+        self.scores.gather()
+        for name, value in self.scores.means().items():
+            self.log(f"test/{name}", value, rank_zero_only=True)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> None:
+        """One cell, written as it comes."""
+        assert self.predict_cell is not None
+        self.predict_cell(batch)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Cells to predict stay where they are."""
+        return super().transfer_batch_to_device(batch, device, dataloader_idx) if isinstance(batch, dict) else batch
+
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule from the config."""
         assert self.optimizer_config is not None
         steps = float(self.trainer.estimated_stepping_batches)
         return configure(self.optimizer_config, self.network.parameters(), steps, MONITOR)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint says what it is."""
+        checkpoint[KEY] = dataclasses.asdict(self.facts)
 
-def _seed(*numbers: int) -> int:
-    """One seed of several numbers, whatever their size."""
-    mixed = 0
-    for number in numbers:
-        mixed = (mixed * 1_000_003 + number + 1) % (1 << 62)
-    return mixed
+
+def _cells(batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
+    """Image, mask, true object (bool, on the CPU) and number of each cell; without those that only fill the batch."""
+    for image, mask, obj, index in zip(batch["image"], batch["mask"], batch["obj"], batch["index"], strict=True):
+        if index >= 0:
+            yield image, mask, obj[0].cpu() > 0.5, int(index)
+
+
+def _seed(seed: int, number: int) -> int:
+    """One seed of both: the two halves of 64 bits, which no other pair shares."""
+    return (seed % 2**31 << 32) + number % 2**32

@@ -51,7 +51,7 @@ def combination_faults(process: object, preconditioning: object, loss: object, s
     Parameters
     ----------
     process, preconditioning, loss, sampler : config
-        Of the classes in `PARTS`.
+        Of the classes in `PARTS`, or of their heirs.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def combination_faults(process: object, preconditioning: object, loss: object, s
         One line a fault: which part, why, and what to use; empty where all is well.
     """
     names = {
-        part: next(name for name, known in PARTS[part].items() if type(config) is known)
+        part: next(name for kind in type(config).__mro__ for name, known in PARTS[part].items() if kind is known)
         for part, config in zip(PARTS, (process, preconditioning, loss, sampler), strict=True)
     }
     if names["process"] == "direct":

@@ -15,7 +15,7 @@ import tifffile
 from analysis.meshes import scene, surface_mesh
 from datamodules.shape_cases import ShapeCell
 from formats.atomic import atomic_path
-from lightning_modules.shape_base import Shapes
+from lightning_modules.shape_scoring import Shapes
 from training.rundir import RunFolder, write_json
 
 #: The note in a cell's folder: what it was made from, and its rows of the table.

@@ -7,10 +7,11 @@ import dataclasses
 from experiments.schema import Config, branch
 from experiments.tasks.base import Task
 from experiments.tasks.organelle import OrganelleTask
+from experiments.tasks.shape import ShapeTask, SHAPRTask
 from formats.errors import InputError
 
 #: As `task:` names them.
-TASKS: dict[str, Task] = {task.name: task for task in (OrganelleTask(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (OrganelleTask(), ShapeTask(), SHAPRTask())}
 
 
 def task_of(config: Config) -> Task:

@@ -1,0 +1,140 @@
+"""Test and predict of the shape tasks: tables, a gallery, and files of every shape."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from analysis.meshes import write_glb
+from analysis.shape_figures import GalleryCell, gallery_figure
+from datamodules.sampling import EvaluationSampler
+from datamodules.shape_cases import ShapeCell
+from datamodules.shape_dataset import shape_sample
+from datamodules.shape_folder import find_inputs, read_shapes
+from lightning_modules.shape_base import ShapeBase
+from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores
+from training.results import write_table
+from training.rundir import RunFolder
+from training.shape_files import ShapeWriter, beside, read_note
+
+if TYPE_CHECKING:
+    from experiments.stages import Run
+
+#: Columns of a predicted cell's row.
+PREDICTED = ("cell", "input", "samples", "volume", "volume_low", "volume_high", "unit", "output")
+#: Cells in the gallery of a prediction.
+SHOWN = 4
+
+
+def test(run: Run) -> None:
+    """Score the weights on the test cells; tables, a gallery and surfaces in the run folder."""
+    cells: Sequence[ShapeCell] = run.data.find()["test"]
+    module: ShapeBase = run.module()
+    run.trainer.test(module, datamodule=run.data, verbose=False)
+    if not run.trainer.is_global_zero:
+        return
+    scores = module.scores
+    _write_tables(scores, cells, run.folder)
+    _draw(module, scores, cells, run.folder)
+    means = {f"test/{name}": value for name, value in scores.means().items()}
+    run.folder.update_metrics({**means, "test/cases": len(scores.cells)})
+
+
+def _write_tables(scores: ShapeScores, cells: Sequence[ShapeCell], folder: RunFolder) -> None:
+    rows = scores.rows([cell.name for cell in cells], [cell.group for cell in cells])
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    write_table(folder.tables / "test_cells.csv", columns, rows)
+    groups = []
+    for group in dict.fromkeys(cell.group for cell in cells):
+        found = [row for row in rows if row["class"] == group]
+        if found:
+            means = {name: float(np.nanmean([float(str(row[name])) for row in found])) for name in ERROR_COLUMNS}
+            groups.append({"class": group, "n": len(found), **means})
+    write_table(folder.tables / "test_classes.csv", ["class", "n", *ERROR_COLUMNS], groups)
+
+
+def _draw(module: ShapeBase, scores: ShapeScores, cells: Sequence[ShapeCell], folder: RunFolder) -> None:
+    """The best, the median and the worst cell once more: side by side, and the median's samples to turn."""
+    shown = []
+    for label, score in scores.examples().items():
+        cell = cells[score.index]
+        samples = _shapes(module, cell, score.index).samples_NZYX.numpy()
+        shown.append(GalleryCell(f"{label}: {cell.name}", cell.image_YX, cell.mask_YX, samples, cell.obj_ZYX))
+        if label == "median":
+            assert cell.obj_ZYX is not None
+            row = beside(np.concatenate([cell.obj_ZYX[None], samples]))
+            write_glb(folder.figures / "test_median.glb", row, (1.0, 1.0, 1.0))
+    if shown:
+        gallery_figure(folder.figures / "test_gallery.png", shown)
+
+
+def _shapes(module: ShapeBase, cell: ShapeCell, number: int) -> Any:
+    sample = shape_sample(cell, number)
+    image, mask = sample["image"].to(module.device), sample["mask"].to(module.device)
+    return module.shapes(image, mask, number, module.samples)
+
+
+class Predictor:
+    """What the trainer runs over the cells of a prediction: one at a time, each written as it comes."""
+
+    def __init__(self, module: ShapeBase, writer: ShapeWriter, sources: dict[str, Path]) -> None:
+        self.module, self.writer, self.sources = module, writer, sources
+
+    def __call__(self, cell: ShapeCell) -> None:
+        """Predict a cell, unless it is done."""
+        if self.writer.is_done(cell):
+            return
+        # by its name, not its place: another cell in the folder does not change this one's samples
+        found = _shapes(self.module, cell, zlib.crc32(cell.name.encode()))
+        size = (self.writer.voxel_um or 1.0) ** 3
+        volumes = size * found.samples_NZYX.flatten(1).sum(1).double().numpy()
+        row = {
+            "cell": cell.name,
+            "input": str(self.sources[cell.name]),
+            "samples": len(volumes),
+            "volume": size * float(found.mean_ZYX.sum()),
+            "volume_low": float(np.quantile(volumes, 0.05)),
+            "volume_high": float(np.quantile(volumes, 0.95)),
+            "unit": "voxels" if self.writer.voxel_um is None else "um3",
+            "output": cell.name,
+        }
+        self.writer(cell, found, [row])
+
+
+def predict(run: Run) -> None:
+    """Write the shapes of every cell; cells that are done are not done again."""
+    module: ShapeBase = run.module()
+    told = run.config.predict
+    files = [cell for folder in run.inputs for cell in find_inputs(folder)]
+    sources = {cell.name: cell.image for cell in files}
+    cells = read_shapes(files)
+    made_from = {"weights": run.weights_digests(), "samples": told.samples, "views": told.views}
+    made_from |= {"seed": run.config.seed, "sampler": repr(getattr(run.config, "sampler", None))}
+    writer = ShapeWriter(run.folder, made_from, told.voxel_um, Path(told.out) if told.out is not None else None)
+    module.predict_cell = Predictor(module, writer, sources)
+    sampler = EvaluationSampler(len(cells), run.trainer.global_rank, run.trainer.world_size)
+    loader: DataLoader = DataLoader(cells, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
+    run.trainer.predict(module, loader, return_predictions=False)
+    run.trainer.strategy.barrier("predict")
+    if run.trainer.is_global_zero:
+        rows = [row for cell in cells for row in read_note(writer.target / cell.name).get("rows", [])]
+        write_table(run.folder.tables / "predicted_shapes.csv", list(PREDICTED), rows)
+        _draw_predicted(module, cells[:SHOWN], run.folder)
+        run.folder.update_metrics({"predict/files": len(rows)})
+
+
+def _draw_predicted(module: ShapeBase, cells: Sequence[ShapeCell], folder: RunFolder) -> None:
+    with torch.no_grad():
+        shown = []
+        for cell in cells:
+            samples = _shapes(module, cell, zlib.crc32(cell.name.encode())).samples_NZYX.numpy()
+            shown.append(GalleryCell(cell.name, cell.image_YX, cell.mask_YX, samples))
+            write_glb(folder.figures / f"predict_{cell.name}.glb", beside(samples), (1.0, 1.0, 1.0))
+    if shown:
+        gallery_figure(folder.figures / "predict_gallery.png", shown)

@@ -1,0 +1,137 @@
+"""What is predicted of a cell, and its scores on the test cells of all ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from analysis.shape_scores import ShapeErrors, as_metrics, sample_errors, shape_errors
+from analysis.volume_spread import sampled_scores
+
+#: Samples that the best is chosen of.
+BEST_OF = 5
+
+
+@dataclass
+class Shapes:
+    """What is predicted of one cell."""
+
+    samples_NZYX: torch.Tensor
+    """bool, plausible shapes."""
+    mean_ZYX: torch.Tensor
+    """bool, the shape of the mean field of all samples."""
+
+    @property
+    def probability_ZYX(self) -> torch.Tensor:
+        """float32, the share of the samples that a voxel is inside."""
+        return self.samples_NZYX.float().mean(0)
+
+
+@dataclass(frozen=True)
+class CellScore:
+    """One test cell."""
+
+    index: int
+    """Its place among the test cells."""
+    mean: ShapeErrors
+    """Of the mean shape."""
+    single: ShapeErrors
+    """Of one sample: the mean over all."""
+    best: ShapeErrors | None
+    """Of the best of five by IoU; None of fewer samples."""
+    volume: int
+    """True volume in voxels."""
+    volumes: tuple[int, ...]
+    """Of the samples."""
+    mean_volume: int
+    """Of the mean shape."""
+
+
+class ShapeScores:
+    """Scores of the test cells, in their order."""
+
+    def __init__(self) -> None:
+        self.cells: list[CellScore] = []
+
+    def add(self, index: int, shapes: Shapes, truth_ZYX: torch.Tensor) -> None:
+        """Score a cell.
+
+        Parameters
+        ----------
+        index : int
+            Its place among the test cells.
+        shapes : Shapes
+            What was predicted.
+        truth_ZYX : bool tensor
+            The true object.
+        """
+        samples, truth = shapes.samples_NZYX.numpy(), truth_ZYX.numpy()
+        enough = len(samples) >= BEST_OF
+        found = sample_errors(samples, truth, k=BEST_OF if enough else 1)
+        self.cells.append(
+            CellScore(
+                index=index,
+                mean=shape_errors(shapes.mean_ZYX.numpy(), truth),
+                single=found.single,
+                best=found.best if enough else None,
+                volume=int(truth.sum()),
+                volumes=tuple(int(sample.sum()) for sample in samples),
+                mean_volume=int(shapes.mean_ZYX.sum()),
+            )
+        )
+
+    def gather(self) -> None:
+        """All ranks' cells on every rank, each once, in their order."""
+        if dist.is_available() and dist.is_initialized():
+            everyone: list[list[CellScore]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(everyone, self.cells)
+            self.cells = [cell for found in everyone for cell in found]
+        self.cells = [cell for _, cell in sorted({cell.index: cell for cell in self.cells}.items())]
+
+    def means(self) -> dict[str, float]:
+        """Mean errors of the mean shape, of a single sample and of the best of five, and how well volumes are known."""
+        if not self.cells:
+            return {}
+        found = as_metrics([cell.mean for cell in self.cells], "")
+        found |= as_metrics([cell.single for cell in self.cells], "single/")
+        best = [cell.best for cell in self.cells if cell.best is not None]
+        if best:
+            found |= as_metrics(best, f"best_of_{BEST_OF}/")
+        if len(self.cells[0].volumes) > 1:
+            volumes_NS = np.array([cell.volumes for cell in self.cells])
+            spread = sampled_scores(volumes_NS, np.array([cell.volume for cell in self.cells]))
+            found["volume_coverage_90"] = float(spread.covered_N.mean())
+            found["volume_crps"] = float(spread.relative_crps_N.mean())
+        return found
+
+    def rows(self, names: list[str], groups: list[str]) -> list[dict[str, object]]:
+        """A row a cell for the table, by the names and classes of all test cells."""
+        return [
+            {
+                "cell": names[cell.index],
+                "class": groups[cell.index],
+                **asdict(cell.mean),
+                **{f"single_{k}": v for k, v in asdict(cell.single).items()},
+                **({f"best_{k}": v for k, v in asdict(cell.best).items()} if cell.best is not None else {}),
+                "volume": cell.volume,
+                "volume_mean_shape": cell.mean_volume,
+                "volume_low": float(np.quantile(cell.volumes, 0.05)),
+                "volume_high": float(np.quantile(cell.volumes, 0.95)),
+            }
+            for cell in self.cells
+        ]
+
+    def examples(self) -> dict[str, CellScore]:
+        """The best, the median and the worst cell by the IoU of their mean shape."""
+        ranked = sorted(self.cells, key=lambda cell: cell.mean.iou_error)
+        if not ranked:
+            return {}
+        return {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
+
+
+#: Columns of the errors in a table.
+ERROR_COLUMNS = [f.name for f in dataclasses.fields(ShapeErrors)]

@@ -112,7 +112,7 @@ def features_2d(
     line = outline(mask, spacing_um)
     if not np.isfinite(image[mask]).all():
         raise ValueError("the image holds NaN or infinity inside the mask")
-    return _ordered(
+    return ordered(
         FEATURES_2D, {**_outline_features(mask, line, spacing_um), **_intensity_features(image, mask, spacing_um)}
     )
 
@@ -148,7 +148,7 @@ def features_3d(
     mean_curvature, mean_curvature_sd = weighted_mean_sd(mesh.mean_curvature_V, weight_V)
     major, middle, minor = principal_axes(obj, spacing_um)[0]
     radius_mean, radius_sd = weighted_mean_sd(_distance(mesh.vertices_V3, obj, spacing_um), weight_V)
-    return _ordered(
+    return ordered(
         FEATURES_3D,
         {
             "volume_um3": volume,
@@ -252,13 +252,20 @@ def weighted_mean_sd(values_N: np.ndarray, weight_N: np.ndarray) -> tuple[float,
     return mean, float(np.sqrt(weight_N @ (values_N - mean) ** 2))
 
 
+def standard_moment(values_N: np.ndarray, order: int, weights_N: np.ndarray | None = None) -> float:
+    """Mean of ((value - mean) / sd)^order; 0 where the values do not differ."""
+    mean = np.average(values_N, weights=weights_N)
+    sd = np.sqrt(np.average((values_N - mean) ** 2, weights=weights_N))
+    return float(np.average(((values_N - mean) / sd) ** order, weights=weights_N)) if sd > 1e-9 else 0.0
+
+
 def _distance(points_NK: np.ndarray, mask: np.ndarray, spacing_um: Sequence[float]) -> np.ndarray:
     """Distance of points to the centroid of a mask, µm."""
     centroid = np.argwhere(mask).mean(axis=0) * np.asarray(spacing_um)
     return np.linalg.norm(points_NK - centroid, axis=1)
 
 
-def _ordered(table: Sequence[Feature], values: Mapping[str, float]) -> dict[str, float]:
+def ordered(table: Sequence[Feature], values: Mapping[str, float]) -> dict[str, float]:
     """The values in the order of their table; one missing or one too many is a bug."""
     names = [feature.name for feature in table]
     assert set(names) == set(values), set(names) ^ set(values)

@@ -16,7 +16,7 @@ from analysis.classify_experiments import measured_folds
 from analysis.feature_tables import Fold, Table
 from formats.errors import InputError
 
-SMALL = Forest(trees=30, depth=5, seeds=(0, 1))
+SMALL = Forest(trees=20, depth=5, seeds=(0, 1))
 
 
 def toy(per_class=9, classes=3, seed=0):
@@ -39,10 +39,10 @@ def test_a_forest_tells_a_separable_toy_apart_and_noise_not():
     assert found.probability_SNC.sum(axis=2) == pytest.approx(1)
     blind = cross_validate(measured_folds(table.columns(["noise"]), folds), class_of, SMALL)
     assert blind.macro_f1 < 0.65
-    gain = f1_gain(found, blind, resamples=200)
+    gain = f1_gain(found, blind, resamples=100)
     assert gain.low > 0.2
     assert gain.value == pytest.approx(1 - blind.macro_f1)
-    assert f1_interval(blind, resamples=200).low < blind.macro_f1 < f1_interval(blind, resamples=200).high
+    assert f1_interval(blind, resamples=100).low < blind.macro_f1 < f1_interval(blind, resamples=100).high
 
 
 def test_macro_f1_and_confusion_are_those_of_scikit_learn():

@@ -15,7 +15,7 @@ from analysis.classify_experiments import (
 from analysis.feature_tables import Table
 from formats.errors import InputError
 
-SMALL = Forest(trees=20, depth=5, seeds=(0, 1))
+SMALL = Forest(trees=12, depth=5, seeds=(0,))
 COUNTS = {"A": 12, "B": 6, "C": 4}
 CELLS = [f"{name}{i}" for name, n in COUNTS.items() for i in range(n)]
 CLASS_OF = {cell: cell[0] for cell in CELLS}
@@ -53,7 +53,7 @@ def test_every_experiment_runs_and_the_third_dimension_gains():
     made = experiment_folds(IMAGE, FOLDS, CLASS_OF, TRUTH, [predicted(i, 10 * i) for i in range(3)])
     assert set(made) == set(EXPERIMENTS)
     outcomes = run_experiments(made, CLASS_OF, SMALL)
-    rows = {row["experiment"]: row for row in experiment_rows(outcomes, resamples=200)}
+    rows = {row["experiment"]: row for row in experiment_rows(outcomes, resamples=80)}
     assert rows["true_3d"]["macro_f1"] > 0.95
     assert rows["2d"]["gain"] == rows["2d"]["gain_low"] == rows["2d"]["gain_high"] == 0
     for name in EXPERIMENTS:

@@ -1,11 +1,14 @@
 """Features of bodies in a book, and the same features of any body whatever way it lies."""
 
 import itertools
+import os
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import scipy.ndimage as ndi
+import tifffile
 from hypothesis import given, settings
 from scipy.spatial.transform import Rotation
 
@@ -184,3 +187,16 @@ def test_what_has_no_features_is_refused():
         features_2d(np.zeros((5, 5)), np.ones((5, 6), bool))
     with pytest.raises(ValueError, match="NaN"):
         features_2d(np.full((5, 5), np.nan), np.ones((5, 5), bool))
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real cells")
+def test_a_real_cell_turned_by_a_quarter_is_the_same_cell():
+    folder = Path(os.environ["CYTOVOX_DATA"]) / "rbc"
+    for path in sorted((folder / "obj").glob("*.tif"))[::50]:
+        obj = tifffile.imread(path) > 127
+        first, turned = features_3d(obj), features_3d(np.rot90(obj, axes=(0, 2)))
+        assert np.isfinite(list(first.values())).all()
+        assert turned == pytest.approx(first, rel=0.02, abs=1e-3)
+        mask, image = tifffile.imread(folder / "mask" / path.name) > 127, tifffile.imread(folder / "image" / path.name)
+        assert features_2d(image.T / 255, mask.T) == pytest.approx(features_2d(image / 255, mask), rel=1e-6, abs=1e-9)

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from analysis.charts import curves_figure, dice_figure, read_rows
 from analysis.meshes import packed_scene
 from experiments import report_data as data
+from experiments import report_shapes as shapes
 from formats.atomic import atomic_path
 from formats.errors import InputError
 
@@ -68,12 +69,12 @@ def _environment() -> jinja2.Environment:
 def _contents(folder: Path) -> dict[str, Any]:
     """All that the template shows."""
     config, environment = data.config_of(folder), data.read_json(folder / "environment.json")
-    tables, figures = folder / "tables", folder / "figures"
+    figures = folder / "figures"
     git = environment.get("git") if isinstance(environment.get("git"), dict) else {}
     diff = str(git.pop("diff", "") or "") if git else ""
     style, script = _asset("report.css"), _asset("report.js")
-    overlays = sorted(figures.glob("predict_*.png"))
     scenes = sorted(figures.glob("*.glb"))
+    own = _organelle if str(config.get("task", "organelle")) not in ("shape", "shapr") else _shape
     return {
         "style": Markup(style),  # noqa: S704
         "script": Markup(script),  # noqa: S704
@@ -81,9 +82,25 @@ def _contents(folder: Path) -> dict[str, Any]:
         "script_hash": _hash(script),
         "run": data.identity(folder, config, environment),
         "asked": [str(stage) for stage in config.get("stages") or []],
-        "headline": data.headline(folder),
         "learning": data.learning(folder),
         "curves": _drawn(figures / "curves.png", folder / "metrics.csv", curves_figure),
+        "scenes": [scene for path in scenes[:MAX_SCENES] if (scene := _scene(path, folder)) is not None],
+        "scenes_left_out": max(0, len(scenes) - MAX_SCENES),
+        "config": data.read_text(folder / "config.yaml")[:MAX_TEXT],
+        "environment": data.flattened(environment),
+        "diff": diff[:MAX_TEXT],
+        "files": data.file_list(folder),
+        **own(folder),
+    }
+
+
+def _organelle(folder: Path) -> dict[str, Any]:
+    """What the sections of an organelle run show."""
+    tables, figures = folder / "tables", folder / "figures"
+    overlays = sorted(figures.glob("predict_*.png"))
+    return {
+        "sections": _sections("organelle", "Masks", "µm"),
+        "headline": data.headline(folder),
         "dice": _drawn(
             figures / "dice.png",
             tables / "test_cases.csv",
@@ -95,12 +112,30 @@ def _contents(folder: Path) -> dict[str, Any]:
         "predictions": data.predictions(folder),
         "overlays": [(_title(path), _picture(path)) for path in overlays[:MAX_OVERLAYS]],
         "overlays_left_out": max(0, len(overlays) - MAX_OVERLAYS),
-        "scenes": [scene for path in scenes[:MAX_SCENES] if (scene := _scene(path, folder)) is not None],
-        "scenes_left_out": max(0, len(scenes) - MAX_SCENES),
-        "config": data.read_text(folder / "config.yaml")[:MAX_TEXT],
-        "environment": data.flattened(environment),
-        "diff": diff[:MAX_TEXT],
-        "files": data.file_list(folder),
+    }
+
+
+def _shape(folder: Path) -> dict[str, Any]:
+    """What the sections of a shape run show."""
+    tables, figures = folder / "tables", folder / "figures"
+    return {
+        "sections": _sections("shape", "Shapes", "voxels"),
+        "shape_scores": shapes.scores(folder),
+        "groups": shapes.error_table(read_rows(tables / "test_classes.csv"), ("class", "n")),
+        "cases": shapes.error_table(read_rows(tables / "test_cells.csv"), ("cell", "class")),
+        "gallery": _picture(figures / "test_gallery.png"),
+        "predictions": shapes.predictions(folder),
+        "predicted_gallery": _picture(figures / "predict_gallery.png"),
+    }
+
+
+def _sections(task: str, surfaces: str, unit: str) -> dict[str, str]:
+    """The templates of a task, what its surfaces are, and what they are measured in."""
+    return {
+        "scores": f"{task}_scores.html",
+        "predictions": f"{task}_predictions.html",
+        "surfaces": surfaces,
+        "unit": unit,
     }
 
 

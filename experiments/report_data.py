@@ -18,6 +18,8 @@ from analysis.overlap import spread
 Row = dict[str, str]
 #: A file list longer than this is cut, and says so.
 MAX_FILES = 400
+#: Validation scores, larger is better, as they are called in a sentence.
+VALIDATED = {"val/dice_mean": "Dice", "val/iou": "IoU"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -175,17 +177,18 @@ def _window(row: Row) -> str:
 
 
 def learning(run_folder: Path) -> dict[str, Any] | None:
-    """How long was trained, and the best epoch by validation Dice."""
+    """How long was trained, and the best epoch by the validation score."""
     curves = read_curves(run_folder / "metrics.csv")
     epochs = [epoch for name, points in curves.items() if name.startswith(("train/", "val/")) for epoch, _ in points]
     if not epochs:
         return None
-    dice = curves.get("val/dice_mean", [])
-    best = max(dice, key=lambda point: point[1]) if dice else None
+    score, points = next(((s, curves[key]) for key, s in VALIDATED.items() if curves.get(key)), ("", []))
+    best = max(points, key=lambda point: point[1]) if points else None
     return {
         "epochs": int(max(epochs)) + 1,
+        "score": score,
         "best_epoch": int(best[0]) if best else None,
-        "best_dice": shown(best[1]) if best else None,
+        "best": shown(best[1]) if best else None,
     }
 
 

@@ -43,7 +43,8 @@ class SHAPRConfig:
 
     def faults(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
-        return [f"{name}: {value}: expected 1 or more" for name, value in vars(self).items() if value < 1]
+        sizes = {"base_channels": self.base_channels, "bottleneck_channels": self.bottleneck_channels}
+        return [f"{name}: {value}: expected 1 or more" for name, value in sizes.items() if value < 1]
 
     def build(self) -> "SHAPR":
         """The network; `InputError` if an option is out of range."""

@@ -82,9 +82,10 @@ class SHAPRLossConfig:
 
     def faults(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
+        weights = {"shape_weight": self.shape_weight, "adversarial_weight": self.adversarial_weight}
         return [
             f"{name}: {value}: expected more than 0"
-            for name, value in vars(self).items()
+            for name, value in weights.items()
             if not 0 < value < float("inf")
         ]
 

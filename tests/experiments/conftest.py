@@ -15,6 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from datamodules.config import SimulatedSet
+from datamodules.shape_config import ShapeSimulatorData
+from datamodules.shape_simulated import simulated_shapes
+from datamodules.shape_write import write_shapes
 from formats import write_tcf
 from simulator.__main__ import write as write_cells
 from simulator.tomogram import simulate
@@ -196,6 +200,15 @@ def folder_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], 
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def shape_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight simulated cells of two classes with image, mask and object."""
+    config = ShapeSimulatorData(train=SimulatedSet(presets=["HeLa", "RAW264.7"], count=8))
+    folder = tmp_path_factory.mktemp("shapes")
+    write_shapes(simulated_shapes(config, "train"), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

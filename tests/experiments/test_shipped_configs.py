@@ -44,10 +44,27 @@ SMALLER: dict[str, list[str]] = {
         "data.patch_size=[24,32,32]",
         "predict.stride=[24,32,32]",
     ],
+    "shape_demo": ["model.channels=[8,16]", "predict.samples=5"],
+    "shape_rbc": ["model.channels=[8,16]", "predict.samples=5", "data.folds=2"],
+    # a thousand evaluations of twelve core-seconds each are not for a test
+    "shape_dispr": [
+        "model.multipliers=[1,1]",
+        "model.attention_levels=[]",
+        "sampler.steps=2",
+        "predict.samples=1",
+        "data.folds=2",
+    ],
+    "shapr": ["data.folds=2"],
 }
+#: Configs of the shape tasks, by what is in them.
+SHAPES = [name for name in SMALLER if name.startswith("shap")]
 
 
-@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_every_shipped_config_is_tried():
+    assert sorted(SMALLER) == sorted(shipped_configs())
+
+
+@pytest.mark.parametrize("name", sorted(set(SMALLER) - set(SHAPES)))
 def test_every_shipped_config_runs_one_step(tmp_path: Path, cells, cli, name):
     words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
     if name in ("organelle", "organelle_finetune"):
@@ -59,3 +76,16 @@ def test_every_shipped_config_runs_one_step(tmp_path: Path, cells, cli, name):
     assert 0 <= metrics["test/dice_mean"] <= 1
     assert (answer.run / "predictions" / "HeLa-00001.ome.tif").is_file()
     assert answer.faults == []
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shipped_shape_config_runs_one_step(tmp_path: Path, shape_folder, cli, name):
+    words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
+    if name != "shape_demo":
+        words += [f"data.root={shape_folder}", "data.class_pattern=(.+)_\\d+"]
+    words += ["stages=[fit,test,predict]", f"predict.inputs=[{shape_folder}]", f"runs_dir={tmp_path / 'runs'}"]
+    answer = cli(name, "--dry-run", *words)
+    metrics = json.loads((answer.run / "metrics.json").read_text())
+    assert metrics["fit/steps"] == 1
+    assert 0 <= metrics["test/iou_error"] <= 1
+    assert len(list(answer.run.glob("predictions/*/mean.tif"))) == 1

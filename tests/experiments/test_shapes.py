@@ -1,0 +1,165 @@
+"""Shapes from the command line: what a run leaves, that nothing is done twice, and what a fault is answered with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import trimesh
+import yaml
+
+TINY = {
+    "seed": 3,
+    "model": {"channels": [8, 16]},
+    "field": {"size": 16},
+    "data": {"folds": 2, "val": 0.3, "num_workers": 0, "batch_size": 4, "class_pattern": r"(.+)_\d+"},
+    "trainer": {"max_epochs": 2, "accelerator": "cpu", "devices": 1, "enable_progress_bar": False},
+    "predict": {"samples": 6, "voxel_um": 0.5},
+    "logging": {"wandb": "disabled"},
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, shape_folder):
+    folder = tmp_path_factory.mktemp("shape_config")
+    tree = {"name": "shapes", "task": "shape", "runs_dir": str(folder / "runs"), **TINY}
+    tree["data"] = {**TINY["data"], "root": str(shape_folder)}
+    path = folder / "shapes.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, shape_folder):
+    """Two cells without their objects."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for kind in ("image", "mask"):
+        (folder / kind).mkdir()
+        for path in sorted((shape_folder / kind).iterdir())[:2]:
+            shutil.copy(path, folder / kind)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(cli, config, inputs):
+    return cli(config, "stages=[fit,test,predict]", f"predict.inputs=[{inputs}]").run
+
+
+def test_a_test_leaves_the_errors_of_mean_shape_sample_and_best_of_five(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    for prefix in ("", "single/", "best_of_5/"):
+        for name in ("iou_error", "volume_error", "surface_error", "roughness_error"):
+            assert metrics[f"test/{prefix}{name}"] >= 0
+    assert metrics["test/best_of_5/iou_error"] <= metrics["test/single/iou_error"]
+    assert 0 <= metrics["test/volume_coverage_90"] <= 1
+    rows = list(csv.DictReader((run / "tables" / "test_cells.csv").open()))
+    assert len(rows) == metrics["test/cases"] == 4
+    assert np.mean([float(r["iou_error"]) for r in rows]) == pytest.approx(metrics["test/iou_error"], abs=1e-4)
+    assert {r["class"] for r in rows} == {"HeLa", "RAW264.7"}
+    assert (run / "figures" / "test_gallery.png").stat().st_size > 10_000
+    assert "mean shape" in (run / "report.html").read_text()
+
+
+def test_a_prediction_leaves_volumes_surfaces_and_a_table(run, inputs):
+    names = sorted(p.stem for p in (inputs / "image").iterdir())
+    rows = list(csv.DictReader((run / "tables" / "predicted_shapes.csv").open()))
+    assert sorted(r["cell"] for r in rows) == names
+    for row in rows:
+        folder = run / "predictions" / row["cell"]
+        samples = np.stack([tifffile.imread(folder / f"sample_{n:02d}.tif") for n in range(1, 7)])
+        mask = tifffile.imread(inputs / "mask" / f"{row['cell']}.tif") > 127
+        assert samples.shape == (6, 64, 64, 64)
+        assert ((samples[:, 32] > 0) == mask).all()
+        probability = tifffile.imread(folder / "probability.tif")
+        assert np.allclose(probability, (samples > 0).mean(0), atol=1e-6)
+        mean = tifffile.imread(folder / "mean.tif") > 0
+        assert float(row["volume"]) == pytest.approx(mean.sum() * 0.125, rel=1e-4)
+        assert float(row["volume_low"]) <= float(row["volume_high"])
+        surface = trimesh.load_mesh(folder / "mean.ply")
+        assert surface.is_watertight
+        assert surface.volume == pytest.approx(mean.sum() * 0.125, rel=0.1)
+        assert (folder / "samples.glb").stat().st_size > 1000
+
+
+def test_cells_that_are_done_are_not_done_again_and_changed_ones_are(run, cli, inputs, tmp_path):
+    work = tmp_path / "inputs"
+    shutil.copytree(inputs, work)
+    out = tmp_path / "out"
+    words = ["stages=[predict]", f"predict.inputs=[{work}]", f"predict.out={out}"]
+    assert cli(f"resume={run}", *words).code == 0
+    first, second = sorted(p for p in out.iterdir())
+    before = {p.name: (p / "mean.tif").stat().st_mtime_ns for p in (first, second)}
+    image = work / "image" / f"{second.name}.tif"
+    tifffile.imwrite(image, np.minimum(tifffile.imread(image).astype(int) + 3, 255).astype(np.uint8))
+    assert cli(f"resume={run}", *words).code == 0
+    assert (first / "mean.tif").stat().st_mtime_ns == before[first.name]
+    assert (second / "mean.tif").stat().st_mtime_ns > before[second.name]
+
+
+def test_a_sample_does_not_depend_on_which_other_cells_are_predicted(run, cli, inputs, tmp_path):
+    alone = tmp_path / "alone"
+    name = sorted(p.stem for p in (inputs / "image").iterdir())[1]
+    for kind in ("image", "mask"):
+        (alone / kind).mkdir(parents=True)
+        shutil.copy(inputs / kind / f"{name}.tif", alone / kind)
+    out = tmp_path / "out"
+    assert cli(f"resume={run}", "stages=[predict]", f"predict.inputs=[{alone}]", f"predict.out={out}").code == 0
+    together = tifffile.imread(run / "predictions" / name / "sample_03.tif")
+    assert (tifffile.imread(out / name / "sample_03.tif") == together).all()
+
+
+def test_a_checkpoint_knows_its_parts_whatever_the_config_says(run, cli, config, inputs, tmp_path):
+    out = tmp_path / "out"
+    answer = cli(
+        config, "stages=[predict]", f"predict.checkpoint={run}", f"predict.inputs=[{inputs}]", f"predict.out={out}",
+        "field.size=32", "model.channels=[16,16]",
+    )  # fmt: skip
+    assert answer.code == 0
+    assert len(list(out.glob("*/mean.tif"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["task=shap"], "task: expected one of organelle, shape, shapr, got 'shap'; did you mean shapr?"),
+        (["sampler.name=eulr"], "sampler.name: expected one of ancestral, ddim, euler, heun, one_step, got 'eulr'"),
+        (["field.size=20"], "field.size: 20: expected 64, 32 or 16"),
+        (["process.name=direct"], "sampler: euler: expected one_step"),
+        (["model.channels=[8,16,16,16,16,16]"], "need field.size to be a multiple of"),
+        (["predict.samples=0"], "predict.samples: expected 1 or more, got 0"),
+        (["data.folds=5"], "fewer cells in HeLa (4)"),
+        (["data.root=nowhere"], "nowhere"),
+        (["stages=[predict]", "predict.inputs=[nowhere]"], "nowhere: expected a folder that holds the folders image"),
+        (["--plan"], "--plan: not for task shape"),
+    ],
+)
+def test_a_fault_is_answered_in_a_line(cli, config, words, told):
+    answer = cli(config, *words)
+    assert answer.code == 2
+    assert any(told in line for line in answer.faults), answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_shapr_trains_both_stages_and_predicts(cli, config, inputs, tmp_path):
+    words = ["task=shapr", "predict.samples=1", "predict.views=false", f"runs_dir={tmp_path / 'runs'}"]
+    tree = yaml.safe_load(Path(config).read_text())
+    del tree["field"], tree["model"]
+    own = tmp_path / "shapr.yaml"
+    own.write_text(yaml.safe_dump({**tree, "model": {"base_channels": 2}}))
+    answer = cli(own, *words, "stages=[fit,test,predict]", f"predict.inputs=[{inputs}]", "trainer.log_every_n_steps=1")
+    metrics = json.loads((answer.run / "metrics.json").read_text())
+    assert 0 <= metrics["test/iou_error"] <= 1
+    assert "test/best_of_5/iou_error" not in metrics
+    assert "train/discriminator" in (answer.run / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_a_check_counts_the_cells_and_writes_nothing(cli, config, tmp_path):
+    answer = cli(config, "--check", f"runs_dir={tmp_path / 'none'}")
+    assert answer.code == 0
+    assert "test cells" in answer.out
+    assert not (tmp_path / "none").exists()

@@ -84,9 +84,7 @@ class SHAPRLossConfig:
         """What is wrong with the options; empty where all is well."""
         weights = {"shape_weight": self.shape_weight, "adversarial_weight": self.adversarial_weight}
         return [
-            f"{name}: {value}: expected more than 0"
-            for name, value in weights.items()
-            if not 0 < value < float("inf")
+            f"{name}: {value}: expected more than 0" for name, value in weights.items() if not 0 < value < float("inf")
         ]
 
     def build(self) -> SHAPRLoss:

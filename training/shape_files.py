@@ -119,3 +119,8 @@ def read_note(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def read_samples(folder: Path) -> np.ndarray:
+    """A cell's samples out of its folder, (N, Z, Y, X) bool; none where there is no such folder."""
+    return np.array([tifffile.imread(path) > 0 for path in sorted(folder.glob("sample_*.tif"))])

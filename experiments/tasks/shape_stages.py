@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from analysis.meshes import write_glb
@@ -21,7 +20,7 @@ from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores
 from training.results import write_table
 from training.rundir import RunFolder
-from training.shape_files import ShapeWriter, beside, read_note
+from training.shape_files import ShapeWriter, beside, read_note, read_samples
 
 if TYPE_CHECKING:
     from experiments.stages import Run
@@ -125,15 +124,16 @@ def predict(run: Run) -> None:
     if run.trainer.is_global_zero:
         rows = [row for cell in cells for row in read_note(writer.target / cell.name).get("rows", [])]
         write_table(run.folder.tables / "predicted_shapes.csv", list(PREDICTED), rows)
-        _draw_predicted(module, cells[:SHOWN], run.folder)
+        _draw_predicted(cells[:SHOWN], writer.target, run.folder)
         run.folder.update_metrics({"predict/files": len(rows)})
 
 
-def _draw_predicted(module: ShapeBase, cells: Sequence[ShapeCell], folder: RunFolder) -> None:
-    with torch.no_grad():
-        shown = []
-        for cell in cells:
-            samples = _shapes(module, cell, zlib.crc32(cell.name.encode())).samples_NZYX.numpy()
+def _draw_predicted(cells: Sequence[ShapeCell], target: Path, folder: RunFolder) -> None:
+    """The first cells, out of the files that were written."""
+    shown = []
+    for cell in cells:
+        samples = read_samples(target / cell.name)
+        if len(samples):
             shown.append(GalleryCell(cell.name, cell.image_YX, cell.mask_YX, samples))
             write_glb(folder.figures / f"predict_{cell.name}.glb", beside(samples), (1.0, 1.0, 1.0))
     if shown:

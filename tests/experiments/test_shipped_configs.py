@@ -78,7 +78,7 @@ def test_every_shipped_config_runs_one_step(tmp_path: Path, cells, cli, name):
     assert answer.faults == []
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "shape_dispr")) for n in SHAPES])
 def test_every_shipped_shape_config_runs_one_step(tmp_path: Path, shape_folder, cli, name):
     words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
     if name != "shape_demo":

@@ -23,11 +23,14 @@ demo: $(READY) ## Train, test and predict on simulated cells (15 minutes on 2 co
 	$(BIN)/python -m simulator --preset HeLa --seed 900001 --shape 64 128 128 --spacing 0.3 0.3 0.3 --out runs/demo_sample
 	$(BIN)/python -m experiments.run experiments/configs/organelle_demo.yaml 'stages=[fit,test,predict]' 'predict.inputs=[runs/demo_sample/*.TCF]'
 
+# a process a core, one thread each; a file's tests stay together, since they share what they trained
+SPREAD := -n auto --dist loadfile
+
 test: $(READY) ## Run the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) -m 'not slow' $(PYTEST)
 
 test-all: $(READY) ## Run every test, the slow ones too
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) $(PYTEST)
 
 lint: $(READY) ## Check style, types and the floors of the house
 	$(BIN)/ruff check .

@@ -84,11 +84,11 @@ def config_of(name: str, cut: Cut, quick: bool) -> Config:
 
 
 def cuts(quick: bool) -> dict[str, Cut]:
-    """Of the configs that this version ships."""
+    """Of the organelle configs that this version ships."""
     if quick:
         demo = dataclasses.replace(CUTS["organelle_demo"], steps=6, skip=2, volumes=1)
         return {"organelle_demo": demo}
-    shipped = {path.stem for path in (HOME / "experiments" / "configs").glob("*.yaml")}
+    shipped = {path.stem for path in (HOME / "experiments" / "configs").glob("organelle*.yaml")}
     if unknown := shipped - set(CUTS):
         raise SystemExit(f"benchmarks/training.py: say in CUTS how to time {', '.join(sorted(unknown))}")
     return {name: cut for name, cut in CUTS.items() if name in shipped}

@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import (
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
     LearningRateMonitor,
     RichProgressBar,
     TQDMProgressBar,
@@ -23,6 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from formats.errors import InputError
 from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
 from training.device import choose_precision
+from training.ema import ema_callback
 from training.memory import PeakMemory
 from training.pace import Pace
 from training.rundir import RunFolder
@@ -38,6 +38,8 @@ class EMA:
     """Steps between updates."""
     update_starting_at_step: int = 0
     """First step that counts."""
+    warmup: bool = False
+    """Begin with a short memory that grows with the steps, so that a short run does not end with untrained weights."""
 
 
 @dataclass
@@ -239,13 +241,7 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
         tty = sys.stderr.isatty()
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}) if tty else TQDMProgressBar(refresh_rate=25))
     if config.ema is not None:
-        callbacks.append(
-            EMAWeightAveraging(
-                decay=config.ema.decay,
-                update_every_n_steps=config.ema.update_every_n_steps,
-                update_starting_at_step=config.ema.update_starting_at_step,
-            )
-        )
+        callbacks.append(ema_callback(config.ema))
     if config.early_stopping is not None:
         stop = config.early_stopping
         # not strict: a run of fewer steps than an epoch ends before its first validation

@@ -5,9 +5,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from lightning_modules.facts import ShapeFacts, SHAPRFacts
 from lightning_modules.optim import AdamW
 from lightning_modules.shape import Parts, ShapeModule
-from lightning_modules.shape_base import Shapes, condition
+from lightning_modules.shape_base import condition
+from lightning_modules.shape_scoring import Shapes, ShapeScores
 from lightning_modules.shapr import SHAPRModule
 from networks.shapr import SHAPRConfig
 from networks.slab_unet import SlabUNetConfig
@@ -17,6 +19,7 @@ from transforms.shape_fields import OccupancyConfig, SignedDistanceConfig
 from transforms.signed_distance import signed_distance
 
 FIELD = SignedDistanceConfig(size=16).build()
+FACTS = ShapeFacts(task="shape", model={}, field={}, process={}, preconditioning={})
 
 
 def cell(radius, index):
@@ -48,7 +51,9 @@ def parts(process="rectified_flow", preconditioning="velocity", loss="velocity_m
 def module(**more):
     torch.manual_seed(0)
     network = SlabUNetConfig(channels=[8, 16], dropout=0.0).build(16)
-    return ShapeModule(parts(**more), network=network, field=FIELD, optimizer=AdamW(lr=2e-3, schedule="constant"))
+    return ShapeModule(
+        parts(**more), network=network, facts=FACTS, field=FIELD, optimizer=AdamW(lr=2e-3, schedule="constant")
+    )
 
 
 def trainer(folder, **more):
@@ -82,8 +87,8 @@ def test_the_validation_leaves_out_cells_that_only_fill_a_batch(tmp_path, cells)
     perfect = {int(c["image"].sum()): c for c in cells}
 
     def know(image, mask, number, count):
-        known = [perfect[int(i.sum())]["obj"][0] > 0.5 for i in image]
-        return [Shapes(obj[None], obj) for obj in known]
+        obj = perfect[int(image.sum())]["obj"][0] > 0.5
+        return Shapes(obj[None], obj)
 
     shape.shapes = know  # type: ignore[method-assign]
     wrong = {**cells[0], "index": -1, "obj": 1 - cells[0]["obj"]}
@@ -97,14 +102,30 @@ def test_a_sample_is_named_by_seed_batch_and_number(cells):
         for p in shape.network.parameters():
             if not p.any():
                 p.normal_(0, 0.1)
-    batch = next(iter(loader(cells)))
-    first = shape.shapes(batch["image"], batch["mask"], 0, 3)
-    more = shape.shapes(batch["image"], batch["mask"], 0, 5)
-    other = shape.shapes(batch["image"], batch["mask"], 1, 3)
-    assert torch.equal(first[0].samples_NZYX, more[0].samples_NZYX[:3])
-    assert not torch.equal(first[0].samples_NZYX, other[0].samples_NZYX)
-    assert (first[0].samples_NZYX[:, 32] == (cells[0]["mask"][0] > 0.5)).all()
-    assert first[0].probability_ZYX.max() <= 1
+    one = cells[0]
+    first = shape.shapes(one["image"], one["mask"], 0, 3)
+    more = shape.shapes(one["image"], one["mask"], 0, 9)
+    other = shape.shapes(one["image"], one["mask"], 1, 3)
+    assert torch.equal(first.samples_NZYX, more.samples_NZYX[:3])
+    assert not torch.equal(first.samples_NZYX, other.samples_NZYX)
+    assert (first.samples_NZYX[:, 32] == (one["mask"][0] > 0.5)).all()
+    assert (first.mean_ZYX[32] == (one["mask"][0] > 0.5)).all()
+    assert first.probability_ZYX.max() <= 1
+
+
+def test_perfect_and_empty_shapes_have_the_scores_they_should(cells):
+    scores, truth = ShapeScores(), cells[1]["obj"][0] > 0.5
+    scores.add(1, Shapes(truth.expand(6, -1, -1, -1), truth), truth)
+    scores.add(0, Shapes(torch.zeros(6, 64, 64, 64, dtype=torch.bool), torch.zeros_like(truth)), truth)
+    scores.gather()
+    assert [cell.index for cell in scores.cells] == [0, 1]
+    means = scores.means()
+    for name in ("iou_error", "volume_error", "surface_error", "roughness_error"):
+        assert means[name] == means[f"single/{name}"] == means[f"best_of_5/{name}"] == pytest.approx(0.5)
+    assert means["volume_coverage_90"] == 0.5
+    rows = scores.rows(["a", "b"], ["x", "y"])
+    assert [row["cell"] for row in rows] == ["a", "b"]
+    assert rows[1]["volume_low"] == rows[1]["volume"] == int(truth.sum())
 
 
 def test_the_network_is_shown_the_image_inside_the_mask_only(cells):
@@ -119,6 +140,7 @@ def shapr(**more):
     config = SHAPRConfig(base_channels=2)
     return SHAPRModule(
         config.build_discriminator(), SHAPRLossConfig().build(), network=config.build(),
+        facts=SHAPRFacts(task="shapr", model={}),
         field=OccupancyConfig().build(), optimizer=AdamW(lr=1e-3, schedule="constant", weight_decay=0.0), **more,
     )  # fmt: skip
 
@@ -150,6 +172,5 @@ def test_what_the_generator_is_told_does_not_reach_the_discriminator(cells):
 def test_shapr_has_one_answer(cells):
     model = shapr().eval()
     model.views = False
-    batch = next(iter(loader(cells)))
-    shapes = model.shapes(batch["image"], batch["mask"], 0, 2)[0]
+    shapes = model.shapes(cells[0]["image"], cells[0]["mask"], 0, 2)
     assert torch.equal(shapes.samples_NZYX[0], shapes.samples_NZYX[1])

@@ -174,7 +174,8 @@ def test_a_run_that_ends_within_an_epoch_leaves_its_weights(tmp_path: Path, data
     assert torch.equal(saved["state_dict"]["network.0.weight"], module.network[0].weight)
 
 
-def test_the_best_checkpoint_holds_the_averaged_weights(tmp_path: Path, data_root: Path) -> None:
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_best_checkpoint_holds_the_averaged_weights(tmp_path: Path, data_root: Path, warmup: bool) -> None:
     decay, seen = 0.8, []
 
     class Steps(pl.Callback):
@@ -182,12 +183,13 @@ def test_the_best_checkpoint_holds_the_averaged_weights(tmp_path: Path, data_roo
             seen.append(pl_module.network[0].weight.detach().clone())
 
     run = RunFolder(tmp_path)
-    config = _config(max_epochs=2, ema=EMA(decay=decay))
+    config = _config(max_epochs=2, ema=EMA(decay=decay, warmup=warmup))
     trainer = build_trainer(config, run, [], MONITOR, dry_run=False, extra=[Steps()])
     trainer.fit(_module(), datamodule=_data(data_root))
     average, averages = seen[0], [seen[0]]
-    for weight in seen[1:]:
-        average = decay * average + (1 - decay) * weight
+    for n, weight in enumerate(seen[1:], start=1):
+        past = min(decay, (1 + n) / (10 + n)) if warmup else decay
+        average = past * average + (1 - past) * weight
         averages.append(average)
     for path in (run.best_checkpoint, run.last_checkpoint):
         saved = torch.load(path, weights_only=True)

@@ -74,7 +74,7 @@ def _contents(folder: Path) -> dict[str, Any]:
     diff = str(git.pop("diff", "") or "") if git else ""
     style, script = _asset("report.css"), _asset("report.js")
     scenes = sorted(figures.glob("*.glb"))
-    own = _organelle if str(config.get("task", "organelle")) not in ("shape", "shapr") else _shape
+    own = {"shape": _shape, "shapr": _shape}.get(str(config.get("task")), _organelle)
     return {
         "style": Markup(style),  # noqa: S704
         "script": Markup(script),  # noqa: S704

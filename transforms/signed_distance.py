@@ -1,6 +1,6 @@
 """A shape as a field of signed distances: smooth, nearly Gaussian, and its surface lies between the voxels.
 
-At half the object's resolution such a field loses 0.018 of the IoU where a mask loses 0.042, and it costs an eighth.
+At half the object's resolution such a field loses less of a shape than a mask does, and it costs an eighth.
 
 References
 ----------

@@ -92,7 +92,7 @@ def gaussian_blur(volume_BCZYX: torch.Tensor, deviation: float) -> torch.Tensor:
 
 
 def _separable(volume_BCZYX: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """A matrix (new, old) along each of z, y, x: three small products, where a convolution has one channel to work on."""
+    """A matrix (new, old) along each of z, y, x: three small products in place of a one-channel convolution."""
     z, y, x = (matrix.to(volume_BCZYX) for matrix in matrices)
     return torch.einsum("ai,bcijk->bcajk", z, y @ (volume_BCZYX @ x.T))
 

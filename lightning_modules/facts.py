@@ -66,6 +66,8 @@ class ShapeFacts(Facts):
     """How data became noise."""
     preconditioning: dict[str, Any]
     """What the network's output means."""
+    traits: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "none"})
+    """What it is told beside the image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,8 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
     if kind is None:
         raise InputError(f"{key}: {path}: a checkpoint of task {told.get('task')}, unknown here; update Cytovox")
     known = dataclasses.fields(kind)
-    missing = [f.name for f in known if f.default is dataclasses.MISSING and f.name not in told]
+    needed = [f.name for f in known if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [name for name in needed if name not in told]
     if missing:
         raise InputError(f"{key}: {path}: a checkpoint of another version of Cytovox (it lacks {', '.join(missing)})")
     prefix = "network."

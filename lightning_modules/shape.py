@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from lightning_modules.shape_base import ShapeBase, condition
+from lightning_modules.shape_base import Drawn, ShapeBase, condition
 from objectives.denoising import DenoisingLoss
 from objectives.preconditioning import Denoiser, Preconditioning
 from objectives.processes import Process
 from objectives.samplers import Sampler
+from objectives.traits import TraitsTold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +35,15 @@ class ShapeModule(ShapeBase):
     ----------
     parts : Parts
         What surrounds the network.
+    traits : TraitsTold, optional
+        What the network is told beside the image.
     **shared
         See `ShapeBase`.
     """
 
-    def __init__(self, parts: Parts, **shared: Any) -> None:
+    def __init__(self, parts: Parts, traits: TraitsTold | None = None, **shared: Any) -> None:
         super().__init__(**shared)
-        self.parts = parts
+        self.parts, self.traits = parts, traits
         self.denoiser = Denoiser(self._ask, parts.process, parts.preconditioning)
 
     def _ask(self, x_BCZYX: torch.Tensor, t_B: torch.Tensor, condition_BCYX: torch.Tensor) -> torch.Tensor:
@@ -51,13 +54,27 @@ class ShapeModule(ShapeBase):
     def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
         """Error of the denoiser at random times."""
         field_BCZYX = self.field.encode(batch["distance"][:, 0])
-        loss, parts = self.parts.loss(self.denoiser, field_BCZYX, condition(batch["image"], batch["mask"]))
+        told_BCYX = condition(batch["image"], batch["mask"])
+        if self.traits is not None:
+            told_BCYX = self.traits.training(field_BCZYX, told_BCYX)
+        loss, parts = self.parts.loss(self.denoiser, field_BCZYX, told_BCYX)
         for name, value in parts.items():
             self.log(f"train/{name}", value, batch_size=len(field_BCZYX))
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(field_BCZYX))
         return loss
 
-    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Drawn:
         """One sample for each condition; see `ShapeBase`."""
+        if self.traits is None:
+            return Drawn(self._sample(condition_BCYX, generator))
+        # three times the same seeds: a sample depends on its own number only, however many are drawn at once
+        start = generator.get_state()
+        likely_BCZYX = self._sample(self.traits.nothing(condition_BCYX), generator)
+        generator.set_state(start)
+        told_BCYX = self.traits.drawn(likely_BCZYX, condition_BCYX, generator)
+        generator.set_state(start)
+        return Drawn(self._sample(told_BCYX, generator), likely_BCZYX)
+
+    def _sample(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         size = self.field.size
         return self.parts.sampler(self.denoiser, (1, size, size, size), condition_BCYX, generator)

@@ -29,6 +29,16 @@ def condition(image_BCYX: torch.Tensor, mask_BCYX: torch.Tensor) -> torch.Tensor
     return torch.cat([mask_BCYX, image_BCYX * mask_BCYX], dim=1)
 
 
+@dataclasses.dataclass
+class Drawn:
+    """Fields of a batch, each (B, 1, size, size, size)."""
+
+    samples_BCZYX: torch.Tensor
+    """Plausible ones."""
+    likely_BCZYX: torch.Tensor | None = None
+    """What the model says when it need not choose; None where only the mean of its samples tells."""
+
+
 class ShapeBase(pl.LightningModule):
     """Validates, tests and predicts; how it trains and samples is its heirs' matter.
 
@@ -69,8 +79,8 @@ class ShapeBase(pl.LightningModule):
         # a rank without a cell to predict is idle, not wrong
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
-    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """One field (B, 1, size, size, size) for each condition; the next batch goes on with the generator."""
+    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Drawn:
+        """One field for each condition; the next batch goes on with the generator."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -88,13 +98,14 @@ class ShapeBase(pl.LightningModule):
         """
         told_CYX, mask_1YX = condition(image_CYX[None], mask_CYX[None])[0], mask_CYX > 0.5
         generator = torch.Generator().manual_seed(_seed(self.seed, number))
-        fields, objects = [], []
+        middles, objects = [], []
         for first in range(0, count, BATCH):
             turns = [sample if self.views else 0 for sample in range(first, min(first + BATCH, count))]
-            drawn = self.draw(torch.stack([view(told_CYX, turn) for turn in turns]), generator).float()
-            fields.append(torch.stack([unview(field, turn) for field, turn in zip(drawn, turns, strict=True)]))
-            objects.append(self.field.decode(fields[-1], mask_1YX.expand(len(turns), -1, -1)))
-        mean_ZYX = self.field.decode(torch.cat(fields).mean(0, keepdim=True), mask_1YX)[0]
+            drawn = self.draw(torch.stack([view(told_CYX, turn) for turn in turns]), generator)
+            samples = _turned_back(drawn.samples_BCZYX, turns)
+            middles.append(samples if drawn.likely_BCZYX is None else _turned_back(drawn.likely_BCZYX, turns))
+            objects.append(self.field.decode(samples, mask_1YX.expand(len(turns), -1, -1)))
+        mean_ZYX = self.field.decode(torch.cat(middles).mean(0, keepdim=True), mask_1YX)[0]
         return Shapes(torch.cat(objects).cpu(), mean_ZYX.cpu())
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
@@ -152,6 +163,10 @@ def _cells(batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor, 
     for image, mask, obj, index in zip(batch["image"], batch["mask"], batch["obj"], batch["index"], strict=True):
         if index >= 0:
             yield image, mask, obj[0].cpu() > 0.5, int(index)
+
+
+def _turned_back(fields_BCZYX: torch.Tensor, turns: list[int]) -> torch.Tensor:
+    return torch.stack([unview(field, turn) for field, turn in zip(fields_BCZYX.float(), turns, strict=True)])
 
 
 def _seed(seed: int, number: int) -> int:

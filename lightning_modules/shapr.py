@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lightning_modules.optim import configure
-from lightning_modules.shape_base import MONITOR, ShapeBase, condition
+from lightning_modules.shape_base import MONITOR, Drawn, ShapeBase, condition
 from objectives.shapr_loss import SHAPRLoss
 
 
@@ -78,9 +78,9 @@ class SHAPRModule(ShapeBase):
         steps = float(self.trainer.estimated_stepping_batches)
         return configure(self.optimizer_config, self.parameters(), steps, MONITOR)
 
-    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Drawn:
         """Its only answer, -1 to 1: SHAPR knows no doubt."""
-        return 2 * torch.sigmoid(self.network(condition_BCYX).float()) - 1
+        return Drawn(2 * torch.sigmoid(self.network(condition_BCYX).float()) - 1)
 
 
 @contextlib.contextmanager

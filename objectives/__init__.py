@@ -1,7 +1,6 @@
 """What is minimised and sampled. No parameters in this room."""
 
-from objectives.denoising import DENOISING_LOSSES
-from objectives.diffusion import PARTS, combination_faults, part_config
+from objectives.diffusion import DENOISING_LOSSES, PARTS, combination_faults, part_config
 from objectives.preconditioning import PRECONDITIONINGS, Denoiser
 from objectives.processes import PROCESSES
 from objectives.samplers import SAMPLERS

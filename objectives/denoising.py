@@ -1,4 +1,4 @@
-"""What a denoiser is trained to minimise: an error of its noise, its velocity or its data at random times.
+"""What a denoiser is trained to minimise: an error of its noise or its velocity at random times.
 
 Every loss is called as ``loss(denoiser, x0_BCZYX, condition_BCYX, generator)`` and returns the number to minimise and
 what it is made of. It compares estimates, so it goes with any preconditioning, save the one that needs the variance.
@@ -7,11 +7,8 @@ References
 ----------
 Ho et al. 2020, arXiv 2006.11239, eq. 14 (noise_mse).
 Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 16 (noise_mse_vlb).
-Karras et al. 2022, arXiv 2206.00364, table 1 (edm weighting).
-Hang et al., Efficient diffusion training via min-SNR weighting, ICCV 2023, arXiv 2303.09556 (min_snr weighting).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +16,7 @@ import torch
 
 from formats.errors import InputError
 from objectives.preconditioning import Denoiser, Estimate
-from objectives.processes import LinearBetas, Process
+from objectives.processes import LinearBetas
 from objectives.variational import bound_bits
 
 
@@ -92,47 +89,6 @@ class VelocityMSE:
         wrong_data, wrong_noise = batch.estimate.data_BCZYX - x0_BCZYX, batch.estimate.noise_BCZYX - batch.noise_BCZYX
         loss = (a * wrong_data + b * wrong_noise).square().mean()
         return loss, {"velocity_mse": loss.detach()}
-
-
-class DataError:
-    """Weighted mean error of the clean data.
-
-    Parameters
-    ----------
-    config : DataMSEConfig or DataL1Config
-        Faultless options.
-    name : str
-        Of the unweighted error in the logs.
-    error : callable
-        Of a difference, voxel by voxel.
-    """
-
-    def __init__(self, config: "_DataErrorConfig", name: str, error: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.config, self.name, self.error = config, name, error
-
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        x0_BCZYX: torch.Tensor,
-        condition_BCYX: torch.Tensor,
-        generator: torch.Generator | None = None,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """See `DenoisingLoss`."""
-        batch = noised(denoiser, x0_BCZYX, condition_BCYX, generator)
-        error = self.error(batch.estimate.data_BCZYX - x0_BCZYX)
-        loss = (self.weight(denoiser.process, batch.t) * error).mean()
-        return loss, {self.name: error.mean().detach()}
-
-    def weight(self, process: Process, t: torch.Tensor) -> torch.Tensor:
-        """Of a time: 1, the signal-to-noise ratio up to a limit, or the inverse square of EDM's c_out."""
-        config = self.config
-        if config.weighting == "uniform":
-            return torch.ones_like(t)
-        alpha2, sigma2 = process.alpha(t).square(), process.sigma(t).square()
-        if config.weighting == "min_snr":
-            return (alpha2 / sigma2).clamp(max=config.limit)
-        variance = config.data_std**2
-        return ((alpha2 * variance + sigma2) / (sigma2 * variance)).clamp(max=config.limit)
 
 
 class NoiseMSEVLB:
@@ -211,63 +167,3 @@ class VelocityMSEConfig:
     def build(self) -> VelocityMSE:
         """The loss."""
         return VelocityMSE()
-
-
-@dataclass
-class _DataErrorConfig:
-    """Options that both errors of the data have."""
-
-    weighting: str = "uniform"
-    """Of times: uniform; min_snr, the signal-to-noise ratio; edm, which gives all times the same share at the start."""
-    limit: float = 5.0
-    """The most a time weighs, of min_snr and edm."""
-    data_std: float = 1.0
-    """Of edm: standard deviation of the data; as in the preconditioning."""
-
-    def faults(self) -> list[str]:
-        """What is wrong with the options; empty where all is well."""
-        faults = []
-        if self.weighting not in ("uniform", "min_snr", "edm"):
-            faults.append(f"weighting: {self.weighting!r}: expected uniform, min_snr or edm")
-        faults += [
-            f"{name}: {value}: expected more than 0"
-            for name, value in (("limit", self.limit), ("data_std", self.data_std))
-            if not value > 0
-        ]
-        return faults
-
-    def _check(self, name: str) -> None:
-        if faults := self.faults():
-            raise InputError(f"{name}: {'; '.join(faults)}")
-
-
-@dataclass
-class DataMSEConfig(_DataErrorConfig):
-    """Mean squared error of the clean data."""
-
-    def build(self) -> DataError:
-        """The loss; `InputError` if an option is out of range."""
-        self._check("data_mse")
-        return DataError(self, "data_mse", torch.square)
-
-
-@dataclass
-class DataL1Config(_DataErrorConfig):
-    """Mean absolute error of the clean data: a regressor so trained gives the median, not the mean."""
-
-    def build(self) -> DataError:
-        """The loss; `InputError` if an option is out of range."""
-        self._check("data_l1")
-        return DataError(self, "data_l1", torch.abs)
-
-
-#: The losses, by name.
-DENOISING_LOSSES: dict[
-    str, type[NoiseMSEConfig | NoiseMSEVLBConfig | VelocityMSEConfig | DataMSEConfig | DataL1Config]
-] = {
-    "noise_mse": NoiseMSEConfig,
-    "noise_mse_vlb": NoiseMSEVLBConfig,
-    "velocity_mse": VelocityMSEConfig,
-    "data_mse": DataMSEConfig,
-    "data_l1": DataL1Config,
-}

@@ -8,10 +8,21 @@ import difflib
 from collections.abc import Mapping
 
 from formats.errors import InputError
-from objectives.denoising import DENOISING_LOSSES, DataL1Config, DataMSEConfig
+from objectives.data_losses import DataL1Config, DataL1DiceConfig, DataLossConfig, DataMSEConfig
+from objectives.denoising import NoiseMSEConfig, NoiseMSEVLBConfig, VelocityMSEConfig
 from objectives.preconditioning import PRECONDITIONINGS, DataConfig
 from objectives.processes import PROCESSES
 from objectives.samplers import SAMPLERS, AncestralConfig
+
+#: The losses, by name.
+DENOISING_LOSSES: dict[str, type[NoiseMSEConfig | NoiseMSEVLBConfig | VelocityMSEConfig | DataLossConfig]] = {
+    "noise_mse": NoiseMSEConfig,
+    "noise_mse_vlb": NoiseMSEVLBConfig,
+    "velocity_mse": VelocityMSEConfig,
+    "data_mse": DataMSEConfig,
+    "data_l1": DataL1Config,
+    "data_l1_dice": DataL1DiceConfig,
+}
 
 #: The parts of a shape model and, of each, the config classes by name.
 PARTS: dict[str, Mapping[str, type]] = {
@@ -86,8 +97,11 @@ def _direct_faults(names: dict[str, str], preconditioning: object, loss: object)
     faults = []
     if not (isinstance(preconditioning, DataConfig) and preconditioning.scaling == "none"):
         faults.append("preconditioning: the process direct has no noise to scale by: expected data with scaling none")
-    if not (isinstance(loss, DataMSEConfig | DataL1Config) and loss.weighting == "uniform"):
-        faults.append("loss: the process direct has a single time: expected data_mse or data_l1, weighting uniform")
+    weighted = isinstance(loss, DataMSEConfig | DataL1Config) and loss.weighting != "uniform"
+    if not isinstance(loss, DataLossConfig) or weighted:
+        faults.append(
+            "loss: the process direct has a single time: expected data_mse, data_l1 or data_l1_dice, weighting uniform"
+        )
     if names["sampler"] != "one_step":
         faults.append(f"sampler: {names['sampler']}: expected one_step, as the process direct has one step")
     return faults

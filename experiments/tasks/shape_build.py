@@ -21,7 +21,7 @@ from lightning_modules.shapr import SHAPRModule
 from transforms.shape_fields import OccupancyConfig
 
 #: What a checkpoint of the shape task says of what surrounds its network.
-TOLD = ("field", "process", "preconditioning")
+TOLD = ("field", "process", "preconditioning", "traits")
 
 
 def build_data(
@@ -64,14 +64,15 @@ def shape_facts(config: ShapeConfig) -> ShapeFacts:
 
 def shape_module(config: ShapeConfig, facts: ShapeFacts, weights: Weights | None, key: str) -> ShapeModule:
     """A module whose network is what the facts say, with these weights if there are any."""
-    field, process, preconditioning = (
-        _told(SHAPE_CHOICES, part, getattr(facts, part)) for part in ("field", "process", "preconditioning")
-    )
-    network = _told(SHAPE_CHOICES, "model", facts.model).build(size=field.size, outputs=preconditioning.outputs)
+    field, process, preconditioning, traits = (_told(SHAPE_CHOICES, part, getattr(facts, part)) for part in TOLD)
+    model = _told(SHAPE_CHOICES, "model", facts.model)
+    network = model.build(size=field.size, outputs=preconditioning.outputs, told=traits.channels)
     if weights is not None:
         load_network(network, weights, key)
     parts = Parts(process.build(), preconditioning.build(), config.loss.build(), config.sampler.build())
-    return ShapeModule(parts, network=network, facts=facts, field=field.build(), **_shared(config))
+    # how widely traits are drawn is the user's to say, like the sampler; whether the network knows any is not
+    told = config.traits if type(config.traits) is type(traits) else traits
+    return ShapeModule(parts, told.build(), network=network, facts=facts, field=field.build(), **_shared(config))
 
 
 def shapr_facts(config: SHAPRConfig) -> SHAPRFacts:

@@ -14,6 +14,7 @@ from networks.shape_registry import SHAPE_NETWORKS, shape_network_config
 from networks.shapr import SHAPRConfig as SHAPRNetworkConfig
 from objectives import PARTS, combination_faults
 from objectives.shapr_loss import SHAPRLossConfig
+from objectives.traits import TRAITS
 from transforms.shape_fields import FIELDS
 
 
@@ -48,6 +49,8 @@ class ShapeConfig(Config):
     """`name:` and its options: what the network's output means."""
     sampler: Any = None
     """`name:` and its options: from noise to shapes."""
+    traits: Any = None
+    """`name:` and its options: what the network is told beside the image, and what is drawn for every sample."""
     predict: ShapePredictConfig = dataclasses.field(default_factory=ShapePredictConfig)
     """What is predicted, and how often."""
 
@@ -71,6 +74,7 @@ SHAPE_CHOICES: dict[str, Choice] = {
     "preconditioning": Choice("name", "data", PARTS["preconditioning"]),
     "loss": Choice("name", "data_mse", PARTS["loss"]),
     "sampler": Choice("name", "euler", PARTS["sampler"]),
+    "traits": Choice("name", "none", TRAITS),
     "optimizer": Choice("name", "adamw", OPTIMIZERS),
 }
 
@@ -86,7 +90,7 @@ SHAPR_CHOICES: dict[str, Choice] = {
 def shape_faults(config: ShapeConfig) -> list[str]:
     """What cannot work although every type is right, one line each, beginning with the key path."""
     faults = _shared_faults(config)
-    parts = ("field", "process", "preconditioning", "loss", "sampler")
+    parts = ("field", "process", "preconditioning", "loss", "sampler", "traits")
     own = [f"{part}.{fault}" for part in parts for fault in getattr(config, part).faults()]
     if not own:
         own = combination_faults(config.process, config.preconditioning, config.loss, config.sampler)

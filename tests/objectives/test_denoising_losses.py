@@ -6,14 +6,9 @@ import pytest
 import torch
 
 from formats.errors import InputError
-from objectives.denoising import (
-    DENOISING_LOSSES,
-    DataL1Config,
-    DataMSEConfig,
-    NoiseMSEConfig,
-    NoiseMSEVLBConfig,
-    VelocityMSEConfig,
-)
+from objectives.data_losses import DataL1Config, DataL1DiceConfig, DataMSEConfig
+from objectives.denoising import NoiseMSEConfig, NoiseMSEVLBConfig, VelocityMSEConfig
+from objectives.diffusion import DENOISING_LOSSES
 from objectives.preconditioning import DataConfig, Denoiser, NoiseAndVarianceConfig, NoiseConfig, VelocityConfig
 from objectives.processes import DirectConfig, LinearBetasConfig, RectifiedFlowConfig
 from objectives.variational import bound_bits, learned_log_variance, level_log_likelihood
@@ -58,6 +53,7 @@ def silent(process, config, outputs=1):
         (DataMSEConfig(), flow, DataConfig()),
         (DataL1Config(weighting="min_snr"), chain, DataConfig()),
         (DataMSEConfig(), direct, DataConfig()),
+        (DataL1DiceConfig(), direct, DataConfig()),
         (NoiseMSEConfig(), flow, VelocityConfig()),
     ],
 )
@@ -99,6 +95,19 @@ def test_the_noise_and_the_times_are_those_of_the_generator():
 def test_weights_of_times_are_the_published_ones(config, expected):
     t = torch.tensor([0.01, 0.3, 0.5, 1.0])[:, None, None, None, None]
     torch.testing.assert_close(config.build().weight(flow, t), expected(t))
+
+
+def test_the_overlap_is_that_of_the_shapes_above_zero():
+    x0 = -torch.ones(1, 1, 8, 8, 8)
+    x0[..., :4] = 1
+    half = x0.clone()
+    half[..., 2:4] = -1
+    denoiser = Denoiser(lambda x, t, c: half, direct, DataConfig().build())
+    value, logs = DataL1DiceConfig(dice_weight=3.0).build()(denoiser, x0, CONDITION[:1], seeded())
+    # half of the shape is found: Dice 2 x 128 / (128 + 256), and a quarter of the voxels is 2 off
+    assert logs["dice"].item() == pytest.approx(1 - 2 * 128 / (128 + 256), abs=2e-3)
+    assert logs["data_l1"].item() == pytest.approx(0.5)
+    assert value.item() == pytest.approx(0.5 + 3 * logs["dice"].item(), rel=1e-5)
 
 
 def test_a_weight_weighs():
@@ -225,6 +234,8 @@ def test_what_does_not_go_together_is_said():
         (DataMSEConfig(weighting="snr"), "weighting: 'snr': expected uniform, min_snr or edm"),
         (DataL1Config(limit=-1.0), "limit: -1.0"),
         (DataL1Config(data_std=0.0), "data_std: 0.0"),
+        (DataL1DiceConfig(dice_weight=0.0), "dice_weight: 0.0: expected more than 0"),
+        (DataL1DiceConfig(sharpness=float("nan")), "sharpness: nan"),
     ],
 )
 def test_an_option_out_of_range_is_refused(config, message):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from formats.errors import InputError
-from objectives.denoising import DataMSEConfig, NoiseMSEConfig, NoiseMSEVLBConfig, VelocityMSEConfig
+from objectives.data_losses import DataL1DiceConfig, DataMSEConfig
+from objectives.denoising import NoiseMSEConfig, NoiseMSEVLBConfig, VelocityMSEConfig
 from objectives.diffusion import PARTS, combination_faults, part_config
 from objectives.preconditioning import DataConfig, Denoiser, NoiseAndVarianceConfig, NoiseConfig, VelocityConfig
 from objectives.processes import DirectConfig, LinearBetasConfig, RectifiedFlowConfig
@@ -48,6 +49,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         (RectifiedFlowConfig(), VelocityConfig(), VelocityMSEConfig(), EulerConfig()),
         (RectifiedFlowConfig(), DataConfig(scaling="edm"), DataMSEConfig(weighting="edm"), HeunConfig()),
         (DirectConfig(), DataConfig(), DataMSEConfig(), OneStepConfig()),
+        (DirectConfig(), DataConfig(), DataL1DiceConfig(), OneStepConfig()),
     ],
 )
 def test_parts_that_go_together_train_and_sample(parts):

@@ -20,7 +20,7 @@ from analysis.shading import shaded
 TRUTH_COLOUR, SAMPLE_COLOUR, OUTLINE_COLOUR = "#9a9a9a", "#56B4E9", "#E69F00"
 MUTED = "#767676"
 #: Characters a line under the image.
-NAME_WIDTH = 27
+NAME_WIDTH = 23
 #: Variance of a voxel over the samples is p (1 - p).
 MAX_VARIANCE = 0.25
 TILE_IN, GAP_IN, LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 1.45, 0.06, 0.42, 0.75, 0.32, 0.45

@@ -54,14 +54,17 @@ class ShapeDataset(Dataset[Sample]):
         Reseeded for every sample.
     seed : int
         The run's seed.
-
-    Samples have a `distance`, too: the object's signed distances (1, Z, Y, X) in voxels, to 16 on either side. They are
-    computed once for each cell, half a megabyte in float16, and turned with it: anew, they take as long as a step.
+    distances : bool
+        Give samples a `distance`, too: the object's signed distances (1, Z, Y, X) in voxels, to 16 on either side. They
+        are computed once for each cell, half a megabyte in float16, and turned with it: anew, they take as long as a
+        step.
     """
 
-    def __init__(self, cells: Sequence[ShapeCell], augment: RandShaped | None, seed: int) -> None:
+    def __init__(
+        self, cells: Sequence[ShapeCell], augment: RandShaped | None, seed: int, distances: bool = True
+    ) -> None:
         self.cells, self.augment, self.seed = list(cells), augment, seed
-        self.distances_ZYX = [_distances(cell) for cell in self.cells]
+        self.distances_ZYX = [_distances(cell) for cell in self.cells] if distances else []
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
@@ -69,7 +72,8 @@ class ShapeDataset(Dataset[Sample]):
         order = np.random.default_rng((self.seed, epoch, turn, 0)).permutation(len(self.cells))
         chosen = int(order[place])
         sample = shape_sample(self.cells[chosen], chosen)
-        sample[DISTANCE] = torch.from_numpy(self.distances_ZYX[chosen].astype(np.float32))[None]
+        if self.distances_ZYX:
+            sample[DISTANCE] = torch.from_numpy(self.distances_ZYX[chosen].astype(np.float32))[None]
         if self.augment is None:
             return sample
         stream = np.random.SeedSequence((self.seed, epoch, index, 1))

@@ -48,6 +48,8 @@ class ShapeDataModule(pl.LightningDataModule):
         What will be asked for: cells of the others are neither simulated nor read.
     cells : mapping, optional
         Cells of each split instead of those that the config names, for folds within folds.
+    distances : bool
+        Training batches have the object's signed distances, too: `distance` (B, 1, 64, 64, 64) in voxels.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class ShapeDataModule(pl.LightningDataModule):
         limit: int | None = None,
         splits: Sequence[str] = SPLITS,
         cells: Mapping[str, Sequence[ShapeCell]] | None = None,
+        distances: bool = True,
     ) -> None:
         super().__init__()
+        self.distances = distances
         self.splits = tuple(splits)
         self.config, self.seed, self.progress, self.limit = config, seed, progress, limit
         given = {} if cells is None else {split: list(cells.get(split, ()))[:limit] for split in SPLITS}
@@ -144,7 +148,7 @@ class ShapeDataModule(pl.LightningDataModule):
         cells = self.find()["train"]
         length = self.config.cells_per_epoch or len(cells)
         sampler = EpochSampler(length, *self._place(), self.config.batch_size)
-        return self._loader(ShapeDataset(cells, self.augmentation(), self.seed), sampler)
+        return self._loader(ShapeDataset(cells, self.augmentation(), self.seed, self.distances), sampler)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Validation cells as they are; nothing where there are none."""

@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="experiments.export", description=__doc__, allow_abbrev=False)
     parser.add_argument("run", help="a run folder (its best weights), or a .ckpt file")
     parser.add_argument("out", type=Path, help="file to write; ends in .safetensors")
+    parser.add_argument("--half", action="store_true", help="in float16: half the size, three decimal digits a weight")
     told = parser.parse_args(argv)
     shadow = shadowed()
     if shadow is not None:
@@ -29,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         weights = read_checkpoint(weights_path(told.run, "RUN"), None, "RUN")
-        write_weights(told.out, weights.network_state, dataclasses.asdict(weights.facts))
+        state = weights.network_state
+        if told.half:
+            state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+        write_weights(told.out, state, dataclasses.asdict(weights.facts))
     except InputError as fault:
         print(fault, file=sys.stderr)
         return 2

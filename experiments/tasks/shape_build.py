@@ -29,7 +29,8 @@ def build_data(
 ) -> ShapeDataModule:
     """The data module, for these splits."""
     data: ShapeData = config.data
-    return ShapeDataModule(data, config.seed, progress, limit=limit, splits=splits)
+    distances = isinstance(config, ShapeConfig)  # SHAPR learns from the object itself
+    return ShapeDataModule(data, config.seed, progress, limit=limit, splits=splits, distances=distances)
 
 
 def find_inputs(predict: ShapePredictConfig) -> list[Path]:

@@ -48,6 +48,13 @@ def test_exported_weights_predict_the_same_to_the_bit(tiny, trained, exported):
     assert exported.stat().st_size < best.stat().st_size / 2
 
 
+def test_half_precision_halves_the_file_and_hardly_moves_the_masks(tiny, tmp_path, trained, exported, capsys):
+    out = tmp_path / "half.safetensors"
+    assert export([str(trained.run), str(out), "--half"]) == 0
+    assert out.stat().st_size < 0.6 * exported.stat().st_size
+    np.testing.assert_allclose(probabilities(tiny, out), probabilities(tiny, exported), atol=0.02)
+
+
 def test_what_cannot_be_exported_is_told_in_one_line(tmp_path, trained, capsys):
     assert export([str(tmp_path), str(tmp_path / "a.safetensors")]) == 2
     assert "no checkpoints/best.ckpt" in capsys.readouterr().err

@@ -72,7 +72,7 @@ def shape_module(config: ShapeConfig, facts: ShapeFacts, weights: Weights | None
         load_network(network, weights, key)
     parts = Parts(process.build(), preconditioning.build(), config.loss.build(), config.sampler.build())
     # how widely traits are drawn is the user's to say, like the sampler; whether the network knows any is not
-    told = config.traits if type(config.traits) is type(traits) else traits
+    told = config.traits if config.traits.name == traits.name else traits
     return ShapeModule(parts, told.build(), network=network, facts=facts, field=field.build(), **_shared(config))
 
 

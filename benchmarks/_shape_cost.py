@@ -1,0 +1,67 @@
+"""What a shape costs on one core: the published sampler's thousand evaluations against the fast models' few."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks._common import Table, Watch, finish, interleaved, ratio, show_ratio
+from experiments.build import build_for_training
+from experiments.config import load_config
+from lightning_modules.shape_base import BATCH, ShapeBase
+from networks.dispr_unet import DISPRUNetConfig
+
+#: Steps of the published sampler.
+FAITHFUL_STEPS = 1000
+SIDE = 64
+#: The models whose whole way from image to shape is timed: config and how often the network is asked for a shape.
+FAST = {"told": ("shape_rbc", 2), "flow": ("shape_flow", 6), "shapr": ("shapr", 1)}
+
+
+def cost_table(told: argparse.Namespace) -> None:
+    """Time one evaluation of DISPR's U-Net and whole shapes of the fast models in turn, on one thread."""
+    torch.set_num_threads(1)
+    tasks: dict[str, Callable[[], Any]] = {"dispr, one evaluation": faithful(told.quick)}
+    tasks |= {name: shapes(config) for name, (config, _) in FAST.items()}
+    with Watch() as watch:
+        seconds = interleaved(told, watch, tasks)
+    one = seconds["dispr, one evaluation"]
+    columns = ["model", "evaluations", "core-seconds an evaluation", "core-seconds a shape", "dispr / model"]
+    table, ratios = Table("Cost of a shape on one thread", columns), {}
+    middle = statistics.median(one)
+    table.rows.append(["dispr", str(FAITHFUL_STEPS), f"{middle:.2f}", f"{FAITHFUL_STEPS * middle:.0f}", "1"])
+    for name, (_, evaluations) in FAST.items():
+        each = [value / BATCH for value in seconds[name]]
+        value = ratios[f"cost, dispr over {name}"] = ratio([FAITHFUL_STEPS * s for s in one], each)
+        shown = f"{statistics.median(each):.4f}"
+        table.rows.append(
+            [name, str(evaluations), f"{statistics.median(each) / evaluations:.4f}", shown, show_ratio(value)]
+        )
+    finish(told, {name: {"seconds": values} for name, values in seconds.items()}, ratios, [table], watch)
+
+
+@torch.no_grad()
+def faithful(quick: bool) -> Callable[[], Any]:
+    """One evaluation of the published network, as its sampler asks it: one cell at 64 voxels a side."""
+    config = DISPRUNetConfig(base_channels=32, multipliers=[1, 1]) if quick else DISPRUNetConfig()
+    network, side = config.build().eval(), SIDE
+    x, t, condition = torch.zeros(1, 1, side, side, side), torch.full((1,), 500.0), torch.zeros(1, 2, side, side)
+
+    @torch.no_grad()
+    def evaluate() -> None:
+        network(x, t, condition)
+
+    return evaluate
+
+
+def shapes(config: str) -> Callable[[], Any]:
+    """Eight shapes of a cell, from its image to voxels, as a prediction makes them."""
+    module = build_for_training(load_config(config, ["trainer.accelerator=cpu"])).eval()
+    assert isinstance(module, ShapeBase)
+    image, mask = torch.rand(1, SIDE, SIDE), torch.zeros(1, SIDE, SIDE)
+    mask[:, 20:44, 20:44] = 1
+    return lambda: module.shapes(image, mask, 0, BATCH)

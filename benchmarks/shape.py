@@ -1,0 +1,113 @@
+"""From a 2D image to a 3D shape: what it costs, how wrong it is, how honest its spread, and what it is good for.
+
+    python benchmarks/shape.py --data FOLDER --part train    # hours; goes on where it was stopped
+    python benchmarks/shape.py --data FOLDER                 # every table of what is trained
+
+FOLDER holds `image`, `mask` and `obj` of the red blood cells. Each part writes `shape_PART.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages before this script's own neighbours
+
+from analysis.classify import Forest
+from benchmarks._common import Table, Watch, finish, options
+from benchmarks._shape_classes import class_tables
+from benchmarks._shape_cost import cost_table
+from benchmarks._shape_errors import error_tables, limits_table, model_errors
+from benchmarks._shape_runs import CLASSIFIED, COMPARED, FOLDS, inner_of, jobs, outer_of, train_all
+from benchmarks._shape_spread import spread_tables
+from benchmarks._shape_steps import steps_table
+from benchmarks._shape_train import read_cells
+
+Found = tuple[list[Table], dict[str, Any]]
+#: Told of every model's mean shape: the one-step answer that conformal intervals are drawn around.
+REFERENCE = "told"
+
+
+def errors(told: argparse.Namespace) -> Found:
+    """All models on the same cells, and what limits the best."""
+    cells, found = read_cells(told.data), complete(told)
+    tables, rows = error_tables(cells, model_errors(cells, found))
+    limits, values = limits_table(cells, found[REFERENCE])
+    return [*tables, limits], {**rows, "limits": values}
+
+
+def spread(told: argparse.Namespace) -> Found:
+    """Volumes and voxel probabilities."""
+    return spread_tables(read_cells(told.data), complete(told), REFERENCE, told.out.parent)
+
+
+def classes(told: argparse.Namespace) -> Found:
+    """What predicted shapes are worth to a classifier."""
+    runs = {
+        model: (outer, inner_of(told.work, model)) for model, outer in complete(told).items() if model in CLASSIFIED
+    }
+    nested = {model: found for model, found in runs.items() if found[1]}
+    if not nested:
+        raise SystemExit("no model has all its inner folds yet: --part train first")
+    forest = Forest(trees=20, seeds=(0,)) if told.quick else Forest(jobs=told.cores)
+    return class_tables(read_cells(told.data), nested, told.work / "features", forest)
+
+
+def steps(told: argparse.Namespace) -> Found:
+    """Few steps and many."""
+    table, rows = steps_table(read_cells(told.data), told.data, told.work)
+    return [table], rows
+
+
+def complete(told: argparse.Namespace) -> dict[str, Any]:
+    """The outer folds of every model that has all of them."""
+    found = {model: outer_of(told.work, model) for model in COMPARED}
+    whole = {model: folds for model, folds in found.items() if len(folds) == FOLDS}
+    if REFERENCE not in whole:
+        raise SystemExit(f"{REFERENCE} has {len(found[REFERENCE])} of {FOLDS} folds: --part train first")
+    return whole
+
+
+#: What is measured without a clock.
+PARTS: dict[str, Callable[[argparse.Namespace], Found]] = {
+    "errors": errors,
+    "spread": spread,
+    "classes": classes,
+    "steps": steps,
+}
+
+
+def more(parser: argparse.ArgumentParser) -> None:
+    """Options of this script alone."""
+    parser.add_argument("--data", type=Path, default=None, help="folder of the cells (all but the cost need it)")
+    parser.add_argument("--work", type=Path, default=Path("runs/shape_bench"), help="folder of the trainings")
+    parser.add_argument("--part", choices=("train", "cost", *PARTS, "all"), default="all", help="what to do (all)")
+    parser.add_argument("--minutes", type=float, default=9.3, help="of each outer training (9.3)")
+    parser.add_argument("--inner-minutes", type=float, default=2.3, help="of each inner training (2.3)")
+    parser.add_argument("--cores", type=int, default=2, help="trainings at once, and threads of the forests (2)")
+
+
+def main() -> None:
+    """Train, or measure what is trained."""
+    told = options("shape", "Shapes from images: cost, errors, spread, classes, steps.", 3, more)
+    if told.data is None and told.part != "cost":
+        raise SystemExit("--data: expected the folder that holds image, mask and obj of the cells")
+    if told.part == "train":
+        train_all(jobs(told.minutes, told.inner_minutes), told.data, told.work, told.cores)
+        return
+    stem = told.out
+    for part in ("cost", *PARTS) if told.part == "all" else (told.part,):
+        told.name, told.out = f"shape_{part}", stem.with_stem(f"{stem.stem}_{part}")
+        if part == "cost":
+            cost_table(told)
+            continue
+        with Watch() as watch:
+            tables, rows = PARTS[part](told)
+        finish(told, rows, {}, tables, watch)
+
+
+if __name__ == "__main__":
+    main()

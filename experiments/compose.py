@@ -28,6 +28,7 @@ SELECTORS: dict[str, str] = {
     "loss": "name",
     "sampler": "name",
     "optimizer": "name",
+    "traits": "name",
 }
 
 #: (task, group, choice) to the keys that a branch knows; None where there is no such branch.

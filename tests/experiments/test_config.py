@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.build import facts_of
-from experiments.compose import compose, shipped_configs
+from experiments.compose import SELECTORS, compose, shipped_configs
 from experiments.config import ConfigFaults, load_config, resolved, to_yaml
+from experiments.tasks import TASKS
 from formats.errors import InputError
 from networks.genotype import genotype_from_json, load_genotype
 
@@ -210,3 +211,8 @@ def test_values_survive_the_way_through_yaml(tmp_path_factory, seed, tags):
 def test_a_glob_on_the_command_line_is_text_although_yaml_takes_a_star_for_an_alias(value):
     assert load_config("organelle", [f"data.volumes={value}"]).data.volumes == value
     assert load_config("organelle", [f"data.volumes=['{value}']"]).data.volumes == [value]
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_every_choice_of_a_branch_forgets_the_other_branch_s_keys(task):
+    assert {group: choice.key for group, choice in TASKS[task].choices.items()}.items() <= SELECTORS.items()

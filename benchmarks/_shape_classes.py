@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from analysis.classify import Forest, Outcome
+from analysis.classify import Forest, Outcome, permutation_importance
 from analysis.classify_experiments import PredictedFold, experiment_folds, experiment_rows, run_experiments
+from analysis.feature_tables import Fold, stacked, table_of
 from analysis.feature_tables import Table as FeatureTable
-from analysis.feature_tables import stacked, table_of
 from analysis.shape_features import features_2d, features_3d
 from analysis.shape_features_large import features_2d_large, features_3d_large
 from analysis.solids import cylinder
@@ -24,6 +25,8 @@ from formats.atomic import atomic_path
 
 #: Samples of each cell that a forest sees, a row each.
 SAMPLES = 4
+#: Features whose importance is shown.
+MOST = 10
 #: The experiments of a table that do not depend on the shape model.
 MEASURED = ("2d", "true_3d", "2d+true_3d", "cylinder", "2d+cylinder")
 
@@ -48,13 +51,17 @@ def features_of(predicted: Predicted, measure: Features, kept: Path, kind: str) 
         Names the set of features in the file's name.
     """
     path = kept / predicted.model / f"{predicted.run}_{kind}.json"
-    key = f"{int(predicted.mean_NZYX.sum())} {int(predicted.samples_NSZYX.sum())}"
+    shapes = np.packbits(predicted.mean_NZYX), np.packbits(predicted.samples_NSZYX[:, :SAMPLES])
+    key = hashlib.sha256(b"".join(part.tobytes() for part in shapes)).hexdigest()
     if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8")))["key"] == key:
         rows = found["rows"]
     else:
         rows = []
         for mean_ZYX, samples_SZYX in zip(predicted.mean_NZYX, predicted.samples_NSZYX[:, :SAMPLES], strict=True):
-            rows.append([measure(mean_ZYX), *(measure(sample) for sample in samples_SZYX)])
+            mean = measure(mean_ZYX)
+            # the one answer of a deterministic model is its mean
+            alone = len(samples_SZYX) == 1 and np.array_equal(samples_SZYX[0], mean_ZYX)
+            rows.append([mean, mean] if alone else [mean, *(measure(sample) for sample in samples_SZYX)])
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as partial:
             Path(partial).write_text(json.dumps({"key": key, "rows": rows}), encoding="utf-8")
@@ -102,7 +109,8 @@ def class_tables(
     """
     tables, rows = [], {}
     for kind in kinds:
-        found, shown = _experiments(cells, predicted, kept, forest, kind), []
+        found, folds_of = _experiments(cells, predicted, kept, forest, kind)
+        shown = []
         for base in ("2d", "2d+cylinder"):
             rows[f"{kind}: gain over {base}"] = [
                 {**row, "experiment": name} for name, row in zip(found, experiment_rows(found, over=base), strict=True)
@@ -112,9 +120,13 @@ def class_tables(
             f1 = f"{own['macro_f1']:.3f} [{own['low']:.3f}, {own['high']:.3f}]"
             shown.append([str(own["experiment"]), f1, _gain(own), _gain(control)])
         count = {"small": "12 + 15", "large": "50 + 76"}[kind]
-        tables.append(Table(f"Classes, {count} features: macro F1 and paired gains [95 %]", columns, shown))
+        title = f"Classes, {count} features, {SAMPLES} samples a cell at most: macro F1 and paired gains [95 %]"
+        tables.append(Table(title, columns, shown))
         best = max((name for name in found if "true" not in name), key=lambda name: found[name].macro_f1)
         tables += [_confusion(kind, name, found[name]) for name in dict.fromkeys(("2d", best))]
+        told = permutation_importance(folds_of[best], {cell.name: cell.group for cell in cells}, forest)
+        most = [[feature, f"{fall:+.3f}"] for feature, fall in list(told.items())[:MOST]]
+        tables.append(Table(f"What {best} rests on, {kind} features", ["feature", "fall of macro F1 without it"], most))
     return tables, rows
 
 
@@ -124,13 +136,14 @@ def _experiments(
     kept: Path,
     forest: Forest,
     kind: str,
-) -> dict[str, Outcome]:
+) -> tuple[dict[str, Outcome], dict[str, Sequence[Fold]]]:
     flat, solid = SETS[kind]
     names, class_of = [cell.name for cell in cells], {cell.name: cell.group for cell in cells}
     image = table_of([flat(cell.image_YX, cell.mask_YX) for cell in cells], names)
     truth = table_of([solid(cell.obj_ZYX) for cell in cells if cell.obj_ZYX is not None], names)
     thick = table_of([solid(cylinder(cell.mask_YX)) for cell in cells], names)
     found: dict[str, Outcome] = {}
+    folds_of: dict[str, Sequence[Fold]] = {}
     for model, (outer, inner) in predicted.items():
         folds = [list(run.names) for run in outer]
         made = experiment_folds(
@@ -138,8 +151,9 @@ def _experiments(
         )
         wanted = {name: of for name, of in made.items() if name not in MEASURED or name not in found}
         for name, outcome in run_experiments(wanted, class_of, forest).items():
-            found[name if name in MEASURED else f"{name} ({model})"] = outcome
-    return found
+            label = name if name in MEASURED else f"{name} ({model})"
+            found[label], folds_of[label] = outcome, made[name]
+    return found, folds_of
 
 
 def _gain(row: Mapping[str, Any]) -> str:

@@ -24,14 +24,22 @@ FAST = {"told": ("shape_rbc", 2), "flow": ("shape_flow", 6), "shapr": ("shapr", 
 
 def cost_table(told: argparse.Namespace) -> None:
     """Time one evaluation of DISPR's U-Net and whole shapes of the fast models in turn, on one thread."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     tasks: dict[str, Callable[[], Any]] = {"dispr, one evaluation": faithful(told.quick)}
     tasks |= {name: shapes(config) for name, (config, _) in FAST.items()}
     with Watch() as watch:
         seconds = interleaved(told, watch, tasks)
+    torch.set_num_threads(threads)
     one = seconds["dispr, one evaluation"]
     columns = ["model", "evaluations", "core-seconds an evaluation", "core-seconds a shape", "dispr / model"]
-    table, ratios = Table("Cost of a shape on one thread", columns), {}
+    table, ratios = (
+        Table(
+            "Cost of a shape on one thread: DISPR's network alone, the others from image to voxels, eight at once",
+            columns,
+        ),
+        {},
+    )
     middle = statistics.median(one)
     table.rows.append(["dispr", str(FAITHFUL_STEPS), f"{middle:.2f}", f"{FAITHFUL_STEPS * middle:.0f}", "1"])
     for name, (_, evaluations) in FAST.items():
@@ -57,7 +65,7 @@ def faithful(quick: bool) -> Callable[[], Any]:
 
 
 def shapes(config: str) -> Callable[[], Any]:
-    """Eight shapes of a cell, from its image to voxels, as a prediction makes them."""
+    """Eight shapes of one cell and their mean, from its image to voxels, as a prediction makes them."""
     module = build_for_training(load_config(config, ["trainer.accelerator=cpu"])).eval()
     assert isinstance(module, ShapeBase)
     image, mask = torch.rand(1, SIDE, SIDE), torch.zeros(1, SIDE, SIDE)

@@ -1,8 +1,10 @@
 """The shape modules: what they learn from, that samples have names, and that SHAPR's two networks learn apart."""
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_modules.facts import ShapeFacts, SHAPRFacts
@@ -15,6 +17,7 @@ from networks.shapr import SHAPRConfig
 from networks.slab_unet import SlabUNetConfig
 from objectives.diffusion import part_config
 from objectives.shapr_loss import SHAPRLossConfig
+from objectives.traits import HEIGHTS, TraitsConfig, measure_traits
 from transforms.shape_fields import OccupancyConfig, SignedDistanceConfig
 from transforms.signed_distance import signed_distance
 
@@ -48,12 +51,15 @@ def parts(process="rectified_flow", preconditioning="velocity", loss="velocity_m
     return Parts(**{part: config.build() for part, config in configs.items()})
 
 
-def module(**more):
+#: A regressor: the parts of one step without noise.
+DIRECT = {"process": "direct", "preconditioning": "data", "loss": "data_l1", "sampler": "one_step"}
+
+
+def module(traits=None, **more):
     torch.manual_seed(0)
-    network = SlabUNetConfig(channels=[8, 16], dropout=0.0).build(16)
-    return ShapeModule(
-        parts(**more), network=network, facts=FACTS, field=FIELD, optimizer=AdamW(lr=2e-3, schedule="constant")
-    )
+    network = SlabUNetConfig(channels=[8, 16], dropout=0.0).build(16, told=traits.channels if traits else 0)
+    told, optimizer = traits.build() if traits else None, AdamW(lr=2e-3, schedule="constant")
+    return ShapeModule(parts(**more), told, network=network, facts=FACTS, field=FIELD, optimizer=optimizer)
 
 
 def trainer(folder, **more):
@@ -69,7 +75,7 @@ def loader(cells):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_regressor_learns_the_radius_of_a_ball_from_its_slice(tmp_path, cells):
-    shape = module(process="direct", preconditioning="data", loss="data_l1", sampler="one_step")
+    shape = module(**DIRECT)
     shape.views, shape.optimizer_config = False, AdamW(lr=1e-2, schedule="constant")
     pair = loader([cells[0], cells[3]])
 
@@ -96,8 +102,51 @@ def test_the_validation_leaves_out_cells_that_only_fill_a_batch(tmp_path, cells)
     assert done[0]["val/iou"] == pytest.approx(1.0)
 
 
-def test_a_sample_is_named_by_seed_batch_and_number(cells):
-    shape = module().eval()
+class Slab(torch.nn.Module):
+    """Answers with the mask made a slab: 20 voxels of 64 thick or as it is told, and tilted as it is told."""
+
+    def forward(self, x, t, condition):
+        mask, thickness, plane, _ = (F.avg_pool2d(condition[:, k, None], 4)[:, 0] for k in (0, 2, 3, 4))
+        z = (torch.arange(16) - 8.0)[:, None, None]
+        half = 2.5 * thickness.exp()
+        inside = half[:, None] - (z - plane[:, None] / HEIGHTS * 16).abs()
+        return torch.where(mask[:, None] > 0.5, inside, -1.0).clamp(-1, 1)[:, None]
+
+
+def test_samples_have_the_traits_that_are_drawn_and_the_mean_shape_those_of_the_answer(cells):
+    shape = module(TraitsConfig(thickness=0.25, tilt=0.0, height=0.0), **DIRECT)
+    told, shape.network = [], Slab()
+    shape.denoiser.network = lambda x, t, condition: told.append(condition[:, 2:]) or shape.network(x, t, condition)
+    found = shape.shapes(cells[3]["image"], cells[3]["mask"], 0, 200)
+    known = [bool(maps[:, 2].all()) for maps in told]
+    assert known == [False, True] * 25
+    assert not any(maps.any() for maps, said in zip(told, known, strict=True) if not said)
+    drawn = torch.cat([maps[:, 0, 0, 0] for maps, said in zip(told, known, strict=True) if said])
+    own = measure_traits(Slab()(None, None, torch.cat([cells[3]["mask"], *[torch.zeros(1, 64, 64)] * 4])[None]))
+    assert drawn.mean().item() == pytest.approx(own.thickness.item(), abs=0.05)
+    assert drawn.std().item() == pytest.approx(0.25, rel=0.15)
+    volumes = found.samples_NZYX.flatten(1).sum(1).double()
+    assert np.corrcoef(volumes.log(), drawn)[0, 1] > 0.95
+    assert found.mean_ZYX.sum(0)[32, 32] == pytest.approx(20, abs=2)
+
+
+def test_a_drawn_tilt_turns_back_with_its_view(cells):
+    shape = module(TraitsConfig(thickness=0.0, tilt=0.4, height=0.0), **DIRECT)
+    shape.network = Slab()
+    found = shape.shapes(cells[3]["image"], cells[3]["mask"], 0, 64)
+    z = torch.arange(64.0)
+    middles_NYX = torch.einsum("nzyx,z->nyx", found.samples_NZYX.float(), z) / found.samples_NZYX.sum(1)
+    ends = ((42, 32), (22, 32)), ((32, 42), (32, 22))
+    rise_N2 = torch.stack([middles_NYX[:, *high] - middles_NYX[:, *low] for high, low in ends], dim=1) / 20
+    assert rise_N2.std(0).tolist() == pytest.approx([0.4, 0.4], rel=0.35)
+    assert rise_N2.mean(0).tolist() == pytest.approx([0, 0], abs=0.15)
+    # the mean shape is level, about slice 8 of 16: 32 to 35 of 64
+    assert found.mean_ZYX[:, 42, 32].nonzero().float().mean() == pytest.approx(33.5, abs=1)
+
+
+@pytest.mark.parametrize("traits", [None, TraitsConfig()])
+def test_a_sample_is_named_by_seed_batch_and_number(cells, traits):
+    shape = module(traits).eval()
     with torch.no_grad():
         for p in shape.network.parameters():
             if not p.any():

@@ -3,7 +3,8 @@
     python benchmarks/shape.py --data FOLDER --part train    # hours; goes on where it was stopped
     python benchmarks/shape.py --data FOLDER                 # every table of what is trained
 
-FOLDER holds `image`, `mask` and `obj` of the red blood cells. Each part writes `shape_PART.json`.
+FOLDER holds `image`, `mask` and `obj` of the red blood cells; without it only the cost is measured. The cost goes into
+`shape.json`, every other part into `shape_PART.json`.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Found]] = {
 
 def more(parser: argparse.ArgumentParser) -> None:
     """Options of this script alone."""
-    parser.add_argument("--data", type=Path, default=None, help="folder of the cells (all but the cost need it)")
+    parser.add_argument("--data", type=Path, default=None, help="folder of the cells; the cost needs none")
     parser.add_argument("--work", type=Path, default=Path("runs/shape_bench"), help="folder of the trainings")
     parser.add_argument("--part", choices=("train", "cost", *PARTS, "all"), default="all", help="what to do (all)")
     parser.add_argument("--minutes", type=float, default=9.3, help="of each outer training (9.3)")
@@ -93,17 +94,19 @@ def more(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     """Train, or measure what is trained."""
     told = options("shape", "Shapes from images: cost, errors, spread, classes, steps.", 3, more)
-    if told.data is None and told.part != "cost":
+    if told.data is None and told.part == "all":
+        print("--data: not given: the cost alone is measured")
+        told.part = "cost"
+    elif told.data is None and told.part != "cost":
         raise SystemExit("--data: expected the folder that holds image, mask and obj of the cells")
     if told.part == "train":
         train_all(jobs(told.minutes, told.inner_minutes), told.data, told.work, told.cores)
         return
+    if told.part in ("cost", "all"):
+        cost_table(told)
     stem = told.out
-    for part in ("cost", *PARTS) if told.part == "all" else (told.part,):
+    for part in PARTS if told.part == "all" else {told.part} & PARTS.keys():
         told.name, told.out = f"shape_{part}", stem.with_stem(f"{stem.stem}_{part}")
-        if part == "cost":
-            cost_table(told)
-            continue
         with Watch() as watch:
             tables, rows = PARTS[part](told)
         finish(told, rows, {}, tables, watch)

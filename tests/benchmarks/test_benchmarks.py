@@ -56,6 +56,14 @@ def check_form(result, name, rounds=2):
 
 
 @pytest.mark.slow
+def test_the_cost_of_a_shape_is_timed_without_any_cells(quick):
+    result = quick("shape")
+    check_form(result, "shape")
+    assert [row[0] for row in result["tables"][0]["rows"]] == ["dispr", "told", "flow", "shapr"]
+    assert set(result["ratios"]) == {f"cost, dispr over {model}" for model in ("told", "flow", "shapr")}
+
+
+@pytest.mark.slow
 def test_networks_are_timed_in_both_precisions_beside_those_of_monai(quick):
     result = quick("network_speed")
     check_form(result, "network_speed")

@@ -42,6 +42,12 @@ class Reliability:
             self.inside_B += np.bincount(at[np.asarray(truth_YX).ravel() != 0], minlength=bins)
             self.probability_sum_B += np.bincount(at, weights=p, minlength=bins)
 
+    def merge(self, other: "Reliability") -> None:
+        """Add another's counts, of as many bins."""
+        self.count_B += other.count_B
+        self.inside_B += other.inside_B
+        self.probability_sum_B += other.probability_sum_B
+
     @property
     def predicted_B(self) -> np.ndarray:
         """Mean probability given in each bin; nan in an empty one."""

@@ -124,6 +124,7 @@ def _shape(folder: Path) -> dict[str, Any]:
         "groups": shapes.error_table(read_rows(tables / "test_classes.csv"), ("class", "n")),
         "cases": shapes.error_table(read_rows(tables / "test_cells.csv"), ("cell", "class")),
         "gallery": _picture(figures / "test_gallery.png"),
+        "reliability": _picture(figures / "test_reliability.png"),
         "predictions": shapes.predictions(folder),
         "predicted_gallery": _picture(figures / "predict_gallery.png"),
     }

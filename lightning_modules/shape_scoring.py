@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from analysis.reliability import Reliability
 from analysis.shape_scores import ShapeErrors, as_metrics, sample_errors, shape_errors
 from analysis.volume_spread import sampled_scores
 
@@ -56,6 +58,8 @@ class ShapeScores:
 
     def __init__(self) -> None:
         self.cells: list[CellScore] = []
+        self.reliability = Reliability()
+        """Of the voxels of cells with more than one sample."""
 
     def add(self, index: int, shapes: Shapes, truth_ZYX: torch.Tensor) -> None:
         """Score a cell.
@@ -70,6 +74,8 @@ class ShapeScores:
             The true object.
         """
         samples, truth = shapes.samples_NZYX.numpy(), truth_ZYX.numpy()
+        if len(samples) > 1:
+            self.reliability.add(shapes.probability_ZYX.numpy(), truth)
         enough = len(samples) >= BEST_OF
         found = sample_errors(samples, truth, k=BEST_OF if enough else 1)
         self.cells.append(
@@ -87,9 +93,12 @@ class ShapeScores:
     def gather(self) -> None:
         """All ranks' cells on every rank, each once, in their order."""
         if dist.is_available() and dist.is_initialized():
-            everyone: list[list[CellScore]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(everyone, self.cells)
-            self.cells = [cell for found in everyone for cell in found]
+            everyone: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(everyone, (self.cells, self.reliability))
+            self.cells, self.reliability = [], Reliability()
+            for cells, reliability in everyone:
+                self.cells += cells
+                self.reliability.merge(reliability)
         self.cells = [cell for _, cell in sorted({cell.index: cell for cell in self.cells}.items())]
 
     def means(self) -> dict[str, float]:
@@ -106,6 +115,7 @@ class ShapeScores:
             spread = sampled_scores(volumes_NS, np.array([cell.volume for cell in self.cells]))
             found["volume_coverage_90"] = float(spread.covered_N.mean())
             found["volume_crps"] = float(spread.relative_crps_N.mean())
+            found["calibration_error"] = self.reliability.calibration_error()
         return found
 
     def rows(self, names: list[str], groups: list[str]) -> list[dict[str, object]]:

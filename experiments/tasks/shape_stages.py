@@ -11,6 +11,8 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from analysis.meshes import write_glb
+from analysis.shape_charts import reliability_figure
+from analysis.shape_features import features_2d, features_3d
 from analysis.shape_figures import GalleryCell, gallery_figure
 from datamodules.sampling import EvaluationSampler
 from datamodules.shape_cases import ShapeCell
@@ -71,6 +73,7 @@ def _draw(module: ShapeBase, scores: ShapeScores, cells: Sequence[ShapeCell], fo
             write_glb(folder.figures / "test_median.glb", row, (1.0, 1.0, 1.0))
     if shown:
         gallery_figure(folder.figures / "test_gallery.png", shown)
+    reliability_figure(folder.figures / "test_reliability.png", {"voxels": scores.reliability})
 
 
 def _shapes(module: ShapeBase, cell: ShapeCell, number: int) -> Any:
@@ -91,7 +94,8 @@ class Predictor:
             return
         # by its name, not its place: another cell in the folder does not change this one's samples
         found = _shapes(self.module, cell, zlib.crc32(cell.name.encode()))
-        size = (self.writer.voxel_um or 1.0) ** 3
+        voxel_um = self.writer.voxel_um or 1.0
+        size = voxel_um**3
         volumes = size * found.samples_NZYX.flatten(1).sum(1).double().numpy()
         row = {
             "cell": cell.name,
@@ -102,6 +106,11 @@ class Predictor:
             "volume_high": float(np.quantile(volumes, 0.95)),
             "unit": "voxels" if self.writer.voxel_um is None else "um3",
             "output": cell.name,
+            "features": {
+                "unit": "voxels" if self.writer.voxel_um is None else "um",
+                **features_2d(cell.image_YX, cell.mask_YX, (voxel_um,) * 2),
+                **features_3d(found.mean_ZYX.numpy(), (voxel_um,) * 3),
+            },
         }
         self.writer(cell, found, [row])
 
@@ -123,7 +132,9 @@ def predict(run: Run) -> None:
     run.trainer.strategy.barrier("predict")
     if run.trainer.is_global_zero:
         rows = [row for cell in cells for row in read_note(writer.target / cell.name).get("rows", [])]
+        features = [{"cell": row["cell"], **row.pop("features")} for row in rows]
         write_table(run.folder.tables / "predicted_shapes.csv", list(PREDICTED), rows)
+        write_table(run.folder.tables / "predicted_features.csv", list(features[0]) if features else ["cell"], features)
         _draw_predicted(cells[:SHOWN], writer.target, run.folder)
         run.folder.update_metrics({"predict/files": len(rows)})
 

@@ -20,6 +20,19 @@ def test_probabilities_that_mean_what_they_say_lie_on_the_diagonal():
     assert diagram.calibration_error() < 0.01
 
 
+def test_two_halves_make_a_whole():
+    rng = np.random.default_rng(2)
+    probability, truth = rng.random((4, 8, 8)), rng.random((4, 8, 8)) < 0.5
+    whole, first, second = Reliability(), Reliability(), Reliability()
+    whole.add(probability, truth)
+    first.add(probability[:2], truth[:2])
+    second.add(probability[2:], truth[2:])
+    first.merge(second)
+    assert np.array_equal(first.count_B, whole.count_B)
+    assert np.array_equal(first.observed_B, whole.observed_B)
+    assert np.allclose(first.predicted_B, whole.predicted_B)
+
+
 def test_overconfidence_is_read_off_in_the_doubtful_bins_only():
     diagram = Reliability(bins=5)
     diagram.add(np.full((2, 10, 10), 0.7), np.arange(200).reshape(2, 10, 10) % 2 == 0)

@@ -62,6 +62,8 @@ def test_a_test_leaves_the_errors_of_mean_shape_sample_and_best_of_five(run):
     assert np.mean([float(r["iou_error"]) for r in rows]) == pytest.approx(metrics["test/iou_error"], abs=1e-4)
     assert {r["class"] for r in rows} == {"HeLa", "RAW264.7"}
     assert (run / "figures" / "test_gallery.png").stat().st_size > 10_000
+    assert (run / "figures" / "test_reliability.png").stat().st_size > 10_000
+    assert 0 <= metrics["test/calibration_error"] <= 1
     assert "mean shape" in (run / "report.html").read_text()
 
 
@@ -69,6 +71,8 @@ def test_a_prediction_leaves_volumes_surfaces_and_a_table(run, inputs):
     names = sorted(p.stem for p in (inputs / "image").iterdir())
     rows = list(csv.DictReader((run / "tables" / "predicted_shapes.csv").open()))
     assert sorted(r["cell"] for r in rows) == names
+    features = {r["cell"]: r for r in csv.DictReader((run / "tables" / "predicted_features.csv").open())}
+    assert all(len(r) == 2 + 12 + 15 and r["unit"] == "um" and all(r.values()) for r in features.values())
     for row in rows:
         folder = run / "predictions" / row["cell"]
         samples = np.stack([tifffile.imread(folder / f"sample_{n:02d}.tif") for n in range(1, 7)])
@@ -79,6 +83,8 @@ def test_a_prediction_leaves_volumes_surfaces_and_a_table(run, inputs):
         assert np.allclose(probability, (samples > 0).mean(0), atol=1e-6)
         mean = tifffile.imread(folder / "mean.tif") > 0
         assert float(row["volume"]) == pytest.approx(mean.sum() * 0.125, rel=1e-4)
+        assert float(features[row["cell"]]["volume_um3"]) == pytest.approx(mean.sum() * 0.125, rel=1e-4)
+        assert float(features[row["cell"]]["area_um2"]) == pytest.approx(mask.sum() * 0.25, rel=1e-4)
         assert float(row["volume_low"]) <= float(row["volume_high"])
         surface = trimesh.load_mesh(folder / "mean.ply")
         assert surface.is_watertight

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from datamodules.config import OrganelleData
 from training.trainer import TrainerConfig, parse_time
 
 
@@ -18,9 +17,9 @@ class EpochPlan:
     steps: int
     """Optimiser steps; each takes `accumulate_grad_batches` batches, the last one of an epoch what is left."""
     global_batch: int
-    """Patches a step, over all ranks."""
+    """Samples a step, over all ranks."""
     volumes: int
-    """Validation volumes of a rank, in an epoch that is validated."""
+    """Validation volumes (or cells) of a rank, in an epoch that is validated."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,15 @@ class RunPlan:
     """Early stopping may end it before."""
 
 
-def plan_epoch(data: OrganelleData, trainer: TrainerConfig, ranks: int, volumes: int) -> EpochPlan:
+def plan_epoch(samples: int, batch_size: int, trainer: TrainerConfig, ranks: int, volumes: int) -> EpochPlan:
     """Lengths of an epoch on each of so many ranks.
 
     Parameters
     ----------
-    data : OrganelleData
-        Batch size and patches of an epoch.
+    samples : int
+        Patches or cells of an epoch, over all ranks.
+    batch_size : int
+        Of a rank.
     trainer : TrainerConfig
         Its limits and accumulation.
     ranks : int
@@ -71,9 +72,9 @@ def plan_epoch(data: OrganelleData, trainer: TrainerConfig, ranks: int, volumes:
     volumes : int
         Validation volumes over all ranks.
     """
-    together = ranks * data.batch_size
+    together = ranks * batch_size
     # as the sampler cuts it: no rank may wait for another
-    batches = max(1, data.patches_per_epoch // together)
+    batches = max(1, samples // together)
     batches = limited(batches, trainer.limit_train_batches)
     return EpochPlan(
         batches=batches,

@@ -17,9 +17,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 
-from datamodules.organelle import OrganelleDataModule
 from formats.errors import InputError
-from lightning_modules.organelle import MONITOR, OrganelleModule
 from training.memory import PeakMemory
 from training.metrics_log import MetricsCSV
 from training.plan import FitTimes
@@ -78,6 +76,20 @@ def _now(module: pl.LightningModule) -> float:
 
 
 @dataclass(frozen=True)
+class Shortened:
+    """A task's data, and how its training is cut short."""
+
+    data: pl.LightningDataModule
+    """With one case a split."""
+    cut: Callable[[int], None]
+    """Makes an epoch so many batches long."""
+    monitor: str
+    """Validation metric."""
+    validation_seconds: Callable[[float], float] | None
+    """A guess of how long a validation takes, by the seconds of a batch; None where there is nothing to validate."""
+
+
+@dataclass(frozen=True)
 class Measured:
     """What a short fit showed."""
 
@@ -101,8 +113,8 @@ def short_config(trainer: TrainerConfig, epochs: int, validate_every: int | None
 
 
 def fit_shortly(
-    module: OrganelleModule,
-    data: OrganelleDataModule,
+    module: pl.LightningModule,
+    short: Shortened,
     trainer: TrainerConfig,
     folder: RunFolder,
     batches: int,
@@ -110,16 +122,16 @@ def fit_shortly(
     validate_every: int | None = None,
 ) -> tuple[Clock, PeakMemory, float, float]:
     """Train, and tell when what happened; the last two numbers are when the fit was called and when it came back."""
-    data.config = dataclasses.replace(data.config, patches_per_epoch=batches * data.config.batch_size)
+    short.cut(batches)
     clock = Clock()
     loggers: list[Logger] = [MetricsCSV(folder.path / "metrics.csv")]
     config = short_config(trainer, epochs, validate_every)
-    lightning = build_trainer(config, folder, loggers, MONITOR, dry_run=False, extra=[clock])
+    lightning = build_trainer(config, folder, loggers, short.monitor, dry_run=False, extra=[clock])
     memory = next(callback for callback in lightning.callbacks if isinstance(callback, PeakMemory))  # type: ignore[attr-defined]
     begun = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-        lightning.fit(module, datamodule=data)
+        lightning.fit(module, datamodule=short.data)
     if lightning.interrupted:
         raise KeyboardInterrupt
     return clock, memory, begun, time.perf_counter()
@@ -134,7 +146,7 @@ def affordable(batch_seconds: float, accumulate: int = 1) -> int:
 
 
 def measure_fit(
-    build: Callable[[], OrganelleModule], data: OrganelleDataModule, trainer: TrainerConfig, folder: RunFolder
+    build: Callable[[], pl.LightningModule], short: Shortened, trainer: TrainerConfig, folder: RunFolder
 ) -> Measured:
     """Seconds and memory of the training, from two short epochs with a validation each.
 
@@ -142,29 +154,23 @@ def measure_fit(
     ----------
     build : callable
         Makes a new module.
-    data : OrganelleDataModule
-        With one volume a split; its config is changed.
+    short : Shortened
+        Its data module is changed.
     trainer : TrainerConfig
         The run's.
     folder : RunFolder
         For checkpoints and metrics, to be thrown away.
     """
-    probe, first, _, _ = fit_shortly(build(), data, trainer, folder, PROBE)
+    probe, first, _, _ = fit_shortly(build(), short, trainer, folder, PROBE)
     rough = probe.batches[0][-1] - probe.batches[0][-2]
     batches = affordable(rough, trainer.accumulate_grad_batches)
     # of a long validation one is enough: it has no first time worth leaving out
-    twice = bool(data.prepared["val"]) and _validation_guess(data, rough) < AIM_S
-    validated = bool(data.prepared["val"]) and trainer.limit_val_batches != 0
+    guess = short.validation_seconds
+    twice = guess is not None and guess(rough) < AIM_S
+    validated = guess is not None and trainer.limit_val_batches != 0
     every = (1 if twice else 2) if validated else None
-    clock, memory, begun, back = fit_shortly(build(), data, trainer, folder, batches, epochs=2, validate_every=every)
+    clock, memory, begun, back = fit_shortly(build(), short, trainer, folder, batches, epochs=2, validate_every=every)
     return Measured(*_read(clock, begun, back), memory, first.watch.start_bytes)
-
-
-def _validation_guess(data: OrganelleDataModule, batch_seconds: float) -> float:
-    """A forward pass is a third of a step, and half-overlapping windows see each voxel about eight times."""
-    config = data.config
-    voxels = max(math.prod(case.arrays()["image"].shape) for case in data.prepared["val"])
-    return 8 / 3 * batch_seconds * voxels / (math.prod(config.patch_size) * config.batch_size)
 
 
 def _read(clock: Clock, begun: float, back: float) -> tuple[FitTimes, list[float]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from datamodules.cases import Case
 from networks.registry import NetworkConfig
 from training.plan import EpochPlan, FitTimes, RunPlan
 from training.plan_data import Preparation
@@ -47,7 +47,8 @@ class FitPlan:
     gpu_bytes: int
     gpu_reserved_bytes: int
     model: MemoryModel
-    network: NetworkConfig
+    network: NetworkConfig | None
+    """Whose patches may be smaller or larger; None where samples have one size."""
     patch: Shape
     batch: int
     accumulate: int
@@ -68,6 +69,7 @@ class FitPlan:
     def patches(self, machine: Machine, shapes: Sequence[tuple[int, ...]]) -> list[PatchRow]:
         """Legal patches around the config's."""
         rows = []
+        assert self.network is not None
         for patch in candidates(self.patch, self.network):
             z, y, x = patch
             share = z * y * x / (self.patch[0] * self.patch[1] * self.patch[2])
@@ -88,6 +90,8 @@ class StagePlan:
     window_seconds: float
     more_seconds: float
     """Reading, scoring and predicting again what is drawn."""
+    piece: str = "window"
+    """What is timed."""
 
     @property
     def seconds(self) -> float:
@@ -102,7 +106,7 @@ class Plan:
     name: str
     stages: list[str]
     machine: Machine
-    cases: dict[str, Sequence[Case]] = field(default_factory=dict)
+    cases: dict[str, Sequence[Any]] = field(default_factory=dict)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     """Of the prepared volumes that the cache holds."""
     preparation: Preparation | None = None
@@ -110,6 +114,10 @@ class Plan:
     test: StagePlan | None = None
     predict: StagePlan | None = None
     notes: list[str] = field(default_factory=list)
+    unit: str = "volume"
+    """What a case is called."""
+    sample: str = "patch"
+    """What a training sample is called."""
 
     @property
     def seconds(self) -> float:

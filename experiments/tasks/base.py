@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from experiments.schema import Choice, Config
-from formats.errors import InputError
 from lightning_modules.facts import Facts, Weights
 from training.rundir import RunFolder
 
@@ -119,9 +118,9 @@ class Task(ABC):
     def audit(self, config: Any, stages: Sequence[str], progress: Progress) -> Audited:
         """`--check`: print what is wrong with the data."""
 
+    @abstractmethod
     def plan(self, config: Any, stages: Sequence[str], inputs: Sequence[Path]) -> None:
         """`--plan`: measure a little of the run, and print what all of it would take."""
-        raise InputError(f"--plan: not for task {self.name}; --dry-run does one step of every stage")
 
     #: Keys that hold paths or globs, made absolute in a run's config.yaml.
     paths: tuple[tuple[str, ...], ...] = (("predict", "inputs"), ("predict", "checkpoint"), ("predict", "out"))

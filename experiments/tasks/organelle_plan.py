@@ -21,11 +21,12 @@ from experiments.progress import Bars, hush_lightning
 from experiments.tasks.organelle_build import build_for_training, build_from_weights
 from experiments.tasks.organelle_config import OrganelleConfig
 from experiments.tasks.organelle_data import build_data, prepare
-from experiments.tasks.organelle_plan_tables import print_plan
+from experiments.tasks.organelle_plan_tables import advise, patch_table
+from experiments.tasks.plan_tables import print_plan
 from experiments.weights import find_weights, read_weights
 from formats import read_volume
 from formats.errors import InputError
-from lightning_modules.organelle import OrganelleModule
+from lightning_modules.organelle import MONITOR, OrganelleModule
 from lightning_modules.scoring import TestScores
 from training.plan import limited, plan_epoch, plan_run
 from training.plan_data import (
@@ -39,7 +40,7 @@ from training.plan_data import (
 )
 from training.plan_inference import crop_of, measure_inference
 from training.plan_machine import Machine, find_machine, launched_ranks
-from training.plan_measure import measure_fit, told_of_memory
+from training.plan_measure import Shortened, measure_fit, told_of_memory
 from training.plan_report import FitPlan, Plan, StagePlan
 from training.plan_sizes import BYTES_A_WEIGHT, MemoryModel, Work, advice, count_work, too_large
 from training.rundir import RunFolder
@@ -74,7 +75,7 @@ def plan(config: OrganelleConfig, stages: Sequence[str], inputs: Sequence[Path])
     pl.seed_everything(config.seed, workers=True, verbose=False)
     with tempfile.TemporaryDirectory(prefix="cytovox-plan-") as folder, Bars() as bars:
         found = _Planner(config, list(stages), list(inputs), RunFolder(Path(folder)), bars).plan()
-    print_plan(found)
+    print_plan(found, [] if found.fit is None else [patch_table(found.fit, found)], advise)
 
 
 @dataclass
@@ -149,8 +150,10 @@ class _Planner:
         work = self._work(machine)
         own = dataclasses.replace(config.data)
         with told_of_memory(lambda: self._does_not_fit(machine.memory_bytes, work)):
-            measured = measure_fit(lambda: build_for_training(config, None), data, config.trainer, self.folder)
-        epoch = plan_epoch(own, config.trainer, machine.ranks, len(made.cases["val"]))
+            measured = measure_fit(
+                lambda: build_for_training(config, None), _shortened(data), config.trainer, self.folder
+            )
+        epoch = plan_epoch(own.patches_per_epoch, own.batch_size, config.trainer, machine.ranks, len(made.cases["val"]))
         memory = measured.memory
         waiting = memory.waiting_bytes(epoch.batches)
         host = memory.watch.own_bytes + memory.watch.loaders_bytes + waiting
@@ -220,6 +223,19 @@ class _Planner:
         frames = math.ceil(len(counts) / made.machine.ranks)
         mean = sum(counts) / len(counts)
         return StagePlan(frames, mean, window, reading * voxels / ri_ZYX.size / made.machine.ranks)
+
+
+def _shortened(data: OrganelleDataModule) -> Shortened:
+    def cut(batches: int) -> None:
+        data.config = dataclasses.replace(data.config, patches_per_epoch=batches * data.config.batch_size)
+
+    def guess(batch_seconds: float) -> float:
+        """A forward pass is a third of a step, and half-overlapping windows see each voxel about eight times."""
+        config = data.config
+        voxels = max(math.prod(case.arrays()["image"].shape) for case in data.prepared["val"])
+        return 8 / 3 * batch_seconds * voxels / (math.prod(config.patch_size) * config.batch_size)
+
+    return Shortened(data, cut, MONITOR, guess if data.prepared["val"] else None)
 
 
 def _resample(module: OrganelleModule) -> ResampleTo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from experiments.tasks.shape_config import (
     shape_faults,
     shapr_faults,
 )
+from experiments.tasks.shape_plan import ShapePlanner
 from formats.errors import InputError
 from lightning_modules.facts import Facts, ShapeFacts, SHAPRFacts, Weights
 from lightning_modules.shape_base import MONITOR, ShapeBase
@@ -87,6 +89,24 @@ class _Shapes(Task):
             except InputError:
                 done.inputs = 0  # the preflight tells why
         return done
+
+    def plan(self, config: Any, stages: Sequence[str], inputs: Sequence[Path]) -> None:
+        """See `Task`."""
+        planner = ShapePlanner(
+            config,
+            lambda splits: build.build_data(config, None, None, splits),
+            lambda: self.for_training(config, None),
+            lambda ensemble: self.from_weights(config, ensemble),
+        )
+        planner(stages, inputs)
+
+    @abstractmethod
+    def for_training(self, config: Any, weights: Weights | None) -> ShapeBase:
+        """See `Task`."""
+
+    @abstractmethod
+    def from_weights(self, config: Any, ensemble: Sequence[Weights]) -> ShapeBase:
+        """See `Task`."""
 
     def test(self, run: Run) -> None:
         """See `Task`."""

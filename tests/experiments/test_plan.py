@@ -13,7 +13,9 @@ import torch
 import yaml
 
 from experiments.tasks import organelle_plan as plan_module
-from experiments.tasks.organelle_plan_tables import duration, warnings_of
+from experiments.tasks.organelle_plan_tables import advise
+from experiments.tasks.plan_tables import duration
+from experiments.tasks.plan_tables import warnings_of as any_warnings_of
 from networks.residual_unet import ResidualUNetConfig
 from training import plan_machine
 from training.plan import EpochPlan, FitTimes, RunPlan
@@ -22,6 +24,10 @@ from training.plan_report import FitPlan, Plan, StagePlan
 from training.plan_sizes import MemoryModel, Work
 
 HOME = Path(__file__).resolve().parents[2]
+
+
+def warnings_of(plan):
+    return any_warnings_of(plan, advise)
 
 
 @pytest.fixture(autouse=True)

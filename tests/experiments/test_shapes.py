@@ -141,7 +141,6 @@ def test_a_checkpoint_knows_its_parts_whatever_the_config_says(run, cli, config,
         (["data.folds=5"], "fewer cells in HeLa (4)"),
         (["data.root=nowhere"], "nowhere"),
         (["stages=[predict]", "predict.inputs=[nowhere]"], "nowhere: expected a folder that holds the folders image"),
-        (["--plan"], "--plan: not for task shape"),
     ],
 )
 def test_a_fault_is_answered_in_a_line(cli, config, words, told):

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.config import OrganelleData, SimulatedSet, SimulatorData
+from datamodules.config import SimulatedSet, SimulatorData
 from datamodules.organelle import OrganelleDataModule
 from formats.errors import InputError
 from lightning_modules.facts import OrganelleFacts
@@ -51,18 +51,15 @@ def _epoch(**more: int) -> EpochPlan:
 
 
 def test_an_epoch_of_400_patches_in_batches_of_4_is_100_steps():
-    data = OrganelleData(patches_per_epoch=400, batch_size=4)
-    assert plan_epoch(data, TrainerConfig(), 1, 5) == EpochPlan(100, 100, 4, 5)
+    assert plan_epoch(400, 4, TrainerConfig(), 1, 5) == EpochPlan(100, 100, 4, 5)
 
 
 def test_ranks_share_an_epoch_and_its_validation_volumes():
-    data = OrganelleData(patches_per_epoch=403, batch_size=4)
-    assert plan_epoch(data, TrainerConfig(), 3, 5) == EpochPlan(batches=33, steps=33, global_batch=12, volumes=2)
+    assert plan_epoch(403, 4, TrainerConfig(), 3, 5) == EpochPlan(batches=33, steps=33, global_batch=12, volumes=2)
 
 
 def test_accumulated_batches_are_one_step_and_the_last_step_takes_what_is_left():
-    data = OrganelleData(patches_per_epoch=100, batch_size=1)
-    found = plan_epoch(data, TrainerConfig(accumulate_grad_batches=8), 2, 0)
+    found = plan_epoch(100, 1, TrainerConfig(accumulate_grad_batches=8), 2, 0)
     assert (found.batches, found.steps, found.global_batch) == (50, 7, 16)
 
 
@@ -73,7 +70,7 @@ def test_the_steps_of_an_epoch_are_those_that_the_loader_gives():
         module.trainer = SimpleNamespace(global_rank=0, world_size=ranks)
         module.prepared = {"train": [None]}
         expected = len(module.train_dataloader())
-        assert plan_epoch(config, TrainerConfig(), ranks, 1).batches == expected
+        assert plan_epoch(403, 4, TrainerConfig(), ranks, 1).batches == expected
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, 40), (10, 10), (99, 40), (0.5, 20), (1.0, 40), (1, 1), (0, 0)])

@@ -25,6 +25,7 @@ from benchmarks._shape_errors import error_tables, limits_table, model_errors
 from benchmarks._shape_runs import CLASSIFIED, COMPARED, FOLDS, inner_of, jobs, outer_of, train_all
 from benchmarks._shape_spread import spread_tables
 from benchmarks._shape_steps import steps_table
+from benchmarks._shape_told import told_table
 from benchmarks._shape_train import read_cells
 
 Found = tuple[list[Table], dict[str, Any]]
@@ -37,7 +38,8 @@ def errors(told: argparse.Namespace) -> Found:
     cells, found = read_cells(told.data), complete(told)
     tables, rows = error_tables(cells, model_errors(cells, found))
     limits, values = limits_table(cells, found[REFERENCE])
-    return [*tables, limits], {**rows, "limits": values}
+    oracle, told_rows = told_table(cells, told.data, told.work)
+    return [*tables, limits, oracle], {**rows, "limits": values, "told": told_rows}
 
 
 def spread(told: argparse.Namespace) -> Found:

@@ -123,7 +123,7 @@ class TraitsTold:
         """The condition with the true traits of a part of the batch, and none of the rest."""
         device = generator.device if generator else field_BCZYX.device
         chance_B = torch.rand(len(field_BCZYX), generator=generator, device=device).to(field_BCZYX)
-        return self._with(condition_BCYX, measure_traits(field_BCZYX), (chance_B < self.config.told).float())
+        return self.knowing(condition_BCYX, measure_traits(field_BCZYX), (chance_B < self.config.told).float())
 
     def nothing(self, condition_BCYX: torch.Tensor) -> torch.Tensor:
         """The condition with no traits told."""
@@ -152,9 +152,13 @@ class TraitsTold:
             slope_y=own.slope_y + config.tilt * slope_y,
             slope_x=own.slope_x + config.tilt * slope_x,
         )
-        return self._with(condition_BCYX, moved, torch.ones_like(own.height))
+        return self.knowing(condition_BCYX, moved)
 
-    def _with(self, condition_BCYX: torch.Tensor, traits: Traits, known_B: torch.Tensor) -> torch.Tensor:
+    def knowing(
+        self, condition_BCYX: torch.Tensor, traits: Traits, known_B: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The condition with these traits, of all or where `known_B` is 1."""
+        known_B = torch.ones_like(traits.height) if known_B is None else known_B
         maps_BCYX = trait_maps(traits, known_B, (condition_BCYX.shape[2], condition_BCYX.shape[3]))
         return torch.cat([condition_BCYX, maps_BCYX.to(condition_BCYX)], dim=1)
 

@@ -22,12 +22,14 @@ class Forest:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """One forest each: scores are means over them, so that the forest's own noise is small."""
     jobs: int = 1
-    """Threads."""
+    """Threads that grow it."""
 
     def fit(self, values_NF: np.ndarray, classes_N: np.ndarray, seed: int) -> RandomForestClassifier:
         """One forest: `trees` trees on bootstrap samples of the rows, sqrt(F) features tried a split (Breiman 2001)."""
         forest = RandomForestClassifier(self.trees, max_depth=self.depth, random_state=seed, n_jobs=self.jobs)
-        return forest.fit(values_NF, classes_N)
+        forest.fit(values_NF, classes_N)
+        # asked by several threads, a forest adds its trees in the order they come: the last bits would differ
+        return forest.set_params(n_jobs=1)
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,11 @@ def test_only_the_telling_feature_is_important():
 
 def test_the_same_seed_gives_the_same_forest_whatever_the_threads():
     table, class_of, folds = toy()
-    one = cross_validate(measured_folds(table, folds), class_of, Forest(10, 5, (3,)))
-    two = cross_validate(measured_folds(table, folds), class_of, Forest(10, 5, (3,), jobs=2))
-    assert (one.probability_SNC == two.probability_SNC).all()
+    # enough trees for their sum to show the order of its terms
+    one = cross_validate(measured_folds(table, folds), class_of, Forest(300, 5, (3,)))
+    for _ in range(3):
+        two = cross_validate(measured_folds(table, folds), class_of, Forest(300, 5, (3,), jobs=4))
+        assert (one.probability_SNC == two.probability_SNC).all()
 
 
 def test_a_class_with_fewer_cells_than_folds_is_refused():

@@ -124,8 +124,8 @@ class ShapeDataModule(pl.LightningDataModule):
             raise InputError("data: no cell to test (data.folds 0 trains on all); choose folds, or leave out the test")
 
     def notes(self) -> list[str]:
-        """What was accepted in the files, but should be said."""
-        return shape_notes(cell for cells in self.find().values() for cell in cells)
+        """What was accepted in the files that were read, but should be said."""
+        return shape_notes(cell for cells in self.cells.values() for cell in cells)
 
     def augmentation(self) -> RandShaped:
         """The random turns and exposures of training cells."""

@@ -91,7 +91,7 @@ def gallery_figure(path: str | Path, cells: Sequence[GalleryCell], *, shown: int
                 ax.set_title(heading, fontsize=9.5, color=INK, pad=4)
     if headings[-1] == "disagreement":
         _draw_colour_bar(figure, axes_of_first[-1][0], thickest, "SD of thickness (voxels)")
-        _draw_colour_bar(figure, axes_of_first[-1][1], MAX_VARIANCE, "variance of a voxel")
+        _draw_colour_bar(figure, axes_of_first[-1][1], MAX_VARIANCE, "voxel variance")
     _draw_legend(figure, "truth" in headings)
     return save_figure(figure, path)
 
@@ -172,6 +172,7 @@ def _draw_image(axes: tuple[Axes, Axes, Axes], cell: GalleryCell, centre: tuple[
     words.text(0, 0.6, _volumes(cell), fontsize=7.5, color=MUTED, transform=words.transAxes, **text)
     for ax, view in ((words, "xz"), (last, "yz")):
         ax.spines[:].set_visible(False)
+        ax.patch.set_visible(False)  # the words of one reach down into the other
         ax.text(0.97, 0.5, view, ha="right", va="center", fontsize=8.5, color=INK, transform=ax.transAxes)
 
 

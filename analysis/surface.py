@@ -101,16 +101,52 @@ def surface(mask_ZYX: np.ndarray, spacing_um: tuple[float, float, float] = (1.0,
     eqs. 4.1 and 4.2, for the curvature of an implicit surface.
     """
     mask, pad = _padded(mask_ZYX, spacing_um, 3)
-    field = ndi.gaussian_filter(mask, _sigma(AREA_SIGMA, spacing_um), truncate=TRUNCATE)
-    vertices, faces = _enclosing(field, float(mask.sum()), _triangles, _volume)
+    vertices, faces = _enclosing_triangles(mask, spacing_um)
     spacing = np.asarray(spacing_um, dtype=np.float64)
     gradient, hessian = _derivatives(mask, spacing_um, vertices)
     mean, gaussian = _curvature(gradient, hessian, 1 / max(spacing_um))
     vertices = (vertices - pad) * spacing
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    third_F = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 6
+    third_F = _triangle_areas(vertices, faces) / 3
     share_V = np.bincount(faces.ravel(), weights=np.repeat(third_F, 3), minlength=len(vertices))
     return Surface(vertices, faces, share_V, mean, gaussian)
+
+
+def surface_area_um2(mask_ZYX: np.ndarray, spacing_um: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> float:
+    """Area of the surface that encloses as much as the mask does: `surface(...).area_um2`, without the curvature.
+
+    Measured on balls and oblate ellipsoids of 10 voxels of radius and more, at voxels of (1, 1, 1), (1, 0.4, 0.4) and
+    (0.36, 0.16, 0.16) µm: within 0.4 %.
+
+    Parameters
+    ----------
+    mask_ZYX : bool array, (Z, Y, X)
+        True inside. Where it touches the border its surface is closed there.
+    spacing_um : (z, y, x) floats
+        Size of a voxel in µm.
+
+    Returns
+    -------
+    float
+        µm², the surfaces of cavities included.
+
+    Raises
+    ------
+    ValueError
+        The mask is empty or not three-dimensional.
+    """
+    mask, _ = _padded(mask_ZYX, spacing_um, 3)
+    vertices, faces = _enclosing_triangles(mask, spacing_um)
+    return float(_triangle_areas(vertices * np.asarray(spacing_um, np.float64), faces).sum())
+
+
+def _enclosing_triangles(mask: np.ndarray, spacing_um: tuple[float, float, float]) -> Triangles:
+    field = ndi.gaussian_filter(mask, _sigma(AREA_SIGMA, spacing_um), truncate=TRUNCATE)
+    return _enclosing(field, float(mask.sum()), _triangles, _volume)
+
+
+def _triangle_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
 
 
 def outline(mask_YX: np.ndarray, spacing_um: tuple[float, float] = (1.0, 1.0)) -> Outline:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages bef
 
 from analysis.classify import Forest
 from benchmarks._common import Table, Watch, finish, options
-from benchmarks._shape_classes import class_tables
+from benchmarks._shape_classes import SETS, class_tables
 from benchmarks._shape_cost import cost_table
 from benchmarks._shape_errors import error_tables, limits_table, model_errors
 from benchmarks._shape_runs import CLASSIFIED, COMPARED, FOLDS, inner_of, jobs, outer_of, train_all
@@ -57,7 +57,8 @@ def classes(told: argparse.Namespace) -> Found:
     if not nested:
         raise SystemExit("no model has all its inner folds yet: --part train first")
     forest = Forest(trees=20, seeds=(0,)) if told.quick else Forest(jobs=told.cores)
-    return class_tables(read_cells(told.data), nested, told.work / "features", forest)
+    kinds = tuple(SETS) if told.features == "all" else (told.features,)
+    return class_tables(read_cells(told.data), nested, told.work / "features", forest, kinds)
 
 
 def steps(told: argparse.Namespace) -> Found:
@@ -92,6 +93,7 @@ def more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part", choices=("train", "cost", *PARTS, "all"), default="all", help="what to do (all)")
     parser.add_argument("--minutes", type=float, default=9.3, help="of each outer training (9.3)")
     parser.add_argument("--inner-minutes", type=float, default=2.3, help="of each inner training (2.3)")
+    parser.add_argument("--features", choices=(*SETS, "all"), default="all", help="of the classes: which set (all)")
     parser.add_argument("--cores", type=int, default=2, help="trainings at once, and threads of the forests (2)")
 
 

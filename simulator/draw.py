@@ -97,7 +97,7 @@ def _cell(rng: np.random.Generator, line: CellLine, place: Place, ri: float) -> 
         droplets=(),
         granules=(),
     )
-    cell = replace(cell, droplets=_droplets(rng, line, cell))
+    cell = replace(cell, droplets=draw_droplets(rng, line, cell))
     return replace(cell, granules=_granules(rng, line, cell))
 
 
@@ -183,7 +183,8 @@ def _place(rng: np.random.Generator, cell: Cell, radius: float, near: float) -> 
     return None
 
 
-def _droplets(rng: np.random.Generator, line: CellLine, cell: Cell) -> tuple[Blob, ...]:
+def draw_droplets(rng: np.random.Generator, line: CellLine, cell: Cell) -> tuple[Blob, ...]:
+    """Droplets in a cell's cytoplasm, apart from each other; those that find no room are left out."""
     found: list[Blob] = []
     for _ in range(_count(rng, line.droplets)):
         radius = _one(rng, line.droplet_radius_um)

@@ -10,7 +10,9 @@ from formats.errors import InputError
 from formats.nifti import write_nifti
 from formats.ometiff import write_ometiff
 from formats.tcf_writer import write_tcf
+from simulator.film_files import write_film
 from simulator.presets import PRESETS
+from simulator.timelapse import HOUR_S, RESPONSES
 from simulator.tomogram import (
     DEFAULT_SHAPE,
     DEFAULT_SPACING_UM,
@@ -62,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
         "--spacing", nargs=3, type=float, default=DEFAULT_SPACING_UM, metavar=("Z", "Y", "X"), help="voxel size in µm"
     )
     line.add_argument("--medium-ri", type=float, default=Options().medium_ri, metavar="N", help="index of the medium")
+    line.add_argument("--film", choices=tuple(RESPONSES), help="the field over time, its cells treated so")
+    line.add_argument("--frames", type=int, default=9, metavar="N", help="of a film (9)")
+    line.add_argument("--interval", type=float, default=60.0, metavar="MIN", help="minutes between frames (60)")
     line.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
     return line
 
@@ -78,7 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_options(options)
         wanted = [(preset, seed) for preset in presets for seed in chosen.seed]
         for done, (preset, seed) in enumerate(wanted, start=1):
-            path = write(chosen.out, simulate(preset, seed, shape, spacing, options))
+            if chosen.film:
+                times_s = [frame * chosen.interval * HOUR_S / 60 for frame in range(chosen.frames)]
+                path = write_film(chosen.out, preset, seed, chosen.film, times_s, shape, spacing, options)
+            else:
+                path = write(chosen.out, simulate(preset, seed, shape, spacing, options))
             print(f"{done}/{len(wanted)} {path}", flush=True)
     except InputError as fault:
         print(fault, file=sys.stderr)

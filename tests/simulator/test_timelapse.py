@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from formats import read_volume
 from formats.errors import InputError
 from simulator import PRESETS, Options, simulate, time_lapse
+from simulator.__main__ import main
 from simulator.cells import Grid, grow
 from simulator.draw import draw_scene
 from simulator.optics import Optics
@@ -120,3 +122,24 @@ def test_droplets_that_meet_become_one_of_both_volumes():
 def test_what_cannot_be_filmed_is_refused(response, times, said):
     with pytest.raises(InputError, match=said):
         next(time_lapse("HeLa", 1, response, times, (16, 32, 32), SPACING, QUICK))
+
+
+def test_the_command_line_writes_a_film_that_the_readers_read(tmp_path):
+    words = ["--preset", "RAW264.7", "--seed", "4", "--shape", "16", "32", "32", "--spacing", "0.4", "0.4", "0.4"]
+    assert main([*words, "--film", "LPS", "--frames", "3", "--interval", "30", "--out", str(tmp_path)]) == 0
+    film = read_volume(tmp_path / "RAW264.7-00004-LPS.TCF")
+    assert film.shape == (3, 1, 16, 32, 32)
+    assert film.times_s == pytest.approx((0, 1800, 3600))
+    cells = read_volume(tmp_path / "RAW264.7-00004-LPS_cells.ome.tif")
+    masks = read_volume(tmp_path / "RAW264.7-00004-LPS_masks.ome.tif")
+    assert masks.channels == ("membrane", "nucleus", "nucleolus", "lipid")
+    for t, frame in enumerate(time_lapse("RAW264.7", 4, "LPS", [0.0, 1800.0, 3600.0], (16, 32, 32), (0.4, 0.4, 0.4))):
+        assert np.array_equal(cells.frame(t, "cells"), frame.cells_ZYX)
+        assert np.array_equal(masks.frame(t, "lipid") > 0, frame.masks["lipid"])
+        assert film.frame(t) == pytest.approx(frame.ri_ZYX, abs=6e-5)
+
+
+def test_a_film_without_frames_is_refused_and_nothing_is_written(tmp_path, capsys):
+    assert main(["--film", "LPS", "--frames", "0", "--out", str(tmp_path / "films")]) == 2
+    assert "times_s []: expected seconds that rise" in capsys.readouterr().err
+    assert not (tmp_path / "films").exists()

@@ -46,6 +46,8 @@ SMALLER: dict[str, list[str]] = {
     ],
     "shape_demo": ["model.channels=[8,16]", "predict.samples=5"],
     "shape_rbc": ["model.channels=[8,16]", "predict.samples=5", "data.folds=2"],
+    "shape_flow": ["model.channels=[8,16]", "predict.samples=2", "sampler.steps=2", "data.folds=2"],
+    "shape_nuclei": ["model.channels=[8,16]", "predict.samples=5", "data.folds=2"],
     # a thousand evaluations of twelve core-seconds each are not for a test
     "shape_dispr": [
         "model.multipliers=[1,1]",

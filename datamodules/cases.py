@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from analysis.organelles import CELLS
 from datamodules.faults import DataFault
 from formats import Volume, check_finite, read_mask, read_volume
 from formats.errors import InputError
 from formats.volume import spacing_agrees
 
+#: Labels of cells are kept in 16 bits.
+MOST_CELLS = 65_535
 #: What a refractive index can be.
 RI_LIMITS = (1.0, 2.5)
 
@@ -25,7 +28,7 @@ class RawCase:
     ri_ZYX: np.ndarray
     """float32 refractive index."""
     masks_KZYX: np.ndarray
-    """uint8, 1 inside; an unlabelled organelle is all 0."""
+    """uint8, 1 inside; an unlabelled organelle is all 0. Where cells are among them, uint16, and they are labels."""
     labelled_K: np.ndarray
     """bool: whether somebody drew this organelle (an empty drawing counts)."""
     spacing_um: tuple[float, float, float]
@@ -114,7 +117,7 @@ class FolderCase:
         """
         volume = self.open()
         ri = checked_ri(volume.frame(self.frame), str(self.volume))
-        masks = np.zeros((len(self.organelles), *ri.shape), np.uint8)
+        masks = np.zeros((len(self.organelles), *ri.shape), mask_type(self.organelles))
         labelled = np.zeros(len(self.organelles), bool)
         for drawing in self.drawings():
             for organelle, mask_ZYX in self.read_drawing(drawing, ri.shape, volume.spacing_um):
@@ -142,7 +145,7 @@ class FolderCase:
     def read_drawing(
         self, drawing: Drawing, shape: tuple[int, ...], spacing_um: tuple[float, float, float]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """(organelle, bool mask (Z, Y, X)) of each organelle in one file of `drawings`.
+        """(organelle, bool mask (Z, Y, X)) of each organelle in one file of `drawings`; of cells, their labels.
 
         Raises
         ------
@@ -154,7 +157,8 @@ class FolderCase:
             for organelle in drawing.organelles:
                 yield organelle, np.isin(labels_ZYX, self.labels[organelle])
         else:
-            yield drawing.organelles[0], self._single(drawing.file, shape, spacing_um)
+            organelle = drawing.organelles[0]
+            yield organelle, self._single(drawing.file, organelle, shape, spacing_um)
 
     def _labels(self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]) -> np.ndarray:
         """A multi-label file, all of whose labels are known."""
@@ -164,9 +168,15 @@ class FolderCase:
             raise DataFault("labels", f"{file}: label {min(unknown)} is in no organelle of data.labels; add it there")
         return labels
 
-    def _single(self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]) -> np.ndarray:
-        """The mask of one organelle: 0 and one other value."""
+    def _single(
+        self, file: Path, organelle: str, shape: tuple[int, ...], spacing_um: tuple[float, float, float]
+    ) -> np.ndarray:
+        """The mask of one organelle, 0 and one other value; of cells, their labels."""
         labels = self._aligned(file, shape, spacing_um)
+        if organelle == CELLS:
+            if labels.max(initial=0) > MOST_CELLS:
+                raise DataFault("labels", f"{file}: label {labels.max()}: expected cells to be numbered 1 to {MOST_CELLS}")
+            return labels
         values = {int(v) for v in np.unique(labels)} - {0}
         if len(values) > 1:
             raise DataFault(
@@ -235,8 +245,14 @@ class SimulatedCase:
         from simulator import load
 
         tomogram = load(self.path)
-        masks = np.stack([tomogram.masks[name] for name in self.organelles]).astype(np.uint8)
+        drawn = {**tomogram.masks, CELLS: tomogram.cells_ZYX}
+        masks = np.stack([drawn[name] for name in self.organelles]).astype(mask_type(self.organelles))
         return RawCase(tomogram.ri_ZYX, masks, np.ones(len(masks), bool), tomogram.spacing_um)
+
+
+def mask_type(organelles: Collection[str]) -> type[np.unsignedinteger]:
+    """Number type of masks: cells need more than one byte."""
+    return np.uint16 if CELLS in organelles else np.uint8
 
 
 def checked_ri(ri_ZYX: np.ndarray, where: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from analysis.organelles import ORGANELLES
+from analysis.organelles import CELLS, ORGANELLES
 from formats.errors import InputError
 
 
@@ -221,7 +221,7 @@ def _simulator_faults(config: SimulatorData) -> list[str]:
     from simulator import PRESETS
 
     faults = []
-    strange = [name for name in config.organelles if name not in ORGANELLES]
+    strange = [name for name in config.organelles if name not in (*ORGANELLES, CELLS)]
     if strange:
         faults.append(f"organelles: the simulator draws {', '.join(ORGANELLES)}, but not {', '.join(strange)}")
     faults += _field_faults(config)

@@ -101,7 +101,7 @@ class OrganelleDataModule(pl.LightningDataModule):
         if not self.find()["train"]:
             total = sum(map(len, self.find().values()))
             raise InputError(f"data: no volume to train on ({total} in all); give some, or leave out the fit stage")
-        preparer = Preparer(self.config)
+        preparer = self._preparer()
         report = self.progress
         for split in splits:
             if split not in self.prepared:
@@ -109,6 +109,9 @@ class OrganelleDataModule(pl.LightningDataModule):
                     None if report is None else lambda done, all_, s=split: report(f"preparing {s} volumes", done, all_)
                 )
                 self.prepared[split] = preparer.prepare(self.find()[split], told)
+
+    def _preparer(self) -> Preparer:
+        return Preparer(self.config)
 
     def notes(self) -> list[str]:
         """What was accepted in the files, but should be said."""

@@ -9,7 +9,7 @@ import numpy as np
 from monai.transforms import Compose
 
 from datamodules.cache import ContentDigests, PreparedCase, cache_root, key_of, store
-from datamodules.cases import Case
+from datamodules.cases import Case, RawCase
 from datamodules.config import OrganelleData
 from transforms.intensity import NormaliseRId
 from transforms.patches import foreground_centres
@@ -61,16 +61,16 @@ class Preparer:
         return entries
 
     def _make(self, case: Case, path: Path) -> None:
-        raw = case.load()
+        store(path, self.arrays(case.load()))
+
+    def arrays(self, raw: RawCase) -> dict[str, np.ndarray]:
+        """What an entry holds."""
         on_grid = self.transform({"image": raw.ri_ZYX[None], "mask": raw.masks_KZYX, "spacing_um": raw.spacing_um})
         centres = foreground_centres(on_grid["mask"], limit=CENTRES)
-        store(
-            path,
-            {
-                "image": on_grid["image"],
-                "mask": on_grid["mask"],
-                "labelled": raw.labelled_K.astype(np.uint8),
-                "spacing_um": np.asarray(on_grid["spacing_um"], np.float64),
-                **{f"centres_{k}": found for k, found in enumerate(centres)},
-            },
-        )
+        return {
+            "image": on_grid["image"],
+            "mask": on_grid["mask"],
+            "labelled": raw.labelled_K.astype(np.uint8),
+            "spacing_um": np.asarray(on_grid["spacing_um"], np.float64),
+            **{f"centres_{k}": found for k, found in enumerate(centres)},
+        }

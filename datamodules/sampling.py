@@ -80,10 +80,14 @@ class PatchDataset(Dataset[dict[str, Any]]):
         MONAI transforms of the sample; the random ones are reseeded for every patch.
     seed : int
         The run's seed.
+    keep : sequence of str
+        Small arrays of the entries that the transforms read, beside image, mask, labelled and centres.
     """
 
-    def __init__(self, cases: Sequence[PreparedCase], transforms: Sequence[Any], seed: int) -> None:
-        self.cases, self.transforms, self.seed = list(cases), list(transforms), seed
+    def __init__(
+        self, cases: Sequence[PreparedCase], transforms: Sequence[Any], seed: int, keep: Sequence[str] = ()
+    ) -> None:
+        self.cases, self.transforms, self.seed, self.keep = list(cases), list(transforms), seed, tuple(keep)
         self._open: dict[int, dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -107,7 +111,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
             arrays = self.cases[case].arrays()
             arrays["centres"] = [arrays.pop(f"centres_{k}") for k in range(len(arrays["labelled"]))]
             arrays["labelled"] = arrays["labelled"].astype(bool)
-            arrays.pop("spacing_um")
+            if "spacing_um" not in self.keep:
+                arrays.pop("spacing_um")
             self._open[case] = arrays
         return dict(self._open[case])
 

@@ -57,6 +57,24 @@ class OrganelleFacts(Facts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CellsFacts(Facts):
+    """What a network that tells cells from each other needs to be told of its input."""
+
+    method: str
+    """`network`: shown one nucleus at a time; `fast`: votes, all cells at once."""
+    resample: str
+    """`spacing_um` or `grid`."""
+    resample_spacing_um: list[float]
+    """Voxel size z, y, x of the common grid, if it is one of spacing."""
+    resample_grid: list[int]
+    """Shape of the common grid, if it is one of shape."""
+    ri_range: list[float]
+    """Refractive indices that became 0 and 1."""
+    patch_size: list[int]
+    """Window z, y, x that the network was trained on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ShapeFacts(Facts):
     """What surrounds a shape network: the parts it was trained with, by name and options."""
 
@@ -76,7 +94,9 @@ class SHAPRFacts(Facts):
 
 
 #: The facts of each task's checkpoints.
-FACTS: dict[str, type[Facts]] = {"organelle": OrganelleFacts, "shape": ShapeFacts, "shapr": SHAPRFacts}
+FACTS: dict[str, type[Facts]] = {
+    "organelle": OrganelleFacts, "cells": CellsFacts, "shape": ShapeFacts, "shapr": SHAPRFacts,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,196 @@
+"""The cells task: a field with its nuclei in, one label a cell out (Choi et al. 2021, and votes)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torchmetrics import MeanMetric
+
+from analysis.cell_scores import CellScores, score_cells
+from datamodules.cases import Case, RawCase
+from lightning_modules.cell_scoring import CellTestScores
+from lightning_modules.facts import KEY, CellsFacts
+from lightning_modules.optim import OptimizerConfig, configure
+from transforms.cell_field import CellField, CellFinder, SeedRule
+from transforms.cell_networks import ConditionedCells, VotingCells
+from transforms.cell_votes import UNIT_UM
+from transforms.intensity import NormaliseRI
+from transforms.spatial import ResampleTo
+from transforms.tiling import SlidingWindow
+
+#: Validation metric that picks the best checkpoint; larger is better.
+MONITOR = "val/cells_dice"
+#: What each method's network is shown and answers: channels in, channels out.
+CHANNELS = {"network": (4, 1), "fast": (3, 3)}
+
+
+class CellsModule(pl.LightningModule):
+    """Trains, tests and applies one of the two networks that tell cells from each other.
+
+    Parameters
+    ----------
+    network : Module
+        `method: network`: logits (B, 1, Z, Y, X) of the chosen nucleus' cell from (B, 4, Z, Y, X); `fast`: offsets
+        (B, 3, Z, Y, X) in `UNIT_UM` from (B, 3, Z, Y, X).
+    facts : CellsFacts
+        Method, common grid and normalisation; stored in every checkpoint.
+    tiling : SlidingWindow
+        Windows of `fast`.
+    rule : SeedRule
+        What one nucleus is, where nobody told.
+    loss : Module, optional
+        Of the method; not needed without training.
+    optimizer : OptimizerConfig, optional
+        Not needed without training.
+    batch_size : int
+        Nuclei that `network` sees at once.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        facts: CellsFacts,
+        tiling: SlidingWindow,
+        rule: SeedRule,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerConfig | None = None,
+        batch_size: int = 4,
+    ) -> None:
+        super().__init__()
+        self.network, self.loss, self.facts, self.tiling = network, loss, facts, tiling
+        self.rule, self.optimizer_config, self.batch_size = rule, optimizer, batch_size
+        self.val_dice = MeanMetric(nan_strategy="ignore")
+        self.scores = CellTestScores()
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
+        """Loss of one nucleus' cell, or of all votes."""
+        assert self.loss is not None
+        size = len(batch["image"])
+        if self.facts.method == "network":
+            maps = [batch["image"], *(batch[key][:, None].float() for key in ("membrane", "positive", "negative"))]
+            logits = self.network(torch.cat(maps, dim=1))
+            known = torch.ones((size, 1), dtype=torch.bool, device=logits.device)
+            loss = self.loss(logits, batch["target"][:, None], known).sum()
+        else:
+            maps = [batch["image"], *(batch[key][:, None].float() for key in ("membrane", "nucleus"))]
+            offsets = UNIT_UM * self.network(torch.cat(maps, dim=1))
+            told = [
+                self.loss(offset, cells, nuclei, spacing)
+                for offset, cells, nuclei, spacing in zip(
+                    offsets, batch["cells"], batch["nuclei"], batch["spacing_um"], strict=True
+                )
+            ]
+            loss = torch.stack([one for one, _ in told]).mean()
+            right = torch.stack([right for _, right in told]).nanmean()
+            if not right.isnan():
+                self.log("train/right", right, batch_size=size)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: tuple[int, Case, RawCase] | None, _: int) -> None:
+        """Dice of the cells of a whole field, from its true nuclei."""
+        if batch is not None:
+            field, truth, lone = field_of(batch[2])
+            found = self.finder()(dataclasses.replace(field, seeds_ZYX=true_seeds(batch[2])))
+            self.val_dice.update(score_cells(truth, found.cells_ZYX, lone).dice)
+
+    def on_validation_epoch_end(self) -> None:
+        """Mean over all ranks' fields."""
+        mean = self.val_dice.compute()
+        self.val_dice.reset()
+        self.log(MONITOR, torch.nan_to_num(mean), prog_bar=True)
+
+    def on_test_epoch_start(self) -> None:
+        """Begin with an empty table."""
+        self.scores = CellTestScores()
+
+    def test_step(self, batch: tuple[int, Case, RawCase] | None, _: int) -> None:
+        """Scores of a case, from its true nuclei and from those that the rule finds in its nucleus mask."""
+        if batch is None:
+            return
+        index, case, raw = batch
+        field, truth, lone = field_of(raw)
+        finder = self.finder()
+        for seeds in ("true", "rule"):
+            told = dataclasses.replace(field, seeds_ZYX=true_seeds(raw)) if seeds == "true" else field
+            found = finder(told)
+            self.scores.add(index, case, seeds, score_cells(truth, found.cells_ZYX, lone))
+        floor = floor_scores(self.rule, field, truth, lone)
+        self.scores.add(index, case, "watershed", floor)
+
+    def on_test_epoch_end(self) -> None:
+        """Bring the ranks' tables together."""
+        self.scores.gather()
+        for name, value in self.scores.metrics().items():
+            self.log(f"test/{name}", value, rank_zero_only=True)
+
+    def finder(self) -> CellFinder:
+        """The way from a field to its cells."""
+        facts, precision = self.facts, str(self.trainer.precision) if self._trainer is not None else "32-true"
+        return build_finder(
+            self.network, facts, self.tiling, self.rule, self.batch_size, str(self.device),
+            precision if "mixed" in precision else "32-true",
+        )  # fmt: skip
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and schedule from the config."""
+        assert self.optimizer_config is not None
+        steps = float(self.trainer.estimated_stepping_batches)
+        return configure(self.optimizer_config, self.network.parameters(), steps, MONITOR)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Raw cases stay where they are."""
+        return super().transfer_batch_to_device(batch, device, dataloader_idx) if isinstance(batch, dict) else batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint says what it is."""
+        checkpoint[KEY] = dataclasses.asdict(self.facts)
+
+
+def build_finder(
+    network: nn.Module,
+    facts: CellsFacts,
+    tiling: SlidingWindow,
+    rule: SeedRule,
+    batch_size: int = 4,
+    device: str = "cpu",
+    precision: str = "32-true",
+) -> ConditionedCells | VotingCells:
+    """The finder of a network with these facts."""
+    resample = ResampleTo.chosen(facts.resample, facts.resample_spacing_um, facts.resample_grid)
+    shared: dict[str, Any] = {
+        "normalise": NormaliseRI(*facts.ri_range), "rule": rule, "device": device, "precision": precision
+    }  # fmt: skip
+    if facts.method == "network":
+        return ConditionedCells(network, resample, batch_size=batch_size, **shared)
+    return VotingCells(network, resample, tiling=tiling, **shared)
+
+
+def field_of(raw: RawCase) -> tuple[CellField, np.ndarray, list[int]]:
+    """A case as a field without seeds, its true cells, and those of them that have no nucleus to start from."""
+    membrane, nucleus, cells = raw.masks_KZYX
+    field = CellField(
+        membrane != 0 if raw.labelled_K[0] else cells != 0, nucleus != 0, raw.spacing_um, raw.ri_ZYX.astype(np.float32)
+    )
+    seeded = np.unique(true_seeds(raw))
+    return field, cells, sorted(set(np.unique(cells).tolist()) - {0} - set(seeded.tolist()))
+
+
+def true_seeds(raw: RawCase) -> np.ndarray:
+    """Nuclei by the cells they lie in, those below the volume that counts as a nucleus left out: int32 (Z, Y, X)."""
+    nuclei = np.where(raw.masks_KZYX[1] != 0, raw.masks_KZYX[2], 0).astype(np.int32)
+    sizes = np.bincount(nuclei.ravel()) * float(np.prod(raw.spacing_um))
+    return np.where((sizes >= SeedRule().min_volume_um3)[nuclei], nuclei, 0)
+
+
+def floor_scores(rule: SeedRule, field: CellField, truth_ZYX: np.ndarray, lone: list[int]) -> CellScores:
+    """What a plain seeded watershed from the rule's nuclei reaches."""
+    from transforms.cell_field import WatershedCells
+
+    return score_cells(truth_ZYX, WatershedCells(rule)(field).cells_ZYX, lone)

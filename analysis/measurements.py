@@ -34,6 +34,8 @@ class Rules:
     """Specific refractive increments."""
     area: str = "enclosing"
     """Estimator of the surface area, a name in `AREA_ESTIMATORS`."""
+    min_nucleus_um3: float = 20.0
+    """Smaller pieces of the nucleus mask count for its volume, but not as a nucleus of their own."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Compartment:
     border: str
     """Faces of the volume that the cell reaches, such as "z- y+": what lies beyond is not measured."""
     nuclei: int | None
-    """Parts of the cell's nucleus; 0 flags a cell without one, None one whose nucleus was not segmented."""
+    """Nuclei of the cell; 0 flags a cell without one, None one whose nucleus was not segmented."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,9 @@ def measure_frame(
         inside = cells_ZYX[box] == label
         own = {name: (organelles[name][box] != 0) & inside for name in inner}
         frame = _boxed(ri_ZYX, lipid_ZYX, box, spacing_um, origin_um, rules)
-        nuclei = parts(own["nucleus"])[1] if "nucleus" in own else None
+        nuclei = None
+        if "nucleus" in own:
+            nuclei = sum(size >= rules.min_nucleus_um3 for size in _sizes(own["nucleus"], frame.voxel_um3))
         border = border_faces(box, cells_ZYX.shape)
         sizes = _sizes(inside, frame.voxel_um3)
         rows.append(_row(frame, label, WHOLE, inside, sizes, frame.area(inside), border, nuclei))

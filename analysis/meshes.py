@@ -104,7 +104,10 @@ def taubin(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def scene(
-    masks: Mapping[str, np.ndarray], spacing_um: tuple[float, float, float], max_faces: int = MAX_FACES
+    masks: Mapping[str, np.ndarray],
+    spacing_um: tuple[float, float, float],
+    max_faces: int = MAX_FACES,
+    colours: Mapping[str, str] | None = None,
 ) -> trimesh.Scene:
     """One coloured surface an organelle; membrane and nucleus are see-through. Empty masks are left out.
 
@@ -116,6 +119,8 @@ def scene(
         Size of a voxel in µm.
     max_faces : int
         Triangles an organelle.
+    colours : dict of name -> "#rrggbb", optional
+        Of masks that are no organelles.
 
     Returns
     -------
@@ -129,7 +134,8 @@ def scene(
             continue
         mesh = surface_mesh(masks[name], spacing_um, max_faces)
         opacity = OPACITY.get(name, 1.0)
-        rgba = [*_rgb(COLOURS.get(name, OTHER_COLOUR)), round(255 * opacity)]
+        colour = {**COLOURS, **(colours or {})}.get(name, OTHER_COLOUR)
+        rgba = [*_rgb(colour), round(255 * opacity)]
         mesh.visual = trimesh.visual.TextureVisuals(
             material=PBRMaterial(
                 name=name,
@@ -148,6 +154,7 @@ def write_glb(
     masks: Mapping[str, np.ndarray],
     spacing_um: tuple[float, float, float],
     max_faces: int = MAX_FACES,
+    colours: Mapping[str, str] | None = None,
 ) -> Path | None:
     """Write the surfaces of the masks as binary glTF, whole or not at all.
 
@@ -155,7 +162,7 @@ def write_glb(
     ----------
     path : str or Path
         Should end with .glb.
-    masks, spacing_um, max_faces
+    masks, spacing_um, max_faces, colours
         As for `scene`.
 
     Returns
@@ -168,7 +175,7 @@ def write_glb(
     InputError
         No space left, or `path` may not be written.
     """
-    surfaces = scene(masks, spacing_um, max_faces)
+    surfaces = scene(masks, spacing_um, max_faces, colours)
     if not surfaces.geometry:
         return None
     with atomic_path(path) as temporary:
@@ -216,13 +223,22 @@ def _packed(name: str, mesh: trimesh.Trimesh, low: np.ndarray, size: np.ndarray)
     normals = np.round(np.asarray(mesh.vertex_normals) * 127).astype("i1")
     return {
         "name": name,
-        "colour": COLOURS.get(name, OTHER_COLOUR),
+        "colour": _colour(mesh, name),
         "opacity": OPACITY.get(name, 1.0),
         "faces": len(mesh.faces),
         "positions": _base64(positions),
         "normals": _base64(normals),
         "indices": _base64(np.asarray(mesh.faces).astype("<u4")),
     }
+
+
+def _colour(mesh: trimesh.Trimesh, name: str) -> str:
+    """As the file has it, "#rrggbb"."""
+    material = getattr(mesh.visual, "material", None)
+    told = getattr(material, "baseColorFactor", None)
+    if told is None:
+        return COLOURS.get(name, OTHER_COLOUR)
+    return "#" + "".join(f"{int(value):02X}" for value in np.asarray(told)[:3])
 
 
 def _base64(array: np.ndarray) -> str:

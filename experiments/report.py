@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from analysis.charts import curves_figure, dice_figure, read_rows
 from analysis.meshes import packed_scene
+from experiments import report_analysis as analysed
 from experiments import report_data as data
 from experiments import report_shapes as shapes
 from formats.atomic import atomic_path
@@ -74,7 +75,7 @@ def _contents(folder: Path) -> dict[str, Any]:
     diff = str(git.pop("diff", "") or "") if git else ""
     style, script = _asset("report.css"), _asset("report.js")
     scenes = sorted(figures.glob("*.glb"))
-    own = {"shape": _shape, "shapr": _shape}.get(str(config.get("task")), _organelle)
+    own = {"shape": _shape, "shapr": _shape, "analyze": _analysis}.get(str(config.get("task")), _organelle)
     return {
         "style": Markup(style),  # noqa: S704
         "script": Markup(script),  # noqa: S704
@@ -130,9 +131,25 @@ def _shape(folder: Path) -> dict[str, Any]:
     }
 
 
-def _sections(task: str, surfaces: str, unit: str) -> dict[str, str]:
-    """The templates of a task, what its surfaces are, and what they are measured in."""
+def _analysis(folder: Path) -> dict[str, Any]:
+    """What the sections of an analysis show."""
+    figures, shown = folder / "figures", analysed.contents(folder)
+    parts = [("scores", "Results"), ("groups", "Groups"), ("predictions", "Cells"), ("lineages", "Lineages")]
     return {
+        **shown,
+        "sections": {**_sections("analyze", "Cells", "µm"), "trained": False, "parts": parts},
+        "course": _picture(figures / "curves_cells.png"),
+        "boxes": _picture(figures / "boxes_cells.png"),
+        "overlays": [(_title(path).removeprefix("cells_"), _picture(path)) for path in shown["overlay_paths"]],
+        "lineages": [(path.stem.removeprefix("lineage_"), _picture(path)) for path in shown["lineage_paths"]],
+    }
+
+
+def _sections(task: str, surfaces: str, unit: str) -> dict[str, Any]:
+    """The templates of a task, its parts, what its surfaces are, and what they are measured in."""
+    return {
+        "trained": True,
+        "parts": [("scores", "Scores"), ("cases", "Cases"), ("training", "Training"), ("predictions", "Predictions")],
         "scores": f"{task}_scores.html",
         "predictions": f"{task}_predictions.html",
         "surfaces": surfaces,

@@ -6,11 +6,12 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments.shadow import shadowed
 
 USAGE = """\
-python -m experiments.run CONFIG [key=value ...] [--check | --plan | --dry-run]
+python -m experiments.run CONFIG [key=value ...] [--check | --plan | --dry-run | --watch DIR]
 
 CONFIG is a YAML file or the name of a shipped config, such as organelle_demo.
   stages=[fit,test,predict]        what to do
@@ -21,7 +22,10 @@ CONFIG is a YAML file or the name of a shipped config, such as organelle_demo.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; the user's faults become one line each on stderr and exit code 2, Ctrl-C 130."""
+    """Run; the user's faults become one line each on stderr and exit code 2, Ctrl-C 130.
+
+    A pipeline that had to leave out broken inputs, and finished the others, ends with 3.
+    """
     parser = argparse.ArgumentParser(prog="experiments.run", usage=USAGE, description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "config", metavar="CONFIG", nargs="?", default="", help="a YAML file, or the name of a shipped config"
@@ -32,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--plan", action="store_true", help="measure a few steps: memory, time, patches; run nothing else"
     )
     parser.add_argument("--dry-run", action="store_true", help="one step of every stage")
+    parser.add_argument("--watch", metavar="DIR", help="task analyze: analyse what lands in a folder, as it lands")
     told, extra = parser.parse_known_args(argv)
     shadow = shadowed()
     if shadow is not None:
@@ -41,10 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         from experiments.launch import launch
+        from experiments.pipelines.launch import asks_for_pipeline, launch_pipeline
 
         if told.plan and (told.check or told.dry_run):
             raise InputError("--plan: not with --check or --dry-run; choose one of them")
-        launch(told.config, [*told.overrides, *extra], check=told.check, dry_run=told.dry_run, plan_only=told.plan)
+        words = [*told.overrides, *extra]
+        if "=" in told.config and not Path(told.config).is_file():
+            told.config, words = "", [told.config, *words]
+        if asks_for_pipeline(told.config, words):
+            if told.plan or told.dry_run:
+                raise InputError("--plan, --dry-run: not for this task, which trains nothing; leave them out")
+            return launch_pipeline(told.config, words, told.watch, told.check)
+        if told.watch is not None:
+            raise InputError("--watch: only for task analyze; leave it out")
+        launch(told.config, words, check=told.check, dry_run=told.dry_run, plan_only=told.plan)
     except InputError as fault:
         return _refuse(str(fault))
     except OSError as fault:

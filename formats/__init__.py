@@ -8,14 +8,15 @@ from pathlib import Path
 
 from formats.atomic import atomic_path, put_in_place, write_fault
 from formats.errors import InputError
-from formats.nifti import read_nifti, read_nifti_mask, write_nifti
+from formats.label_film import LabelFilm
+from formats.nifti import open_nifti_labels, read_nifti, read_nifti_mask, write_nifti
 from formats.ometiff import write_ometiff, write_ometiff_planes
-from formats.omezarr import read_omezarr, read_omezarr_mask
+from formats.omezarr import open_omezarr_labels, read_omezarr, read_omezarr_mask
 from formats.omezarr_writer import begin_omezarr, create_omezarr, resume_omezarr, write_omezarr
 from formats.regions import ArrayReader, Box, FrameReader, grid_boxes
 from formats.tcf import read_fluorescence, read_tcf
 from formats.tcf_writer import write_tcf
-from formats.tiff import read_tiff, read_tiff_mask, settle_spacing
+from formats.tiff import open_tiff_labels, read_tiff, read_tiff_mask, settle_spacing
 from formats.values import check_finite
 from formats.volume import Mask, Volume, spacing_agrees
 
@@ -25,6 +26,7 @@ __all__ = [
     "Box",
     "FrameReader",
     "InputError",
+    "LabelFilm",
     "Mask",
     "Volume",
     "atomic_path",
@@ -33,6 +35,7 @@ __all__ = [
     "create_omezarr",
     "grid_boxes",
     "kind_of",
+    "open_labels",
     "put_in_place",
     "read_fluorescence",
     "read_mask",
@@ -115,6 +118,26 @@ def read_mask(path: str | Path) -> Mask:
     if kind == "omezarr":
         return read_omezarr_mask(path)
     raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
+
+
+def open_labels(path: str | Path) -> LabelFilm:
+    """Open labels of any number of frames and channels; each is read when asked for.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `read_mask`.
+
+    Raises
+    ------
+    InputError
+        An unknown kind of file, or one that cannot be read.
+    """
+    kind = kind_of(path)
+    openers = {"tiff": open_tiff_labels, "nifti": open_nifti_labels, "omezarr": open_omezarr_labels}
+    if kind not in openers:
+        raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
+    return openers[kind](path)
 
 
 def kind_of(path: str | Path) -> str:

@@ -23,6 +23,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from formats.atomic import atomic_path
 from formats.errors import InputError
+from formats.label_film import LabelFilm
 from formats.regions import FrameReader, KeptReader
 from formats.units import in_seconds
 from formats.values import as_labels, unscaled_ri
@@ -75,6 +76,13 @@ def read_nifti_mask(path: str | Path) -> Mask:
     if frames.shape[:2] != (1, 1):
         raise InputError(f"{path}: shape {frames.stored_shape}: expected a mask of one 3D frame; save each by itself")
     return Mask(np.ascontiguousarray(as_labels(frames.read_stored(0, 0), path)), spacing, origin, path)
+
+
+def open_nifti_labels(path: str | Path) -> LabelFilm:
+    """Labels of every frame and channel of a NIfTI, lying as the tomogram does."""
+    path = Path(path)
+    frames, spacing, _, _ = _describe(path)
+    return LabelFilm(path, frames.shape, spacing, None, lambda t, c: np.ascontiguousarray(frames.read_stored(t, c)))
 
 
 def write_nifti(

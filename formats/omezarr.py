@@ -12,6 +12,7 @@ from zarr.errors import BaseZarrError
 from zarr.storage import LocalStore
 
 from formats.errors import InputError
+from formats.label_film import LabelFilm
 from formats.regions import Box, FrameReader, StoredReader
 from formats.tiff import settle_spacing
 from formats.units import all_known, in_seconds, micrometres
@@ -81,6 +82,13 @@ def read_omezarr_mask(path: str | Path) -> Mask:
         t, c = frames.shape[:2]
         raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
     return Mask(as_labels(frames.read(0, 0), path), facts.spacing_um, facts.origin_um, path)
+
+
+def open_omezarr_labels(path: str | Path) -> LabelFilm:
+    """Labels of every frame and channel of an OME-Zarr."""
+    path = Path(path)
+    frames, facts = _describe(path)
+    return LabelFilm(path, frames.shape, facts.spacing_um, facts.channels, frames.read)
 
 
 @dataclass(frozen=True)

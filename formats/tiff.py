@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 
 from formats.errors import InputError
+from formats.label_film import LabelFilm
 from formats.ometiff import TiffFacts, ome_facts
 from formats.regions import Box, FrameReader, KeptReader, StoredReader
 from formats.units import in_seconds, micrometres
@@ -73,6 +74,13 @@ def read_tiff_mask(path: str | Path) -> Mask:
         t, c = frames.shape[:2]
         raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
     return Mask(as_labels(frames.read(0, 0), path), facts.spacing_um, facts.origin_um, path)
+
+
+def open_tiff_labels(path: str | Path) -> LabelFilm:
+    """Labels of every frame and channel of a TIFF."""
+    path = Path(path)
+    frames, facts = _describe(path)
+    return LabelFilm(path, frames.shape, facts.spacing_um, facts.channels, frames.read)
 
 
 def settle_spacing(path: Path, stored: ZYX | None, given: Sequence[float] | None) -> ZYX:

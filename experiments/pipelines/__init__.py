@@ -1,0 +1,42 @@
+"""What is run but not trained: from files to tables. By the name that `task:` gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments.compose import Composed
+from experiments.faults import ConfigFaults
+from experiments.pipelines.config import AnalyzeConfig, CellsFromMasksConfig, PipelineConfig, pipeline_faults
+from experiments.validate import find_faults
+
+#: The config of each pipeline.
+PIPELINES: dict[str, type[PipelineConfig]] = {"analyze": AnalyzeConfig, "cells_from_masks": CellsFromMasksConfig}
+
+
+def typed_pipeline(composed: Composed) -> Any:
+    """Check a composed tree and make it the config of its pipeline.
+
+    Raises
+    ------
+    ConfigFaults
+        Everything that is wrong with it, at once.
+    """
+    kind = PIPELINES[str(composed.values["task"])]
+    faults = find_faults(composed, kind, {})
+    if not faults:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), composed.values))
+        assert isinstance(config, kind)
+        faults = [
+            f"{composed.where(tuple(fault.partition(':')[0].split('.')))}: {fault}" for fault in pipeline_faults(config)
+        ]
+        if not faults:
+            return config
+    raise ConfigFaults(list(dict.fromkeys(faults)))
+
+
+def resolved_pipeline(config: PipelineConfig) -> dict[str, Any]:
+    """The whole config as plain types; it reruns as it is."""
+    return {**dataclasses.asdict(config), "base": []}

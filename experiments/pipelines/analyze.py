@@ -1,0 +1,242 @@
+"""From tomograms to tables: organelles, cells, tracks, measurements, figures and one report."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from datamodules.simulated import cores
+from experiments.pipelines.config import AnalyzeConfig
+from experiments.pipelines.films import Asked, Film, Frames, open_film
+from experiments.pipelines.frames import FrameJob, finish_frame
+from experiments.pipelines.outputs import write_film
+from experiments.pipelines.predictors import (
+    cell_weights,
+    digest,
+    organelle_inferer,
+    organelle_weights,
+    seed_rule,
+)
+from experiments.pipelines.results import FilmResult, film_result, write_results
+from experiments.pipelines.sources import Source
+from experiments.pipelines.state import key_of
+from formats import ArrayReader
+from formats.errors import InputError
+from training.rundir import RunFolder
+
+#: Called with (what, done, all).
+Progress = Callable[[str, int, int], None]
+#: Voxels of all frames below which a second process takes longer to begin than it saves.
+FEW_VOXELS = 30_000_000
+
+
+@dataclasses.dataclass
+class Fault:
+    """An input that could not be analysed, and why."""
+
+    source: Source
+    text: str
+
+
+class Analysis:
+    """One folder of results, brought up to date with its inputs as often as asked.
+
+    Parameters
+    ----------
+    config : AnalyzeConfig
+        Faultless.
+    folder : RunFolder
+        Where results go.
+    progress : callable
+        Told what is done.
+    """
+
+    def __init__(self, config: AnalyzeConfig, folder: RunFolder, progress: Progress) -> None:
+        self.config, self.folder, self.progress = config, folder, progress
+        self.states = folder.path / ".frames"
+        self.faults: list[Fault] = []
+        self.notes: list[str] = []
+        self._predictor: Any = None
+        self._organelle_weights = organelle_weights(config.organelle_weights) if config.organelles is None else None
+        self._cell_weights = None
+        if config.cells is None:
+            self._cell_weights = cell_weights(config.method, config.cell_weights)
+        self._results: dict[str, tuple[str, FilmResult]] = {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder.
+
+        Raises
+        ------
+        InputError
+            Another one is at work there.
+        """
+        lock = FileLock(self.folder.path / ".lock")
+        try:
+            with lock.acquire(timeout=0):
+                yield
+        except Timeout:
+            raise InputError(f"{self.folder.path}: another process is analysing into it; wait, or set out=") from None
+
+    def update(self, sources: list[Source]) -> bool:
+        """Analyse what is new or changed, and write tables, figures and report if anything is.
+
+        Parameters
+        ----------
+        sources : list of Source
+            All inputs, those that are done too.
+
+        Returns
+        -------
+        bool
+            Whether anything was new.
+        """
+        self.faults, self.notes = [], []
+        films = self._open(sources)
+        changed = self._frames(films)
+        results, failed = [], {fault.source.name for fault in self.faults}
+        done = [film for film in films if film.source.name not in failed]
+        for number, film in enumerate(done, start=1):
+            result = film_result(film, self.config)
+            if write_film(film, result, self.folder, self.config):
+                changed = True
+            results.append(result)
+            self.progress("writing masks and surfaces", number, len(done))
+        self.notes += [note for film in films for note in film.notes]
+        key = key_of([result.key for result in results], [(f.source.name, f.text) for f in self.faults])
+        if changed or self.folder.status().get("results") != key:
+            write_results(results, self.faults, self.notes, self.folder, self.config)
+            self.folder.update_status(results=key)
+            changed = True
+        return changed
+
+    def _open(self, sources: list[Source]) -> list[Film]:
+        films = []
+        corrections = Path(self.config.corrections) if self.config.corrections else self.folder.predictions
+        for source in sources:
+            try:
+                films.append(open_film(source, self.config, self.states, corrections))
+            except (InputError, OSError) as fault:
+                self._failed(source, fault)
+        return films
+
+    def _failed(self, source: Source, fault: BaseException) -> None:
+        text = " ".join(str(fault).split())
+        if all(known.source.name != source.name for known in self.faults):
+            self.faults.append(Fault(source, text if str(source.path) in text else f"{source.path}: {text}"))
+
+    def _frames(self, films: list[Film]) -> bool:
+        """Bring every frame up to date; whether there was anything to do."""
+        asked = Asked(
+            self.config, len(films), self._weights_key(), self._cell_weights,
+            key_of(self.config.method, self._cell_weights and digest(self._cell_weights),
+                   dataclasses.asdict(seed_rule(self.config.seeds))),
+        )  # fmt: skip
+        total, done, changed = sum(film.frames for film in films), 0, False
+        with _workers(self._workers(films)) as submit:
+            waiting: list[tuple[Film, Future[list[str]]]] = []
+            for film in films:
+                try:
+                    frames = Frames(film, asked, self._predict)
+                    for t in range(film.frames):
+                        job = frames.job(t)
+                        if job is not None:
+                            waiting.append((film, submit(job)))
+                            changed = True
+                        done += 1
+                        self.progress("analysing frames", done, total)
+                        self._collect([pair for pair in waiting if pair[1].done()])
+                except (InputError, OSError) as fault:
+                    self._failed(film.source, fault)
+            self._collect(waiting)
+        return changed
+
+    def _collect(self, finished: list[tuple[Film, Future[list[str]]]]) -> None:
+        """What the workers say; a worker's InputError is its file's fault."""
+        for film, future in finished:
+            try:
+                film.notes += [note for note in future.result() if note not in film.notes]
+            except (InputError, OSError) as fault:
+                self._failed(film.source, fault)
+
+    def _weights_key(self) -> str:
+        return "" if self._organelle_weights is None else digest(self._organelle_weights)
+
+    def _predict(
+        self, ri_ZYX: np.ndarray, spacing_um: tuple[float, float, float]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Masks, and probabilities of membrane and nucleus."""
+        if self._predictor is None:
+            assert self._organelle_weights is not None
+            self._predictor = organelle_inferer(self._organelle_weights)
+        inferer, names = self._predictor
+        masks = np.zeros((len(names), *ri_ZYX.shape), bool)
+        both = [names.index(name) for name in ("membrane", "nucleus") if name in names]
+        said = np.zeros((2, *ri_ZYX.shape), np.float32) if len(both) == 2 and self.config.cells is None else None
+        for box, values in inferer.boxes(ArrayReader(ri_ZYX), spacing_um):
+            masks[(slice(None), *box)] = values >= 0.5
+            if said is not None:
+                said[(slice(None), *box)] = values[both]
+        return dict(zip(names, masks, strict=True)), said
+
+    def _workers(self, films: list[Film]) -> int:
+        """Processes beside this one."""
+        if self.config.workers != "auto":
+            return int(self.config.workers)
+        voxels = sum(int(np.prod(film.volume.shape)) for film in films)
+        return 0 if voxels < FEW_VOXELS else max(1, cores() // 2)
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[Callable[[FrameJob], Future[list[str]]]]:
+    """What runs a job: worker processes, or this one at once."""
+    if count == 0:
+        import torch
+
+        def here(job: FrameJob) -> Future[list[str]]:
+            future: Future[list[str]] = Future()
+            threads = torch.get_num_threads()
+            try:
+                future.set_result(finish_frame(job))
+            except (InputError, OSError) as fault:
+                future.set_exception(fault)
+            finally:
+                torch.set_num_threads(threads)
+            return future
+
+        yield here
+        return
+    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield lambda job: pool.submit(finish_frame, job)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def now() -> str:
+    """The time, as files tell it."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def tell(analysis: Analysis) -> None:
+    """Notes and faults, one line each, on stderr."""
+    for note in analysis.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for fault in analysis.faults:
+        print(fault.text, file=sys.stderr)
+    if analysis.faults:
+        print(
+            f"inputs: {len(analysis.faults)} files could not be analysed; the others are done; mend them, then run again",
+            file=sys.stderr,
+        )

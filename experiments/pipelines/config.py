@@ -1,0 +1,214 @@
+"""The keys of the pipelines: what is analysed, and by which rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from analysis.morphometry import AREA_ESTIMATORS
+from analysis.refractive import Increments
+from analysis.tracking import MAX_DISTANCE_UM
+from datamodules.config import TEXTS, TEXTS_OR_NULL
+from experiments.schema import SCHEMA_VERSION
+from formats.errors import InputError
+from transforms.seeds import MIN_VOLUME_UM3, SPLIT_DEPTH_UM
+
+
+@dataclass
+class SeedsConfig:
+    """`seeds:` which parts of a nucleus mask are one nucleus each."""
+
+    min_volume_um3: float = MIN_VOLUME_UM3
+    """Smaller components are no nuclei."""
+    min_voxels: int = 0
+    """The same in voxels of a grid of 64 x 128 x 128, as published (200 there); 0 leaves it to the volume."""
+    split_depth_um: float | None = SPLIT_DEPTH_UM
+    """Components are cut at necks narrower by this, in radius, than both sides; null leaves them whole (published)."""
+
+
+@dataclass
+class MeasureConfig:
+    """`measure:` from voxels to physical units; recorded in every row of the tables."""
+
+    medium_ri: float | None = None
+    """Refractive index of the medium; null for the file's own, and without one the paper's 1.3337, with a warning."""
+    lipid_ml_per_g: float = 0.135
+    """Specific refractive increment of lipid droplets."""
+    other_ml_per_g: float = 0.190
+    """Of everything else."""
+    uniform: bool = False
+    """Whether droplets are counted with the increment of everything else."""
+    area: Literal["enclosing", "staircase"] = "enclosing"
+    """Estimator of the surface area; `staircase` is the published one, 8 to 15 % too large."""
+
+
+@dataclass
+class TrackConfig:
+    """`track:` what may be the same cell in the next frame."""
+
+    max_distance_um: float = MAX_DISTANCE_UM
+    """A cell is not looked for farther away than this."""
+    max_gap: int = 1
+    """Frames that a cell may be missing in."""
+    divisions: bool = True
+    """Whether a track may go on as two."""
+    volume_weight: float = 1.0
+    """How much a difference of the cells' diameters counts, beside their distance."""
+
+
+@dataclass
+class WatchConfig:
+    """`watch:` how `--watch DIR` looks for new files and frames."""
+
+    every_s: float = 5.0
+    """Seconds between two looks."""
+    settle_s: float = 5.0
+    """A file is read when its size and time have not changed for so long."""
+    stop_after_min: float | None = None
+    """Ends when nothing new came for so long; null goes on until Ctrl-C."""
+
+
+@dataclass
+class PipelineConfig:
+    """The keys of every pipeline."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Layout of this file."""
+    name: str = "analyze"
+    """Runs lie in runs/<name>/."""
+    task: str = "analyze"
+    """Which pipeline."""
+    base: Any = field(default_factory=list, metadata=TEXTS)
+    """Configs that this one starts from."""
+    runs_dir: str = "runs"
+    """Where runs lie."""
+    method: Literal["fast", "network", "watershed"] = "fast"
+    """How cells are told from each other: `fast`, votes in one pass; `network`, one pass a nucleus (published);
+    `watershed`, no learning."""
+    cell_weights: str | None = None
+    """Weights of `fast` or `network`: a checkpoint, a run folder or a shipped name; null for the shipped ones."""
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
+    """What one nucleus is."""
+
+
+@dataclass
+class AnalyzeConfig(PipelineConfig):
+    """From tomograms to tables."""
+
+    inputs: Any = field(default_factory=list, metadata=TEXTS)
+    """Tomograms: files, folders or globs of TCF, OME-TIFF, TIFF, NIfTI or OME-Zarr."""
+    resume: str | None = None
+    """Run folder to go on in; the same command goes on in its own folder without it."""
+    out: str | None = None
+    """Folder of the results; null for one below `runs_dir`, named by what is asked for."""
+    organelles: Any = field(default=None, metadata=TEXTS_OR_NULL)
+    """Existing masks instead of predicted ones: a pattern with {stem}, {organelle} and {frame}, such as
+    `masks/{stem}_{organelle}.nii.gz`; without {organelle} one file with a channel an organelle."""
+    cells: Any = field(default=None, metadata=TEXTS_OR_NULL)
+    """Existing labels of cells instead of predicted ones: a pattern with {stem} and {frame}."""
+    organelle_names: list[str] = field(default_factory=lambda: ["membrane", "nucleus", "nucleolus", "lipid"])
+    """What {organelle} stands for, and the names of unnamed channels of existing masks."""
+    organelle_weights: str = "organelle"
+    """Weights that predict the organelles: a checkpoint, a run folder or a shipped name."""
+    corrections: str | None = None
+    """Folder of corrected masks and labels; null for the run's own `predictions/`."""
+    groups: str | None = None
+    """CSV with the columns file and group (and field), or a pattern of paths in which {group} stands for the group."""
+    spacing_um: list[float] | None = None
+    """Voxel size z, y, x in um of inputs that do not say it (plain TIFF)."""
+    interval_min: float | None = None
+    """Minutes between two frames, instead of the file's own time stamps."""
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
+    """From voxels to physical units."""
+    track: TrackConfig = field(default_factory=TrackConfig)
+    """What may be the same cell."""
+    border: Literal["exclude", "include"] = "exclude"
+    """Whether cells that reach the border of the field count in curves and tests: what lies beyond is not measured.
+    The tables have them either way."""
+    uncertainty: bool = False
+    """Analyse mirror images of every frame, too: their spread is an interval on each cell's volume (4 x the time)."""
+    meshes: Literal["all", "ends", "none"] = "ends"
+    """Surfaces of each cell and organelle (PLY, GLB): of all frames, of the first and last, or of none."""
+    workers: int | str = "auto"
+    """Processes that measure while the network predicts; `auto` for half of the cores, 0 for none."""
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    """How `--watch DIR` looks."""
+
+
+@dataclass
+class CellsFromMasksConfig(PipelineConfig):
+    """From masks of membrane and nucleus to labels of cells."""
+
+    name: str = "cells_from_masks"
+    """The task's name."""
+    task: str = "cells_from_masks"
+    """Which pipeline."""
+    membrane: str = ""
+    """Mask of filled cells: OME-TIFF, TIFF, NIfTI or OME-Zarr."""
+    nucleus: str = ""
+    """Mask of nuclei, on the same grid; a label image is taken as one nucleus a label."""
+    ri: str | None = None
+    """The tomogram, if there is one: the networks can use it."""
+    out: str = ""
+    """Folder of the labels and the table."""
+    spacing_um: list[float] | None = None
+    """Voxel size z, y, x in um of masks that do not say it."""
+
+
+def pipeline_faults(config: PipelineConfig) -> list[str]:
+    """What cannot work although every type is right, one line each, beginning with the key path."""
+    faults = []
+    if config.schema_version != SCHEMA_VERSION:
+        faults.append(f"schema_version: this Cytovox reads version {SCHEMA_VERSION}, got {config.schema_version}")
+    if not config.name or any(c in config.name for c in '<>:"/\\|?*') or config.name.strip(". ") != config.name:
+        faults.append(f"name: expected a name that can be a folder's, got {config.name!r}")
+    if not config.seeds.min_volume_um3 >= 0:
+        faults.append(f"seeds.min_volume_um3: expected 0 or more, got {config.seeds.min_volume_um3}")
+    if config.seeds.min_voxels < 0:
+        faults.append(f"seeds.min_voxels: expected 0 or more, got {config.seeds.min_voxels}")
+    if config.seeds.split_depth_um is not None and not config.seeds.split_depth_um > 0:
+        faults.append(f"seeds.split_depth_um: expected a length above 0 or null, got {config.seeds.split_depth_um}")
+    spacing = getattr(config, "spacing_um", None)
+    if spacing is not None and (len(spacing) != 3 or any(s <= 0 for s in spacing)):
+        faults.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {spacing}")
+    if isinstance(config, AnalyzeConfig):
+        faults += _analyze_faults(config)
+    if isinstance(config, CellsFromMasksConfig):
+        for key in ("membrane", "nucleus", "out"):
+            if not getattr(config, key):
+                faults.append(f"{key}: expected a {'folder' if key == 'out' else 'file'}, such as {key}={_EXAMPLE[key]}")
+    return faults
+
+
+_EXAMPLE = {"membrane": "cell_membrane.nii.gz", "nucleus": "cell_nucleus.nii.gz", "out": "labels"}
+
+
+def _analyze_faults(config: AnalyzeConfig) -> list[str]:
+    faults = []
+    measure, track, watch = config.measure, config.track, config.watch
+    try:
+        Increments(measure.lipid_ml_per_g, measure.other_ml_per_g)
+    except InputError as fault:
+        faults.append(f"measure.{fault}")
+    if measure.medium_ri is not None and not 1.0 < measure.medium_ri < 2.0:
+        faults.append(f"measure.medium_ri: expected a refractive index such as 1.337, got {measure.medium_ri}")
+    if measure.area not in AREA_ESTIMATORS:
+        faults.append(f"measure.area: expected one of {', '.join(AREA_ESTIMATORS)}, got {measure.area}")
+    if not track.max_distance_um > 0:
+        faults.append(f"track.max_distance_um: expected a length above 0, got {track.max_distance_um}")
+    if track.max_gap < 0:
+        faults.append(f"track.max_gap: expected 0 or more, got {track.max_gap}")
+    if not track.volume_weight >= 0:
+        faults.append(f"track.volume_weight: expected 0 or more, got {track.volume_weight}")
+    if config.interval_min is not None and not config.interval_min > 0:
+        faults.append(f"interval_min: expected minutes above 0, got {config.interval_min}")
+    if config.workers != "auto" and (not isinstance(config.workers, int) or config.workers < 0):
+        faults.append(f"workers: expected auto, 0 or more, got {config.workers!r}")
+    for key in ("every_s", "settle_s"):
+        if not getattr(watch, key) > 0:
+            faults.append(f"watch.{key}: expected seconds above 0, got {getattr(watch, key)}")
+    if not config.organelle_names or len(set(config.organelle_names)) < len(config.organelle_names):
+        faults.append(f"organelle_names: expected different names, at least one, got {config.organelle_names}")
+    if config.uncertainty and (config.organelles is not None or config.cells is not None):
+        faults.append("uncertainty: it is that of the networks; not with existing masks (organelles, cells)")
+    return faults

@@ -1,0 +1,125 @@
+"""One frame: its cells told from each other, and measured. What a worker process does."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from analysis.measurements import Rules, measure_frame
+from analysis.refractive import Increments
+from experiments.pipelines.predictors import cell_finder
+from experiments.pipelines.sources import read_labels
+from experiments.pipelines.state import FrameState
+from formats import read_volume
+from formats.errors import InputError
+from transforms.cell_field import CellField, FoundCells, SeedRule
+from transforms.cell_watershed import unclaimed
+
+
+@dataclass(frozen=True)
+class FrameJob:
+    """A frame whose organelles are known."""
+
+    source: Path
+    t: int
+    spacing_um: tuple[float, float, float] | None
+    """Given by the user, for a file that does not say it."""
+    state: Path
+    method: str
+    weights: Path | None
+    rule: SeedRule
+    rules: Rules
+    cells: Path | None
+    """Labels that are there already, or were corrected."""
+    cells_from: str
+    """predicted, given or corrected."""
+    corrected: tuple[tuple[str, Path], ...]
+    """Masks that were corrected: organelle and file."""
+    binary: bool
+    """Masks were given or corrected: probabilities are not used."""
+    cells_key: str
+    rows_key: str
+
+
+def finish_frame(job: FrameJob) -> list[str]:
+    """Find the cells of a frame and measure them, unless that is done.
+
+    Returns
+    -------
+    list of str
+        What should be said of it.
+
+    Raises
+    ------
+    InputError
+        Labels that do not fit the tomogram.
+    """
+    torch.set_num_threads(1)  # beside the network that predicts; and the same result in any process
+    state, notes = FrameState(job.state), list[str]()
+    volume = read_volume(job.source, spacing_um=job.spacing_um)
+    if state.has("cells", job.cells_key) and state.has("rows", job.rows_key):
+        return notes
+    ri = volume.frame(job.t)
+    corrected = {name: read_labels(path, job.t, 0, volume, notes) != 0 for name, path in job.corrected}
+    masks = {**state.masks(), **corrected}
+    if not state.has("cells", job.cells_key):
+        found = _found(job, state, ri, masks, volume.spacing_um, notes, volume)
+        kind = np.uint16 if found.cells_ZYX.max(initial=0) < 2**16 else np.uint32
+        arrays = {"cells": found.cells_ZYX.astype(kind), "seeds": found.seeds_ZYX.astype(kind)}
+        arrays |= {f"mask_{name}": np.packbits(mask) for name, mask in corrected.items()}
+        state.save("cells", job.cells_key, arrays, corrected=sorted(corrected))
+    cells = state.arrays("cells")["cells"].astype(np.int32)
+    measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
+    lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
+    state.save(
+        "rows", job.rows_key, {},
+        compartments=[_plain(row) for row in measured.compartments],
+        parts=[_plain(row) for row in measured.parts],
+        unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),
+        cells_from=job.cells_from, notes=notes,
+    )  # fmt: skip
+    state.said.unlink(missing_ok=True)
+    return notes
+
+
+def _found(
+    job: FrameJob, state: FrameState, ri: np.ndarray, masks: dict[str, np.ndarray], spacing_um: Any, notes: list[str],
+    volume: Any,
+) -> FoundCells:  # fmt: skip
+    if job.cells is not None:
+        cells = read_labels(job.cells, job.t, 0, volume, notes).astype(np.int32)
+        nuclei = masks.get("nucleus")
+        return FoundCells(cells, np.where(nuclei, cells, 0) if nuclei is not None else np.zeros_like(cells))
+    if "nucleus" not in masks or "membrane" not in masks:
+        raise InputError(
+            f"{job.source}, frame {job.t}: cells are found from masks of membrane and nucleus, but there are only "
+            f"{', '.join(masks) or 'none'}; give both, or cells=..."
+        )
+    said = None if job.binary else state.read_said()
+    membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else said
+    # the masks decide what is inside, the probabilities only tell the network how sure that is
+    field = CellField(membrane, nucleus, spacing_um, ri)
+    if not masks["nucleus"].any():
+        notes.append(f"frame {job.t}: no nucleus, so no cell was told from another")
+    return cell_finder(job.method, job.weights, job.rule)(field)
+
+
+def rules_of(medium_ri: float, measure: Any) -> Rules:
+    """`measure:` of a config, with the medium that was found."""
+    return Rules(
+        medium_ri, Increments(measure.lipid_ml_per_g, measure.other_ml_per_g, measure.uniform), str(measure.area)
+    )
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """A row as JSON has it: nan is null."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in dataclasses.asdict(row).items()
+    }

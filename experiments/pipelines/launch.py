@@ -1,0 +1,173 @@
+"""One pipeline from its command line to its last printed line."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.compose import compose
+from experiments.config import to_yaml
+from experiments.pipelines import PIPELINES, resolved_pipeline, typed_pipeline
+from experiments.pipelines.analyze import Analysis, now, tell
+from experiments.pipelines.config import AnalyzeConfig, CellsFromMasksConfig
+from experiments.pipelines.sources import Source, find_sources
+from experiments.pipelines.state import key_of
+from experiments.preflight import require_room
+from experiments.progress import Bars, hush_lightning
+from experiments.report import write_report
+from formats.errors import InputError
+from networks.weights import shipped_weights
+from training.environment import describe_environment
+from training.rundir import RunFolder, write_json, write_text
+
+#: What a run ends with where some inputs could not be analysed.
+SOME_BROKEN = 3
+
+
+def asks_for_pipeline(config: str, overrides: list[str]) -> bool:
+    """Whether a command line names a pipeline, not a model to train."""
+    resumed = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
+    source = config or (str(Path(resumed[-1]) / "config.yaml") if resumed and resumed[-1] else "")
+    try:
+        return bool(source) and compose(source, overrides).values.get("task") in PIPELINES
+    except InputError:
+        return False  # told where it is read again
+
+
+def launch_pipeline(config: str, overrides: list[str], watch: str | None = None, check: bool = False) -> int:
+    """Run a pipeline.
+
+    Returns
+    -------
+    int
+        0, or `SOME_BROKEN`.
+
+    Raises
+    ------
+    InputError
+        Anything the user can mend.
+    """
+    resumed = next((word.partition("=")[2] for word in overrides if word.startswith("resume=")), None)
+    if resumed and not config:
+        config = str(RunFolder.existing(Path(resumed)).path / "config.yaml")
+    typed = typed_pipeline(compose(config, overrides))
+    if isinstance(typed, CellsFromMasksConfig):
+        from experiments.pipelines.cells_from_masks import cells_from_masks
+
+        if watch is not None:
+            raise InputError("--watch: only for task analyze; leave it out")
+        if check:
+            print("the config is valid")
+            return 0
+        return cells_from_masks(typed)
+    assert isinstance(typed, AnalyzeConfig)
+    if watch is not None:
+        folder = Path(watch)
+        if not folder.is_dir():
+            raise InputError(f"--watch: {watch}: no such folder; name the one that the microscope writes to")
+        typed.inputs = [str(folder.absolute())]
+    sources = [] if watch is not None else find_sources(typed)
+    if check:
+        _print_sources(sources)
+        return 0
+    return _analyze(typed, sources, watch)
+
+
+def _print_sources(sources: list[Source]) -> None:
+    print("the config is valid; it would analyse")
+    for source in sources:
+        print(f"  {source.path} ({source.group})")
+
+
+def _analyze(config: AnalyzeConfig, sources: list[Source], watch: str | None) -> int:
+    folder = run_folder(config)
+    hush_lightning()
+    with Bars() as bars:
+        analysis = Analysis(config, folder, bars)
+        with analysis.locked():
+            _record(config, folder)
+            try:
+                if watch is None:
+                    analysis.update(sources)
+                else:
+                    from experiments.pipelines.watch import follow
+
+                    follow(analysis, Path(watch), lambda: _close(folder, "running"))
+            except BaseException as error:
+                stopped = isinstance(error, KeyboardInterrupt)
+                # a microscope is watched until somebody stops it: that is its end
+                _close(folder, ("finished" if watch else "interrupted") if stopped else "failed")
+                if stopped and watch is None:
+                    raise KeyboardInterrupt(f"stopped; the same command goes on in {folder.path}") from error
+                if not stopped:
+                    raise
+            else:
+                _close(folder, "finished")
+    tell(analysis)
+    metrics = folder.metrics()
+    print(
+        f"analysed {int(metrics.get('analyze/files', 0))} files, {int(metrics.get('analyze/frames', 0))} frames, "
+        f"{int(metrics.get('analyze/tracks', 0))} cells"
+    )
+    print(f"tables: {folder.tables}")
+    print(f"report: {folder.path / 'report.html'}")
+    print(f"run: {folder.path}", flush=True)
+    return SOME_BROKEN if analysis.faults else 0
+
+
+def run_folder(config: AnalyzeConfig) -> RunFolder:
+    """The folder of this analysis: the same for the same question, so that the same command goes on in it."""
+    if config.resume is not None:
+        return RunFolder.existing(Path(config.resume))
+    if config.out is not None:
+        path = Path(config.out)
+        require_room(path, "out")
+        if path.is_dir() and any(path.iterdir()) and not (path / "config.yaml").is_file():
+            raise InputError(f"out: {path}: holds other files; choose an empty folder, or one of an earlier analysis")
+    else:
+        require_room(Path(config.runs_dir) / config.name, "runs_dir")
+        tree = absolute(config)
+        for key in ("runs_dir", "out", "resume", "workers", "watch"):
+            tree.pop(key)
+        path = Path(config.runs_dir) / config.name / key_of(tree)[:12]
+    folder = RunFolder(path.absolute())
+    folder.require_writable()
+    with contextlib.suppress(OSError):
+        folder.checkpoints.rmdir()  # nothing is trained here
+    return folder
+
+
+def absolute(config: AnalyzeConfig) -> dict[str, Any]:
+    """The config with its paths as they are from anywhere."""
+    tree = resolved_pipeline(config)
+    for key in ("inputs", "organelles", "cells", "corrections", "groups", "runs_dir", "out"):
+        value = tree[key]
+        if isinstance(value, str):
+            tree[key] = value if key == "groups" and "{group}" in value else str(Path(value).absolute())
+        elif isinstance(value, list):
+            tree[key] = [str(Path(one).absolute()) for one in value]
+    for key in ("organelle_weights", "cell_weights"):
+        if tree[key] is not None and tree[key] not in shipped_weights():
+            tree[key] = str(Path(tree[key]).absolute())
+    return tree
+
+
+def _record(config: AnalyzeConfig, folder: RunFolder) -> None:
+    tree = {**absolute(config), "resume": None, "out": str(folder.path)}
+    write_text(folder.path / "config.yaml", to_yaml(tree))
+    write_json(folder.path / "environment.json", describe_environment(0))
+    folder.update_status(status="running", started=folder.status().get("started") or now())
+
+
+def _close(folder: RunFolder, status: str) -> None:
+    """Status and report; after a failure nothing here may hide it."""
+    try:
+        folder.update_status(status=status, ended=now())
+        write_report(folder.path)
+    except (InputError, OSError):
+        if status in ("finished", "running"):
+            raise
+        print(f"the report of {folder.path} could not be written", file=sys.stderr)
+

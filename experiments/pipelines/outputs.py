@@ -1,0 +1,115 @@
+"""Files of one analysed input: masks, labels, surfaces and pictures. What is there and unchanged is left alone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import scipy.ndimage as ndi
+import trimesh
+
+from analysis.cell_figures import cells_figure, colour_of
+from analysis.meshes import surface_mesh, write_glb
+from analysis.organelles import in_order
+from experiments.pipelines.config import AnalyzeConfig
+from experiments.pipelines.films import Film
+from experiments.pipelines.results import FilmResult
+from experiments.pipelines.state import FrameState, key_of
+from formats import write_ometiff
+from formats.atomic import atomic_path, sweep
+from training.rundir import RunFolder
+
+#: Frames of a film that are drawn: the first, the last, and some between.
+PICTURES = 4
+#: Triangles of one compartment of one cell.
+FACES = 20_000
+
+
+def write_film(film: Film, result: FilmResult, folder: RunFolder, config: AnalyzeConfig) -> bool:
+    """Write the files of a film, unless they are those of these results; whether they were written."""
+    note, key = FrameState(film.folder), key_of(result.key, config.meshes, film.frames)
+    if note.has("outputs", key):
+        return False
+    (film.folder / "outputs.json").unlink(missing_ok=True)
+    sweep(film.folder)
+    name = film.source.name
+    names = in_order({n for t in range(film.frames) for n in film.state(t).facts("organelles")["names"]})
+    volume, origin = film.volume, film.volume.origin_um
+    if names:
+        write_ometiff(
+            folder.predictions / f"{name}_organelles.ome.tif", _masks(film, names), volume.spacing_um, names,
+            film.times_s, origin, shape=(film.frames, len(names), *volume.shape[2:]),
+        )  # fmt: skip
+    write_ometiff(
+        folder.predictions / f"{name}_cells.ome.tif", _cells(film), volume.spacing_um, ["cells"], film.times_s, origin,
+        shape=(film.frames, 1, *volume.shape[2:]),
+    )  # fmt: skip
+    _draw(film, result, folder)
+    _write_meshes(film, folder, config.meshes)
+    note.save("outputs", key, {})
+    return True
+
+
+def _masks(film: Film, names: list[str]) -> Iterator[np.ndarray]:
+    for t in range(film.frames):
+        masks = film.state(t).final_masks()
+        nothing = np.zeros(film.volume.shape[2:], bool)
+        yield np.stack([masks.get(name, nothing) for name in names]).view(np.uint8)
+
+
+def _cells(film: Film) -> Iterator[np.ndarray]:
+    kinds = [film.state(t).arrays("cells")["cells"].dtype for t in range(film.frames)]
+    for t in range(film.frames):
+        yield film.state(t).arrays("cells")["cells"].astype(max(kinds))[None]
+
+
+def _draw(film: Film, result: FilmResult, folder: RunFolder) -> None:
+    name = film.source.name
+    for old in folder.figures.glob(f"cells_{name}_t[0-9]*.png"):
+        old.unlink()
+    shown = sorted({round(k * (film.frames - 1) / max(1, PICTURES - 1)) for k in range(PICTURES)})
+    for t in shown:
+        cells = film.state(t).arrays("cells")["cells"].astype(np.int32)
+        numbers = {label: track for (at, label), track in result.tracked.track_of.items() if at == t}
+        cells_figure(
+            folder.figures / f"cells_{name}_t{t:04d}.png", film.volume.frame(t), cells, film.volume.spacing_um,
+            f"{film.source.path.name}, frame {t}: tracks", numbers,
+        )  # fmt: skip
+    first = film.state(0)
+    cells = first.arrays("cells")["cells"].astype(np.int32)
+    surfaces = {f"cell {label}": cells == label for label in np.unique(cells)[1:31]}
+    colours = {f"cell {label}": colour_of(int(label)) for label in np.unique(cells)[1:31]}
+    glb = folder.figures / f"cells_{name}.glb"
+    if write_glb(glb, surfaces, film.volume.spacing_um, 8_000, colours) is None:
+        glb.unlink(missing_ok=True)
+
+
+def _write_meshes(film: Film, folder: RunFolder, which: str) -> None:
+    """Each cell of a frame as one scene (GLB), and each of its compartments as a surface (PLY), lengths in µm."""
+    target = folder.path / "meshes" / film.source.name
+    shutil.rmtree(target, ignore_errors=True)
+    frames = {"all": range(film.frames), "ends": sorted({0, film.frames - 1}), "none": ()}[which]
+    for t in frames:
+        state = film.state(t)
+        cells, masks = state.arrays("cells")["cells"].astype(np.int32), state.final_masks()
+        for label, box in enumerate(ndi.find_objects(cells), start=1):
+            if box is None:
+                continue
+            own = cells[box] == label
+            inner = {n: masks[n][box] & own for n in in_order(masks) if n != "membrane"}
+            _write_cell(target / f"t{t:04d}_cell{label:04d}", {"membrane": own, **inner}, film, box)
+
+
+def _write_cell(stem: Path, masks: dict[str, np.ndarray], film: Film, box: tuple[slice, slice, slice]) -> None:
+    spacing = film.volume.spacing_um
+    write_glb(stem.with_suffix(".glb"), masks, spacing, FACES)
+    place = [o + part.start * s for o, part, s in zip(film.volume.origin_um, box, spacing, strict=True)]
+    for name, mask in masks.items():
+        if mask.any():
+            mesh: trimesh.Trimesh = surface_mesh(mask, spacing, FACES)
+            mesh.apply_translation(place[::-1])  # where it lies in the tomogram: x, y, z
+            path = stem.with_name(f"{stem.name}_{'cell' if name == 'membrane' else name}.ply")
+            with atomic_path(path) as part:
+                part.write_bytes(mesh.export(file_type="ply"))

@@ -1,0 +1,179 @@
+"""What an analysis reads: tomograms with their groups, masks that are already there, and corrections."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.paths import VOLUME_SUFFIXES, expand, is_volume, stem_of
+from experiments.faults import ConfigFaults
+from experiments.pipelines.config import AnalyzeConfig
+from formats import Volume, open_labels, spacing_agrees
+from formats.errors import InputError
+from training.prediction import output_names
+
+Shape = tuple[int, int, int]
+
+#: What a file without a group is in.
+NO_GROUP = "all"
+#: How the name of a correction ends, before its suffix: NAME_cells_corrected.ome.tif, NAME_t003_nucleus_corrected.nii.gz
+CORRECTED = "_corrected"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One tomogram file."""
+
+    path: Path
+    name: str
+    """Unique among the inputs; results are named by it."""
+    group: str
+    field: str
+    """Field of view: the unit of a test between groups."""
+
+
+def find_sources(config: AnalyzeConfig) -> list[Source]:
+    """Inputs with their groups.
+
+    Raises
+    ------
+    InputError
+        Nothing found, a file named twice, or groups that name no file or leave one out.
+    """
+    if not config.inputs:
+        raise InputError("inputs: nothing to analyse; give tomograms, such as inputs=[cells/*.TCF]")
+    paths = expand(config.inputs, Path(), "inputs")
+    names = output_names(paths)
+    groups = find_groups(paths, config.groups)
+    return [Source(path, names[path], *groups[path]) for path in paths]
+
+
+def find_groups(paths: Sequence[Path], given: str | None) -> dict[Path, tuple[str, str]]:
+    """Group and field of each file, from a CSV, from a pattern, or all of one group."""
+    if given is None:
+        return {path: (NO_GROUP, stem_of(path)) for path in paths}
+    return _by_pattern(paths, given) if "{group}" in given else _by_table(paths, Path(given))
+
+
+def _by_pattern(paths: Sequence[Path], given: str) -> dict[Path, tuple[str, str]]:
+    """`*/{group}_*.TCF` against the end of each path."""
+    parts = [fnmatch.translate(part)[4:-3] for part in given.split("{group}")]  # without (?s: and )\\Z
+    if any("group" in part for part in parts) or len(parts) != 2:
+        raise InputError(f"groups: {given}: expected {{group}} once, such as */{{group}}_*.TCF")
+    pattern = re.compile(rf"(?s:(?:.*/)?{parts[0]}(?P<group>[^/]+?){parts[1]})\Z")
+    found, bare = {}, []
+    for path in paths:
+        told = pattern.match(path.absolute().as_posix())
+        if told is None:
+            bare.append(str(path))
+        else:
+            found[path] = (told["group"], stem_of(path))
+    if bare:
+        raise InputError(f"groups: {given}: {len(bare)} of {len(paths)} inputs do not match, such as {bare[0]}")
+    return found
+
+
+def _by_table(paths: Sequence[Path], table: Path) -> dict[Path, tuple[str, str]]:
+    """A CSV: file (its name, or a path from the table's folder), group, and perhaps field."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as fault:
+        raise InputError(f"groups: {table}: cannot be read ({fault}); expected a CSV, or a pattern with {{group}}") from None
+    if not rows or not {"file", "group"} <= set(rows[0]):
+        raise InputError(f"groups: {table}: expected the columns file and group")
+    found: dict[Path, tuple[str, str]] = {}
+    faults = []
+    for number, row in enumerate(rows, start=2):
+        named = [p for p in paths if p.name == row["file"] or p.absolute() == (table.parent / row["file"]).absolute()]
+        if not named or not row["group"]:
+            why = "names no input" if row["group"] else "has no group"
+            faults.append(f"groups: {table.name} line {number}: {row['file']} {why}")
+        for path in named:
+            if found.get(path, (row["group"],))[0] != row["group"]:
+                faults.append(f"groups: {table.name} line {number}: {path.name} is in group {found[path][0]}, too")
+            found[path] = (row["group"], row.get("field") or stem_of(path))
+    faults += [f"groups: {table.name}: no line for {path.name}" for path in paths if path not in found]
+    if faults:
+        raise ConfigFaults(faults)
+    return found
+
+
+def given_file(pattern: str | Sequence[str], source: Source, sources: int, t: int, organelle: str, key: str) -> Path | None:
+    """The file of existing masks for a frame; None where there is none for this organelle.
+
+    Raises
+    ------
+    InputError
+        One file for several inputs.
+    """
+    for one in [pattern] if isinstance(pattern, str) else pattern:
+        if sources > 1 and "{stem}" not in one and isinstance(pattern, str):
+            raise InputError(f"{key}: {one}: one file for {sources} inputs; write {{stem}} where the input's name stands")
+        filled = one.replace("{stem}", stem_of(source.path)).replace("{organelle}", organelle)
+        path = Path(filled.replace("{frame}", str(t)))
+        mine = isinstance(pattern, str) or "{stem}" in one or stem_of(path).startswith(stem_of(source.path))
+        if (mine or sources == 1) and path.exists():
+            return path
+    return None
+
+
+def read_labels(path: Path, t: int, channel: int, volume: Volume, notes: list[str]) -> np.ndarray:
+    """Labels of a frame, on the volume's own grid.
+
+    A file of one frame serves frame 0 of a film of one frame, or the frame that its name tells.
+
+    Raises
+    ------
+    InputError
+        Another grid, or no such frame.
+    """
+    film = open_labels(path)
+    if film.shape[2:] != volume.shape[2:]:
+        raise InputError(
+            f"{path}: labels of shape {film.shape[2:]} (z, y, x), but {volume.source} has {volume.shape[2:]}; save them "
+            "on the tomogram's own grid"
+        )
+    if film.spacing_um is not None:
+        agrees = spacing_agrees(film.spacing_um, volume.spacing_um)
+        if agrees == "thousandfold":
+            notes.append(f"{path.name}: its spacing is written in um where mm is expected; read as um")
+        elif agrees != "same":
+            raise InputError(
+                f"{path}: spacing {film.spacing_um} um (z, y, x), but {volume.source} has {volume.spacing_um}; save it "
+                "with the tomogram's spacing"
+            )
+    if film.shape[0] == volume.shape[0]:
+        return film.frame(t, channel)
+    if film.shape[0] == 1:
+        return film.frame(0, channel)
+    raise InputError(f"{path}: {film.shape[0]} frames, but {volume.source} has {volume.shape[0]}")
+
+
+def find_corrections(folder: Path, source: Source, frames: int, names: Sequence[str]) -> dict[tuple[str, int], Path]:
+    """Corrected files of a source: (organelle or "cells", frame) to file.
+
+    NAME_cells_corrected.ome.tif has all frames, NAME_t003_cells_corrected.nii.gz frame 3; the latter wins.
+    """
+    found: dict[tuple[str, int], Path] = {}
+    if not folder.is_dir():
+        return found
+    stems = (source.name, stem_of(source.path))
+    for path in sorted(folder.iterdir()):
+        stem = stem_of(path)
+        if not is_volume(path) or not stem.endswith(CORRECTED) or not path.name.lower().endswith(VOLUME_SUFFIXES):
+            continue
+        for name in names:
+            for base in stems:
+                if stem == f"{base}_{name}{CORRECTED}":
+                    for t in range(frames):
+                        found.setdefault((name, t), path)
+                elif told := re.fullmatch(rf"{re.escape(base)}_t(\d+)_{re.escape(name)}{CORRECTED}", stem):
+                    found[(name, int(told[1]))] = path
+    return found

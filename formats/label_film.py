@@ -1,0 +1,44 @@
+"""Labels over time: masks of several frames and channels in one file, each read when asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from formats.errors import InputError
+from formats.values import as_labels
+
+ZYX = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class LabelFilm:
+    """Masks or label images (T, C, Z, Y, X) in a file."""
+
+    path: Path
+    shape: tuple[int, int, int, int, int]
+    spacing_um: ZYX | None
+    """z, y, x; None where the file tells none."""
+    channels: tuple[str, ...] | None
+    """Their names, where the file tells them."""
+    stored: Callable[[int, int], np.ndarray]
+    """(t, c) to the values as they are in the file."""
+
+    def frame(self, t: int = 0, c: int = 0) -> np.ndarray:
+        """Labels of one frame of one channel.
+
+        Returns
+        -------
+        integer array, (Z, Y, X)
+
+        Raises
+        ------
+        InputError
+            No such frame or channel, values that are no whole numbers, or a file that cannot be read.
+        """
+        if not (0 <= t < self.shape[0] and 0 <= c < self.shape[1]):
+            raise InputError(
+                f"{self.path}: no frame {t} of channel {c}: it has {self.shape[0]} frames and {self.shape[1]} channels"
+            )
+        return as_labels(self.stored(t, c), self.path)

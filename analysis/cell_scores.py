@@ -56,9 +56,10 @@ def score_cells(truth_ZYX: np.ndarray, predicted_ZYX: np.ndarray, left_out: Coll
     truth_ZYX, predicted_ZYX : integer array, (Z, Y, X)
         Labels, 0 is the background.
     left_out : collection of int
-        True cells that nobody could have found: without a nucleus in the field, for a method that starts from nuclei. A
-        predicted cell that lies on them more than on any other true cell or the background is left out, too, and of all
-        others the voxels that lie on them. The number left out stands in the scores.
+        True cells that nobody could have found: without a nucleus in the field, for a method that starts from nuclei.
+        They do not count as missed. A predicted cell that lies on them more than on any other true cell or the
+        background is left out, too; of all others, what lies on them counts as wrongly claimed, since a cell that
+        swallowed its neighbour is measured too large. The number left out stands in the scores.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def _without(found: Overlaps, left_out: Collection[int]) -> Overlaps:
         found.truth_T[~out_T],
         found.predicted_P[counts_P],
         found.truth_voxels_T[~out_T],
-        (found.predicted_voxels_P - on_P)[counts_P],
+        found.predicted_voxels_P[counts_P],
         kept[:, counts_P],
     )
 

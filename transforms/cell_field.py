@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from transforms.seeds import MIN_VOLUME_UM3, SPLIT_DEPTH_UM, nucleus_seeds
+from transforms.seeds import MIN_VOLUME_UM3, nucleus_seeds
 from transforms.spatial import resize_linear
 
 ZYX = tuple[float, float, float]
@@ -68,8 +68,9 @@ class SeedRule:
     """Smaller components are no nuclei."""
     min_voxels: int = 0
     """The same in voxels of a grid of 64 x 128 x 128, as in the paper (200 there); 0 leaves it to the volume."""
-    split_depth_um: float | None = SPLIT_DEPTH_UM
-    """Components are cut at necks that are narrower by so much than both sides; None leaves them whole (the paper)."""
+    split_depth_um: float | None = None
+    """Components are cut at necks that are narrower by so much than both sides, such as `seeds.SPLIT_DEPTH_UM`; None
+    leaves them whole (the paper)."""
 
     def seeds(self, cells: CellField) -> np.ndarray:
         """Seeds of a field: its own, or those of its nucleus mask. int32 array (Z, Y, X)."""

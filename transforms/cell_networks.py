@@ -7,9 +7,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from transforms.cell_votes import UNIT_UM
 from transforms.cell_field import CellField, FoundCells, SeedRule, resize_image, resize_labels
-from transforms.cell_votes import REACH_UM, assign_votes, join_parts, split_nuclei
+from transforms.cell_votes import (
+    DOUBT_UM,
+    REACH_UM,
+    UNIT_UM,
+    assign_votes,
+    join_parts,
+    settle_doubts,
+    split_nuclei,
+)
 from transforms.ensemble import autocast
 from transforms.intensity import NormaliseRI
 from transforms.spatial import ResampleTo, common_grid
@@ -117,6 +124,8 @@ class VotingCells(_NetworkCells):
     """Tell touching nuclei apart by their votes."""
     reach_um: float = REACH_UM
     """As of `transforms.cell_votes.assign_votes`."""
+    doubt_um: float = DOUBT_UM
+    """As of `transforms.cell_votes.settle_doubts`."""
 
     @torch.inference_mode()
     def __call__(self, cells: CellField) -> FoundCells:
@@ -155,8 +164,9 @@ class VotingCells(_NetworkCells):
             fine = resize_labels(coarse, cells.shape)
             seeds = np.where(seeds > 0, np.where(fine > 0, fine, nearest_label(fine, seeds > 0)), 0)
         membrane = resize_image(cells.inside("membrane"), shape) >= 0.5
-        claimed = np.zeros(shape, np.int32)
-        claimed[membrane] = assign_votes(votes_ZYX3[membrane], coarse, spacing_um, self.reach_um)
+        claimed, margin = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        claimed[membrane], margin[membrane] = assign_votes(votes_ZYX3[membrane], coarse, spacing_um, self.reach_um)
+        claimed = settle_doubts(claimed, margin, coarse, spacing_um, self.doubt_um)
         claimed = join_parts(claimed, coarse, spacing_um)
         return FoundCells(spread(claimed, cells.inside("membrane"), seeds), seeds)
 

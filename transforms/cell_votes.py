@@ -24,6 +24,8 @@ ZYX = tuple[float, float, float]
 UNIT_UM = 10.0
 #: A vote may miss the surface of a ball as large as the nucleus by so much.
 REACH_UM = 4.0
+#: A vote that is nearly as close to a second nucleus as to the first is no decision: the mask's form decides then.
+DOUBT_UM = 3.0
 #: Two nuclei whose centres are voted closer than this to each other are one.
 APART_UM = 4.0
 
@@ -43,8 +45,8 @@ def centres_um(seeds_ZYX: np.ndarray, spacing_um: ZYX) -> tuple[np.ndarray, np.n
 
 def assign_votes(
     votes_VN: np.ndarray, seeds_ZYX: np.ndarray, spacing_um: ZYX, reach_um: float = REACH_UM
-) -> np.ndarray:
-    """The nucleus that each vote means.
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nucleus that each vote means, and by how much.
 
     Parameters
     ----------
@@ -59,15 +61,45 @@ def assign_votes(
 
     Returns
     -------
-    int32 array, (V,)
+    label : int32 array, (V,)
         Labels of seeds, 0 for none.
+    margin_um : float array, (V,)
+        How much farther the second nearest centre is; infinite where there is only one.
     """
     labels, centres, volumes = centres_um(seeds_ZYX, spacing_um)
     if not len(labels):
-        return np.zeros(len(votes_VN), np.int32)
-    distance, nearest = KDTree(centres).query(votes_VN)
+        return np.zeros(len(votes_VN), np.int32), np.full(len(votes_VN), np.inf)
+    distance, nearest = KDTree(centres).query(votes_VN, k=2)  # without a second one, scipy says infinity
     radius = np.cbrt(3 * volumes / (4 * np.pi))
-    return np.where(distance <= radius[nearest] + reach_um, labels[nearest], 0).astype(np.int32)
+    first = nearest[:, 0]
+    label = np.where(distance[:, 0] <= radius[first] + reach_um, labels[first], 0).astype(np.int32)
+    return label, distance[:, 1] - distance[:, 0]
+
+
+def settle_doubts(
+    labels_ZYX: np.ndarray, margin_ZYX: np.ndarray, seeds_ZYX: np.ndarray, spacing_um: ZYX, doubt_um: float = DOUBT_UM
+) -> np.ndarray:
+    """Divide what the votes left in doubt by the form of the mask: a watershed from what they are sure of.
+
+    Parameters
+    ----------
+    labels_ZYX : int32 array, (Z, Y, X)
+        The nucleus that each voxel votes for, 0 for none.
+    margin_ZYX : float array, (Z, Y, X)
+        As of `assign_votes`.
+    seeds_ZYX : int32 array, (Z, Y, X)
+        Nuclei, which are always sure.
+    spacing_um : (z, y, x) floats
+    doubt_um : float
+        Margins below this are in doubt.
+
+    Returns
+    -------
+    int32 array, (Z, Y, X)
+        No voxel that voted for none gets a label.
+    """
+    sure = np.where((margin_ZYX >= doubt_um) | (seeds_ZYX > 0), np.where(seeds_ZYX > 0, seeds_ZYX, labels_ZYX), 0)
+    return seeded_watershed(labels_ZYX > 0, sure, spacing_um)
 
 
 def join_parts(cells_ZYX: np.ndarray, seeds_ZYX: np.ndarray, spacing_um: ZYX) -> np.ndarray:

@@ -11,7 +11,7 @@ from analysis.tracking import MAX_DISTANCE_UM
 from datamodules.config import TEXTS, TEXTS_OR_NULL
 from experiments.schema import SCHEMA_VERSION
 from formats.errors import InputError
-from transforms.seeds import MIN_VOLUME_UM3, SPLIT_DEPTH_UM
+from transforms.seeds import MIN_VOLUME_UM3
 
 
 @dataclass
@@ -22,8 +22,9 @@ class SeedsConfig:
     """Smaller components are no nuclei."""
     min_voxels: int = 0
     """The same in voxels of a grid of 64 x 128 x 128, as published (200 there); 0 leaves it to the volume."""
-    split_depth_um: float | None = SPLIT_DEPTH_UM
-    """Components are cut at necks narrower by this, in radius, than both sides; null leaves them whole (published)."""
+    split_depth_um: float | None = None
+    """Components are cut at necks narrower by this, in radius, than both sides (0.5 is a start); null leaves them whole
+    (published). `method: fast` tells touching nuclei apart by its votes either way."""
 
 
 @dataclass

@@ -115,6 +115,8 @@ class AnalyzeConfig(PipelineConfig):
     """Folder of corrected masks and labels; null for the run's own `predictions/`."""
     groups: str | None = None
     """CSV with the columns file and group (and field), or a pattern of paths in which {group} stands for the group."""
+    control: str = "control"
+    """The group that others are compared with; any order where there is none of that name."""
     spacing_um: list[float] | None = None
     """Voxel size z, y, x in um of inputs that do not say it (plain TIFF)."""
     interval_min: float | None = None

@@ -178,19 +178,19 @@ def change_table(table: pd.DataFrame, border: str) -> pd.DataFrame:
     )
 
 
-def test_table(table: pd.DataFrame, border: str) -> pd.DataFrame:
+def test_table(table: pd.DataFrame, border: str, control: str) -> pd.DataFrame:
     """For every quantity, whether each group changed, and whether groups changed differently."""
     rows = []
     for quantity in QUANTITIES:
         by_group: dict[str, list[Course]] = {}
         for course in courses(table, quantity, border):
             by_group.setdefault(course.group, []).append(course)
-        names = sorted(by_group)
+        names = sorted(by_group, key=lambda name: (name != control, name))
         for name in names:
             rows.append(_tested(quantity, name, "", first_to_last(by_group[name])))
         for i, one in enumerate(names):
-            for other in names[i + 1 :]:
-                rows.append(_tested(quantity, one, other, between(by_group[one], by_group[other])))
+            for other in names[i + 1 :]:  # the effect is the other's, less the control's
+                rows.append(_tested(quantity, other, one, between(by_group[one], by_group[other])))
     columns = ["compartment", "quantity", "group", "against", "n", "n_against", "effect", "p", "test", "assumes"]
     return pd.DataFrame([row for row in rows if row["n"] > 0], columns=columns)
 
@@ -259,7 +259,7 @@ def write_results(
     table = compartment_table(results, config)
     tables = {
         "cells": table, "parts": part_table(results, config), "tracks": track_table(results),
-        "changes": change_table(table, config.border), "tests": test_table(table, config.border), "files": file_table(results, faults),
+        "changes": change_table(table, config.border), "tests": test_table(table, config.border, config.control), "files": file_table(results, faults),
     }  # fmt: skip
     for name, rows in tables.items():
         write_table(rows, folder.tables / f"{name}.csv")

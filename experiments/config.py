@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from experiments.compose import Composed, compose
 from experiments.faults import ConfigFaults
+from experiments.pipelines import PIPELINES
 from experiments.schema import SCHEMA_VERSION, STAGES, Config, branch
 from experiments.tasks import TASKS, known_keys, task_of
 from experiments.tasks.base import Task
@@ -65,8 +66,10 @@ def _task(composed: Composed) -> tuple[Task, list[str]]:
     if isinstance(named, str) and named in TASKS:
         return TASKS[named], []
     near = difflib.get_close_matches(str(named), TASKS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    fault = f"{composed.where(('task',))}: task: expected one of {', '.join(TASKS)}, got {named!r}{hint}"
+    like = difflib.get_close_matches(str(named), (*TASKS, *PIPELINES), n=1)
+    hint = f"; did you mean {like[0]}?" if like else ""
+    known = ", ".join((*TASKS, *PIPELINES))
+    fault = f"{composed.where(('task',))}: task: expected one of {known}, got {named!r}{hint}"
     return TASKS[near[0] if near else Config.task], [fault]
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from experiments.pipelines.config import SeedsConfig
 from experiments.tasks.organelle_build import build_from_weights
@@ -104,11 +105,17 @@ def cell_finder(method: str, path: Path | None, rule: SeedRule) -> CellFinder:
 def finder_of(weights: Weights, rule: SeedRule) -> CellFinder:
     """The finder of weights of the cells task."""
     facts = weights.facts
-    kind = network_config(str(facts.model["network"]))
-    options = {key: value for key, value in facts.model.items() if key in kind.__dataclass_fields__}
-    network = kind(**options).build(*CHANNELS[facts.method])
-    load_network(network, weights, "cell_weights")
-    return build_finder(network, facts, windows_of(facts.patch_size), rule)
+    return build_finder(finder_network(weights, "cell_weights"), facts, windows_of(facts.patch_size), rule)
+
+
+def finder_network(weights: Weights, key: str) -> nn.Module:
+    """The network that a checkpoint of the cells task holds."""
+    model = weights.facts.model
+    kind = network_config(str(model["network"]))
+    options = {name: value for name, value in model.items() if name in kind.__dataclass_fields__}
+    network: nn.Module = kind(**options).build(*CHANNELS[weights.facts.method])
+    load_network(network, weights, key)
+    return network
 
 
 def windows_of(patch_size: list[int]) -> SlidingWindow:

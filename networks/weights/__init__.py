@@ -3,7 +3,7 @@
 from pathlib import Path
 
 #: Weights of each task that a prediction takes when it is given no others.
-DEFAULTS = {"organelle": "organelle", "shape": "shape_rbc"}
+DEFAULTS = {"organelle": "organelle", "cells": "cells_fast", "shape": "shape_rbc"}
 
 
 def shipped_weights() -> dict[str, Path]:

@@ -16,7 +16,7 @@ from analysis.organelles import CELLS
 from analysis.refractive import PAPER_MEDIUM_RI
 from datamodules.cases import checked_ri
 from experiments.pipelines.config import AnalyzeConfig
-from experiments.pipelines.frames import FrameJob, rules_of
+from experiments.pipelines.frames import MIRRORS, FrameJob, rules_of
 from experiments.pipelines.predictors import digest, seed_rule
 from experiments.pipelines.sources import Source, find_corrections, given_file, read_labels
 from experiments.pipelines.state import FrameState, array_digest, key_of
@@ -137,10 +137,15 @@ class Frames:
         if not state.has("organelles", key):
             ri = film.volume.frame(t) if ri is None else ri
             self._organelles(t, key, ri, given)
+        members = len(MIRRORS) if config.uncertainty else 0
+        for k, axes in enumerate(MIRRORS[:members], start=1):
+            if not state.member(k).has("organelles", key):
+                ri = film.volume.frame(t) if ri is None else ri
+                self._mirrored(t, k, axes, key, ri)
         corrected = tuple((n, p) for (n, at), p in sorted(film.corrections.items()) if at == t and n != CELLS)
         cells, cells_from = self._cells(t)
         cells_key = key_of(
-            key, [(n, digest(p)) for n, p in corrected],
+            key, members, [(n, digest(p)) for n, p in corrected],
             digest(cells) if cells is not None and cells.is_file() else str(cells or asked.cells_key),
         )  # fmt: skip
         rules = rules_of(film.medium_ri, config.measure)
@@ -150,7 +155,7 @@ class Frames:
         return FrameJob(
             film.source.path, t, tuple(config.spacing_um) if config.spacing_um else None,  # type: ignore[arg-type]
             state.folder, config.method, asked.cell_weights, seed_rule(config.seeds), rules, cells, cells_from,
-            corrected, bool(given or corrected), cells_key, rows_key,
+            corrected, bool(given or corrected), members, cells_key, rows_key,
         )  # fmt: skip
 
     def _given(self, t: int) -> list[tuple[str, Path, int]]:
@@ -201,6 +206,15 @@ class Frames:
             state.folder.mkdir(parents=True, exist_ok=True)
             state.save_said(said)
         state.save_masks(key, masks, ri.shape)
+
+    def _mirrored(self, t: int, k: int, axes: tuple[int, ...], key: str, ri: np.ndarray) -> None:
+        """What the network says of a mirror image, turned back."""
+        state = self.film.state(t).member(k)
+        masks, said = self.predict(np.ascontiguousarray(np.flip(ri, axes)), self.film.volume.spacing_um)
+        if said is not None:
+            state.folder.mkdir(parents=True, exist_ok=True)
+            state.save_said(np.flip(said, [1 + axis for axis in axes]))
+        state.save_masks(key, {name: np.flip(mask, axes) for name, mask in masks.items()}, ri.shape)
 
     def _known_digests(self) -> dict[int, str]:
         """Of frames that were read before, if the file is what it was."""

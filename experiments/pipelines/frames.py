@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.measurements import Rules, measure_frame
+from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
 from analysis.refractive import Increments
+from analysis.volume_interval import VolumeInterval, agreement, volume_intervals
 from experiments.pipelines.predictors import cell_finder
 from experiments.pipelines.sources import read_labels
 from experiments.pipelines.state import FrameState
@@ -20,6 +21,10 @@ from formats import read_volume
 from formats.errors import InputError
 from transforms.cell_field import CellField, FoundCells, SeedRule
 from transforms.cell_watershed import unclaimed
+
+
+#: Axes (of z, y, x) of the mirror images: in the plane, since the missing cone lies along z.
+MIRRORS: tuple[tuple[int, ...], ...] = ((1,), (2,), (1, 2))
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class FrameJob:
     """Masks that were corrected: organelle and file."""
     binary: bool
     """Masks were given or corrected: probabilities are not used."""
+    members: int
+    """Mirror images of the frame that were predicted, too."""
     cells_key: str
     rows_key: str
 
@@ -73,19 +80,49 @@ def finish_frame(job: FrameJob) -> list[str]:
         kind = np.uint16 if found.cells_ZYX.max(initial=0) < 2**16 else np.uint32
         arrays = {"cells": found.cells_ZYX.astype(kind), "seeds": found.seeds_ZYX.astype(kind)}
         arrays |= {f"mask_{name}": np.packbits(mask) for name, mask in corrected.items()}
-        state.save("cells", job.cells_key, arrays, corrected=sorted(corrected))
+        intervals: dict[int, VolumeInterval] = {}
+        if job.members and job.cells is None:
+            members = _members(job, ri, volume.spacing_um)
+            intervals = volume_intervals(found.cells_ZYX, members, float(np.prod(volume.spacing_um)))
+            arrays["agreement"] = np.rint(255 * agreement(found.cells_ZYX, members)).astype(np.uint8)
+        state.save(
+            "cells", job.cells_key, arrays, corrected=sorted(corrected),
+            intervals={str(k): [found.low_um3, found.high_um3] for k, found in intervals.items()},
+        )  # fmt: skip
     cells = state.arrays("cells")["cells"].astype(np.int32)
+    told = state.facts("cells")["intervals"]
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
     lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
         "rows", job.rows_key, {},
-        compartments=[_plain(row) for row in measured.compartments],
+        compartments=[{**_plain(row), **_interval(row, told)} for row in measured.compartments],
         parts=[_plain(row) for row in measured.parts],
         unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),
         cells_from=job.cells_from, notes=notes,
     )  # fmt: skip
-    state.said.unlink(missing_ok=True)
+    for k in range(job.members + 1):
+        (state if k == 0 else state.member(k)).said.unlink(missing_ok=True)
     return notes
+
+
+def _interval(row: Compartment, told: dict[str, list[float]]) -> dict[str, float | None]:
+    """Of whole cells."""
+    low, high = told.get(str(row.cell), (None, None)) if row.compartment == WHOLE else (None, None)
+    return {"volume_low_um3": low, "volume_high_um3": high}
+
+
+def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]:
+    """Cells of the mirror images, turned back."""
+    found = []
+    for k, axes in enumerate(MIRRORS[: job.members], start=1):
+        state = FrameState(job.state).member(k)
+        masks, said = state.masks(), state.read_said()
+        membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else said
+        mirrored = [np.flip(image, axes) for image in (membrane, nucleus, ri)]
+        finder = cell_finder(job.method, job.weights, job.rule)
+        field = CellField(mirrored[0], mirrored[1], spacing_um, mirrored[2])
+        found.append(np.flip(finder(field).cells_ZYX, axes))
+    return found
 
 
 def _found(

@@ -46,6 +46,11 @@ def write_film(film: Film, result: FilmResult, folder: RunFolder, config: Analyz
         folder.predictions / f"{name}_cells.ome.tif", _cells(film), volume.spacing_um, ["cells"], film.times_s, origin,
         shape=(film.frames, 1, *volume.shape[2:]),
     )  # fmt: skip
+    if all(film.state(t).facts("cells").get("intervals") for t in range(film.frames)):
+        write_ometiff(
+            folder.predictions / f"{name}_agreement.ome.tif", _agreements(film), volume.spacing_um, ["agreement"],
+            film.times_s, origin, shape=(film.frames, 1, *volume.shape[2:]),
+        )  # fmt: skip
     _draw(film, result, folder)
     _write_meshes(film, folder, config.meshes)
     note.save("outputs", key, {})
@@ -63,6 +68,12 @@ def _cells(film: Film) -> Iterator[np.ndarray]:
     kinds = [film.state(t).arrays("cells")["cells"].dtype for t in range(film.frames)]
     for t in range(film.frames):
         yield film.state(t).arrays("cells")["cells"].astype(max(kinds))[None]
+
+
+def _agreements(film: Film) -> Iterator[np.ndarray]:
+    """Share of the mirror images that put a voxel into its cell: 0 to 255."""
+    for t in range(film.frames):
+        yield film.state(t).arrays("cells")["agreement"][None]
 
 
 def _draw(film: Film, result: FilmResult, folder: RunFolder) -> None:

@@ -95,6 +95,9 @@ def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
 def compartment_table(results: Iterable[FilmResult], config: AnalyzeConfig) -> pd.DataFrame:
     """A row a compartment, cell and frame."""
     columns = [field.name for field in dataclasses.fields(Compartment)]
+    if config.uncertainty:
+        place = columns.index("volume_um3") + 1
+        columns[place:place] = ["volume_low_um3", "volume_high_um3"]
     return _table(results, config, columns, lambda result: result.compartments, rules=True)
 
 

@@ -79,6 +79,10 @@ class FrameState:
         shape = tuple(self.facts("organelles")["shape"])
         return {**self.masks(), **(_unpacked(self.arrays("cells"), corrected, shape) if corrected else {})}
 
+    def member(self, k: int) -> FrameState:
+        """The same of mirror image k."""
+        return FrameState(self.folder / f"mirror{k}")
+
     @property
     def said(self) -> Path:
         """Probabilities of membrane and nucleus, until the cells are found: uint8, 0 to 255."""

@@ -96,6 +96,9 @@ class FolderData(OrganelleData):
     """Multi-label files: the values inside each organelle (the membrane is the whole cell, so it holds them all)."""
     table: str | None = None
     """CSV instead of `volumes` and `masks`: columns volume, then any of mask, organelles' names, group, line, split."""
+    corrections: str | None = None
+    """Folder of corrected masks, such as a run's `predictions/`: {stem}_{organelle}_corrected.nii.gz, or
+    {stem}_t003_{organelle}_corrected.nii.gz of frame 3. They win over `masks`, and add the frames they belong to."""
     spacing_um: list[float] | None = None
     """Voxel size z, y, x in um of files that do not say it (plain TIFF)."""
     check_spacing: bool = True
@@ -199,7 +202,7 @@ def _folder_faults(config: FolderData) -> list[str]:
         )
     if config.table is None and not config.volumes:
         faults.append("volumes: no tomograms named; give a glob such as dish*/**/*.TCF, or a table")
-    if config.table is None and config.masks is None and config.volumes:
+    if config.table is None and config.masks is None and config.corrections is None and config.volumes:
         faults.append("masks: no masks named; give a pattern such as dish*/**/*_{organelle}.nii.gz")
     if config.spacing_um is not None and (len(config.spacing_um) != 3 or any(v <= 0 for v in config.spacing_um)):
         faults.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {config.spacing_um}")

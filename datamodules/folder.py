@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
+from datamodules.corrections import with_corrections
 from datamodules.faults import DataFault, Told, refuse
 from datamodules.masks import MaskFinder
 from datamodules.paths import expand
@@ -32,8 +33,11 @@ def find_cases(config: FolderData, told: Told = refuse) -> list[FolderCase]:
         Nothing found, tomograms without any mask, masks that could belong to two tomograms.
     """
     cases = _from_table(config, told) if config.table is not None else _from_folders(config, told)
+    cases = with_corrections(cases, config)
     if not cases:
         raise InputError(f"data.volumes: {config.volumes}: no tomogram found below {Path(config.root).absolute()}")
+    if config.corrections is not None and config.masks is None and config.table is None:
+        cases = [c for c in cases if c.masks]  # whatever nobody corrected is not for training
     bare = [c for c in cases if not c.masks and c.label_file is None]
     if bare:
         names = ", ".join(_below(c.volume, Path(config.root)) for c in bare[:5]) + (", ..." if len(bare) > 5 else "")

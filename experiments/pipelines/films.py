@@ -15,10 +15,12 @@ import numpy as np
 from analysis.organelles import CELLS
 from analysis.refractive import PAPER_MEDIUM_RI
 from datamodules.cases import checked_ri
+from datamodules.corrections import find_corrections
+from datamodules.paths import stem_of
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.frames import MIRRORS, FrameJob, rules_of
 from experiments.pipelines.predictors import digest, seed_rule
-from experiments.pipelines.sources import Source, find_corrections, given_file, read_labels
+from experiments.pipelines.sources import Source, given_file, read_labels
 from experiments.pipelines.state import FrameState, array_digest, key_of
 from formats import Volume, open_labels, read_volume
 from formats.atomic import atomic_path
@@ -71,7 +73,7 @@ def open_film(source: Source, config: AnalyzeConfig, states: Path, corrections: 
             "error of 0.003 is 14 % of a concentration: give measure.medium_ri"
         )
     names = [*config.organelle_names, CELLS]
-    found = find_corrections(corrections, source, volume.shape[0], names)
+    found = find_corrections(corrections, (source.name, stem_of(source.path)), volume.shape[0], names)
     times = _times(source, volume, config.interval_min, notes)
     return Film(source, volume, states / source.name, float(medium), told, times, found, notes)
 

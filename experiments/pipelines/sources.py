@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.paths import VOLUME_SUFFIXES, expand, is_volume, stem_of
+from datamodules.paths import expand, stem_of
 from experiments.faults import ConfigFaults
 from experiments.pipelines.config import AnalyzeConfig
 from formats import Volume, open_labels, spacing_agrees
@@ -22,8 +22,6 @@ Shape = tuple[int, int, int]
 
 #: What a file without a group is in.
 NO_GROUP = "all"
-#: How the name of a correction ends, before its suffix: NAME_cells_corrected.ome.tif, NAME_t003_nucleus_corrected.nii.gz
-CORRECTED = "_corrected"
 
 
 @dataclass(frozen=True)
@@ -155,25 +153,3 @@ def read_labels(path: Path, t: int, channel: int, volume: Volume, notes: list[st
         return film.frame(0, channel)
     raise InputError(f"{path}: {film.shape[0]} frames, but {volume.source} has {volume.shape[0]}")
 
-
-def find_corrections(folder: Path, source: Source, frames: int, names: Sequence[str]) -> dict[tuple[str, int], Path]:
-    """Corrected files of a source: (organelle or "cells", frame) to file.
-
-    NAME_cells_corrected.ome.tif has all frames, NAME_t003_cells_corrected.nii.gz frame 3; the latter wins.
-    """
-    found: dict[tuple[str, int], Path] = {}
-    if not folder.is_dir():
-        return found
-    stems = (source.name, stem_of(source.path))
-    for path in sorted(folder.iterdir()):
-        stem = stem_of(path)
-        if not is_volume(path) or not stem.endswith(CORRECTED) or not path.name.lower().endswith(VOLUME_SUFFIXES):
-            continue
-        for name in names:
-            for base in stems:
-                if stem == f"{base}_{name}{CORRECTED}":
-                    for t in range(frames):
-                        found.setdefault((name, t), path)
-                elif told := re.fullmatch(rf"{re.escape(base)}_t(\d+)_{re.escape(name)}{CORRECTED}", stem):
-                    found[(name, int(told[1]))] = path
-    return found

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import INK, save_figure
 from analysis.groups import Course, curve
@@ -72,7 +73,9 @@ def _draw_group(ax: Axes, courses: Sequence[Course], unit: float, colour: str, g
     mean, sd = np.array([m.mean for m in moments]), np.array([m.sd for m in moments])
     ax.plot(times / unit, mean, color=colour, lw=2, label=group, zorder=3)
     known = np.isfinite(sd)
-    ax.fill_between(times[known] / unit, (mean - sd)[known], (mean + sd)[known], color=colour, alpha=0.15, lw=0, zorder=2)
+    ax.fill_between(
+        times[known] / unit, (mean - sd)[known], (mean + sd)[known], color=colour, alpha=0.15, lw=0, zorder=2
+    )
 
 
 def common_times(courses: Sequence[Course]) -> np.ndarray:
@@ -121,7 +124,9 @@ def _draw_boxes(ax: Axes, columns: Sequence[Sequence[float]], place: float, colo
     for k, values in enumerate(columns):
         if not values:
             continue
-        box = ax.boxplot([values], positions=[place + k], widths=0.6, whis=(0, 100), showfliers=False, manage_ticks=False)
+        box = ax.boxplot(
+            [values], positions=[place + k], widths=0.6, whis=(0, 100), showfliers=False, manage_ticks=False
+        )
         for part in (*box["boxes"], *box["whiskers"], *box["caps"], *box["medians"]):
             part.set(color=colour, lw=1.2)
         ax.scatter(place + k + spread, values, s=9, color=colour, alpha=0.7, lw=0, zorder=3)
@@ -158,7 +163,7 @@ def lineage_figure(path: str | Path, tracks: Sequence[Track], frames: int) -> Pa
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.set_xlim(-0.3, frames - 0.7)
     ax.set(xlabel="frame", ylabel="track")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain(ax)
     return save_figure(figure, path)
 

@@ -110,7 +110,7 @@ def _linked(ordered: Sequence[Sighting], rules: TrackingRules) -> tuple[list[int
     if len(frames) == 1:
         return list(range(len(ordered))), []
     squared = rules.max_distance_um**2
-    tracker = LapTrack(
+    tracker = LapTrack(  # type: ignore[call-arg]  # pydantic's defaults
         cutoff=squared,
         gap_closing_cutoff=squared if rules.max_gap else False,
         gap_closing_max_frame_count=rules.max_gap + 1,  # it counts steps

@@ -175,7 +175,9 @@ class FolderCase:
         labels = self._aligned(file, shape, spacing_um)
         if organelle == CELLS:
             if labels.max(initial=0) > MOST_CELLS:
-                raise DataFault("labels", f"{file}: label {labels.max()}: expected cells to be numbered 1 to {MOST_CELLS}")
+                raise DataFault(
+                    "labels", f"{file}: label {labels.max()}: expected cells to be numbered 1 to {MOST_CELLS}"
+                )
             return labels
         values = {int(v) for v in np.unique(labels)} - {0}
         if len(values) > 1:

@@ -61,8 +61,8 @@ def cells_data_faults(config: CellsFolder | CellsSimulator) -> list[str]:
         faults.append(f"organelles: expected {list(DRAWN)}, which is what cells are learned from; leave it out")
     if isinstance(config, CellsFolder) and config.table is None and config.masks and "{organelle}" not in config.masks:
         faults.append(
-            "masks: expected a pattern with {organelle}, which stands for membrane, nucleus and cells: cells are labels "
-            "of their own, one value a cell"
+            "masks: expected a pattern with {organelle}, which stands for membrane, nucleus and cells: cells are "
+            "labels of their own, one value a cell"
         )
     for key in ("p_binary", "p_no_ri"):
         if not 0 <= getattr(config, key) <= 1:

@@ -75,9 +75,7 @@ def _cells(cells: list[dict[str, str]]) -> dict[str, Any]:
     ends: dict[str, set[str]] = {}
     for row in whole:
         ends.setdefault(row.get("file", ""), set()).add(row.get("frame", ""))
-    kept = {
-        file: {min(frames, key=number), max(frames, key=number)} for file, frames in ends.items()
-    }
+    kept = {file: {min(frames, key=number), max(frames, key=number)} for file, frames in ends.items()}
     rows = [row for row in whole if row.get("frame") in kept[row.get("file", "")]]
     columns = [column for column in _CELL if any(row.get(column[0]) for row in rows)]
     return {
@@ -126,4 +124,3 @@ def _test(row: dict[str, str]) -> dict[str, str]:
 
 def _tables(tables: Path) -> list[str]:
     return [path.name for path in sorted(tables.glob("*")) if path.suffix in (".csv", ".parquet")]
-

@@ -110,7 +110,7 @@ class CellsModule(pl.LightningModule):
         """Begin with an empty table."""
         self.scores = CellTestScores()
 
-    def test_step(self, batch: tuple[int, Case, RawCase] | None, _: int) -> None:
+    def test_step(self, batch: tuple[int, Case, RawCase] | None, batch_idx: int) -> None:
         """Scores of a case, from its true nuclei and from those that the rule finds in its nucleus mask."""
         if batch is None:
             return

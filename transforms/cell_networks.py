@@ -73,10 +73,8 @@ class ConditionedCells(_NetworkCells):
         seeds = self.rule.seeds(cells)
         labels = np.unique(seeds)[1:]
         slab = self._slab(cells.shape)
-        inner = CellField(
-            *(v[slab] for v in (cells.membrane_ZYX, cells.nucleus_ZYX)), cells.spacing_um,
-            None if cells.ri_ZYX is None else cells.ri_ZYX[slab],
-        )  # fmt: skip
+        ri = None if cells.ri_ZYX is None else cells.ri_ZYX[slab]
+        inner = CellField(cells.membrane_ZYX[slab], cells.nucleus_ZYX[slab], cells.spacing_um, ri)
         shape, _ = common_grid(inner.shape, cells.spacing_um, self.resample)
         images = self._images(inner, shape)
         own = torch.from_numpy(resize_labels(seeds[slab], shape).astype(np.int32))
@@ -197,7 +195,7 @@ def nearest_label(labels_ZYX: np.ndarray, wanted_ZYX: np.ndarray) -> np.ndarray:
     return np.where(missing, labels_ZYX[z, y, x], labels_ZYX)
 
 
-class evaluating:  # noqa: N801 (a context)
+class evaluating:
     """Evaluation mode, and the device, for the time of the context."""
 
     def __init__(self, network: nn.Module, device: str) -> None:

@@ -46,7 +46,7 @@ class RandCellPatch(Randomizable, Transform):
         placement, patch = self.place.placement, self.place.patch
         if self.whole:
             middle = tuple((n - 1) / 2 for n in data["image"].shape[1:])
-            placement = Placement(middle, placement.scale, placement.angle, placement.flip)  # type: ignore[arg-type]
+            placement = Placement(middle, placement.scale, placement.angle, placement.flip)
         nothing = np.zeros((0, *data["image"].shape[1:]), np.uint8)
         cut = crop if placement.is_crop else warp
         image, _ = cut(data["image"], nothing, placement, patch)

@@ -237,6 +237,6 @@ def tell(analysis: Analysis) -> None:
         print(fault.text, file=sys.stderr)
     if analysis.faults:
         print(
-            f"inputs: {len(analysis.faults)} files could not be analysed; the others are done; mend them, then run again",
+            f"inputs: {len(analysis.faults)} files could not be analysed, the others are done; mend them, run again",
             file=sys.stderr,
         )

@@ -38,8 +38,8 @@ def cells_from_masks(config: CellsFromMasksConfig) -> int:
     spacing = _spacing(config, membrane, nucleus)
     if membrane.shape != nucleus.shape:
         raise InputError(
-            f"nucleus: {nucleus.path}: shape {nucleus.shape} (t, c, z, y, x), but {membrane.path} has {membrane.shape}; "
-            "save both on one grid"
+            f"nucleus: {nucleus.path}: shape {nucleus.shape} (t, c, z, y, x), but {membrane.path} has "
+            f"{membrane.shape}; save both on one grid"
         )
     volume = None
     if config.ri is not None:
@@ -86,8 +86,8 @@ def _spacing(config: CellsFromMasksConfig, membrane: LabelFilm, nucleus: LabelFi
     for film in told[1:]:
         if film.spacing_um is not None and spacing_agrees(film.spacing_um, first) == "differs":
             raise InputError(
-                f"nucleus: {film.path}: spacing {film.spacing_um} um (z, y, x), but {told[0].path} has {first}; save both "
-                "with one spacing, or give spacing_um"
+                f"nucleus: {film.path}: spacing {film.spacing_um} um (z, y, x), but {told[0].path} has {first}; save "
+                "both with one spacing, or give spacing_um"
             )
     return first
 

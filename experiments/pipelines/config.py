@@ -179,7 +179,9 @@ def pipeline_faults(config: PipelineConfig) -> list[str]:
     if isinstance(config, CellsFromMasksConfig):
         for key in ("membrane", "nucleus", "out"):
             if not getattr(config, key):
-                faults.append(f"{key}: expected a {'folder' if key == 'out' else 'file'}, such as {key}={_EXAMPLE[key]}")
+                faults.append(
+                    f"{key}: expected a {'folder' if key == 'out' else 'file'}, such as {key}={_EXAMPLE[key]}"
+                )
     return faults
 
 

@@ -215,7 +215,7 @@ class Frames:
         masks, said = self.predict(np.ascontiguousarray(np.flip(ri, axes)), self.film.volume.spacing_um)
         if said is not None:
             state.folder.mkdir(parents=True, exist_ok=True)
-            state.save_said(np.flip(said, [1 + axis for axis in axes]))
+            state.save_said(np.flip(said, tuple(1 + axis for axis in axes)))
         state.save_masks(key, {name: np.flip(mask, axes) for name, mask in masks.items()}, ri.shape)
 
     def _known_digests(self) -> dict[int, str]:

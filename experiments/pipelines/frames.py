@@ -22,7 +22,6 @@ from formats.errors import InputError
 from transforms.cell_field import CellField, FoundCells, SeedRule
 from transforms.cell_watershed import unclaimed
 
-
 #: Axes (of z, y, x) of the mirror images: in the plane, since the missing cone lies along z.
 MIRRORS: tuple[tuple[int, ...], ...] = ((1,), (2,), (1, 2))
 

@@ -170,4 +170,3 @@ def _close(folder: RunFolder, status: str) -> None:
         if status in ("finished", "running"):
             raise
         print(f"the report of {folder.path} could not be written", file=sys.stderr)
-

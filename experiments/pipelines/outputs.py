@@ -123,4 +123,4 @@ def _write_cell(stem: Path, masks: dict[str, np.ndarray], film: Film, box: tuple
             mesh.apply_translation(place[::-1])  # where it lies in the tomogram: x, y, z
             path = stem.with_name(f"{stem.name}_{'cell' if name == 'membrane' else name}.ply")
             with atomic_path(path) as part:
-                part.write_bytes(mesh.export(file_type="ply"))
+                mesh.export(part, file_type="ply")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -86,11 +88,15 @@ def cell_weights(method: str, given: str | None) -> Path | None:
             raise InputError(f"cell_weights: method {method} takes none; leave it out, or choose fast or network")
         return None
     if given is None and CELL_WEIGHTS[method] not in shipped_weights():
-        raise InputError(f"cell_weights: none come with this installation for method {method}; train some, and name them")
+        raise InputError(
+            f"cell_weights: none come with this installation for method {method}; train some, and name them"
+        )
     path = weights_path(given or CELL_WEIGHTS[method], "cell_weights")
     told = read_checkpoint(path, "cells", "cell_weights").facts.method
     if told != method:
-        raise InputError(f"cell_weights: {path}: weights of method {told}, but this run's is {method}; set method={told}")
+        raise InputError(
+            f"cell_weights: {path}: weights of method {told}, but this run's is {method}; set method={told}"
+        )
     return path
 
 
@@ -111,8 +117,10 @@ def finder_of(weights: Weights, rule: SeedRule) -> CellFinder:
 def finder_network(weights: Weights, key: str) -> nn.Module:
     """The network that a checkpoint of the cells task holds."""
     model = weights.facts.model
-    kind = network_config(str(model["network"]))
-    options = {name: value for name, value in model.items() if name in kind.__dataclass_fields__}
+    kind: Any = network_config(str(model["network"]))
+    options = {
+        name: value for name, value in model.items() if name in {field.name for field in dataclasses.fields(kind)}
+    }
     network: nn.Module = kind(**options).build(*CHANNELS[weights.facts.method])
     load_network(network, weights, key)
     return network

@@ -176,9 +176,7 @@ def change_table(table: pd.DataFrame, border: str) -> pd.DataFrame:
                         "first": first, "last": last, "change": last - first,
                     }
                 )  # fmt: skip
-    return pd.DataFrame(
-        rows, columns=["cell", "group", "field", "compartment", "quantity", "first", "last", "change"]
-    )
+    return pd.DataFrame(rows, columns=["cell", "group", "field", "compartment", "quantity", "first", "last", "change"])
 
 
 def test_table(table: pd.DataFrame, border: str, control: str) -> pd.DataFrame:
@@ -262,7 +260,8 @@ def write_results(
     table = compartment_table(results, config)
     tables = {
         "cells": table, "parts": part_table(results, config), "tracks": track_table(results),
-        "changes": change_table(table, config.border), "tests": test_table(table, config.border, config.control), "files": file_table(results, faults),
+        "changes": change_table(table, config.border), "tests": test_table(table, config.border, config.control),
+        "files": file_table(results, faults),
     }  # fmt: skip
     for name, rows in tables.items():
         write_table(rows, folder.tables / f"{name}.csv")

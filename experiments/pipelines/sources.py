@@ -83,7 +83,9 @@ def _by_table(paths: Sequence[Path], table: Path) -> dict[Path, tuple[str, str]]
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise InputError(f"groups: {table}: cannot be read ({fault}); expected a CSV, or a pattern with {{group}}") from None
+        raise InputError(
+            f"groups: {table}: cannot be read ({fault}); expected a CSV, or a pattern with {{group}}"
+        ) from None
     if not rows or not {"file", "group"} <= set(rows[0]):
         raise InputError(f"groups: {table}: expected the columns file and group")
     found: dict[Path, tuple[str, str]] = {}
@@ -103,7 +105,9 @@ def _by_table(paths: Sequence[Path], table: Path) -> dict[Path, tuple[str, str]]
     return found
 
 
-def given_file(pattern: str | Sequence[str], source: Source, sources: int, t: int, organelle: str, key: str) -> Path | None:
+def given_file(
+    pattern: str | Sequence[str], source: Source, sources: int, t: int, organelle: str, key: str
+) -> Path | None:
     """The file of existing masks for a frame; None where there is none for this organelle.
 
     Raises
@@ -113,7 +117,9 @@ def given_file(pattern: str | Sequence[str], source: Source, sources: int, t: in
     """
     for one in [pattern] if isinstance(pattern, str) else pattern:
         if sources > 1 and "{stem}" not in one and isinstance(pattern, str):
-            raise InputError(f"{key}: {one}: one file for {sources} inputs; write {{stem}} where the input's name stands")
+            raise InputError(
+                f"{key}: {one}: one file for {sources} inputs; write {{stem}} where the input's name stands"
+            )
         filled = one.replace("{stem}", stem_of(source.path)).replace("{organelle}", organelle)
         path = Path(filled.replace("{frame}", str(t)))
         mine = isinstance(pattern, str) or "{stem}" in one or stem_of(path).startswith(stem_of(source.path))
@@ -135,8 +141,8 @@ def read_labels(path: Path, t: int, channel: int, volume: Volume, notes: list[st
     film = open_labels(path)
     if film.shape[2:] != volume.shape[2:]:
         raise InputError(
-            f"{path}: labels of shape {film.shape[2:]} (z, y, x), but {volume.source} has {volume.shape[2:]}; save them "
-            "on the tomogram's own grid"
+            f"{path}: labels of shape {film.shape[2:]} (z, y, x), but {volume.source} has {volume.shape[2:]}; save "
+            "them on the tomogram's own grid"
         )
     if film.spacing_um is not None:
         agrees = spacing_agrees(film.spacing_um, volume.spacing_um)
@@ -152,4 +158,3 @@ def read_labels(path: Path, t: int, channel: int, volume: Volume, notes: list[st
     if film.shape[0] == 1:
         return film.frame(0, channel)
     raise InputError(f"{path}: {film.shape[0]} frames, but {volume.source} has {volume.shape[0]}")
-

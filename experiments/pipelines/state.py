@@ -102,6 +102,4 @@ class FrameState:
 
 def _unpacked(arrays: Mapping[str, np.ndarray], names: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     count = int(np.prod(shape))
-    return {
-        name: np.unpackbits(arrays[f"mask_{name}"], count=count).reshape(shape).astype(bool) for name in names
-    }
+    return {name: np.unpackbits(arrays[f"mask_{name}"], count=count).reshape(shape).astype(bool) for name in names}

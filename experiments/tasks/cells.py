@@ -46,9 +46,7 @@ class CellsTask(Task):
         self, config: CellsConfig, progress: Progress | None, limit: int | None, splits: Sequence[str]
     ) -> CellsDataModule:
         """See `Task`."""
-        return CellsDataModule(
-            config.data, config.seed, config.method, progress=progress, limit=limit, splits=splits
-        )
+        return CellsDataModule(config.data, config.seed, config.method, progress=progress, limit=limit, splits=splits)
 
     def facts(self, config: CellsConfig) -> CellsFacts:
         """See `Task`."""
@@ -147,7 +145,9 @@ class CellsTask(Task):
 
     def plan(self, config: CellsConfig, stages: Sequence[str], inputs: Sequence[Path]) -> None:
         """Not offered."""
-        raise InputError("--plan: not for task cells; --dry-run takes one step of every stage, and --check reads all data")
+        raise InputError(
+            "--plan: not for task cells; --dry-run takes one step of every stage, and --check reads all data"
+        )
 
 
 def write_scores(scores: CellTestScores, folder: RunFolder) -> None:

@@ -22,9 +22,9 @@ def test_two_cells_that_pass_keep_their_tracks_whatever_their_labels():
 
 def test_a_gap_is_closed_and_counted():
     film = [seen(t, 1, 0, t) for t in (0, 1, 3, 4)]
-    (track,) = track_cells(film + [seen(2, 9, 90, 90)]).tracks[:1]
+    (track,) = track_cells([*film, seen(2, 9, 90, 90)]).tracks[:1]
     assert (track.first_frame, track.last_frame, track.sightings) == (0, 4, 4)
-    cut = track_cells(film + [seen(2, 9, 90, 90)], TrackingRules(max_gap=0))
+    cut = track_cells([*film, seen(2, 9, 90, 90)], TrackingRules(max_gap=0))
     assert [one.sightings for one in cut.tracks] == [2, 1, 2]
 
 

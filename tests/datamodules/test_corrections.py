@@ -30,9 +30,7 @@ def corrected(folder, name, value):
 
 
 def config(folder, **more):
-    return FolderData(
-        root=str(folder), volumes=["*.TCF"], organelles=["nucleus"], corrections="mine", **more
-    )
+    return FolderData(root=str(folder), volumes=["*.TCF"], organelles=["nucleus"], corrections="mine", **more)
 
 
 def test_one_frame_wins_over_the_film_and_other_names_are_passed_over(tmp_path):
@@ -51,7 +49,8 @@ def test_a_correction_is_trained_on_instead_of_the_mask(folder):
     corrected(folder, "a_t000_nucleus", 3)
     (case,) = [c for c in find_cases(config(folder)) if c.volume.stem == "a"]
     masks = case.load().masks_KZYX
-    assert masks[0, 3].all() and masks.sum() == masks[0, 3].size
+    assert masks[0, 3].all()
+    assert masks.sum() == masks[0, 3].size
 
 
 def test_another_frame_is_another_case_of_the_same_group(folder):

@@ -157,7 +157,7 @@ def test_ten_kills_at_random_moments_and_the_same_tables_byte_for_byte(process, 
     _, err = started.communicate(timeout=300)
     assert started.returncode == 0, err
     assert tables(out) == tables(done.run)
-    assert not [p for p in out.rglob(".part-*")]
+    assert not list(out.rglob(".part-*"))
 
 
 def test_a_broken_file_does_not_stop_the_others_and_ends_with_three(cli, films, tmp_path):
@@ -198,9 +198,7 @@ def test_a_correction_beside_the_prediction_wins_and_is_said(cli, films, tmp_pat
     write_nifti(out / "predictions" / "RAW264.7-00007-LPS_t001_nucleus_corrected.nii.gz", nucleus, SPACING)
     assert cli(*asked).code == 0
     table = pd.read_csv(out / "tables" / "cells.csv")
-    row = table[
-        (table["file"] == "RAW264.7-00007-LPS") & (table["frame"] == 1) & (table["compartment"] == "nucleus")
-    ]
+    row = table[(table["file"] == "RAW264.7-00007-LPS") & (table["frame"] == 1) & (table["compartment"] == "nucleus")]
     assert row["volume_um3"].sum() == pytest.approx(0.6**3)
     (out / "predictions" / "RAW264.7-00007-LPS_t001_cells_corrected.nii.gz").unlink()
     (out / "predictions" / "RAW264.7-00007-LPS_t001_nucleus_corrected.nii.gz").unlink()
@@ -355,6 +353,4 @@ def test_real_cell_is_one_cell_in_two_frames_and_one_track(cli, tmp_path):
     assert whole["volume_um3"].between(1000, 1800).all()
     assert whole["mean_ri"].between(1.34, 1.37).all()
     assert (whole["border"].str.len() > 0).all()
-    np.testing.assert_allclose(
-        whole["concentration_g_per_ml"], (whole["mean_ri"] - 1.335) / 0.19, rtol=0.02
-    )
+    np.testing.assert_allclose(whole["concentration_g_per_ml"], (whole["mean_ri"] - 1.335) / 0.19, rtol=0.02)

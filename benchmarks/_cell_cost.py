@@ -1,0 +1,62 @@
+"""Cost of telling cells from each other, with 8 to 64 of them in one volume of the same size."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from typing import Any
+
+import numpy as np
+
+from benchmarks._common import Table, Watch, interleaved, ratio, show_ratio
+from experiments.pipelines.predictors import cell_finder, cell_weights
+from transforms.cell_field import CellField, SeedRule
+
+COUNTS = (8, 16, 32, 64)
+SHAPE, SPACING = (64, 320, 320), (0.3, 0.3, 0.3)
+
+
+def packed_field(count: int, shape: tuple[int, int, int] = SHAPE) -> CellField:
+    """So many equal cells that fill a layer of the volume, each with a nucleus: what is timed is not their form."""
+    rows = int(np.floor(np.sqrt(count)))
+    while count % rows:
+        rows -= 1
+    columns = count // rows
+    z, y, x = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True)
+    membrane = np.broadcast_to((z >= shape[0] // 8) & (z < 5 * shape[0] // 8), shape)
+    height, width = shape[1] / rows, shape[2] / columns
+    radius = 0.3 * min(height, width, shape[0] / 2)
+    seeds = np.zeros(shape, np.int32)
+    for k in range(count):
+        cy, cx = (k // columns + 0.5) * height, (k % columns + 0.5) * width
+        seeds[(z - 3 * shape[0] / 8) ** 2 + (y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = k + 1
+    ri = (1.337 + 0.02 * membrane + 0.01 * (seeds > 0)).astype(np.float32)
+    return CellField(np.array(membrane), seeds > 0, SPACING, ri, seeds)
+
+
+def measure_cost(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], dict[str, Any], dict[str, Any]]:
+    """Seconds a volume of each method and number of cells, in rounds over all of them."""
+    shape = (16, 64, 64) if told.quick else SHAPE
+    counts = COUNTS[:2] if told.quick else COUNTS
+    finders = {m: cell_finder(m, cell_weights(m, None), SeedRule()) for m in ("network", "fast", "watershed")}
+    fields = {count: packed_field(count, shape) for count in counts}
+    tasks = {
+        f"{method}, {count}": (lambda finder=finder, count=count: finder(fields[count]))
+        for method, finder in finders.items()
+        for count in counts
+    }
+    seconds = interleaved(told, watch, tasks)
+    table = Table(
+        f"seconds a volume of {'x'.join(map(str, shape))} voxels (median)",
+        ["cells", "nucleus by nucleus (published)", "votes (fast)", "seeded watershed", "published over fast"],
+    )
+    ratios: dict[str, Any] = {}
+    for count in counts:
+        name = f"published over fast, {count} cells"
+        ratios[name] = ratio(seconds[f"network, {count}"], seconds[f"fast, {count}"])
+        cells = [f"{statistics.median(seconds[f'{method}, {count}']):.2f}" for method in finders]
+        table.rows.append([str(count), *cells, show_ratio(ratios[name])])
+    grows = f"fast, {counts[-1]} cells over {counts[0]}"
+    ratios[grows] = ratio(seconds[f"fast, {counts[-1]}"], seconds[f"fast, {counts[0]}"])
+    table.rows.append([f"{counts[-1]} over {counts[0]}", "", show_ratio(ratios[grows]), "", ""])
+    return [table], dict(seconds), ratios

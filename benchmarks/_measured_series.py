@@ -184,7 +184,9 @@ def _course(own: Rows, quantity: Quantity, sign: int, last: int) -> list[str]:
     statistic: Callable[[np.ndarray], float] = difference
     found = interval(statistic, len(both), strata=strata)
     truth = float(np.mean(true["LPS"]) - np.mean(true["control"]))
-    right = "yes" if found.value * sign > 0 and found.low * found.high > 0 else "no" if found.value * sign < 0 else "unsure"
+    right = (
+        "yes" if found.value * sign > 0 and found.low * found.high > 0 else "no" if found.value * sign < 0 else "unsure"
+    )
     return [quantity.name, "grows" if sign > 0 else "falls", f"{truth:+.4g}", _shown(found, "+"), right]
 
 

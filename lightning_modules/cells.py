@@ -14,8 +14,9 @@ from torchmetrics import MeanMetric
 from analysis.cell_scores import CellScores, score_cells
 from datamodules.cases import Case, RawCase
 from lightning_modules.cell_scoring import CellTestScores
-from lightning_modules.facts import KEY, CellsFacts
+from lightning_modules.facts import KEY, CellsFacts, Weights, load_network
 from lightning_modules.optim import OptimizerConfig, configure
+from networks import network_config
 from transforms.cell_field import CellField, CellFinder, SeedRule
 from transforms.cell_networks import ConditionedCells, VotingCells
 from transforms.cell_votes import UNIT_UM
@@ -194,3 +195,23 @@ def floor_scores(rule: SeedRule, field: CellField, truth_ZYX: np.ndarray, lone: 
     from transforms.cell_field import WatershedCells
 
     return score_cells(truth_ZYX, WatershedCells(rule)(field).cells_ZYX, lone)
+
+
+def network_of(weights: Weights, key: str) -> nn.Module:
+    """The network that a checkpoint of the cells task holds."""
+    model = weights.facts.model
+    kind: Any = network_config(str(model["network"]))
+    options = {
+        name: value for name, value in model.items() if name in {field.name for field in dataclasses.fields(kind)}
+    }
+    network: nn.Module = kind(**options).build(*CHANNELS[weights.facts.method])
+    load_network(network, weights, key)
+    return network
+
+
+def windows_of(patch_size: list[int]) -> SlidingWindow:
+    """Windows of votes: as large as the patches of the training, half a window apart."""
+    z, y, x = (int(p) for p in patch_size)
+    return SlidingWindow(
+        window=(z, y, x), stride=(max(1, z // 2), max(1, y // 2), max(1, x // 2)), pad_yx=(0, 0), skip_below=None
+    )

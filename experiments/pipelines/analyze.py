@@ -25,7 +25,6 @@ from experiments.pipelines.predictors import (
     digest,
     organelle_inferer,
     organelle_weights,
-    seed_rule,
 )
 from experiments.pipelines.results import FilmResult, film_result, write_results
 from experiments.pipelines.sources import Source
@@ -141,7 +140,7 @@ class Analysis:
         asked = Asked(
             self.config, len(films), self._weights_key(), self._cell_weights,
             key_of(self.config.method, self._cell_weights and digest(self._cell_weights),
-                   dataclasses.asdict(seed_rule(self.config.seeds))),
+                   dataclasses.asdict(self.config.seeds.rule())),
         )  # fmt: skip
         total, done, changed = sum(film.frames for film in films), 0, False
         with _workers(self._workers(films)) as submit:

@@ -14,7 +14,7 @@ from analysis.cell_figures import cells_figure
 from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
 from analysis.refractive import PAPER_MEDIUM_RI
 from experiments.pipelines.config import CellsFromMasksConfig
-from experiments.pipelines.predictors import cell_finder, cell_weights, seed_rule
+from experiments.pipelines.predictors import cell_finder, cell_weights
 from experiments.pipelines.results import write_table
 from experiments.preflight import require_room
 from formats import LabelFilm, open_labels, read_volume, spacing_agrees, write_ometiff
@@ -46,7 +46,7 @@ def cells_from_masks(config: CellsFromMasksConfig) -> int:
         volume = read_volume(config.ri, spacing_um=config.spacing_um)
         if (volume.shape[0], *volume.shape[2:]) != (membrane.shape[0], *membrane.shape[2:]):
             raise InputError(f"ri: {config.ri}: shape {volume.shape}, but the masks have {membrane.shape}")
-    finder = cell_finder(config.method, cell_weights(config.method, config.cell_weights), seed_rule(config.seeds))
+    finder = cell_finder(config.method, cell_weights(config.method, config.cell_weights), config.seeds.rule())
     out = Path(config.out)
     require_room(out, "out")
     rows, frames, lone = [], [], 0.0

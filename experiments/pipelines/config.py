@@ -11,6 +11,7 @@ from analysis.tracking import MAX_DISTANCE_UM
 from datamodules.config import TEXTS, TEXTS_OR_NULL
 from experiments.schema import SCHEMA_VERSION
 from formats.errors import InputError
+from transforms.cell_field import SeedRule
 from transforms.seeds import MIN_VOLUME_UM3
 
 
@@ -25,6 +26,10 @@ class SeedsConfig:
     split_depth_um: float | None = None
     """Components are cut at necks narrower by this, in radius, than both sides (0.5 is a start); null leaves them whole
     (published). `method: fast` tells touching nuclei apart by its votes either way."""
+
+    def rule(self) -> SeedRule:
+        """The rule itself."""
+        return SeedRule(self.min_volume_um3, self.min_voxels, self.split_depth_um)
 
 
 @dataclass

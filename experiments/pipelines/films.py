@@ -19,7 +19,7 @@ from datamodules.corrections import find_corrections
 from datamodules.paths import stem_of
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.frames import MIRRORS, FrameJob, rules_of
-from experiments.pipelines.predictors import digest, seed_rule
+from experiments.pipelines.predictors import digest
 from experiments.pipelines.sources import Source, given_file, read_labels
 from experiments.pipelines.state import FrameState, array_digest, key_of
 from formats import Volume, open_labels, read_volume
@@ -156,7 +156,7 @@ class Frames:
             return None
         return FrameJob(
             film.source.path, t, tuple(config.spacing_um) if config.spacing_um else None,  # type: ignore[arg-type]
-            state.folder, config.method, asked.cell_weights, seed_rule(config.seeds), rules, cells, cells_from,
+            state.folder, config.method, asked.cell_weights, config.seeds.rule(), rules, cells, cells_from,
             corrected, bool(given or corrected), members, cells_key, rows_key,
         )  # fmt: skip
 

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
-from experiments.pipelines.config import SeedsConfig
 from experiments.tasks.organelle_build import build_from_weights
 from experiments.tasks.organelle_config import OrganelleConfig, PredictConfig
 from experiments.weights import weights_path
 from formats.errors import InputError
-from lightning_modules.cells import CHANNELS, build_finder
-from lightning_modules.facts import Weights, load_network, read_checkpoint
-from networks import network_config
+from lightning_modules.cells import build_finder, network_of, windows_of
+from lightning_modules.facts import Weights, read_checkpoint
 from networks.weights import shipped_weights
 from training.device import choose_precision
 from transforms.cell_field import CellFinder, SeedRule, WatershedCells
 from transforms.inference import DenseInferer
 from transforms.intensity import NormaliseRI
 from transforms.spatial import ResampleTo
-from transforms.tiling import SlidingWindow
 
 #: Shipped weights of each method.
 CELL_WEIGHTS = {"fast": "cells_fast", "network": "cells_network"}
-
-
-def seed_rule(config: SeedsConfig) -> SeedRule:
-    """`seeds:` of a config."""
-    return SeedRule(config.min_volume_um3, config.min_voxels, config.split_depth_um)
 
 
 def digest(path: Path) -> str:
@@ -111,24 +100,4 @@ def cell_finder(method: str, path: Path | None, rule: SeedRule) -> CellFinder:
 def finder_of(weights: Weights, rule: SeedRule) -> CellFinder:
     """The finder of weights of the cells task."""
     facts = weights.facts
-    return build_finder(finder_network(weights, "cell_weights"), facts, windows_of(facts.patch_size), rule)
-
-
-def finder_network(weights: Weights, key: str) -> nn.Module:
-    """The network that a checkpoint of the cells task holds."""
-    model = weights.facts.model
-    kind: Any = network_config(str(model["network"]))
-    options = {
-        name: value for name, value in model.items() if name in {field.name for field in dataclasses.fields(kind)}
-    }
-    network: nn.Module = kind(**options).build(*CHANNELS[weights.facts.method])
-    load_network(network, weights, key)
-    return network
-
-
-def windows_of(patch_size: list[int]) -> SlidingWindow:
-    """Windows of votes: as large as the patches of the training, half a window apart."""
-    z, y, x = (int(p) for p in patch_size)
-    return SlidingWindow(
-        window=(z, y, x), stride=(max(1, z // 2), max(1, y // 2), max(1, x // 2)), pad_yx=(0, 0), skip_below=None
-    )
+    return build_finder(network_of(weights, "cell_weights"), facts, windows_of(facts.patch_size), rule)

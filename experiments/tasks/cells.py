@@ -11,13 +11,12 @@ from rich.table import Table
 
 from analysis.cell_scores import by_line
 from datamodules.cells import CellsDataModule
-from experiments.pipelines.predictors import finder_network, seed_rule, windows_of
 from experiments.tasks.base import Audited, Progress, Task, wide_console
 from experiments.tasks.cells_config import CELLS_CHOICES, CellsConfig, cells_faults
 from experiments.tasks.organelle_data import check_test
 from formats.errors import InputError
 from lightning_modules.cell_scoring import WAYS, CellTestScores
-from lightning_modules.cells import CHANNELS, MONITOR, CellsModule
+from lightning_modules.cells import CHANNELS, MONITOR, CellsModule, network_of, windows_of
 from lightning_modules.facts import CellsFacts, Weights, load_network
 from training.rundir import RunFolder, write_text
 
@@ -69,7 +68,7 @@ class CellsTask(Task):
         if weights is not None:
             load_network(network, weights, "init_from")
         return CellsModule(
-            network, facts, windows_of(facts.patch_size), seed_rule(config.seeds), config.loss.build(),
+            network, facts, windows_of(facts.patch_size), config.seeds.rule(), config.loss.build(),
             config.optimizer, config.predict.batch_size,
         )  # fmt: skip
 
@@ -79,8 +78,8 @@ class CellsTask(Task):
             raise InputError("predict.checkpoint: cells are found by one network; name one checkpoint")
         facts = ensemble[0].facts
         return CellsModule(
-            finder_network(ensemble[0], "predict.checkpoint"), facts, windows_of(facts.patch_size),
-            seed_rule(config.seeds), batch_size=config.predict.batch_size,
+            network_of(ensemble[0], "predict.checkpoint"), facts, windows_of(facts.patch_size),
+            config.seeds.rule(), batch_size=config.predict.batch_size,
         )  # fmt: skip
 
     def require_match(self, config: CellsConfig, facts: CellsFacts) -> None:

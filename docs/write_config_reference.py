@@ -11,6 +11,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from experiments.pipelines import PIPELINES
 from experiments.schema import Choice, Config, branch
 from experiments.tasks import TASKS
 from experiments.validate import describe
@@ -107,11 +108,23 @@ def reference() -> str:
                 parts += branches(group, choice, f"task {task.name}: ")
         hints = typing.get_type_hints(task.config)
         parts += [f"## task {task.name}: `predict`\n", table(rows(hints["predict"], "predict."))]
+        more = tuple(f.name for f in dataclasses.fields(task.config) if f.name not in _shared())
+        if more:
+            parts += [f"## task {task.name}: its own keys\n", table(rows(task.config, "", skip=tuple(_shared())))]
+    for name, kind in PIPELINES.items():
+        told = (inspect.getdoc(kind) or "").splitlines()[0]
+        parts += [f"## task {name}\n", f"{told}\n", table(rows(kind, ""))]
     parts += branches("optimizer", next(iter(TASKS.values())).choices["optimizer"], "")
     hints = typing.get_type_hints(Config)
     for group in ("trainer", "logging"):
         parts += [f"## `{group}`\n", table(rows(hints[group], f"{group}."))]
     return "\n".join(parts)
+
+
+def _shared() -> set[str]:
+    """Keys that every task has, and groups that have a section of their own."""
+    every = {f.name for f in dataclasses.fields(Config)}
+    return every | {group for task in TASKS.values() for group in task.choices}
 
 
 def branches(group: str, choice: Choice, prefix: str) -> list[str]:

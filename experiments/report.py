@@ -75,7 +75,7 @@ def _contents(folder: Path) -> dict[str, Any]:
     diff = str(git.pop("diff", "") or "") if git else ""
     style, script = _asset("report.css"), _asset("report.js")
     scenes = sorted(figures.glob("*.glb"))
-    own = {"shape": _shape, "shapr": _shape, "analyze": _analysis}.get(str(config.get("task")), _organelle)
+    own = OWN.get(str(config.get("task")), _organelle)
     return {
         "style": Markup(style),  # noqa: S704
         "script": Markup(script),  # noqa: S704
@@ -131,6 +131,16 @@ def _shape(folder: Path) -> dict[str, Any]:
     }
 
 
+def _cells(folder: Path) -> dict[str, Any]:
+    """What the sections of a cells run show."""
+    parts = [("scores", "Scores"), ("cases", "Cases"), ("training", "Training")]
+    return {
+        "sections": {**_sections("cells", "Cells", "µm"), "parts": parts},
+        "lines": analysed.scores(read_rows(folder / "tables" / "test_lines.csv")),
+        "cases": read_rows(folder / "tables" / "test_cells.csv"),
+    }
+
+
 def _analysis(folder: Path) -> dict[str, Any]:
     """What the sections of an analysis show."""
     figures, shown = folder / "figures", analysed.contents(folder)
@@ -155,6 +165,15 @@ def _sections(task: str, surfaces: str, unit: str) -> dict[str, Any]:
         "surfaces": surfaces,
         "unit": unit,
     }
+
+
+#: What each task shows of its own; all others as an organelle run.
+OWN: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "shape": _shape,
+    "shapr": _shape,
+    "cells": _cells,
+    "analyze": _analysis,
+}
 
 
 def _asset(name: str) -> str:

@@ -124,3 +124,25 @@ def _test(row: dict[str, str]) -> dict[str, str]:
 
 def _tables(tables: Path) -> list[str]:
     return [path.name for path in sorted(tables.glob("*")) if path.suffix in (".csv", ".parquet")]
+
+
+#: Scores of a cells run that the page shows, and their headings.
+_SCORES = (("dice", "Dice"), ("dice_matched", "matched only"), ("ap_50", "AP 0.5"), ("pq", "PQ"))
+_WAYS = {"true": "true nuclei", "rule": "nuclei by the rule", "watershed": "seeded watershed"}
+
+
+def scores(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Means of a cells run's test by line and way, with their intervals."""
+    return {
+        "heads": [head for _, head in _SCORES],
+        "rows": [
+            {
+                "line": row.get("line", ""), "way": _WAYS.get(row.get("seeds", ""), ""), "n": row.get("n", ""),
+                "values": [
+                    "{} [{}, {}]".format(*(_value(row.get(key + end), 3) for end in ("", "_low", "_high")))
+                    for key, _ in _SCORES
+                ],
+            }
+            for row in rows
+        ],
+    }  # fmt: skip

@@ -11,6 +11,8 @@ from experiments.compose import shipped_configs
 
 SMALL_CELLS = ["data.shape=[16,32,32]", "data.spacing_um=[0.6,0.6,0.6]"]
 
+TINY_FIELDS = ["data.shape=[24,48,48]", "data.spacing_um=[0.9,0.9,0.9]"]
+
 #: What makes each shipped config small; everything else is as shipped.
 SMALLER: dict[str, list[str]] = {
     "organelle_demo": [
@@ -44,6 +46,11 @@ SMALLER: dict[str, list[str]] = {
         "data.patch_size=[24,32,32]",
         "predict.stride=[24,32,32]",
     ],
+    "cells": [*TINY_FIELDS, "data.resample_spacing_um=[0.9,0.9,0.9]", "data.patch_size=[24,32,32]"],
+    "cells_network": [*TINY_FIELDS, "data.resample_grid=[24,32,32]"],
+    "cells_choi": [*TINY_FIELDS, "data.resample_grid=[48,64,64]"],
+    "analyze": ["meshes=none"],
+    "cells_from_masks": [],
     "shape_demo": ["model.channels=[8,16]", "predict.samples=5"],
     "shape_rbc": ["model.channels=[8,16]", "predict.samples=5", "data.folds=2"],
     "shape_flow": ["model.channels=[8,16]", "predict.samples=2", "sampler.steps=2", "data.folds=2"],
@@ -60,13 +67,16 @@ SMALLER: dict[str, list[str]] = {
 }
 #: Configs of the shape tasks, by what is in them.
 SHAPES = [name for name in SMALLER if name.startswith("shap")]
+#: Those of cells, and those that train nothing.
+CELLS = ["cells", "cells_network", "cells_choi"]
+PIPELINES = ["analyze", "cells_from_masks"]
 
 
 def test_every_shipped_config_is_tried():
     assert sorted(SMALLER) == sorted(shipped_configs())
 
 
-@pytest.mark.parametrize("name", sorted(set(SMALLER) - set(SHAPES)))
+@pytest.mark.parametrize("name", sorted(set(SMALLER) - {*SHAPES, *CELLS, *PIPELINES}))
 def test_every_shipped_config_runs_one_step(tmp_path: Path, cells, cli, name):
     words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
     if name in ("organelle", "organelle_finetune"):
@@ -91,3 +101,21 @@ def test_every_shipped_shape_config_runs_one_step(tmp_path: Path, shape_folder, 
     assert metrics["fit/steps"] == 1
     assert 0 <= metrics["test/iou_error"] <= 1
     assert len(list(answer.run.glob("predictions/*/mean.tif"))) == 1
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_cells_config_trains_and_tests_one_step(tmp_path: Path, cli, name):
+    words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
+    answer = cli(name, "--dry-run", *words, f"runs_dir={tmp_path / 'runs'}", "logging.wandb=disabled")
+    metrics = json.loads((answer.run / "metrics.json").read_text())
+    assert metrics["fit/steps"] == 1
+    assert 0 <= metrics["test/true/dice"] <= 1
+    assert metrics["test/watershed/dice"] > 0
+    assert (answer.run / "tables" / "test_lines.csv").read_text().startswith("line,seeds,n,dice,dice_low,dice_high")
+    assert "seeded watershed" in (answer.run / "report.html").read_text()
+
+
+def test_the_analysis_as_shipped_goes_from_a_tomogram_to_its_report(tmp_path: Path, cells, cli):
+    answer = cli("analyze", *SMALLER["analyze"], f"inputs=[{cells}/HeLa-00001.TCF]", f"out={tmp_path / 'run'}")
+    assert (answer.run / "tables" / "cells.parquet").is_file()
+    assert (answer.run / "report.html").is_file()

@@ -1,0 +1,103 @@
+"""Any masks of membrane and nucleus in, labels out, with and without a tomogram."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from formats import open_labels, write_nifti, write_ometiff
+from simulator import simulate
+
+SHAPE, SPACING = (32, 64, 64), (0.6, 0.6, 0.6)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return simulate("RAW264.7", 11, SHAPE, SPACING)
+
+
+@pytest.fixture(scope="module")
+def masks(seen, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("masks")
+    for name in ("membrane", "nucleus"):
+        write_nifti(folder / f"{name}.nii.gz", seen.masks[name].astype(np.uint8), SPACING)
+    write_ometiff(folder / "ri.ome.tif", seen.ri_ZYX[None, None], SPACING, ["RI"])
+    write_ometiff(folder / "nuclei.ome.tif", seen.nuclei_ZYX[None, None], SPACING, ["nuclei"])
+    return folder
+
+
+@pytest.mark.parametrize("method", ["watershed", "network", "fast"])
+def test_every_method_labels_cells_from_masks_alone(cli, masks, seen, tmp_path, method):
+    out = tmp_path / "labels"
+    answer = cli(
+        "cells_from_masks", f"membrane={masks}/membrane.nii.gz", f"nucleus={masks}/nucleus.nii.gz", f"out={out}",
+        f"method={method}",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    film = open_labels(out / "cells.ome.tif")
+    cells = film.frame(0)
+    assert film.spacing_um == pytest.approx(SPACING)
+    assert cells.shape == SHAPE
+    assert cells.max() >= 2
+    table = pd.read_csv(out / "cells.csv")
+    whole = table[(table["compartment"] == "cell") & (table["cell"] > 0)]
+    assert sorted(whole["cell"]) == sorted(set(np.unique(cells)) - {0})
+    volumes = {int(k): float((cells == k).sum()) * 0.6**3 for k in whole["cell"]}
+    assert whole["volume_um3"].tolist() == pytest.approx([volumes[int(k)] for k in whole["cell"]], rel=1e-6)
+    assert "mean_ri" not in table
+    assert (out / "cells.png").is_file()
+    # most of what is membrane belongs to the cell that the truth says
+    nuclei = [k for k in np.unique(seen.nuclei_ZYX)[1:] if (seen.nuclei_ZYX == k).sum() * 0.6**3 > 100]
+    hits = [
+        np.bincount(cells[seen.cells_ZYX == k]).argmax() == np.bincount(cells[seen.nuclei_ZYX == k]).argmax()
+        for k in nuclei
+    ]
+    assert np.mean(hits) >= 0.6
+
+
+def test_labels_of_nuclei_are_the_seeds_and_a_tomogram_is_measured(cli, masks, seen, tmp_path):
+    answer = cli(
+        "cells_from_masks", f"membrane={masks}/membrane.nii.gz", f"nucleus={masks}/nuclei.ome.tif",
+        f"ri={masks}/ri.ome.tif", f"out={tmp_path / 'o'}", "method=watershed",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    cells = open_labels(tmp_path / "o" / "cells.ome.tif").frame(0)
+    for label in np.unique(seen.nuclei_ZYX)[1:]:
+        assert set(np.unique(cells[seen.nuclei_ZYX == label])) == {label}
+    table = pd.read_csv(tmp_path / "o" / "cells.csv")
+    assert table["mean_ri"].between(1.33, 1.42).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (["nucleus="], "nucleus: expected text"),
+        (["membrane=nowhere.nii.gz"], "nowhere.nii.gz"),
+        (["method=best"], "method: expected one of"),
+        (['out=""'], "out: expected a folder"),
+        (["nucleus={masks}/ri.ome.tif"], "no whole number"),
+        (["--watch", "."], "only for task analyze"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(cli, masks, tmp_path, change, told):
+    words = [
+        "cells_from_masks", f"membrane={masks}/membrane.nii.gz", f"nucleus={masks}/nucleus.nii.gz",
+        f"out={tmp_path / 'o'}", *(word.format(masks=masks) for word in change),
+    ]  # fmt: skip
+    answer = cli(*words)
+    assert answer.code == 2
+    assert "Traceback" not in answer.err
+    assert any(told in line for line in answer.faults), answer.err
+    assert not (tmp_path / "o" / "cells.ome.tif").exists()
+
+
+def test_masks_of_two_grids_are_refused_before_anything_is_written(cli, masks, tmp_path):
+    write_nifti(tmp_path / "small.nii.gz", np.ones((4, 8, 8), np.uint8), SPACING)
+    answer = cli(
+        "cells_from_masks", f"membrane={masks}/membrane.nii.gz", f"nucleus={tmp_path}/small.nii.gz",
+        f"out={tmp_path / 'o'}",
+    )  # fmt: skip
+    assert answer.code == 2
+    assert any("save both on one grid" in line for line in answer.faults)
+    assert not (tmp_path / "o").exists()

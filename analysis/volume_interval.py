@@ -7,7 +7,7 @@ import numpy as np
 
 #: An interval is as wide as this many deviations of the members, so that it holds 90 % of true volumes: measured on
 #: simulated cells that no network was trained on (benchmarks/measurements.py, part uncertainty).
-DEVIATIONS_90 = 3.0
+DEVIATIONS_90 = 3.5
 #: Members that agree to the voxel may all be wrong: a part of the volume is added to their deviation.
 FLOOR = 0.02
 

@@ -30,7 +30,7 @@ HEADS = ("Dice, unmatched as 0", "matched only", "AP 0.5", "AP 0.7", "PQ", "spli
 
 
 def quality_table(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
-    """Simulated touching cells, and the real tissue where a folder is given."""
+    """Simulated touching cells."""
     finders = finders_of(told)
     lines = tuple(told.lines.split(","))
     counts = dict.fromkeys(LINES, FIELDS)
@@ -64,10 +64,7 @@ def quality_table(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]
         told_of = summary(found, strata)
         rows[name] = {key: dataclasses.asdict(told_of[key]) for key in SHOWN}
         table.rows.append([name, *(_shown(told_of[key]) for key in SHOWN)])
-    tables = [table, _differences(scores, strata)]
-    if told.data is not None:
-        tables.append(tissue_table(told.data / "tissue", finders))
-    return tables, rows
+    return [table, _differences(scores, strata)], rows
 
 
 def finders_of(told: argparse.Namespace) -> dict[str, Any]:

@@ -18,17 +18,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
 
 from benchmarks._cell_cost import measure_cost
-from benchmarks._cell_quality import LINES, quality_table
+from benchmarks._cell_quality import LINES, finders_of, quality_table, tissue_table
 from benchmarks._common import Watch, finish, options
 
 
 def more(parser: argparse.ArgumentParser) -> None:
     """Options of this script alone."""
-    parser.add_argument("--part", choices=("cost", "quality", "all"), default="cost", help="what to do (cost)")
+    parser.add_argument(
+        "--part", choices=("cost", "quality", "tissue", "all"), default="cost", help="what to do (cost)"
+    )
     parser.add_argument("--fast", default="cells_fast", help="weights of the fast way")
     parser.add_argument("--network", default="cells_network", help="weights of the published way")
     parser.add_argument("--lines", default=",".join(LINES), help="cell lines of the quality, by commas")
-    parser.add_argument("--data", type=Path, default=None, help="folder that has tissue/, real cells")
+    parser.add_argument("--data", type=Path, default=None, help="folder that has tissue/, real cells (tissue)")
     parser.add_argument("--suffix", default="", help="of the quality's JSON")
 
 
@@ -46,6 +48,11 @@ def main() -> None:
         with Watch() as watch:
             tables, found = quality_table(told)
         finish(told, found, {}, tables, watch)
+    if told.part in ("tissue", "all") and told.data is not None:
+        told.name, told.out = "cells_tissue", stem.with_stem(f"{stem.stem}_tissue")
+        with Watch() as watch:
+            table = tissue_table(told.data / "tissue", finders_of(told))
+        finish(told, {row[0]: row[1:] for row in table.rows}, {}, [table], watch)
 
 
 if __name__ == "__main__":

@@ -220,3 +220,17 @@ def test_figures_of_a_quick_run_or_a_crowded_machine_are_not_quoted(spoilt):
     result = {"benchmark": "x", "quick": False, "crowded": False, spoilt: True}
     with pytest.raises(SystemExit, match="not quoted"):
         load("_write_docs").figures(result)
+
+
+@pytest.mark.slow
+def test_cells_are_timed_by_every_method_and_the_published_way_grows_with_them(quick):
+    result = quick("cells")
+    check_form(result, "cells")
+    assert [row[0] for row in result["tables"][0]["rows"]] == ["8", "16", "16 over 8"]
+
+
+@pytest.mark.slow
+def test_an_analysis_is_timed_beside_its_inference(quick):
+    result = quick("measurements", "--frames", "1")
+    check_form(result, "measurements")
+    assert set(result["rows"]) == {"inference", "analysis"}

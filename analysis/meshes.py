@@ -108,6 +108,7 @@ def scene(
     spacing_um: tuple[float, float, float],
     max_faces: int = MAX_FACES,
     colours: Mapping[str, str] | None = None,
+    meshes: Mapping[str, trimesh.Trimesh] | None = None,
 ) -> trimesh.Scene:
     """One coloured surface an organelle; membrane and nucleus are see-through. Empty masks are left out.
 
@@ -121,6 +122,8 @@ def scene(
         Triangles an organelle.
     colours : dict of name -> "#rrggbb", optional
         Of masks that are no organelles.
+    meshes : dict of name -> Trimesh, optional
+        Surfaces that are known already.
 
     Returns
     -------
@@ -132,7 +135,8 @@ def scene(
     for name in sorted(masks, key=lambda key: (ORGANELLES.index(key) if key in ORGANELLES else len(ORGANELLES), key)):
         if not masks[name].any():
             continue
-        mesh = surface_mesh(masks[name], spacing_um, max_faces)
+        known = (meshes or {}).get(name)
+        mesh = surface_mesh(masks[name], spacing_um, max_faces) if known is None else known.copy()
         opacity = OPACITY.get(name, 1.0)
         colour = {**COLOURS, **(colours or {})}.get(name, OTHER_COLOUR)
         rgba = [*_rgb(colour), round(255 * opacity)]
@@ -155,6 +159,7 @@ def write_glb(
     spacing_um: tuple[float, float, float],
     max_faces: int = MAX_FACES,
     colours: Mapping[str, str] | None = None,
+    meshes: Mapping[str, trimesh.Trimesh] | None = None,
 ) -> Path | None:
     """Write the surfaces of the masks as binary glTF, whole or not at all.
 
@@ -162,7 +167,7 @@ def write_glb(
     ----------
     path : str or Path
         Should end with .glb.
-    masks, spacing_um, max_faces, colours
+    masks, spacing_um, max_faces, colours, meshes
         As for `scene`.
 
     Returns
@@ -175,7 +180,7 @@ def write_glb(
     InputError
         No space left, or `path` may not be written.
     """
-    surfaces = scene(masks, spacing_um, max_faces, colours)
+    surfaces = scene(masks, spacing_um, max_faces, colours, meshes)
     if not surfaces.geometry:
         return None
     with atomic_path(path) as temporary:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy.ndimage as ndi
 import torch
 from torch import nn
 
@@ -13,8 +14,7 @@ from transforms.cell_votes import (
     REACH_UM,
     UNIT_UM,
     assign_votes,
-    join_parts,
-    settle_doubts,
+    settle,
     split_nuclei,
 )
 from transforms.ensemble import autocast
@@ -23,6 +23,11 @@ from transforms.spatial import ResampleTo, common_grid
 from transforms.tiling import SlidingWindow
 
 Shape = tuple[int, int, int]
+
+
+#: Fields up to this many voxels of the common grid are seen at once: half a gigabyte of features at 16 channels and
+#: half the resolution. Windows that overlap by half would compute every voxel up to eight times.
+WHOLE_VOXELS = 2**23
 
 
 @dataclass
@@ -123,7 +128,7 @@ class VotingCells(_NetworkCells):
     reach_um: float = REACH_UM
     """As of `transforms.cell_votes.assign_votes`."""
     doubt_um: float = DOUBT_UM
-    """As of `transforms.cell_votes.settle_doubts`."""
+    """As of `transforms.cell_votes.settle`."""
 
     @torch.inference_mode()
     def __call__(self, cells: CellField) -> FoundCells:
@@ -139,7 +144,7 @@ class VotingCells(_NetworkCells):
         with torch.inference_mode(), evaluating(self.network, self.device):
             for done, axes in enumerate(self.flips, start=1):
                 along = [1 + axis for axis in axes]
-                offsets = self.tiling((images.flip(along) if along else images)[None], self._run)[0]
+                offsets = self._pass(images.flip(along) if along else images)
                 offsets = offsets.flip(along) if along else offsets
                 for axis in axes:
                     offsets[axis] *= -1
@@ -152,47 +157,62 @@ class VotingCells(_NetworkCells):
             votes[..., axis] += places.reshape([-1 if k == axis else 1 for k in range(3)])
         return votes, spacing_um
 
+    def _pass(self, images_3ZYX: torch.Tensor) -> torch.Tensor:
+        """Offsets of a whole field: at once where it is small enough, else window by window; (3, Z, Y, X)."""
+        shape = images_3ZYX.shape[1:]
+        if np.prod(shape) > WHOLE_VOXELS:
+            return self.tiling(images_3ZYX[None], self._run)[0]
+        step, least = getattr(self.network, "divisor", (1, 1, 1)), getattr(self.network, "minimum", (1, 1, 1))
+        full = [max(m, -(-n // s) * s) for n, s, m in zip(shape, step, least, strict=True)]
+        pads = [(full[axis] - shape[axis]) for axis in range(3)]
+        padded = nn.functional.pad(
+            images_3ZYX[None], [0, pads[2], 0, pads[1], 0, pads[0]], mode="replicate" if any(pads) else "constant"
+        )
+        return self._run(padded)[0, :, : shape[0], : shape[1], : shape[2]]
+
+    def _seeds(
+        self, cells: CellField, votes_ZYX3: np.ndarray, spacing_um: tuple[float, float, float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Nuclei on the common grid, and on the field's own."""
+        inside = cells.inside("nucleus")
+        shape = (votes_ZYX3.shape[0], votes_ZYX3.shape[1], votes_ZYX3.shape[2])
+        known = resize_image(inside, shape) >= 0.5
+        coarse = self.rule.seeds(CellField(known, known, spacing_um))
+        if self.split:
+            coarse = split_nuclei(coarse, votes_ZYX3, spacing_um)
+        return coarse, np.where(inside, resize_labels(beside(coarse), cells.shape), 0).astype(np.int32)
+
     def decide(self, cells: CellField, votes_ZYX3: np.ndarray, spacing_um: tuple[float, float, float]) -> FoundCells:
         """Cells from votes on the common grid, on the field's own grid."""
         shape = votes_ZYX3.shape[:3]
-        seeds = self.rule.seeds(cells)
-        coarse = resize_labels(seeds, shape)
-        if self.split and cells.seeds_ZYX is None:
-            coarse = split_nuclei(coarse, votes_ZYX3, spacing_um)
-            fine = resize_labels(coarse, cells.shape)
-            seeds = np.where(seeds > 0, np.where(fine > 0, fine, nearest_label(fine, seeds > 0)), 0)
+        if cells.seeds_ZYX is not None:
+            seeds = np.asarray(cells.seeds_ZYX, np.int32)
+            coarse = resize_labels(seeds, shape)
+        else:
+            coarse, seeds = self._seeds(cells, votes_ZYX3, spacing_um)
         membrane = resize_image(cells.inside("membrane"), shape) >= 0.5
         claimed, margin = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
         claimed[membrane], margin[membrane] = assign_votes(votes_ZYX3[membrane], coarse, spacing_um, self.reach_um)
-        claimed = settle_doubts(claimed, margin, coarse, spacing_um, self.doubt_um)
-        claimed = join_parts(claimed, coarse, spacing_um)
+        claimed = settle(claimed, margin, coarse, spacing_um, self.doubt_um)
         return FoundCells(spread(claimed, cells.inside("membrane"), seeds), seeds)
+
+
+def beside(labels_ZYX: np.ndarray) -> np.ndarray:
+    """Labels, and where there is none, that of a neighbour."""
+    return np.where(labels_ZYX > 0, labels_ZYX, ndi.grey_dilation(labels_ZYX, size=(3, 3, 3)))
 
 
 def spread(coarse_ZYX: np.ndarray, membrane_ZYX: np.ndarray, seeds_ZYX: np.ndarray) -> np.ndarray:
     """Cells of a coarse grid on the fine one: inside the mask, and over each nucleus, to the mask's very edge.
 
-    A voxel of the mask whose coarse voxel lies outside of it takes the cell of the nearest coarse voxel within one.
+    A voxel of the mask whose coarse voxel lies outside of it takes the cell of a coarse voxel beside that one.
     """
-    import scipy.ndimage as ndi
-
-    grown = np.where(coarse_ZYX > 0, coarse_ZYX, ndi.grey_dilation(coarse_ZYX, size=(3, 3, 3)))
-    cells = resize_labels(coarse_ZYX, membrane_ZYX.shape)
-    edge = resize_labels(grown, membrane_ZYX.shape)
-    outside = resize_labels((resize_image(membrane_ZYX, coarse_ZYX.shape) < 0.5).astype(np.uint8), membrane_ZYX.shape)
-    cells = np.where(outside != 0, edge, cells)
-    return np.where(seeds_ZYX > 0, seeds_ZYX, np.where(membrane_ZYX, cells, 0)).astype(np.int32)
-
-
-def nearest_label(labels_ZYX: np.ndarray, wanted_ZYX: np.ndarray) -> np.ndarray:
-    """Labels, and where one is wanted and none is, that of the nearest labelled voxel."""
-    import scipy.ndimage as ndi
-
-    missing = wanted_ZYX & (labels_ZYX == 0)
-    if not missing.any() or not (labels_ZYX > 0).any():
-        return labels_ZYX
-    z, y, x = ndi.distance_transform_edt(labels_ZYX == 0, return_distances=False, return_indices=True)
-    return np.where(missing, labels_ZYX[z, y, x], labels_ZYX)
+    shape = (membrane_ZYX.shape[0], membrane_ZYX.shape[1], membrane_ZYX.shape[2])
+    outside = resize_image(membrane_ZYX, coarse_ZYX.shape) < 0.5
+    cells = resize_labels(np.where(outside, beside(coarse_ZYX), coarse_ZYX), shape)
+    cells = np.where(membrane_ZYX, cells, 0)
+    np.copyto(cells, seeds_ZYX, where=seeds_ZYX > 0)
+    return cells.astype(np.int32, copy=False)
 
 
 class evaluating:

@@ -76,10 +76,14 @@ def assign_votes(
     return label, distance[:, 1] - distance[:, 0]
 
 
-def settle_doubts(
+def settle(
     labels_ZYX: np.ndarray, margin_ZYX: np.ndarray, seeds_ZYX: np.ndarray, spacing_um: ZYX, doubt_um: float = DOUBT_UM
 ) -> np.ndarray:
-    """Divide what the votes left in doubt by the form of the mask: a watershed from what they are sure of.
+    """Make every cell one connected piece around its nucleus, and divide what the votes left in doubt.
+
+    What a cell's votes are sure of, and is connected to its nucleus, stays. The rest of what was claimed (doubts, and
+    pieces that are cut off from their nucleus) is divided by the form of the mask: a watershed from what stays. A piece
+    that touches none of it becomes 0.
 
     Parameters
     ----------
@@ -88,44 +92,32 @@ def settle_doubts(
     margin_ZYX : float array, (Z, Y, X)
         As of `assign_votes`.
     seeds_ZYX : int32 array, (Z, Y, X)
-        Nuclei, which are always sure.
+        Nuclei: they are of their cell, whatever the votes said.
     spacing_um : (z, y, x) floats
+        Size of a voxel.
     doubt_um : float
         Margins below this are in doubt.
 
     Returns
     -------
     int32 array, (Z, Y, X)
-        No voxel that voted for none gets a label.
+        No voxel that voted for none gets a label, unless it is a nucleus.
     """
-    sure = np.where((margin_ZYX >= doubt_um) | (seeds_ZYX > 0), np.where(seeds_ZYX > 0, seeds_ZYX, labels_ZYX), 0)
-    return seeded_watershed(labels_ZYX > 0, sure, spacing_um)
-
-
-def join_parts(cells_ZYX: np.ndarray, seeds_ZYX: np.ndarray, spacing_um: ZYX) -> np.ndarray:
-    """Make every cell one connected piece around its nucleus.
-
-    Pieces that are cut off from their nucleus go to the neighbours they touch; those that touch none become 0.
-
-    Parameters
-    ----------
-    cells_ZYX, seeds_ZYX : integer array, (Z, Y, X)
-        Cell k grew from nucleus k. Nuclei are of their cell, whatever the votes said.
-    spacing_um : (z, y, x) floats
-        Size of a voxel.
-
-    Returns
-    -------
-    int32 array, (Z, Y, X)
-    """
-    claimed = np.where(seeds_ZYX > 0, seeds_ZYX, cells_ZYX).astype(np.int32)
+    nuclei = seeds_ZYX > 0
+    claimed = np.where(nuclei, seeds_ZYX, labels_ZYX).astype(np.int32)
+    sure = np.where((margin_ZYX >= doubt_um) | nuclei, claimed, 0)
     kept = np.zeros_like(claimed)
-    for label, box in enumerate(ndi.find_objects(claimed), start=1):
+    for label, box in enumerate(ndi.find_objects(sure), start=1):
         if box is None:
             continue
-        pieces, _ = ndi.label(claimed[box] == label, structure=_CORNERS)
+        pieces, number = ndi.label(sure[box] == label, structure=_CORNERS)
+        if number == 1:  # it holds its nucleus, since every label is a seed's
+            kept[box][pieces > 0] = label
+            continue
         rooted = np.unique(pieces[seeds_ZYX[box] == label])
         kept[box][np.isin(pieces, rooted[rooted > 0])] = label
+    if np.array_equal(kept, claimed):
+        return kept
     return seeded_watershed(claimed > 0, kept, spacing_um)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import scipy.ndimage as ndi
-import trimesh
 
 from analysis.cell_figures import cells_figure, colour_of
 from analysis.meshes import surface_mesh, write_glb
@@ -19,10 +18,13 @@ from experiments.pipelines.results import FilmResult
 from experiments.pipelines.state import FrameState, key_of
 from formats import write_ometiff
 from formats.atomic import atomic_path, sweep
+from training.mask_figures import thinned
 from training.rundir import RunFolder
 
 #: Frames of a film that are drawn: the first, the last, and some between.
 PICTURES = 4
+#: Voxels and cells that the report's 3D view is made of: the surfaces in `meshes/` are of all.
+SHOWN_VOXELS, SHOWN_CELLS = 2**20, 30
 #: Triangles of one compartment of one cell.
 FACES = 20_000
 
@@ -90,10 +92,14 @@ def _draw(film: Film, result: FilmResult, folder: RunFolder) -> None:
         )  # fmt: skip
     first = film.state(0)
     cells = first.arrays("cells")["cells"].astype(np.int32)
-    surfaces = {f"cell {label}": cells == label for label in np.unique(cells)[1:31]}
-    colours = {f"cell {label}": colour_of(int(label)) for label in np.unique(cells)[1:31]}
+    step = thinned(cells.shape, film.volume.spacing_um, SHOWN_VOXELS)
+    cells = cells[:: step[0], :: step[1], :: step[2]]
+    z, y, x = (s * n for s, n in zip(film.volume.spacing_um, step, strict=True))
+    labels = [int(label) for label in np.unique(cells) if label > 0][:SHOWN_CELLS]
+    surfaces = {f"cell {label}": cells == label for label in labels}
+    colours = {f"cell {label}": colour_of(label) for label in labels}
     glb = folder.figures / f"cells_{name}.glb"
-    if write_glb(glb, surfaces, film.volume.spacing_um, 8_000, colours) is None:
+    if write_glb(glb, surfaces, (z, y, x), 8_000, colours) is None:
         glb.unlink(missing_ok=True)
 
 
@@ -115,12 +121,11 @@ def _write_meshes(film: Film, folder: RunFolder, which: str) -> None:
 
 def _write_cell(stem: Path, masks: dict[str, np.ndarray], film: Film, box: tuple[slice, slice, slice]) -> None:
     spacing = film.volume.spacing_um
-    write_glb(stem.with_suffix(".glb"), masks, spacing, FACES)
+    surfaces = {name: surface_mesh(mask, spacing, FACES) for name, mask in masks.items() if mask.any()}
+    write_glb(stem.with_suffix(".glb"), masks, spacing, FACES, meshes=surfaces)
     place = [o + part.start * s for o, part, s in zip(film.volume.origin_um, box, spacing, strict=True)]
-    for name, mask in masks.items():
-        if mask.any():
-            mesh: trimesh.Trimesh = surface_mesh(mask, spacing, FACES)
-            mesh.apply_translation(place[::-1])  # where it lies in the tomogram: x, y, z
-            path = stem.with_name(f"{stem.name}_{'cell' if name == 'membrane' else name}.ply")
-            with atomic_path(path) as part:
-                mesh.export(part, file_type="ply")
+    for name, mesh in surfaces.items():
+        mesh.apply_translation(place[::-1])  # where it lies in the tomogram: x, y, z
+        path = stem.with_name(f"{stem.name}_{'cell' if name == 'membrane' else name}.ply")
+        with atomic_path(path) as part:
+            mesh.export(part, file_type="ply")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import time
 from typing import Any
 
 import numpy as np
 
 from benchmarks._common import Table, Watch, interleaved, ratio, show_ratio
 from experiments.pipelines.predictors import cell_finder, cell_weights
+from lightning_modules.cells import CHANNELS
+from networks import network_config
 from transforms.cell_field import CellField, SeedRule
+from transforms.cell_networks import ConditionedCells
+from transforms.spatial import ResampleTo
 
 COUNTS = (8, 16, 32, 64)
 SHAPE, SPACING = (64, 320, 320), (0.3, 0.3, 0.3)
@@ -59,4 +64,21 @@ def measure_cost(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], d
     grows = f"fast, {counts[-1]} cells over {counts[0]}"
     ratios[grows] = ratio(seconds[f"fast, {counts[-1]}"], seconds[f"fast, {counts[0]}"])
     table.rows.append([f"{counts[-1]} over {counts[0]}", "", show_ratio(ratios[grows]), "", ""])
-    return [table], dict(seconds), ratios
+    return [table, _published_network(fields[counts[0]], counts[0], told.quick)], dict(seconds), ratios
+
+
+def _published_network(field: CellField, count: int, quick: bool) -> Table:
+    """One timing of the published network, ScNAS, in the published way: random weights cost what trained ones do."""
+    grid = (48, 48, 48) if quick else (64, 128, 128)
+    finders = {
+        "ScNAS 12/8/3, nucleus by nucleus": ConditionedCells(
+            network_config("scnas")().build(*CHANNELS["network"]), ResampleTo(grid=grid), batch_size=1
+        ),
+        "votes (fast)": cell_finder("fast", cell_weights("fast", None), SeedRule()),
+    }
+    table = Table(f"the published network, {count} cells, timed once", ["method", "s"])
+    for name, finder in finders.items():
+        begun = time.perf_counter()
+        finder(field)
+        table.rows.append([name, f"{time.perf_counter() - begun:.1f}"])
+    return table

@@ -13,6 +13,7 @@ arXiv 1906.11109.
 
 import numpy as np
 import scipy.ndimage as ndi
+import torch
 from scipy.spatial import KDTree
 from skimage.feature import peak_local_max
 
@@ -69,7 +70,9 @@ def assign_votes(
     labels, centres, volumes = centres_um(seeds_ZYX, spacing_um)
     if not len(labels):
         return np.zeros(len(votes_VN), np.int32), np.full(len(votes_VN), np.inf)
-    distance, nearest = KDTree(centres).query(votes_VN, k=2)  # without a second one, scipy says infinity
+    distance, nearest = KDTree(centres).query(
+        votes_VN, k=2, workers=torch.get_num_threads()
+    )  # without a second one, scipy says infinity
     radius = np.cbrt(3 * volumes / (4 * np.pi))
     first = nearest[:, 0]
     label = np.where(distance[:, 0] <= radius[first] + reach_um, labels[first], 0).astype(np.int32)

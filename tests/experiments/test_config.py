@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from experiments.build import facts_of
 from experiments.compose import SELECTORS, compose, shipped_configs
 from experiments.config import ConfigFaults, load_config, resolved, to_yaml
+from experiments.pipelines import PIPELINES, resolved_pipeline, typed_pipeline
 from experiments.tasks import TASKS
 from formats.errors import InputError
 from networks.genotype import genotype_from_json, load_genotype
@@ -28,12 +29,23 @@ def faults_of(path: Path, *words: str) -> list[str]:
     return caught.value.faults
 
 
-@pytest.mark.parametrize("name", sorted(shipped_configs()))
+TRAINED = sorted(set(shipped_configs()) - set(PIPELINES))
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_shipped_config_is_valid(name):
     assert load_config(name).name == name
 
 
-@pytest.mark.parametrize("name", sorted(shipped_configs()))
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_every_shipped_pipeline_is_valid_and_reads_back_as_itself(tmp_path, name):
+    words = ["membrane=m.tif", "nucleus=n.tif", "out=o"] if name == "cells_from_masks" else []
+    first = typed_pipeline(compose(name, words))
+    assert (first.name, first.task) == (name, name)
+    assert typed_pipeline(compose(write(tmp_path, to_yaml(resolved_pipeline(first))))) == first
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_resolved_config_reads_back_as_itself(tmp_path, name):
     first = resolved(load_config(name))
     again = resolved(load_config(write(tmp_path, to_yaml(first))))

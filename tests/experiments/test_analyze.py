@@ -341,6 +341,7 @@ def test_what_lands_is_analysed_and_half_a_file_is_waited_for(process, films, tm
     assert re.search(r"2 files are analysed", out_text)
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real tomograms")
 def test_real_cell_is_one_cell_in_two_frames_and_one_track(cli, tmp_path):
     film = Path(os.environ["CYTOVOX_DATA"]) / "tomograms" / "hl60.TCF"

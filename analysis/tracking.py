@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from laptrack import LapTrack
 
 #: A cell of 15 µm that moves at 0.5 µm a minute is told from its neighbours for half an hour.
 MAX_DISTANCE_UM = 15.0
@@ -109,6 +107,9 @@ def _linked(ordered: Sequence[Sighting], rules: TrackingRules) -> tuple[list[int
     frames = sorted({one.frame for one in ordered})
     if len(frames) == 1:
         return list(range(len(ordered))), []
+    import pandas as pd  # late: they take a second, and every config knows these rules
+    from laptrack import LapTrack
+
     squared = rules.max_distance_um**2
     tracker = LapTrack(  # type: ignore[call-arg]  # pydantic's defaults
         cutoff=squared,

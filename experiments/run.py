@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         from experiments.launch import launch
-        from experiments.pipelines.launch import asks_for_pipeline, launch_pipeline
+        from experiments.pipelines import asks_for_pipeline
 
         if told.plan and (told.check or told.dry_run):
             raise InputError("--plan: not with --check or --dry-run; choose one of them")
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if asks_for_pipeline(told.config, words):
             if told.plan or told.dry_run:
                 raise InputError("--plan, --dry-run: not for this task, which trains nothing; leave them out")
+            from experiments.pipelines.launch import launch_pipeline
+
             return launch_pipeline(told.config, words, told.watch, told.check)
         if told.watch is not None:
             raise InputError("--watch: only for task analyze; leave it out")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.compose import Composed
+from experiments.compose import Composed, compose
 from experiments.faults import ConfigFaults
 from experiments.pipelines.config import AnalyzeConfig, CellsFromMasksConfig, PipelineConfig, pipeline_faults
 from experiments.validate import find_faults
+from formats.errors import InputError
 
 #: The config of each pipeline.
 PIPELINES: dict[str, type[PipelineConfig]] = {"analyze": AnalyzeConfig, "cells_from_masks": CellsFromMasksConfig}
@@ -40,3 +42,13 @@ def typed_pipeline(composed: Composed) -> Any:
 def resolved_pipeline(config: PipelineConfig) -> dict[str, Any]:
     """The whole config as plain types; it reruns as it is."""
     return {**dataclasses.asdict(config), "base": []}
+
+
+def asks_for_pipeline(config: str, overrides: list[str]) -> bool:
+    """Whether a command line names a pipeline, not a model to train."""
+    resumed = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
+    source = config or (str(Path(resumed[-1]) / "config.yaml") if resumed and resumed[-1] else "")
+    try:
+        return bool(source) and compose(source, overrides).values.get("task") in PIPELINES
+    except InputError:
+        return False  # told where it is read again

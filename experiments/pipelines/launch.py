@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.compose import compose
 from experiments.config import to_yaml
-from experiments.pipelines import PIPELINES, resolved_pipeline, typed_pipeline
+from experiments.pipelines import resolved_pipeline, typed_pipeline
 from experiments.pipelines.analyze import Analysis, now, tell
 from experiments.pipelines.config import AnalyzeConfig, CellsFromMasksConfig
 from experiments.pipelines.sources import Source, find_sources
@@ -24,16 +24,6 @@ from training.rundir import RunFolder, write_json, write_text
 
 #: What a run ends with where some inputs could not be analysed.
 SOME_BROKEN = 3
-
-
-def asks_for_pipeline(config: str, overrides: list[str]) -> bool:
-    """Whether a command line names a pipeline, not a model to train."""
-    resumed = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
-    source = config or (str(Path(resumed[-1]) / "config.yaml") if resumed and resumed[-1] else "")
-    try:
-        return bool(source) and compose(source, overrides).values.get("task") in PIPELINES
-    except InputError:
-        return False  # told where it is read again
 
 
 def launch_pipeline(config: str, overrides: list[str], watch: str | None = None, check: bool = False) -> int:

@@ -38,13 +38,17 @@ def test_weights_are_small_and_come_with_a_card_that_says_how_they_were_made(nam
     path = shipped_weights()[name]
     assert path.stat().st_size <= 10 * MEGABYTE
     card = path.with_suffix(".md").read_text(encoding="utf-8")
-    own = ("Dice", "left out", *PRESETS) if name == "organelle" else ("1 - IoU", "5-fold", "not trained on")
+    own: tuple[str, ...] = ("1 - IoU", "5-fold", "not trained on")
+    if name == "organelle":
+        own = ("Dice", "left out", *PRESETS)
+    elif name.startswith("cells"):
+        own = ("Hungarian Dice", "trained on", "validation")
     for said in ("python -m experiments.run", "seed", "device", *own):
         assert said in card, said
 
 
 def test_every_task_has_its_default():
-    assert DEFAULTS.keys() == {"organelle", "shape"}
+    assert DEFAULTS.keys() == {"organelle", "cells", "shape"}
     assert set(DEFAULTS.values()) <= set(shipped_weights())
 
 

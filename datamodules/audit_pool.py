@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from formats.processes import worker_pool
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -77,7 +78,7 @@ def _until_broken(
     """Take jobs from `waiting` until none is left or a process died; those that were at work when it did."""
     running: dict[Future[Result], int] = {}
     try:
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with worker_pool(processes) as pool:
             while waiting or running:
                 while waiting and len(running) < processes:  # no more, or an innocent job would be suspected
                     running[pool.submit(work, jobs[waiting[0]])] = waiting[0]

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import multiprocessing
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from formats.atomic import atomic_path
 from formats.errors import InputError
+from formats.processes import worker_pool
 from simulator.tomogram import (
     DEFAULT_SHAPE,
     DEFAULT_SPACING_UM,
@@ -202,8 +202,7 @@ def simulate_many(
         for request in missing:
             took(request, fetch(request, cache_dir))
     else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
+        with worker_pool(min(workers, len(missing))) as pool:
             waiting = {pool.submit(fetch, request, cache_dir): request for request in missing}
             for future in as_completed(waiting):
                 took(waiting[future], future.result())

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from experiments.pipelines.sources import Source
 from experiments.pipelines.state import key_of
 from formats import ArrayReader
 from formats.errors import InputError
+from formats.processes import worker_pool
 from training.rundir import RunFolder
 
 #: Called with (what, done, all).
@@ -216,7 +216,7 @@ def _workers(count: int) -> Iterator[Callable[[FrameJob], Future[list[str]]]]:
 
         yield here
         return
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    pool = worker_pool(count)
     try:
         yield lambda job: pool.submit(finish_frame, job)
     finally:

@@ -168,14 +168,31 @@ class OrganelleDataModule(pl.LightningDataModule):
 
 
 class LateLoader(DataLoader):
-    """Sends its workers out when the first batch is asked for.
+    """Sends its workers out when the first batch is asked for, and goes on within an epoch.
 
     Lightning makes the iterator before it tells the sampler the epoch of a resumed run; workers sent out then would
-    read the patches of epoch 0.
+    read the patches of epoch 0. It asks for `state_dict` when it saves, and gives it back when a run is resumed.
     """
 
+    _taken, _state = 0, (-1, 0)
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        yield from super().__iter__()
+        sampler: Any = self.sampler
+        if isinstance(sampler, EpochSampler):
+            epoch, batches = self._state
+            self._taken = batches if epoch == sampler.epoch else 0
+            sampler.begin_at(self._taken * (self.batch_size or 1))
+        for batch in super().__iter__():
+            self._taken += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, and how many of its batches were given out."""
+        return {"epoch": int(getattr(self.sampler, "epoch", -1)), "batches": self._taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin where `state_dict` was asked for; of an epoch that is over, nothing is left out of the next."""
+        self._state = (state["epoch"], state["batches"])
 
 
 class RawCases(Dataset[tuple[int, Case, RawCase] | None]):

@@ -31,18 +31,23 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.rank, self.world = rank, world
         step = world * batch_size
         self.length = max(step, length // step * step)
-        self.epoch = 0
+        self.epoch, self.skip = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
         self.epoch = epoch
 
+    def begin_at(self, skip: int) -> None:
+        """Leave out so many of this rank's indices in the iterations to come."""
+        self.skip = skip
+
     def __len__(self) -> int:
         return self.length // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch  # the one it began with, whoever sets the next while workers read ahead
-        yield from ((epoch, index) for index in range(self.rank, self.length, self.world))
+        # those it began with, whoever sets the next while workers read ahead
+        epoch, first = self.epoch, self.rank + self.skip * self.world
+        yield from ((epoch, index) for index in range(first, self.length, self.world))
 
 
 class EvaluationSampler(Sampler[int]):

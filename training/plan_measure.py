@@ -108,7 +108,7 @@ def short_config(trainer: TrainerConfig, epochs: int, validate_every: int | None
         trainer, max_epochs=epochs, min_epochs=None, max_steps=-1, max_time=None, devices=one_device(trainer),
         num_nodes=1, strategy="auto", check_val_every_n_epoch=validate_every or 1, num_sanity_val_steps=0,
         limit_train_batches=None, limit_val_batches=0 if validate_every is None else 1, limit_test_batches=1,
-        enable_progress_bar=False, ema=ema, early_stopping=None,
+        enable_progress_bar=False, ema=ema, early_stopping=None, global_batch=None, save_every_minutes=None,
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from training.device import choose_precision
 from training.ema import ema_callback
 from training.memory import PeakMemory
 from training.pace import Pace
+from training.preemption import Preemption, take_signals_from
 from training.rundir import RunFolder
 
 
@@ -76,6 +77,8 @@ class TrainerConfig:
     """bf16-mixed where the device has it, 16-mixed on older GPUs, else 32-true; or one of Lightning's words."""
     accumulate_grad_batches: int = 1
     """Batches a step."""
+    global_batch: int | None = None
+    """Samples a step over all ranks: `accumulate_grad_batches` follows from it, whatever the number of GPUs."""
     gradient_clip_val: float | None = None
     """Largest gradient norm."""
     check_val_every_n_epoch: int = 1
@@ -100,6 +103,8 @@ class TrainerConfig:
     """Batch statistics over all ranks."""
     enable_progress_bar: bool = True
     """Bars on the terminal."""
+    save_every_minutes: float | None = None
+    """Save `last.ckpt` as often within an epoch, too; null: at the end of each, and when the run is asked to stop."""
     ema: EMA | None = None
     """Averaged weights; null for none."""
     early_stopping: EarlyStop | None = None
@@ -118,6 +123,12 @@ def trainer_faults(config: TrainerConfig) -> list[str]:
             faults.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
     if config.max_steps < -1 or (config.max_epochs is not None and config.max_epochs < -1):
         faults.append("max_steps, max_epochs: expected -1 (no limit), 0 or more")
+    if config.global_batch is not None and config.global_batch < 1:
+        faults.append(f"global_batch: expected 1 or more, or null, got {config.global_batch}")
+    if config.global_batch is not None and config.accumulate_grad_batches != 1:
+        faults.append("accumulate_grad_batches: follows from global_batch; leave one of them out")
+    if config.save_every_minutes is not None and not config.save_every_minutes > 0:
+        faults.append(f"save_every_minutes: expected a number above 0, or null, got {config.save_every_minutes}")
     if config.gradient_clip_val is not None and not config.gradient_clip_val > 0:
         faults.append(f"gradient_clip_val: expected a number above 0, or null, got {config.gradient_clip_val}")
     words = ("auto", "16-mixed", "bf16-mixed", "32-true", "32")
@@ -149,6 +160,7 @@ def build_trainer(
     monitor: str,
     dry_run: bool,
     extra: list[Callback] | None = None,
+    batch_size: int = 1,
 ) -> pl.Trainer:
     """The trainer of every stage of a run.
 
@@ -165,7 +177,9 @@ def build_trainer(
     dry_run : bool
         One step of every stage.
     extra : list of Callback, optional
-        Callbacks of the task.
+        Callbacks of the run.
+    batch_size : int
+        Samples a batch on each rank, for `global_batch`.
 
     Raises
     ------
@@ -176,7 +190,12 @@ def build_trainer(
     if loggers:
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     try:
-        return _trainer(config, folder, loggers, callbacks, dry_run)
+        trainer = _trainer(config, folder, loggers, callbacks, dry_run)
+        if not dry_run:
+            trainer.accumulate_grad_batches = batches_a_step(config, batch_size, trainer.world_size)
+        if any(isinstance(callback, Preemption) for callback in callbacks):
+            take_signals_from(trainer)
+        return trainer
     except (MisconfigurationException, ValueError, TypeError) as fault:
         raise InputError(f"trainer: {' '.join(str(fault).split())}") from fault
 
@@ -216,6 +235,25 @@ def _trainer(
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
     )
+
+
+def batches_a_step(config: TrainerConfig, batch_size: int, world: int) -> int:
+    """Batches that each rank takes before an optimiser step.
+
+    Raises
+    ------
+    InputError
+        `global_batch` is no multiple of what the ranks see at once.
+    """
+    if config.global_batch is None:
+        return config.accumulate_grad_batches
+    batches, rest = divmod(config.global_batch, batch_size * world)
+    if rest or not batches:
+        raise InputError(
+            f"trainer.global_batch: expected a multiple of {batch_size * world} ({batch_size} samples a batch on "
+            f"{world} ranks), got {config.global_batch}; change it, data.batch_size or the number of devices"
+        )
+    return batches
 
 
 def _devices(config: TrainerConfig) -> Any:

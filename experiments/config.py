@@ -15,6 +15,7 @@ from experiments.compose import Composed, compose
 from experiments.faults import ConfigFaults
 from experiments.pipelines import PIPELINES
 from experiments.schema import SCHEMA_VERSION, STAGES, Config, branch
+from experiments.submit.config import slurm_faults
 from experiments.tasks import TASKS, known_keys, task_of
 from experiments.tasks.base import Task
 from experiments.validate import Branches, find_faults
@@ -122,6 +123,7 @@ def value_faults(config: Config) -> list[str]:
     faults += [f"optimizer.{f}" for f in optimizer_faults(config.optimizer)]
     faults += [f"trainer.{f}" for f in trainer_faults(config.trainer)]
     faults += _schedule_faults(config)
+    faults += [f"slurm.{f}" for f in slurm_faults(config.slurm)]
     return faults + task_of(config).faults(config)
 
 

@@ -70,6 +70,10 @@ def config_of(run_folder: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+#: States of a run that did not come to its end.
+NOT_GOOD = ("failed", "interrupted", "preempted", "running", "submitted")
+
+
 def identity(run_folder: Path, config: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
     """Name, id, task, times and state of the run."""
     status = read_json(run_folder / "status.json")
@@ -86,7 +90,7 @@ def identity(run_folder: Path, config: dict[str, Any], environment: dict[str, An
         "started": _moment(started),
         "duration": _duration(started, ended),
         "state": state + dry,
-        "good": complete and state not in ("failed", "interrupted"),
+        "good": (complete or (not asked and state == "finished")) and state not in NOT_GOOD,
         "stages": [{"name": stage, "done": stage in done} for stage in asked],
     }
 

@@ -71,6 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(stop if stop.args else "stopped", file=sys.stderr)
         return 130
+    except BaseException as stop:
+        from training.signals import Preempted, exit_code
+
+        if not isinstance(stop, Preempted):
+            raise
+        return exit_code(stop)
     return 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from datamodules.config import TEXTS
+from experiments.submit.config import SlurmConfig
 from formats.errors import InputError
 from training.trainer import TrainerConfig
 
@@ -68,6 +69,8 @@ class Config:
     """Lightning's own names."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """W&B."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """What `--submit` asks of a cluster."""
     predict: Any = None
     """What is predicted, and how."""
 

@@ -17,6 +17,7 @@ from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
 from training.pace import fit_metrics
 from training.rundir import RunFolder
+from training.signals import StopSignals
 from training.trainer import checkpoint_path
 
 
@@ -30,6 +31,8 @@ class Run:
     data: Any
     inputs: list[Path]
     """Files of the predict stage."""
+    signals: StopSignals
+    """What asks the run to stop."""
 
     def __post_init__(self) -> None:
         self._loaded: tuple[list[Path], pl.LightningModule] | None = None
@@ -38,7 +41,8 @@ class Run:
         """Train, from the last checkpoint of the folder if there is one."""
         module: Any = build_for_training(self.config)
         begun = time.perf_counter()
-        self.trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint_path(self.folder), weights_only=True)
+        with self.signals.deferring():
+            self.trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint_path(self.folder), weights_only=True)
         if self.trainer.interrupted:
             raise KeyboardInterrupt
         if self.trainer.is_global_zero:

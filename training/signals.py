@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from training.rundir import is_first_rank
 
 #: Exit code of a run that was asked to stop, saved itself, and is not finished (EX_TEMPFAIL of sysexits.h: try again).
 PREEMPTED = 75
@@ -15,6 +18,9 @@ PREEMPTED = 75
 
 class Preempted(BaseException):
     """The run was asked to stop, and its state is on the disk. No `Exception`: nobody is to catch it on its way."""
+
+    arranged = False
+    """Whether it will be run again."""
 
 
 class StopSignals:
@@ -60,3 +66,15 @@ def listening() -> Iterator[StopSignals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def exit_code(stop: Preempted) -> int:
+    """Say what stopped a run, and end it.
+
+    75 of the first rank, unless the run was requeued. The others end with 0: `srun` kills every rank when one ends
+    otherwise, and the first still has its report to write.
+    """
+    if not is_first_rank():
+        return 0
+    print(stop, file=sys.stderr)
+    return 0 if stop.arranged else PREEMPTED

@@ -10,6 +10,7 @@ from analysis.refractive import Increments
 from analysis.tracking import MAX_DISTANCE_UM
 from datamodules.config import TEXTS, TEXTS_OR_NULL
 from experiments.schema import SCHEMA_VERSION
+from experiments.submit.config import SlurmConfig
 from formats.errors import InputError
 from transforms.cell_field import SeedRule
 from transforms.seeds import MIN_VOLUME_UM3
@@ -95,6 +96,8 @@ class PipelineConfig:
     """Weights of `fast` or `network`: a checkpoint, a run folder or a shipped name; null for the shipped ones."""
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
     """What one nucleus is."""
+    slurm: SlurmConfig = field(default_factory=lambda: SlurmConfig(gpus_per_node=0))
+    """What `--submit` asks of a cluster."""
 
 
 @dataclass

@@ -119,7 +119,7 @@ def run_folder(config: AnalyzeConfig) -> RunFolder:
     else:
         require_room(Path(config.runs_dir) / config.name, "runs_dir")
         tree = absolute(config)
-        for key in ("runs_dir", "out", "resume", "workers", "watch"):
+        for key in ("runs_dir", "out", "resume", "workers", "watch", "slurm"):
             tree.pop(key)
         path = Path(config.runs_dir) / config.name / key_of(tree)[:12]
     folder = RunFolder(path.absolute())

@@ -1,0 +1,158 @@
+"""A run from its folder to its report, whatever stops it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from experiments.build import build_loggers
+from experiments.config import resolved, to_yaml
+from experiments.report import write_report
+from experiments.report_data import read_json
+from experiments.schema import Config
+from experiments.stages import Run
+from experiments.summary import print_summary
+from experiments.tasks import task_of
+from formats.atomic import sweep, write_fault
+from formats.errors import InputError
+from training.environment import describe_environment
+from training.exact import ExactResume
+from training.metrics_log import MetricsCSV
+from training.preemption import Preemption
+from training.run_lock import sole_user
+from training.rundir import RunFolder, is_first_rank, write_json, write_text
+from training.signals import Preempted, StopSignals
+from training.trainer import build_trainer, checkpoint_path
+from training.wandb_log import finish, log_results
+
+
+@dataclasses.dataclass
+class Order:
+    """What the command line asks for."""
+
+    config: Config
+    """Of the resumed run, if one is."""
+    stages: list[str]
+    """Those that are still to be done."""
+    folder: RunFolder | None
+    """Of a resumed run."""
+    dry_run: bool
+    """One step of every stage."""
+
+
+def carry_out(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals: StopSignals) -> None:
+    """Do the stages that are left, and leave a status and a report whatever happens.
+
+    Raises
+    ------
+    InputError
+        Another process is at work in the folder, or what the user can mend.
+    Preempted
+        The run was asked to stop, and can be gone on with.
+    """
+    with sole_user(folder):
+        _run(order, folder, data, inputs, signals)
+
+
+def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals: StopSignals) -> None:
+    config, first = order.config, is_first_rank()
+    tree = resolved(config)
+    wandb, begun = None, False
+    try:
+        if first:
+            _record(order, folder, tree, data)
+        # a test alone has no step, and would add a row of step 0
+        metrics = MetricsCSV(folder.path / "metrics.csv", _last_step(folder)) if "fit" in order.stages else None
+        loggers = build_loggers(config, folder, tree, metrics, order.dry_run)
+        wandb = next((log for log in loggers if isinstance(log, WandbLogger)), None)
+        stopper = Preemption(signals, folder.last_checkpoint, config.trainer.save_every_minutes)
+        trainer = build_trainer(
+            config.trainer, folder, loggers, task_of(config).monitor, order.dry_run,
+            [ExactResume(config.seed), stopper], config.data.batch_size,
+        )  # fmt: skip
+        run = Run(config, folder, trainer, data, inputs, signals)
+        begun = True
+        for stage in order.stages:
+            getattr(run, stage)()
+            if first:
+                folder.stage_done(stage)
+    except BaseException as error:
+        if isinstance(error, InputError) and not begun and order.folder is None:
+            finish(wandb, ended_well=False)  # or W&B writes into the folder again when Python ends
+            _discard(folder)
+            raise
+        # Lightning turns Ctrl-C into SystemExit
+        stopped, preempted = isinstance(error, KeyboardInterrupt | SystemExit), isinstance(error, Preempted)
+        _close(folder, wandb, "preempted" if preempted else "interrupted" if stopped else "failed")
+        if preempted:
+            raise Preempted(f"stopped by {error}; go on with resume={folder.path}") from error
+        if stopped:
+            raise KeyboardInterrupt(f"stopped; go on with resume={folder.path}") from error
+        if isinstance(error, MisconfigurationException):  # what Lightning sees only when it meets the data
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+        if (full := write_fault(error, folder.path)) is not None:
+            raise InputError(f"{full}, then go on with resume={folder.path}") from error
+        raise
+    _close(folder, wandb, "finished")
+    if first:
+        print_summary(folder, config)
+
+
+def _discard(folder: RunFolder) -> None:
+    """Leave nothing of a run that could not begin."""
+    if is_first_rank():
+        shutil.rmtree(folder.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.path.parent.rmdir()  # of the run's name, if there is no other run in it
+
+
+def _close(folder: RunFolder, wandb: WandbLogger | None, status: str) -> None:
+    """Status, report and W&B. After a failure nothing here may hide what failed."""
+    try:
+        if is_first_rank():
+            folder.update_status(status=status, ended=_now())
+            write_report(folder.path)
+            log_results(wandb, folder, folder.metrics())
+        finish(wandb, status == "finished")
+    except (InputError, OSError):
+        # such as the full disk that ended the run: it is told once
+        if status == "finished":
+            raise
+    except Exception:
+        if status == "finished":
+            raise
+        logging.getLogger(__name__).exception("the report of the %s run could not be written", status)
+
+
+def _record(order: Order, folder: RunFolder, tree: dict[str, Any], data: Any) -> None:
+    """What the run is, before it begins; a resumed run keeps its first config, and environment_1.json of its start."""
+    if (folder.path / "config.yaml").is_file():
+        sweep(folder.path)
+    else:
+        write_text(folder.path / "config.yaml", to_yaml({**tree, "resume": None}))
+    digest = data.digest() if {"fit", "test"} & set(order.stages) else None
+    earlier = read_json(folder.path / "environment.json")
+    environment = describe_environment(order.config.seed, digest or earlier.get("data_digest"))
+    if earlier:
+        write_json(folder.path / f"environment_{1 + len(list(folder.path.glob('environment_*.json')))}.json", earlier)
+    write_json(folder.path / "environment.json", environment)
+    folder.update_status(status="running", started=folder.status().get("started") or _now(), dry_run=order.dry_run)
+
+
+def _last_step(folder: RunFolder) -> int | None:
+    """Step of the checkpoint that a resumed fit goes on from."""
+    path = checkpoint_path(folder)
+    return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"]) if path is not None else None
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

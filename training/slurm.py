@@ -1,0 +1,84 @@
+"""What a job of SLURM knows of itself, and how it asks to be run again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from training.rundir import RunFolder
+
+#: The script of a submitted run, in its folder.
+SCRIPT = Path("slurm") / "job.sh"
+#: Seconds that SLURM's controller may take to answer.
+PATIENCE_S = 30
+
+
+def job_id() -> str | None:
+    """This job as `scontrol` names it, an array's task as ARRAY_TASK; None outside of SLURM."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def launched_by_srun() -> bool:
+    """Whether this process is a task of a job step, not a shell in which somebody looks at things."""
+    return job_id() is not None and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") != "bash"
+
+
+def requeue(folder: RunFolder | None) -> str | None:
+    """Have this job run again, in the same run folder.
+
+    By `scontrol requeue`; where that is forbidden or not there (in a container, for one), by a job of the run's own
+    script that begins when this one has ended. A job that somebody cancelled stays cancelled.
+
+    Returns
+    -------
+    str or None
+        What was done, or None where nothing could be: then exit code 75 tells the job's script to do it.
+    """
+    job = job_id()
+    if job is None or not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
+        return None
+    if is_cancelled(job):
+        print(f"job {job} was cancelled, and is not run again", file=sys.stderr)
+        return None
+    if told(["scontrol", "requeue", job]) is not None:
+        return f"job {job} is requeued"
+    script = folder.path / SCRIPT if folder is not None else None
+    if script is None or not script.is_file():
+        return None
+    words = ["sbatch", "--parsable", f"--dependency=afterany:{os.environ['SLURM_JOB_ID']}"]
+    if "SLURM_ARRAY_TASK_ID" in os.environ:
+        words.append(f"--array={os.environ['SLURM_ARRAY_TASK_ID']}")
+    answer = told([*words, str(script)])
+    return f"job {answer.split(';')[0]} goes on when {job} has ended" if answer is not None else None
+
+
+def is_cancelled(job: str) -> bool:
+    """Whether somebody cancelled a job; a job that SLURM knows nothing of is not."""
+    answer = told(["scontrol", "show", "job", job, "--oneliner"]) or ""
+    return "JobState=CANCELLED" in answer
+
+
+def is_alive(job: str) -> bool:
+    """Whether a job is running, or about to end, as far as SLURM says."""
+    answer = told(["squeue", "--noheader", "--jobs", job, "--format=%T"])
+    return answer is not None and any(state in answer for state in ("RUNNING", "COMPLETING", "SUSPENDED"))
+
+
+def told(words: list[str]) -> str | None:
+    """What one of SLURM's commands prints; None where it fails, or is not there."""
+    if shutil.which(words[0]) is None:
+        return None
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode != 0:
+        reason = " ".join((done.stderr or done.stdout).split())
+        print(f"{' '.join(words[:2])}: {reason}", file=sys.stderr)
+        return None
+    return done.stdout.strip()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from datamodules.faults import Told, refuse
 from formats import KINDS
@@ -13,6 +14,9 @@ from formats.errors import InputError
 
 #: Ends of the file names that volumes and masks have, the longer ones first.
 VOLUME_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", *KINDS)
+
+
+Item = TypeVar("Item")
 
 
 def is_volume(path: Path) -> bool:
@@ -37,7 +41,11 @@ def expand(patterns: str | Iterable[str], root: Path, key: str, told: Told = ref
     found: dict[str, Path] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         full = root / pattern
-        if full.is_dir() and not is_volume(full):
+        if full.suffix == ".txt" and full.is_file():
+            paths = [Path(line) for line in listed(full)]
+            if missing := [path for path in paths if not path.exists()]:
+                told(InputError(f"{key}: {full}: {len(missing)} of its files are not there, such as {missing[0]}"))
+        elif full.is_dir() and not is_volume(full):
             paths = sorted(p for p in full.iterdir() if is_volume(p))
         elif full.exists():
             paths = [full]
@@ -53,6 +61,31 @@ def expand(patterns: str | Iterable[str], root: Path, key: str, told: Told = ref
         for path in paths:  # two patterns may name one file, each in its own way
             found.setdefault(os.path.abspath(path), path)
     return list(found.values())
+
+
+def listed(manifest: Path) -> list[str]:
+    """Lines of a text file that name files, from its own folder."""
+    try:
+        lines = [line.strip() for line in manifest.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as fault:
+        raise InputError(f"{manifest}: cannot be read ({fault}); expected a text file, a path a line") from None
+    return [os.path.abspath(manifest.parent / line) for line in lines if line and not line.startswith("#")]
+
+
+def shard_of(items: Sequence[Item], shard: str | None) -> list[Item]:
+    """Every N-th item from the I-th one, for the shard I/N; all of them for None."""
+    if shard is None:
+        return list(items)
+    index, count = map(int, shard.split("/"))
+    return list(items)[index::count]
+
+
+def shard_fault(shard: str | None) -> str | None:
+    """What is wrong with the name of a shard."""
+    parts = (shard or "0/1").split("/")
+    if len(parts) == 2 and all(part.isdigit() for part in parts) and int(parts[0]) < int(parts[1]):
+        return None
+    return f"shard: expected I/N with I from 0 to N - 1, such as 0/16, got {shard!r}"
 
 
 def split_pattern(full: Path) -> tuple[Path, str]:

@@ -11,12 +11,13 @@ from pathlib import Path
 from experiments.shadow import shadowed
 
 USAGE = """\
-python -m experiments.run CONFIG [key=value ...] [--check | --plan | --dry-run | --watch DIR]
+python -m experiments.run CONFIG [key=value ...] [--check | --plan | --dry-run | --watch DIR | --submit]
 
 CONFIG is a YAML file or the name of a shipped config, such as organelle_demo.
   stages=[fit,test,predict]        what to do
   predict.inputs=[cells/*.TCF]     what to predict
   predict.checkpoint=RUN           with which weights
+  slurm.nodes=2 --submit           have a cluster do it
   resume=RUN                       go on in a run folder (CONFIG may then be left out)
 """
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="one step of every stage")
     parser.add_argument("--watch", metavar="DIR", help="task analyze: analyse what lands in a folder, as it lands")
+    parser.add_argument("--submit", action="store_true", help="have SLURM run it; with --dry-run, print the script")
     told, extra = parser.parse_known_args(argv)
     shadow = shadowed()
     if shadow is not None:
@@ -53,6 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = [*told.overrides, *extra]
         if "=" in told.config and not Path(told.config).is_file():
             told.config, words = "", [told.config, *words]
+        if told.submit:
+            if told.plan or told.check or told.watch:
+                raise InputError("--submit: not with --plan, --check or --watch; leave them out")
+            from experiments.submit.submit import submit
+
+            submit(told.config, words, told.dry_run)
+            return 0
         if asks_for_pipeline(told.config, words):
             if told.plan or told.dry_run:
                 raise InputError("--plan, --dry-run: not for this task, which trains nothing; leave them out")

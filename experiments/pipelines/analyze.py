@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
+from datamodules.paths import shard_of
 from datamodules.simulated import cores
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Asked, Film, Frames, open_film
@@ -65,28 +65,13 @@ class Analysis:
         self.states = folder.path / ".frames"
         self.faults: list[Fault] = []
         self.notes: list[str] = []
+        self.asked = 0
         self._predictor: Any = None
         self._organelle_weights = organelle_weights(config.organelle_weights) if config.organelles is None else None
         self._cell_weights = None
         if config.cells is None:
             self._cell_weights = cell_weights(config.method, config.cell_weights)
         self._results: dict[str, tuple[str, FilmResult]] = {}
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes out of the folder.
-
-        Raises
-        ------
-        InputError
-            Another one is at work there.
-        """
-        lock = FileLock(self.folder.path / ".lock")
-        try:
-            with lock.acquire(timeout=0):
-                yield
-        except Timeout:
-            raise InputError(f"{self.folder.path}: another process is analysing into it; wait, or set out=") from None
 
     def update(self, sources: list[Source]) -> bool:
         """Analyse what is new or changed, and write tables, figures and report if anything is.
@@ -101,8 +86,8 @@ class Analysis:
         bool
             Whether anything was new.
         """
-        self.faults, self.notes = [], []
-        films = self._open(sources)
+        self.faults, self.notes, self.asked = [], [], len(sources)
+        films = self._open(shard_of(sources, self.config.shard))
         changed = self._frames(films)
         results, failed = [], {fault.source.name for fault in self.faults}
         done = [film for film in films if film.source.name not in failed]
@@ -113,6 +98,8 @@ class Analysis:
             results.append(result)
             self.progress("writing masks and surfaces", number, len(done))
         self.notes += [note for film in films for note in film.notes]
+        if self.config.shard is not None:
+            return changed  # the tables are of all inputs
         key = key_of([result.key for result in results], [(f.source.name, f.text) for f in self.faults])
         if changed or self.folder.status().get("results") != key:
             write_results(results, self.faults, self.notes, self.folder, self.config)
@@ -138,7 +125,7 @@ class Analysis:
     def _frames(self, films: list[Film]) -> bool:
         """Bring every frame up to date; whether there was anything to do."""
         asked = Asked(
-            self.config, len(films), self._weights_key(), self._cell_weights,
+            self.config, self.asked, self._weights_key(), self._cell_weights,
             key_of(self.config.method, self._cell_weights and digest(self._cell_weights),
                    dataclasses.asdict(self.config.seeds.rule())),
         )  # fmt: skip

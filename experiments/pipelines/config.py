@@ -9,8 +9,9 @@ from analysis.morphometry import AREA_ESTIMATORS
 from analysis.refractive import Increments
 from analysis.tracking import MAX_DISTANCE_UM
 from datamodules.config import TEXTS, TEXTS_OR_NULL
+from datamodules.paths import shard_fault
 from experiments.schema import SCHEMA_VERSION
-from experiments.submit.config import SlurmConfig
+from experiments.submit.config import SlurmConfig, slurm_faults
 from formats.errors import InputError
 from transforms.cell_field import SeedRule
 from transforms.seeds import MIN_VOLUME_UM3
@@ -105,7 +106,7 @@ class AnalyzeConfig(PipelineConfig):
     """From tomograms to tables."""
 
     inputs: Any = field(default_factory=list, metadata=TEXTS)
-    """Tomograms: files, folders or globs of TCF, OME-TIFF, TIFF, NIfTI or OME-Zarr."""
+    """Tomograms: files, folders or globs of TCF, OME-TIFF, TIFF, NIfTI or OME-Zarr; or lists of them, .txt."""
     resume: str | None = None
     """Run folder to go on in; the same command goes on in its own folder without it."""
     out: str | None = None
@@ -144,6 +145,8 @@ class AnalyzeConfig(PipelineConfig):
     """Processes that measure while the network predicts; `auto` for half of the cores, 0 for none."""
     watch: WatchConfig = field(default_factory=WatchConfig)
     """How `--watch DIR` looks."""
+    shard: str | None = None
+    """Part of the inputs to analyse, such as 3/16 (0/16 is the first); the tables are written by a call without it."""
 
 
 @dataclass
@@ -190,6 +193,7 @@ def pipeline_faults(config: PipelineConfig) -> list[str]:
                 faults.append(
                     f"{key}: expected a {'folder' if key == 'out' else 'file'}, such as {key}={_EXAMPLE[key]}"
                 )
+    faults += [f"slurm.{fault}" for fault in slurm_faults(config.slurm)]
     return faults
 
 
@@ -224,4 +228,5 @@ def _analyze_faults(config: AnalyzeConfig) -> list[str]:
         faults.append(f"organelle_names: expected different names, at least one, got {config.organelle_names}")
     if config.uncertainty and (config.organelles is not None or config.cells is not None):
         faults.append("uncertainty: it is that of the networks; not with existing masks (organelles, cells)")
+    faults += [told for told in [shard_fault(config.shard)] if told is not None]
     return faults

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from datamodules.paths import shard_of
 from experiments.compose import compose
 from experiments.config import to_yaml
 from experiments.pipelines import resolved_pipeline, typed_pipeline
@@ -20,7 +21,10 @@ from experiments.report import write_report
 from formats.errors import InputError
 from networks.weights import shipped_weights
 from training.environment import describe_environment
+from training.run_lock import sole_user
 from training.rundir import RunFolder, write_json, write_text
+from training.signals import Preempted, listening
+from training.slurm import launched_by_srun, requeue
 
 #: What a run ends with where some inputs could not be analysed.
 SOME_BROKEN = 3
@@ -74,28 +78,26 @@ def _print_sources(sources: list[Source]) -> None:
 def _analyze(config: AnalyzeConfig, sources: list[Source], watch: str | None) -> int:
     folder = run_folder(config)
     hush_lightning()
-    with Bars() as bars:
+    with listening(), sole_user(folder, _key(config)), Bars() as bars:
         analysis = Analysis(config, folder, bars)
-        with analysis.locked():
+        if config.shard is None:
             _record(config, folder)
-            try:
-                if watch is None:
-                    analysis.update(sources)
-                else:
-                    from experiments.pipelines.watch import follow
-
-                    follow(analysis, Path(watch), lambda: _close(folder, "running"))
-            except BaseException as error:
-                stopped = isinstance(error, KeyboardInterrupt)
-                # a microscope is watched until somebody stops it: that is its end
-                _close(folder, ("finished" if watch else "interrupted") if stopped else "failed")
-                if stopped and watch is None:
-                    raise KeyboardInterrupt(f"stopped; the same command goes on in {folder.path}") from error
-                if not stopped:
-                    raise
+        try:
+            if watch is None:
+                analysis.update(sources)
             else:
+                from experiments.pipelines.watch import follow
+
+                follow(analysis, Path(watch), lambda: _close(folder, "running"))
+        except BaseException as error:
+            _stopped(error, folder, config, watch)
+        else:
+            if config.shard is None:
                 _close(folder, "finished")
     tell(analysis)
+    if config.shard is not None:
+        print(f"shard {config.shard}: {len(shard_of(sources, config.shard))} files\nrun: {folder.path}", flush=True)
+        return SOME_BROKEN if analysis.faults else 0
     metrics = folder.metrics()
     print(
         f"analysed {int(metrics.get('analyze/files', 0))} files, {int(metrics.get('analyze/frames', 0))} frames, "
@@ -107,10 +109,42 @@ def _analyze(config: AnalyzeConfig, sources: list[Source], watch: str | None) ->
     return SOME_BROKEN if analysis.faults else 0
 
 
+def _key(config: AnalyzeConfig) -> str | None:
+    return None if config.shard is None else config.shard.replace("/", "of")
+
+
+def _stopped(error: BaseException, folder: RunFolder, config: AnalyzeConfig, watch: str | None) -> None:
+    """After an exception: what the folder says of it, and what the user is told."""
+    if isinstance(error, Preempted):
+        if config.shard is None:
+            _close(folder, "preempted")
+        stop = Preempted(f"stopped by {error}; the same command goes on in {folder.path}")
+        if launched_by_srun() and (told := requeue(folder)) is not None:
+            stop.arranged = True
+            print(told, file=sys.stderr)
+        raise stop from error
+    stopped = isinstance(error, KeyboardInterrupt)
+    # a microscope is watched until somebody stops it: that is its end
+    if config.shard is None:
+        _close(folder, ("finished" if watch else "interrupted") if stopped else "failed")
+    if stopped and watch is not None:
+        return
+    if stopped:
+        raise KeyboardInterrupt(f"stopped; the same command goes on in {folder.path}") from error
+    raise error
+
+
 def run_folder(config: AnalyzeConfig) -> RunFolder:
     """The folder of this analysis: the same for the same question, so that the same command goes on in it."""
-    if config.resume is not None:
-        return RunFolder.existing(Path(config.resume))
+    folder = RunFolder.existing(Path(config.resume)) if config.resume is not None else RunFolder(run_path(config))
+    folder.require_writable()
+    with contextlib.suppress(OSError):
+        folder.checkpoints.rmdir()  # nothing is trained here
+    return folder
+
+
+def run_path(config: AnalyzeConfig) -> Path:
+    """Where it lies, made or not."""
     if config.out is not None:
         path = Path(config.out)
         require_room(path, "out")
@@ -119,14 +153,10 @@ def run_folder(config: AnalyzeConfig) -> RunFolder:
     else:
         require_room(Path(config.runs_dir) / config.name, "runs_dir")
         tree = absolute(config)
-        for key in ("runs_dir", "out", "resume", "workers", "watch", "slurm"):
+        for key in ("runs_dir", "out", "resume", "workers", "watch", "slurm", "shard"):
             tree.pop(key)
         path = Path(config.runs_dir) / config.name / key_of(tree)[:12]
-    folder = RunFolder(path.absolute())
-    folder.require_writable()
-    with contextlib.suppress(OSError):
-        folder.checkpoints.rmdir()  # nothing is trained here
-    return folder
+    return path.absolute()
 
 
 def absolute(config: AnalyzeConfig) -> dict[str, Any]:

@@ -18,11 +18,11 @@ class Job:
     name: str
     """As `squeue` shows it."""
     folder: Path
-    """Where its log and its notes lie: `slurm/` of a run."""
-    commands: Sequence[Sequence[str]]
-    """Words after `python`, in turn: the first that fails ends the job."""
+    """Where its script, log and notes lie."""
+    commands: Sequence[str]
+    """Lines of shell in turn, each a module of Python and its words: the first that fails ends the job."""
     steps: bool = True
-    """Whether `srun` starts each of them on every rank; else the commands do so themselves, as an agent's runs do."""
+    """Whether `srun` starts each of them on every rank; else they do so themselves, as the runs of an agent."""
     array: int | None = None
     """Tasks of an array."""
     after: str | None = None
@@ -43,100 +43,84 @@ def script_of(job: Job, config: SlurmConfig, cwd: Path, python: str) -> str:
     python : str
         Interpreter, unless the config names one.
     """
-    head = [f"#SBATCH {option}" for option in options_of(job, config)]
-    runner = " ".join([*([config.wrap] if config.wrap else []), shlex.quote(config.python or python)])
-    start = 'srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" ' if job.steps else ""
-    commands = [f"{start}{runner} {shlex.join(words)}" for words in job.commands]
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            *head,
-            "",
-            f"cd {shlex.quote(str(cwd))} || exit 2",
-            *_lines(config.setup),
-            *_ENVIRONMENT.splitlines(),
-            "",
-            "code=0",
-            *(f"[ $code != 0 ] || {command} || code=$?" for command in commands),
-            *_again(job, config.retries),
-            "exit $code",
-            "",
-        ]
-    )
+    runner = " ".join([*([config.wrap] if config.wrap else []), shlex.quote(config.python or python), "-m"])
+    if job.steps:
+        runner = f'srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" {runner}'
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {option}" for option in options_of(job, config)),
+        "",
+        f"cd {shlex.quote(str(cwd))} || exit 2",
+        *_lines(config.setup),
+        *_ENVIRONMENT.splitlines(),
+        "",
+        "code=0",
+        *(f"[ $code != 0 ] || {runner} {command} || code=$?" for command in job.commands),
+        "",
+        *_again(job.folder, config.retries),
+        "exit $code",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def options_of(job: Job, config: SlurmConfig) -> list[str]:
     """Options of `sbatch`."""
-    log = "%A_%a.log" if job.array else "%j.log"
-    ranks = config.ranks_per_node if job.steps or config.nodes > 1 or config.gpus_per_node else 1
+    gpus, array = None, None
+    if config.gpus_per_node:
+        gpus = ":".join(["gpu", *([config.gpu_type] if config.gpu_type else []), str(config.gpus_per_node)])
+    if job.array is not None:
+        array = f"0-{job.array - 1}" + (f"%{config.at_once}" if config.at_once else "")
     asked = {
         "job-name": job.name,
         "nodes": config.nodes,
-        "ntasks-per-node": ranks,
+        "ntasks-per-node": config.ranks_per_node,
         "cpus-per-task": config.cpus_per_task,
-        "gres": ":".join(["gpu", *([config.gpu_type] if config.gpu_type else []), str(config.gpus_per_node)])
-        if config.gpus_per_node
-        else None,
+        "gres": gpus,
         "mem": config.mem,
         "time": config.time,
         "account": config.account,
         "partition": config.partition,
         "qos": config.qos,
         "constraint": config.constraint,
-        "array": None
-        if job.array is None
-        else f"0-{job.array - 1}" + (f"%{config.at_once}" if config.at_once else ""),
+        "array": array,
         "dependency": None if job.after is None else f"afterany:{job.after}",
         "signal": f"USR1@{config.signal_s}",
-        "output": str(job.folder / log),
+        "output": job.folder / ("%A_%a.log" if array else "%j.log"),
         "open-mode": "append",
     }
     told = [f"--{key}={_word(str(value))}" for key, value in asked.items() if value is not None]
-    return [*told, "--requeue", *map(str, _lines(config.options))]
+    return [*told, "--requeue", *_lines(config.options)]
 
 
 def _word(value: str) -> str:
-    """`sbatch` reads its lines as a shell would."""
+    """`sbatch` reads the values of its options as a shell would."""
     return shlex.quote(value) if any(c in value for c in " '\"\\$`#;&|") else value
 
 
-def _lines(value: str | Sequence[str]) -> list[str]:
+def _lines(value: str | Sequence[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
 
 
-#: One address that every node can resolve, and ports of this job's own.
+#: Cores of each rank, one address that every node can resolve, and a port of this job's own.
 _ENVIRONMENT = """\
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"
-export MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
-getent hosts "$MASTER_ADDR" >/dev/null || MASTER_ADDR="$(
-    scontrol show node "$MASTER_ADDR" --oneliner | grep -o 'NodeAddr=[^ ]*' | cut -d = -f 2)"
-export MASTER_PORT="$((20000 + SLURM_JOB_ID % 20000))"
+MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+getent hosts "$MASTER_ADDR" >/dev/null ||
+    MASTER_ADDR="$(scontrol show node "$MASTER_ADDR" --oneliner | grep -o 'NodeAddr=[^ ]*' | cut -d = -f 2)"
+export MASTER_ADDR MASTER_PORT="$((20000 + SLURM_JOB_ID % 20000))"
 """
 
 
-def _again(job: Job, retries: int) -> list[str]:
-    """The job runs again where its run asks for it and could not see to it, or where a rank was killed."""
-    killed = shlex.quote(str(job.folder / ("killed_$task" if job.array else "killed")))
-    lines = [
-        "",
+def _again(folder: Path, retries: int) -> list[str]:
+    """The job runs again where its run could not see to that by itself, or where one of its ranks was killed."""
+    return [
+        f"here={shlex.quote(str(folder))}",
         'task="${SLURM_ARRAY_TASK_ID:-}"',
         'job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${task:+_$task}"',
-        "again() {",
+        'killed="$(cat "$here/killed$task" 2>/dev/null | wc -l)"',
+        f'if [ $code = {PREEMPTED} ] || {{ [ $code -gt 128 ] && [ "$killed" -lt {retries} ]; }}; then',
+        f'    [ $code = {PREEMPTED} ] || echo "$job ended with $code" >> "$here/killed$task"',
         '    scontrol requeue "$job" ||',
-        '        sbatch --dependency="afterany:$SLURM_JOB_ID" ${task:+--array="$task"} ' + _self(job),
-        "}",
-        f"if [ $code = {PREEMPTED} ]; then",
-        "    again",
+        '        sbatch --dependency="afterany:$SLURM_JOB_ID" ${task:+--array="$task"} "$here/job.sh"',
+        "fi",
     ]
-    if retries:
-        killed = killed.replace("'", '"') if "'" in killed else f'"{killed}"'
-        lines += [
-            f"elif [ $code -gt 128 ] && [ \"$(wc -l < {killed} 2>/dev/null || echo 0)\" -lt {retries} ]; then",
-            f'    echo "$job ended with $code" >> {killed}',
-            "    again",
-        ]
-    return [*lines, "fi"]
-
-
-def _self(job: Job) -> str:
-    return shlex.quote(str(job.folder / "job.sh"))

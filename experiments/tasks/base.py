@@ -94,6 +94,10 @@ class Task(ABC):
     def inputs(self, config: Any) -> list[Path]:
         """Files of the predict stage, each looked at once: a broken one is found before anything is computed."""
 
+    def listed(self, config: Any) -> list[Path]:
+        """The same files, not looked at: what the tasks of an array share."""
+        return self.inputs(config)
+
     @abstractmethod
     def require_free(self, config: Any, inputs: Sequence[Path]) -> None:
         """Refuse to write predictions over what is something else."""

@@ -64,6 +64,10 @@ class OrganelleTask(Task):
         """See `Task`."""
         return organelle_data.find_inputs(config)
 
+    def listed(self, config: OrganelleConfig) -> list[Path]:
+        """See `Task`."""
+        return organelle_data.list_inputs(config)
+
     def require_free(self, config: OrganelleConfig, inputs: Sequence[Path]) -> None:
         """See `Task`."""
         if config.predict.out is not None:

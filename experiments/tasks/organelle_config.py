@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from datamodules.config import SOURCES, TEXTS, TEXTS_OR_NULL, data_faults
+from datamodules.paths import shard_fault
 from experiments.schema import Choice, Config
 from formats.errors import InputError
 from lightning_modules.optim import OPTIMIZERS
@@ -19,11 +20,13 @@ class PredictConfig:
     """`predict:`. The windows serve validation and test, too."""
 
     inputs: Any = field(default_factory=list, metadata=TEXTS)
-    """Files, folders or globs of tomograms."""
+    """Files, folders or globs of tomograms; or lists of them, .txt."""
     checkpoint: Any = field(default=None, metadata=TEXTS_OR_NULL)
     """A .ckpt file, a run folder or the name of shipped weights; several are an ensemble, whose probabilities are
     averaged. Null for this run's own weights, else `init_from`, else the newest run of the same name, else the shipped
     weights."""
+    shard: str | None = None
+    """Part of the inputs to predict, such as 3/16 (0/16 is the first); the table is written by a call without it."""
     out: str | None = None
     """Folder for the masks; null for `predictions/` in the run folder."""
     spacing_um: list[float] | None = None
@@ -85,6 +88,10 @@ def organelle_faults(config: OrganelleConfig) -> list[str]:
     if not own and len(patch) == 3 and all(p > 0 for p in patch):
         faults += [f"data.patch_size: {f}" for f in config.model.faults(tuple(patch))]
         faults += _predict_faults(config)
+    if (fault := shard_fault(config.predict.shard)) is not None:
+        faults.append(f"predict.{fault}")
+    if config.predict.shard is not None and config.stages != ["predict"]:
+        faults.append("predict.shard: expected stages=[predict]; every shard would train or test the same")
     return faults
 
 

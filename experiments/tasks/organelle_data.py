@@ -25,7 +25,9 @@ def build_data(
 
 def find_inputs(config: OrganelleConfig) -> list[Path]:
     """Files of the predict stage, each opened once: a broken one is found before anything is computed."""
-    inputs = expand(config.predict.inputs, Path(), "predict.inputs")
+    inputs = list_inputs(config)
+    if config.predict.shard is not None:
+        return inputs  # one of thousands may be broken, and is told of when it is met
     spacing: Any = tuple(config.predict.spacing_um) if config.predict.spacing_um is not None else None
     faults = []
     for path in inputs:
@@ -35,6 +37,12 @@ def find_inputs(config: OrganelleConfig) -> list[Path]:
             faults.append(str(fault))
     if faults:
         raise ConfigFaults(faults)
+    return inputs
+
+
+def list_inputs(config: OrganelleConfig) -> list[Path]:
+    """The same files, not looked at."""
+    inputs = expand(config.predict.inputs, Path(), "predict.inputs")
     output_names(inputs)
     return inputs
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
 
+from datamodules.paths import shard_of
 from datamodules.sampling import EvaluationSampler
 from formats.errors import InputError
 from lightning_modules.organelle import OrganelleModule
@@ -55,18 +56,19 @@ def predict(run: Run) -> None:
         out=Path(predict.out) if predict.out is not None else None,
     )
     module.write_masks = writer
-    sampler = EvaluationSampler(len(run.inputs), run.trainer.global_rank, run.trainer.world_size)
-    loader: DataLoader = DataLoader(run.inputs, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
+    mine = shard_of(run.inputs, predict.shard)
+    sampler = EvaluationSampler(len(mine), run.trainer.global_rank, run.trainer.world_size)
+    loader: DataLoader = DataLoader(mine, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
     run.trainer.predict(module, loader, return_predictions=False)
     run.trainer.strategy.barrier("predict")
-    if run.trainer.is_global_zero:
+    if run.trainer.is_global_zero and predict.shard is None:
         collect_table(run.folder)
         done = sum(writer.is_done(path) for path in run.inputs)
         run.folder.update_metrics({"predict/files": done})
     faults = run.gathered(writer.faults)
-    if len(run.inputs) > 1 and faults:
+    if len(mine) > 1 and faults:
         faults.append(
-            f"predict.inputs: {len(faults)} of {len(run.inputs)} files could not be predicted; the others are in "
+            f"predict.inputs: {len(faults)} of {len(mine)} files could not be predicted; the others are in "
             f"{writer.target}; mend them, then resume={run.folder.path}"
         )
     if faults:

@@ -1,0 +1,133 @@
+"""`python -m experiments.submit.check_node NEEDS`: a minute at the start of a job, on every rank, that saves hours.
+
+Each rank looks at its GPU, the disk and the data; then all of them add up a number, within a time limit. A run that met
+a GPU without code for it, a node without the data or a closed port by itself would wait for the others until the job's
+time is over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from formats.errors import InputError
+
+#: Seconds in which the ranks must have found each other.
+LIMIT_S = 60.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check; 0, or 2 with a line for each fault."""
+    parser = argparse.ArgumentParser(prog="experiments.submit.check_node", description=__doc__)
+    parser.add_argument("needs", type=Path, help="needs.json of a submitted run")
+    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="seconds in which the ranks must meet")
+    words = parser.parse_args(argv)
+    node, rank, world = platform.node(), _number("SLURM_PROCID", 0), _number("SLURM_NTASKS", 1)
+    node = os.environ.get("SLURMD_NODENAME", node)
+    try:
+        needs = json.loads(words.needs.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        print(
+            f"node {node}: {words.needs}: cannot be read ({fault}); is the run folder on a disk that nodes share?"
+        )
+        return 2
+    faults = [f"node {node}: {told}" for told in [*_disk_faults(needs), *_gpu_faults(needs)]]
+    try:
+        faults = _gathered(faults, rank, world, words.limit_s)
+    except (RuntimeError, OSError) as fault:
+        reason = " ".join(str(fault).split("Exception raised from")[0].split())
+        faults.append(
+            f"node {node}: rank {rank} of {world} did not meet the others within {words.limit_s:.0f} s at "
+            f"{os.environ.get('MASTER_ADDR')}:{_port()} ({reason}); are nodes allowed to talk to each other on it?"
+        )
+        rank = 0  # each says so by itself
+    if rank == 0:
+        for line in dict.fromkeys(faults):
+            print(line, file=sys.stderr)
+    return 2 if faults else 0
+
+
+def _number(name: str, otherwise: int) -> int:
+    return int(os.environ.get(name, otherwise))
+
+
+def _port() -> int:
+    """Not the training's own: that one begins when this has ended."""
+    return 40000 + _number("SLURM_JOB_ID", 0) % 20000
+
+
+def _disk_faults(needs: dict[str, Any]) -> list[str]:
+    run, faults = Path(needs["run"]), []
+    try:
+        with tempfile.TemporaryFile(dir=run):
+            pass
+        free = shutil.disk_usage(run).free / 1e9
+        if free < needs["free_gb"]:
+            faults.append(f"{run}: {free:.1f} GB are free, expected {needs['free_gb']:.0f}; free some space")
+    except OSError as fault:
+        faults.append(f"run folder {run}: cannot be written ({fault.strerror}); it must lie on a disk that nodes share")
+    faults += [
+        f"{path}: is not there; the data must lie on a disk that nodes share"
+        for path in needs["paths"]
+        if not Path(path).exists()
+    ]
+    return faults
+
+
+def _gpu_faults(needs: dict[str, Any]) -> list[str]:
+    if not needs["gpus"]:
+        return []
+    import torch
+
+    from training.device import require_supported_gpu
+
+    found = torch.cuda.device_count()
+    if found < needs["gpus"]:
+        return [
+            f"torch {torch.__version__} sees {found} GPUs, expected {needs['gpus']}; a build without CUDA, a driver "
+            "that is too old for it, or GPUs that are hidden (--gpus-per-task does that)"
+        ]
+    try:
+        require_supported_gpu("gpu")
+    except InputError as fault:
+        return [str(fault)]
+    return []
+
+
+def _gathered(faults: list[str], rank: int, world: int, limit_s: float) -> list[str]:
+    """All ranks' faults on every rank, over the wires that the training will use."""
+    if world == 1:
+        return faults
+    import torch
+    import torch.distributed as dist
+
+    nccl = torch.cuda.is_available() and dist.is_nccl_available() and not faults
+    limit = dt.timedelta(seconds=limit_s)
+    address = f"tcp://{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{_port()}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=limit)
+    everyone: list[list[str]] = [[] for _ in range(world)]
+    dist.all_gather_object(everyone, faults)
+    told = [fault for said in everyone for fault in said]
+    if nccl and not told:
+        torch.cuda.set_device(_number("SLURM_LOCALID", 0))
+        group = dist.new_group(backend="nccl", timeout=limit)
+        one = torch.ones(1, device="cuda")
+        dist.all_reduce(one, group=group)
+        if int(one) != world:
+            told.append(f"the GPUs of {world} ranks added up to {int(one)}")
+    dist.barrier()
+    dist.destroy_process_group()
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(main())

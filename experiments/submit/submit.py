@@ -1,0 +1,207 @@
+"""`--submit`: a run folder, a script in it, and a job that goes on in it until the run is finished."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.compose import Composed, compose, read_yaml
+from experiments.config import resolved, to_yaml, typed_config
+from experiments.pipelines import PIPELINES, typed_pipeline
+from experiments.pipelines.config import AnalyzeConfig
+from experiments.preflight import require_room
+from experiments.schema import Config
+from experiments.submit.config import SlurmConfig, site_file
+from experiments.submit.script import Job, script_of
+from experiments.tasks import known_keys, task_of
+from formats.errors import InputError
+from training.rundir import RunFolder, write_json, write_text
+from training.slurm import SCRIPT
+
+#: What the checks inside the job look for.
+NEEDS = Path("slurm") / "needs.json"
+#: The inputs of an array, in the order in which its tasks share them.
+MANIFEST = Path("slurm") / "manifest.txt"
+
+
+def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
+    """Check a config, write its run folder and script, and give it to SLURM.
+
+    Parameters
+    ----------
+    config : str
+        A file, the name of a shipped config, or empty with `resume=RUN`.
+    overrides : list of str
+        `key=value` words.
+    dry_run : bool
+        Print the script, and leave everything as it is.
+
+    Raises
+    ------
+    InputError
+        Faults of the config, no SLURM on this machine, or SLURM's own refusal.
+    """
+    resumed = next((word.partition("=")[2] for word in overrides if word.startswith("resume=")), "")
+    source = config or str(RunFolder.existing(Path(resumed)).path / "config.yaml")
+    composed = compose(source, overrides, known_keys)
+    add_site(composed)
+    pipeline = composed.values.get("task") in PIPELINES
+    typed = typed_pipeline(composed) if pipeline else typed_config(composed)
+    inputs = _inputs(typed)
+    if not dry_run:
+        require_slurm()
+    folder = RunFolder.existing(Path(resumed)) if resumed else _new_folder(typed, dry_run)
+    words = [word for word in overrides if resumed and not word.startswith(("resume=", "slurm."))]
+    job, gather = _jobs(typed, folder, words, inputs)
+    texts = [script_of(one, typed.slurm, Path.cwd(), sys.executable) for one in (job, gather) if one is not None]
+    if dry_run:
+        print("\n".join(texts), end="")
+        return
+    if not resumed:
+        _record(typed, folder, inputs)
+    try:
+        number = hand_in(job, texts[0])
+        if gather is not None:
+            gather.after = number
+            hand_in(gather, script_of(gather, typed.slurm, Path.cwd(), sys.executable))
+    except InputError:
+        if not resumed:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    print(f"job {number}: squeue --job {number}")
+    print(f"log: {job.folder}")
+    print(f"run: {folder.path}", flush=True)
+
+
+def add_site(composed: Composed) -> None:
+    """Lay the site's defaults below what the config says of `slurm`."""
+    path = site_file()
+    if path is None:
+        return
+    tree = read_yaml(path)
+    if set(tree) - {"slurm"} or not isinstance(tree.get("slurm"), dict):
+        raise InputError(f"{path}: expected one group, slurm:, with the site's defaults")
+    said = composed.values.setdefault("slurm", {})
+    for key, value in tree["slurm"].items():
+        if isinstance(said, dict) and key not in said:
+            said[key] = value
+            composed.origin["slurm", str(key)] = path.name
+
+
+def require_slurm() -> None:
+    """Refuse where there is no `sbatch`."""
+    if shutil.which("sbatch") is None:
+        raise InputError(
+            "--submit: no SLURM on this machine (sbatch is not found); run it on a login node of the cluster, or see "
+            "the script with --submit --dry-run"
+        )
+
+
+def hand_in(job: Job, text: str) -> str:
+    """Write a job's script and submit it; its number."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    script = job.folder / SCRIPT.name
+    write_text(script, text)
+    try:
+        done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    except OSError as fault:
+        raise InputError(f"--submit: sbatch cannot be run: {fault}") from None
+    if done.returncode != 0:
+        raise InputError(f"--submit: SLURM refuses: {' '.join((done.stderr or done.stdout).split())}")
+    return done.stdout.strip().split(";")[0]
+
+
+def _jobs(typed: Any, folder: RunFolder, words: list[str], inputs: list[Path]) -> tuple[Job, Job | None]:
+    """The job of a run, and for an array the one that gathers what its tasks have done."""
+    slurm: SlurmConfig = typed.slurm
+    name, here = typed.name, folder.path / SCRIPT.parent
+    run = ["experiments.run", f"resume={folder.path}", *words]
+    if isinstance(typed, Config):
+        run += [f"trainer.num_nodes={slurm.nodes}", f"trainer.devices={slurm.ranks_per_node}"]
+        if not slurm.gpus_per_node:
+            run.append("trainer.accelerator=cpu")
+    check = shlex.join(["experiments.submit.check_node", str(folder.path / NEEDS)])
+    if slurm.array is None:
+        return Job(name, here, [check, shlex.join(run)]), None
+    count = min(slurm.array, len(inputs))
+    key = "predict.shard" if isinstance(typed, Config) else "shard"
+    shard = f'{shlex.join(run)} {key}="$SLURM_ARRAY_TASK_ID/{count}"'
+    gather = Job(f"{name}-gather", here / "gather", [shlex.join(run)], after="ARRAY")
+    return Job(name, here, [check, shard], array=count), gather
+
+
+def _inputs(typed: Any) -> list[Path]:
+    """What an array shares.
+
+    Raises
+    ------
+    InputError
+        There is nothing to share.
+    """
+    if typed.slurm.array is None:
+        return []
+    if isinstance(typed, Config):
+        if typed.stages != ["predict"] or not hasattr(typed.predict, "shard"):
+            raise InputError(
+                "slurm.array: shares the inputs of a prediction; expected stages=[predict] of task organelle, or task "
+                "analyze (a sweep's array: python -m experiments.sweep)"
+            )
+        found: list[Path] = task_of(typed).listed(typed)
+        return found
+    if not isinstance(typed, AnalyzeConfig):
+        raise InputError("slurm.array: shares the inputs of a prediction or an analysis; leave it out")
+    from experiments.pipelines.sources import find_sources
+
+    return [source.path for source in find_sources(typed)]
+
+
+def _new_folder(typed: Any, dry_run: bool) -> RunFolder:
+    if isinstance(typed, AnalyzeConfig):
+        from experiments.pipelines.launch import run_path
+
+        path = run_path(typed)
+        return RunFolder(path.absolute())
+    if not isinstance(typed, Config):
+        raise InputError(f"--submit: not for task {typed.task}, which takes seconds; run it where you are")
+    require_room(Path(typed.runs_dir) / typed.name, "runs_dir")
+    if dry_run:
+        return RunFolder((Path(typed.runs_dir) / typed.name / "ID").absolute())
+    return RunFolder.create(Path(typed.runs_dir), typed.name)
+
+
+def _record(typed: Any, folder: RunFolder, inputs: list[Path]) -> None:
+    """The config that the job goes on with, and what its checks look for."""
+    folder.require_writable()
+    (folder.path / SCRIPT.parent).mkdir(exist_ok=True)
+    if isinstance(typed, Config):
+        tree = {**resolved(typed), "resume": None}
+        group = tree["predict"]
+    else:
+        from experiments.pipelines.launch import absolute
+
+        tree = {**absolute(typed), "resume": None, "out": str(folder.path)}
+        group = tree
+    if inputs:  # as they are now: a file that lands later would move every other to another task
+        write_text(folder.path / MANIFEST, "".join(f"{path.absolute()}\n" for path in inputs))
+        group["inputs"] = [str(folder.path / MANIFEST)]
+    write_text(folder.path / "config.yaml", to_yaml(tree))
+    write_json(folder.path / NEEDS, needs_of(typed, folder))
+    folder.update_status(status="submitted")
+
+
+def needs_of(typed: Any, folder: RunFolder) -> dict[str, Any]:
+    """What a node must have before the run begins."""
+    slurm: SlurmConfig = typed.slurm
+    data = getattr(typed, "data", None)
+    paths = [getattr(data, "root", None), *_listed(getattr(getattr(typed, "predict", None), "inputs", None))]
+    paths += _listed(getattr(typed, "inputs", None))
+    seen = [str(Path(path).absolute()) for path in paths if path and not any(c in str(path) for c in "*?[")]
+    return {"run": str(folder.path), "paths": seen, "gpus": slurm.gpus_per_node, "free_gb": 1.0}
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])

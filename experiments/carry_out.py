@@ -122,7 +122,7 @@ def _close(folder: RunFolder, wandb: WandbLogger | None, status: str) -> None:
             folder.update_status(status=status, ended=_now())
             write_report(folder.path)
             log_results(wandb, folder, folder.metrics())
-        finish(wandb, status == "finished")
+        finish(wandb, status == "finished", status == "preempted")
     except (InputError, OSError):
         # such as the full disk that ended the run: it is told once
         if status == "finished":

@@ -31,6 +31,9 @@ SELECTORS: dict[str, str] = {
     "traits": "name",
 }
 
+#: Folder of the shipped sweep files among the configs.
+SWEEPS = "sweeps/"
+
 #: (task, group, choice) to the keys that a branch knows; None where there is no such branch.
 Keep = Callable[[str, str, str], set[str] | None]
 
@@ -56,6 +59,15 @@ class Composed:
 
 def shipped_configs() -> dict[str, Path]:
     """Names (without `.yaml`) and paths of the configs that come with the package."""
+    return {name: path for name, path in _shipped().items() if not name.startswith(SWEEPS)}
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """Names, such as sweeps/organelle, and paths of the sweep files that come with the package."""
+    return {name: path for name, path in _shipped().items() if name.startswith(SWEEPS)}
+
+
+def _shipped() -> dict[str, Path]:
     root = Path(str(resources.files("experiments.configs")))
     return {str(p.relative_to(root).with_suffix("").as_posix()): p for p in sorted(root.rglob("*.yaml"))}
 

@@ -21,7 +21,7 @@ from experiments.tasks import task_of
 from formats.errors import InputError
 from training.rundir import ENV_RUN_DIR, RunFolder, is_first_rank
 from training.signals import Preempted, StopSignals, listening
-from training.slurm import launched_by_srun, requeue
+from training.slurm import may_requeue, requeue
 
 
 def launch(
@@ -112,7 +112,7 @@ def _launch(order: Order, inputs: list[Path]) -> None:
         try:
             _prepare_and_run(order, inputs, signals)
         except Preempted as stop:
-            if is_first_rank() and launched_by_srun() and (told := requeue(order.folder)) is not None:
+            if is_first_rank() and may_requeue(stop) and (told := requeue(order.folder)) is not None:
                 stop.arranged = True
                 print(told, file=sys.stderr)
             raise

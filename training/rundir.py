@@ -19,6 +19,8 @@ from formats.errors import InputError
 
 #: Ranks that Lightning starts by itself inherit this, so that all of them use the folder of rank 0.
 ENV_RUN_DIR = "CYTOVOX_RUN_DIR"
+#: A sweep's agent names its runs by this, so that it finds them again.
+ENV_RUN_ID = "CYTOVOX_RUN_ID"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -157,7 +159,11 @@ def _new_folder(parent: Path, run_id: str) -> Path:
 
 
 def _run_id() -> str:
-    """Unique, sortable by time; the same on every rank that a cluster starts together."""
+    """Unique, sortable by time; the same on every rank that a cluster starts together, and for a sweep's run again."""
+    if named := os.environ.get(ENV_RUN_ID):
+        return named
+    if "WANDB_SWEEP_ID" in os.environ and "WANDB_RUN_ID" in os.environ:
+        return f"sweep-{os.environ['WANDB_SWEEP_ID']}-{os.environ['WANDB_RUN_ID']}"
     job, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     if job and task:
         return f"slurm-{job}_{task}"

@@ -13,6 +13,8 @@ from training.rundir import RunFolder
 
 #: The script of a submitted run, in its folder.
 SCRIPT = Path("slurm") / "job.sh"
+#: Set to "no" for runs whose starter has them run again.
+ENV_REQUEUE = "CYTOVOX_REQUEUE"
 #: Seconds that SLURM's controller may take to answer.
 PATIENCE_S = 30
 
@@ -26,6 +28,15 @@ def job_id() -> str | None:
 def launched_by_srun() -> bool:
     """Whether this process is a task of a job step, not a shell in which somebody looks at things."""
     return job_id() is not None and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") != "bash"
+
+
+def may_requeue(stop: BaseException) -> bool:
+    """Whether a run that was stopped is to see to it that it goes on.
+
+    Not one of a sweep whose agent does so: and W&B's ends a run that is not promising with SIGTERM.
+    """
+    ended_early = "WANDB_SWEEP_ID" in os.environ and "SIGTERM" in str(stop)
+    return launched_by_srun() and os.environ.get(ENV_REQUEUE) != "no" and not ended_early
 
 
 def requeue(folder: RunFolder | None) -> str | None:

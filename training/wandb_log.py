@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib.util
 import netrc
 import os
+import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from formats.errors import InputError
-from training.rundir import RunFolder
+from training.rundir import RunFolder, is_first_rank
+
+#: Seconds that W&B's server may take to answer before a run goes on offline.
+INIT_TIMEOUT_S = 40.0
 
 
 class WandbSettings(Protocol):
@@ -74,28 +79,50 @@ def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: di
         )
     known = folder.status().get("wandb_id")
     os.environ.setdefault("WANDB_SILENT", "true")
-    logger = WandbLogger(
-        name=f"{name}/{folder.path.name}",
-        save_dir=str(folder.path),
-        project=settings.project,
-        entity=settings.entity,
-        group=settings.group,
-        tags=list(settings.tags),
-        id=known,
-        resume="allow",
-        mode=mode,
-        config=tree,
-    )
-    # Lightning always passes this one on, and W&B warns of it
-    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+    import wandb
+
+    def build(mode: str) -> WandbLogger:
+        logger = WandbLogger(
+            name=f"{name}/{folder.path.name}",
+            save_dir=str(folder.path),
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group,
+            tags=list(settings.tags),
+            id=known,
+            resume="allow",
+            mode=mode,
+            config=tree,
+            settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S),
+        )
+        # Lightning always passes this one on, and W&B warns of it
+        getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+        return logger
+
+    logger = build(mode)
+    return _begun(logger, folder, known, lambda: build("offline")) if is_first_rank() else logger
+
+
+def _begun(
+    logger: WandbLogger, folder: RunFolder, known: str | None, offline: Callable[[], WandbLogger]
+) -> WandbLogger:
+    """A logger whose run has begun: a server that does not answer, or refuses the key, does not stop a training."""
+    import wandb
+
+    try:
+        run = logger.experiment
+    except wandb.errors.Error as fault:
+        reason = str(fault).splitlines()[0].rstrip(".")
+        print(
+            f"note: W&B cannot be reached or refuses ({reason}); the run goes on offline; "
+            f"afterwards: wandb sync {folder.path}/wandb/offline-run-*",
+            file=sys.stderr,
+        )
+        logger = offline()
+        run = logger.experiment
     if known is None:
-        _remember(logger, folder)
+        folder.update_status(wandb_id=str(run.id))
     return logger
-
-
-@rank_zero_only
-def _remember(logger: WandbLogger, folder: RunFolder) -> None:
-    folder.update_status(wandb_id=str(logger.experiment.id))
 
 
 @rank_zero_only
@@ -118,10 +145,12 @@ def log_results(logger: WandbLogger | None, folder: RunFolder, metrics: dict[str
 
 
 @rank_zero_only
-def finish(logger: WandbLogger | None, ended_well: bool) -> None:
-    """Close the W&B run."""
+def finish(logger: WandbLogger | None, ended_well: bool, preempted: bool = False) -> None:
+    """Close the W&B run; of one that will go on, a sweep's server is told so that it hands it out again."""
     if logger is not None:
         import wandb
 
         if wandb.run is not None:
+            if preempted:
+                wandb.run.mark_preempting()
             wandb.finish(exit_code=0 if ended_well else 1)

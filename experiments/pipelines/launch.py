@@ -24,7 +24,7 @@ from training.environment import describe_environment
 from training.run_lock import sole_user
 from training.rundir import RunFolder, write_json, write_text
 from training.signals import Preempted, listening
-from training.slurm import launched_by_srun, requeue
+from training.slurm import may_requeue, requeue
 
 #: What a run ends with where some inputs could not be analysed.
 SOME_BROKEN = 3
@@ -119,7 +119,7 @@ def _stopped(error: BaseException, folder: RunFolder, config: AnalyzeConfig, wat
         if config.shard is None:
             _close(folder, "preempted")
         stop = Preempted(f"stopped by {error}; the same command goes on in {folder.path}")
-        if launched_by_srun() and (told := requeue(folder)) is not None:
+        if may_requeue(error) and (told := requeue(folder)) is not None:
             stop.arranged = True
             print(told, file=sys.stderr)
         raise stop from error

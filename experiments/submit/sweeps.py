@@ -1,0 +1,75 @@
+"""Agents of a sweep as an array of jobs, each of which starts its runs with `srun`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from experiments.compose import Composed, compose
+from experiments.config import typed_config
+from experiments.faults import ConfigFaults
+from experiments.schema import Config
+from experiments.submit.config import SlurmConfig, slurm_faults
+from experiments.submit.script import Job, script_of
+from experiments.submit.submit import add_site, hand_in, require_slurm
+from experiments.sweeps.sweep_file import read_sweep
+from experiments.tasks import known_keys
+from formats.errors import InputError
+
+#: Agents, unless `slurm.array` says how many.
+AGENTS = 4
+
+
+def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run: bool) -> None:
+    """Hand in the agents.
+
+    Parameters
+    ----------
+    sweep : Path or str
+        A sweep file, run by our own engine, or ENTITY/PROJECT/ID of a W&B server.
+    words : list of str
+        `slurm.key=value`.
+    count : int or None
+        Runs of the sweep in all, or of each agent of a server's sweep.
+    dry_run : bool
+        Print the script, and leave everything as it is.
+
+    Raises
+    ------
+    InputError
+        Faults of sweep or words, no SLURM, or SLURM's own refusal.
+    """
+    if other := [word for word in words if not word.startswith("slurm.")]:
+        raise InputError(f"{other[0]}: only slurm.key=value with --submit; the sweep itself says what is varied")
+    if isinstance(sweep, Path):
+        read = read_sweep(sweep)
+        slurm = _typed(compose(read.config, [*read.fixed, *words], known_keys))
+        folder, name = read.folder / "slurm", read.id
+        limit = [] if count is None else ["--count", str(count)]
+        command = shlex.join(["experiments.sweep", str(sweep.absolute()), *limit])
+    else:
+        slurm = _typed(compose("organelle_demo", words, known_keys))
+        name = sweep.rpartition("/")[2]
+        folder = Path("runs").absolute() / "sweeps" / name / f"slurm-{time.strftime('%Y%m%d-%H%M%S')}"
+        limit = [] if count is None else ["--count", str(count)]
+        command = shlex.join(["wandb", "agent", *limit, sweep])
+    agents = slurm.array or min(AGENTS, count or AGENTS)
+    job = Job(name, folder, [command], steps=False, array=agents)
+    text = script_of(job, slurm, Path.cwd(), sys.executable)
+    if dry_run:
+        print(text, end="")
+        return
+    require_slurm()
+    number = hand_in(job, text)
+    print(f"job {number}: squeue --job {number}\nlog: {folder}\nsweep: {folder.parent}", flush=True)
+
+
+def _typed(composed: Composed) -> SlurmConfig:
+    add_site(composed)
+    config: Config = typed_config(composed)
+    faults = [f"slurm.{fault}" for fault in slurm_faults(config.slurm)]
+    if faults:
+        raise ConfigFaults(faults)
+    return config.slurm

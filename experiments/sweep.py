@@ -1,0 +1,80 @@
+"""`python -m experiments.sweep SWEEP.yaml --count N`: a W&B sweep without W&B's server."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.shadow import shadowed
+
+USAGE = """\
+python -m experiments.sweep SWEEP [--count N] [--submit [--dry-run] slurm.key=value ...]
+
+SWEEP is a sweep file as W&B documents it, or the name of a shipped one, such as sweeps/organelle. Its runs are chosen
+by W&B's own engine, here and without a server; the same command goes on after a kill, and several may run at once.
+With --submit, agents run it as an array of jobs: of this engine, or of a server's sweep named ENTITY/PROJECT/ID.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; faults of the user become one line each on stderr and exit code 2, Ctrl-C 130."""
+    parser = argparse.ArgumentParser(prog="experiments.sweep", usage=USAGE, description=__doc__, allow_abbrev=False)
+    parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, a shipped sweep, or ENTITY/PROJECT/ID")
+    parser.add_argument("words", metavar="slurm.key=value", nargs="*", help="with --submit: what the jobs ask for")
+    parser.add_argument("--count", type=int, default=None, help="runs of the sweep in all (else until it is done)")
+    parser.add_argument("--submit", action="store_true", help="have SLURM run slurm.array agents")
+    parser.add_argument("--dry-run", action="store_true", help="with --submit: print the script")
+    parser.add_argument("--check", action="store_true", help="read the sweep, and say what it would run first")
+    told = parser.parse_args(argv)
+    if (shadow := shadowed()) is not None:
+        print(shadow, file=sys.stderr)
+        return 2
+    from formats.errors import InputError
+    from training.signals import Preempted, exit_code
+
+    try:
+        return _run(told)
+    except InputError as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    except Preempted as stop:
+        return exit_code(stop)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+
+
+def _run(told: argparse.Namespace) -> int:
+    from experiments.sweeps.sweep_file import find_sweep, read_sweep, shown
+    from formats.errors import InputError
+
+    if told.count is not None and told.count < 1:
+        raise InputError(f"--count: expected 1 or more, got {told.count}")
+    served = re.fullmatch(r"[\w.-]+/[\w.-]+/[\w-]+", told.sweep) and not Path(told.sweep).exists()
+    if told.submit:
+        from experiments.submit.sweeps import submit_sweep
+
+        submit_sweep(told.sweep if served else find_sweep(told.sweep), told.words, told.count, told.dry_run)
+        return 0
+    if told.words or told.dry_run:
+        raise InputError("slurm.key=value, --dry-run: only with --submit; the sweep file itself says what is varied")
+    if served:
+        raise InputError(
+            f"{told.sweep}: a sweep of a W&B server is run by `wandb agent {told.sweep}`, or with --submit"
+        )
+    sweep = read_sweep(find_sweep(told.sweep))
+    if told.check:
+        print(f"the sweep is valid; its runs would be\n  {shown(sweep.command({'KEY': 'VALUE'}))}\nin {sweep.folder}")
+        return 0
+    from experiments.sweeps.agent import work
+    from experiments.sweeps.results import print_results
+
+    print_results(sweep, work(sweep, told.count).runs())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""What a sweep came to: a table of its runs, and a figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.sweeps.state import SweepRun
+from experiments.sweeps.sweep_file import Sweep
+from formats.atomic import atomic_path
+from training.rundir import write_text
+
+
+def best_of(sweep: Sweep, runs: list[SweepRun]) -> SweepRun | None:
+    """The run with the best metric."""
+    _, larger = sweep.metric
+    known = [run for run in runs if run.metric is not None and math.isfinite(run.metric)]
+    return max(known, key=lambda run: (run.metric or 0.0) * (1 if larger else -1), default=None)
+
+
+def write_results(sweep: Sweep, runs: list[SweepRun]) -> None:
+    """`sweep.csv` and `sweep.png` in the sweep's folder."""
+    keys = list(sweep.values["parameters"])
+    name, _ = sweep.metric
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "state", name or "metric", *keys, "folder"])
+    for run in runs:
+        metric = "" if run.metric is None else repr(run.metric)
+        writer.writerow([run.number, run.state, metric, *(run.suggested.get(key) for key in keys), run.folder])
+    write_text(sweep.folder / "sweep.csv", text.getvalue())
+    if any(run.metric is not None for run in runs):
+        _draw(sweep, runs, keys, sweep.folder / "sweep.png")
+
+
+def print_results(sweep: Sweep, runs: list[SweepRun]) -> None:
+    """The table on the terminal, the best run first."""
+    name, larger = sweep.metric
+    keys = list(sweep.values["parameters"])
+    table = Table(title=sweep.id)
+    for head in ("run", "state", name or "metric", *keys):
+        table.add_column(head, justify="right" if head != "state" else "left")
+    worst = -math.inf if larger else math.inf
+    order = sorted(runs, key=lambda run: worst if run.metric is None else run.metric, reverse=larger)
+    for run in order:
+        metric = "" if run.metric is None else f"{run.metric:.4g}"
+        table.add_row(str(run.number), run.state, metric, *(_short(run.suggested.get(key)) for key in keys))
+    Console(width=None if Console().is_terminal else 140).print(table)
+    best = best_of(sweep, runs)
+    if best is not None:
+        print(f"best: {best.folder}")
+    print(f"table: {sweep.folder / 'sweep.csv'}\nfigure: {sweep.folder / 'sweep.png'}", flush=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _draw(sweep: Sweep, runs: list[SweepRun], keys: list[str], path: Path) -> None:
+    """The metric of every run in order, with the best so far; then against each parameter that varied."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    name, larger = sweep.metric
+    known = [run for run in runs if run.metric is not None]
+    varied = [key for key in keys if len({str(run.suggested.get(key)) for run in known}) > 1]
+    columns = min(3, 1 + len(varied))
+    rows = -(-(1 + len(varied)) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(rows, columns, n + 1) for n in range(1 + len(varied))]
+    metrics = [float(run.metric or 0.0) for run in known]
+    so_far = [(max if larger else min)(metrics[: n + 1]) for n in range(len(metrics))]
+    order = [run.number for run in known]
+    axes[0].step(order, so_far, where="post", color="#d55e00", label="best so far")
+    axes[0].scatter(order, metrics, color="#0072b2", s=24, zorder=3, label="run")
+    axes[0].set(xlabel="run", ylabel=name)
+    axes[0].legend(frameon=False)
+    for ax, key in zip(axes[1:], varied, strict=True):
+        values = [run.suggested.get(key) for run in known]
+        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) < len(values):
+            ax.scatter([str(value) for value in values], metrics, color="#0072b2", s=24)
+        else:
+            ax.scatter(numbers, metrics, color="#0072b2", s=24)
+            if min(numbers) > 0 and max(numbers) / min(numbers) > 20:
+                ax.set_xscale("log")
+        ax.set(xlabel=key, ylabel=name)
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130)

@@ -1,0 +1,191 @@
+"""A sweep as W&B's documentation has it: read safely, and checked against the config that it varies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.compose import find_config, read_yaml, shipped_sweeps
+from experiments.config import load_config
+from experiments.faults import ConfigFaults
+from experiments.schema import Config
+from formats.errors import InputError
+
+METHODS = ("random", "grid", "bayes")
+#: What shipped sweeps say, and what W&B would run without a `command` cannot: our words have no hyphens.
+COMMAND = ["${env}", "python", "-m", "experiments.run", "CONFIG", "${args_no_hyphens}"]
+#: Macros of a `command` that stand for several words or none.
+_LISTS = ("${args}", "${args_no_hyphens}", "${args_no_boolean_flags}", "${args_json}")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file that can be run."""
+
+    path: Path
+    values: dict[str, Any]
+    """Plain, as W&B's engine wants them."""
+    config: str
+    """What its command gives to `experiments.run`."""
+    fixed: list[str]
+    """`key=value` words of the command itself."""
+    typed: Config
+    """The config with the fixed words."""
+
+    @property
+    def id(self) -> str:
+        """The same for the same file: a sweep that was killed goes on in its folder."""
+        digest = hashlib.sha256(json.dumps(self.values, sort_keys=True, default=str).encode()).hexdigest()
+        return f"{self.path.stem}-{digest[:8]}"
+
+    @property
+    def metric(self) -> tuple[str, bool]:
+        """Name of the metric, and whether larger is better."""
+        told = self.values.get("metric") or {}
+        return str(told.get("name", "")), told.get("goal", "minimize") == "maximize"
+
+    @property
+    def folder(self) -> Path:
+        """State, table and figure."""
+        return Path(self.typed.runs_dir).absolute() / "sweeps" / self.id
+
+    def words(self, suggested: Mapping[str, Any]) -> list[str]:
+        """`key=value` words of a run, as `${args_no_hyphens}` has them."""
+        return [f"{key}={_word(value)}" for key, value in suggested.items()]
+
+    def command(self, suggested: Mapping[str, Any]) -> list[str]:
+        """Words of the process that runs it."""
+        found: list[str] = []
+        for part in map(str, self.values["command"]):
+            if part in _LISTS:
+                found += self._arguments(part, suggested)
+            elif part == "${env}":
+                found += [shutil.which("env") or "env"] if os.name != "nt" else []
+            elif part in ("${interpreter}", "python", "python3"):
+                found.append(sys.executable)
+            elif part == "${program}":
+                found.append(str(self.values.get("program", "")))
+            elif part.startswith("${envvar:"):
+                found.append(os.environ.get(part[len("${envvar:") : -1], ""))
+            else:
+                found.append(part)
+        return found
+
+    def _arguments(self, macro: str, suggested: Mapping[str, Any]) -> list[str]:
+        words = self.words(suggested)
+        if macro == "${args_no_hyphens}":
+            return words
+        if macro == "${args_json}":
+            return [json.dumps(dict(suggested))]
+        if macro == "${args_no_boolean_flags}":
+            flags = {key for key, value in suggested.items() if isinstance(value, bool)}
+            kept = {key: value for key, value in suggested.items() if key not in flags or value}
+            return [f"--{key}" if key in flags else f"--{key}={_word(value)}" for key, value in kept.items()]
+        return [f"--{word}" for word in words]
+
+
+def _word(value: Any) -> str:
+    """A value that OmegaConf's dotlist reads as what it was."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value) if isinstance(value, list | dict) else str(value)
+
+
+def find_sweep(name: str) -> Path:
+    """Path of a sweep given as a file or as the name of a shipped one.
+
+    Raises
+    ------
+    InputError
+        Neither.
+    """
+    shipped = shipped_sweeps()
+    if not Path(name).is_file() and name.removesuffix(".yaml") not in shipped:
+        raise InputError(f"{name}: no such sweep file, and no shipped one of that name (shipped: {', '.join(shipped)})")
+    return Path(name) if Path(name).is_file() else shipped[name.removesuffix(".yaml")]
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep file, and see that every value it may suggest is one that the config takes.
+
+    Raises
+    ------
+    InputError
+        Not a sweep of `experiments.run`, or one that W&B's engine refuses.
+    ConfigFaults
+        Keys that the schema does not know, or values that do not fit, one line each.
+    """
+    values = read_yaml(path)
+    method = values.get("method")
+    if method not in METHODS:
+        raise InputError(f"{path.name}: method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if not isinstance(values.get("parameters"), dict) or not values["parameters"]:
+        raise InputError(f"{path.name}: parameters: expected keys of the config, each with values or a distribution")
+    metric = values.get("metric")
+    if (method == "bayes" or values.get("early_terminate")) and not (isinstance(metric, dict) and metric.get("name")):
+        raise InputError(f"{path.name}: metric: {method} and early_terminate need one, such as name: val/dice_mean")
+    command = [str(part) for part in values.get("command") or []]
+    if "experiments.run" not in command:
+        raise InputError(f"{path.name}: command: expected {json.dumps(COMMAND)}")
+    if "${args}" in command:
+        raise InputError(
+            f"{path.name}: command: ${{args}} writes --key=value, which is no key; use ${{args_no_hyphens}}"
+        )
+    after = [part for part in command[command.index("experiments.run") + 1 :] if not part.startswith("${")]
+    config = next((part for part in after if "=" not in part), "")
+    fixed = [part for part in after if "=" in part]
+    if not config:
+        raise InputError(f"{path.name}: command: expected a config after experiments.run")
+    typed = load_config(find_config(config), fixed)
+    sweep = Sweep(path, values, config, fixed, typed)
+    _require_keys(sweep)
+    _require_engine(sweep)
+    return sweep
+
+
+def _require_keys(sweep: Sweep) -> None:
+    """Load the config once for every value that a parameter names, the others as they are."""
+    faults: list[str] = []
+    for key, told in sweep.values["parameters"].items():
+        if not isinstance(told, dict):
+            faults.append(f"{sweep.path.name}: parameters.{key}: expected values: [...], value:, or a distribution")
+            continue
+        tried = told.get("values", [told[name] for name in ("value", "min", "max", "mu") if name in told])
+        for value in tried:
+            try:
+                load_config(find_config(sweep.config), [*sweep.fixed, *sweep.words({str(key): value})])
+            except ConfigFaults as fault:
+                faults += [f"{sweep.path.name}: parameters: {line}" for line in str(fault).splitlines()]
+            except InputError as fault:
+                faults.append(f"{sweep.path.name}: parameters: {fault}")
+    if faults:
+        raise ConfigFaults(list(dict.fromkeys(faults)))
+
+
+def _require_engine(sweep: Sweep) -> None:
+    """Ask W&B's engine for a first run, which it refuses of a sweep that it cannot read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import sweeps
+
+        try:
+            sweeps.next_run(sweep.values, [])
+        except Exception as fault:
+            reason = " ".join(str(fault).split())
+            raise InputError(f"{sweep.path.name}: W&B's sweep engine refuses it: {reason}") from None
+
+
+def shown(command: list[str]) -> str:
+    """A command as a person types it."""
+    return shlex.join(command)

@@ -86,7 +86,9 @@ def kill_table(jobs: Jobs, trials: int, seed: int, epochs: int) -> tuple[Table, 
     expected, rng = trained(whole), np.random.default_rng(seed)
     done = []
     for number in range(trials):
-        trial = Trial(KINDS[number % len(KINDS)], float(rng.uniform(max(1.0, times[0] - 4), times[1])))
+        trial = Trial(
+            KINDS[number % len(KINDS)], float(rng.uniform(times[0] - 5, times[0] + 0.9 * (times[1] - times[0])))
+        )
         _one(jobs, config, trial, expected, rng, times)
         done.append(trial)
         print(f"{number + 1:3d} {trial.kind:18s} at {trial.moment_s:5.1f} s, step {trial.step:3d}: "

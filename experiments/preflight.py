@@ -16,6 +16,7 @@ from formats.errors import InputError
 from lightning_modules.facts import load_network, read_checkpoint
 from training.device import require_supported_gpu
 from training.rundir import RunFolder
+from training.slurm import require_srun
 from training.trainer import checkpoint_path
 from training.wandb_log import wandb_mode
 
@@ -55,6 +56,7 @@ def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_r
             faults.extend(str(fault).splitlines())
 
     look(lambda: require_supported_gpu(config.trainer.accelerator))
+    look(require_srun)
     if "predict" in stages:
         look(lambda: inputs.extend(task.inputs(config)))
         if config.predict.out is not None:

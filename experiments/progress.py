@@ -60,6 +60,7 @@ def hush_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
+        ".*`srun` command is available.*",  # on every login node; in a job it is looked for before
         ".*The ``compute`` method of metric MeanMetric was called before.*",
         ".*recommended to use `self.log.*sync_dist=True.*",
         ".*Checkpoint directory .* exists and is not empty.*",

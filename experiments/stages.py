@@ -41,6 +41,7 @@ class Run:
         """Train, from the last checkpoint of the folder if there is one."""
         module: Any = build_for_training(self.config)
         begun = time.perf_counter()
+        self._tell_batch()
         with self.signals.deferring():
             self.trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint_path(self.folder), weights_only=True)
         if self.trainer.interrupted:
@@ -59,6 +60,16 @@ class Run:
                 }
             )
         self.trainer.strategy.barrier("fit")
+
+    def _tell_batch(self) -> None:
+        """What a step sees, over all ranks, and how fast it learns."""
+        ranks, batches = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        samples = ranks * batches * self.config.data.batch_size
+        if self.trainer.is_global_zero:
+            rate = self.config.optimizer.lr
+            print(f"a step: {samples} samples ({ranks} ranks, {batches} batches of {self.config.data.batch_size}); "
+                  f"learning rate {rate:g}", flush=True)  # fmt: skip
+            self.folder.update_metrics({"fit/ranks": ranks, "fit/global_batch": samples})
 
     def test(self) -> None:
         """Score the best weights on the test cases."""

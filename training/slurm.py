@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from formats.errors import InputError
 from training.rundir import RunFolder
 
 #: The script of a submitted run, in its folder.
@@ -28,6 +29,19 @@ def job_id() -> str | None:
 def launched_by_srun() -> bool:
     """Whether this process is a task of a job step, not a shell in which somebody looks at things."""
     return job_id() is not None and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") != "bash"
+
+
+def require_srun() -> None:
+    """Refuse to be one process of a job that has room for several, and would wait for the others for ever.
+
+    Raises
+    ------
+    InputError
+        In a job of several tasks, and not started by `srun`.
+    """
+    tasks, name = os.environ.get("SLURM_NTASKS", "1"), os.environ.get("SLURM_JOB_NAME")
+    if tasks != "1" and "SLURM_STEP_ID" not in os.environ and name not in ("bash", "interactive"):
+        raise InputError(f"SLURM: a job of {tasks} tasks, but not started by srun; put srun before the command")
 
 
 def may_requeue(stop: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -116,7 +117,9 @@ class SweepState:
             warnings.simplefilter("ignore")
             import sweeps
 
-            np.random.seed((self.sweep.typed.seed + 7919 * len(runs)) % 2**32)  # noqa: NPY002 - the engine's own
+            seed = (self.sweep.typed.seed + 7919 * len(runs)) % 2**32
+            random.seed(seed)  # the engine draws from both
+            np.random.seed(seed)  # noqa: NPY002
             found = sweeps.next_run(self.sweep.values, [self._told(run) for run in runs])
         if found is None:
             return None

@@ -181,6 +181,8 @@ def _require_engine(sweep: Sweep) -> None:
 
         try:
             sweeps.next_run(sweep.values, [])
+            if sweep.values.get("early_terminate"):
+                sweeps.stop_runs(sweep.values, [])
         except Exception as fault:
             reason = " ".join(str(fault).split())
             raise InputError(f"{sweep.path.name}: W&B's sweep engine refuses it: {reason}") from None

@@ -1,0 +1,218 @@
+"""W&B's sweep files without its server: the same words, the same points, one folder, whatever is killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments.compose import shipped_sweeps
+from experiments.faults import ConfigFaults
+from experiments.sweep import main
+from experiments.sweeps.results import best_of, write_results
+from experiments.sweeps.state import SweepRun, SweepState
+from experiments.sweeps.sweep_file import read_sweep
+from formats.errors import InputError
+
+COMMAND = ["${env}", "python", "-m", "experiments.run", "CONFIG", "${args_no_hyphens}"]
+
+
+@pytest.fixture
+def write(tiny: Path, tmp_path: Path):
+    """A sweep over the tiny config."""
+
+    def build(**more: object) -> Path:
+        *command, args = [str(tiny) if word == "CONFIG" else word for word in COMMAND]
+        fixed = [f"runs_dir={tmp_path / 'runs'}", "stages=[fit]", "trainer.max_epochs=1"]
+        tree = {
+            "method": "grid",
+            "metric": {"name": "val/dice_mean", "goal": "maximize"},
+            "parameters": {
+                "optimizer.lr": {"values": [0.01, 0.001]},
+                "loss.name": {"values": ["dice_bce", "dice_focal"]},
+            },
+            "command": [*command, *fixed, args],
+        }
+        path = tmp_path / "sweep.yaml"
+        path.write_text(yaml.safe_dump({**tree, **more}))
+        return path
+
+    return build
+
+
+@pytest.mark.parametrize("name", sorted(shipped_sweeps()))
+def test_what_is_shipped_can_be_run(name: str) -> None:
+    assert main([name, "--check"]) == 0
+
+
+def test_every_point_of_a_grid_once_and_then_no_more(write) -> None:
+    sweep = read_sweep(write(parameters={"optimizer.lr": {"values": [0.01, 0.001]}, "seed": {"values": [0, 1, 2]}}))
+    state, seen = SweepState(sweep), []
+    for _ in range(6):
+        with state.take(None) as run:
+            assert run is not None
+            seen.append(tuple(run.suggested.values()))
+            run.state = "finished"
+            state.note(run)
+    assert len(set(seen)) == 6
+    with state.take(None) as run:
+        assert run is None
+
+
+def test_zero_stays_what_it_was(write) -> None:
+    """0.0 that came back as 0 would be another point, and a grid would ask for it for ever."""
+    sweep = read_sweep(write(parameters={"data.scale_probability": {"values": [0.0, 0.5]}}))
+    seen = []
+    for _ in range(3):
+        state = SweepState(sweep)  # read from the file each time
+        with state.take(None) as run:
+            if run is None:
+                break
+            seen.append(run.suggested["data.scale_probability"])
+            run.state = "finished"
+            state.note(run)
+    assert sorted(seen) == [0.0, 0.5]
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_the_same_runs_so_far_give_the_same_next_one(write, method: str, tmp_path: Path) -> None:
+    told = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}}
+    sweep = read_sweep(write(method=method, parameters=told))
+    points = []
+    for _ in range(2):
+        (sweep.folder / "runs.json").unlink(missing_ok=True)
+        state = SweepState(sweep)
+        for number in range(3):
+            with state.take(None) as run:
+                assert run is not None
+                run.state, run.metric = "finished", -abs(math.log10(run.suggested["optimizer.lr"]) + 2)
+                state.note(run)
+            points.append((number, run.suggested["optimizer.lr"]))
+    assert points[:3] == points[3:]
+    assert all(1e-4 <= value <= 1e-1 for _, value in points)
+
+
+def test_count_and_run_cap_are_of_the_sweep(write) -> None:
+    sweep = read_sweep(write(method="random", run_cap=2))
+    for count, expected in ((1, 1), (1, 1), (9, 2), (9, 2)):
+        with SweepState(sweep).take(count):
+            pass
+        runs = SweepState(sweep).runs()
+        for run in runs:
+            run.state = "finished"
+            SweepState(sweep).note(run)
+        assert len(runs) == expected
+
+
+def test_agents_side_by_side_take_different_runs_and_one_takes_over_what_another_left(write) -> None:
+    sweep = read_sweep(write())
+    with SweepState(sweep).take(None) as first:
+        with SweepState(sweep).take(None) as second:
+            assert {first.number, second.number} == {0, 1}
+        with SweepState(sweep).take(None) as again:  # the second was left: its agent is gone
+            assert again.number == 1
+    assert [run.state for run in SweepState(sweep).runs()] == ["running", "running"]
+
+
+def test_hyperband_ends_what_is_not_promising(write) -> None:
+    sweep = read_sweep(
+        write(method="random", early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2})
+    )  # fmt: skip
+    state = SweepState(sweep)
+    runs = [SweepRun(n, {"optimizer.lr": 0.01}, "x", history=[{"val/dice_mean": n / 10}] * 3) for n in range(4)]
+    state.path.write_text(json.dumps([run.__dict__ for run in runs]))
+    assert state.to_stop(runs[0])
+    assert not state.to_stop(runs[3])
+
+
+def test_words_are_such_that_the_config_reads_what_was_suggested(write) -> None:
+    sweep = read_sweep(write())
+    values = {"a": 0.0, "b": None, "c": True, "d": [1, 2], "e": "text", "f": 1e-05}
+    words = sweep.words(values)
+    assert words == ["a=0.0", "b=null", "c=true", "d=[1, 2]", "e=text", "f=1e-05"]
+    from experiments.compose import _parse_override
+
+    assert {k: v for word in words for k, v in _parse_override(word).items()} == values
+    command = sweep.command({"optimizer.lr": 0.5})
+    assert command[-1] == "optimizer.lr=0.5"
+    assert "${" not in " ".join(command)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"method": "genetic"}, "method: expected one of random, grid, bayes"),
+        ({"parameters": {}}, "parameters: expected keys of the config"),
+        ({"method": "bayes", "metric": {}}, "metric: bayes"),
+        ({"command": ["python", "train.py"]}, "command: expected"),
+        ({"command": ["python", "-m", "experiments.run", "organelle_demo", "${args}"]}, "use ${args_no_hyphens}"),
+        ({"command": ["python", "-m", "experiments.run", "${args_no_hyphens}"]}, "expected a config"),
+        ({"early_terminate": {"type": "nonsense"}}, "engine refuses"),
+    ],
+)
+def test_a_sweep_that_cannot_run_is_one_line(write, more: dict, told: str) -> None:
+    with pytest.raises(InputError) as fault:
+        read_sweep(write(**more))
+    assert told in str(fault.value)
+    assert len(str(fault.value).splitlines()) == 1
+
+
+def test_keys_and_values_that_the_schema_does_not_take_are_all_told_at_once(write, capsys) -> None:
+    path = write(
+        parameters={"optimizer.lrate": {"values": [1]}, "trainer.max_epochs": {"values": [1, "many"]}, "seed": 3}
+    )
+    with pytest.raises(ConfigFaults) as fault:
+        read_sweep(path)
+    lines = str(fault.value).splitlines()
+    assert len(lines) == 3
+    for told in ("optimizer.lrate: no such key", "trainer.max_epochs: expected a whole number", "parameters.seed: "):
+        assert sum(told in line for line in lines) == 1, lines
+    assert main([str(path)]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_table_and_a_figure(write) -> None:
+    sweep = read_sweep(write())
+    runs = [
+        SweepRun(0, {"optimizer.lr": 0.01, "loss.name": "dice_bce"}, "a", "finished", [], 0.4),
+        SweepRun(1, {"optimizer.lr": 0.001, "loss.name": "dice_focal"}, "b", "finished", [], 0.6),
+        SweepRun(2, {"optimizer.lr": 0.001, "loss.name": "dice_bce"}, "c", "failed"),
+    ]
+    sweep.folder.mkdir(parents=True)
+    write_results(sweep, runs)
+    with (sweep.folder / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["val/dice_mean"] for row in rows] == ["0.4", "0.6", ""]
+    assert (sweep.folder / "sweep.png").stat().st_size > 5000
+    assert best_of(sweep, runs) is runs[1]
+
+
+def test_a_whole_sweep_by_the_command_line(write, monkeypatch, request, capfd) -> None:
+    monkeypatch.setenv("CYTOVOX_CACHE", request.getfixturevalue("_session_cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    path = write(parameters={"optimizer.lr": {"values": [0.01, 0.001]}})
+    assert main([str(path), "--count", "1"]) == 0
+    assert main([str(path)]) == 0  # goes on
+    sweep = read_sweep(path)
+    runs = SweepState(sweep).runs()
+    assert [run.state for run in runs] == ["finished", "finished"]
+    for run in runs:
+        config = yaml.safe_load((Path(run.folder) / "config.yaml").read_text())
+        assert config["optimizer"]["lr"] == run.suggested["optimizer.lr"]
+        assert run.metric == json.loads((Path(run.folder) / "metrics.json").read_text())["val/dice_mean"]
+    assert f"best: {best_of(sweep, runs).folder}" in capfd.readouterr().out
+
+
+def test_runs_that_all_fail_end_the_sweep(write, monkeypatch, capfd) -> None:
+    command = ["python", "-c", "import sys; sys.exit(1)", "experiments.run", "CONFIG", "${args_no_hyphens}"]
+    told = yaml.safe_load(write().read_text())["command"]
+    command[4] = told[4]
+    path = write(method="random", command=command)
+    assert main([str(path), "--count", "9"]) == 2
+    assert "3 runs in a row failed" in capfd.readouterr().err
+    assert len(SweepState(read_sweep(path)).runs()) == 3

@@ -1,0 +1,99 @@
+"""What a run asks of SLURM when it was stopped, and what it says where there is no answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.rundir import RunFolder
+from training.signals import Preempted, exit_code
+from training.slurm import ENV_REQUEUE, is_alive, job_id, may_requeue, requeue
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Fake commands of SLURM that note what they were asked."""
+    folder, told = tmp_path / "bin", tmp_path / "told"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    for key in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "WANDB_SWEEP_ID", ENV_REQUEUE):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+
+    def write(**scripts: str):
+        for name, text in scripts.items():
+            (folder / name).write_text(f'#!/bin/bash\necho "{name} $@" >> {told}\n{text}\n')
+            (folder / name).chmod(0o755)
+        return lambda: told.read_text().splitlines() if told.exists() else []
+
+    return write
+
+
+def test_a_job_is_requeued(tools, tmp_path: Path) -> None:
+    told = tools(scontrol="true")
+    assert requeue(RunFolder(tmp_path)) == "job 12 is requeued"
+    assert told()[-1] == "scontrol requeue 12"
+
+
+def test_of_an_array_its_task(tools, monkeypatch, tmp_path: Path) -> None:
+    told = tools(scontrol="true")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "11")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
+    assert job_id() == "11_4"
+    requeue(RunFolder(tmp_path))
+    assert told()[-1] == "scontrol requeue 11_4"
+
+
+def test_where_that_is_forbidden_a_dependent_job_goes_on(tools, tmp_path: Path, capsys) -> None:
+    told = tools(
+        scontrol='[ "$1" = show ] || { echo "Requested operation is disabled" >&2; exit 1; }', sbatch="echo 13"
+    )
+    assert requeue(RunFolder(tmp_path)) is None
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "job.sh").touch()
+    assert requeue(RunFolder(tmp_path)) == "job 13 goes on when 12 has ended"
+    assert told()[-1] == f"sbatch --parsable --dependency=afterany:12 {tmp_path}/slurm/job.sh"
+    assert "Requested operation is disabled" in capsys.readouterr().err
+
+
+def test_in_a_container_without_slurm_nothing_can_be_done(tools, tmp_path: Path) -> None:
+    tools()
+    assert requeue(RunFolder(tmp_path)) is None
+
+
+def test_a_cancelled_job_stays_cancelled(tools, tmp_path: Path, capsys) -> None:
+    told = tools(scontrol="echo JobId=12 JobState=CANCELLED Reason=None")
+    assert requeue(RunFolder(tmp_path)) is None
+    assert all("requeue" not in line for line in told())
+    assert "was cancelled" in capsys.readouterr().err
+
+
+def test_who_may_requeue(tools, monkeypatch) -> None:
+    assert may_requeue(Preempted("stopped by SIGTERM"))
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")  # hyperband ends a run with SIGTERM
+    assert not may_requeue(Preempted("stopped by SIGTERM"))
+    assert may_requeue(Preempted("stopped by SIGUSR1"))
+    monkeypatch.setenv(ENV_REQUEUE, "no")
+    assert not may_requeue(Preempted("stopped by SIGUSR1"))
+    monkeypatch.delenv(ENV_REQUEUE)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert not may_requeue(Preempted("stopped by SIGUSR1"))
+
+
+def test_exit_codes(capsys) -> None:
+    stop = Preempted("stopped by SIGUSR1; go on with resume=x")
+    assert exit_code(stop) == 75
+    assert "go on with resume=x" in capsys.readouterr().err
+    stop.arranged = True
+    assert exit_code(stop) == 0
+
+
+def test_a_job_is_alive_as_long_as_it_runs(tools) -> None:
+    tools(squeue="echo RUNNING")
+    assert is_alive("12")
+    tools(squeue="echo PENDING")
+    assert not is_alive("12")
+    tools(squeue="exit 1")
+    assert not is_alive("12")

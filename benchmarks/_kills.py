@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ class Reader:
             time.sleep(0.2)
 
 
-def kill_table(jobs: Jobs, trials: int, seed: int, epochs: int) -> tuple[Table, list[dict[str, Any]]]:
+def kill_table(
+    jobs: Jobs, trials: int, seed: int, epochs: int, kinds: Sequence[str] = KINDS
+) -> tuple[Table, list[dict[str, Any]]]:
     """Stop `trials` runs, a kind after the other."""
     config = jobs.config(
         trainer={"max_epochs": epochs, "max_time": None, "precision": "32-true", "enable_progress_bar": False}
@@ -87,7 +90,7 @@ def kill_table(jobs: Jobs, trials: int, seed: int, epochs: int) -> tuple[Table, 
     done = []
     for number in range(trials):
         trial = Trial(
-            KINDS[number % len(KINDS)], float(rng.uniform(times[0] - 5, times[0] + 0.9 * (times[1] - times[0])))
+            kinds[number % len(kinds)], float(rng.uniform(times[0] - 5, times[0] + 0.9 * (times[1] - times[0])))
         )
         _one(jobs, config, trial, expected, rng, times)
         done.append(trial)

@@ -1,4 +1,4 @@
-"""Puts the figures of benchmarks/results/*.json into docs/benchmarks.md, between the marks that name them.
+"""Puts the figures of benchmarks/results/*.json into docs/benchmarks.md and docs/cluster.md, between the marks that name them.
 
 Run as ``python benchmarks/_write_docs.py`` after ``make bench`` on a quiet machine.
 """
@@ -18,6 +18,7 @@ from formats.atomic import atomic_path
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
+PAGES = (PAGE, HERE.parent / "docs" / "cluster.md")
 MARKS = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -61,7 +62,8 @@ def page(text: str) -> str:
 
 
 if __name__ == "__main__":
-    written = page(PAGE.read_text(encoding="utf-8"))
-    with atomic_path(PAGE) as temporary:
-        Path(temporary).write_text(written, encoding="utf-8")
-    sys.stdout.write(f"written: {PAGE}\n")
+    for path in PAGES:
+        written = page(path.read_text(encoding="utf-8"))
+        with atomic_path(path) as temporary:
+            Path(temporary).write_text(written, encoding="utf-8")
+        sys.stdout.write(f"written: {path}\n")

@@ -19,9 +19,10 @@ from experiments.schema import STAGES, Config
 from experiments.summary import print_summary
 from experiments.tasks import task_of
 from formats.errors import InputError
+from training.ready import tell_ready, wait_until_ready
 from training.rundir import ENV_RUN_DIR, RunFolder, is_first_rank
 from training.signals import Preempted, StopSignals, listening
-from training.slurm import may_requeue, requeue
+from training.slurm import launched_by_srun, may_requeue, requeue
 
 
 def launch(
@@ -128,4 +129,6 @@ def _prepare_and_run(order: Order, inputs: list[Path], signals: StopSignals) -> 
     for note in data.notes():
         print(f"note: {note}", file=sys.stderr)
     folder = order.folder or RunFolder.create(Path(config.runs_dir), config.name, order.dry_run)
+    if launched_by_srun():
+        (tell_ready if is_first_rank() else wait_until_ready)(folder)
     carry_out(order, folder, data, inputs, signals)

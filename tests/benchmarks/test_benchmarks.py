@@ -64,6 +64,15 @@ def test_the_cost_of_a_shape_is_timed_without_any_cells(quick):
 
 
 @pytest.mark.slow
+def test_a_step_over_ranks_is_timed_beside_a_loop_written_by_hand(quick):
+    result = quick("cluster")
+    check_form(result, "cluster")
+    assert set(result["rows"]) == {"1", "2"}
+    assert "weak scaling, 2 ranks over 1" in result["ratios"]
+    assert "a model, not a measurement" in result["tables"][-1]["title"].lower()
+
+
+@pytest.mark.slow
 def test_networks_are_timed_in_both_precisions_beside_those_of_monai(quick):
     result = quick("network_speed")
     check_form(result, "network_speed")
@@ -180,8 +189,10 @@ def test_the_plain_network_that_others_are_compared_with_is_the_same_function():
 
 
 def test_the_docs_quote_the_kept_results():
+    for page in load("_write_docs").PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert text == load("_write_docs").page(text), "run python benchmarks/_write_docs.py"
     text = (HOME / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    assert text == load("_write_docs").page(text), "run python benchmarks/_write_docs.py"
     for script in SCRIPTS:
         assert f"<!-- figures: {script.stem} -->" in text
 

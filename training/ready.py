@@ -1,0 +1,34 @@
+"""Ranks that `srun` starts together wait for the first to prepare the data."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from training.rundir import RunFolder
+
+#: Seconds between two looks.
+LOOK_S = 0.5
+
+
+def tell_ready(folder: RunFolder) -> None:
+    """Of the first rank: the data are prepared."""
+    for old in folder.path.glob(".ready-*"):
+        old.unlink(missing_ok=True)
+    _mark(folder).touch()
+
+
+def wait_until_ready(folder: RunFolder) -> None:
+    """Of the others. Torch's rendezvous would give up after half an hour, and preparing may take longer.
+
+    Without a limit: where the first rank fails, `srun` ends the others.
+    """
+    while not _mark(folder).exists():
+        time.sleep(LOOK_S)
+
+
+def _mark(folder: RunFolder) -> Path:
+    """Of this start of this job: what an earlier one left says nothing."""
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    return folder.path / ".ready-{}-{}-{}".format(*(os.environ.get(name, "0") for name in names))

@@ -1,4 +1,4 @@
-"""Puts the figures of benchmarks/results/*.json into docs/benchmarks.md and docs/cluster.md, between the marks that name them.
+"""Puts the figures of benchmarks/results/*.json into docs/benchmarks.md and docs/cluster.md, between their marks.
 
 Run as ``python benchmarks/_write_docs.py`` after ``make bench`` on a quiet machine.
 """

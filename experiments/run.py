@@ -90,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(text: str) -> int:
+    from training.refusal import note_refusal
+
+    note_refusal()
     for line in text.splitlines():
         print(line, file=sys.stderr)
     return 2

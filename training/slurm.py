@@ -83,9 +83,13 @@ def requeue(folder: RunFolder | None) -> str | None:
 
 
 def is_cancelled(job: str) -> bool:
-    """Whether somebody cancelled a job; a job that SLURM knows nothing of is not."""
+    """Whether somebody cancelled a job; a job that SLURM knows nothing of is not.
+
+    While its processes end, SLURM calls it COMPLETING. A job that is only asked to stop (USR1, or TERM before a node is
+    taken back) is RUNNING.
+    """
     answer = told(["scontrol", "show", "job", job, "--oneliner"]) or ""
-    return "JobState=CANCELLED" in answer
+    return "JobState=CANCELLED" in answer or "JobState=COMPLETING" in answer
 
 
 def is_alive(job: str) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.errors import InputError
+from training.refusal import note_refusal
 
 #: Seconds in which the ranks must have found each other.
 LIMIT_S = 60.0
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         needs = json.loads(words.needs.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         print(f"node {node}: {words.needs}: cannot be read ({fault}); is the run folder on a disk that nodes share?")
+        note_refusal()
         return 2
     faults = [f"node {node}: {told}" for told in [*_disk_faults(needs), *_gpu_faults(needs)]]
     try:
@@ -51,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rank == 0:
         for line in dict.fromkeys(faults):
             print(line, file=sys.stderr)
-    return 2 if faults else 0
+    if not faults:
+        return 0
+    note_refusal()
+    return 2
 
 
 def _number(name: str, otherwise: int) -> int:

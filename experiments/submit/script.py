@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.submit.config import SlurmConfig
+from training.refusal import ENV_REFUSED
 from training.signals import PREEMPTED
 
 
@@ -50,6 +51,10 @@ def script_of(job: Job, config: SlurmConfig, cwd: Path, python: str) -> str:
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in options_of(job, config)),
         "",
+        f"here={shlex.quote(str(job.folder))}",
+        'task="${SLURM_ARRAY_TASK_ID:-}"',
+        f'export {ENV_REFUSED}="$here/refused$task"',
+        f'rm -f "${ENV_REFUSED}"',
         f"cd {shlex.quote(str(cwd))} || exit 2",
         *_lines(config.setup),
         *_ENVIRONMENT.splitlines(),
@@ -57,7 +62,7 @@ def script_of(job: Job, config: SlurmConfig, cwd: Path, python: str) -> str:
         "code=0",
         *(f"[ $code != 0 ] || {runner} {command} || code=$?" for command in job.commands),
         "",
-        *_again(job.folder, config.retries),
+        *_again(config.retries),
         "exit $code",
     ]
     return "\n".join(lines) + "\n"
@@ -111,14 +116,13 @@ export MASTER_ADDR MASTER_PORT="$((20000 + SLURM_JOB_ID % 20000))"
 """
 
 
-def _again(folder: Path, retries: int) -> list[str]:
+def _again(retries: int) -> list[str]:
     """The job runs again where its run could not see to that by itself, or where one of its ranks was killed."""
     return [
-        f"here={shlex.quote(str(folder))}",
-        'task="${SLURM_ARRAY_TASK_ID:-}"',
         'job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${task:+_$task}"',
         'killed="$(cat "$here/killed$task" 2>/dev/null | wc -l)"',
-        f'if [ $code = {PREEMPTED} ] || {{ [ $code -gt 128 ] && [ "$killed" -lt {retries} ]; }}; then',
+        f'[ -e "${ENV_REFUSED}" ] || [ $code -le 128 ] || [ "$killed" -ge {retries} ] || lost=yes',
+        f'if [ $code = {PREEMPTED} ] || [ -n "${{lost:-}}" ]; then',
         f'    [ $code = {PREEMPTED} ] || echo "$job ended with $code" >> "$here/killed$task"',
         '    scontrol requeue "$job" ||',
         '        sbatch --dependency="afterany:$SLURM_JOB_ID" ${task:+--array="$task"} "$here/job.sh"',

@@ -66,12 +66,12 @@ class Jobs:
             "PYTHONPATH": str(HOME),
         }
 
-    def config(self, name: str = "tiny.yaml", **groups: Any) -> Path:
+    def config(self, file: str = "tiny.yaml", **groups: Any) -> Path:
         """Write TINY, its groups changed."""
         tree = {key: dict(value) if isinstance(value, dict) else value for key, value in TINY.items()}
         for key, value in groups.items():
             tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
-        path = self.folder / name
+        path = self.folder / file
         path.write_text(yaml.safe_dump({**tree, "runs_dir": str(self.folder / "runs")}))
         return path
 

@@ -75,6 +75,23 @@ def test_the_job_runs_again_where_that_helps(job: Job, tmp_path: Path, code: int
     assert ("requeue 12" in (tmp_path / "told").read_text()) == again
 
 
+def test_a_job_that_was_refused_is_not_run_again_whatever_killed_its_other_ranks(job: Job, tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    scripts = {"srun": 'touch "$CYTOVOX_REFUSED"; exit 137', "scontrol": 'echo "$@" >> "$TOLD"; echo localhost'}
+    for name, text in scripts.items():
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    job.folder.mkdir(parents=True)
+    text = script_of(job, SlurmConfig(gpus_per_node=0), tmp_path, sys.executable)
+    subprocess.run(
+        ["bash"], input=text, text=True, capture_output=True, check=False,
+        env={"PATH": f"{tools}:/usr/bin:/bin", "TOLD": str(tmp_path / "told"), "SLURM_JOB_ID": "12",
+             "SLURM_JOB_NODELIST": "localhost", "SLURM_CPUS_PER_TASK": "2"},
+    )  # fmt: skip
+    assert "requeue" not in (tmp_path / "told").read_text()
+
+
 def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()

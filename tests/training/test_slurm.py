@@ -63,8 +63,9 @@ def test_in_a_container_without_slurm_nothing_can_be_done(tools, tmp_path: Path)
     assert requeue(RunFolder(tmp_path)) is None
 
 
-def test_a_cancelled_job_stays_cancelled(tools, tmp_path: Path, capsys) -> None:
-    told = tools(scontrol="echo JobId=12 JobState=CANCELLED Reason=None")
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING"])
+def test_a_cancelled_job_stays_cancelled(tools, tmp_path: Path, capsys, state: str) -> None:
+    told = tools(scontrol=f"echo JobId=12 JobState={state} Reason=None")
     assert requeue(RunFolder(tmp_path)) is None
     assert all("requeue" not in line for line in told())
     assert "was cancelled" in capsys.readouterr().err

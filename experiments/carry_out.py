@@ -48,6 +48,12 @@ class Order:
     dry_run: bool
     """One step of every stage."""
 
+    @property
+    def shard(self) -> str | None:
+        """Part of a prediction that several processes share: its status, report and table are of whoever gathers."""
+        shard: str | None = getattr(self.config.predict, "shard", None)
+        return shard
+
 
 def carry_out(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals: StopSignals) -> None:
     """Do the stages that are left, and leave a status and a report whatever happens.
@@ -59,20 +65,21 @@ def carry_out(order: Order, folder: RunFolder, data: Any, inputs: list[Path], si
     Preempted
         The run was asked to stop, and can be gone on with.
     """
-    with sole_user(folder):
+    with sole_user(folder, order.shard and order.shard.replace("/", "of")):
         _run(order, folder, data, inputs, signals)
 
 
 def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals: StopSignals) -> None:
     config, first = order.config, is_first_rank()
     tree = resolved(config)
+    whole = first and order.shard is None
     wandb, begun = None, False
     try:
-        if first:
+        if whole or (first and not (folder.path / "config.yaml").is_file()):
             _record(order, folder, tree, data)
         # a test alone has no step, and would add a row of step 0
         metrics = MetricsCSV(folder.path / "metrics.csv", _last_step(folder)) if "fit" in order.stages else None
-        loggers = build_loggers(config, folder, tree, metrics, order.dry_run)
+        loggers = build_loggers(config, folder, tree, metrics, order.dry_run or order.shard is not None)
         wandb = next((log for log in loggers if isinstance(log, WandbLogger)), None)
         stopper = Preemption(signals, folder.last_checkpoint, config.trainer.save_every_minutes)
         trainer = build_trainer(
@@ -83,7 +90,7 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
         begun = True
         for stage in order.stages:
             getattr(run, stage)()
-            if first:
+            if whole:
                 folder.stage_done(stage)
     except BaseException as error:
         if isinstance(error, InputError) and not begun and order.folder is None:
@@ -92,7 +99,8 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
             raise
         # Lightning turns Ctrl-C into SystemExit
         stopped, preempted = isinstance(error, KeyboardInterrupt | SystemExit), isinstance(error, Preempted)
-        _close(folder, wandb, "preempted" if preempted else "interrupted" if stopped else "failed")
+        if order.shard is None:
+            _close(folder, wandb, "preempted" if preempted else "interrupted" if stopped else "failed")
         if preempted:
             raise Preempted(f"stopped by {error}; go on with resume={folder.path}") from error
         if stopped:
@@ -102,9 +110,12 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
         if (full := write_fault(error, folder.path)) is not None:
             raise InputError(f"{full}, then go on with resume={folder.path}") from error
         raise
-    _close(folder, wandb, "finished")
-    if first:
-        print_summary(folder, config)
+    if order.shard is None:
+        _close(folder, wandb, "finished")
+        if first:
+            print_summary(folder, config)
+    elif first:
+        print(f"shard {order.shard} is done\nrun: {folder.path}", flush=True)
 
 
 def _discard(folder: RunFolder) -> None:
@@ -138,7 +149,8 @@ def _record(order: Order, folder: RunFolder, tree: dict[str, Any], data: Any) ->
     if (folder.path / "config.yaml").is_file():
         sweep(folder.path)
     else:
-        write_text(folder.path / "config.yaml", to_yaml({**tree, "resume": None}))
+        predict = {**tree["predict"], **({"shard": None} if order.shard else {})}
+        write_text(folder.path / "config.yaml", to_yaml({**tree, "predict": predict, "resume": None}))
     digest = data.digest() if {"fit", "test"} & set(order.stages) else None
     earlier = read_json(folder.path / "environment.json")
     environment = describe_environment(order.config.seed, digest or earlier.get("data_digest"))

@@ -53,7 +53,7 @@ def script_of(job: Job, config: SlurmConfig, cwd: Path, python: str) -> str:
         "",
         f"here={shlex.quote(str(job.folder))}",
         'task="${SLURM_ARRAY_TASK_ID:-}"',
-        f'export {ENV_REFUSED}="$here/refused$task"',
+        f'export {ENV_REFUSED}="$here/refused-$SLURM_JOB_ID"',
         f'rm -f "${ENV_REFUSED}"',
         f"cd {shlex.quote(str(cwd))} || exit 2",
         *_lines(config.setup),

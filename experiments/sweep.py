@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--submit", action="store_true", help="have SLURM run slurm.array agents")
     parser.add_argument("--dry-run", action="store_true", help="with --submit: print the script")
     parser.add_argument("--check", action="store_true", help="read the sweep, and say what it would run first")
-    told = parser.parse_args(argv)
+    told = parser.parse_intermixed_args(argv)
     if (shadow := shadowed()) is not None:
         print(shadow, file=sys.stderr)
         return 2

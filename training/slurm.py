@@ -31,6 +31,14 @@ def launched_by_srun() -> bool:
     return job_id() is not None and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") != "bash"
 
 
+def step_size() -> tuple[int, int] | None:
+    """Nodes, and tasks on each, of the job step that this process is of; None outside of one."""
+    nodes, tasks = os.environ.get("SLURM_STEP_NUM_NODES"), os.environ.get("SLURM_STEP_NUM_TASKS")
+    if nodes is None or tasks is None or "SLURM_STEP_ID" not in os.environ:
+        return None
+    return int(nodes), int(tasks) // int(nodes)
+
+
 def require_srun() -> None:
     """Refuse to be one process of a job that has room for several, and would wait for the others for ever.
 

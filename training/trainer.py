@@ -27,6 +27,7 @@ from training.memory import PeakMemory
 from training.pace import Pace
 from training.preemption import Preemption, take_signals_from
 from training.rundir import RunFolder
+from training.slurm import step_size
 
 
 @dataclass
@@ -68,9 +69,9 @@ class TrainerConfig:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Which kind of device."""
     devices: int | str | None = "auto"
-    """How many, or which ("0,2")."""
+    """How many, or which ("0,2"). In a step of SLURM, its tasks."""
     num_nodes: int = 1
-    """Machines."""
+    """Machines. In a step of SLURM, its nodes."""
     strategy: str = "auto"
     """Such as ddp or ddp_find_unused_parameters_false."""
     precision: str = "auto"
@@ -204,10 +205,12 @@ def _trainer(
     config: TrainerConfig, folder: RunFolder, loggers: list[Logger], callbacks: list[Callback], dry_run: bool
 ) -> pl.Trainer:
     one = 1 if dry_run else None
+    # in a job step the ranks are there already: no other number can work
+    nodes, devices = step_size() or (config.num_nodes, _devices(config))
     return pl.Trainer(
         accelerator=config.accelerator,
-        devices=_devices(config),
-        num_nodes=config.num_nodes,
+        devices=devices,
+        num_nodes=nodes,
         strategy=config.strategy,
         precision=choose_precision(config.precision, config.accelerator),  # type: ignore[arg-type]
         max_epochs=1 if dry_run else config.max_epochs,

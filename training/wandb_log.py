@@ -127,7 +127,7 @@ def _begun(
 
 @rank_zero_only
 def log_results(logger: WandbLogger | None, folder: RunFolder, metrics: dict[str, float]) -> None:
-    """Final numbers, overlays, and the report as an artifact."""
+    """Final numbers, overlays, and the report among the run's files."""
     if logger is None:
         return
     import wandb
@@ -139,9 +139,7 @@ def log_results(logger: WandbLogger | None, folder: RunFolder, metrics: dict[str
         run.log(overlays)
     report = folder.path / "report.html"
     if report.is_file():
-        artifact = wandb.Artifact(f"report-{run.id}", type="report")
-        artifact.add_file(str(report))
-        run.log_artifact(artifact)
+        run.save(str(report), base_path=str(folder.path), policy="now")
 
 
 @rank_zero_only

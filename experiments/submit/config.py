@@ -22,7 +22,7 @@ class SlurmConfig:
     """Names are `sbatch`'s, with underscores. What is null is left to the site."""
 
     nodes: int = 1
-    """Machines; becomes `trainer.num_nodes`."""
+    """Machines."""
     gpus_per_node: int = 1
     """GPUs of each; one rank a GPU. 0 for a run on CPUs."""
     gpu_type: str | None = None

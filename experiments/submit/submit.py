@@ -120,10 +120,8 @@ def _jobs(typed: Any, folder: RunFolder, words: list[str], inputs: list[Path]) -
     slurm: SlurmConfig = typed.slurm
     name, here = typed.name, folder.path / SCRIPT.parent
     run = ["experiments.run", f"resume={folder.path}", *words]
-    if isinstance(typed, Config):
-        run += [f"trainer.num_nodes={slurm.nodes}", f"trainer.devices={slurm.ranks_per_node}"]
-        if not slurm.gpus_per_node:
-            run.append("trainer.accelerator=cpu")
+    if isinstance(typed, Config) and not slurm.gpus_per_node:
+        run.append("trainer.accelerator=cpu")
     check = shlex.join(["experiments.submit.check_node", str(folder.path / NEEDS)])
     if slurm.array is None:
         return Job(name, here, [check, shlex.join(run)]), None

@@ -133,7 +133,7 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(cli, tiny, tmp_path: Pat
     answer = cli(tiny, "--submit", "--dry-run", *words)
     assert answer.code == 0, answer.err
     assert "#SBATCH --nodes=2" in answer.out
-    assert "trainer.num_nodes=2 trainer.devices=8" in answer.out
+    assert "#SBATCH --ntasks-per-node=8" in answer.out
     assert not (tmp_path / "runs").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from training.rundir import RunFolder
 from training.signals import Preempted, exit_code
-from training.slurm import ENV_REQUEUE, is_alive, job_id, may_requeue, requeue
+from training.slurm import ENV_REQUEUE, is_alive, job_id, may_requeue, requeue, step_size
 
 
 @pytest.fixture
@@ -81,6 +81,17 @@ def test_who_may_requeue(tools, monkeypatch) -> None:
     monkeypatch.delenv(ENV_REQUEUE)
     monkeypatch.delenv("SLURM_JOB_ID")
     assert not may_requeue(Preempted("stopped by SIGUSR1"))
+
+
+def test_ranks_are_those_of_the_step(monkeypatch) -> None:
+    for key in ("SLURM_STEP_ID", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(key, raising=False)
+    assert step_size() is None
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "16")
+    assert step_size() is None  # a shell in a job
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert step_size() == (2, 8)
 
 
 def test_exit_codes(capsys) -> None:

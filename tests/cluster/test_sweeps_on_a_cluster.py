@@ -18,7 +18,14 @@ from training.rundir import RunFolder
 
 pytestmark = pytest.mark.cluster
 
-SLURM = ["slurm.array=2", "slurm.gpus_per_node=0", "slurm.tasks_per_node=2", "slurm.cpus_per_task=1", "slurm.time=10"]
+SLURM = [
+    "slurm.array=2",
+    "slurm.nodes=1",
+    "slurm.gpus_per_node=0",
+    "slurm.tasks_per_node=2",
+    "slurm.cpus_per_task=1",
+    "slurm.time=10",
+]
 
 
 def write_sweep(jobs: Jobs, name: str, srun: list[str], wandb: str, epochs: int) -> Path:

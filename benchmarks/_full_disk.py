@@ -15,7 +15,6 @@ import torch
 
 from benchmarks._common import Table
 from tests.cluster.jobs import Jobs, differences, trained
-from training.rundir import RunFolder
 
 
 @contextlib.contextmanager
@@ -60,7 +59,6 @@ def full_disk_run(work: Path, leave: int) -> dict[str, Any]:
         "left free": leave, "exit code": process.returncode, "step on the disk": int(saved["global_step"]),
         "half-written files": len(parts), "told": [line for line in told.splitlines() if "no space" in line][:1],
         "traceback": "Traceback" in told, "resumed": resumed.returncode == 0, "equal": equal,
-        "status": RunFolder(last.parents[1]).path.name,
     }  # fmt: skip
 
 

@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         needs = json.loads(words.needs.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
-        print(f"node {node}: {words.needs}: cannot be read ({fault}); is the run folder on a disk that nodes share?")
+        print(
+            f"node {node}: {words.needs}: cannot be read ({fault}); is the run folder on a disk that nodes share?",
+            file=sys.stderr,
+        )
         note_refusal()
         return 2
     faults = [f"node {node}: {told}" for told in [*_disk_faults(needs), *_gpu_faults(needs)]]

@@ -55,6 +55,7 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     if not dry_run:
         require_slurm()
     folder = RunFolder.existing(Path(resumed)) if resumed else _new_folder(typed, dry_run)
+    made = isinstance(typed, Config) or not folder.path.exists()  # an analysis goes on in the folder of its question
     words = [word for word in overrides if resumed and not word.startswith(("resume=", "slurm."))]
     job, gather = _jobs(typed, folder, words, inputs)
     texts = [script_of(one, typed.slurm, Path.cwd(), sys.executable) for one in (job, gather) if one is not None]
@@ -63,13 +64,14 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
         return
     if not resumed:
         _record(typed, folder, inputs)
+    write_json(folder.path / NEEDS, needs_of(typed, folder))  # of a run that began elsewhere, too
     try:
         number = hand_in(job, texts[0])
         if gather is not None:
             gather.after = number
             hand_in(gather, script_of(gather, typed.slurm, Path.cwd(), sys.executable))
     except InputError:
-        if not resumed:
+        if made and not resumed:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
     print(f"job {number}: squeue --job {number}")
@@ -172,7 +174,7 @@ def _new_folder(typed: Any, dry_run: bool) -> RunFolder:
 
 
 def _record(typed: Any, folder: RunFolder, inputs: list[Path]) -> None:
-    """The config that the job goes on with, and what its checks look for."""
+    """The config that the job goes on with."""
     folder.require_writable()
     (folder.path / SCRIPT.parent).mkdir(exist_ok=True)
     if isinstance(typed, Config):
@@ -187,7 +189,6 @@ def _record(typed: Any, folder: RunFolder, inputs: list[Path]) -> None:
         write_text(folder.path / MANIFEST, "".join(f"{path.absolute()}\n" for path in inputs))
         group["inputs"] = [str(folder.path / MANIFEST)]
     write_text(folder.path / "config.yaml", to_yaml(tree))
-    write_json(folder.path / NEEDS, needs_of(typed, folder))
     folder.update_status(status="submitted")
 
 

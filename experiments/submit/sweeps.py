@@ -9,9 +9,8 @@ from pathlib import Path
 
 from experiments.compose import Composed, compose
 from experiments.config import typed_config
-from experiments.faults import ConfigFaults
 from experiments.schema import Config
-from experiments.submit.config import SlurmConfig, slurm_faults
+from experiments.submit.config import SlurmConfig
 from experiments.submit.script import Job, script_of
 from experiments.submit.submit import add_site, hand_in, require_slurm
 from experiments.sweeps.sweep_file import read_sweep
@@ -43,17 +42,16 @@ def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run
     """
     if other := [word for word in words if not word.startswith("slurm.")]:
         raise InputError(f"{other[0]}: only slurm.key=value with --submit; the sweep itself says what is varied")
+    limit = [] if count is None else ["--count", str(count)]
     if isinstance(sweep, Path):
         read = read_sweep(sweep)
         slurm = _typed(compose(read.config, [*read.fixed, *words], known_keys))
         folder, name = read.folder / "slurm", read.id
-        limit = [] if count is None else ["--count", str(count)]
         command = shlex.join(["experiments.sweep", str(sweep.absolute()), *limit])
     else:
         slurm = _typed(compose("organelle_demo", words, known_keys))
         name = sweep.rpartition("/")[2]
         folder = Path("runs").absolute() / "sweeps" / name / f"slurm-{time.strftime('%Y%m%d-%H%M%S')}"
-        limit = [] if count is None else ["--count", str(count)]
         command = shlex.join(["wandb", "agent", *limit, sweep])
     agents = slurm.array or min(AGENTS, count or AGENTS)
     job = Job(name, folder, [command], steps=False, array=agents)
@@ -69,7 +67,4 @@ def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run
 def _typed(composed: Composed) -> SlurmConfig:
     add_site(composed)
     config: Config = typed_config(composed)
-    faults = [f"slurm.{fault}" for fault in slurm_faults(config.slurm)]
-    if faults:
-        raise ConfigFaults(faults)
     return config.slurm

@@ -23,8 +23,8 @@ from formats.errors import InputError
 METHODS = ("random", "grid", "bayes")
 #: What shipped sweeps say, and what W&B would run without a `command` cannot: our words have no hyphens.
 COMMAND = ["${env}", "python", "-m", "experiments.run", "CONFIG", "${args_no_hyphens}"]
-#: Macros of a `command` that stand for several words or none.
-_LISTS = ("${args}", "${args_no_hyphens}", "${args_no_boolean_flags}", "${args_json}")
+#: The macro that our words are written by.
+_ARGUMENTS = "${args_no_hyphens}"
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Sweep:
         """Words of the process that runs it."""
         found: list[str] = []
         for part in map(str, self.values["command"]):
-            if part in _LISTS:
-                found += self._arguments(part, suggested)
+            if part == _ARGUMENTS:
+                found += self.words(suggested)
             elif part == "${env}":
                 found += [shutil.which("env") or "env"] if os.name != "nt" else []
             elif part in ("${interpreter}", "python", "python3"):
@@ -79,18 +79,6 @@ class Sweep:
             else:
                 found.append(part)
         return found
-
-    def _arguments(self, macro: str, suggested: Mapping[str, Any]) -> list[str]:
-        words = self.words(suggested)
-        if macro == "${args_no_hyphens}":
-            return words
-        if macro == "${args_json}":
-            return [json.dumps(dict(suggested))]
-        if macro == "${args_no_boolean_flags}":
-            flags = {key for key, value in suggested.items() if isinstance(value, bool)}
-            kept = {key: value for key, value in suggested.items() if key not in flags or value}
-            return [f"--{key}" if key in flags else f"--{key}={_word(value)}" for key, value in kept.items()]
-        return [f"--{word}" for word in words]
 
 
 def _word(value: Any) -> str:
@@ -138,10 +126,8 @@ def read_sweep(path: Path) -> Sweep:
     command = [str(part) for part in values.get("command") or []]
     if "experiments.run" not in command:
         raise InputError(f"{path.name}: command: expected {json.dumps(COMMAND)}")
-    if "${args}" in command:
-        raise InputError(
-            f"{path.name}: command: ${{args}} writes --key=value, which is no key; use ${{args_no_hyphens}}"
-        )
+    if other := [part for part in command if part.startswith("${args") and part != _ARGUMENTS]:
+        raise InputError(f"{path.name}: command: {other[0]} writes what are no keys of ours; use {_ARGUMENTS}")
     after = [part for part in command[command.index("experiments.run") + 1 :] if not part.startswith("${")]
     config = next((part for part in after if "=" not in part), "")
     fixed = [part for part in after if "=" in part]

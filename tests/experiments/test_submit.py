@@ -161,6 +161,34 @@ def test_slurms_refusal_is_one_line_and_leaves_nothing(cli, tiny, tmp_path: Path
     assert not list((tmp_path / "runs").glob("*/*"))
 
 
+def test_a_refusal_leaves_an_earlier_analysis_as_it_is(cli, cells, tmp_path: Path, monkeypatch) -> None:
+    """The same question has the same folder: what lies there is not of the job that was refused."""
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/bash\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:/usr/bin:/bin")
+    out = tmp_path / "results"
+    (out / "tables").mkdir(parents=True)
+    (out / "config.yaml").write_text("task: analyze\n")
+    (out / "tables" / "cells.csv").write_text("precious\n")
+    answer = cli("analyze", f"inputs=[{cells}/*.TCF]", f"out={out}", "--submit")
+    assert answer.code == 2
+    assert "SLURM refuses" in answer.err
+    assert (out / "tables" / "cells.csv").read_text() == "precious\n"
+
+
+def test_a_run_that_began_without_slurm_goes_on_with_it(cli, tiny, tmp_path: Path, monkeypatch) -> None:
+    run = cli(tiny, f"runs_dir={tmp_path}", "stages=[fit]", "trainer.max_epochs=1").run
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/bash\necho 7\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:/usr/bin:/bin")
+    assert cli(f"resume={run}", "--submit", "slurm.gpus_per_node=0").code == 0
+    assert check_node.main([str(run / "slurm" / "needs.json")]) == 0
+
+
 def test_the_sites_defaults_lie_below_the_config(cli, tiny, tmp_path: Path, monkeypatch) -> None:
     site = tmp_path / "site.yaml"
     site.write_text("slurm: {account: lab, partition: gpu, setup: [module load cuda]}")

@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
 
@@ -38,8 +39,8 @@ from training.trainer import build_trainer
 STEPS, SKIP = 14, 4
 WORDS = ("trainer.precision=32-true", "trainer.enable_progress_bar=false", "trainer.ema=null", "data.num_workers=0",
          "data.train.count=4", "data.val.count=1", "data.batch_size=1", "trainer.max_time=null")  # fmt: skip
-QUICK = ("data.shape=[16,32,32]", "data.spacing_um=[0.6,0.6,0.6]", "data.resample_spacing_um=[0.6,0.6,0.6]",
-         "data.patch_size=[16,32,32]", "predict.stride=[16,32,32]")  # fmt: skip
+QUICK = ("data.shape=[24,32,32]", "data.spacing_um=[0.6,0.6,0.6]", "data.resample_spacing_um=[0.6,0.6,0.6]",
+         "data.patch_size=[24,32,32]", "predict.stride=[24,32,32]")  # fmt: skip
 
 
 def play(rank: int, world: int, rounds: int, quick: bool) -> dict[str, list[float]]:
@@ -59,7 +60,10 @@ def play(rank: int, world: int, rounds: int, quick: bool) -> dict[str, list[floa
         found["bare, no gradients sent"].append(_by_hand(config, data, sync=False))
     module: Any = build_for_training(config, start=False)
     numbers = [p.numel() for p in module.network.parameters()]
-    return {**{key: values[1:] for key, values in found.items()}, "gradient_bytes": [4.0 * sum(numbers)]}
+    with FlopCounterMode(display=False) as counter:
+        module.network(torch.zeros(1, 1, *config.data.patch_size)).sum().backward()
+    counts = {"gradient_bytes": [4.0 * sum(numbers)], "flop": [float(counter.get_total_flops())]}
+    return {**{key: values[1:] for key, values in found.items()}, **counts}
 
 
 def _median(ends: list[float]) -> float:
@@ -140,22 +144,34 @@ def step_tables(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], di
     heads = ["ranks", "trainer (ms)", "by hand (ms)", "not sent (ms)", "trainer over by hand", "sent over not"]
     tables = [Table("A step of organelle_demo over ranks, one core each, gloo", heads, rows)]
     tables.append(Table("Weak scaling", ["", "ratio"], [["a step on 2 ranks over one on 1 rank", show_ratio(weak)]]))
-    tables.append(_model(found[1]["gradient_bytes"][0]))
+    tables.append(_model(found[1]["gradient_bytes"][0], found[1]["flop"][0]))
     return tables, {str(world): values for world, values in found.items()}, ratios
 
 
 _SHOWN = ("trainer", "bare", "bare, no gradients sent")
 
 
-def _model(own_bytes: float) -> Table:
-    """A ring all-reduce sends 2 (N - 1) / N of the gradients through each of N nodes' wires."""
+#: What a V100 is taken to do of a 3D network's FLOP a second, in mixed precision: a tenth of its peak.
+V100 = 12e12
+
+
+def _model(own_bytes: float, own_flop: float) -> Table:
+    """A ring all-reduce sends 2 (N - 1) / N of the gradients through each of N nodes' wires.
+
+    What a step takes lies between the longer of computing and sending (all of it hidden behind backward) and their
+    sum (nothing hidden). One patch a GPU.
+    """
     nodes, rows = 4, []
-    for name, size in {"organelle_demo": own_bytes, "ScNAS 12/8/3": 4 * 12.99e6}.items():
+    for name, size, flop in (("organelle_demo", own_bytes, own_flop), ("ScNAS 12/8/3", 4 * 12.99e6, 3 * 127e9)):
         for wire, bandwidth in WIRES.items():
-            seconds = 2 * (nodes - 1) / nodes * size / bandwidth
-            rows.append([name, f"{size / 1e6:.1f}", wire, f"{1e3 * seconds:.1f}"])
-    heads = ["network", "gradients (MB)", "wires", "all-reduce of 4 nodes (ms), where nothing hides it"]
-    return Table("A model, not a measurement: 4 nodes of 8 V100", heads, rows)
+            compute, sent = 1e3 * flop / V100, 1e3 * 2 * (nodes - 1) / nodes * size / bandwidth
+            low, high = max(compute, sent), compute + sent
+            rows.append([name, f"{flop / 1e9:.0f}", f"{compute:.1f}", f"{size / 1e6:.1f}", wire, f"{sent:.1f}",
+                         f"{low:.1f} to {high:.1f}"])  # fmt: skip
+    heads = ["network", "GFLOP a patch, both ways", "computing (ms)", "gradients (MB)", "wires", "sending (ms)", "step"]
+    return Table(
+        "A model, not a measurement: 4 nodes of 8 V100, each taken to do 12 TFLOP/s, one patch a GPU", heads, rows
+    )
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ Choi et al. 2021, bioRxiv 2021.05.23.445351 (12 initial feature maps, 8 layers, 
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -22,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from formats.errors import InputError
 from networks.genotype import CELL_TYPES, NODES, Genotype, live_states, load_genotype
-from networks.scnas_cells import SQUEEZE, Cell
+from networks.scnas_cells import SQUEEZE, Cell, CellPlan, plan_cells
 from networks.sizes import check_size, size_faults
 
 
@@ -94,8 +95,8 @@ class ScNASConfig:
         return ScNAS(in_channels, out_channels, self)
 
 
-class ScNAS(nn.Module):
-    """(B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
+class Backbone(nn.Module):
+    """Stem, cells down and up, head: (B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
 
     Parameters
     ----------
@@ -103,45 +104,30 @@ class ScNAS(nn.Module):
         Images in, organelles out.
     config : ScNASConfig
         Faultless options.
-    genotype : Genotype, optional
-        Instead of the one that ``config.genotype`` names.
+    make_cell : callable
+        A cell of the type and place that it is told.
     """
 
     #: Whether 16-bit prediction and training are faster in ``channels_last_3d``: not training with 36 feature maps.
     channels_last = False
 
     def __init__(
-        self, in_channels: int, out_channels: int, config: ScNASConfig, genotype: Genotype | None = None
+        self, in_channels: int, out_channels: int, config: ScNASConfig, make_cell: Callable[[CellPlan], nn.Module]
     ) -> None:
         super().__init__()
-        genes = genotype or load_genotype(config.genotype)
         self.divisor, self.minimum = config.divisor, config.minimum
         self.checkpointing = config.checkpointing
-        width, multiplier = config.width, config.multiplier
-        channels = width * multiplier
+        channels = config.width * config.multiplier
         self.stem = nn.Sequential(
             nn.Conv3d(in_channels, channels, 3, padding=1, bias=False),
             nn.LeakyReLU(),
             ChannelSELayer(3, channels, r=SQUEEZE),
             nn.InstanceNorm3d(channels),
         )
-        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
-        before = (channels, channels)
-        for index in range(config.layers):
-            reduces = index % 2 == 0
-            width = 2 * width if reduces else width
-            cell = genes.reduction if reduces else genes.encoder_normal
-            resizes = ("reduce", "none") if reduces else ("none", "reduce")
-            self.encoder.append(Cell(cell, before, width, multiplier, *resizes))
-            before = (before[1], width * multiplier)
-        for index in range(config.layers):
-            expands = index % 2 == 1
-            width = width // 2 if expands else width
-            cell = genes.expansion if expands else genes.decoder_normal
-            resizes = ("expand", "none") if expands else ("none", "none" if index == 0 else "expand")
-            self.decoder.append(Cell(cell, before, width, multiplier, *resizes))
-            before = (before[1], width * multiplier)
-        self.head = nn.Conv3d(before[1], out_channels, 1)
+        encoder, decoder = plan_cells(config.width, config.layers, config.multiplier)
+        self.encoder = nn.ModuleList(make_cell(plan) for plan in encoder)
+        self.decoder = nn.ModuleList(make_cell(plan) for plan in decoder)
+        self.head = nn.Conv3d(decoder[-1].width * config.multiplier, out_channels, 1)
 
     def forward(self, x_BCZYX: torch.Tensor) -> torch.Tensor:
         """Logits of the input's size.
@@ -165,3 +151,25 @@ class ScNAS(nn.Module):
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(cell, older, younger, use_reentrant=False)
         return cell(older, younger)
+
+
+class ScNAS(Backbone):
+    """The network of one genotype.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Images in, organelles out.
+    config : ScNASConfig
+        Faultless options.
+    genotype : Genotype, optional
+        Instead of the one that ``config.genotype`` names.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, config: ScNASConfig, genotype: Genotype | None = None
+    ) -> None:
+        genes = genotype or load_genotype(config.genotype)
+        super().__init__(
+            in_channels, out_channels, config, lambda plan: Cell(getattr(genes, plan.kind), plan, config.multiplier)
+        )

@@ -11,6 +11,7 @@ Kim et al., Scalable Neural Architecture Search for 3D Medical Image Segmentatio
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from monai.networks.blocks.dints_block import FactorizedReduceBlock
@@ -61,6 +62,69 @@ OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
+@dataclass(frozen=True)
+class CellPlan:
+    """Where a cell sits in the network."""
+
+    kind: str
+    """One of `networks.genotype.CELL_TYPES`."""
+    widths_in: tuple[int, int]
+    """Channels of its two inputs, the older one first."""
+    width: int
+    """Channels of a node."""
+    resize: str
+    """What it does to the resolution: ``none``, ``reduce`` or ``expand``."""
+    older: str
+    """How its older input must be resized to match the younger one."""
+    level: int
+    """How often its nodes' grid is halved against the image."""
+
+    def entries(self) -> dict[str, Callable[[], nn.Module]]:
+        """What brings each input to the cell's width (and, in an expansion cell, to its grid)."""
+        kinds = {"none": pointwise_conv, "reduce": factorised_reduction, "expand": upsampled_conv}
+        expands = self.resize == "expand"  # both inputs are on the coarser grid here: a normal cell came before
+        resizes = ("expand", "expand") if expands else (self.older, "none")
+        return {
+            name: lambda build=kinds[how], channels=channels: build(channels, self.width)  # type: ignore[misc]
+            for name, how, channels in zip(INPUTS, resizes, self.widths_in, strict=True)
+        }
+
+    def stride(self, source: str) -> int:
+        """Of an operation on an edge from this state."""
+        return 2 if self.resize == "reduce" and source in INPUTS else 1
+
+
+def plan_cells(width: int, layers: int, multiplier: int) -> tuple[list[CellPlan], list[CellPlan]]:
+    """The cells of encoder and decoder, in the order in which they run.
+
+    Parameters
+    ----------
+    width : int
+        Channels of a node at full resolution.
+    layers : int
+        Cells in the encoder, and as many in the decoder; even.
+    multiplier : int
+        Nodes in a cell's output.
+    """
+    encoder: list[CellPlan] = []
+    decoder: list[CellPlan] = []
+    before, level = (width * multiplier, width * multiplier), 0
+    for index in range(layers):
+        reduces = index % 2 == 0
+        width, level = (2 * width, level + 1) if reduces else (width, level)
+        how = ("reduction", "reduce", "none") if reduces else ("encoder_normal", "none", "reduce")
+        encoder.append(CellPlan(how[0], before, width, how[1], how[2], level))
+        before = (before[1], width * multiplier)
+    for index in range(layers):
+        expands = index % 2 == 1
+        width, level = (width // 2, level - 1) if expands else (width, level)
+        older = "none" if index == 0 else "expand"
+        how = ("expansion", "expand", "none") if expands else ("decoder_normal", "none", older)
+        decoder.append(CellPlan(how[0], before, width, how[1], how[2], level))
+        before = (before[1], width * multiplier)
+    return encoder, decoder
+
+
 class Cell(nn.Module):
     """Four nodes over two inputs; the output is the last ``multiplier`` nodes side by side, squeezed and excited.
 
@@ -68,52 +132,27 @@ class Cell(nn.Module):
     ----------
     genotype : CellGenotype
         The edges. What does not reach the output is not built, so that every parameter gets a gradient.
-    widths_in : (int, int)
-        Channels of the two inputs, the older one first.
-    width : int
-        Channels of a node.
+    plan : CellPlan
+        Where it sits.
     multiplier : int
-        Nodes in the output, which has ``width * multiplier`` channels.
-    resize : {"none", "reduce", "expand"}
-        What the cell does to the resolution.
-    older : {"none", "reduce", "expand"}
-        How the older input must be resized first to match the younger one.
+        Nodes in the output, which has ``plan.width * multiplier`` channels.
     """
 
-    def __init__(
-        self,
-        genotype: CellGenotype,
-        widths_in: tuple[int, int],
-        width: int,
-        multiplier: int,
-        resize: str = "none",
-        older: str = "none",
-    ) -> None:
+    def __init__(self, genotype: CellGenotype, plan: CellPlan, multiplier: int) -> None:
         super().__init__()
         self.genotype = genotype
         self.outputs = NODES[-multiplier:]
         self.live = live_states(genotype, multiplier)
-        if resize == "expand":
-            older = "expand"  # both inputs are on the coarser grid here: a normal cell came before
-        entries = {"none": pointwise_conv, "reduce": factorised_reduction, "expand": upsampled_conv}
-        resizes = {"s0": older, "s1": "expand" if resize == "expand" else "none"}
-        self.inputs = nn.ModuleDict(
-            {
-                name: entries[resizes[name]](channels, width)
-                for name, channels in zip(INPUTS, widths_in, strict=True)
-                if name in self.live
-            }
-        )
+        self.inputs = nn.ModuleDict({name: build() for name, build in plan.entries().items() if name in self.live})
         self.nodes = nn.ModuleDict()
         for node, edges in zip(NODES, genotype, strict=True):
             if node in self.live:
-                strides = [2 if resize == "reduce" and edge.source in INPUTS else 1 for edge in edges]
                 self.nodes[node] = nn.ModuleList(
-                    OPERATIONS[edge.operation](width, stride)
-                    for edge, stride in zip(edges, strides, strict=True)
+                    OPERATIONS[edge.operation](plan.width, plan.stride(edge.source))
+                    for edge in edges
                     if edge.operation != "none"
                 )
-        self.excite = ChannelSELayer(3, width * multiplier, r=SQUEEZE)
+        self.excite = ChannelSELayer(3, plan.width * multiplier, r=SQUEEZE)
 
     def forward(self, older_BCZYX: torch.Tensor, younger_BCZYX: torch.Tensor) -> torch.Tensor:
         """The cell's output from the outputs of the two cells before it."""

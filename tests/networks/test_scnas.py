@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from formats.errors import InputError
 from networks.genotype import CELL_TYPES, INPUTS, NODES, OPERATION_NAMES, genotype_from_json, load_genotype
 from networks.scnas import ScNAS, ScNASConfig
-from networks.scnas_cells import OPERATIONS, Cell
+from networks.scnas_cells import OPERATIONS, Cell, CellPlan
 
 TINY = {"width": 2, "layers": 2}
 
@@ -126,7 +126,7 @@ def test_a_node_is_the_sum_of_its_edges():
     edges = [["identity", "s0"], ["identity", "s1"]]
     plain = load_genotype("published").to_json()
     plain["encoder_normal"] = {"n0": edges, "n1": [["identity", "n0"], ["identity", "s1"]], "n2": edges, "n3": edges}
-    cell = Cell(genotype_from_json(plain).encoder_normal, (2, 2), 2, 3)
+    cell = Cell(genotype_from_json(plain).encoder_normal, CellPlan("encoder_normal", (2, 2), 2, "none", "none", 0), 3)
     older, younger = volume(1, 2, 4, 4, 4), volume(1, 2, 4, 4, 4, seed=1)
     s0, s1 = cell.inputs["s0"](older), cell.inputs["s1"](younger)
     expected = cell.excite(torch.cat([s0 + 2 * s1, s0 + s1, s0 + s1], dim=1))

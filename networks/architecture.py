@@ -1,0 +1,223 @@
+"""What a search learns beside weights: how likely each operation is on each edge, and which edges a node reads.
+
+A node of a cell may read every earlier state, and reads two of them, as in the published genotype. Each edge has a
+distribution over operations, and each node one over the pairs of its sources; all cells of a type share them. A sample
+is drawn with Gumbel noise: one operation an edge (Gumbel-softmax), two sources a node (Gumbel-top-k). Only what was
+drawn is computed; the straight-through weight of each edge, 1 in value, carries the gradient of the relaxed
+distribution to all its logits.
+
+References
+----------
+Kim et al., MICCAI 2019, arXiv 1906.05956 (one operation an edge, drawn by Gumbel-softmax).
+Jang et al., Categorical Reparameterization with Gumbel-Softmax, ICLR 2017, arXiv 1611.01144.
+Dong & Yang, Searching for a Robust Neural Architecture in Four GPU Hours (GDAS), CVPR 2019, arXiv 1910.04465.
+Kool et al., Stochastic Beams and Where to Find Them, ICML 2019, arXiv 1903.06059 (Gumbel-top-k).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from networks.genotype import CELL_TYPES, INPUTS, NODES, OPERATION_NAMES, CellGenotype, Edge, Genotype, live_states
+
+#: How many of the earlier states a node reads.
+READS = 2
+
+#: One edge and its straight-through weight; None stands for 1 without a gradient.
+WeighedEdge = tuple[Edge, torch.Tensor | None]
+#: The chosen edges of each of a cell's four nodes.
+CellChoice = tuple[tuple[WeighedEdge, ...], ...]
+#: Of each cell type.
+Choice = Mapping[str, CellChoice]
+
+
+def sources_of(index: int) -> tuple[str, ...]:
+    """What node number ``index`` may read: the inputs and the nodes before it."""
+    return (*INPUTS, *NODES[:index])
+
+
+#: All edges of a cell, (node, source), in the order of the rows of an `Architecture`'s logits.
+EDGES = tuple((node, source) for index, node in enumerate(NODES) for source in sources_of(index))
+
+
+class Architecture(nn.Module):
+    """Logits of every choice, zero at first: all networks of the space are equally likely.
+
+    Parameters
+    ----------
+    operations : sequence of str
+        What an edge may do, out of `OPERATION_NAMES`.
+    multiplier : int
+        Nodes in a cell's output.
+    """
+
+    def __init__(self, operations: Sequence[str] = OPERATION_NAMES, multiplier: int = 3) -> None:
+        super().__init__()
+        self.operations, self.multiplier = tuple(operations), multiplier
+        self.operation_logits = nn.ParameterDict(
+            {kind: nn.Parameter(torch.zeros(len(EDGES), len(self.operations))) for kind in CELL_TYPES}
+        )
+        # the first node has no choice: it reads both inputs
+        self.source_logits = nn.ParameterDict(
+            {
+                f"{kind}_{node}": nn.Parameter(torch.zeros(len(sources_of(index))))
+                for kind in CELL_TYPES
+                for index, node in enumerate(NODES)
+                if len(sources_of(index)) > READS
+            }
+        )
+
+    def sample(self, temperature: float, generator: torch.Generator) -> Choice:
+        """Draw one network.
+
+        Parameters
+        ----------
+        temperature : float
+            Of the relaxed distributions that the gradient belongs to; the drawn network does not depend on it.
+        generator : Generator
+            Of the CPU. The same state draws the same network on every rank.
+        """
+        return {kind: self._sample_cell(kind, temperature, generator) for kind in CELL_TYPES}
+
+    def _sample_cell(self, kind: str, temperature: float, generator: torch.Generator) -> CellChoice:
+        log_EO = self.operation_logits[kind].log_softmax(1)
+        noisy_EO = log_EO + _gumbel(log_EO, generator)
+        relaxed_EO = (noisy_EO / temperature).softmax(1)
+        drawn_E = noisy_EO.argmax(1).tolist()
+        nodes = []
+        for index, node in enumerate(NODES):
+            sources = sources_of(index)
+            first = EDGES.index((node, sources[0]))
+            chosen, weight_S = self._sample_sources(kind, node, sources, temperature, generator)
+            edges = []
+            for place in chosen:
+                row = first + place
+                name = self.operations[drawn_E[row]]
+                soft = relaxed_EO[row, drawn_E[row]]
+                weight = 1 + soft - soft.detach()
+                edges.append((Edge(name, sources[place]), weight if weight_S is None else weight * weight_S[place]))
+            nodes.append(tuple(edges))
+        return tuple(nodes)
+
+    def _sample_sources(
+        self, kind: str, node: str, sources: tuple[str, ...], temperature: float, generator: torch.Generator
+    ) -> tuple[list[int], torch.Tensor | None]:
+        """Places of the sources that are read, and the straight-through weight of each."""
+        if len(sources) <= READS:
+            return list(range(len(sources))), None
+        log_S = self.source_logits[f"{kind}_{node}"].log_softmax(0)
+        noisy_S = log_S + _gumbel(log_S, generator)
+        relaxed_S = READS * (noisy_S / temperature).softmax(0)
+        return sorted(noisy_S.topk(READS).indices.tolist()), 1 + relaxed_S - relaxed_S.detach()
+
+    def probabilities(self, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of a cell type: that an edge is read (E,), and of each operation on it (E, O); with their gradients."""
+        included = []
+        for index, node in enumerate(NODES):
+            count = len(sources_of(index))
+            key = f"{kind}_{node}"
+            included.append(inclusion(self.source_logits[key].softmax(0)) if count > READS else self._ones(kind, count))
+        return torch.cat(included), self.operation_logits[kind].softmax(1)
+
+    def _ones(self, kind: str, count: int) -> torch.Tensor:
+        return torch.ones(count, device=self.operation_logits[kind].device)
+
+    def entropy(self) -> torch.Tensor:
+        """Mean entropy of all distributions, each over that of the uniform one: 1 at first, 0 when all is decided."""
+        logits = [*itertools.chain.from_iterable(self.operation_logits[kind] for kind in CELL_TYPES)]
+        logits += list(self.source_logits.values())
+        shares = [
+            -(log := one.log_softmax(0)).exp().mul(log).sum() / math.log(len(one)) for one in logits if len(one) > 1
+        ]
+        return torch.stack(shares).mean()
+
+    @torch.no_grad()
+    def genotype(self) -> Genotype:
+        """The likeliest network that can be built: every node has an input, every cell reads the one before it."""
+        return Genotype(**{kind: self._derive(kind) for kind in CELL_TYPES})
+
+    def _derive(self, kind: str) -> CellGenotype:
+        """Of all cells (an edge cut or at its best: 15 thousand), best first, the first that can be built."""
+        options = [self._options(kind, node) for node in NODES]
+        ranked = sorted(itertools.product(*options), key=lambda nodes: -sum(score for score, _ in nodes))
+        cells = (tuple(edges for _, edges in nodes) for nodes in ranked)
+        return next(cell for cell in cells if "s1" in live_states(cell, self.multiplier))
+
+    def _options(self, kind: str, node: str) -> list[tuple[float, tuple[Edge, ...]]]:
+        """Inputs of a node with the logarithm of their chances: every pair of sources, each edge cut or at its best."""
+        log_EO, sources = self.operation_logits[kind].log_softmax(1).tolist(), sources_of(NODES.index(node))
+        key = f"{kind}_{node}"
+        log_S = self.source_logits[key].log_softmax(0).tolist() if key in self.source_logits else [0.0] * len(sources)
+        words: dict[str, list[tuple[float, Edge]]] = {}
+        for place, source in enumerate(sources):
+            row = log_EO[EDGES.index((node, source))]
+            best = max((i for i, name in enumerate(self.operations) if name != "none"), key=row.__getitem__)
+            kept = [best, *(i for i, name in enumerate(self.operations) if name == "none")]
+            words[source] = [(log_S[place] + row[i], Edge(self.operations[i], source)) for i in kept]
+        pairs = (
+            both
+            for pair in itertools.combinations(sources, READS)
+            for both in itertools.product(*(words[source] for source in pair))
+        )
+        return [
+            (sum(score for score, _ in pair), tuple(edge for _, edge in pair))
+            for pair in pairs
+            if any(edge.operation != "none" for _, edge in pair)
+        ]
+
+    def log_likelihood(self, kind: str, cell: CellGenotype) -> float:
+        """Logarithm of the chances of the choices in a cell; every node has `READS` edges."""
+        log_EO, total = self.operation_logits[kind].detach().log_softmax(1), 0.0
+        for node, edges in zip(NODES, cell, strict=True):
+            for edge in edges:
+                total += float(log_EO[EDGES.index((node, edge.source)), self.operations.index(edge.operation)])
+                if (key := f"{kind}_{node}") in self.source_logits:
+                    log_S = self.source_logits[key].detach().log_softmax(0)
+                    total += float(log_S[sources_of(NODES.index(node)).index(edge.source)])
+        return total
+
+
+def inclusion(share_S: torch.Tensor) -> torch.Tensor:
+    """That each of S things is among two drawn without putting back, when one is drawn with these shares (S,)."""
+    first = share_S / (1 - share_S).clamp_min(torch.finfo(share_S.dtype).eps)
+    return share_S * (1 + first.sum() - first)
+
+
+def fixed(genotype: Genotype) -> Choice:
+    """The choice that is this genotype, with no weights on its edges."""
+    return {
+        kind: tuple(tuple((edge, None) for edge in edges) for edges in getattr(genotype, kind)) for kind in CELL_TYPES
+    }
+
+
+def random_genotype(generator: torch.Generator, operations: Sequence[str], multiplier: int) -> Genotype:
+    """A network of the space, drawn with equal chances among those that can be built.
+
+    Raises
+    ------
+    ValueError
+        No operation but ``none``.
+    """
+    if set(operations) <= {"none"}:
+        raise ValueError("a network needs an operation that is not 'none'")
+    architecture = Architecture(operations, multiplier)
+    cells: dict[str, CellGenotype] = {}
+    for kind in CELL_TYPES:
+        while True:
+            drawn = architecture._sample_cell(kind, 1.0, generator)
+            cell = tuple(tuple(edge for edge, _ in edges) for edges in drawn)
+            inhabited = all(any(edge.operation != "none" for edge in edges) for edges in cell)
+            if inhabited and "s1" in live_states(cell, multiplier):
+                cells[kind] = cell
+                break
+    return Genotype(**cells)
+
+
+def _gumbel(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    uniform = torch.rand(like.shape, generator=generator).clamp(1e-10, 1 - 1e-7)
+    return -(-uniform.log()).log().to(like)

@@ -104,8 +104,9 @@ def _require_key(config: Config) -> None:
 
 def _require_weights(config: Config, stages: list[str], folder: RunFolder | None) -> None:
     """Read the weights that the first stage begins with."""
+    task_of(config).require_ready(stages, folder)
     if "fit" not in stages:
-        if stages:
+        if stages and task_of(config).tests_weights:
             weights = read_weights(config, find_weights(config, folder))
             build_from_weights(config, weights)
             if "test" in stages:

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from analysis.charts import curves_figure, dice_figure, read_rows
+from analysis.genotype_figure import search_figure
 from analysis.meshes import packed_scene
 from experiments import report_analysis as analysed
 from experiments import report_data as data
@@ -141,6 +142,18 @@ def _cells(folder: Path) -> dict[str, Any]:
     }
 
 
+def _search(folder: Path) -> dict[str, Any]:
+    """What the sections of a search show: what was found, and the scores of its training from scratch."""
+    parts = [("genotype", "Genotype"), ("scores", "Scores"), ("cases", "Cases"), ("training", "Training")]
+    return {
+        **_organelle(folder / "retrained"),
+        "sections": {**_sections("organelle", "Masks", "µm"), "scores": "search_scores.html", "parts": parts},
+        "genotype": _picture(folder / "figures" / "genotype.png"),
+        "course": _drawn(folder / "figures" / "search.png", folder / "metrics.csv", search_figure),
+        "found": data.read_json(folder / "metrics.json"),
+    }
+
+
 def _analysis(folder: Path) -> dict[str, Any]:
     """What the sections of an analysis show."""
     figures, shown = folder / "figures", analysed.contents(folder)
@@ -173,6 +186,7 @@ OWN: dict[str, Callable[[Path], dict[str, Any]]] = {
     "shapr": _shape,
     "cells": _cells,
     "analyze": _analysis,
+    "search": _search,
 }
 
 

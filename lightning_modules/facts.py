@@ -57,6 +57,14 @@ class OrganelleFacts(Facts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchFacts(OrganelleFacts):
+    """A supernet's: what an organelle network is told, and the space it holds."""
+
+    operations: list[str]
+    """What an edge may do."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CellsFacts(Facts):
     """What a network that tells cells from each other needs to be told of its input."""
 
@@ -96,6 +104,7 @@ class SHAPRFacts(Facts):
 #: The facts of each task's checkpoints.
 FACTS: dict[str, type[Facts]] = {
     "organelle": OrganelleFacts, "cells": CellsFacts, "shape": ShapeFacts, "shapr": SHAPRFacts,
+    "search": SearchFacts,
 }  # fmt: skip
 
 

@@ -8,11 +8,14 @@ from experiments.schema import Config, branch
 from experiments.tasks.base import Task
 from experiments.tasks.cells import CellsTask
 from experiments.tasks.organelle import OrganelleTask
+from experiments.tasks.search import SearchTask
 from experiments.tasks.shape import ShapeTask, SHAPRTask
 from formats.errors import InputError
 
 #: As `task:` names them.
-TASKS: dict[str, Task] = {task.name: task for task in (OrganelleTask(), CellsTask(), ShapeTask(), SHAPRTask())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (OrganelleTask(), CellsTask(), ShapeTask(), SHAPRTask(), SearchTask())
+}
 
 
 def task_of(config: Config) -> Task:

@@ -106,6 +106,15 @@ class Task(ABC):
     def prepare(self, data: Any, stages: Sequence[str], progress: Progress) -> None:
         """Read every file of these stages, and fill the cache: nothing is computed before."""
 
+    #: Whether test and predict begin with weights of this very task.
+    tests_weights: bool = True
+
+    def require_ready(self, stages: Sequence[str], folder: RunFolder | None) -> None:  # noqa: B027 - as below
+        """Refuse stages that build on others which this run has not done."""
+
+    def fitted(self, run: Run, module: Any) -> None:  # noqa: B027 - most tasks have nothing to add
+        """On the first rank, when a fit has ended: what there is to write beside the weights."""
+
     @abstractmethod
     def test(self, run: Run) -> None:
         """Score the weights on the test cases, and leave tables and figures."""

@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 
 from experiments.compose import shipped_configs
+from networks.genotype import load_genotype
 
 SMALL_CELLS = ["data.shape=[16,32,32]", "data.spacing_um=[0.6,0.6,0.6]"]
 
 TINY_FIELDS = ["data.shape=[24,48,48]", "data.spacing_um=[0.9,0.9,0.9]"]
+
+#: A search, too.
+SEARCH = [
+    *TINY_FIELDS, "data.resample_spacing_um=[0.9,0.9,0.9]", "data.patch_size=[24,32,32]", "predict.stride=[24,32,32]",
+    "model.width=2",
+]  # fmt: skip
 
 #: What makes each shipped config small; everything else is as shipped.
 SMALLER: dict[str, list[str]] = {
@@ -49,6 +56,14 @@ SMALLER: dict[str, list[str]] = {
     "cells": [*TINY_FIELDS, "data.resample_spacing_um=[0.9,0.9,0.9]", "data.patch_size=[24,32,32]"],
     "cells_network": [*TINY_FIELDS, "data.resample_grid=[24,32,32]"],
     "cells_choi": [*TINY_FIELDS, "data.resample_grid=[48,64,64]"],
+    "scnas_search_demo": SEARCH,
+    "scnas_search": [
+        *SEARCH,
+        "model.layers=4",
+        "data.resample=spacing_um",
+        "predict.pad_yx=[0,0]",
+        "retrain={layers: 4}",
+    ],
     "analyze": ["meshes=none"],
     "cells_from_masks": [],
     "shape_demo": ["model.channels=[8,16]", "predict.samples=5"],
@@ -70,13 +85,14 @@ SHAPES = [name for name in SMALLER if name.startswith("shap")]
 #: Those of cells, and those that train nothing.
 CELLS = ["cells", "cells_network", "cells_choi"]
 PIPELINES = ["analyze", "cells_from_masks"]
+SEARCHES = ["scnas_search", "scnas_search_demo"]
 
 
 def test_every_shipped_config_is_tried():
     assert sorted(SMALLER) == sorted(shipped_configs())
 
 
-@pytest.mark.parametrize("name", sorted(set(SMALLER) - {*SHAPES, *CELLS, *PIPELINES}))
+@pytest.mark.parametrize("name", sorted(set(SMALLER) - {*SHAPES, *CELLS, *PIPELINES, *SEARCHES}))
 def test_every_shipped_config_runs_one_step(tmp_path: Path, cells, cli, name):
     words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
     if name in ("organelle", "organelle_finetune"):
@@ -101,6 +117,17 @@ def test_every_shipped_shape_config_runs_one_step(tmp_path: Path, shape_folder, 
     assert metrics["fit/steps"] == 1
     assert 0 <= metrics["test/iou_error"] <= 1
     assert len(list(answer.run.glob("predictions/*/mean.tif"))) == 1
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_config_searches_derives_and_trains_one_step(tmp_path: Path, cli, name):
+    words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
+    answer = cli(name, "--dry-run", *words, f"runs_dir={tmp_path / 'runs'}", "logging.wandb=disabled")
+    metrics = json.loads((answer.run / "metrics.json").read_text())
+    assert metrics["fit/steps"] == 1
+    assert 0 <= metrics["test/dice_mean"] <= 1
+    assert load_genotype(str(answer.run / "genotype.json"))
+    assert (answer.run / "retrained" / "config.yaml").is_file()
 
 
 @pytest.mark.parametrize("name", CELLS)

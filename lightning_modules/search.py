@@ -1,0 +1,204 @@
+"""The search task: weights of a supernet and the chances of its choices, learnt together (Kim et al. 2019).
+
+In a step one network is drawn for the weights, and another for the architecture, which learns from the other half of
+the data while the weights stand still: the first-order way of DARTS (Liu et al., ICLR 2019, arXiv 1806.09055).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
+
+from formats.errors import InputError
+from lightning_modules.facts import KEY, SearchFacts
+from lightning_modules.optim import Adam, configure
+from lightning_modules.organelle import MONITOR, OrganelleModule
+from lightning_modules.search_config import SearchConfig
+from networks.architecture import EDGES, Choice, fixed
+from networks.genotype import CELL_TYPES, OPERATION_NAMES, Genotype, load_genotype
+from networks.search_cost import cost_of, cost_tables, expected_cost
+from networks.supernet import Supernet
+from transforms.tiling import SlidingWindow
+
+
+class SearchModule(OrganelleModule):
+    """Searches.
+
+    Parameters
+    ----------
+    network : Supernet
+        Holds all networks of the space.
+    facts : SearchFacts
+        Stored in every checkpoint.
+    tiling : SlidingWindow
+        Windows of the validation, which scores the likeliest network with the supernet's weights.
+    loss : Module
+        Per-organelle loss.
+    optimizer : Adam
+        Of the weights, and the kind of the architecture's.
+    search : SearchConfig
+        How it searches.
+    seed : int
+        The run's: names the networks that are drawn.
+    threshold : float
+        Probability from which a voxel belongs to an organelle.
+    """
+
+    network: Supernet
+    facts: SearchFacts
+
+    def __init__(
+        self,
+        network: Supernet,
+        facts: SearchFacts,
+        tiling: SlidingWindow,
+        loss: nn.Module,
+        optimizer: Adam,
+        search: SearchConfig,
+        seed: int,
+        threshold: float = 0.5,
+    ) -> None:
+        super().__init__(network, facts, tiling, loss, optimizer, threshold)
+        self.search, self.seed = search, seed
+        # kept in checkpoints, so that a latency is measured once and is the same on every rank
+        for kind in CELL_TYPES:
+            self.register_buffer(f"cost_{kind}", torch.full((len(EDGES), len(OPERATION_NAMES)), torch.nan))
+
+    def setup(self, stage: str) -> None:
+        """Know what operations cost on this device; and that no step uses all parameters."""
+        if isinstance(self.trainer.strategy, DDPStrategy):
+            self.trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
+        term = self.search.cost
+        if stage != "fit" or not self.get_buffer("cost_reduction").isnan().any():
+            return
+        device = "cuda" if self.trainer.strategy.root_device.type == "cuda" else "cpu"
+        measure = term.measure if term is not None else "gflop"
+        tables = cost_tables(self.network.config, OPERATION_NAMES, self.facts.patch_size, measure, device)
+        for kind, table in tables.items():
+            self.get_buffer(f"cost_{kind}").copy_(self.trainer.strategy.broadcast(table))
+
+    @property
+    def cost_tables(self) -> dict[str, torch.Tensor]:
+        """Of the operations that are searched, by cell type; see `networks.search_cost.cost_tables`."""
+        columns = [OPERATION_NAMES.index(name) for name in self.facts.operations]
+        return {kind: self.get_buffer(f"cost_{kind}")[:, columns] for kind in CELL_TYPES}
+
+    def cost_of(self, genotype: Genotype) -> float:
+        """Of one network's operations, in the measure that was asked for (GFLOP if none was)."""
+        tables = {kind: self.get_buffer(f"cost_{kind}") for kind in CELL_TYPES}
+        return cost_of(genotype, tables, OPERATION_NAMES, self.network.config.multiplier)
+
+    def progress(self) -> float:
+        """Part of the steps that is done, 0 to below 1."""
+        return min(1.0, self.trainer.global_step / max(1.0, float(self.trainer.estimated_stepping_batches)))
+
+    def training_step(self, batch: dict[str, Any], index: int) -> torch.Tensor:
+        """Loss of one drawn network's weights, and of another's choices on the other half."""
+        done = self.progress()
+        high, low = self.search.temperature
+        temperature = high * (low / high) ** done
+        stream = self._stream(index)
+        choice = self.network.architecture.sample(temperature, stream)
+        learning = done >= self.search.warmup
+        if self.search.joint:
+            self.network.choose(choice if learning else _standing(choice))
+            total = super().training_step(batch, index)
+        else:
+            self.network.choose(_standing(choice))
+            total = super().training_step(batch, index)
+            if learning:
+                self.network.choose(self.network.architecture.sample(temperature, stream))
+                total = total + self._architecture_loss(batch["architecture"])
+        if learning and self.search.cost is not None:
+            total = total + self._charge()
+        self.log("search/temperature", temperature, batch_size=len(batch["image"]))
+        return total
+
+    def _architecture_loss(self, batch: dict[str, Any]) -> torch.Tensor:
+        assert self.loss is not None
+        with _still(self.network.weights()):
+            logits = self.network(self._laid_out(batch["image"]))
+            total: torch.Tensor = self.loss(logits, batch["mask"], batch["labelled"]).sum()
+        self.log("train/loss_architecture", total.detach(), batch_size=len(batch["image"]))
+        return total
+
+    def _charge(self) -> torch.Tensor:
+        """What the expected cost above the target adds to the loss."""
+        term = self.search.cost
+        assert term is not None
+        share = expected_cost(self.network.architecture, self.cost_tables) / self.cost_of(load_genotype("published"))
+        excess = share - term.target
+        return term.weight * excess.relu()
+
+    def _stream(self, index: int) -> torch.Generator:
+        """The same on every rank, so that all of them compute the same network."""
+        place = (self.seed * 1_000_003 + self.trainer.current_epoch) * 1_000_003 + index
+        return torch.Generator().manual_seed(place % 2**63)
+
+    def on_validation_epoch_start(self) -> None:
+        """The likeliest network is what is scored."""
+        self.network.choose(fixed(self.network.architecture.genotype()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Scores, and how far the search has come."""
+        super().on_validation_epoch_end()
+        architecture = self.network.architecture
+        with torch.no_grad():
+            self.log("search/entropy", architecture.entropy(), prog_bar=True)
+            self.log("search/cost_expected", expected_cost(architecture, self.cost_tables))
+        self.log("search/cost_derived", self.cost_of(architecture.genotype()))
+
+    def configure_optimizers(self) -> Any:
+        """One optimiser of two groups: the architecture's learning rate stays as it is."""
+        config = self.optimizer_config
+        assert config is not None
+        own = {"lr": self.search.lr, "betas": tuple(self.search.betas), "weight_decay": self.search.weight_decay}
+        groups = [{"params": self.network.weights()}, {"params": [*self.network.architecture.parameters()], **own}]
+        found = configure(config, groups, float(self.trainer.estimated_stepping_batches), MONITOR)  # type: ignore[arg-type]
+        schedule = found["lr_scheduler"]["scheduler"]
+        if hasattr(schedule, "lr_lambdas"):
+            schedule.lr_lambdas[1] = lambda _: 1.0
+        return found
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint says what it is."""
+        checkpoint[KEY] = dataclasses.asdict(self.facts)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on in another space.
+
+        Raises
+        ------
+        InputError
+            Its operations, width, layers or multiplier are others.
+        """
+        told, mine = checkpoint.get(KEY, {}), dataclasses.asdict(self.facts)
+        for key in ("operations", "model"):
+            if told.get(key) != mine[key]:
+                raise InputError(
+                    f"search: the checkpoint is of another space ({key} {told.get(key)}), but this config says "
+                    f"{mine[key]}; make them the same, or begin a new search"
+                )
+
+
+def _standing(choice: Choice) -> Choice:
+    """The same network, which teaches its choices nothing."""
+    return {kind: tuple(tuple((edge, None) for edge, _ in node) for node in cell) for kind, cell in choice.items()}
+
+
+@contextlib.contextmanager
+def _still(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """A pass in which these do not learn."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -19,11 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
 
+import numpy as np
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.bootstrap import Interval

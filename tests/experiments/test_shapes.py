@@ -132,7 +132,7 @@ def test_a_checkpoint_knows_its_parts_whatever_the_config_says(run, cli, config,
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["task=shap"], "shape, shapr, analyze, cells_from_masks, got 'shap'; did you mean shapr?"),
+        (["task=shap"], "shape, shapr, search, analyze, cells_from_masks, got 'shap'; did you mean shapr?"),
         (["sampler.name=eulr"], "sampler.name: expected one of ancestral, ddim, euler, heun, one_step, got 'eulr'"),
         (["field.size=20"], "field.size: 20: expected 64, 32 or 16"),
         (["process.name=direct"], "sampler: euler: expected one_step"),

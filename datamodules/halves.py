@@ -39,21 +39,24 @@ class SearchDataModule(OrganelleDataModule):
 
     joint = False
 
-    def train_dataloader(self) -> DataLoader:
-        """Random pairs of patches, the same for the same (seed, epoch, index).
+    def require_halves(self, volumes: int) -> None:
+        """Refuse to share what cannot be shared.
 
         Raises
         ------
         InputError
             One training volume alone has no halves.
         """
-        if self.joint:
-            return super().train_dataloader()
-        if len(self.prepared["train"]) < 2:
+        if volumes < 2 and not self.joint:
             raise InputError(
-                "data: one training volume: expected two at least, since weights and architecture learn from "
+                f"data: {volumes} training volume: expected two at least, since weights and architecture learn from "
                 "separate halves; give more, or set search.joint=true"
             )
+
+    def train_dataloader(self) -> DataLoader:
+        """Random pairs of patches, the same for the same (seed, epoch, index)."""
+        if self.joint:
+            return super().train_dataloader()
         config = self.config
         sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
         first, second = (

@@ -74,6 +74,8 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
     tree = resolved(config)
     whole = first and order.shard is None
     wandb, begun = None, False
+    # a restarted job finds the folder that it made before, with all that is in it
+    fresh = order.folder is None and not (folder.path / "config.yaml").is_file()
     try:
         if whole or (first and not (folder.path / "config.yaml").is_file()):
             _record(order, folder, tree, data)
@@ -93,7 +95,7 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
             if whole:
                 folder.stage_done(stage)
     except BaseException as error:
-        if isinstance(error, InputError) and not begun and order.folder is None:
+        if isinstance(error, InputError) and not begun and fresh:
             finish(wandb, ended_well=False)  # or W&B writes into the folder again when Python ends
             _discard(folder)
             raise

@@ -115,6 +115,8 @@ def _require_weights(config: Config, stages: list[str], folder: RunFolder | None
     last = checkpoint_path(folder) if folder is not None else None
     if last is not None:
         module: Any = build_for_training(config, start=False)
-        load_network(module.network, read_checkpoint(last, config.task, "resume"), "resume")
+        begun = read_checkpoint(last, config.task, "resume")
+        task_of(config).require_same(config, begun.facts)
+        load_network(module.network, begun, "resume")
     elif config.init_from is not None:
         build_for_training(config)

@@ -62,6 +62,8 @@ class SearchFacts(OrganelleFacts):
 
     operations: list[str]
     """What an edge may do."""
+    cost_measure: str
+    """What its costs are counted in, one of `networks.search_cost.Measure`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from formats.errors import InputError
 from lightning_modules.facts import KEY, SearchFacts
@@ -22,7 +23,7 @@ from lightning_modules.organelle import MONITOR, OrganelleModule
 from lightning_modules.search_config import SearchConfig
 from networks.architecture import EDGES, Choice, fixed
 from networks.genotype import CELL_TYPES, OPERATION_NAMES, Genotype, load_genotype
-from networks.search_cost import cost_of, cost_tables, expected_cost
+from networks.search_cost import Measure, cost_of, cost_tables, expected_cost
 from networks.supernet import Supernet
 from transforms.tiling import SlidingWindow
 
@@ -69,19 +70,26 @@ class SearchModule(OrganelleModule):
         # kept in checkpoints, so that a latency is measured once and is the same on every rank
         for kind in CELL_TYPES:
             self.register_buffer(f"cost_{kind}", torch.full((len(EDGES), len(OPERATION_NAMES)), torch.nan))
+        self._published_cost: float | None = None
 
     def setup(self, stage: str) -> None:
         """Know what operations cost on this device; and that no step uses all parameters."""
         if isinstance(self.trainer.strategy, DDPStrategy):
             self.trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
-        term = self.search.cost
-        if stage != "fit" or not self.get_buffer("cost_reduction").isnan().any():
+        if stage != "fit" or self.trainer.ckpt_path is not None or not self.get_buffer("cost_reduction").isnan().any():
             return
-        device = "cuda" if self.trainer.strategy.root_device.type == "cuda" else "cpu"
-        measure = term.measure if term is not None else "gflop"
-        tables = cost_tables(self.network.config, OPERATION_NAMES, self.facts.patch_size, measure, device)
-        for kind, table in tables.items():
+        for kind, table in self._measured_costs().items():
             self.get_buffer(f"cost_{kind}").copy_(self.trainer.strategy.broadcast(table))
+
+    def _measured_costs(self) -> dict[str, torch.Tensor]:
+        """Of every operation on every edge; a latency on this run's device, in its precision."""
+        measure = search_measure(self.search)
+        timed = measure == "latency_ms"
+        with self.trainer.precision_plugin.forward_context() if timed else contextlib.nullcontext():
+            return cost_tables(
+                self.network.config, OPERATION_NAMES, self.facts.patch_size, measure,
+                str(self.trainer.strategy.root_device),
+            )  # fmt: skip
 
     @property
     def cost_tables(self) -> dict[str, torch.Tensor]:
@@ -94,18 +102,28 @@ class SearchModule(OrganelleModule):
         tables = {kind: self.get_buffer(f"cost_{kind}") for kind in CELL_TYPES}
         return cost_of(genotype, tables, OPERATION_NAMES, self.network.config.multiplier)
 
+    @property
+    def published_cost(self) -> float:
+        """Of the published genotype, in which the cost term is counted."""
+        if self._published_cost is None:
+            self._published_cost = self.cost_of(load_genotype("published"))
+        return self._published_cost
+
     def progress(self) -> float:
         """Part of the steps that is done, 0 to below 1."""
         return min(1.0, self.trainer.global_step / max(1.0, float(self.trainer.estimated_stepping_batches)))
 
+    def learns_choices(self) -> bool:
+        """Whether the warm-up is over; a dry run, of one step, does all that a search does."""
+        return self.progress() >= self.search.warmup or self.trainer.estimated_stepping_batches <= 1
+
     def training_step(self, batch: dict[str, Any], index: int) -> torch.Tensor:
         """Loss of one drawn network's weights, and of another's choices on the other half."""
-        done = self.progress()
         high, low = self.search.temperature
-        temperature = high * (low / high) ** done
+        temperature = high * (low / high) ** self.progress()
         stream = self._stream(index)
         choice = self.network.architecture.sample(temperature, stream)
-        learning = done >= self.search.warmup
+        learning = self.learns_choices()
         if self.search.joint:
             self.network.choose(choice if learning else _standing(choice))
             total = super().training_step(batch, index)
@@ -132,7 +150,7 @@ class SearchModule(OrganelleModule):
         """What the expected cost above the target adds to the loss."""
         term = self.search.cost
         assert term is not None
-        share = expected_cost(self.network.architecture, self.cost_tables) / self.cost_of(load_genotype("published"))
+        share = expected_cost(self.network.architecture, self.cost_tables) / self.published_cost
         excess = share - term.target
         return term.weight * excess.relu()
 
@@ -162,8 +180,10 @@ class SearchModule(OrganelleModule):
         groups = [{"params": self.network.weights()}, {"params": [*self.network.architecture.parameters()], **own}]
         found = configure(config, groups, float(self.trainer.estimated_stepping_batches), MONITOR)  # type: ignore[arg-type]
         schedule = found["lr_scheduler"]["scheduler"]
-        if hasattr(schedule, "lr_lambdas"):
+        if isinstance(schedule, LambdaLR):
             schedule.lr_lambdas[1] = lambda _: 1.0
+        else:
+            schedule.min_lrs[1] = self.search.lr  # the plateau finds no room below it
         return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -178,13 +198,37 @@ class SearchModule(OrganelleModule):
         InputError
             Its operations, width, layers or multiplier are others.
         """
-        told, mine = checkpoint.get(KEY, {}), dataclasses.asdict(self.facts)
-        for key in ("operations", "model"):
-            if told.get(key) != mine[key]:
-                raise InputError(
-                    f"search: the checkpoint is of another space ({key} {told.get(key)}), but this config says "
-                    f"{mine[key]}; make them the same, or begin a new search"
-                )
+        require_same_search(checkpoint.get(KEY, {}), dataclasses.asdict(self.facts))
+
+
+def search_measure(config: SearchConfig) -> Measure:
+    """What costs are counted in; where nothing is charged, they are still told."""
+    return config.cost.measure if config.cost is not None else "gflop"
+
+
+def require_same_search(told: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Refuse to go on with a search where other networks, or other costs, are looked at.
+
+    Parameters
+    ----------
+    told, mine : mapping
+        Facts of the checkpoint, and of this config.
+
+    Raises
+    ------
+    InputError
+        The space, or what costs are counted in, differs.
+    """
+    keys = {
+        "operations": ("search.operations", "space"), "model": ("model", "space"),
+        "cost_measure": ("search.cost.measure", "cost"), "patch_size": ("data.patch_size", "cost"),
+    }  # fmt: skip
+    for name, (key, what) in keys.items():
+        if told.get(name) != mine[name]:
+            raise InputError(
+                f"{key}: the search that is gone on with is of another {what}: {told.get(name)} there, {mine[name]} "
+                "here; make them the same, or begin a new search"
+            )
 
 
 def _standing(choice: Choice) -> Choice:

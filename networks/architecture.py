@@ -183,9 +183,13 @@ class Architecture(nn.Module):
 
 
 def inclusion(share_S: torch.Tensor) -> torch.Tensor:
-    """That each of S things is among two drawn without putting back, when one is drawn with these shares (S,)."""
-    first = share_S / (1 - share_S).clamp_min(torch.finfo(share_S.dtype).eps)
-    return share_S * (1 + first.sum() - first)
+    """That each of S things is among two drawn without putting back, when one is drawn with these shares (S,).
+
+    What the others have is summed, not taken from 1: of a share near 1, float32 would leave nothing right.
+    """
+    others_SS = 1 - torch.eye(len(share_S), dtype=share_S.dtype, device=share_S.device)
+    first_S = share_S / (others_SS * share_S).sum(1).clamp_min(torch.finfo(share_S.dtype).tiny)
+    return share_S * (1 + (others_SS * first_S).sum(1))
 
 
 def fixed(genotype: Genotype) -> Choice:

@@ -62,8 +62,8 @@ def _latency(operation: nn.Module, x: torch.Tensor) -> float:
     for _ in range(REPEATS + 1):
         begun = time.perf_counter()
         operation(x)
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
+        if x.device.type in ("cuda", "mps"):
+            getattr(torch, x.device.type).synchronize()
         taken.append(1e3 * (time.perf_counter() - begun))
     return statistics.median(taken[1:])
 

@@ -74,6 +74,11 @@ class Preemption(Checkpoint):
         self._save(trainer)
         raise Preempted(self.signals.came or "another rank's signal")
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Epochs of a step or two are over before the ranks have read what they said; their end is saved already."""
+        if self._agreed(trainer, now=True)[0]:
+            raise Preempted(self.signals.came or "another rank's signal")
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """No rank goes on to the next stage alone."""
         if self._agreed(trainer, now=True)[0]:
@@ -100,15 +105,16 @@ class Preemption(Checkpoint):
 
     def _agreed(self, trainer: pl.Trainer, now: bool = False) -> tuple[bool, bool]:
         """Whether to stop, and whether to save: what all ranks said at the batch before, or say now."""
-        due = self.every is not None and time.monotonic() - self._saved >= 60 * self.every
-        mine = torch.tensor([self.signals.came is not None, due], dtype=torch.uint8)
-        if self._group is None:
-            return bool(mine[0]), bool(mine[1])
         said = torch.zeros(2, dtype=torch.uint8)
         if self._asked is not None:
             work, said = self._asked
             work.wait()
             self._asked = None
+        # not again while what was due is about to be done
+        due = not said[1] and self.every is not None and time.monotonic() - self._saved >= 60 * self.every
+        mine = torch.tensor([self.signals.came is not None, due], dtype=torch.uint8)
+        if self._group is None:
+            return bool(mine[0]), bool(mine[1])
         work = dist.all_reduce(mine, dist.ReduceOp.MAX, group=self._group, async_op=True)
         if now:
             work.wait()

@@ -112,6 +112,9 @@ class Task(ABC):
     def require_ready(self, stages: Sequence[str], folder: RunFolder | None) -> None:  # noqa: B027 - as below
         """Refuse stages that build on others which this run has not done."""
 
+    def require_same(self, config: Any, facts: Any) -> None:  # noqa: B027 - as below
+        """Refuse to go on with a training whose checkpoint says that it was another."""
+
     def fitted(self, run: Run, module: Any) -> None:  # noqa: B027 - most tasks have nothing to add
         """On the first rank, when a fit has ended: what there is to write beside the weights."""
 

@@ -15,7 +15,7 @@ from experiments.tasks.organelle_config import tiling
 from experiments.tasks.search_config import CHOICES, SearchTaskConfig, search_task_faults
 from formats.errors import InputError
 from lightning_modules.facts import SearchFacts, Weights
-from lightning_modules.search import SearchModule
+from lightning_modules.search import SearchModule, require_same_search, search_measure
 from networks.supernet import Supernet
 from training.rundir import RunFolder
 
@@ -58,7 +58,12 @@ class SearchTask(OrganelleTask):
 
     def facts(self, config: Any) -> SearchFacts:
         """See `Task`."""
-        return SearchFacts(**vars(facts_of(config)), operations=list(config.search.operations))
+        told, search = vars(facts_of(config)), config.search
+        return SearchFacts(**told, operations=list(search.operations), cost_measure=search_measure(search))
+
+    def require_same(self, config: Any, facts: SearchFacts) -> None:
+        """See `Task`."""
+        require_same_search(vars(facts), vars(self.facts(config)))
 
     def for_training(self, config: Any, weights: Weights | None) -> SearchModule:
         """See `Task`."""
@@ -80,6 +85,8 @@ class SearchTask(OrganelleTask):
 
     def prepare(self, data: Any, stages: Sequence[str], progress: Progress) -> None:
         """See `Task`. The test cases are read before the search begins: a broken one must not be found hours later."""
+        if "fit" in stages:
+            data.require_halves(len(data.find()["train"]))
         organelle_data.prepare(data, stages, progress)
 
     def fitted(self, run: Run, module: SearchModule) -> None:
@@ -89,6 +96,19 @@ class SearchTask(OrganelleTask):
     def test(self, run: Run) -> None:
         """Train the searched network from scratch, and score it on the test cases."""
         search_stages.retrain(run)
+
+    def plan(self, config: Any, stages: Sequence[str], inputs: Sequence[Path]) -> None:
+        """See `Task`. What a search takes depends on the networks that it draws.
+
+        Raises
+        ------
+        InputError
+            Always.
+        """
+        raise InputError(
+            "--plan: not for task search, which draws another network in every step; plan the training that follows "
+            "it as task organelle, with model.network=scnas and the same data and trainer"
+        )
 
     def show(self, folder: RunFolder, config: Any) -> None:
         """What was found, what it costs, and how good it is."""

@@ -29,9 +29,9 @@ class RetrainConfig:
     lr: float | None = None
     """Learning rate; null for the search's."""
     max_epochs: int | None = None
-    """Epochs; null for the search's."""
+    """Epochs; null for the search's limits, max_steps for one."""
     max_time: str | None = None
-    """Wall-clock limit DD:HH:MM:SS."""
+    """Wall-clock limit DD:HH:MM:SS; null for none."""
 
 
 @dataclass
@@ -67,8 +67,17 @@ def search_task_faults(config: SearchTaskConfig) -> list[str]:
         faults.append("model.checkpointing: not with task search, whose network is another in every step; set it false")
     if config.trainer.max_steps == -1 and config.trainer.max_epochs in (None, -1):
         faults.append("trainer.max_epochs: a search needs it, or max_steps: temperature and warm-up follow the steps")
-    if config.trainer.accumulate_grad_batches > 1:
-        faults.append("trainer.accumulate_grad_batches: not with task search, which draws a network a batch; set it 1")
+    for key in ("max_time", "early_stopping"):
+        if getattr(config.trainer, key) is not None:
+            faults.append(
+                f"trainer.{key}: not with task search, whose temperature and warm-up follow the steps, and which would "
+                "end undecided; use max_epochs or max_steps (retrain.max_time limits the training that follows)"
+            )
+    if config.trainer.accumulate_grad_batches > 1 or config.trainer.global_batch is not None:
+        faults.append(
+            "trainer.accumulate_grad_batches, global_batch: not with task search, which draws a network a batch; "
+            "leave them out"
+        )
     if config.init_from is not None:
         faults.append("init_from: not with task search, whose network holds many; leave it out")
     return faults + [f"retrain.{fault}" for fault in _retrain_faults(config)]
@@ -97,7 +106,14 @@ def _retrain_faults(config: SearchTaskConfig) -> list[str]:
     for key in ("width", "layers", "multiplier"):
         if (value := getattr(again, key)) is not None and value < 1:
             faults.append(f"{key}: expected 1 or more, or null, got {value}")
-    patch = config.data.patch_size
-    if not faults and len(patch) == 3 and all(size > 0 for size in patch):
-        faults += retrained_model(config, "published").faults((patch[0], patch[1], patch[2]))
+    if again.multiplier is not None and again.multiplier < config.model.multiplier:
+        faults.append(
+            f"multiplier: expected the search's {config.model.multiplier} or more, since what it finds may not reach "
+            f"fewer nodes, got {again.multiplier}"
+        )
+    windows = {"data.patch_size": config.data.patch_size, "predict.window": config.predict.window}
+    for key, size in windows.items():
+        if not faults and size is not None and len(size) == 3 and all(n > 0 for n in size):
+            again_faults = retrained_model(config, "published").faults((size[0], size[1], size[2]))
+            faults += [f"{fault.replace('patch:', f'{key}:', 1)}" for fault in again_faults]
     return faults

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import sys
 from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
 
 from analysis.genotype_figure import genotype_figure
 from experiments.tasks.organelle_config import OrganelleConfig
 from experiments.tasks.search_config import SearchTaskConfig, retrained_model
 from formats.errors import InputError
+from lightning_modules.organelle import MONITOR
 from lightning_modules.search import SearchModule
 from networks.architecture import fixed
 from networks.genotype import load_genotype
 from training.rundir import RunFolder, write_json
+from training.signals import Preempted
 
 if TYPE_CHECKING:
     from experiments.stages import Run
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 GENOTYPE = "genotype.json"
 #: The run folder of its training from scratch, in that of the search.
 RETRAINED = "retrained"
+#: Its validation score among the metrics of the search, whose own is of the supernet's weights.
+RETRAINED_SCORE = "retrained/dice_mean"
 
 
 def derive(run: Run, module: SearchModule) -> None:
@@ -44,6 +52,9 @@ def derive(run: Run, module: SearchModule) -> None:
 def retrain(run: Run) -> None:
     """Train the searched network from scratch and test it, as an organelle run in a folder of its own.
 
+    What was begun is gone on with, what is done is scored again; the training of another network, or of this one in
+    another way, is put aside (`retrained-1`, and so on).
+
     Raises
     ------
     InputError
@@ -58,23 +69,59 @@ def retrain(run: Run) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file; the search of this run is not finished: add the stage fit")
     asked: Any = run.config
-    config = retrained_config(asked, json.dumps(json.loads(path.read_text(encoding="utf-8"))))
+    config = retrained_config(asked, json.dumps(load_genotype(str(path)).to_json()))
     folder = RunFolder(run.folder.path / RETRAINED)
+    if run.trainer.is_global_zero:
+        put_aside_another(folder, config)
+    run.trainer.strategy.barrier("put aside")
     folder.require_writable()
-    begun = (folder.path / "config.yaml").is_file()
-    done = folder.status().get("stages_done", []) if begun else []
-    stages = [stage for stage in ("fit", "test") if stage not in done]
+    begun, stages = (folder.path / "config.yaml").is_file(), stages_left(folder, config)
     dry_run = bool(run.folder.status().get("dry_run"))
+    pl.seed_everything(config.seed, workers=True, verbose=False)  # as if it were started by itself
     with Bars() as bars:
         data = build_data(config, bars, dry_run, stages)
         if run.trainer.is_global_zero:
             task_of(config).prepare(data, stages, bars)
     run.trainer.strategy.barrier("prepared")
-    order = Order(config, stages, folder if begun else None, dry_run)
-    carry_out(order, folder, data, [], run.signals)
+    try:
+        carry_out(Order(config, stages, folder if begun else None, dry_run), folder, data, [], run.signals)
+    except (Preempted, KeyboardInterrupt) as stop:
+        raise (stop.__cause__ or stop) from None  # it is the search that says how to go on
     if run.trainer.is_global_zero:
-        scores = {key: value for key, value in folder.metrics().items() if key.startswith(("test/", "fit/parameters"))}
-        run.folder.update_metrics({key.replace("fit/", "test/"): value for key, value in scores.items()})
+        run.folder.update_metrics(scores_of(folder))
+
+
+def put_aside_another(folder: RunFolder, config: OrganelleConfig) -> None:
+    """Rename the folder of a training of another network, or one that learns in another way."""
+    kept, asked = _plain(folder, config)
+    if all(kept.get(key, asked[key]) == asked[key] for key in ("model", "loss", "optimizer", "seed")):
+        return
+    number = next(n for n in itertools.count(1) if not folder.path.with_name(f"{RETRAINED}-{n}").exists())
+    aside = folder.path.rename(folder.path.with_name(f"{RETRAINED}-{number}"))
+    print(f"note: {folder.path} held another network or training; that is in {aside} now", file=sys.stderr)
+
+
+def stages_left(folder: RunFolder, config: OrganelleConfig) -> list[str]:
+    """What is to be done of a training that may have begun: at least the test, since that was asked for."""
+    kept, asked = (tree.get("trainer", {}) for tree in _plain(folder, config))
+    same = all(kept.get(key) == asked[key] for key in ("max_epochs", "max_steps", "max_time"))
+    return ["test"] if same and "fit" in folder.status()["stages_done"] else ["fit", "test"]
+
+
+def _plain(folder: RunFolder, config: OrganelleConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a training that has begun was asked for (nothing if none has), and what this one is."""
+    from experiments.config import load_config, resolved
+
+    path = folder.path / "config.yaml"
+    return resolved(load_config(path)) if path.is_file() else {}, resolved(config)
+
+
+def scores_of(folder: RunFolder) -> dict[str, Any]:
+    """Of the retrained network, for the search's own metrics: a sweep of searches looks at them."""
+    metrics = folder.metrics()
+    scores = {key: value for key, value in metrics.items() if key.startswith("test/")}
+    named = {"fit/parameters": "test/parameters", MONITOR: RETRAINED_SCORE}
+    return {**scores, **{new: metrics[key] for key, new in named.items() if key in metrics}}
 
 
 def retrained_config(config: SearchTaskConfig, genotype: str) -> OrganelleConfig:
@@ -93,7 +140,8 @@ def retrained_config(config: SearchTaskConfig, genotype: str) -> OrganelleConfig
         trainer=dataclasses.replace(
             config.trainer,
             max_epochs=again.max_epochs or config.trainer.max_epochs,
-            max_time=again.max_time or config.trainer.max_time,
+            max_steps=config.trainer.max_steps if again.max_epochs is None else -1,
+            max_time=again.max_time,
         ),
     )
     return OrganelleConfig(**values)

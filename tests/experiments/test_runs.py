@@ -122,6 +122,19 @@ def test_the_folder_of_a_run_is_not_that_of_the_next(tmp_path, tiny, cli):
     assert "CYTOVOX_RUN_DIR" not in os.environ
 
 
+def test_a_restart_that_cannot_begin_leaves_what_the_job_had_done(tmp_path, tiny, cli, monkeypatch):
+    """A job that is run again names its folder itself, without resume=."""
+    monkeypatch.setenv("CYTOVOX_RUN_ID", "job-7")
+    words = ["stages=[fit]", "trainer.max_steps=1", f"runs_dir={tmp_path}"]
+    run = cli(tiny, *words).run
+    kept = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps({**kept, "status": "preempted"}))
+    answer = cli(tiny, *words, "trainer.global_batch=1000003")
+    assert answer.code == 2
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    assert cli(tiny, *words).run == run
+
+
 # going on
 
 

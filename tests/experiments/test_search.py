@@ -1,12 +1,19 @@
 """A search from the command line: what it finds, that it finds it again, and what it refuses."""
 
+import csv
 import json
 import os
+import shutil
 import signal
+import sys
+import types
 
 import pytest
 import torch
 
+from experiments.config import load_config
+from experiments.tasks import task_of
+from lightning_modules.organelle import OrganelleModule
 from lightning_modules.search import SearchModule
 from networks.genotype import load_genotype
 
@@ -16,6 +23,7 @@ SMALL = [
     "data.train.count=4", "data.val.count=1", "data.test.count=1", "data.patches_per_epoch=6", "data.num_workers=0",
     "trainer.accelerator=cpu", "trainer.devices=1", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1",
     "optimizer.warmup_steps=1", "search.warmup=0.3", "search.lr=0.1", "retrain={max_epochs: 1}",
+    "trainer.log_every_n_steps=1",
 ]  # fmt: skip
 
 
@@ -44,6 +52,27 @@ def test_a_search_leaves_a_genotype_its_picture_and_a_network_trained_with_it(se
     told = next(value for value in kept.values() if isinstance(value, dict) and "model" in value)["model"]
     assert load_genotype(told["genotype"]) == genotype
     assert "Its operations cost" in (run / "report.html").read_text(encoding="utf-8")
+    own = json.loads((run / "retrained" / "metrics.json").read_text())
+    assert metrics["retrained/dice_mean"] == own["val/dice_mean"]
+
+
+def test_entropy_falls(searched):
+    with (searched.run / "metrics.csv").open(newline="") as file:
+        found = [float(row["search/entropy"]) for row in csv.DictReader(file) if row.get("search/entropy")]
+    assert len(found) == 2
+    assert 1 > found[0] > found[1] + 0.01
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="torch has no gloo launcher of this kind on Windows")
+def test_two_ranks_search_one_network_and_train_it(tmp_path, command):
+    words = ["trainer.devices=2", "trainer.strategy=ddp", f"runs_dir={tmp_path}"]
+    answer = command("scnas_search_demo", *SMALL, *words, cwd=tmp_path, timeout=240)
+    assert answer.faults == []
+    metrics = json.loads((answer.run / "metrics.json").read_text())
+    assert metrics["search/entropy"] < 1
+    assert metrics["test/cases"] == 1
+    again = json.loads((answer.run / "retrained" / "status.json").read_text())
+    assert (again["status"], again["stages_done"]) == ("finished", ["fit", "test"])
 
 
 def test_the_architecture_has_learnt_and_the_same_seed_learns_the_same(searched, cli, tmp_path):
@@ -76,6 +105,78 @@ def test_a_search_that_is_stopped_goes_on_and_comes_to_the_same(searched, cli, t
     assert all(torch.equal(state(again)[key], value) for key, value in state(searched.run).items())
 
 
+def test_the_training_that_follows_is_the_same_in_a_process_of_its_own_and_after_a_stop(
+    searched, cli, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    shutil.copytree(searched.run, run)
+    shutil.rmtree(run / "retrained")
+    plain, seen = OrganelleModule.training_step, []
+
+    def stopping(self, batch, index):
+        seen.append(index)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return plain(self, batch, index)
+
+    monkeypatch.setattr(OrganelleModule, "training_step", stopping)
+    answer = cli(f"resume={run}", "stages=[test]")
+    assert answer.code == 75
+    assert answer.err.count("resume=") == 1
+    assert f"resume={run}\n" in answer.err
+    assert cli(f"resume={run}", "stages=[test]").code == 0
+    assert len(seen) == 6
+    mine, theirs = state(run / "retrained"), state(searched.run / "retrained")
+    assert all(torch.equal(mine[key], value) for key, value in theirs.items())
+    kept = (run / "retrained" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    again = cli(f"resume={run}", "stages=[test]")  # asked for again: scored again, and not trained
+    assert again.code == 0
+    assert (run / "retrained" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == kept
+
+
+def test_another_genotype_is_another_training_and_the_first_is_put_aside(searched, cli, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(searched.run, run)
+    published = load_genotype("published")
+    (run / "genotype.json").write_text(json.dumps(published.to_json()))
+    answer = cli(f"resume={run}", "stages=[test]")
+    assert answer.code == 0
+    assert "retrained-1" in answer.err
+    told = load_config(run / "retrained" / "config.yaml", []).model
+    assert load_genotype(told.genotype) == published
+    first = (searched.run / "retrained" / "metrics.json").read_text()
+    assert (run / "retrained-1" / "metrics.json").read_text() == first
+
+
+def test_a_search_may_be_charged_for_milliseconds_of_this_machine(cli, tmp_path):
+    words = [f"runs_dir={tmp_path}", "stages=[fit]", "trainer.max_epochs=1"]
+    run = cli("scnas_search_demo", *SMALL, *words, "search.cost={measure: latency_ms, target: 0.5}").run
+    costs = state(run)["cost_reduction"]
+    assert (costs[:, :-1] > 0).all()  # but for 'none'
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["search/cost_published"] > 0
+    answer = cli(f"resume={run}", "stages=[fit]", "search.cost.measure=gflop", "trainer.max_epochs=2")
+    assert answer.code == 2
+    assert answer.faults == ["search.cost.measure: the search that is gone on with is of another cost: latency_ms "
+                             "there, gflop here; make them the same, or begin a new search"]  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine", "constant"])
+def test_no_schedule_moves_the_learning_rate_of_the_architecture(schedule):
+    config = load_config("scnas_search_demo", [*SMALL, f"optimizer.schedule={schedule}", "optimizer.patience=0",
+                                               "optimizer.warmup_steps=0"])  # fmt: skip
+    module = task_of(config).for_training(config, None)
+    module._trainer = types.SimpleNamespace(estimated_stepping_batches=4)
+    found = module.configure_optimizers()
+    optimizer, scheduler = found["optimizer"], found["lr_scheduler"]["scheduler"]
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step(*([0.0] if schedule == "plateau" else []))
+    weights, architecture = optimizer.param_groups
+    assert architecture["lr"] == config.search.lr
+    assert (weights["lr"] < config.optimizer.lr) == (schedule != "constant")
+
+
 def test_a_joint_search_learns_both_from_one_volume(cli, tmp_path):
     run = cli("scnas_search_demo", *SMALL, f"runs_dir={tmp_path}", "stages=[fit]", "search.joint=true",
               "data.train.count=1").run  # fmt: skip
@@ -93,6 +194,12 @@ def test_a_joint_search_learns_both_from_one_volume(cli, tmp_path):
         (["stages=[fit,predict]", "predict.inputs=[x.TCF]"], "a search predicts nothing"),
         (["data.train.count=1"], "expected two at least, since weights and architecture learn from separate halves"),
         (["retrain={layers: 3}"], "layers: 3: expected an even number"),
+        (["retrain={multiplier: 2}"], "retrain.multiplier: expected the search's 3 or more"),
+        (["retrain={layers: 4}", "predict.window=[24,32,30]"], "predict.window: 30 voxels along x"),
+        (["trainer.max_time=00:00:10:00"], "trainer.max_time: not with task search"),
+        (["trainer.early_stopping={patience: 3}"], "trainer.early_stopping: not with task search"),
+        (["trainer.global_batch=4"], "global_batch: not with task search"),
+        (["--plan"], "--plan: not for task search"),
         (["search.cost={target: 0}"], "cost.target: expected a number above 0"),
     ],
 )
@@ -101,9 +208,11 @@ def test_what_cannot_be_searched_is_said_in_a_line(cli, tmp_path, words, said):
     assert answer.code == 2
     assert said in answer.err
     assert "Traceback" not in answer.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_search_is_not_gone_on_with_in_another_space(searched, cli):
     answer = cli(f"resume={searched.run}", "stages=[fit]", "search.operations=[conv_3,identity]")
     assert answer.code == 2
-    assert "make model: the same" in answer.err or "another space" in answer.err
+    assert len(answer.faults) == 1
+    assert "search.operations: the search that is gone on with is of another space" in answer.err

@@ -73,6 +73,17 @@ def test_inclusion_is_what_all_orders_of_drawing_come_to(parts):
     assert float(inclusion(share).sum()) == pytest.approx(READS)
 
 
+@pytest.mark.parametrize("gap", [5.0, 17.0, 20.0, 60.0])
+def test_inclusion_is_right_where_one_source_is_all_but_decided(gap):
+    """The second read is then between the others: float32 must not lose them in 1 - share."""
+    found = inclusion(torch.tensor([gap, 1.0, 0.0]).softmax(0))
+    exact = inclusion(torch.tensor([gap, 1.0, 0.0], dtype=torch.float64).softmax(0))
+    torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=0)
+    assert float(found.sum()) == pytest.approx(READS, abs=1e-5)
+    if gap > 10:
+        torch.testing.assert_close(found[1:], torch.tensor([1.0, 0.0]).softmax(0), atol=1e-3, rtol=0)
+
+
 def test_the_weight_of_an_edge_is_one_and_its_gradient_that_of_the_relaxed_choice():
     architecture = spread(Architecture(), 1.0)
     edge, weight = architecture.sample(0.7, stream(5))["reduction"][0][1]

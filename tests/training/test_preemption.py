@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,33 @@ def test_a_kill_without_a_word_loses_what_came_after_the_last_save_only(tmp_path
     same(weights_of(tmp_path / "whole")["state_dict"], weights_of(tmp_path / "cut")["state_dict"])
 
 
+def test_epochs_of_one_step_are_stopped_at_their_end(tmp_path: Path, root: Path) -> None:
+    one = {"limit_train_batches": 1, "max_epochs": 6, "limit_val_batches": 1}
+    assert fit(tmp_path / "whole", root, **one)[2] is None
+    trainer, _, stopped = fit(tmp_path / "cut", root, Signal("train", 2, 0), **one)
+    assert (stopped, trainer.global_step) == ("SIGUSR1", 3)
+    assert fit(tmp_path / "cut", root, **one)[0].global_step == 6
+    same(weights_of(tmp_path / "whole")["state_dict"], weights_of(tmp_path / "cut")["state_dict"])
+
+
+def test_what_is_due_is_saved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ranks' answer comes a batch later; until then nobody asks again."""
+
+    class Done:
+        def wait(self) -> None:
+            pass
+
+    monkeypatch.setattr("training.preemption.dist.all_reduce", lambda *_, **__: Done())
+    stopper = Preemption(StopSignals(), Path("last.ckpt"), save_every_minutes=1.0)
+    stopper._group, stopper._saved = object(), -1e9
+    found = []
+    for _ in range(4):
+        found.append(stopper._agreed(None)[1])  # type: ignore[arg-type]
+        if found[-1]:
+            stopper._saved = time.monotonic()
+    assert found == [False, True, False, False]
+
+
 def test_early_stopping_counts_on(tmp_path: Path, root: Path) -> None:
     stop = {"early_stopping": EarlyStop(patience=1, min_delta=1.0), "max_epochs": 9}
     ended = fit(tmp_path / "whole", root, **stop)[0]
@@ -196,8 +224,8 @@ def test_early_stopping_counts_on(tmp_path: Path, root: Path) -> None:
 
 def test_a_signal_in_the_last_validation_batch_ends_the_run_before_the_next_stage(tmp_path: Path, root: Path) -> None:
     trainer, _, stopped = fit(tmp_path, root, Signal("val", 2, 1))
-    assert stopped == "SIGUSR1"
-    assert (trainer.current_epoch, trainer.global_step) == (3, 12)
+    assert (stopped, trainer.global_step) == ("SIGUSR1", 12)
+    assert fit(tmp_path, root)[0].current_epoch == 3
 
 
 def test_outside_of_a_fit_a_signal_acts_at_once_and_handlers_are_given_back() -> None:

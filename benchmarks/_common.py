@@ -135,6 +135,18 @@ def quiet_rounds(told: argparse.Namespace, watch: Watch, play: Callable[[], T], 
     return results
 
 
+def watched(watch: Watch, task: Callable[[], T]) -> T:
+    """What a task gives that is too long to be done again; how busy others were in it is told."""
+    begun, busy, own = time.perf_counter(), _busy_seconds(), _own_seconds()
+    result = task()
+    now = _busy_seconds()
+    known = busy is not None and now is not None
+    watch.other_cores.append(
+        max(0.0, (now - busy - (_own_seconds() - own)) / (time.perf_counter() - begun)) if known else None  # type: ignore[operator]
+    )
+    return result
+
+
 def _load() -> list[float] | None:
     return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
 

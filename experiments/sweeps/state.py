@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from experiments.preflight import require_room
 from experiments.sweeps.sweep_file import Sweep
 from training.rundir import RunFolder, write_json
 
@@ -48,10 +49,16 @@ class SweepState:
     ----------
     sweep : Sweep
         What is searched.
+
+    Raises
+    ------
+    InputError
+        Its folder cannot be made or written to.
     """
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep, self.path = sweep, sweep.folder / "runs.json"
+        require_room(sweep.folder, "runs_dir")
         sweep.folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager

@@ -16,7 +16,7 @@ from formats.errors import InputError
 from training.run_lock import sole_user
 from training.rundir import ENV_RUN_DIR, ENV_RUN_ID, RunFolder
 from training.signals import Preempted, listening
-from training.slurm import ENV_REQUEUE
+from training.slurm import ENV_REQUEUE, ENV_WRAP
 
 #: Seconds between two looks at a run's validations.
 LOOK_S = 2.0
@@ -80,11 +80,12 @@ def _carry_out(sweep: Sweep, state: SweepState, run: SweepRun, retried: bool) ->
     _wait_for(run, folder)
     if retried and folder.weights() is None:
         _begin_anew(run, folder)
-    command = sweep.command(run.suggested)
+    *wrap, python = os.environ.get(ENV_WRAP, sys.executable).split("\n")
+    command = sweep.command(run.suggested, python)
     if (folder.path / "config.yaml").is_file():
         command.append(f"resume={run.folder}")
     if "SLURM_JOB_ID" in os.environ and "srun" not in command:
-        command = ["srun", "--kill-on-bad-exit=1", *command]
+        command = ["srun", "--kill-on-bad-exit=1", *wrap, *command]
     print(f"run {run.number}: {shown(command)}", flush=True)
     environment = {key: value for key, value in os.environ.items() if key != ENV_RUN_DIR}
     process = subprocess.Popen(command, env={**environment, ENV_RUN_ID: folder.path.name, ENV_REQUEUE: "no"})  # noqa: S603

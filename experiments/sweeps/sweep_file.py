@@ -63,8 +63,8 @@ class Sweep:
         """`key=value` words of a run, as `${args_no_hyphens}` has them."""
         return [f"{key}={_word(value)}" for key, value in suggested.items()]
 
-    def command(self, suggested: Mapping[str, Any]) -> list[str]:
-        """Words of the process that runs it."""
+    def command(self, suggested: Mapping[str, Any], python: str = sys.executable) -> list[str]:
+        """Words of the process that runs it, with this interpreter."""
         found: list[str] = []
         for part in map(str, self.values["command"]):
             if part == _ARGUMENTS:
@@ -72,7 +72,7 @@ class Sweep:
             elif part == "${env}":
                 found += [shutil.which("env") or "env"] if os.name != "nt" else []
             elif part in ("${interpreter}", "python", "python3"):
-                found.append(sys.executable)
+                found.append(python)
             elif part == "${program}":
                 found.append(str(self.values.get("program", "")))
             elif part.startswith("${envvar:"):

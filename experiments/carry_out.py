@@ -31,6 +31,7 @@ from training.preemption import Preemption
 from training.run_lock import sole_user
 from training.rundir import RunFolder, is_first_rank, write_json, write_text
 from training.signals import Preempted, StopSignals
+from training.slurm import ended_early
 from training.trainer import build_trainer, checkpoint_path
 from training.wandb_log import finish, log_results
 
@@ -102,7 +103,8 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
         # Lightning turns Ctrl-C into SystemExit
         stopped, preempted = isinstance(error, KeyboardInterrupt | SystemExit), isinstance(error, Preempted)
         if order.shard is None:
-            _close(folder, wandb, "preempted" if preempted else "interrupted" if stopped else "failed")
+            status = "preempted" if preempted else "interrupted" if stopped else "failed"
+            _close(folder, wandb, status, goes_on=preempted and not ended_early(error))
         if preempted:
             raise Preempted(f"stopped by {error}; go on with resume={folder.path}") from error
         if stopped:
@@ -128,14 +130,14 @@ def _discard(folder: RunFolder) -> None:
             folder.path.parent.rmdir()  # of the run's name, if there is no other run in it
 
 
-def _close(folder: RunFolder, wandb: WandbLogger | None, status: str) -> None:
+def _close(folder: RunFolder, wandb: WandbLogger | None, status: str, goes_on: bool = False) -> None:
     """Status, report and W&B. After a failure nothing here may hide what failed."""
     try:
         if is_first_rank():
             folder.update_status(status=status, ended=_now())
             write_report(folder.path)
             log_results(wandb, folder, folder.metrics())
-        finish(wandb, status == "finished", status == "preempted")
+        finish(wandb, status == "finished", goes_on)
     except (InputError, OSError):
         # such as the full disk that ended the run: it is told once
         if status == "finished":

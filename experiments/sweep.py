@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as fault:
         print(fault, file=sys.stderr)
         return 2
+    except OSError as fault:
+        if fault.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            raise
+        print(f"{fault.filename or 'disk'}: no space left: free some space, then run again", file=sys.stderr)
+        return 2
     except Preempted as stop:
         return exit_code(stop)
     except KeyboardInterrupt:
@@ -55,6 +61,8 @@ def _run(told: argparse.Namespace) -> int:
         raise InputError(f"--count: expected 1 or more, got {told.count}")
     served = re.fullmatch(r"[\w.-]+/[\w.-]+/[\w-]+", told.sweep) and not Path(told.sweep).exists()
     if told.submit:
+        if told.check:
+            raise InputError("--submit: not with --check; leave one of them out")
         from experiments.submit.sweeps import submit_sweep
 
         submit_sweep(told.sweep if served else find_sweep(told.sweep), told.words, told.count, told.dry_run)

@@ -16,6 +16,8 @@ from training.rundir import RunFolder
 SCRIPT = Path("slurm") / "job.sh"
 #: Set to "no" for runs whose starter has them run again.
 ENV_REQUEUE = "CYTOVOX_REQUEUE"
+#: A word a line: what puts the runs of a sweep's agent into their container, and their interpreter there.
+ENV_WRAP = "CYTOVOX_WRAP"
 #: Seconds that SLURM's controller may take to answer.
 PATIENCE_S = 30
 
@@ -55,10 +57,14 @@ def require_srun() -> None:
 def may_requeue(stop: BaseException) -> bool:
     """Whether a run that was stopped is to see to it that it goes on.
 
-    Not one of a sweep whose agent does so: and W&B's ends a run that is not promising with SIGTERM.
+    Not one of a sweep whose agent does so.
     """
-    ended_early = "WANDB_SWEEP_ID" in os.environ and "SIGTERM" in str(stop)
-    return launched_by_srun() and os.environ.get(ENV_REQUEUE) != "no" and not ended_early
+    return launched_by_srun() and os.environ.get(ENV_REQUEUE) != "no" and not ended_early(stop)
+
+
+def ended_early(stop: BaseException) -> bool:
+    """Whether W&B's agent ended a run that is not promising, which it does with SIGTERM."""
+    return "WANDB_SWEEP_ID" in os.environ and "SIGTERM" in str(stop)
 
 
 def requeue(folder: RunFolder | None) -> str | None:

@@ -106,13 +106,16 @@ def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: di
 def _begun(
     logger: WandbLogger, folder: RunFolder, known: str | None, offline: Callable[[], WandbLogger]
 ) -> WandbLogger:
-    """A logger whose run has begun: a server that does not answer, or refuses the key, does not stop a training."""
+    """A logger whose run has begun: a server that does not answer, or refuses the key, does not stop a training.
+
+    Nor does a variable that W&B cannot read, such as WANDB_BASE_URL without https://.
+    """
     import wandb
 
     try:
         run = logger.experiment
-    except wandb.errors.Error as fault:
-        reason = str(fault).splitlines()[0].rstrip(".")
+    except (wandb.errors.Error, ValueError) as fault:
+        reason = _unreadable(fault) or str(fault).splitlines()[0].rstrip(".")
         print(
             f"note: W&B cannot be reached or refuses ({reason}); the run goes on offline; "
             f"afterwards: wandb sync {folder.path}/wandb/offline-run-*",
@@ -123,6 +126,20 @@ def _begun(
     if known is None:
         folder.update_status(wandb_id=str(run.id))
     return logger
+
+
+def _unreadable(fault: Exception) -> str:
+    """Take the variables that W&B cannot read from the environment, where it would read them again; what they were."""
+    import wandb
+
+    found = []
+    for part in getattr(fault, "errors", list)():  # of pydantic, which reads them for W&B
+        name = f"WANDB_{part['loc'][0]}".upper() if part["loc"] else ""
+        if os.environ.pop(name, None) is not None:
+            found.append(f"{name}={part['input']}: {part['msg']}")
+    if found:
+        wandb.teardown()  # it has begun to read them, and would heed no change
+    return " ".join("; ".join(found).split())
 
 
 @rank_zero_only

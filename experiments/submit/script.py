@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments.submit.config import SlurmConfig
 from training.refusal import ENV_REFUSED
 from training.signals import PREEMPTED
+from training.slurm import ENV_WRAP
 
 
 @dataclass
@@ -44,9 +45,12 @@ def script_of(job: Job, config: SlurmConfig, cwd: Path, python: str) -> str:
     python : str
         Interpreter, unless the config names one.
     """
-    runner = " ".join([*([config.wrap] if config.wrap else []), shlex.quote(config.python or python), "-m"])
+    inner = " ".join([*([config.wrap] if config.wrap else []), shlex.quote(config.python or python)])
+    runner, wrapped = f"{inner} -m", list[str]()
     if job.steps:
         runner = f'srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" {runner}'
+    elif config.wrap:  # a container has no srun: the agent stays outside, and starts its runs with this
+        runner, wrapped = f"{shlex.quote(python)} -m", [f"export {ENV_WRAP}=\"$(printf '%s\\n' {inner})\""]
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in options_of(job, config)),
@@ -58,6 +62,7 @@ def script_of(job: Job, config: SlurmConfig, cwd: Path, python: str) -> str:
         f"cd {shlex.quote(str(cwd))} || exit 2",
         *_lines(config.setup),
         *_ENVIRONMENT.splitlines(),
+        *wrapped,
         "",
         "code=0",
         *(f"[ $code != 0 ] || {runner} {command} || code=$?" for command in job.commands),
@@ -106,9 +111,10 @@ def _lines(value: str | Sequence[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
 
 
-#: Cores of each rank, one address that every node can resolve, and a port of this job's own.
+#: Cores of each rank, which since SLURM 22.05 an agent's `srun` does not take from the job; one address that every
+#: node can resolve, and a port of this job's own.
 _ENVIRONMENT = """\
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}" SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 getent hosts "$MASTER_ADDR" >/dev/null ||
     MASTER_ADDR="$(scontrol show node "$MASTER_ADDR" --oneliner | grep -o 'NodeAddr=[^ ]*' | cut -d = -f 2)"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments.compose import Composed, compose
 from experiments.config import typed_config
+from experiments.preflight import require_room
 from experiments.schema import Config
 from experiments.submit.config import SlurmConfig
 from experiments.submit.script import Job, script_of
@@ -46,12 +47,16 @@ def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run
     if isinstance(sweep, Path):
         read = read_sweep(sweep)
         slurm = _typed(compose(read.config, [*read.fixed, *words], known_keys))
+        _require_wrap(slurm, "srun" in read.values["command"])
+        require_room(read.folder, "runs_dir")
         folder, name = read.folder / "slurm", read.id
         command = shlex.join(["experiments.sweep", str(sweep.absolute()), *limit])
     else:
         slurm = _typed(compose("organelle_demo", words, known_keys))
+        _require_wrap(slurm, True)
         name = sweep.rpartition("/")[2]
         folder = Path("runs").absolute() / "sweeps" / name / f"slurm-{time.strftime('%Y%m%d-%H%M%S')}"
+        _require_here(folder)
         command = shlex.join(["wandb", "agent", *limit, sweep])
     agents = slurm.array or min(AGENTS, count or AGENTS)
     job = Job(name, folder, [command], steps=False, array=agents)
@@ -62,6 +67,26 @@ def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run
     require_slurm()
     number = hand_in(job, text)
     print(f"job {number}: squeue --job {number}\nlog: {folder}\nsweep: {folder.parent}", flush=True)
+
+
+def _require_wrap(slurm: SlurmConfig, srun: bool) -> None:
+    """Refuse to put a container around runs that are not ours to start."""
+    if slurm.wrap and srun:
+        raise InputError(
+            "slurm.wrap: the sweep's own command starts its runs with srun; put the container into it, after srun, and "
+            "add slurm.wrap=null"
+        )
+
+
+def _require_here(folder: Path) -> None:
+    """Refuse to submit a server's sweep from where the script and the logs of its agents cannot lie."""
+    try:
+        require_room(folder, "runs_dir")
+    except InputError:
+        raise InputError(
+            f"--submit: {folder}: cannot be written, for the script and logs of a server's sweep lie in runs/ of the "
+            "current folder; submit from another"
+        ) from None
 
 
 def _typed(composed: Composed) -> SlurmConfig:

@@ -6,7 +6,7 @@ import csv
 import json
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from experiments.preflight import require_room
 from experiments.sweeps.sweep_file import Sweep
 from training.rundir import RunFolder, write_json
 
@@ -48,10 +49,16 @@ class SweepState:
     ----------
     sweep : Sweep
         What is searched.
+
+    Raises
+    ------
+    InputError
+        Its folder cannot be made or written to.
     """
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep, self.path = sweep, sweep.folder / "runs.json"
+        require_room(sweep.folder, "runs_dir")
         sweep.folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
@@ -69,13 +76,15 @@ class SweepState:
         return []
 
     @contextmanager
-    def take(self, count: int | None) -> Iterator[SweepRun | None]:
+    def take(self, count: int | None, again: Collection[int] = ()) -> Iterator[SweepRun | None]:
         """A run for this agent: one that another has left, else the engine's next; None where there is none.
 
         Parameters
         ----------
         count : int or None
             Runs of the sweep in all; None for as many as the engine has.
+        again : collection of int
+            Failed runs that are begun again when there is no other: a few that always fail hold up nothing.
         """
         with self._locked() as runs:
             found = next((r for r in runs if r.state not in ENDED and self._is_free(r)), None)
@@ -85,6 +94,10 @@ class SweepState:
                 number = len(runs)
                 found = SweepRun(number, suggested, str(parent / f"{self.sweep.id}-{number:03d}"))
                 runs.append(found)
+            if found is None:
+                found = next((r for r in runs if r.state == "failed" and r.number in again and self._is_free(r)), None)
+            if found is not None:
+                found.state = "running"
             lock = self._lock(found) if found is not None else None
             if lock is not None:
                 lock.acquire(timeout=0)
@@ -169,3 +182,11 @@ def read_metric(run: SweepRun, metric: str) -> float | None:
     if value is None and run.history:
         value = run.history[-1][metric]
     return value
+
+
+def logged(run: SweepRun, validated: bool) -> list[str]:
+    """Names of what a run said: in its `metrics.csv`, and unless only that is asked for, in `metrics.json`."""
+    names = set() if validated else set(RunFolder(Path(run.folder)).metrics())
+    with suppress(OSError, ValueError), (Path(run.folder) / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        names.update(csv.DictReader(file).fieldnames or ())
+    return sorted(names - {"epoch", "step"})

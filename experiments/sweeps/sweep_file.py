@@ -18,6 +18,7 @@ from experiments.compose import find_config, read_yaml, shipped_sweeps
 from experiments.config import load_config
 from experiments.faults import ConfigFaults
 from experiments.schema import Config
+from experiments.sweeps.sweep_schema import sweep_faults
 from formats.errors import InputError
 
 METHODS = ("random", "grid", "bayes")
@@ -62,8 +63,8 @@ class Sweep:
         """`key=value` words of a run, as `${args_no_hyphens}` has them."""
         return [f"{key}={_word(value)}" for key, value in suggested.items()]
 
-    def command(self, suggested: Mapping[str, Any]) -> list[str]:
-        """Words of the process that runs it."""
+    def command(self, suggested: Mapping[str, Any], python: str = sys.executable) -> list[str]:
+        """Words of the process that runs it, with this interpreter."""
         found: list[str] = []
         for part in map(str, self.values["command"]):
             if part == _ARGUMENTS:
@@ -71,7 +72,7 @@ class Sweep:
             elif part == "${env}":
                 found += [shutil.which("env") or "env"] if os.name != "nt" else []
             elif part in ("${interpreter}", "python", "python3"):
-                found.append(sys.executable)
+                found.append(python)
             elif part == "${program}":
                 found.append(str(self.values.get("program", "")))
             elif part.startswith("${envvar:"):
@@ -123,16 +124,7 @@ def read_sweep(path: Path) -> Sweep:
     metric = values.get("metric")
     if (method == "bayes" or values.get("early_terminate")) and not (isinstance(metric, dict) and metric.get("name")):
         raise InputError(f"{path.name}: metric: {method} and early_terminate need one, such as name: val/dice_mean")
-    command = [str(part) for part in values.get("command") or []]
-    if "experiments.run" not in command:
-        raise InputError(f"{path.name}: command: expected {json.dumps(COMMAND)}")
-    if other := [part for part in command if part.startswith("${args") and part != _ARGUMENTS]:
-        raise InputError(f"{path.name}: command: {other[0]} writes what are no keys of ours; use {_ARGUMENTS}")
-    after = [part for part in command[command.index("experiments.run") + 1 :] if not part.startswith("${")]
-    config = next((part for part in after if "=" not in part), "")
-    fixed = [part for part in after if "=" in part]
-    if not config:
-        raise InputError(f"{path.name}: command: expected a config after experiments.run")
+    config, fixed = _read_command(path.name, values.get("command"))
     typed = load_config(find_config(config), fixed)
     sweep = Sweep(path, values, config, fixed, typed)
     _require_keys(sweep)
@@ -140,12 +132,33 @@ def read_sweep(path: Path) -> Sweep:
     return sweep
 
 
+def _read_command(name: str, command: Any) -> tuple[str, list[str]]:
+    """Config and `key=value` words of a sweep's command."""
+    expected = f"{name}: command: expected {json.dumps(COMMAND)}"
+    if not isinstance(command, list):
+        raise InputError(f"{expected}, got {command!r}")
+    if other := [part for part in command if not isinstance(part, str)]:
+        raise InputError(f"{name}: command: expected texts, got {other[0]!r}; put it in quotes")
+    if "experiments.run" not in command:
+        raise InputError(expected)
+    if other := [part for part in command if part.startswith("${args") and part != _ARGUMENTS]:
+        raise InputError(f"{name}: command: {other[0]} writes what are no keys of ours; use {_ARGUMENTS}")
+    after = command[command.index("experiments.run") + 1 :]
+    if _ARGUMENTS not in after:
+        raise InputError(f"{name}: command: without {_ARGUMENTS} every run is the same; put it at the end")
+    words = [part for part in after if not part.startswith("${")]
+    config = next((part for part in words if "=" not in part), "")
+    if not config:
+        raise InputError(f"{name}: command: expected a config after experiments.run")
+    return config, [part for part in words if "=" in part]
+
+
 def _require_keys(sweep: Sweep) -> None:
-    """Load the config once for every value that a parameter names, the others as they are."""
-    faults: list[str] = []
+    """Ask W&B's schema, and load the config once for every value that a parameter names, the others as they are."""
+    refused = dict(sweep_faults(sweep.values))
+    faults = [f"{sweep.path.name}: {where}: {fault}" for where, fault in refused.items()]
     for key, told in sweep.values["parameters"].items():
-        if not isinstance(told, dict):
-            faults.append(f"{sweep.path.name}: parameters.{key}: expected values: [...], value:, or a distribution")
+        if f"parameters.{key}" in refused:
             continue
         tried = told.get("values", [told[name] for name in ("value", "min", "max", "mu") if name in told])
         for value in tried:

@@ -62,6 +62,7 @@ FOLDER = {
     "masks": "*_{organelle}.nii.gz",
     "split": {"train": ["HeLa-00001.TCF"], "val": ["HeLa-00002.TCF"], "test": ["HeLa-00003.TCF"]},
 }
+SWEEP_COMMAND = ["${env}", "python", "-m", "experiments.run", "CONFIG", "${args_no_hyphens}"]
 
 PROGRESS = re.compile(r"(simulating cells|preparing \w+ volumes|checking (?:test )?volumes): \d+/\d+")
 
@@ -181,6 +182,29 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
     return path
+
+
+@pytest.fixture
+def write_sweep(tiny: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A sweep over the tiny config."""
+
+    def build(**more: object) -> Path:
+        *command, args = [str(tiny) if word == "CONFIG" else word for word in SWEEP_COMMAND]
+        fixed = [f"runs_dir={tmp_path / 'runs'}", "stages=[fit]", "trainer.max_epochs=1"]
+        tree = {
+            "method": "grid",
+            "metric": {"name": "val/dice_mean", "goal": "maximize"},
+            "parameters": {
+                "optimizer.lr": {"values": [0.01, 0.001]},
+                "loss.name": {"values": ["dice_bce", "dice_focal"]},
+            },
+            "command": [*command, *fixed, args],
+        }
+        path = tmp_path / "sweep.yaml"
+        path.write_text(yaml.safe_dump({**tree, **more}))
+        return path
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -117,6 +117,7 @@ def test_a_wrong_choice_names_the_legal_ones(tmp_path):
         ("data: {source: simulator}\nschema_version: 9", "schema_version: this Cytovox reads version 1"),
         ("data: {source: simulator}\nname: a/b", "name: expected a name that can be a folder's"),
         (
+            "data: {source: simulator}\nname: 'a\n\n  date'",
             r"that can be a folder's, got 'a\ndate'",
         ),
         ("data: {source: simulator}\nloss: {organelle_weights: [1, 2]}", "loss: organelle_weights"),

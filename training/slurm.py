@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from formats.errors import InputError
-from training.rundir import RunFolder
+
+if TYPE_CHECKING:
+    from training.rundir import RunFolder
 
 #: The script of a submitted run, in its folder.
 SCRIPT = Path("slurm") / "job.sh"
@@ -18,6 +21,8 @@ SCRIPT = Path("slurm") / "job.sh"
 ENV_REQUEUE = "CYTOVOX_REQUEUE"
 #: Seconds that SLURM's controller may take to answer.
 PATIENCE_S = 30
+#: Names of jobs in which a person types, as Lightning knows them: of `srun --pty bash`, and of salloc.
+_SHELLS = ("bash", "interactive")
 
 
 def job_id() -> str | None:
@@ -28,7 +33,12 @@ def job_id() -> str | None:
 
 def launched_by_srun() -> bool:
     """Whether this process is a task of a job step, not a shell in which somebody looks at things."""
-    return job_id() is not None and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") != "bash"
+    return job_id() is not None and "SLURM_PROCID" in os.environ and not in_a_shell()
+
+
+def in_a_shell() -> bool:
+    """Whether somebody types in this job: what begins in it is not begun again by SLURM."""
+    return os.environ.get("SLURM_JOB_NAME") in _SHELLS
 
 
 def step_size() -> tuple[int, int] | None:
@@ -47,8 +57,8 @@ def require_srun() -> None:
     InputError
         In a job of several tasks, and not started by `srun`.
     """
-    tasks, name = os.environ.get("SLURM_NTASKS", "1"), os.environ.get("SLURM_JOB_NAME")
-    if tasks != "1" and "SLURM_STEP_ID" not in os.environ and name not in ("bash", "interactive"):
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    if tasks != "1" and "SLURM_STEP_ID" not in os.environ and not in_a_shell():
         raise InputError(f"SLURM: a job of {tasks} tasks, but not started by srun; put srun before the command")
 
 

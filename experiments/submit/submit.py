@@ -170,7 +170,7 @@ def _new_folder(typed: Any, dry_run: bool) -> RunFolder:
     require_room(Path(typed.runs_dir) / typed.name, "runs_dir")
     if dry_run:
         return RunFolder((Path(typed.runs_dir) / typed.name / "ID").absolute())
-    return RunFolder.create(Path(typed.runs_dir), typed.name)
+    return RunFolder.create(Path(typed.runs_dir), typed.name, fresh=True)
 
 
 def _record(typed: Any, folder: RunFolder, inputs: list[Path]) -> None:

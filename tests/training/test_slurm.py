@@ -8,7 +8,7 @@ import pytest
 
 from training.rundir import RunFolder
 from training.signals import Preempted, exit_code
-from training.slurm import ENV_REQUEUE, is_alive, job_id, may_requeue, requeue, step_size
+from training.slurm import ENV_REQUEUE, is_alive, job_id, launched_by_srun, may_requeue, requeue, step_size
 
 
 @pytest.fixture
@@ -56,6 +56,12 @@ def test_where_that_is_forbidden_a_dependent_job_goes_on(tools, tmp_path: Path, 
     assert requeue(RunFolder(tmp_path)) == "job 13 goes on when 12 has ended"
     assert told()[-1] == f"sbatch --parsable --dependency=afterany:12 {tmp_path}/slurm/job.sh"
     assert "Requested operation is disabled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cells", True), ("bash", False), ("interactive", False)])
+def test_a_shell_in_a_job_is_no_task_of_it(tools, monkeypatch, name: str, expected: bool) -> None:
+    monkeypatch.setenv("SLURM_JOB_NAME", name)
+    assert launched_by_srun() == expected
 
 
 def test_in_a_container_without_slurm_nothing_can_be_done(tools, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
 
 from formats.atomic import atomic_path
@@ -147,8 +148,9 @@ class RunFolder:
         return {"status": "new", "stages_done": [], **self._read("status.json")}
 
     def update_status(self, **values: Any) -> None:
-        """Change the state, whole or not at all."""
-        write_json(self.path / "status.json", {**self.status(), **values})
+        """Change the state, whole or not at all: what another task of an array has just said stays."""
+        with FileLock(self.path / ".lock-status"):
+            write_json(self.path / "status.json", {**self.status(), **values})
 
     def stage_done(self, stage: str) -> None:
         """Note that a stage came to its end, so that a resumed run does not repeat it."""

@@ -91,6 +91,21 @@ def test_what_is_for_another_job_has_a_folder_of_its_own(tmp_path: Path, monkeyp
     assert len({mine.path, first.path, second.path}) == 3
 
 
+def test_what_many_say_at_once_of_a_run_is_all_kept(tmp_path: Path) -> None:
+    def say(task: int) -> None:
+        for time in range(10):
+            RunFolder(tmp_path).update_status(**{f"job_{task}of6": str(time)})
+
+    tasks = [threading.Thread(target=say, args=(task,)) for task in range(6)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+    assert {key: value for key, value in RunFolder(tmp_path).status().items() if "of6" in key} == {
+        f"job_{task}of6": "9" for task in range(6)
+    }
+
+
 def test_ranks_of_torchrun_agree_whether_it_has_a_name_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abc")
     assert RunFolder.create(tmp_path, "a").path.name == "elastic-abc"

@@ -124,7 +124,15 @@ def _again(retries: int) -> list[str]:
         f'[ -e "${ENV_REFUSED}" ] || [ $code -le 128 ] || [ "$killed" -ge {retries} ] || lost=yes',
         f'if [ $code = {PREEMPTED} ] || [ -n "${{lost:-}}" ]; then',
         f'    [ $code = {PREEMPTED} ] || echo "$job ended with $code" >> "$here/killed$task"',
-        '    scontrol requeue "$job" ||',
-        '        sbatch --dependency="afterany:$SLURM_JOB_ID" ${task:+--array="$task"} "$here/job.sh"',
+        '    if ! scontrol requeue "$job"; then',
+        '        next="$(sbatch --parsable --dependency="afterany:$SLURM_JOB_ID" \\',
+        '            ${task:+--array="$task"} "$here/job.sh")" || exit $code',
+        "        next=\"${next##*$'\\n'}\"",
+        '        next="${next%%;*}"',
+        '        echo "job $next goes on when $job has ended"',
+        # the job that gathers waits for the first array only
+        '        [ -z "$task" ] || [ ! -e "$here/gather/job.sh" ] ||',
+        '            sbatch --dependency="afterany:$next" "$here/gather/job.sh"',
+        "    fi",
         "fi",
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.submit.config import SlurmConfig
+from formats.errors import InputError
 from training.refusal import ENV_REFUSED
 from training.signals import PREEMPTED
 
@@ -43,7 +44,13 @@ def script_of(job: Job, config: SlurmConfig, cwd: Path, python: str) -> str:
         Where it runs.
     python : str
         Interpreter, unless the config names one.
+
+    Raises
+    ------
+    InputError
+        A name or a folder of several lines, each of which the shell would run.
     """
+    require_one_line(job.name, job.folder, cwd)
     runner = " ".join([*([config.wrap] if config.wrap else []), shlex.quote(config.python or python), "-m"])
     if job.steps:
         runner = f'srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" {runner}'
@@ -66,6 +73,13 @@ def script_of(job: Job, config: SlurmConfig, cwd: Path, python: str) -> str:
         "exit $code",
     ]
     return "\n".join(lines) + "\n"
+
+
+def require_one_line(*texts: str | Path) -> None:
+    """Refuse names and folders that would end a line of the script: the shell would run what comes after."""
+    for text in map(str, texts):
+        if "\n" in text:
+            raise InputError(f"--submit: {text!r}: expected a name or folder of one line; rename it, or choose another")
 
 
 def options_of(job: Job, config: SlurmConfig) -> list[str]:

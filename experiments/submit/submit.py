@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from experiments.pipelines.config import AnalyzeConfig
 from experiments.preflight import require_room
 from experiments.schema import Config
 from experiments.submit.config import SlurmConfig, site_file
-from experiments.submit.script import Job, script_of
+from experiments.submit.hand_in import Refused, hand_in, hand_in_both, require_slurm
+from experiments.submit.script import Job, require_one_line, script_of
 from experiments.tasks import known_keys, task_of
 from formats.errors import InputError
 from training.rundir import RunFolder, write_json, write_text
-from training.slurm import SCRIPT
+from training.slurm import GATHER, SCRIPT
 
 #: What the checks inside the job look for.
 NEEDS = Path("slurm") / "needs.json"
@@ -47,10 +47,7 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     """
     resumed = next((word.partition("=")[2] for word in overrides if word.startswith("resume=")), "")
     source = config or str(RunFolder.existing(Path(resumed)).path / "config.yaml")
-    composed = compose(source, overrides, known_keys)
-    add_site(composed)
-    pipeline = composed.values.get("task") in PIPELINES
-    typed = typed_pipeline(composed) if pipeline else typed_config(composed)
+    typed = _typed(compose(source, overrides, known_keys))
     inputs = _inputs(typed)
     if not dry_run:
         require_slurm()
@@ -66,11 +63,12 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
         _record(typed, folder, inputs)
     write_json(folder.path / NEEDS, needs_of(typed, folder))  # of a run that began elsewhere, too
     try:
-        number = hand_in(job, texts[0])
-        if gather is not None:
-            gather.after = number
-            hand_in(gather, script_of(gather, typed.slurm, Path.cwd(), sys.executable))
-    except InputError:
+        if gather is None:
+            (folder.path / GATHER).unlink(missing_ok=True)  # of an array that was submitted before
+            number = hand_in(job, texts[0])
+        else:
+            number = hand_in_both(job, texts[0], gather, typed.slurm)
+    except Refused:
         if made and not resumed:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
@@ -94,27 +92,10 @@ def add_site(composed: Composed) -> None:
             composed.origin["slurm", str(key)] = path.name
 
 
-def require_slurm() -> None:
-    """Refuse where there is no `sbatch`."""
-    if shutil.which("sbatch") is None:
-        raise InputError(
-            "--submit: no SLURM on this machine (sbatch is not found); run it on a login node of the cluster, or see "
-            "the script with --submit --dry-run"
-        )
-
-
-def hand_in(job: Job, text: str) -> str:
-    """Write a job's script and submit it; its number."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    script = job.folder / SCRIPT.name
-    write_text(script, text)
-    try:
-        done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    except OSError as fault:
-        raise InputError(f"--submit: sbatch cannot be run: {fault}") from None
-    if done.returncode != 0:
-        raise InputError(f"--submit: SLURM refuses: {' '.join((done.stderr or done.stdout).split())}")
-    return done.stdout.strip().split(";")[0]
+def _typed(composed: Composed) -> Any:
+    """The config over the site's defaults."""
+    add_site(composed)
+    return (typed_pipeline if composed.values.get("task") in PIPELINES else typed_config)(composed)
 
 
 def _jobs(typed: Any, folder: RunFolder, words: list[str], inputs: list[Path]) -> tuple[Job, Job | None]:
@@ -168,6 +149,7 @@ def _new_folder(typed: Any, dry_run: bool) -> RunFolder:
     if not isinstance(typed, Config):
         raise InputError(f"--submit: not for task {typed.task}, which takes seconds; run it where you are")
     require_room(Path(typed.runs_dir) / typed.name, "runs_dir")
+    require_one_line(Path(typed.runs_dir).absolute())
     if dry_run:
         return RunFolder((Path(typed.runs_dir) / typed.name / "ID").absolute())
     return RunFolder.create(Path(typed.runs_dir), typed.name, fresh=True)

@@ -123,6 +123,7 @@ def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: 
         ("account", "a\nrm -rf /", "account: expected one line"),
         ("options", ["exclude=n3"], "options: expected an option of sbatch"),
         ("options", ["--a\nrm"], "options: expected an option of sbatch"),
+        ("options", "exclude=n3", "options: expected an option of sbatch such as --exclude=n3, got 'exclude=n3'"),
     ],
 )
 def test_what_no_cluster_takes_is_told(key: str, value: object, told: str) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.compose import Composed, compose, read_yaml
+from experiments.compose import Composed, compose
 from experiments.config import resolved, to_yaml, typed_config
 from experiments.pipelines import PIPELINES, typed_pipeline
 from experiments.pipelines.config import AnalyzeConfig
@@ -17,6 +17,7 @@ from experiments.schema import Config
 from experiments.submit.config import SlurmConfig, site_file
 from experiments.submit.hand_in import Refused, hand_in, hand_in_both, require_slurm
 from experiments.submit.script import Job, require_one_line, script_of
+from experiments.submit.site import WITH_SITE, add_site
 from experiments.tasks import known_keys, task_of
 from formats.errors import InputError
 from training.rundir import RunFolder, write_json, write_text
@@ -75,21 +76,6 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     print(f"job {number}: squeue --job {number}")
     print(f"log: {job.folder}")
     print(f"run: {folder.path}", flush=True)
-
-
-def add_site(composed: Composed) -> None:
-    """Lay the site's defaults below what the config says of `slurm`."""
-    path = site_file()
-    if path is None:
-        return
-    tree = read_yaml(path)
-    if set(tree) - {"slurm"} or not isinstance(tree.get("slurm"), dict):
-        raise InputError(f"{path}: expected one group, slurm:, with the site's defaults")
-    said = composed.values.setdefault("slurm", {})
-    for key, value in tree["slurm"].items():
-        if isinstance(said, dict) and key not in said:
-            said[key] = value
-            composed.origin["slurm", str(key)] = path.name
 
 
 def _typed(composed: Composed) -> Any:
@@ -171,7 +157,7 @@ def _record(typed: Any, folder: RunFolder, inputs: list[Path]) -> None:
         write_text(folder.path / MANIFEST, "".join(f"{path.absolute()}\n" for path in inputs))
         group["inputs"] = [str(folder.path / MANIFEST)]
     write_text(folder.path / "config.yaml", to_yaml(tree))
-    folder.update_status(status="submitted")
+    folder.update_status(status="submitted", **{WITH_SITE: site_file() is not None})
 
 
 def needs_of(typed: Any, folder: RunFolder) -> dict[str, Any]:

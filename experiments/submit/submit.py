@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import shutil
 import sys
@@ -79,9 +80,14 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
 
 
 def _typed(composed: Composed) -> Any:
-    """The config over the site's defaults."""
+    """The config over the site's defaults; of a pipeline for one process, whatever the site gives to training."""
     add_site(composed)
-    return (typed_pipeline if composed.values.get("task") in PIPELINES else typed_config)(composed)
+    if composed.values.get("task") not in PIPELINES:
+        return typed_config(composed)
+    typed = typed_pipeline(composed)
+    one = {"nodes": 1, "tasks_per_node": None, "gpus_per_node": min(1, typed.slurm.gpus_per_node)}
+    typed.slurm = dataclasses.replace(typed.slurm, **one)
+    return typed
 
 
 def _jobs(typed: Any, folder: RunFolder, words: list[str], inputs: list[Path]) -> tuple[Job, Job | None]:

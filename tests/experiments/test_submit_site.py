@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,27 @@ def test_a_choice_that_is_our_own_default_stays_one(cli, tiny, tmp_path: Path, s
     run = cli(mine, f"runs_dir={tmp_path / 'runs'}", "--submit").run
     assert RunFolder(run).status()[WITH_SITE]
     assert "#SBATCH --ntasks-per-node=1\n" in cli(f"resume={run}", "--submit", "--dry-run").out
+
+
+def test_an_analysis_is_one_process_whatever_a_site_gives(cli, cells, tmp_path: Path, site: Path) -> None:
+    site.write_text("slurm: {nodes: 2, gpus_per_node: 8, gpu_type: v100}")
+    out = cli("analyze", f"inputs=[{cells}/*.TCF]", f"out={tmp_path / 'out'}", "--submit", "--dry-run").out
+    assert re.findall(r"--(?:nodes|ntasks-per-node|gres)=(\S+)", out) == ["1", "1", "gpu:v100:1"]
+    site.write_text("slurm: {tasks_per_node: 4}")
+    out = cli("analyze", f"inputs=[{cells}/*.TCF]", f"out={tmp_path / 'out'}", "--submit", "--dry-run").out
+    assert "#SBATCH --ntasks-per-node=1\n" in out
+    assert "gres" not in out
+
+
+def test_tasks_of_one_step_do_not_all_do_the_same_analysis(cli, cells, tmp_path: Path, monkeypatch) -> None:
+    step = {"SLURM_JOB_ID": "5", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1"}
+    for key, value in {**step, "SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_NAME": "cells"}.items():
+        monkeypatch.setenv(key, value)
+    words = ["analyze", f"inputs=[{cells}/*.TCF]", f"out={tmp_path / 'out'}"]
+    answer = cli(*words)
+    assert answer.code == 2
+    (fault,) = answer.faults
+    assert "a step of several tasks, but this pipeline is one process: put srun --ntasks=1" in fault
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert cli(*words, "--check").code == 0

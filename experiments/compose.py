@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import resources
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf._yaml import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
 from formats.errors import InputError
@@ -33,6 +35,9 @@ SELECTORS: dict[str, str] = {
 
 #: Folder of the shipped sweep files among the configs.
 SWEEPS = "sweeps/"
+
+#: What YAML 1.1 takes for a number to the base of 60, and a person for a time: 24:00:00 is no 86400.
+_TIME = re.compile(r"[-+]?[0-9_]+(:[0-9]+)+(\.[0-9_]*)?$")
 
 #: (task, group, choice) to the keys that a branch knows; None where there is no such branch.
 Keep = Callable[[str, str, str], set[str] | None]
@@ -98,7 +103,7 @@ def find_config(name: str, beside: Path | None = None) -> Path:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as a plain dict, through OmegaConf's safe loader (no tags, no duplicate keys)."""
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        tree = _plain(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OmegaConfBaseException) as fault:
         mark = getattr(fault, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark is not None else ""
@@ -106,9 +111,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path.name}:{line} not readable as YAML: {reason}") from None
     except (OSError, UnicodeDecodeError) as fault:
         raise InputError(f"{path}: cannot be read ({fault}); expected a YAML text file") from None
+    tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise InputError(f"{path.name}: expected `key: value` lines at the top level, got a {type(tree).__name__}")
     return {str(key): value for key, value in tree.items()}
+
+
+def _plain(text: str) -> Any:
+    """YAML as plain values; a time stays the text that it is."""
+    loader = get_yaml_loader()
+    for first in "+-0123456789_":
+        resolvers = loader.yaml_implicit_resolvers
+        resolvers[first] = [("tag:yaml.org,2002:str", _TIME), *resolvers.get(first, [])]
+    # the loader is OmegaConf's own, and safe
+    value = yaml.load(text, Loader=loader)  # noqa: S506
+    made: Any = OmegaConf.to_container(OmegaConf.create({"value": value}), resolve=False)
+    return made["value"]
 
 
 def compose(config: str | Path, overrides: Iterable[str] = (), keep: Keep | None = None) -> Composed:
@@ -163,11 +181,10 @@ def _parse_override(word: str) -> dict[str, Any]:
     if value.startswith("*"):  # a glob: to YAML an alias, of which a single value can have none
         value = f"'{value}'" if "'" not in value else value
     try:
-        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]), resolve=False)
+        tree = _plain(value)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as fault:
         reason = str(fault).splitlines()[0]
         raise InputError(f"command line: {key}: {value!r} is not a readable value: {reason}") from None
-    tree: Any = parsed["value"] if isinstance(parsed, dict) else None
     for part in reversed(key.strip().split(".")):
         tree = {part: tree}
     return tree

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -136,6 +136,19 @@ class Architecture(nn.Module):
         ]
         return torch.stack(shares).mean()
 
+    def draw(self, generator: torch.Generator) -> Genotype:
+        """One network of the distributions, among those that can be built."""
+        return Genotype(**{kind: self._draw_cell(kind, generator) for kind in CELL_TYPES})
+
+    def _draw_cell(self, kind: str, generator: torch.Generator) -> CellGenotype:
+        for _ in range(1000):
+            drawn = self._sample_cell(kind, 1.0, generator)
+            cell = tuple(tuple(edge for edge, _ in edges) for edges in drawn)
+            inhabited = all(any(edge.operation != "none" for edge in edges) for edges in cell)
+            if inhabited and "s1" in live_states(cell, self.multiplier):
+                return cell
+        return self._derive(kind)  # next to nothing that is likely can be built
+
     @torch.no_grad()
     def genotype(self) -> Genotype:
         """The likeliest network that can be built: every node has an input, every cell reads the one before it."""
@@ -209,17 +222,35 @@ def random_genotype(generator: torch.Generator, operations: Sequence[str], multi
     """
     if set(operations) <= {"none"}:
         raise ValueError("a network needs an operation that is not 'none'")
-    architecture = Architecture(operations, multiplier)
-    cells: dict[str, CellGenotype] = {}
-    for kind in CELL_TYPES:
-        while True:
-            drawn = architecture._sample_cell(kind, 1.0, generator)
-            cell = tuple(tuple(edge for edge, _ in edges) for edges in drawn)
-            inhabited = all(any(edge.operation != "none" for edge in edges) for edges in cell)
-            if inhabited and "s1" in live_states(cell, multiplier):
-                cells[kind] = cell
+    with torch.no_grad():
+        return Architecture(operations, multiplier).draw(generator)
+
+
+def candidates(
+    architecture: Architecture, count: int, generator: torch.Generator, cost: Callable[[Genotype], float], most: float
+) -> list[Genotype]:
+    """The likeliest network, and others as they are drawn, all different and none too costly.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        The distributions.
+    count : int
+        How many are drawn beside the likeliest.
+    generator : Generator
+        Of the CPU.
+    cost : callable
+        Of a network.
+    most : float
+        What one may cost. If all cost more, the cheapest is the only candidate.
+    """
+    found = dict.fromkeys([architecture.genotype()])
+    with torch.no_grad():
+        for _ in range(20 * count):
+            if len([one for one in found if cost(one) <= most]) > count:
                 break
-    return Genotype(**cells)
+            found[architecture.draw(generator)] = None
+    return [one for one in found if cost(one) <= most][: count + 1] or [min(found, key=cost)]
 
 
 def _gumbel(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -14,9 +14,11 @@ LOOK_S = 0.5
 
 def tell_ready(folder: RunFolder) -> None:
     """Of the first rank: the data are prepared."""
-    for old in folder.path.glob(".ready-*"):
+    mark = _mark(folder)
+    # only this job's: the tasks of an array share the folder, and the ranks of another still look for theirs
+    for old in folder.path.glob(f".ready-{_job()}-*"):
         old.unlink(missing_ok=True)
-    _mark(folder).touch()
+    mark.touch()
 
 
 def wait_until_ready(folder: RunFolder) -> None:
@@ -30,5 +32,10 @@ def wait_until_ready(folder: RunFolder) -> None:
 
 def _mark(folder: RunFolder) -> Path:
     """Of this start of this job: what an earlier one left says nothing."""
-    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    return folder.path / ".ready-{}-{}-{}".format(*(os.environ.get(name, "0") for name in names))
+    names = ("SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    return folder.path / ".ready-{}-{}-{}".format(_job(), *(os.environ.get(name, "0") for name in names))
+
+
+def _job() -> str:
+    """Each task of an array has a number of its own."""
+    return os.environ.get("SLURM_JOB_ID", "0")

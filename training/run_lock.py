@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from formats.errors import InputError
 from training.rundir import RunFolder, is_first_rank
-from training.slurm import is_alive, job_id
+from training.slurm import GATHER, SCRIPT, is_alive, job_id, still_to_do
 
 
 @contextmanager
@@ -24,7 +25,8 @@ def sole_user(folder: RunFolder, shard: str | None = None) -> Iterator[None]:
     folder : RunFolder
         Of the run.
     shard : str, optional
-        Shards of one prediction work in one folder, on different files: each is kept from its like only.
+        Shards of one prediction work in one folder, on different files: each is kept from its like, and from whoever
+        gathers what they have done.
 
     Raises
     ------
@@ -37,14 +39,30 @@ def sole_user(folder: RunFolder, shard: str | None = None) -> Iterator[None]:
     key = "job" if shard is None else f"job_{shard}"
     try:
         with FileLock(folder.path / (".lock" if shard is None else f".lock-{shard}")).acquire(timeout=0):
-            earlier, mine = folder.status().get(key), job_id()
-            if earlier is not None and earlier != mine and is_alive(str(earlier)):
-                raise _refusal(folder, f"job {earlier}")
+            mine = job_id()
+            _require_alone(folder, key, mine)
             if mine is not None:
                 folder.update_status(**{key: mine})
             yield
     except Timeout:
         raise _refusal(folder, "another process") from None
+
+
+def _require_alone(folder: RunFolder, key: str, mine: str | None) -> None:
+    status = folder.status()
+    for other in dict.fromkeys((key, "job")):
+        earlier = status.get(other)
+        if earlier is not None and earlier != mine and is_alive(str(earlier)):
+            raise _refusal(folder, f"job {earlier}")
+    if key != "job":
+        return
+    # where jobs may not be requeued, a task of an array goes on in another job, beside the one that gathers
+    shards = [str(job) for one, job in status.items() if re.fullmatch(r"job_\d+of\d+", one)]
+    gathers = (folder.path / GATHER).is_file()
+    if (shards or gathers) and (job := still_to_do(shards, folder.path / SCRIPT if gathers else None)) is not None:
+        raise InputError(
+            f"run folder {folder.path}: job {job} has a part of it still to do; wait for it to end, or cancel it first"
+        )
 
 
 def _refusal(folder: RunFolder, who: str) -> InputError:

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
 
 from formats.atomic import atomic_path
 from formats.errors import InputError
+from training.slurm import in_a_shell
 
 #: Ranks that Lightning starts by itself inherit this, so that all of them use the folder of rank 0.
 ENV_RUN_DIR = "CYTOVOX_RUN_DIR"
@@ -41,8 +43,19 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, runs_dir: Path, name: str, dry_run: bool = False) -> RunFolder:
+    def create(cls, runs_dir: Path, name: str, dry_run: bool = False, fresh: bool = False) -> RunFolder:
         """Make (or, on any rank but the first, join) the folder of a new run.
+
+        Parameters
+        ----------
+        runs_dir : Path
+            Where runs lie.
+        name : str
+            Of the run.
+        dry_run : bool
+            Whether the folder says that it is no run's.
+        fresh : bool
+            Nobody joins it and no job goes on in it, whatever the environment says: it is for another job.
 
         Raises
         ------
@@ -50,8 +63,9 @@ class RunFolder:
             The folder cannot be made or written to.
         """
         # the first rank makes its own, or a second run in one process would write over the first
-        given = os.environ.get(ENV_RUN_DIR) if not is_first_rank() else None
-        path = Path(given) if given else _new_folder(runs_dir / name, ("dry-" if dry_run else "") + _run_id())
+        given = os.environ.get(ENV_RUN_DIR) if not (fresh or is_first_rank()) else None
+        run_id = _by_time() if fresh else _run_id()
+        path = Path(given) if given else _new_folder(runs_dir / name, ("dry-" if dry_run else "") + run_id)
         folder = cls(path.absolute())
         folder.require_writable()
         os.environ[ENV_RUN_DIR] = str(folder.path)
@@ -134,8 +148,9 @@ class RunFolder:
         return {"status": "new", "stages_done": [], **self._read("status.json")}
 
     def update_status(self, **values: Any) -> None:
-        """Change the state, whole or not at all."""
-        write_json(self.path / "status.json", {**self.status(), **values})
+        """Change the state, whole or not at all: what another task of an array has just said stays."""
+        with FileLock(self.path / ".lock-status"):
+            write_json(self.path / "status.json", {**self.status(), **values})
 
     def stage_done(self, stage: str) -> None:
         """Note that a stage came to its end, so that a resumed run does not repeat it."""
@@ -167,11 +182,16 @@ def _run_id() -> str:
     job, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     if job and task:
         return f"slurm-{job}_{task}"
-    if "SLURM_JOB_ID" in os.environ and "SLURM_PROCID" in os.environ:
+    # a person in a job's shell begins a new run each time; a job is begun again with its number
+    if "SLURM_JOB_ID" in os.environ and "SLURM_PROCID" in os.environ and not in_a_shell():
         return f"slurm-{os.environ['SLURM_JOB_ID']}"
     if (elastic := os.environ.get("TORCHELASTIC_RUN_ID")) is not None:
         # torchrun calls a run that nobody named "none": its own process tells it from the next
         return f"elastic-{elastic}" if elastic != "none" else time.strftime("elastic-%Y%m%d-") + str(os.getppid())
+    return _by_time()
+
+
+def _by_time() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 

@@ -8,18 +8,25 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from formats.errors import InputError
-from training.rundir import RunFolder
+
+if TYPE_CHECKING:
+    from training.rundir import RunFolder
 
 #: The script of a submitted run, in its folder.
 SCRIPT = Path("slurm") / "job.sh"
+#: That of the job that gathers what the tasks of an array have done.
+GATHER = Path("slurm") / "gather" / "job.sh"
 #: Set to "no" for runs whose starter has them run again.
 ENV_REQUEUE = "CYTOVOX_REQUEUE"
 #: A word a line: what puts the runs of a sweep's agent into their container, and their interpreter there.
 ENV_WRAP = "CYTOVOX_WRAP"
 #: Seconds that SLURM's controller may take to answer.
 PATIENCE_S = 30
+#: Names of jobs in which a person types, as Lightning knows them: of `srun --pty bash`, and of salloc.
+_SHELLS = ("bash", "interactive")
 
 
 def job_id() -> str | None:
@@ -30,7 +37,12 @@ def job_id() -> str | None:
 
 def launched_by_srun() -> bool:
     """Whether this process is a task of a job step, not a shell in which somebody looks at things."""
-    return job_id() is not None and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") != "bash"
+    return job_id() is not None and "SLURM_PROCID" in os.environ and not in_a_shell()
+
+
+def in_a_shell() -> bool:
+    """Whether somebody types in this job: what begins in it is not begun again by SLURM."""
+    return os.environ.get("SLURM_JOB_NAME") in _SHELLS
 
 
 def step_size() -> tuple[int, int] | None:
@@ -49,8 +61,8 @@ def require_srun() -> None:
     InputError
         In a job of several tasks, and not started by `srun`.
     """
-    tasks, name = os.environ.get("SLURM_NTASKS", "1"), os.environ.get("SLURM_JOB_NAME")
-    if tasks != "1" and "SLURM_STEP_ID" not in os.environ and name not in ("bash", "interactive"):
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    if tasks != "1" and "SLURM_STEP_ID" not in os.environ and not in_a_shell():
         raise InputError(f"SLURM: a job of {tasks} tasks, but not started by srun; put srun before the command")
 
 
@@ -86,14 +98,31 @@ def requeue(folder: RunFolder | None) -> str | None:
         return None
     if told(["scontrol", "requeue", job]) is not None:
         return f"job {job} is requeued"
-    script = folder.path / SCRIPT if folder is not None else None
-    if script is None or not script.is_file():
+    return _go_on_after(job, folder.path) if folder is not None else None
+
+
+def _go_on_after(job: str, run: Path) -> str | None:
+    """Submit the script of this job again; what gathers an array waits for its tasks only, and is submitted, too."""
+    task, gather = os.environ.get("SLURM_ARRAY_TASK_ID"), run / GATHER
+    script = gather if task is None and gather.is_file() else run / SCRIPT
+    if not script.is_file():
         return None
     words = ["sbatch", "--parsable", f"--dependency=afterany:{os.environ['SLURM_JOB_ID']}"]
-    if "SLURM_ARRAY_TASK_ID" in os.environ:
-        words.append(f"--array={os.environ['SLURM_ARRAY_TASK_ID']}")
-    answer = told([*words, str(script)])
-    return f"job {answer.split(';')[0]} goes on when {job} has ended" if answer is not None else None
+    answer = told([*words, *([f"--array={task}"] if task is not None else []), str(script)])
+    if answer is None:
+        return None
+    number = job_number(answer)
+    if number is None:
+        return f"another job goes on when {job} has ended"
+    if task is not None and gather.is_file():
+        told(["sbatch", "--parsable", f"--dependency=afterany:{number}", str(gather)])
+    return f"job {number} goes on when {job} has ended"
+
+
+def job_number(answer: str) -> str | None:
+    """The job in what `sbatch --parsable` printed, below what a site may print of its own; None where there is none."""
+    found = re.fullmatch(r"(\d+)(;.*)?", answer.rstrip().rpartition("\n")[2].strip())
+    return found[1] if found is not None else None
 
 
 def is_cancelled(job: str) -> bool:
@@ -110,6 +139,23 @@ def is_alive(job: str) -> bool:
     """Whether a job is running, or about to end, as far as SLURM says."""
     answer = told(["squeue", "--noheader", "--jobs", job, "--format=%T"])
     return answer is not None and any(state in answer for state in ("RUNNING", "COMPLETING", "SUSPENDED"))
+
+
+def still_to_do(jobs: list[str], script: Path | None) -> str | None:
+    """The first of some jobs, or of mine with a script, that waits or runs; None where SLURM knows of none.
+
+    One that is only COMPLETING has done its part: a job that waited for it may begin.
+    """
+    asked = ["squeue", "--noheader", "--array", "--format=%i %T %o"]
+    answers = [told([*asked, "--jobs", ",".join(jobs)])] if jobs else []
+    if script is not None:
+        mine = (told([*asked, "--me"]) or "").splitlines()
+        answers.append("\n".join(line for line in mine if line.rstrip().endswith(f" {script}")))
+    for line in "\n".join(answer or "" for answer in answers).splitlines():
+        job, state, *_ = [*line.split(), "", ""]
+        if job != job_id() and state in ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED"):
+            return job
+    return None
 
 
 def told(words: list[str]) -> str | None:

@@ -17,6 +17,8 @@ from training.rundir import RunFolder, is_first_rank
 
 #: Seconds that W&B's server may take to answer before a run goes on offline.
 INIT_TIMEOUT_S = 40.0
+#: Seconds that it has at a run's end: a network that is gone must not outlast the time that a stopped job has left.
+FINISH_TIMEOUT_S = 60.0
 
 
 class WandbSettings(Protocol):
@@ -93,7 +95,7 @@ def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: di
             resume="allow",
             mode=mode,
             config=tree,
-            settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S),
+            settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S, **_patience()),
         )
         # Lightning always passes this one on, and W&B warns of it
         getattr(logger, "_wandb_init", {}).pop("anonymous", None)
@@ -101,6 +103,13 @@ def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: di
 
     logger = build(mode)
     return _begun(logger, folder, known, lambda: build("offline")) if is_first_rank() else logger
+
+
+def _patience() -> dict[str, float]:
+    """What limits the upload at a run's end, where this W&B knows it; what is left behind can be synced."""
+    import wandb
+
+    return {"finish_timeout": FINISH_TIMEOUT_S} if "finish_timeout" in wandb.Settings.model_fields else {}
 
 
 def _begun(
@@ -136,7 +145,8 @@ def _unreadable(fault: Exception) -> str:
     for part in getattr(fault, "errors", list)():  # of pydantic, which reads them for W&B
         name = f"WANDB_{part['loc'][0]}".upper() if part["loc"] else ""
         if os.environ.pop(name, None) is not None:
-            found.append(f"{name}={part['input']}: {part['msg']}")
+            given = "" if "KEY" in name else f"={part['input']}"  # a key is nobody's to read
+            found.append(f"{name}{given}: {part['msg']}")
     if found:
         wandb.teardown()  # it has begun to read them, and would heed no change
     return " ".join("; ".join(found).split())

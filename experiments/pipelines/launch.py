@@ -24,7 +24,7 @@ from training.environment import describe_environment
 from training.run_lock import sole_user
 from training.rundir import RunFolder, write_json, write_text
 from training.signals import Preempted, listening
-from training.slurm import may_requeue, requeue
+from training.slurm import launched_by_srun, may_requeue, requeue, step_size
 
 #: What a run ends with where some inputs could not be analysed.
 SOME_BROKEN = 3
@@ -43,6 +43,7 @@ def launch_pipeline(config: str, overrides: list[str], watch: str | None = None,
     InputError
         Anything the user can mend.
     """
+    _require_one_task()
     resumed = next((word.partition("=")[2] for word in overrides if word.startswith("resume=")), None)
     if resumed and not config:
         config = str(RunFolder.existing(Path(resumed)).path / "config.yaml")
@@ -67,6 +68,15 @@ def launch_pipeline(config: str, overrides: list[str], watch: str | None = None,
         _print_sources(sources)
         return 0
     return _analyze(typed, sources, watch)
+
+
+def _require_one_task() -> None:
+    """Each task of a step would do all of it, into the same files."""
+    if launched_by_srun() and step_size() not in (None, (1, 1)):
+        raise InputError(
+            "SLURM: a step of several tasks, but this pipeline is one process: put srun --ntasks=1 before the command; "
+            "slurm.array shares its inputs among jobs"
+        )
 
 
 def _print_sources(sources: list[Source]) -> None:

@@ -15,7 +15,9 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     faults = [f"node {node}: {told}" for told in [*_disk_faults(needs), *_gpu_faults(needs)]]
     try:
-        faults = _gathered(faults, rank, world, words.limit_s)
+        faults = _gathered(faults, rank, world, words.limit_s, bool(needs["gpus"]))
     except (RuntimeError, OSError) as fault:
         reason = " ".join(str(fault).split("Exception raised from")[0].split())
         faults.append(
@@ -109,14 +111,15 @@ def _gpu_faults(needs: dict[str, Any]) -> list[str]:
     return []
 
 
-def _gathered(faults: list[str], rank: int, world: int, limit_s: float) -> list[str]:
+def _gathered(faults: list[str], rank: int, world: int, limit_s: float, gpus: bool) -> list[str]:
     """All ranks' faults on every rank, over the wires that the training will use."""
     if world == 1:
         return faults
     import torch
     import torch.distributed as dist
 
-    nccl = torch.cuda.is_available() and dist.is_nccl_available() and not faults
+    # a run on CPUs may have more ranks than its node has GPUs
+    nccl = gpus and torch.cuda.is_available() and dist.is_nccl_available()
     limit = dt.timedelta(seconds=limit_s)
     address = f"tcp://{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{_port()}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=limit)
@@ -124,15 +127,42 @@ def _gathered(faults: list[str], rank: int, world: int, limit_s: float) -> list[
     dist.all_gather_object(everyone, faults)
     told = [fault for said in everyone for fault in said]
     if nccl and not told:
-        torch.cuda.set_device(_number("SLURM_LOCALID", 0))
-        group = dist.new_group(backend="nccl", timeout=limit)
-        one = torch.ones(1, device="cuda")
-        dist.all_reduce(one, group=group)
-        if int(one) != world:
-            told.append(f"the GPUs of {world} ranks added up to {int(one)}")
+        # before torch's own watchdog, which ends the process as a kill would
+        with _refusing_after(0.9 * limit_s, f"rank {rank} of {world}: its GPU did not meet the others'"):
+            torch.cuda.set_device(_number("SLURM_LOCALID", 0))
+            group = dist.new_group(backend="nccl", timeout=limit)
+            one = torch.ones(1, device="cuda")
+            dist.all_reduce(one, group=group)
+            found = int(one)
+        if found != world:
+            told.append(f"the GPUs of {world} ranks added up to {found}")
     dist.barrier()
     dist.destroy_process_group()
     return told
+
+
+@contextmanager
+def _refusing_after(limit_s: float, what: str) -> Iterator[None]:
+    """End this process in one line where the block takes longer: nothing that waits for a GPU can be called off."""
+
+    def end() -> None:
+        node = os.environ.get("SLURMD_NODENAME", platform.node())
+        print(
+            f"node {node}: {what} within {limit_s:.0f} s (NCCL); are nodes allowed to talk to each other on all ports? "
+            "NCCL_DEBUG=INFO and NCCL_SOCKET_IFNAME in slurm.setup tell more",
+            file=sys.stderr,
+            flush=True,
+        )
+        note_refusal()
+        os._exit(2)
+
+    timer = threading.Timer(limit_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def slurm_faults(config: SlurmConfig) -> list[str]:
     for key in ("gpu_type", "mem", "account", "partition", "qos", "constraint", "python", "wrap"):
         if "\n" in (getattr(config, key) or ""):
             faults.append(f"{key}: expected one line")
-    for option in config.options or []:
+    for option in [config.options] if isinstance(config.options, str) else config.options or []:
         if not re.fullmatch(r"--?[A-Za-z][^\n]*", str(option)):
             faults.append(f"options: expected an option of sbatch such as --exclude=n3, got {option!r}")
     return faults

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.submit.config import SlurmConfig
+from formats.errors import InputError
 from training.refusal import ENV_REFUSED
 from training.signals import PREEMPTED
 from training.slurm import ENV_WRAP
@@ -44,7 +45,13 @@ def script_of(job: Job, config: SlurmConfig, cwd: Path, python: str) -> str:
         Where it runs.
     python : str
         Interpreter, unless the config names one.
+
+    Raises
+    ------
+    InputError
+        A name or a folder of several lines, each of which the shell would run.
     """
+    require_one_line(job.name, job.folder, cwd)
     inner = " ".join([*([config.wrap] if config.wrap else []), shlex.quote(config.python or python)])
     runner, wrapped = f"{inner} -m", list[str]()
     if job.steps:
@@ -71,6 +78,13 @@ def script_of(job: Job, config: SlurmConfig, cwd: Path, python: str) -> str:
         "exit $code",
     ]
     return "\n".join(lines) + "\n"
+
+
+def require_one_line(*texts: str | Path) -> None:
+    """Refuse names and folders that would end a line of the script: the shell would run what comes after."""
+    for text in map(str, texts):
+        if "\n" in text:
+            raise InputError(f"--submit: {text!r}: expected a name or folder of one line; rename it, or choose another")
 
 
 def options_of(job: Job, config: SlurmConfig) -> list[str]:
@@ -130,7 +144,15 @@ def _again(retries: int) -> list[str]:
         f'[ -e "${ENV_REFUSED}" ] || [ $code -le 128 ] || [ "$killed" -ge {retries} ] || lost=yes',
         f'if [ $code = {PREEMPTED} ] || [ -n "${{lost:-}}" ]; then',
         f'    [ $code = {PREEMPTED} ] || echo "$job ended with $code" >> "$here/killed$task"',
-        '    scontrol requeue "$job" ||',
-        '        sbatch --dependency="afterany:$SLURM_JOB_ID" ${task:+--array="$task"} "$here/job.sh"',
+        '    if ! scontrol requeue "$job"; then',
+        '        next="$(sbatch --parsable --dependency="afterany:$SLURM_JOB_ID" \\',
+        '            ${task:+--array="$task"} "$here/job.sh")" || exit $code',
+        "        next=\"${next##*$'\\n'}\"",
+        '        next="${next%%;*}"',
+        '        echo "job $next goes on when $job has ended"',
+        # the job that gathers waits for the first array only
+        '        [ -z "$task" ] || [ ! -e "$here/gather/job.sh" ] ||',
+        '            sbatch --dependency="afterany:$next" "$here/gather/job.sh"',
+        "    fi",
         "fi",
     ]

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.compose import Composed, compose, read_yaml
+from experiments.compose import Composed, compose
 from experiments.config import resolved, to_yaml, typed_config
 from experiments.pipelines import PIPELINES, typed_pipeline
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.preflight import require_room
 from experiments.schema import Config
 from experiments.submit.config import SlurmConfig, site_file
-from experiments.submit.script import Job, script_of
+from experiments.submit.hand_in import Refused, hand_in, hand_in_both, require_slurm
+from experiments.submit.script import Job, require_one_line, script_of
+from experiments.submit.site import WITH_SITE, add_site
 from experiments.tasks import known_keys, task_of
 from formats.errors import InputError
 from training.rundir import RunFolder, write_json, write_text
-from training.slurm import SCRIPT
+from training.slurm import GATHER, SCRIPT
 
 #: What the checks inside the job look for.
 NEEDS = Path("slurm") / "needs.json"
@@ -47,10 +49,7 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     """
     resumed = next((word.partition("=")[2] for word in overrides if word.startswith("resume=")), "")
     source = config or str(RunFolder.existing(Path(resumed)).path / "config.yaml")
-    composed = compose(source, overrides, known_keys)
-    add_site(composed)
-    pipeline = composed.values.get("task") in PIPELINES
-    typed = typed_pipeline(composed) if pipeline else typed_config(composed)
+    typed = _typed(compose(source, overrides, known_keys))
     inputs = _inputs(typed)
     if not dry_run:
         require_slurm()
@@ -66,11 +65,12 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
         _record(typed, folder, inputs)
     write_json(folder.path / NEEDS, needs_of(typed, folder))  # of a run that began elsewhere, too
     try:
-        number = hand_in(job, texts[0])
-        if gather is not None:
-            gather.after = number
-            hand_in(gather, script_of(gather, typed.slurm, Path.cwd(), sys.executable))
-    except InputError:
+        if gather is None:
+            (folder.path / GATHER).unlink(missing_ok=True)  # of an array that was submitted before
+            number = hand_in(job, texts[0])
+        else:
+            number = hand_in_both(job, texts[0], gather, typed.slurm)
+    except Refused:
         if made and not resumed:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
@@ -79,42 +79,15 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     print(f"run: {folder.path}", flush=True)
 
 
-def add_site(composed: Composed) -> None:
-    """Lay the site's defaults below what the config says of `slurm`."""
-    path = site_file()
-    if path is None:
-        return
-    tree = read_yaml(path)
-    if set(tree) - {"slurm"} or not isinstance(tree.get("slurm"), dict):
-        raise InputError(f"{path}: expected one group, slurm:, with the site's defaults")
-    said = composed.values.setdefault("slurm", {})
-    for key, value in tree["slurm"].items():
-        if isinstance(said, dict) and key not in said:
-            said[key] = value
-            composed.origin["slurm", str(key)] = path.name
-
-
-def require_slurm() -> None:
-    """Refuse where there is no `sbatch`."""
-    if shutil.which("sbatch") is None:
-        raise InputError(
-            "--submit: no SLURM on this machine (sbatch is not found); run it on a login node of the cluster, or see "
-            "the script with --submit --dry-run"
-        )
-
-
-def hand_in(job: Job, text: str) -> str:
-    """Write a job's script and submit it; its number."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    script = job.folder / SCRIPT.name
-    write_text(script, text)
-    try:
-        done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    except OSError as fault:
-        raise InputError(f"--submit: sbatch cannot be run: {fault}") from None
-    if done.returncode != 0:
-        raise InputError(f"--submit: SLURM refuses: {' '.join((done.stderr or done.stdout).split())}")
-    return done.stdout.strip().split(";")[0]
+def _typed(composed: Composed) -> Any:
+    """The config over the site's defaults; of a pipeline for one process, whatever the site gives to training."""
+    add_site(composed)
+    if composed.values.get("task") not in PIPELINES:
+        return typed_config(composed)
+    typed = typed_pipeline(composed)
+    one = {"nodes": 1, "tasks_per_node": None, "gpus_per_node": min(1, typed.slurm.gpus_per_node)}
+    typed.slurm = dataclasses.replace(typed.slurm, **one)
+    return typed
 
 
 def _jobs(typed: Any, folder: RunFolder, words: list[str], inputs: list[Path]) -> tuple[Job, Job | None]:
@@ -168,9 +141,10 @@ def _new_folder(typed: Any, dry_run: bool) -> RunFolder:
     if not isinstance(typed, Config):
         raise InputError(f"--submit: not for task {typed.task}, which takes seconds; run it where you are")
     require_room(Path(typed.runs_dir) / typed.name, "runs_dir")
+    require_one_line(Path(typed.runs_dir).absolute())
     if dry_run:
         return RunFolder((Path(typed.runs_dir) / typed.name / "ID").absolute())
-    return RunFolder.create(Path(typed.runs_dir), typed.name)
+    return RunFolder.create(Path(typed.runs_dir), typed.name, fresh=True)
 
 
 def _record(typed: Any, folder: RunFolder, inputs: list[Path]) -> None:
@@ -189,7 +163,7 @@ def _record(typed: Any, folder: RunFolder, inputs: list[Path]) -> None:
         write_text(folder.path / MANIFEST, "".join(f"{path.absolute()}\n" for path in inputs))
         group["inputs"] = [str(folder.path / MANIFEST)]
     write_text(folder.path / "config.yaml", to_yaml(tree))
-    folder.update_status(status="submitted")
+    folder.update_status(status="submitted", **{WITH_SITE: site_file() is not None})
 
 
 def needs_of(typed: Any, folder: RunFolder) -> dict[str, Any]:

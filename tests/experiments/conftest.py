@@ -157,6 +157,22 @@ def command(process: Callable[..., subprocess.Popen[str]]) -> Cli:
     return run
 
 
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[[], list[str]]]:
+    """Fake commands of SLURM, as lines of bash; what they were asked."""
+    folder, told = tmp_path / "slurm-bin", tmp_path / "slurm-told"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def write(**scripts: str) -> Callable[[], list[str]]:
+        for name, text in scripts.items():
+            (folder / name).write_text(f'#!/bin/bash\necho "{name} $@" >> {told}\n{text}\n')
+            (folder / name).chmod(0o755)
+        return lambda: told.read_text().splitlines() if told.exists() else []
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three tomograms, HeLa-00001 to HeLa-00003, as TCF with a NIfTI an organelle, as the simulator writes them."""

@@ -116,6 +116,10 @@ def test_a_wrong_choice_names_the_legal_ones(tmp_path):
         ("data: {volumes: a, masks: b, split: {train: 0.9}}", "data.split: fractions must"),
         ("data: {source: simulator}\nschema_version: 9", "schema_version: this Cytovox reads version 1"),
         ("data: {source: simulator}\nname: a/b", "name: expected a name that can be a folder's"),
+        (
+            "data: {source: simulator}\nname: 'a\n\n  date'",
+            r"that can be a folder's, got 'a\ndate'",
+        ),
         ("data: {source: simulator}\nloss: {organelle_weights: [1, 2]}", "loss: organelle_weights"),
         ("data: {source: simulator}\npredict: {stride: [99, 99, 999]}", "predict: sliding window: stride"),
         ("data: {source: simulator}\nseed: ${oc.env:HOME}", "interpolations"),
@@ -131,6 +135,17 @@ def test_what_cannot_work_is_said_in_one_line(tmp_path, text, told):
         load_config(write(tmp_path, text))
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_time_is_a_text_and_no_number_to_the_base_of_sixty(tmp_path):
+    path = write(tmp_path, "data: {source: simulator}\ntrainer: {max_time: 10:01:30:00}\nslurm:\n  time: 24:00:00\n")
+    config = load_config(path)
+    assert (config.trainer.max_time, config.slurm.time) == ("10:01:30:00", "24:00:00")
+    for time in ("2:00:00", "24:00:00", "1-02:00:00", "90"):
+        config = load_config(path, [f"slurm.time={time}", "trainer.max_time=0:01:30:00"])
+        assert (config.trainer.max_time, config.slurm.time) == ("0:01:30:00", time)
+    assert load_config(path, ["slurm={time: 3:30:00}"]).slurm.time == "3:30:00"
+    assert load_config(write(tmp_path, to_yaml(resolved(config)))).trainer.max_time == "0:01:30:00"
 
 
 def test_a_patch_that_the_network_cannot_take_names_a_legal_one(tmp_path):

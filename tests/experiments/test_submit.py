@@ -107,7 +107,9 @@ def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: 
              "SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "4", "SLURM_JOB_NODELIST": "localhost",
              "SLURM_CPUS_PER_TASK": "2"},
     )  # fmt: skip
-    assert (tmp_path / "told").read_text().strip() == f"--dependency=afterany:12 --array=4 {job.folder}/job.sh"
+    assert (
+        tmp_path / "told"
+    ).read_text().strip() == f"--parsable --dependency=afterany:12 --array=4 {job.folder}/job.sh"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,7 @@ def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: 
         ("account", "a\nrm -rf /", "account: expected one line"),
         ("options", ["exclude=n3"], "options: expected an option of sbatch"),
         ("options", ["--a\nrm"], "options: expected an option of sbatch"),
+        ("options", "exclude=n3", "options: expected an option of sbatch such as --exclude=n3, got 'exclude=n3'"),
     ],
 )
 def test_what_no_cluster_takes_is_told(key: str, value: object, told: str) -> None:

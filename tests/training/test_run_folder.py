@@ -70,6 +70,42 @@ def test_a_requeued_job_goes_on_in_its_folder_and_a_second_run_in_it_does_not(
     assert RunFolder.create(tmp_path, "a").path.name == "slurm-78_4"
 
 
+@pytest.mark.parametrize("shell", ["bash", "interactive"])
+def test_runs_that_a_person_starts_in_a_jobs_shell_are_runs_of_their_own(
+    tmp_path: Path, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", shell)
+    first, second = RunFolder.create(tmp_path, "a"), RunFolder.create(tmp_path, "a")
+    assert first.path != second.path
+    assert "slurm" not in first.path.name
+
+
+def test_what_is_for_another_job_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that is submitted from within a job, whatever that is called."""
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    mine = RunFolder.create(tmp_path, "a")
+    first, second = (RunFolder.create(tmp_path, "a", fresh=True) for _ in range(2))
+    assert len({mine.path, first.path, second.path}) == 3
+
+
+def test_what_many_say_at_once_of_a_run_is_all_kept(tmp_path: Path) -> None:
+    def say(task: int) -> None:
+        for time in range(10):
+            RunFolder(tmp_path).update_status(**{f"job_{task}of6": str(time)})
+
+    tasks = [threading.Thread(target=say, args=(task,)) for task in range(6)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+    assert {key: value for key, value in RunFolder(tmp_path).status().items() if "of6" in key} == {
+        f"job_{task}of6": "9" for task in range(6)
+    }
+
+
 def test_ranks_of_torchrun_agree_whether_it_has_a_name_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abc")
     assert RunFolder.create(tmp_path, "a").path.name == "elastic-abc"

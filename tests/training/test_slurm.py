@@ -8,7 +8,18 @@ import pytest
 
 from training.rundir import RunFolder
 from training.signals import Preempted, exit_code
-from training.slurm import ENV_REQUEUE, is_alive, job_id, may_requeue, requeue, step_size
+from training.slurm import (
+    ENV_REQUEUE,
+    GATHER,
+    is_alive,
+    job_id,
+    job_number,
+    launched_by_srun,
+    may_requeue,
+    requeue,
+    step_size,
+    still_to_do,
+)
 
 
 @pytest.fixture
@@ -56,6 +67,53 @@ def test_where_that_is_forbidden_a_dependent_job_goes_on(tools, tmp_path: Path, 
     assert requeue(RunFolder(tmp_path)) == "job 13 goes on when 12 has ended"
     assert told()[-1] == f"sbatch --parsable --dependency=afterany:12 {tmp_path}/slurm/job.sh"
     assert "Requested operation is disabled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["4", None])
+def test_what_gathers_an_array_waits_for_the_job_that_goes_on_too(tools, monkeypatch, tmp_path: Path, task) -> None:
+    told = tools(scontrol='[ "$1" = show ]', sbatch="echo Welcome; echo 13")
+    gather = tmp_path / GATHER
+    gather.parent.mkdir(parents=True)
+    gather.touch()
+    (tmp_path / "slurm" / "job.sh").touch()
+    if task is not None:
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "11")
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+    assert requeue(RunFolder(tmp_path)) == f"job 13 goes on when {job_id()} has ended"
+    if task is not None:
+        assert told()[-2:] == [
+            f"sbatch --parsable --dependency=afterany:12 --array=4 {tmp_path}/slurm/job.sh",
+            f"sbatch --parsable --dependency=afterany:13 {gather}",
+        ]
+    else:  # what gathers goes on itself: the array is done
+        assert told()[-1] == f"sbatch --parsable --dependency=afterany:12 {gather}"
+
+
+def test_the_number_of_a_job_is_the_last_that_sbatch_prints() -> None:
+    assert job_number("17\n") == job_number("17;cluster\n") == job_number("Welcome to 3 clusters\n17\n") == "17"
+    for wrong in ("", "Welcome", "17\nBye", "Submitted batch job 17"):
+        assert job_number(wrong) is None
+
+
+def test_what_is_still_to_do_waits_or_runs_by_number_or_script(tools, monkeypatch, tmp_path: Path) -> None:
+    script = tmp_path / "it is" / "job.sh"
+    told = tools(squeue=f'[ "${{@: -1}}" = --me ] && echo "40_1 PENDING {script}"; echo "11_2 $STATE /else"')
+    for state, found in (("RUNNING", "11_2"), ("PENDING", "11_2"), ("COMPLETING", None), ("", None)):
+        monkeypatch.setenv("STATE", state)
+        assert still_to_do(["11_1", "11_2"], None) == found
+    assert told()[-1] == "squeue --noheader --array --format=%i %T %o --jobs 11_1,11_2"
+    assert still_to_do([], script) == "40_1"
+    assert still_to_do([], tmp_path / "job.sh") is None
+    monkeypatch.setenv("SLURM_JOB_ID", "40_1")
+    assert still_to_do([], script) is None  # that is this very job
+    tools(squeue="exit 1")
+    assert still_to_do(["11_1"], script) is None
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cells", True), ("bash", False), ("interactive", False)])
+def test_a_shell_in_a_job_is_no_task_of_it(tools, monkeypatch, name: str, expected: bool) -> None:
+    monkeypatch.setenv("SLURM_JOB_NAME", name)
+    assert launched_by_srun() == expected
 
 
 def test_in_a_container_without_slurm_nothing_can_be_done(tools, tmp_path: Path) -> None:

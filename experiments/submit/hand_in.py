@@ -1,0 +1,75 @@
+"""A job's script given to SLURM, and taken back."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from experiments.submit.config import SlurmConfig
+from experiments.submit.script import Job, script_of
+from formats.errors import InputError
+from training.rundir import write_text
+from training.slurm import SCRIPT, job_number, told
+
+
+class Refused(InputError):
+    """SLURM took no job: what was made for it can go."""
+
+
+def require_slurm() -> None:
+    """Refuse where there is no `sbatch`."""
+    if shutil.which("sbatch") is None:
+        raise InputError(
+            "--submit: no SLURM on this machine (sbatch is not found); run it on a login node of the cluster, or see "
+            "the script with --submit --dry-run"
+        )
+
+
+def hand_in(job: Job, text: str) -> str:
+    """Write a job's script and submit it; its number.
+
+    Raises
+    ------
+    Refused
+        SLURM's own words, in one line.
+    InputError
+        SLURM took it, and did not say as what.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    script = job.folder / SCRIPT.name
+    write_text(script, text)
+    for old in job.folder.glob("killed*"):  # `retries` are those of one submission
+        old.unlink(missing_ok=True)
+    try:
+        done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    except OSError as fault:
+        raise Refused(f"--submit: sbatch cannot be run: {fault}") from None
+    if done.returncode != 0:
+        raise Refused(f"--submit: SLURM refuses: {' '.join((done.stderr or done.stdout).split())}")
+    number = job_number(done.stdout)
+    if number is None:
+        raise InputError(
+            f"--submit: sbatch printed {' '.join(done.stdout.split())!r}, expected a job's number in the last line; "
+            f"see squeue --me for what it began, whose script is {script}"
+        )
+    return number
+
+
+def hand_in_both(array: Job, text: str, gather: Job, config: SlurmConfig) -> str:
+    """An array, and the job that gathers what its tasks have done; the array's number.
+
+    Raises
+    ------
+    InputError
+        As `hand_in`; no array is left where nobody would gather.
+    """
+    gather.after = number = hand_in(array, text)
+    try:
+        hand_in(gather, script_of(gather, config, Path.cwd(), sys.executable))
+    except Refused as fault:
+        if told(["scancel", number]) is None:
+            raise InputError(f"{fault}; job {number}, which it would gather, could not be cancelled: do that") from None
+        raise
+    return number

@@ -1,0 +1,133 @@
+"""What is given to SLURM, what it answers, and what is left where it refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments.submit.config import SlurmConfig, slurm_faults
+from experiments.submit.script import Job, script_of
+from formats.errors import InputError
+
+
+def test_two_runs_that_are_submitted_from_within_one_job_have_two_folders(
+    cli, tiny, tmp_path: Path, slurm, monkeypatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "jupyter")
+    slurm(sbatch="echo 7")
+    words = [tiny, f"runs_dir={tmp_path / 'runs'}", "--submit"]
+    first, second = cli(*words, "seed=1").run, cli(*words, "seed=2").run
+    assert first != second
+    slurm(sbatch="exit 1")
+    assert cli(*words, "seed=3").code == 2
+    for run, seed in ((first, 1), (second, 2)):
+        assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == seed
+
+
+def test_a_run_that_is_submitted_again_may_be_killed_as_often_again(cli, tiny, tmp_path: Path, slurm) -> None:
+    slurm(sbatch="echo 7")
+    run = cli(tiny, f"runs_dir={tmp_path / 'runs'}", "--submit").run
+    for name in ("killed", "killed3"):
+        (run / "slurm" / name).write_text("7 ended with 137\n" * 3)
+    assert cli(f"resume={run}", "--submit").code == 0
+    assert not list((run / "slurm").glob("killed*"))
+
+
+def test_a_site_that_greets_is_understood(cli, tiny, tmp_path: Path, slurm) -> None:
+    slurm(sbatch="echo 'Welcome to the 3rd cluster'; echo; echo '17;main'")
+    answer = cli(tiny, f"runs_dir={tmp_path / 'runs'}", "--submit")
+    assert "job 17: squeue --job 17\n" in answer.out
+
+
+def test_a_job_without_a_number_is_told_and_its_folder_stays(cli, tiny, tmp_path: Path, slurm) -> None:
+    slurm(sbatch="echo 'Submitted, have'; echo 'a nice day'")
+    answer = cli(tiny, f"runs_dir={tmp_path / 'runs'}", "--submit")
+    assert answer.code == 2
+    (fault,) = answer.faults
+    assert "sbatch printed 'Submitted, have a nice day', expected a job's number in the last line; see squeue" in fault
+    assert len(list((tmp_path / "runs").glob("*/*/slurm/job.sh"))) == 1  # the job may have begun
+
+
+@pytest.mark.parametrize("scancel", ["true", "exit 1"])
+def test_an_array_that_nobody_would_gather_is_cancelled(
+    cli, tiny, trained, cells, tmp_path: Path, slurm, scancel: str
+) -> None:
+    told = slurm(sbatch='case "$*" in *gather*) echo "too many jobs" >&2; exit 1;; esac; echo 17', scancel=scancel)
+    words = ["stages=[predict]", f"predict.checkpoint={trained.run}", f"predict.inputs=[{cells}/*.TCF]"]
+    answer = cli(tiny, f"runs_dir={tmp_path / 'runs'}", *words, "slurm.array=3", "--submit")
+    assert answer.code == 2
+    assert told()[-1] == "scancel 17"
+    assert "SLURM refuses: too many jobs" in answer.faults[-1]
+    left = list((tmp_path / "runs").glob("*/*/config.yaml"))
+    if scancel == "true":
+        assert not left
+    else:  # its tasks may be at work there
+        assert len(left) == 1
+        assert "job 17, which it would gather, could not be cancelled" in answer.faults[-1]
+
+
+def test_what_gathered_an_array_is_gone_when_the_run_is_submitted_whole(
+    cli, tiny, trained, cells, tmp_path: Path, slurm
+) -> None:
+    slurm(sbatch="echo 17")
+    words = ["stages=[predict]", f"predict.checkpoint={trained.run}", f"predict.inputs=[{cells}/*.TCF]"]
+    run = cli(tiny, f"runs_dir={tmp_path / 'runs'}", *words, "slurm.array=3", "--submit").run
+    assert (run / "slurm" / "gather" / "job.sh").is_file()
+    assert cli(f"resume={run}", "slurm.array=null", "--submit").code == 0
+    assert not (run / "slurm" / "gather" / "job.sh").exists()
+
+
+def test_a_task_that_cannot_be_requeued_is_gathered_too(tmp_path: Path, slurm) -> None:
+    """By the job's own script, of a run in a container or one that was killed."""
+    job = Job("cells", tmp_path / "it's" / "slurm", ["experiments.run resume=x"])
+    (job.folder / "gather").mkdir(parents=True)
+    (job.folder / "gather" / "job.sh").touch()
+    told = slurm(srun="exit 137", scontrol='[ "$1" = show ] && echo localhost', sbatch="echo Hello; echo '33;main'")
+    environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "localhost",
+                   "SLURM_CPUS_PER_TASK": "2", "SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "4"}  # fmt: skip
+    text = script_of(job, SlurmConfig(gpus_per_node=0), tmp_path, sys.executable)
+    done = subprocess.run(["bash"], input=text, text=True, capture_output=True, check=False, env=environment)
+    assert done.returncode == 137
+    assert "job 33 goes on when 11_4 has ended" in done.stdout
+    assert [line for line in told() if line.startswith("sbatch")] == [
+        f"sbatch --parsable --dependency=afterany:12 --array=4 {job.folder}/job.sh",
+        f"sbatch --dependency=afterany:33 {job.folder}/gather/job.sh",
+    ]
+
+
+def test_no_name_and_no_folder_writes_a_line_of_the_script(cli, tiny, tmp_path: Path, slurm) -> None:
+    told = slurm(sbatch="echo 7")
+    strange = tmp_path / "a\ndate"
+    answer = cli(tiny, f"runs_dir='{tmp_path}/a\n\ndate'", "--submit")
+    assert answer.code == 2
+    (fault,) = answer.faults
+    assert r"a\ndate': expected a name or folder of one line" in fault
+    assert not strange.exists()
+    assert not told()
+    for job, cwd in ((Job("a\nb", tmp_path, []), tmp_path), (Job("a", strange, []), tmp_path),
+                     (Job("a", tmp_path, []), strange)):  # fmt: skip
+        with pytest.raises(InputError, match="expected a name or folder of one line"):
+            script_of(job, SlurmConfig(), cwd, "python")
+
+
+@pytest.mark.parametrize("task", ["organelle", "analyze"])
+def test_a_name_has_no_unprintable_characters(cli, tiny, cells, task: str) -> None:
+    words = [tiny] if task == "organelle" else ["analyze", f"inputs=[{cells}/*.TCF]"]
+    answer = cli(*words, r'name="a\ndate"', "--submit", "--dry-run")
+    assert answer.code == 2
+    (fault,) = answer.faults
+    assert fault == r"command line: name: expected a name that can be a folder's, got 'a\ndate'"
+
+
+def test_options_may_be_one_text(cli, tiny) -> None:
+    assert slurm_faults(SlurmConfig(options="--exclude=n3")) == []
+    answer = cli(tiny, "--submit", "--dry-run", "slurm.options=--exclude=n3")
+    assert answer.code == 0, answer.err
+    assert "#SBATCH --exclude=n3\n" in answer.out

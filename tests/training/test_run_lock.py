@@ -1,0 +1,76 @@
+"""Who may work in a run folder beside whom, when they are jobs of SLURM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from formats.errors import InputError
+from training.run_lock import sole_user
+from training.rundir import RunFolder
+from training.slurm import GATHER
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A `squeue` that says what it is told to."""
+    tools, said = tmp_path / "bin", tmp_path / "said"
+    tools.mkdir()
+    (tools / "squeue").write_text(
+        f'#!/bin/bash\ncase "$*" in *%o*) cat {said};; *) grep -o "^$3 [A-Z]*" {said} | cut -d " " -f 2;; esac\n'
+    )
+    (tools / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    for key in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "20")
+    return lambda *lines: said.write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    (tmp_path / "run").mkdir()
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_nobody_gathers_while_a_part_is_still_to_be_done(queue, folder: RunFolder, state: str) -> None:
+    folder.update_status(job_0of2="11_0", job_1of2="11_1")
+    queue(f"11_1 {state} /somebody/job.sh")
+    with pytest.raises(InputError, match=r"run folder .*: job 11_1 has a part of it still to do; wait") as fault:
+        sole_user(folder).__enter__()
+    assert "\n" not in str(fault.value)
+    assert "job" not in folder.status()
+    queue("11_1 COMPLETING /somebody/job.sh")  # what waited for it has begun
+    with sole_user(folder):
+        assert folder.status()["job"] == "20"
+
+
+def test_nor_while_a_job_goes_on_for_one_that_could_not_be_requeued(queue, folder: RunFolder) -> None:
+    """Nobody but SLURM knows of it yet."""
+    (folder.path / GATHER).parent.mkdir(parents=True)
+    (folder.path / GATHER).touch()
+    queue(f"30_1 PENDING {folder.path}/slurm/job.sh", f"20 RUNNING {folder.path}/slurm/gather/job.sh")
+    with pytest.raises(InputError, match="job 30_1 has a part of it"):
+        sole_user(folder).__enter__()
+    queue("30_1 PENDING /another/run/slurm/job.sh")
+    with sole_user(folder):
+        pass
+
+
+def test_parts_work_beside_each_other_and_not_beside_who_gathers(queue, folder: RunFolder) -> None:
+    folder.update_status(job_0of2="11_0", job="12")
+    queue("11_0 RUNNING x", "12 COMPLETED y")
+    with sole_user(folder, "1of2"):
+        assert folder.status()["job_1of2"] == "20"
+    queue("11_0 RUNNING x", "12 RUNNING y")
+    with pytest.raises(InputError, match="job 12 is at work in it"):
+        sole_user(folder, "1of2").__enter__()
+
+
+def test_a_run_that_is_no_array_asks_for_itself_only(queue, folder: RunFolder) -> None:
+    folder.update_status(job="12")
+    queue(f"30 PENDING {folder.path}/slurm/job.sh", "12 COMPLETED y")
+    with sole_user(folder):
+        pass

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.cache import PreparedCase
 from datamodules.organelle import OrganelleDataModule
-from datamodules.sampling import EpochSampler, PatchDataset
+from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
 from formats.errors import InputError
 
 
@@ -52,6 +52,11 @@ class SearchDataModule(OrganelleDataModule):
                 f"data: {volumes} training volume: expected two at least, since weights and architecture learn from "
                 "separate halves; give more, or set search.joint=true"
             )
+
+    def volumes(self) -> DataLoader:
+        """All validation volumes, on every rank."""
+        data = PreparedVolumes(self.prepared["val"])
+        return self._loader(data, EvaluationSampler(len(data), 0, 1), 1, workers=0)
 
     def train_dataloader(self) -> DataLoader:
         """Random pairs of patches, the same for the same (seed, epoch, index)."""

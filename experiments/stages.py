@@ -59,7 +59,7 @@ class Run:
                     **({task_of(self.config).monitor: float(score)} if score is not None else {}),
                 }
             )
-            task_of(self.config).fitted(self, module)
+        task_of(self.config).fitted(self, module)
         self.trainer.strategy.barrier("fit")
 
     def _tell_batch(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import nn
@@ -135,14 +136,18 @@ class OrganelleModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Dice of a whole prepared volume, window by window."""
+        for values_K in self.volume_dice(batch):
+            for metric, value in zip(self.val_dice, values_K, strict=True):
+                metric.update(float(value))
+
+    def volume_dice(self, batch: dict[str, Any]) -> list[np.ndarray]:
+        """Dice of each organelle in each volume of a batch; NaN where it is not labelled, or neither here nor there."""
         predict = probability_predictor(lambda windows: self.network(self._laid_out(windows)))
         probabilities_BKZYX = self.tiling(batch["image"], predict)
-        for pred, truth, known in zip(probabilities_BKZYX, batch["mask"], batch["labelled"], strict=True):
-            values = dice_per_organelle(
-                (pred >= self.threshold).cpu().numpy(), truth.cpu().numpy(), known.cpu().numpy()
-            )
-            for metric, value in zip(self.val_dice, values, strict=True):
-                metric.update(float(value))
+        return [
+            dice_per_organelle((pred >= self.threshold).cpu().numpy(), truth.cpu().numpy(), known.cpu().numpy())
+            for pred, truth, known in zip(probabilities_BKZYX, batch["mask"], batch["labelled"], strict=True)
+        ]
 
     def on_validation_epoch_end(self) -> None:
         """Means over all ranks' volumes; an organelle that no volume has counts in no mean."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
@@ -21,7 +23,7 @@ from lightning_modules.facts import KEY, SearchFacts
 from lightning_modules.optim import Adam, configure
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from lightning_modules.search_config import SearchConfig
-from networks.architecture import EDGES, Choice, fixed
+from networks.architecture import EDGES, Choice, candidates, fixed
 from networks.genotype import CELL_TYPES, OPERATION_NAMES, Genotype, load_genotype
 from networks.search_cost import Measure, cost_of, cost_tables, expected_cost
 from networks.supernet import Supernet
@@ -171,6 +173,29 @@ class SearchModule(OrganelleModule):
             self.log("search/entropy", architecture.entropy(), prog_bar=True)
             self.log("search/cost_expected", expected_cost(architecture, self.cost_tables))
         self.log("search/cost_derived", self.cost_of(architecture.genotype()))
+
+    def candidates(self) -> list[Genotype]:
+        """What the search comes to: the likeliest network and some that are drawn, within the cost that was asked for.
+
+        A search that is not decided yet has a likeliest network that is not like those it draws, in cost for one.
+        """
+        term = self.search.cost
+        most = math.inf if term is None else term.target * self.published_cost
+        stream = torch.Generator().manual_seed(self.seed)
+        return candidates(self.network.architecture, self.search.candidates, stream, self.cost_of, most)
+
+    @torch.no_grad()
+    def score(self, genotype: Genotype, volumes: Iterable[dict[str, Any]]) -> float:
+        """Mean Dice of a network with the supernet's weights, as the validation has it; NaN without volumes."""
+        self.network.choose(fixed(genotype))
+        self.to(self.trainer.strategy.root_device).eval()
+        found: list[np.ndarray] = []
+        with self.trainer.precision_plugin.forward_context():
+            for batch in volumes:
+                found += self.volume_dice(self.transfer_batch_to_device(batch, self.device, 0))
+        known_NK = np.array(found).reshape(len(found), -1)
+        means = [column[~np.isnan(column)].mean() for column in known_NK.T if not np.isnan(column).all()]
+        return float(np.mean(means)) if means else math.nan
 
     def configure_optimizers(self) -> Any:
         """One optimiser of two groups: the architecture's learning rate stays as it is."""

@@ -15,7 +15,8 @@ class CostTerm:
     measure: Literal["gflop", "parameters", "latency_ms"] = "gflop"
     """Billions of operations of a patch, numbers that are learned, or milliseconds measured on this device."""
     target: float = 0.5
-    """Part of the published genotype's cost from which on nothing is charged."""
+    """Part of the published genotype's cost from which on nothing is charged; and what the genotype may cost, where
+    any network that is drawn keeps to it."""
     weight: float = 5.0
     """What one whole of the published genotype's cost above the target adds to the loss."""
 
@@ -38,6 +39,9 @@ class SearchConfig:
     """Decay of its two running moments."""
     weight_decay: float = 0.0
     """Pulls all choices towards equal chances."""
+    candidates: int = 16
+    """Networks drawn at the end beside the likeliest; the one with the best validation Dice, with the supernet's
+    weights and within `cost.target`, is the genotype (Pham et al., ICML 2018). 0: the likeliest."""
     cost: CostTerm | None = None
     """Null: accuracy alone counts."""
 
@@ -61,6 +65,8 @@ def search_faults(config: SearchConfig) -> list[str]:
         faults.append(f"lr: expected a number above 0, got {config.lr}")
     if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
         faults.append(f"betas: expected two numbers from 0 to below 1, got {config.betas}")
+    if config.candidates < 0:
+        faults.append(f"candidates: expected 0 or more, got {config.candidates}")
     if config.weight_decay < 0:
         faults.append(f"weight_decay: expected 0 or more, got {config.weight_decay}")
     if config.cost is not None:

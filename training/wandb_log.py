@@ -6,6 +6,7 @@ import importlib.util
 import netrc
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,8 +18,8 @@ from training.rundir import RunFolder, is_first_rank
 
 #: Seconds that W&B's server may take to answer before a run goes on offline.
 INIT_TIMEOUT_S = 40.0
-#: Seconds that it has at a run's end: a network that is gone must not outlast the time that a stopped job has left.
-FINISH_TIMEOUT_S = 60.0
+#: Seconds that the upload has when a run was stopped: a network that is gone must not outlast what the job has left.
+STOPPED_TIMEOUT_S = 30.0
 
 
 class WandbSettings(Protocol):
@@ -95,7 +96,7 @@ def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: di
             resume="allow",
             mode=mode,
             config=tree,
-            settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S, **_patience()),
+            settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S),
         )
         # Lightning always passes this one on, and W&B warns of it
         getattr(logger, "_wandb_init", {}).pop("anonymous", None)
@@ -103,13 +104,6 @@ def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: di
 
     logger = build(mode)
     return _begun(logger, folder, known, lambda: build("offline")) if is_first_rank() else logger
-
-
-def _patience() -> dict[str, float]:
-    """What limits the upload at a run's end, where this W&B knows it; what is left behind can be synced."""
-    import wandb
-
-    return {"finish_timeout": FINISH_TIMEOUT_S} if "finish_timeout" in wandb.Settings.model_fields else {}
 
 
 def _begun(
@@ -178,4 +172,10 @@ def finish(logger: WandbLogger | None, ended_well: bool, preempted: bool = False
         if wandb.run is not None:
             if preempted:
                 wandb.run.mark_preempting()
-            wandb.finish(exit_code=0 if ended_well else 1)
+            if ended_well:
+                wandb.finish(exit_code=0)
+                return
+            # what is not uploaded in time lies on the disk, for wandb sync
+            upload = threading.Thread(target=wandb.finish, kwargs={"exit_code": 1}, daemon=True)
+            upload.start()
+            upload.join(STOPPED_TIMEOUT_S)

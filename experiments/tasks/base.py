@@ -116,7 +116,7 @@ class Task(ABC):
         """Refuse to go on with a training whose checkpoint says that it was another."""
 
     def fitted(self, run: Run, module: Any) -> None:  # noqa: B027 - most tasks have nothing to add
-        """On the first rank, when a fit has ended: what there is to write beside the weights."""
+        """On every rank, when a fit has ended: what there is to find out and, on the first, to write."""
 
     @abstractmethod
     def test(self, run: Run) -> None:

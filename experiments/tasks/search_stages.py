@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
 
 from analysis.genotype_figure import genotype_figure
 from experiments.tasks.organelle_config import OrganelleConfig
@@ -17,8 +19,8 @@ from formats.errors import InputError
 from lightning_modules.organelle import MONITOR
 from lightning_modules.search import SearchModule
 from networks.architecture import fixed
-from networks.genotype import load_genotype
-from training.rundir import RunFolder, write_json
+from networks.genotype import Genotype, load_genotype
+from training.rundir import RunFolder, write_json, write_text
 from training.signals import Preempted
 
 if TYPE_CHECKING:
@@ -33,20 +35,50 @@ RETRAINED_SCORE = "retrained/dice_mean"
 
 
 def derive(run: Run, module: SearchModule) -> None:
-    """Write the likeliest network as a genotype and as a picture, and what it costs."""
+    """Write the best of the search's candidates as a genotype and as a picture, and what it costs."""
+    scored = _scored(run, module)
+    if not run.trainer.is_global_zero:
+        return
+    # of equals the first: the likeliest, if it is one of them
+    found, dice = max(scored, key=lambda pair: -math.inf if math.isnan(pair[1]) else pair[1])
     network = module.network
-    found = network.architecture.genotype()
     network.choose(fixed(found))
     write_json(run.folder.path / GENOTYPE, {**found.to_json(), "reference": f"searched by {run.config.name}"})
     genotype_figure(run.folder.figures / "genotype.png", found.to_json(), network.config.multiplier)
-    published = module.cost_of(load_genotype("published"))
-    run.folder.update_metrics(
-        {
-            "search/entropy": network.architecture.entropy().item(),
-            "search/cost_derived": module.cost_of(found),
-            "search/cost_published": published,
-        }
-    )
+    likeliest = network.architecture.genotype()
+    rows = ["likeliest,chosen,dice_mean,cost"]
+    for one, value in scored:
+        rows.append(f"{int(one == likeliest)},{int(one == found)},{value:.6g},{module.cost_of(one):.6g}")
+    write_text(run.folder.tables / "candidates.csv", "\n".join(rows) + "\n")
+    told = {
+        "search/entropy": network.architecture.entropy().item(),
+        "search/candidates": len(scored),
+        "search/cost_derived": module.cost_of(found),
+        "search/cost_published": module.published_cost,
+    }
+    run.folder.update_metrics({**told, **({} if math.isnan(dice) else {"search/dice_derived": dice})})
+
+
+def _scored(run: Run, module: SearchModule) -> list[tuple[Genotype, float]]:
+    """The candidates with their validation Dice; each rank scores its share, and all know all."""
+    from experiments.progress import Bars
+
+    found = module.candidates()
+    if run.folder.status().get("dry_run"):
+        found = found[:2]
+    rank, ranks = run.trainer.global_rank, run.trainer.world_size
+    volumes, mine = run.data.volumes(), found[rank::ranks]
+    values: list[float] = []
+    with Bars() as bars:
+        for genotype in mine:
+            values.append(module.score(genotype, volumes) if len(found) > 1 else math.nan)
+            if run.trainer.is_global_zero:
+                bars("trying networks", len(values), len(mine))
+    everyone: list[list[float]] = [values]
+    if ranks > 1:
+        everyone = [[] for _ in range(ranks)]
+        torch.distributed.all_gather_object(everyone, values)
+    return [(one, everyone[place % ranks][place // ranks]) for place, one in enumerate(found)]
 
 
 def retrain(run: Run) -> None:

@@ -64,7 +64,7 @@ FOLDER = {
 }
 SWEEP_COMMAND = ["${env}", "python", "-m", "experiments.run", "CONFIG", "${args_no_hyphens}"]
 
-PROGRESS = re.compile(r"(simulating cells|preparing \w+ volumes|checking (?:test )?volumes): \d+/\d+")
+PROGRESS = re.compile(r"(simulating cells|trying networks|preparing \w+ volumes|checking (?:test )?volumes): \d+/\d+")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ SMALL = [
     "data.train.count=4", "data.val.count=1", "data.test.count=1", "data.patches_per_epoch=6", "data.num_workers=0",
     "trainer.accelerator=cpu", "trainer.devices=1", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1",
     "optimizer.warmup_steps=1", "search.warmup=0.3", "search.lr=0.1", "retrain={max_epochs: 1}",
-    "trainer.log_every_n_steps=1",
+    "trainer.log_every_n_steps=1", "search.candidates=3",
 ]  # fmt: skip
 
 
@@ -54,6 +54,18 @@ def test_a_search_leaves_a_genotype_its_picture_and_a_network_trained_with_it(se
     assert "Its operations cost" in (run / "report.html").read_text(encoding="utf-8")
     own = json.loads((run / "retrained" / "metrics.json").read_text())
     assert metrics["retrained/dice_mean"] == own["val/dice_mean"]
+
+
+def test_the_genotype_is_the_best_of_the_candidates_within_the_cost(searched):
+    with (searched.run / "tables" / "candidates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    (chosen,) = [row for row in rows if row["chosen"] == "1"]
+    assert float(chosen["dice_mean"]) == max(float(row["dice_mean"]) for row in rows)
+    metrics = json.loads((searched.run / "metrics.json").read_text())
+    assert metrics["search/dice_derived"] == pytest.approx(float(chosen["dice_mean"]), rel=1e-5)
+    assert metrics["search/cost_derived"] == pytest.approx(float(chosen["cost"]), rel=1e-5)
+    assert all(float(row["cost"]) <= metrics["search/cost_published"] for row in rows)  # target: 1.0
 
 
 def test_entropy_falls(searched):
@@ -200,6 +212,7 @@ def test_a_joint_search_learns_both_from_one_volume(cli, tmp_path):
         (["trainer.early_stopping={patience: 3}"], "trainer.early_stopping: not with task search"),
         (["trainer.global_batch=4"], "global_batch: not with task search"),
         (["--plan"], "--plan: not for task search"),
+        (["search.candidates=-1"], "search.candidates: expected 0 or more"),
         (["search.cost={target: 0}"], "cost.target: expected a number above 0"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from networks.architecture import EDGES, READS, Architecture, inclusion, random_genotype, sources_of
+from networks.architecture import EDGES, READS, Architecture, candidates, inclusion, random_genotype, sources_of
 from networks.genotype import CELL_TYPES, NODES, OPERATION_NAMES, Edge, genotype_from_json, live_states
 
 
@@ -145,6 +145,22 @@ def test_what_is_derived_is_the_likeliest_of_all_cells_that_can_be_built():
                     best, highest = cell, found
         assert architecture.log_likelihood("reduction", architecture.genotype().reduction) == pytest.approx(highest)
         assert architecture.genotype().reduction == best
+
+
+def test_candidates_differ_and_cost_no_more_than_they_may():
+    def cost(genotype):
+        nodes = [node for kind in CELL_TYPES for node in getattr(genotype, kind)]
+        return float(sum(edge.operation == "conv_3" for node in nodes for edge in node))
+
+    architecture = Architecture()
+    found = candidates(architecture, 6, stream(), cost, 5.0)
+    assert len(set(found)) == len(found) == 7
+    assert found[0] == architecture.genotype()
+    assert all(cost(one) <= 5 for one in found)
+    assert candidates(architecture, 0, stream(), cost, 5.0) == [architecture.genotype()]
+    assert len(candidates(architecture, 6, stream(), cost, -1.0)) == 1
+    decided = Architecture(("conv_3",))
+    assert cost(candidates(decided, 3, stream(), cost, 5.0)[0]) == 32  # nothing is cheaper
 
 
 def test_random_networks_can_be_built_and_are_named_by_their_seed():

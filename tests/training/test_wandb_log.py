@@ -1,0 +1,26 @@
+"""What W&B may not hold up."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+
+import pytest
+
+from training import wandb_log
+
+
+@pytest.mark.parametrize("preempted", [False, True])
+def test_an_upload_that_never_ends_does_not_keep_a_stopped_run_from_being_requeued(monkeypatch, preempted):
+    calls: list[object] = []
+    run = types.SimpleNamespace(mark_preempting=lambda: calls.append("preempting"))
+
+    def finish(exit_code: int) -> None:
+        calls.append(exit_code)
+        threading.Event().wait()
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(run=run, finish=finish))
+    monkeypatch.setattr(wandb_log, "STOPPED_TIMEOUT_S", 0.2)
+    wandb_log.finish(object(), ended_well=False, preempted=preempted)  # type: ignore[arg-type]
+    assert calls == [*(["preempting"] if preempted else []), 1]

@@ -23,6 +23,8 @@ from training.slurm import in_a_shell
 ENV_RUN_DIR = "CYTOVOX_RUN_DIR"
 #: A sweep's agent names its runs by this, so that it finds them again.
 ENV_RUN_ID = "CYTOVOX_RUN_ID"
+#: Seconds that another process may hold the status.
+LOCK_S = 30
 
 
 def write_text(path: Path, text: str) -> None:
@@ -149,7 +151,10 @@ class RunFolder:
 
     def update_status(self, **values: Any) -> None:
         """Change the state, whole or not at all: what another task of an array has just said stays."""
-        with FileLock(self.path / ".lock-status"):
+        with contextlib.ExitStack() as stack:
+            # some cluster disks have no locks: there, only what two tasks say at the same moment is at risk
+            with contextlib.suppress(OSError, NotImplementedError):
+                stack.enter_context(FileLock(self.path / ".lock-status", timeout=LOCK_S))
             write_json(self.path / "status.json", {**self.status(), **values})
 
     def stage_done(self, stage: str) -> None:

@@ -85,6 +85,7 @@ def _contents(folder: Path) -> dict[str, Any]:
         "run": data.identity(folder, config, environment),
         "asked": [str(stage) for stage in config.get("stages") or []],
         "learning": data.learning(folder),
+        "step": data.read_json(folder / "metrics.json"),
         "curves": _drawn(figures / "curves.png", folder / "metrics.csv", curves_figure),
         "scenes": [scene for path in scenes[:MAX_SCENES] if (scene := _scene(path, folder)) is not None],
         "scenes_left_out": max(0, len(scenes) - MAX_SCENES),

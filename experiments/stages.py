@@ -70,7 +70,7 @@ class Run:
             rate = self.config.optimizer.lr
             print(f"a step: {samples} samples ({ranks} ranks, {batches} batches of {self.config.data.batch_size}); "
                   f"learning rate {rate:g}", flush=True)  # fmt: skip
-            self.folder.update_metrics({"fit/ranks": ranks, "fit/global_batch": samples})
+            self.folder.update_metrics({"fit/ranks": ranks, "fit/global_batch": samples, "fit/lr": rate})
 
     def test(self) -> None:
         """Score the best weights on the test cases."""

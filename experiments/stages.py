@@ -15,6 +15,7 @@ from experiments.build import build_for_training, build_from_weights
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
+from training.ema import take_average
 from training.pace import fit_metrics
 from training.rundir import RunFolder
 from training.signals import StopSignals
@@ -59,6 +60,7 @@ class Run:
                     **({task_of(self.config).monitor: float(score)} if score is not None else {}),
                 }
             )
+        take_average(self.trainer, module)
         task_of(self.config).fitted(self, module)
         self.trainer.strategy.barrier("fit")
 

@@ -193,8 +193,8 @@ class SearchModule(OrganelleModule):
         with self.trainer.precision_plugin.forward_context():
             for batch in volumes:
                 found += self.volume_dice(self.transfer_batch_to_device(batch, self.device, 0))
-        known_NK = np.array(found).reshape(len(found), -1)
-        means = [column[~np.isnan(column)].mean() for column in known_NK.T if not np.isnan(column).all()]
+        columns = np.array(found).reshape(-1, len(self.organelles)).T
+        means = [column[~np.isnan(column)].mean() for column in columns if not np.isnan(column).all()]
         return float(np.mean(means)) if means else math.nan
 
     def configure_optimizers(self) -> Any:

@@ -244,13 +244,15 @@ def candidates(
     most : float
         What one may cost. If all cost more, the cheapest is the only candidate.
     """
-    found = dict.fromkeys([architecture.genotype()])
+    likeliest = architecture.genotype()
+    costs = {likeliest: cost(likeliest)}
     with torch.no_grad():
         for _ in range(20 * count):
-            if len([one for one in found if cost(one) <= most]) > count:
+            if sum(value <= most for value in costs.values()) > count:
                 break
-            found[architecture.draw(generator)] = None
-    return [one for one in found if cost(one) <= most][: count + 1] or [min(found, key=cost)]
+            if (drawn := architecture.draw(generator)) not in costs:
+                costs[drawn] = cost(drawn)
+    return [one for one, value in costs.items() if value <= most] or [min(costs, key=costs.__getitem__)]
 
 
 def _gumbel(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

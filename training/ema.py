@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, WeightAveraging
 
@@ -44,6 +45,13 @@ def warm_average(decay: float) -> Average:
         return share * past + (1 - share) * new  # no lerp: buffers may count in whole numbers
 
     return average
+
+
+def take_average(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Give a module the average, as a training's end does: one that is resumed after its last epoch has none."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            callback._copy_average_to_current(module)
 
 
 def ema_callback(config: Any) -> WeightAveraging:

@@ -27,8 +27,18 @@ class ExactResume(pl.Callback):
         self.seed = seed
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning forgets the loader's state where the number of steps was asked for before it was restored."""
-        trainer.fit_loop._load_combined_loader_states()
+        """Lightning forgets the loader's state where the number of steps was asked for before it was restored.
+
+        And where steps limit a run, it takes a checkpoint of an epoch's end for one of the epoch's middle, and would
+        count that epoch twice.
+        """
+        loop = trainer.fit_loop
+        loop._load_combined_loader_states()
+        if loop.restarted_on_epoch_end:
+            loop.epoch_progress.increment_completed()
+            for one in (loop, loop.epoch_loop):
+                one._restarting = False
+                one.reset_restart_stage()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         """Before a training step."""

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from formats.errors import InputError
 from training.rundir import RunFolder, is_first_rank
-from training.slurm import GATHER, SCRIPT, is_alive, job_id, still_to_do
+from training.slurm import GATHER, SCRIPT, in_a_shell, is_alive, job_id, still_to_do
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def sole_user(folder: RunFolder, shard: str | None = None) -> Iterator[None]:
     key = "job" if shard is None else f"job_{shard}"
     try:
         with FileLock(folder.path / (".lock" if shard is None else f".lock-{shard}")).acquire(timeout=0):
-            mine = job_id()
+            mine = None if in_a_shell() else job_id()  # a session lives on when its run has long ended
             _require_alone(folder, key, mine)
             if mine is not None:
                 folder.update_status(**{key: mine})

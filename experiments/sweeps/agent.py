@@ -97,6 +97,8 @@ def _carry_out(sweep: Sweep, state: SweepState, run: SweepRun, retried: bool) ->
         process.wait()
         state.note(run)
         raise
+    if folder.path.is_dir():
+        folder.update_status(job=None)  # the agent's own job goes on with other runs
     metric, _ = sweep.metric
     run.history = read_history(run, metric)
     run.metric = read_metric(run, metric)

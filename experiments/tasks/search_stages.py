@@ -136,8 +136,12 @@ def put_aside_another(folder: RunFolder, config: OrganelleConfig) -> None:
 def stages_left(folder: RunFolder, config: OrganelleConfig) -> list[str]:
     """What is to be done of a training that may have begun: at least the test, since that was asked for."""
     kept, asked = (tree.get("trainer", {}) for tree in _plain(folder, config))
-    same = all(kept.get(key) == asked[key] for key in ("max_epochs", "max_steps", "max_time"))
-    return ["test"] if same and "fit" in folder.status()["stages_done"] else ["fit", "test"]
+    longer = any(_limit(asked[key]) > _limit(kept.get(key)) for key in ("max_epochs", "max_steps"))
+    return ["fit", "test"] if longer or "fit" not in folder.status()["stages_done"] else ["test"]
+
+
+def _limit(number: int | None) -> float:
+    return math.inf if number in (None, -1) else float(number or 0)
 
 
 def _plain(folder: RunFolder, config: OrganelleConfig) -> tuple[dict[str, Any], dict[str, Any]]:

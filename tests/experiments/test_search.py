@@ -192,6 +192,13 @@ def test_no_schedule_moves_the_learning_rate_of_the_architecture(schedule):
     assert (weights["lr"] < config.optimizer.lr) == (schedule != "constant")
 
 
+def test_a_search_without_validation_takes_the_likeliest_that_is_not_too_costly(cli, tmp_path):
+    words = [f"runs_dir={tmp_path}", "stages=[fit]", "data.val.count=0", "trainer.max_epochs=1", "search.warmup=0"]
+    run = cli("scnas_search_demo", *SMALL, *words).run
+    assert load_genotype(str(run / "genotype.json"))
+    assert "search/dice_derived" not in json.loads((run / "metrics.json").read_text())
+
+
 def test_a_joint_search_learns_both_from_one_volume(cli, tmp_path):
     run = cli("scnas_search_demo", *SMALL, f"runs_dir={tmp_path}", "stages=[fit]", "search.joint=true",
               "data.train.count=1").run  # fmt: skip

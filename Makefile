@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-demo: $(READY) ## Train, test and predict on simulated cells, then measure two groups over time (15 minutes on 2 cores)
+demo: $(READY) ## Train, test and predict on simulated cells, then measure two groups over time (11 minutes on 2 cores)
 	$(BIN)/python -m simulator --preset HeLa --seed 900001 --shape 64 128 128 --spacing 0.3 0.3 0.3 --out runs/demo_sample
 	$(BIN)/python -m experiments.run experiments/configs/organelle_demo.yaml 'stages=[fit,test,predict]' 'predict.inputs=[runs/demo_sample/*.TCF]'
 	for group in control LPS; do $(BIN)/python -m simulator --preset RAW264.7 --seed 910001 910002 --film $$group --frames 3 --interval 120 --shape 64 160 160 --spacing 0.3 0.3 0.3 --out runs/demo_films || exit 1; done

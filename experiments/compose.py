@@ -200,8 +200,14 @@ def _layer(result: Composed, tree: dict[str, Any], origin: str, keep: Keep | Non
             task = str(tree.get("task", result.values.get("task", "organelle")))
             known = keep(task, group, str(new[selector]))
             if known is not None:
-                result.values[group] = {key: value for key, value in old.items() if key in known}
+                kept = {key: value for key, value in old.items() if key in known}
+                result.values[group] = {key: value for key, value in kept.items() if not _stale(result, group, key)}
     _merge(result.values, tree, origin, result.origin, ())
+
+
+def _stale(result: Composed, group: str, key: str) -> bool:
+    """Whether a key says what the files of another source are like: a folder's own would be refused for it."""
+    return (group, key) == ("data", "spacing_um") and result.where((group, key)) != "command line"
 
 
 def _merge(into: dict[str, Any], tree: dict[str, Any], origin: str, origins: dict[KeyPath, str], path: KeyPath) -> None:

@@ -13,7 +13,8 @@ class CostTerm:
     """`search.cost:`. What a network may cost, against the published genotype at the same width and layers."""
 
     measure: Literal["gflop", "parameters", "latency_ms"] = "gflop"
-    """Billions of operations of a patch, numbers that are learned, or milliseconds measured on this device."""
+    """Billions of operations a patch (2 a multiply-add; pooling counts none), numbers that are learned, or milliseconds
+    a patch, forward, measured on this device."""
     target: float = 0.5
     """Part of the published genotype's cost from which on nothing is charged; and what the genotype may cost, where
     any network that is drawn keeps to it."""
@@ -43,7 +44,7 @@ class SearchConfig:
     """Networks drawn at the end beside the likeliest; the one with the best validation Dice, with the supernet's
     weights and within `cost.target`, is the genotype (Pham et al., ICML 2018). 0: the likeliest."""
     cost: CostTerm | None = None
-    """Null: accuracy alone counts."""
+    """What a network may cost; null: accuracy alone counts."""
 
 
 def search_faults(config: SearchConfig) -> list[str]:

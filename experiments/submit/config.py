@@ -50,13 +50,14 @@ class SlurmConfig:
     python: str | None = None
     """Interpreter of the job; null for the one that submits."""
     wrap: str | None = None
-    """Put before it, such as `apptainer exec --nv cytovox.sif`."""
+    """Put before the interpreter, such as `apptainer exec --nv cytovox.sif`."""
     signal_s: int = 120
     """Seconds before the time limit at which the run is asked to save itself and is requeued."""
     retries: int = 3
     """How often a job is run again after one of its ranks was killed: by a node's fault, or for its memory."""
     array: int | None = None
-    """Of a prediction or an analysis: so many jobs share its inputs. Of a sweep: so many agents."""
+    """Of a prediction or an analysis: so many jobs share its inputs; null for one job. Of a sweep: so many agents; null
+    for 4, or `--count` if that is less."""
     at_once: int | None = None
     """Jobs of an array that run at the same time; null for as many as there is room for."""
 

@@ -41,7 +41,7 @@ class SearchTaskConfig(OrganelleConfig):
     search: SearchConfig = field(default_factory=SearchConfig)
     """How it searches."""
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
-    """What becomes of it."""
+    """How the test stage trains the network that was found, from scratch."""
 
 
 #: The groups with branches.

@@ -243,3 +243,10 @@ def test_a_glob_on_the_command_line_is_text_although_yaml_takes_a_star_for_an_al
 @pytest.mark.parametrize("task", list(TASKS))
 def test_every_choice_of_a_branch_forgets_the_other_branch_s_keys(task):
     assert {group: choice.key for group, choice in TASKS[task].choices.items()}.items() <= SELECTORS.items()
+
+
+def test_the_spacing_of_simulated_cells_is_not_that_of_a_folder(tmp_path):
+    words = ["data.source=folder", f"data.root={tmp_path}", "data.volumes=*.TCF", "data.masks=*_{organelle}.nii.gz"]
+    assert load_config("scnas_search", words).data.spacing_um is None
+    told = load_config("scnas_search", ["data.spacing_um=[1,2,3]", *words])
+    assert told.data.spacing_um == [1, 2, 3]

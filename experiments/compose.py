@@ -36,6 +36,12 @@ SELECTORS: dict[str, str] = {
 #: Folder of the shipped sweep files among the configs.
 SWEEPS = "sweeps/"
 
+#: Origin of what `key=value` words say.
+COMMAND_LINE = "command line"
+
+#: Keys that the branches of a group share in name only: each says what its own files are like.
+OF_ONE_BRANCH = {("data", "spacing_um")}
+
 #: What YAML 1.1 takes for a number to the base of 60, and a person for a time: 24:00:00 is no 86400.
 _TIME = re.compile(r"[-+]?[0-9_]+(:[0-9]+)+(\.[0-9_]*)?$")
 
@@ -151,7 +157,7 @@ def compose(config: str | Path, overrides: Iterable[str] = (), keep: Keep | None
     result.origin[()] = path.name
     _layer_file(result, path, keep, chain=())
     for word in overrides:
-        _layer(result, _parse_override(word), "command line", keep)
+        _layer(result, _parse_override(word), COMMAND_LINE, keep)
     return result
 
 
@@ -200,14 +206,11 @@ def _layer(result: Composed, tree: dict[str, Any], origin: str, keep: Keep | Non
             task = str(tree.get("task", result.values.get("task", "organelle")))
             known = keep(task, group, str(new[selector]))
             if known is not None:
-                kept = {key: value for key, value in old.items() if key in known}
-                result.values[group] = {key: value for key, value in kept.items() if not _stale(result, group, key)}
+                known = {
+                    k for k in known if (group, k) not in OF_ONE_BRANCH or result.where((group, k)) == COMMAND_LINE
+                }
+                result.values[group] = {key: value for key, value in old.items() if key in known}
     _merge(result.values, tree, origin, result.origin, ())
-
-
-def _stale(result: Composed, group: str, key: str) -> bool:
-    """Whether a key says what the files of another source are like: a folder's own would be refused for it."""
-    return (group, key) == ("data", "spacing_um") and result.where((group, key)) != "command line"
 
 
 def _merge(into: dict[str, Any], tree: dict[str, Any], origin: str, origins: dict[KeyPath, str], path: KeyPath) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from experiments.compose import Composed, read_yaml
+from experiments.compose import COMMAND_LINE, Composed, read_yaml
 from experiments.pipelines import PIPELINES
 from experiments.schema import Config
 from experiments.submit.config import site_file
@@ -50,4 +50,4 @@ def _unsaid(composed: Composed, said: dict[str, Any]) -> set[str]:
     ours = dataclasses.asdict(kind().slurm)
     if set(ours) - set(said) or RunFolder(composed.folder).status().get(WITH_SITE):
         return set()
-    return {key for key in ours if said[key] == ours[key] and composed.where(("slurm", key)) != "command line"}
+    return {key for key in ours if said[key] == ours[key] and composed.where(("slurm", key)) != COMMAND_LINE}

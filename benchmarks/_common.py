@@ -121,12 +121,7 @@ def quiet_rounds(told: argparse.Namespace, watch: Watch, play: Callable[[], T], 
     if warm and not told.quick:
         play()
     while len(results) < told.repeats:
-        begun, busy, own = time.perf_counter(), _busy_seconds(), _own_seconds()
-        result = play()
-        gc.collect()  # loader processes count as ours once they have ended
-        others = None
-        if busy is not None and (now := _busy_seconds()) is not None:
-            others = max(0.0, (now - busy - (_own_seconds() - own)) / (time.perf_counter() - begun))
+        result, others = _beside_others(play)
         if others is not None and others > CROWDED and not told.quick and watch.dropped < PATIENCE * told.repeats:
             watch.dropped += 1
             continue
@@ -137,14 +132,19 @@ def quiet_rounds(told: argparse.Namespace, watch: Watch, play: Callable[[], T], 
 
 def watched(watch: Watch, task: Callable[[], T]) -> T:
     """What a task gives that is too long to be done again; how busy others were in it is told."""
+    result, others = _beside_others(task)
+    watch.other_cores.append(others)
+    return result
+
+
+def _beside_others(task: Callable[[], T]) -> tuple[T, float | None]:
+    """What a task gives, and how many cores others kept busy meanwhile; None where the system does not tell."""
     begun, busy, own = time.perf_counter(), _busy_seconds(), _own_seconds()
     result = task()
-    now = _busy_seconds()
-    known = busy is not None and now is not None
-    watch.other_cores.append(
-        max(0.0, (now - busy - (_own_seconds() - own)) / (time.perf_counter() - begun)) if known else None  # type: ignore[operator]
-    )
-    return result
+    gc.collect()  # loader processes count as ours once they have ended
+    if busy is None or (now := _busy_seconds()) is None:
+        return result, None
+    return result, max(0.0, (now - busy - (_own_seconds() - own)) / (time.perf_counter() - begun))
 
 
 def _load() -> list[float] | None:

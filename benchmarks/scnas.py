@@ -3,9 +3,9 @@
 Claim measured here: at equal cost, a network that was searched scores no worse than the mean of random ones.
 
 Each round is a seed: a search; then every network is trained for --minutes on the same cells of three lines and tested
-on two lines that nobody saw. A random genotype costs what the searched one does, within 15 % of
-its GFLOP. Two trainings run side by side, one core each, so that all of them have the same neighbour. What is done
-stays in --work and is not done again. Run it alone: minutes are minutes of this machine.
+on two lines that nobody saw. A random genotype costs what the searched one does, within 15 % of its GFLOP. Two
+trainings run side by side, one core each, so that all of them have the same neighbour. What is done stays in --work and
+is not done again. Run it alone: minutes are minutes of this machine.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def random_ones(like: Genotype, seed: int) -> list[Genotype]:
     found: list[Genotype] = []
     for _ in range(TRIES):
         genotype = random_genotype(generator, OPERATION_NAMES, SCALE["multiplier"])
-        more_ = cost_of(genotype, tables, OPERATION_NAMES, SCALE["multiplier"]) - edges
-        if abs(more_) <= CLOSE * aim and abs(gflop_of(scaled(genotype)) / aim - 1) <= CLOSE:
+        extra = cost_of(genotype, tables, OPERATION_NAMES, SCALE["multiplier"]) - edges
+        if abs(extra) <= CLOSE * aim and abs(gflop_of(scaled(genotype)) / aim - 1) <= CLOSE:
             found.append(genotype)
             if len(found) == RANDOM:
                 return found
@@ -170,10 +170,10 @@ def measure(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
         steps = json.loads((run / "metrics.json").read_text())["fit/steps"]
         numbers = sum(p.numel() for p in model.build(1, 4).parameters()) / 1e6
         facts.setdefault(name, []).append((numbers, gflop_of(model), seconds_of(model), steps))
-    told_ = [json.loads((path.parent / "metrics.json").read_text()) for path in genotypes]
+    found_by = [json.loads((path.parent / "metrics.json").read_text()) for path in genotypes]
     plain = {str(seed): load_genotype(str(path)).to_json() for seed, path in enumerate(genotypes)}
-    rows = {"dice": dice, "facts": facts, "searches": told_, "genotypes": plain}
-    return tables_of(told, dice, facts, told_), rows
+    rows = {"dice": dice, "facts": facts, "searches": found_by, "genotypes": plain}
+    return tables_of(told, dice, facts, found_by), rows
 
 
 def order(told: argparse.Namespace, name: str, seed: int, _: Any, word: str) -> tuple[str, str, list[str]]:
@@ -196,9 +196,9 @@ def tables_of(told: argparse.Namespace, dice: Any, facts: Any, searches: list[di
         gap = over_seeds(np.asarray(dice["searched"]) - np.asarray(other))
         gaps.append([f"searched minus {name}", f"{gap.value:+.3f}", f"{gap.low:+.3f} to {gap.high:+.3f}"])
     each = []
-    for n, told_ in enumerate(searches):
-        share = told_["search/cost_derived"] / told_["search/cost_published"]
-        numbers = (f"{told_['fit/seconds'] / 60:.1f}", f"{told_['fit/steps']:.0f}", f"{told_['search/entropy']:.2f}")
+    for n, one in enumerate(searches):
+        share = one["search/cost_derived"] / one["search/cost_published"]
+        numbers = (f"{one['fit/seconds'] / 60:.1f}", f"{one['fit/steps']:.0f}", f"{one['search/entropy']:.2f}")
         each.append([str(n), *numbers, f"{share:.2f}"])
     return [
         Table(f"{told.minutes:g} minutes of one core of training each, {told.repeats} seeds", heads, shown),

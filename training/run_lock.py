@@ -10,7 +10,10 @@ from filelock import FileLock, Timeout
 
 from formats.errors import InputError
 from training.rundir import RunFolder, is_first_rank
-from training.slurm import GATHER, SCRIPT, in_a_shell, is_alive, job_id, still_to_do
+from training.slurm import GATHER, SCRIPT, is_alive, job_id, still_to_do
+
+#: States of a run that nobody is at work on, whatever its job does now.
+ENDED = ("finished", "failed", "interrupted")
 
 
 @contextmanager
@@ -39,7 +42,7 @@ def sole_user(folder: RunFolder, shard: str | None = None) -> Iterator[None]:
     key = "job" if shard is None else f"job_{shard}"
     try:
         with FileLock(folder.path / (".lock" if shard is None else f".lock-{shard}")).acquire(timeout=0):
-            mine = None if in_a_shell() else job_id()  # a session lives on when its run has long ended
+            mine = job_id()
             _require_alone(folder, key, mine)
             if mine is not None:
                 folder.update_status(**{key: mine})
@@ -51,6 +54,8 @@ def sole_user(folder: RunFolder, shard: str | None = None) -> Iterator[None]:
 def _require_alone(folder: RunFolder, key: str, mine: str | None) -> None:
     status = folder.status()
     for other in dict.fromkeys((key, "job")):
+        if other == "job" and status["status"] in ENDED:
+            continue  # the job goes on with something else, as that of a notebook does
         earlier = status.get(other)
         if earlier is not None and earlier != mine and is_alive(str(earlier)):
             raise _refusal(folder, f"job {earlier}")

@@ -74,3 +74,17 @@ def test_a_run_that_is_no_array_asks_for_itself_only(queue, folder: RunFolder) -
     queue(f"30 PENDING {folder.path}/slurm/job.sh", "12 COMPLETED y")
     with sole_user(folder):
         pass
+
+
+@pytest.mark.parametrize(("status", "free"), [("running", False), ("preempted", False), ("finished", True),
+                                              ("failed", True), ("interrupted", True)])  # fmt: skip
+def test_a_run_that_has_ended_is_free_though_its_job_goes_on(queue, folder: RunFolder, status: str, free: bool) -> None:
+    """Such as that of a notebook, or of an agent that has taken another run."""
+    folder.update_status(job="12", status=status)
+    queue("12 RUNNING y")
+    if free:
+        with sole_user(folder):
+            assert folder.status()["job"] == "20"
+    else:
+        with pytest.raises(InputError, match="job 12 is at work in it"):
+            sole_user(folder).__enter__()

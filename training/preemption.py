@@ -65,8 +65,12 @@ class Preemption(Checkpoint):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """The validation is done again, whole: what it counted so far is in no checkpoint."""
-        if not self._fits(trainer) or batch_idx + 1 >= self._common or not self._agreed(trainer)[0]:
+        """The validation is done again, whole: what it counted so far is in no checkpoint.
+
+        But the last one of a run that steps limit: Lightning finds no step left to do, and would leave it out.
+        """
+        last = 0 < trainer.max_steps <= trainer.global_step
+        if not self._fits(trainer) or last or batch_idx + 1 >= self._common or not self._agreed(trainer)[0]:
             return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WeightAveraging):

@@ -39,7 +39,7 @@ class SearchDataModule(OrganelleDataModule):
 
     joint = False
 
-    def require_halves(self, volumes: int) -> None:
+    def require_halves(self) -> None:
         """Refuse to share what cannot be shared.
 
         Raises
@@ -47,6 +47,7 @@ class SearchDataModule(OrganelleDataModule):
         InputError
             One training volume alone has no halves.
         """
+        volumes = len(self.find()["train"])
         if volumes < 2 and not self.joint:
             raise InputError(
                 f"data: {volumes} training volume: expected two at least, since weights and architecture learn from "
@@ -56,7 +57,7 @@ class SearchDataModule(OrganelleDataModule):
     def volumes(self) -> DataLoader:
         """All validation volumes, on every rank."""
         data = PreparedVolumes(self.prepared["val"])
-        return self._loader(data, EvaluationSampler(len(data), 0, 1), 1, workers=0)
+        return self._loader(data, EvaluationSampler(len(data)), 1, workers=0)
 
     def train_dataloader(self) -> DataLoader:
         """Random pairs of patches, the same for the same (seed, epoch, index)."""

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from experiments.compose import Composed, compose
 from experiments.faults import ConfigFaults
 from experiments.pipelines import PIPELINES
-from experiments.schema import SCHEMA_VERSION, STAGES, Config, branch, name_fault
+from experiments.schema import SCHEMA_VERSION, STAGES, Config, branch, name_faults
 from experiments.submit.config import slurm_faults
 from experiments.tasks import TASKS, known_keys, task_of
 from experiments.tasks.base import Task
@@ -115,7 +115,7 @@ def value_faults(config: Config) -> list[str]:
     faults = []
     if config.schema_version != SCHEMA_VERSION:
         faults.append(f"schema_version: this Cytovox reads version {SCHEMA_VERSION}, got {config.schema_version}")
-    faults += [told for told in [name_fault(config.name)] if told is not None]
+    faults += name_faults(config.name)
     if not 0 <= config.seed < 2**32:
         faults.append(f"seed: expected 0 to {2**32 - 1}, got {config.seed}")
     faults += _stage_faults(config)

@@ -75,11 +75,11 @@ class Config:
     """What is predicted, and how."""
 
 
-def name_fault(name: str) -> str | None:
+def name_faults(name: str) -> list[str]:
     """What is wrong with the name of runs: it is a folder's, a job's, and a line of that job's script."""
     if name and name.isprintable() and not any(c in name for c in '<>:"/\\|?*') and name.strip(". ") == name:
-        return None
-    return f"name: expected a name that can be a folder's, got {name!r}"
+        return []
+    return [f"name: expected a name that can be a folder's, got {name!r}"]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ the data while the weights stand still: the first-order way of DARTS (Liu et al.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from formats.errors import InputError
-from lightning_modules.facts import KEY, SearchFacts
+from lightning_modules.facts import SearchFacts
 from lightning_modules.optim import Adam, configure
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from lightning_modules.search_config import SearchConfig
@@ -211,49 +209,10 @@ class SearchModule(OrganelleModule):
             schedule.min_lrs[1] = self.search.lr  # the plateau finds no room below it
         return found
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint says what it is."""
-        checkpoint[KEY] = dataclasses.asdict(self.facts)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on in another space.
-
-        Raises
-        ------
-        InputError
-            Its operations, width, layers or multiplier are others.
-        """
-        require_same_search(checkpoint.get(KEY, {}), dataclasses.asdict(self.facts))
-
 
 def search_measure(config: SearchConfig) -> Measure:
     """What costs are counted in; where nothing is charged, they are still told."""
     return config.cost.measure if config.cost is not None else "gflop"
-
-
-def require_same_search(told: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """Refuse to go on with a search where other networks, or other costs, are looked at.
-
-    Parameters
-    ----------
-    told, mine : mapping
-        Facts of the checkpoint, and of this config.
-
-    Raises
-    ------
-    InputError
-        The space, or what costs are counted in, differs.
-    """
-    keys = {
-        "operations": ("search.operations", "space"), "model": ("model", "space"),
-        "cost_measure": ("search.cost.measure", "cost"), "patch_size": ("data.patch_size", "cost"),
-    }  # fmt: skip
-    for name, (key, what) in keys.items():
-        if told.get(name) != mine[name]:
-            raise InputError(
-                f"{key}: the search that is gone on with is of another {what}: {told.get(name)} there, {mine[name]} "
-                "here; make them the same, or begin a new search"
-            )
 
 
 def _standing(choice: Choice) -> Choice:

@@ -136,6 +136,7 @@ class Architecture(nn.Module):
         ]
         return torch.stack(shares).mean()
 
+    @torch.no_grad()
     def draw(self, generator: torch.Generator) -> Genotype:
         """One network of the distributions, among those that can be built."""
         return Genotype(**{kind: self._draw_cell(kind, generator) for kind in CELL_TYPES})
@@ -222,8 +223,7 @@ def random_genotype(generator: torch.Generator, operations: Sequence[str], multi
     """
     if set(operations) <= {"none"}:
         raise ValueError("a network needs an operation that is not 'none'")
-    with torch.no_grad():
-        return Architecture(operations, multiplier).draw(generator)
+    return Architecture(operations, multiplier).draw(generator)
 
 
 def candidates(
@@ -246,12 +246,11 @@ def candidates(
     """
     likeliest = architecture.genotype()
     costs = {likeliest: cost(likeliest)}
-    with torch.no_grad():
-        for _ in range(20 * count):
-            if sum(value <= most for value in costs.values()) > count:
-                break
-            if (drawn := architecture.draw(generator)) not in costs:
-                costs[drawn] = cost(drawn)
+    for _ in range(20 * count):
+        if sum(value <= most for value in costs.values()) > count:
+            break
+        if (drawn := architecture.draw(generator)) not in costs:
+            costs[drawn] = cost(drawn)
     return [one for one, value in costs.items() if value <= most] or [min(costs, key=costs.__getitem__)]
 
 

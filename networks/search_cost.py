@@ -62,8 +62,8 @@ def _latency(operation: nn.Module, x: torch.Tensor) -> float:
     for _ in range(REPEATS + 1):
         begun = time.perf_counter()
         operation(x)
-        if x.device.type in ("cuda", "mps"):
-            getattr(torch, x.device.type).synchronize()
+        if x.device.type != "cpu":
+            torch.accelerator.synchronize(x.device)
         taken.append(1e3 * (time.perf_counter() - begun))
     return statistics.median(taken[1:])
 

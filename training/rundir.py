@@ -136,7 +136,7 @@ class RunFolder:
         return next((p for p in (self.best_checkpoint, self.last_checkpoint) if p.is_file()), None)
 
     def update_metrics(self, values: Mapping[str, float]) -> None:
-        """Merge flat numbers into `metrics.json`; called only when a stage ended."""
+        """Merge flat numbers into `metrics.json`: of a step when a fit begins, all others when a stage has ended."""
         known = self.metrics()
         known.update({key: float(value) for key, value in values.items()})
         write_json(self.path / "metrics.json", known)

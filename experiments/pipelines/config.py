@@ -10,7 +10,7 @@ from analysis.refractive import Increments
 from analysis.tracking import MAX_DISTANCE_UM
 from datamodules.config import TEXTS, TEXTS_OR_NULL
 from datamodules.paths import shard_fault
-from experiments.schema import SCHEMA_VERSION, name_fault
+from experiments.schema import SCHEMA_VERSION, name_faults
 from experiments.submit.config import SlurmConfig, slurm_faults
 from formats.errors import InputError
 from transforms.cell_field import SeedRule
@@ -174,7 +174,7 @@ def pipeline_faults(config: PipelineConfig) -> list[str]:
     faults = []
     if config.schema_version != SCHEMA_VERSION:
         faults.append(f"schema_version: this Cytovox reads version {SCHEMA_VERSION}, got {config.schema_version}")
-    faults += [told for told in [name_fault(config.name)] if told is not None]
+    faults += name_faults(config.name)
     if not config.seeds.min_volume_um3 >= 0:
         faults.append(f"seeds.min_volume_um3: expected 0 or more, got {config.seeds.min_volume_um3}")
     if config.seeds.min_voxels < 0:

@@ -15,12 +15,19 @@ from experiments.tasks.organelle_config import tiling
 from experiments.tasks.search_config import CHOICES, SearchTaskConfig, search_task_faults
 from formats.errors import InputError
 from lightning_modules.facts import SearchFacts, Weights
-from lightning_modules.search import SearchModule, require_same_search, search_measure
+from lightning_modules.search import SearchModule, search_measure
 from networks.supernet import Supernet
 from training.rundir import RunFolder
 
 if TYPE_CHECKING:
     from experiments.stages import Run
+
+
+#: Facts that a search keeps to its end: the key of each, and what it is of.
+_OF_A_SEARCH = {
+    "operations": ("search.operations", "space"), "model": ("model", "space"),
+    "cost_measure": ("search.cost.measure", "cost"), "patch_size": ("data.patch_size", "cost"),
+}  # fmt: skip
 
 
 class SearchTask(OrganelleTask):
@@ -62,8 +69,21 @@ class SearchTask(OrganelleTask):
         return SearchFacts(**told, operations=list(search.operations), cost_measure=search_measure(search))
 
     def require_same(self, config: Any, facts: SearchFacts) -> None:
-        """See `Task`."""
-        require_same_search(vars(facts), vars(self.facts(config)))
+        """See `Task`.
+
+        Raises
+        ------
+        InputError
+            Other networks, or other costs, are looked at.
+        """
+        mine = self.facts(config)
+        for name, (key, what) in _OF_A_SEARCH.items():
+            told, asked = getattr(facts, name), getattr(mine, name)
+            if told != asked:
+                raise InputError(
+                    f"{key}: the search that is gone on with is of another {what}: {told} there, {asked} here; make "
+                    "them the same, or begin a new search"
+                )
 
     def for_training(self, config: Any, weights: Weights | None) -> SearchModule:
         """See `Task`."""
@@ -86,7 +106,7 @@ class SearchTask(OrganelleTask):
     def prepare(self, data: Any, stages: Sequence[str], progress: Progress) -> None:
         """See `Task`. The test cases are read before the search begins: a broken one must not be found hours later."""
         if "fit" in stages:
-            data.require_halves(len(data.find()["train"]))
+            data.require_halves()
         organelle_data.prepare(data, stages, progress)
 
     def fitted(self, run: Run, module: SearchModule) -> None:

@@ -192,6 +192,17 @@ def test_no_schedule_moves_the_learning_rate_of_the_architecture(schedule):
     assert (weights["lr"] < config.optimizer.lr) == (schedule != "constant")
 
 
+def test_a_search_that_is_resumed_at_its_end_comes_to_the_same_by_the_averaged_weights(cli, tmp_path):
+    words = [f"runs_dir={tmp_path}", "stages=[fit]", "trainer.ema={decay: 0.9}"]
+    run = cli("scnas_search_demo", *SMALL, *words).run
+    table, genotype = run / "tables" / "candidates.csv", run / "genotype.json"
+    first = (table.read_text(), genotype.read_text())
+    table.unlink()
+    genotype.unlink()
+    assert cli(f"resume={run}", "stages=[fit]").code == 0
+    assert (table.read_text(), genotype.read_text()) == first
+
+
 def test_a_search_without_validation_takes_the_likeliest_that_is_not_too_costly(cli, tmp_path):
     words = [f"runs_dir={tmp_path}", "stages=[fit]", "data.val.count=0", "trainer.max_epochs=1", "search.warmup=0"]
     run = cli("scnas_search_demo", *SMALL, *words).run

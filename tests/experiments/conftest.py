@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -255,3 +256,9 @@ def shape_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(cli: Cli, tiny: Path, cells: Path) -> Answer:
     """One run of all stages; tests may read its folder, and no more than that."""
     return cli(tiny, "stages=[fit,test,predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]")
+
+
+@pytest.fixture
+def copied(tmp_path, trained) -> Path:
+    """A copy of the trained run, to be changed."""
+    return Path(shutil.copytree(trained.run, tmp_path / "runs" / "tiny" / "copied"))

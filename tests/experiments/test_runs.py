@@ -1,15 +1,11 @@
-"""Whole runs through the command line: what they leave, how they go on, and what they do not do."""
+"""Whole runs through the command line: what they leave, and what they do not do."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +14,7 @@ import tifffile
 import yaml
 
 from formats import read_volume
-
-ORGANELLES = ("membrane", "nucleus", "nucleolus", "lipid")
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def numbers(run: Path) -> dict[str, float]:
-    return json.loads((run / "metrics.json").read_text())
-
-
-def same_everywhere(run: Path) -> dict[str, float]:
-    """metrics.json without what depends on the clock and the machine."""
-    return {key: value for key, value in numbers(run).items() if not key.endswith(("seconds", "_mb"))}
-
-
-def steps(run: Path) -> list[int]:
-    return [int(row["step"]) for row in rows(run / "metrics.csv") if row["train/loss"]]
-
+from tests.experiments.folders import ORGANELLES, numbers, rows, same_everywhere, steps
 
 # what a run leaves
 
@@ -120,215 +96,6 @@ def test_the_folder_of_a_run_is_not_that_of_the_next(tmp_path, tiny, cli):
     folders = {cli(tiny, "stages=[fit]", "trainer.max_steps=1", f"runs_dir={tmp_path}").run for _ in range(2)}
     assert len(folders) == 2
     assert "CYTOVOX_RUN_DIR" not in os.environ
-
-
-def test_a_restart_that_cannot_begin_leaves_what_the_job_had_done(tmp_path, tiny, cli, monkeypatch):
-    """A job that is run again names its folder itself, without resume=."""
-    monkeypatch.setenv("CYTOVOX_RUN_ID", "job-7")
-    words = ["stages=[fit]", "trainer.max_steps=1", f"runs_dir={tmp_path}"]
-    run = cli(tiny, *words).run
-    kept = json.loads((run / "status.json").read_text())
-    (run / "status.json").write_text(json.dumps({**kept, "status": "preempted"}))
-    answer = cli(tiny, *words, "trainer.global_batch=1000003")
-    assert answer.code == 2
-    assert (run / "checkpoints" / "last.ckpt").is_file()
-    assert cli(tiny, *words).run == run
-
-
-# going on
-
-
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path, tiny, process, cli):
-    words = ["trainer.max_epochs=12", f"runs_dir={tmp_path}"]
-    running = process(tiny, *words, cwd=tmp_path)
-    last = wait_for(lambda: next(iter(tmp_path.glob("tiny/*/checkpoints/last.ckpt")), None), running)
-    os.kill(running.pid, signal.SIGKILL)
-    running.communicate()
-    run = last.parent.parent
-    assert json.loads((run / "status.json").read_text())["stages_done"] == []
-    (run / "checkpoints" / ".part-0123456789ab.ckpt").write_bytes(b"what a kill leaves of a checkpoint")
-
-    again = cli(f"resume={run}")
-    assert again.run == run
-    assert not list(run.rglob(".part-*"))
-    assert list(tmp_path.glob("tiny/*")) == [run]
-    assert steps(run) == list(range(24))
-    assert numbers(run)["fit/epochs"] == 12
-    assert {"fit", "test"} == set(json.loads((run / "status.json").read_text())["stages_done"])
-    assert [p.name for p in run.glob("environment_*.json")] == ["environment_1.json"]
-
-
-def wait_for(found, running, seconds: float = 90):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if (result := found()) is not None:
-            return result
-        if running.poll() is not None:
-            raise AssertionError(running.communicate()[1])
-        time.sleep(0.02)
-    running.kill()
-    raise AssertionError("it took too long")
-
-
-def test_a_run_that_goes_on_ends_like_one_that_was_never_stopped(tmp_path, tiny, trained, cli):
-    first = cli(tiny, "trainer.max_epochs=1", "stages=[fit]", f"runs_dir={tmp_path}")
-    again = cli(f"resume={first.run}", "trainer.max_epochs=2", "stages=[fit, test]")
-    for key, value in same_everywhere(again.run).items():
-        assert value == pytest.approx(numbers(trained.run)[key], abs=1e-6), key
-
-
-@pytest.fixture
-def copied(tmp_path, trained) -> Path:
-    """A copy of the trained run, to be changed."""
-    return Path(shutil.copytree(trained.run, tmp_path / "runs" / "tiny" / "copied"))
-
-
-def contents(run: Path) -> dict[str, bytes]:
-    return {p.relative_to(run).as_posix(): p.read_bytes() for p in run.rglob("*") if p.is_file()}
-
-
-def test_a_finished_run_has_nothing_left_to_do(copied, cli):
-    before = contents(copied)
-    answer = cli(f"resume={copied}")
-    assert answer.run == copied
-    assert "nothing is left to do" in answer.out
-    assert contents(copied) == before
-
-
-def test_stages_that_are_done_are_not_done_again(copied, cli):
-    status = json.loads((copied / "status.json").read_text())
-    (copied / "status.json").write_text(json.dumps({**status, "stages_done": ["fit", "predict"]}))
-    weights = (copied / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    masks = (copied / "predictions" / "HeLa-00001.ome.tif").stat().st_mtime_ns
-    assert cli(f"resume={copied}").run == copied
-    assert (copied / "checkpoints" / "last.ckpt").stat().st_mtime_ns == weights
-    assert (copied / "predictions" / "HeLa-00001.ome.tif").stat().st_mtime_ns == masks
-    assert json.loads((copied / "status.json").read_text())["stages_done"] == ["fit", "predict", "test"]
-
-
-def test_a_trained_run_predicts_more_files_later(copied, cells, cli):
-    curve = (copied / "metrics.csv").read_bytes()
-    digest = json.loads((copied / "environment.json").read_text())["data_digest"]
-    answer = cli(f"resume={copied}", "stages=[predict]", f"predict.inputs=[{cells}/*.TCF]")
-    assert answer.run == copied
-    assert sorted(p.name for p in (copied / "predictions").glob("*.tif")) == [
-        f"HeLa-0000{n}.ome.tif" for n in (1, 2, 3)
-    ]
-    assert {row["input"] for row in rows(copied / "tables" / "predictions.csv")} == set(map(str, cells.glob("*.TCF")))
-    assert numbers(copied)["predict/files"] == 3
-    assert (copied / "metrics.csv").read_bytes() == curve
-    for name in ("environment.json", "environment_1.json"):
-        assert json.loads((copied / name).read_text())["data_digest"] == digest
-
-
-def test_testing_again_adds_nothing_to_the_learning_curve(copied, trained, cli):
-    curve = (copied / "metrics.csv").read_bytes()
-    assert cli(f"resume={copied}", "stages=[test]").run == copied
-    assert (copied / "metrics.csv").read_bytes() == curve
-    assert same_everywhere(copied) == same_everywhere(trained.run)
-
-
-def test_a_run_is_not_resumed_under_another_name(copied, cli):
-    answer = cli("organelle_demo", f"resume={copied}")
-    assert answer.code == 2
-    assert answer.faults == [f"resume: {copied} is a run of name tiny, but organelle_demo says organelle_demo"]
-
-
-def test_ctrl_c_says_how_to_go_on(tmp_path, tiny, process):
-    running = process(tiny, "trainer.max_epochs=5000", f"runs_dir={tmp_path}", cwd=tmp_path)
-    last = wait_for(lambda: next(iter(tmp_path.glob("tiny/*/checkpoints/last.ckpt")), None), running)
-    os.kill(running.pid, signal.SIGINT)
-    try:
-        _, err = running.communicate(timeout=10)
-    except subprocess.TimeoutExpired:  # Python drops an interrupt that falls into a finaliser: a person presses again
-        os.kill(running.pid, signal.SIGINT)
-        _, err = running.communicate(timeout=60)
-    run = last.parent.parent
-    assert running.returncode == 130
-    assert "Traceback" not in err
-    assert err.splitlines()[-1] == f"stopped; go on with resume={run}"
-    assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
-    assert (run / "report.html").is_file()
-
-
-# whose weights
-
-
-def weights_of(answer) -> str:
-    return next(line for line in answer.out.splitlines() if line.startswith("weights: ")).removeprefix("weights: ")
-
-
-def test_training_begins_with_the_weights_of_another_run(tmp_path, tiny, trained, cli):
-    words = ["trainer.max_steps=1", "optimizer.lr=1e-9", f"runs_dir={tmp_path}"]
-    begun = cli(tiny, f"init_from={trained.run}", *words)
-    assert weights_of(begun).startswith(str(begun.run))
-    for name in ORGANELLES:
-        key = f"test/dice_{name}"
-        assert numbers(begun.run)[key] == pytest.approx(numbers(trained.run)[key], abs=1e-3)
-
-
-def test_a_run_that_began_with_other_weights_is_tested_with_its_own(tmp_path, tiny, trained, cli):
-    begun = cli(tiny, f"init_from={trained.run}", "stages=[fit]", "trainer.max_steps=1", f"runs_dir={tmp_path}")
-    tested = cli(f"resume={begun.run}", "stages=[test]")
-    assert weights_of(tested).startswith(str(begun.run))
-
-
-def test_predicting_takes_the_run_that_is_named(tmp_path, trained, time_lapse, cli):
-    words = ["stages=[predict]", f"predict.inputs=[{time_lapse}]", f"runs_dir={tmp_path}", "logging.wandb=disabled"]
-    # a config of its own data: the weights bring their network, grid and normalisation with them
-    answer = cli("organelle_demo", *words, f"predict.checkpoint={trained.run}", "trainer.enable_progress_bar=false")
-    assert weights_of(answer) == str(trained.run / "checkpoints" / "best.ckpt")
-    assert "simulating" not in answer.err
-    assert answer.run.parent == tmp_path / "organelle_demo"
-
-
-def test_predicting_takes_the_newest_run_of_the_same_name_but_no_dry_one(copied, tiny, cells, cli):
-    runs = copied.parent.parent
-    dry = cli(tiny, "--dry-run", f"runs_dir={runs}")
-    assert dry.run.name.startswith("dry-")
-    answer = cli(tiny, "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", f"runs_dir={runs}")
-    assert weights_of(answer) == str(copied / "checkpoints" / "best.ckpt")
-
-
-def test_a_time_lapse_is_predicted_frame_by_frame(copied, time_lapse, cli):
-    cli(f"resume={copied}", "stages=[predict]", f"predict.inputs=[{time_lapse}]", "predict.format=ome-tiff")
-    masks = read_volume(copied / "predictions" / "lapse.ome.tif")
-    assert masks.shape == (2, 4, 16, 32, 32)
-    assert masks.times_s == pytest.approx((0.0, 1800.0))
-    everything = rows(copied / "tables" / "predictions.csv")
-    table = [row for row in everything if row["input"] == str(time_lapse)]
-    assert len(everything) == len(table) + 4, "what was predicted before stays in the table: its masks are still there"
-    assert [(row["frame"], row["organelle"]) for row in table] == [(str(t), k) for t in (0, 1) for k in ORGANELLES]
-    assert float(table[4]["time_s"]) == 1800.0
-    for row in table:
-        inside = np.count_nonzero(masks.frame(int(row["frame"]), row["organelle"]))
-        assert int(row["voxels"]) == inside
-        assert float(row["volume_um3"]) == pytest.approx(inside * 0.6**3, rel=1e-5)
-
-
-@pytest.mark.parametrize(("kind", "name"), [("ome-zarr", "lapse.ome.zarr"), ("nifti", "lapse_t001_lipid.nii.gz")])
-def test_masks_are_written_in_the_format_asked_for(copied, time_lapse, cli, kind, name):
-    words = [f"predict.inputs=[{time_lapse}]", f"predict.format={kind}", "predict.probabilities=true"]
-    cli(f"resume={copied}", "stages=[predict]", *words)
-    assert read_volume(copied / "predictions" / name).spacing_um == pytest.approx((0.6, 0.6, 0.6))
-    probabilities = read_volume(copied / "predictions" / "lapse_t000_probabilities.ome.tif")
-    assert probabilities.shape == (1, 4, 16, 32, 32)
-    assert 0 <= probabilities.frame(0, "membrane").min() <= probabilities.frame(0, "membrane").max() <= 1
-
-
-def test_a_file_is_predicted_again_only_if_something_changed(copied, cells, cli):
-    words = [f"resume={copied}", "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]"]
-    masks = copied / "predictions" / "HeLa-00001.ome.tif"
-    times = [masks.stat().st_mtime_ns]
-    for more in (
-        [],
-        ["predict.batch_size=1"],
-        ["predict.threshold=0.4"],
-        ["predict.threshold=0.4", "predict.z=center"],
-    ):
-        cli(*words, *more)
-        times.append(masks.stat().st_mtime_ns)
-    assert times[0] == times[1] == times[2] < times[3] < times[4]
 
 
 # checks and dry runs

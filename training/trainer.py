@@ -22,6 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from formats.errors import InputError
 from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
 from training.device import choose_precision
+from training.divergence import DivergenceCheck
 from training.ema import ema_callback
 from training.memory import PeakMemory
 from training.pace import Pace
@@ -283,6 +284,7 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}) if tty else TQDMProgressBar(refresh_rate=25))
     if config.ema is not None:
         callbacks.append(ema_callback(config.ema))
+    callbacks.append(DivergenceCheck(folder.last_checkpoint))  # after the average, whose weights it checks, too
     if config.early_stopping is not None:
         stop = config.early_stopping
         # not strict: a run of fewer steps than an epoch ends before its first validation

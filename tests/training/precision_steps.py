@@ -185,7 +185,7 @@ CASES: dict[str, Case] = {
     "shape": Case("shape_rbc", shipped="shape_rbc", **_SHAPE),
     "shape, flow": Case("shape_flow", **_SHAPE),
     "DISPR": Case(
-        "shape_dispr", _shape_batch, small=(16, 16, 16), large=(64, 64, 64),
+        "shape_dispr", _shape_batch, small=(8, 16, 16), large=(64, 64, 64),
         small_words=("model.multipliers=[1,2]", "model.attention_levels=[1]"),
     ),
     "SHAPR": Case("shapr", _shape_batch, small=(64, 16, 16), large=(64, 64, 64), tolerance=0.5),

@@ -6,6 +6,7 @@ import argparse
 import csv
 import dataclasses
 import datetime as dt
+import json
 import sys
 import threading
 import time
@@ -29,6 +30,10 @@ from training.signals import Preempted, exit_code
 
 #: Largest file of weights in bytes, below the 16 MiB that some machines return.
 FILE_BYTES = 15 * 2**20
+#: Steps that the length of a schedule is measured with.
+CALIBRATION_STEPS = 60
+#: Share of the minutes that a schedule's steps take; the rest is for validation and checkpoints.
+FOR_STEPS = 0.85
 #: Seconds between two progress lines.
 LINE_S = 30.0
 
@@ -133,6 +138,43 @@ def train_for(config: str, overrides: Sequence[str], runs_dir: Path, name: str, 
     trained = existing_run(runs_dir, name)
     assert trained is not None
     return trained
+
+
+def planned_steps(
+    config: str, overrides: Sequence[str], runs_dir: Path, name: str, minutes: float, epoch_steps: int
+) -> int:
+    """Return how many steps a schedule may have to end within some minutes; measured once, then read from a file.
+
+    Parameters
+    ----------
+    config, overrides, runs_dir, name
+        As in `train_for`.
+    minutes : float
+        Of the whole training, all parts together.
+    epoch_steps : int
+        Steps of an epoch; the result is a multiple, so that the last step is validated.
+
+    Returns
+    -------
+    int
+        At least one epoch.
+    """
+    note = runs_dir / f"{name}_schedule.json"
+    if note.is_file():
+        return int(json.loads(note.read_text(encoding="utf-8"))["steps"])
+    words = [
+        *overrides, f"name={name}_calibration", f"runs_dir={runs_dir}", "stages=[fit]", "logging.wandb=disabled",
+        "trainer.enable_progress_bar=false", f"trainer.max_steps={min(CALIBRATION_STEPS, epoch_steps)}",
+        "trainer.max_epochs=null", "trainer.limit_val_batches=0",
+    ]  # fmt: skip
+    launch(config, words)
+    measured = existing_run(runs_dir, f"{name}_calibration")
+    assert measured is not None
+    seconds = measured.metrics()["fit/batch_seconds"]
+    steps = max(1, int(FOR_STEPS * 60 * minutes / seconds / epoch_steps)) * epoch_steps
+    write_json(note, {"steps": steps, "minutes": minutes, "step_seconds": seconds})
+    print(f"{name}: {1000 * seconds:.0f} ms a step, so {steps} steps in {minutes:g} min", flush=True)
+    return steps
 
 
 def trained_seconds(folder: RunFolder) -> float:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -164,16 +165,20 @@ class Architecture(nn.Module):
 
     def _derive(self, kind: str) -> CellGenotype:
         """Of all cells (an edge cut or at its best: 15 thousand), best first, the first that can be built."""
-        options = [self._options(kind, node) for node in NODES]
+        logs = {key: value.log_softmax(-1) for key, value in self._distributions(kind).items()}
+        numbers = dict(zip(logs, _read([value.flatten() for value in logs.values()]), strict=True))
+        options = [self._options(kind, node, numbers) for node in NODES]
         ranked = sorted(itertools.product(*options), key=lambda nodes: -sum(score for score, _ in nodes))
         cells = (tuple(edges for _, edges in nodes) for nodes in ranked)
         return next(cell for cell in cells if "s1" in live_states(cell, self.multiplier))
 
-    def _options(self, kind: str, node: str) -> list[tuple[float, tuple[Edge, ...]]]:
+    def _options(
+        self, kind: str, node: str, logs: Mapping[str, Sequence[float]]
+    ) -> list[tuple[float, tuple[Edge, ...]]]:
         """Inputs of a node with the logarithm of their chances: every pair of sources, each edge cut or at its best."""
-        log_EO, sources = self.operation_logits[kind].log_softmax(1).tolist(), sources_of(NODES.index(node))
-        key = f"{kind}_{node}"
-        log_S = self.source_logits[key].log_softmax(0).tolist() if key in self.source_logits else [0.0] * len(sources)
+        sources, count = sources_of(NODES.index(node)), len(self.operations)
+        log_EO = [logs[kind][first : first + count] for first in range(0, len(logs[kind]), count)]
+        log_S = logs.get(f"{kind}_{node}", [0.0] * len(sources))
         words: dict[str, list[tuple[float, Edge]]] = {}
         for place, source in enumerate(sources):
             row = log_EO[EDGES.index((node, source))]
@@ -271,7 +276,7 @@ def _gumbel(like: Sequence[torch.Tensor], generator: torch.Generator) -> list[to
     return [part.view(one.shape) for part, one in zip(parts, like, strict=True)]
 
 
-def _read(indices: Sequence[torch.Tensor]) -> list[list[int]]:
-    """Values of one-dimensional integer tensors, read back from the device in one copy."""
-    values = iter(torch.cat(list(indices)).tolist())
-    return [list(itertools.islice(values, len(one))) for one in indices]
+def _read(tensors: Sequence[torch.Tensor]) -> list[list[Any]]:
+    """Values of one-dimensional tensors of one type, read back from the device in one copy."""
+    values = iter(torch.cat(list(tensors)).tolist())
+    return [list(itertools.islice(values, len(one))) for one in tensors]

@@ -74,7 +74,7 @@ class LinearBetas:
         if t.device not in self._alpha_squared:  # copied once, or every step would wait for it
             with torch.inference_mode(False):  # else a copy made in a validation could not be used in training
                 self._alpha_squared[t.device] = upload(self._alpha_squared[torch.device("cpu")], t.device)
-        return self._alpha_squared[t.device][t.round().long()]
+        return self._alpha_squared[t.device].take(t.round().long())  # an index without axes would be read back
 
     def alpha(self, t: torch.Tensor) -> torch.Tensor:
         """The share of the data."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.cases import RawCase
 from datamodules.cells import samples
-from lightning_modules.cells import CHANNELS, CellsModule
+from lightning_modules.cells import CHANNELS, CellsModule, field_of
 from lightning_modules.facts import CellsFacts, OrganelleFacts, SearchFacts, ShapeFacts, SHAPRFacts
 from lightning_modules.optim import Adam, AdamW
 from lightning_modules.organelle import OrganelleModule
@@ -35,13 +36,13 @@ from objectives.segmentation import DiceBCEConfig
 from objectives.shapr_loss import SHAPRLossConfig
 from objectives.traits import TraitsConfig
 from transforms.cell_field import SeedRule
-from transforms.shape_fields import OccupancyConfig, SignedDistanceConfig
+from transforms.shape_fields import Occupancy, OccupancyConfig, SignedDistanceConfig
 from transforms.signed_distance import signed_distance
 from transforms.tiling import SlidingWindow
 
 PATCH = (8, 16, 16)
-#: Batches of an epoch.
-BATCHES = 6
+#: Batches of an epoch: one that makes the optimiser's tensors, and two that are like all later ones.
+BATCHES = 3
 COMMON: dict[str, Any] = {
     "resample": "spacing_um", "resample_spacing_um": [1.0] * 3, "resample_grid": list(PATCH), "ri_range": [1.33, 1.39],
     "patch_size": list(PATCH),
@@ -60,7 +61,8 @@ class Run:
     test: Any
     predict: Callable[[], Any]
     """Predicts one input with the module as it is."""
-    parts: dict[str, Any] = field(default_factory=dict)
+    monitor: str
+    """Validation metric that picks the best checkpoint."""
 
 
 @dataclass
@@ -118,7 +120,7 @@ def organelle(network: nn.Module | None = None, facts: type[OrganelleFacts] = Or
     loss = DiceBCEConfig(organelle_weights=[1.0, 2.0]).build()
     module = OrganelleModule(network, about, TILING, loss, AdamW(schedule="cosine", warmup_steps=1), flips=("x",))
     val = [{key: value for key, value in one.items()} for one in _patches(2)]
-    return Run(module, _loader(_patches()), _loader(val, 1), _cases(), _predict_organelles(module))
+    return Run(module, _loader(_patches()), _loader(val, 1), _cases(), _predict_organelles(module), "val/dice_mean")
 
 
 def _predict_organelles(module: OrganelleModule) -> Callable[[], Any]:
@@ -144,7 +146,7 @@ def search(joint: bool = False) -> Run:
     loss = DiceBCEConfig().build()
     module = SearchModule(network, facts, TILING, loss, Adam(schedule="constant"), config, seed=3)
     data = [{**one, "architecture": other} for one, other in zip(_patches(), _patches(), strict=True)]
-    return Run(module, _loader(data), _loader(_patches(2), 1), _cases(), _predict_organelles(module))
+    return Run(module, _loader(data), _loader(_patches(2), 1), _cases(), _predict_organelles(module), "val/dice_mean")
 
 
 def _cell_samples(method: str) -> list[dict[str, Any]]:
@@ -176,24 +178,31 @@ def cells(method: str, voxels: int = 300) -> Run:
     rule = SeedRule(min_volume_um3=10.0)
     module = CellsModule(network, facts, TILING, rule, loss, AdamW(schedule="constant"))
     data = _loader(_cell_samples(method), collate_fn=samples)
-    from lightning_modules.cells import field_of
+    def predict() -> Any:
+        return module.finder()(field_of(_raw(True))[0])
 
-    return Run(module, data, _cases(True), _cases(True), lambda: module.finder()(field_of(_raw(True))[0]))
+    return Run(module, data, _cases(True), _cases(True), predict, "val/cells_dice")
 
 
-def ball(radius: float, index: int, side: int = 64) -> dict[str, Any]:
+@functools.cache
+def ball(radius: float, index: int, side: int = 64, depth: int = 64) -> dict[str, Any]:
     """A cell that is a ball, with its image, its mask and its signed distances."""
-    axis = torch.arange(side) - (side - 1) / 2
-    obj = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt() < radius
-    middle = obj[side // 2][None].float()
+    axis, z = torch.arange(side) - (side - 1) / 2, torch.arange(depth) - (depth - 1) / 2
+    obj = (z[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt() < radius
+    middle = obj[depth // 2][None].float()
     distance = torch.from_numpy(signed_distance(obj.numpy()))[None]
     return {"image": 0.7 * middle, "mask": middle, "obj": obj[None].float(), "distance": distance, "index": index}
 
 
-def _shape_run(module: Any, side: int = 64) -> Run:
-    balls = [ball(side / 6 + 0.2 * i, i, side) for i in range(2 * BATCHES)]
-    val = _loader(balls[:2], 1)
-    return Run(module, _loader(balls), val, val, lambda: module.shapes(balls[0]["image"], balls[0]["mask"], 0, 3))
+def _shape_run(module: Any, side: int = 64, depth: int = 64) -> Run:
+    balls = [ball(side / 4 + 0.2 * i, i, side, depth) for i in range(BATCHES)]
+    val = _loader(balls[:1], 1)
+
+    def predict() -> Any:
+        image, mask = (balls[0][key].to(module.device) for key in ("image", "mask"))
+        return module.shapes(image, mask, 0, 3)
+
+    return Run(module, _loader(balls, 1), val, val, predict, "val/iou")
 
 
 def _parts(process: str, preconditioning: str, loss: str, sampler: str, **options: Any) -> Parts:
@@ -217,19 +226,27 @@ def shape(traits: bool = False, outputs: int = 1, **parts: Any) -> Run:
     return _shape_run(module)
 
 
+class _Small(Occupancy):
+    """DISPR's field at a quarter of its size."""
+
+    size = 16
+
+    def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
+        obj_BZYX = field_BCZYX[:, 0] > 0
+        obj_BZYX[:, 8] = mask_BYX
+        return obj_BZYX
+
+
 def dispr() -> Run:
-    """DISPR's network, process, loss and sampler on small volumes; their fields have no shape of 64 voxels a side."""
+    """DISPR's network, process, loss and sampler, on fields of 16 voxels a side."""
     torch.manual_seed(0)
     parts = _parts("linear_betas", "noise_and_variance", "noise_mse_vlb", "ancestral", steps=3)
     network = DISPRUNetConfig(multipliers=[1, 1], attention_levels=[]).build(64, outputs=2)
     facts = ShapeFacts(task="shape", model={}, field={}, process={}, preconditioning={})
     module = ShapeModule(
-        parts, None, network=network, facts=facts, field=SignedDistanceConfig(size=16).build(),
-        optimizer=AdamW(schedule="constant"), samples=1,
+        parts, None, network=network, facts=facts, field=_Small(), optimizer=AdamW(schedule="constant"), samples=1,
     )  # fmt: skip
-    run = _shape_run(module, 16)
-    run.val = run.test = []
-    return run
+    return _shape_run(module, 16, 16)
 
 
 def shapr(supervised: float) -> Run:
@@ -241,7 +258,7 @@ def shapr(supervised: float) -> Run:
         facts=SHAPRFacts(task="shapr", model={}), field=OccupancyConfig().build(),
         optimizer=AdamW(lr=1e-3, schedule="constant"), samples=1,
     )  # fmt: skip
-    return _shape_run(module)
+    return _shape_run(module, 16)
 
 
 #: Every task, by name.

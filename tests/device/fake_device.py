@@ -131,18 +131,26 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     packet = func.overloadpacket
     flat = tree_flatten((args, kwargs))[0]
     ours = [a for a in flat if isinstance(a, FakeTensor)]
-    target = kwargs.get("device")
-    to_us = target is not None and torch.device(target).type == NAME
+    targets = [a for a in flat if isinstance(a, torch.device)]
+    to_us = any(target.type == NAME for target in targets)
     if not ours and not to_us:
-        if packet in COPIES or target is None:
-            return func(*args, **kwargs)
         return func(*args, **kwargs)
+    if _is_composite(func):  # where no gradient is recorded, such operations arrive whole
+        with _Factories():
+            return func.decompose(*args, **kwargs)
     _check(func, packet, flat, ours)
     _record(func, packet, args, kwargs, ours)
-    result = func(*tree_map_only(FakeTensor, lambda t: t.raw, args), **_on_cpu(kwargs))
-    if packet is aten._to_copy and target is not None and not to_us:
-        return result
-    return _wrapped(func, packet, args, kwargs, result)
+    with torch.inference_mode(False):  # a view of a weight is no inference tensor, and only torch itself could tell
+        result = func(*tree_map_only(FakeTensor, lambda t: t.raw, args), **_on_cpu(kwargs))
+        if packet is aten._to_copy and targets and not to_us:
+            return result
+        return _wrapped(func, packet, args, kwargs, result)
+
+
+@functools.cache
+def _is_composite(func: Any) -> bool:
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))
 
 
 def _on_cpu(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -313,13 +321,10 @@ def fake_device() -> Iterator[Watch]:
     """The device within the context, and what is recorded of it."""
     watch = Watch()
     _ACTIVE.append(watch)
-    before = torch.__future__.get_swap_module_params_on_conversion()
-    torch.__future__.set_swap_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)
     try:
         with _Factories():
             yield watch
     finally:
         torch._C._set_only_lift_cpu_tensors(False)
-        torch.__future__.set_swap_module_params_on_conversion(before)
         _ACTIVE.pop()

@@ -73,7 +73,7 @@ class PerBatch(pl.Callback):
 
 
 def trainer_on_device(
-    folder: Path, watch: Watch, precision: str = "32-true", **options: Any
+    folder: Path, watch: Watch, monitor: str, precision: str = "32-true", **options: Any
 ) -> tuple[pl.Trainer, PerBatch]:
     """The trainer of a run, on the device, with progress bar, CSV, checkpoints and seeds."""
     counting = PerBatch(watch)
@@ -83,7 +83,7 @@ def trainer_on_device(
     )  # type: ignore[arg-type]
     run = RunFolder(folder)
     loggers = [MetricsCSV(folder / "metrics.csv")]
-    trainer = build_trainer(config, run, loggers, options.pop("monitor", "val/none"), False, [ExactResume(0), counting])
+    trainer = build_trainer(config, run, loggers, monitor, False, [ExactResume(0), counting])
     trainer.callbacks.append(trainer.callbacks.pop(trainer.callbacks.index(counting)))
     if precision != "32-true":
         scaler = torch.amp.GradScaler(NAME) if precision == "16-mixed" else None

@@ -68,20 +68,25 @@ def unstated(syncs: list[Sync]) -> set[str]:
     return {str(sync) for sync in own if f"{sync.path} {sync.function}" not in STATED}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning")
-@pytest.mark.parametrize("name", RUNS)
-def test_a_run_stays_on_the_device_and_its_steps_do_not_wait(name: str, tmp_path: Path, watch: Watch) -> None:
+def check(name: str, folder: Path, watch: Watch) -> None:
+    """Fit, test and predict; fail if a tensor leaves the device, or if the host waits where it is not stated."""
     run = RUNS[name]()
-    trainer, counted = trainer_on_device(tmp_path, watch, run.monitor, ema=EMA(decay=0.9, warmup=len(name) % 2 == 0))
+    trainer, counted = trainer_on_device(folder, watch, run.monitor, ema=EMA(decay=0.9, warmup=len(name) % 2 == 0))
     trainer.fit(run.module, run.train, run.val)
     steps = BATCHES - 1
     allowed = {place: steps * count for place, count in PER_STEP.get(name, {}).items()}
-    assert counted.steady() == {**BAR, **allowed}
+    assert counted.steady() == {**BAR, **allowed}, f"the host waits in training steps: {counted.steady()}"
     trainer.test(run.module, run.test, verbose=False)
     run.module.to(device()).eval()
     assert all(isinstance(p, FakeTensor) for p in run.module.parameters())
     run.predict()
-    assert not unstated(watch.syncs)
+    assert not (places := unstated(watch.syncs)), f"the host waits between training steps: {places}"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning")
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_stays_on_the_device_and_its_steps_do_not_wait(name: str, tmp_path: Path, watch: Watch) -> None:
+    check(name, tmp_path, watch)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning")

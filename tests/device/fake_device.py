@@ -144,10 +144,25 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _record(kind)
     with torch.inference_mode(False):  # a view of a weight is no inference tensor, and only torch itself could tell
         inner = tree_map_only(torch.device, lambda _: CPU, tree_map_only(FakeTensor, lambda t: t.raw, (args, kwargs)))
-        result = func(*inner[0], **{key: value for key, value in inner[1].items() if key != "pin_memory"})
+        result = _computed(func, inner[0], {key: value for key, value in inner[1].items() if key != "pin_memory"})
         if packet is aten._to_copy and targets and not to_us:
             return result
         return _wrapped(func, packet, args, kwargs, result)
+
+
+def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The result on the CPU; in float32, rounded, where it has no kernel for float16."""
+    try:
+        return func(*args, **kwargs)
+    except NotImplementedError as missing:
+        if "'Half'" not in str(missing):
+            raise
+
+    def wide(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.float() if tensor.dtype == torch.float16 else tensor
+
+    result = func(*tree_map_only(torch.Tensor, wide, args), **tree_map_only(torch.Tensor, wide, kwargs))
+    return tree_map_only(torch.Tensor, lambda t: t.half() if t.dtype == torch.float32 else t, result)
 
 
 @functools.cache

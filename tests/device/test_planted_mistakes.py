@@ -182,5 +182,5 @@ QUICK = {"vote loss: arange", "network: eye", "item in the organelle step", "ave
 def test_a_planted_mistake_is_found(name: str, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     run, plant = MISTAKES[name]
     plant(monkeypatch)
-    with pytest.raises((DeviceMixError, AssertionError), match="expected all tensors on one device|the host waits"):
+    with pytest.raises((DeviceMixError, AssertionError), match=r"expected all tensors on one device|the host waits"):
         check(run, tmp_path, watch)

@@ -10,36 +10,21 @@ from torch.nn import functional as F
 
 from benchmarks._gpu_common import LAST, PRECISIONS, Recorder, layout_word, products_in, repeated, spread
 
-#: Part of a card's name to its datasheet: TFLOP/s without sparsity in 16 bits, TF32 and float32, and memory in GB/s.
-#: The first part that the name contains counts. NVIDIA's datasheets of the H200, H100, A100 and V100.
-DATASHEETS: dict[str, dict[str, float]] = {
-    "H200": {"float16": 989, "bfloat16": 989, "tf32": 494, "float32": 67, "copy": 4800},
-    "H100 PCIe": {"float16": 756, "bfloat16": 756, "tf32": 378, "float32": 51, "copy": 2000},
-    "H100 NVL": {"float16": 835, "bfloat16": 835, "tf32": 417, "float32": 60, "copy": 3900},
-    "H100": {"float16": 989, "bfloat16": 989, "tf32": 494, "float32": 67, "copy": 3350},
-    "A100": {"float16": 312, "bfloat16": 312, "tf32": 156, "float32": 19.5, "copy": 2039},
-    "V100-SXM": {"float16": 125, "float32": 15.7, "copy": 900},
-    "V100": {"float16": 112, "float32": 14, "copy": 900},
-}
 #: Channels in and out of the convolutions, and the size of their images.
 CONVOLUTIONS, IMAGE = (16, 32, 64, 128), (4, 32, 64, 64)
-
-
-def datasheet(name: str) -> dict[str, float]:
-    """TFLOP/s and GB/s that the maker gives for a card; empty for one that is not listed."""
-    return next((values for part, values in DATASHEETS.items() if part in name), {})
 
 
 def measure_ceilings(bench: Recorder) -> None:
     """Copies, matrix products, 3x3x3 convolutions, transfers, and the cost of starting a kernel."""
     _copy(bench)
     for precision in PRECISIONS:
-        bench.measure(f"matmul {precision}", _bound(_matmul, bench, precision), precision=precision)
+        bench.measure(f"matmul {precision}", _bound(_matmul, bench, precision), kind="step", precision=precision)
     for precision, last in (("bfloat16", True), ("bfloat16", False), ("float16", True)):
         for channels in CONVOLUTIONS:
             bench.measure(
                 f"conv3d {channels} {precision} {layout_word(last)}",
                 _bound(_convolution, bench, precision, channels, last),
+                kind="step",
                 precision=precision,
                 layout=layout_word(last),
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks._gpu_card import datasheet
 from formats.atomic import atomic_path
 
 #: Precision of a record to the type that autocast computes in, and whether float32 products may use TF32.
@@ -57,6 +59,8 @@ class Settings:
     """Tiny sizes and one repeat, to see that everything runs."""
     out: Path
     """Folder of the results."""
+    card: str = ""
+    """Name of the device."""
 
     @property
     def on_gpu(self) -> bool:
@@ -137,19 +141,26 @@ def spread(seconds: Sequence[float]) -> dict[str, Any]:
 
 @contextmanager
 def peak_memory(settings: Settings) -> Iterator[dict[str, Any]]:
-    """A dict that holds the peak of the device's memory in MB when the context has ended; None on a CPU."""
+    """A dict that holds, when the context has ended, the device's peak memory in MB beyond what was in use before.
+
+    The values are None on a CPU.
+    """
     found: dict[str, Any] = {"allocated_mb": None, "reserved_mb": None}
-    if settings.on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+    if not settings.on_gpu:
+        yield found
+        return
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = (torch.cuda.memory_allocated(), torch.cuda.memory_reserved())
     yield found
-    if settings.on_gpu:
-        torch.cuda.synchronize()
-        found["allocated_mb"] = torch.cuda.max_memory_allocated() / 1e6
-        found["reserved_mb"] = torch.cuda.max_memory_reserved() / 1e6
+    torch.cuda.synchronize()
+    found["allocated_mb"] = (torch.cuda.max_memory_allocated() - before[0]) / 1e6
+    found["reserved_mb"] = (torch.cuda.max_memory_reserved() - before[1]) / 1e6
 
 
 def free_memory(settings: Settings) -> None:
-    """Give back what the last figure kept on the device."""
+    """Give back what the last figure kept on the device, compiled code included."""
+    torch.compiler.reset()
     gc.collect()
     if settings.on_gpu:
         torch.cuda.empty_cache()
@@ -163,6 +174,26 @@ def one_line(error: BaseException) -> str:
         return str(error)
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text}"[:240].rstrip(": ")
+
+
+@contextmanager
+def log_lines() -> Iterator[list[str]]:
+    """A list of the first line of every message of Python's `logging` in the context, from INFO upwards."""
+    lines: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage().split("\n", 1)[0])
+
+    root, handler = logging.getLogger(), Collect(logging.INFO)
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
 
 
 @dataclass
@@ -284,8 +315,8 @@ class Recorder:
             if self.has(candidate.name) or not self._may_begin(candidate.name, candidate.needs_s, candidate.labels):
                 continue
             try:
-                task = candidate.prepare()
                 with peak_memory(self.settings) as peak:
+                    task = candidate.prepare()
                     first = seconds_of(task, self.settings.device)
                 again = first if self.settings.quick else seconds_of(task, self.settings.device)
             except Exception as error:  # as in `measure`
@@ -325,6 +356,9 @@ class Recorder:
     def _may_begin(self, name: str, needs_s: float, labels: dict[str, Any]) -> bool:
         if not self.settings.quick and self.left_s < needs_s:
             self.skip(name, OUT_OF_TIME, **labels)
+            return False
+        if not self.settings.on_gpu and labels.get("precision") == "float16" and labels.get("kind") != "step":
+            self.skip(name, "CPUs compute float16 too slowly", **labels)
             return False
         self.say(name)
         self._write({"name": name, **labels})
@@ -373,8 +407,8 @@ def rates_of(out: Path) -> dict[str, float]:
     return {record["rate_of"]: record["rate"] for record in records if record.get("rate_of")}
 
 
-def utilisation(flop: float, seconds: float, precision: str, out: Path) -> dict[str, Any]:
-    """Rate of a computation, and its share of the measured rate of matrix products in the same precision.
+def utilisation(flop: float, seconds: float, precision: str, settings: Settings) -> dict[str, Any]:
+    """Rate of a computation, and its share of what the card does at most in the same precision.
 
     Parameters
     ----------
@@ -384,8 +418,20 @@ def utilisation(flop: float, seconds: float, precision: str, out: Path) -> dict[
         Median time.
     precision : str
         One of `PRECISIONS`.
-    out : Path
-        Folder of the results, where `ceilings` lies; without it the share is None.
+    settings : Settings
+        Names the card, and the folder where `ceilings` lies.
+
+    Returns
+    -------
+    dict
+        `mfu` is the share of the measured rate of matrix products, `of_datasheet` that of the maker's figure; each is
+        None where the rate is not known.
     """
-    rate, matrix = flop / seconds, rates_of(out).get(precision)
-    return {"gflop": flop / 1e9, "tflop_per_s": rate / 1e12, "mfu": None if matrix is None else rate / matrix}
+    rate = flop / seconds
+    matrix, sheet = rates_of(settings.out).get(precision), datasheet(settings.card).get(precision)
+    return {
+        "gflop": flop / 1e9,
+        "tflop_per_s": rate / 1e12,
+        "mfu": None if matrix is None else rate / matrix,
+        "of_datasheet": None if sheet is None else rate / (1e12 * sheet),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ def forward_records(
     for precision, last, mode, batch in ways:
         bench.measure(
             f"network {precision} {layout_word(last)} {mode} b{batch}",
-            lambda way=(precision, last, mode, batch): _forward(bench, network, window, flop, *way),
+            partial(_forward, bench, network, window, flop, precision, last, mode, batch),
             needs_s=COMPILE_S if mode == "compile" else 6.0,
             kind="network",
             precision=precision,
@@ -106,5 +107,5 @@ def _forward(
         **timed,
         "first_call_s": opening,
         "ms_a_window": timed["median_ms"] / batch,
-        **utilisation(flop * batch, seconds, precision, settings.out),
+        **utilisation(flop * batch, seconds, precision, settings),
     }

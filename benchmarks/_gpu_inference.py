@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ from benchmarks._gpu_common import (
     Recorder,
     Settings,
     layout_word,
+    log_lines,
     one_line,
     products_in,
     seconds_of,
@@ -39,7 +42,7 @@ from transforms.tiling import SlidingWindow
 from transforms.windows import window_weight
 
 #: Voxels of the tomogram, and of a quick run's.
-TOMOGRAM, QUICK = (128, 512, 512), (40, 64, 64)
+TOMOGRAM, QUICK = (128, 512, 512), (24, 48, 64)
 #: Voxels of the simulated field that the tomogram is made of, by mirroring it.
 FIELD, QUICK_FIELD = (64, 128, 128), (32, 64, 64)
 #: As `predict.skip_below` has it by default.
@@ -48,8 +51,8 @@ SKIP = 0.1
 PUBLISHED = ((64, 128, 128), (64, 64, 64))
 #: Seconds that must be left before something is compiled.
 COMPILE_S = 50.0
-#: Names by which the engine may offer to compile its network.
-COMPILES = ("compile", "compiled")
+#: What the option `compile` of our engine is called in each mode.
+ENGINE_MODES = {"compile": "default", "graph": "cuda_graphs"}
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,6 @@ class Way:
     """Ours only: windows of nothing but medium are not computed."""
     stitch: str | None = None
     """`device` or `host`; None leaves it to the engine."""
-    own_compile: bool = False
-    """Ours only: by the engine's own option instead of a compiled network."""
 
     @property
     def name(self) -> str:
@@ -75,7 +76,7 @@ class Way:
         words = [self.engine, self.precision, layout_word(self.channels_last), self.mode, f"b{self.batch}"]
         words += [f"skip {self.skip_below}"] if self.skip_below is not None else []
         words += [f"stitch on {self.stitch}"] if self.stitch else []
-        return " ".join(words + (["engine's option"] if self.own_compile else []))
+        return " ".join(words)
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class Way:
         return {
             "kind": "tomogram", "engine": self.engine, "precision": self.precision,
             "layout": layout_word(self.channels_last), "mode": self.mode, "batch": self.batch,
-            "skip_below": self.skip_below, "stitch": self.stitch, "engines_own_compile": self.own_compile,
+            "skip_below": self.skip_below, "stitch": self.stitch,
         }  # fmt: skip
 
 
@@ -105,7 +106,8 @@ def tomogram(settings: Settings, spacing_um: tuple[float, float, float]) -> np.n
     """Refractive index of simulated cells, float32 (Z, Y, X): one field, mirrored until the volume is full."""
     shape, own = (QUICK, QUICK_FIELD) if settings.quick else (TOMOGRAM, FIELD)
     field_ZYX = simulate("HeLa", 3, own, spacing_um).ri_ZYX
-    return np.pad(field_ZYX, [(0, n - m) for n, m in zip(shape, own, strict=True)], mode="symmetric")
+    missing = [(0, max(0, n - m)) for n, m in zip(shape, own, strict=True)]
+    return np.ascontiguousarray(np.pad(field_ZYX, missing, mode="symmetric")[tuple(slice(n) for n in shape)])
 
 
 def shipped_subject(settings: Settings) -> Subject:
@@ -125,8 +127,9 @@ def shipped_subject(settings: Settings) -> Subject:
 def published_subject(settings: Settings) -> Subject:
     """The published network with random weights, in its windows."""
     torch.manual_seed(0)
-    network = network_config("scnas")().build(1, 4).eval()
-    window, stride = ((48, 48, 48), (48, 48, 48)) if settings.quick else PUBLISHED
+    options = {"width": 2, "layers": 4} if settings.quick else {}
+    network = network_config("scnas")(**options).build(1, 4).eval()
+    window, stride = ((24, 32, 32), (24, 32, 32)) if settings.quick else PUBLISHED
     spacing_um = (0.3, 0.3, 0.3)
     return Subject(network, NormaliseRI(), spacing_um, window, stride, tomogram(settings, spacing_um))
 
@@ -159,13 +162,16 @@ def predictor(way: Way, subject: Subject, settings: Settings) -> Callable[[], np
 
 def _ours(way: Way, network: nn.Module, subject: Subject, settings: Settings) -> Callable[[], np.ndarray]:
     more: dict[str, Any] = {}
-    if way.own_compile:
-        option = next((name for name in COMPILES if name in engine_options()), None)
-        if option is None:
-            raise NotHere("the engine has no option to compile its network")
-        more[option] = True
-    elif way.mode != "eager":
+    if way.mode == "graph" and not settings.on_gpu:
+        raise NotHere("CUDA graphs need a CUDA device")
+    if way.mode != "eager" and "compile" in engine_options() and not settings.quick:
+        more["compile"] = ENGINE_MODES[way.mode]
+    elif way.mode != "eager":  # an engine without that option is given a network that is compiled already
         network = in_mode(network, way.mode, way.batch, settings)
+    if way.stitch is not None:
+        if "layers" not in engine_options():
+            raise NotHere("the engine has one way of stitching")
+        more["layers"] = way.stitch == "device"
     tiling = SlidingWindow(
         subject.window, subject.stride, pad_yx=(0, 0), sw_batch_size=way.batch, skip_below=way.skip_below
     )
@@ -207,7 +213,7 @@ def candidate(way: Way, subject: Subject, settings: Settings) -> Candidate:
     def figures(seconds: float, result: np.ndarray) -> dict[str, Any]:
         return {"seconds_a_tomogram": seconds, **agreement(result, subject.reference)}
 
-    needs = COMPILE_S if way.mode in ("compile", "reduce-overhead") or way.own_compile else 12.0
+    needs = COMPILE_S if way.mode in ("compile", "reduce-overhead") else 12.0
     return Candidate(way.name, lambda: predictor(way, subject, settings), way.labels, figures, needs)
 
 
@@ -241,11 +247,13 @@ def inference_groups() -> Iterator[list[Way]]:
         for engine in ("ours", "MONAI")
     ]
     yield [Way(engine, mode="graph") for engine in ("ours", "MONAI")]
-    yield [Way("ours", batch=batch) for batch in (1, 2, 4, 16, 32)] + [Way("MONAI", batch=batch) for batch in (1, 4, 32)]
-    yield [Way("ours", skip_below=SKIP), Way("ours", "float16", mode="graph"), Way("MONAI", stitch="host")]
+    yield [Way("ours", batch=batch) for batch in (1, 2, 4, 16, 32)] + [
+        Way("MONAI", batch=batch) for batch in (1, 4, 32)
+    ]
+    yield [Way("ours", skip_below=SKIP), Way("ours", "float16", mode="graph")]
+    yield [Way(engine, stitch="host") for engine in ("ours", "MONAI")]
     yield [Way(engine, precision, channels_last=False) for precision in precisions[:2] for engine in ("ours", "MONAI")]
     yield [Way("ours", precision, channels_last=True) for precision in precisions[2:]]
-    yield [Way("ours", mode="compile", own_compile=True)]
     yield [Way(engine, mode="compile") for engine in ("ours", "MONAI")]
 
 
@@ -298,22 +306,22 @@ def _limited(bench: Recorder) -> dict[str, Any]:
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, 4e9 / total))
-    lines: list[str] = []
     try:
-        with warnings.catch_warnings(record=True) as caught, _log_lines(lines):
+        errors = io.StringIO()
+        with warnings.catch_warnings(record=True) as caught, log_lines() as lines, redirect_stderr(errors):
             warnings.simplefilter("always")
             call, result = predictor(Way("ours", batch=512), subject, settings), []
             try:
                 seconds = seconds_of(lambda: result.append(call()), settings.device)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 return {"finished": False, "engine_error": one_line(error), "limit_mb": 4000}
-        lines += [str(warning.message).splitlines()[0] for warning in caught]
+        lines += [str(warning.message).splitlines()[0] for warning in caught] + errors.getvalue().splitlines()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     return {
         "finished": True,
         "limit_mb": 4000,
         "seconds_a_tomogram": seconds,
-        "reported": [line for line in lines if "memory" in line.lower()][:4],
+        "reported": [line for line in lines if "memory" in line.lower()][:8],
         **agreement(result[0], expected),
     }

@@ -113,7 +113,6 @@ def in_mode(network: nn.Module, mode: str, batch: int, settings: Settings) -> nn
 
 def compiled(network: nn.Module, mode: str, settings: Settings) -> nn.Module:
     """The network under torch.compile; a quick run traces it, and generates no code."""
-    torch._dynamo.reset()
     if settings.quick:
         result = torch.compile(network, dynamic=False, backend="eager")
     else:

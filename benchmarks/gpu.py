@@ -57,6 +57,8 @@ PARTS: dict[str, tuple[str, str, float]] = {
 }
 #: Seconds after its deadline in which a part may end the figure that it is at, before it is stopped.
 GRACE_S = 45.0
+#: The same in all of a part of a quick run, which has no other limit.
+QUICK_S = 240.0
 #: How a part ended.
 COMPLETE, CUT_SHORT = "complete", "cut short"
 
@@ -100,7 +102,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if card["kind"] == "cpu" and not chosen.quick and chosen.device is None:
         print("gpu: no CUDA device here: not measured (--quick shows on the CPU that it runs)")
         return 0
-    settings = Settings(card["kind"], chosen.quick, chosen.out)
+    settings = Settings(card["kind"], chosen.quick, chosen.out, card["device"])
     _import_parts(parts)
     print(f"[{time.monotonic() - begun:6.1f} s] {card['device']}, torch {card['torch']}, driver {card['driver']}")
     ends, broken = begun + 60 * chosen.minutes, 0
@@ -110,7 +112,8 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"[{time.monotonic() - begun:6.1f} s] {part}: there already (--again measures it again)", flush=True)
             continue
         share = PARTS[part][2] / sum(PARTS[later][2] for later in parts[place:])
-        deadline = time.monotonic() + share * max(0.0, ends - time.monotonic())
+        budget = QUICK_S if chosen.quick else share * max(0.0, ends - time.monotonic())
+        deadline = time.monotonic() + budget
         broken += _run_part(context, settings, part, card, kept, deadline, begun)
     show_tables(chosen.out, parts)
     print(f"[{time.monotonic() - begun:6.1f} s] written: {chosen.out}")
@@ -170,12 +173,11 @@ def _run_part(
     since = time.monotonic()
     process = context.Process(target=_play, args=(settings, part, kept, deadline, begun))
     process.start()
-    process.join(max(1.0, deadline - since) + GRACE_S)
-    stopped = process.is_alive()
-    if stopped:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its own group, with the compilers that it started
-        process.join()
+    try:
+        process.join(max(1.0, deadline - since) + GRACE_S)
+        stopped = process.is_alive()
+    finally:  # Ctrl-C does not reach a process of another group
+        _stop(process)
     journal = read_json(journal_of(settings.out, part))
     records, running = list(journal.get("records", [])), journal.get("running")
     if process.exitcode and running:
@@ -196,6 +198,14 @@ def _run_part(
     )
     journal_of(settings.out, part).unlink(missing_ok=True)
     return int(bool(process.exitcode) and not records)
+
+
+def _stop(process: Any) -> None:
+    """End a process and those that it started, such as compilers."""
+    if process.is_alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.join()
 
 
 def _play(settings: Settings, part: str, kept: list[dict[str, Any]], deadline: float, begun: float) -> None:

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._gpu_batches import random_batch
 from benchmarks._gpu_common import LAST, LIGHTNING, Settings, autocast_of
@@ -70,13 +69,6 @@ class Step:
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-
-    def flop(self) -> float:
-        """Operations of forward and backward as torch counts them, 2 a multiply-add."""
-        with FlopCounterMode(display=False) as counter:
-            self.loss().backward()
-        self.optimizer.zero_grad(set_to_none=True)
-        return float(counter.get_total_flops())
 
 
 def config_of(name: str, settings: Settings) -> Any:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._gpu_batches import random_batch
 from benchmarks._gpu_common import (
     LIGHTNING,
     Recorder,
-    free_memory,
     layout_word,
-    one_line,
     products_in,
     repeated,
     seconds_of,
@@ -76,46 +76,35 @@ def ways_of(name: str, settings_quick: bool) -> list[Way]:
 def measure_training(bench: Recorder) -> None:
     """All configs; then the trainer's own loop; then what is compiled."""
     assert set(CONFIGS) == set(QUICK)
-    flop: dict[str, float | None] = {}
     ways = {name: ways_of(name, bench.settings.quick) for name in CONFIGS}
     for rank in range(max(len(found) for found in ways.values())):  # every config once, before any is varied
         for name, found in ways.items():
             if rank < len(found):
-                _record(bench, name, found[rank], flop)
+                _record(bench, name, found[rank])
         if rank == 0:
             for ema in (True, False):
                 _loop_record(bench, "organelle", ema)
     if not bench.settings.quick:
         for name in COMPILED:
-            _record(bench, name, Way("bfloat16", True, mode="compile"), flop)
+            _record(bench, name, Way("bfloat16", True, mode="compile"))
 
 
-def _flop(bench: Recorder, name: str, way: Way, flop: dict[str, float | None]) -> float | None:
-    """Operations of a step for each sample; None where they could not be counted."""
-    key = f"{name} {way.second_stage}"
-    if key not in flop:
-        size = config_of(name, bench.settings).data.batch_size
-        try:
-            step = build_step(name, bench.settings, "bfloat16", channels_last=False, second_stage=way.second_stage)
-            flop[key] = step.flop() / size
-            del step
-        except Exception as error:  # the time of the step is measured all the same
-            bench.say(f"{name}: operations not counted: {one_line(error)}")
-            flop[key] = None
-        free_memory(bench.settings)
-    return flop[key]
+def flop_of_sample(records: Sequence[dict[str, Any]], name: str, second_stage: bool) -> float | None:
+    """Operations of a step for each sample, from an earlier record of the config; None where there is none."""
+    for record in records:
+        same = (record.get("config"), record.get("second_stage")) == (name, second_stage)
+        if same and record.get("gflop") is not None:
+            return 1e9 * float(record["gflop"]) / int(record["batch"])
+    return None
 
 
-def _record(bench: Recorder, name: str, way: Way, flop: dict[str, float | None]) -> None:
+def _record(bench: Recorder, name: str, way: Way) -> None:
     size = way.batch or config_of(name, bench.settings).data.batch_size
     stage = ["second stage"] if way.second_stage else []
     title = " ".join([name, way.precision, layout_word(way.channels_last), way.mode, f"b{size}", *stage])
-    if bench.has(title):
-        return
-    each = _flop(bench, name, way, flop) if bench.left_s > 0 or bench.settings.quick else None
     bench.measure(
         title,
-        lambda: _step(bench, name, way, size, each),
+        lambda: _step(bench, name, way, size),
         needs_s=COMPILE_S if way.mode == "compile" else 6.0,
         kind="step",
         config=name,
@@ -127,12 +116,18 @@ def _record(bench: Recorder, name: str, way: Way, flop: dict[str, float | None])
     )
 
 
-def _step(bench: Recorder, name: str, way: Way, size: int, flop: float | None) -> dict[str, Any]:
-    settings = bench.settings
+def _step(bench: Recorder, name: str, way: Way, size: int) -> dict[str, Any]:
+    """Time a step; the first one counts its operations where no record of the config has them."""
+    settings, flop = bench.settings, flop_of_sample(bench.records, name, way.second_stage)
+    counter = FlopCounterMode(display=False)
+    counts = flop is None and way.mode == "eager"
     with products_in(way.precision):
         step = build_step(name, settings, way.precision, way.channels_last, size, way.mode, way.second_stage)
-        opening = seconds_of(step, settings.device)
+        with counter if counts else nullcontext():
+            opening = seconds_of(step, settings.device)
         timed = spread([opening] if settings.quick else repeated(step, settings, budget_s=1.0))
+    if counts:
+        flop = counter.get_total_flops() / size
     seconds = timed["median_ms"] / 1e3
     used: dict[str, Any] = {"gflop": None, "tflop_per_s": None, "mfu": None, "of_datasheet": None}
     if flop is not None:

@@ -10,7 +10,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks._gpu_common import LAST, Recorder, autocast_of, products_in, seconds_of
+from benchmarks._gpu_common import LAST, NotHere, Recorder, autocast_of, products_in, seconds_of
 from benchmarks._gpu_step import build_step
 
 #: Kernels that are kept of each.
@@ -56,6 +56,8 @@ def _profiled(bench: Recorder, config: str, last: bool, what: str) -> dict[str, 
         with profile(activities=activities) as profiler:
             seconds_of(task, settings.device)
     kernels = kernels_of(profiler.key_averages(), settings.on_gpu)
+    if not kernels:
+        raise NotHere("torch's profiler reports no kernels here")
     total = sum(kernel["ms"] for kernel in kernels)
     for kernel in kernels:
         kernel["share"] = kernel["ms"] / total if total else 0.0

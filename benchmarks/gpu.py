@@ -19,7 +19,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
 
@@ -82,7 +82,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
-def _refuse(text: str) -> None:
+def _refuse(text: str) -> NoReturn:
     print(text, file=sys.stderr)
     raise SystemExit(2)
 
@@ -95,15 +95,14 @@ def main(words: Sequence[str] | None = None) -> int:
         show_tables(chosen.out, parts)
         return 0
     begun = time.monotonic()
-    context = multiprocessing.get_context("fork")  # what is imported once serves all parts
-    card = _card(context, chosen.device)
+    _import_parts(parts)
+    context, card = _card(chosen.device)
     if card["kind"] == "cpu" and chosen.device == "cuda":
         _refuse("--device cuda: torch finds no CUDA device here")
     if card["kind"] == "cpu" and not chosen.quick and chosen.device is None:
         print("gpu: no CUDA device here: not measured (--quick shows on the CPU that it runs)")
         return 0
     settings = Settings(card["kind"], chosen.quick, chosen.out, card["device"])
-    _import_parts(parts)
     print(f"[{time.monotonic() - begun:6.1f} s] {card['device']}, torch {card['torch']}, driver {card['driver']}")
     ends, broken = begun + 60 * chosen.minutes, 0
     for place, part in enumerate(parts):
@@ -127,22 +126,34 @@ def _import_parts(parts: Sequence[str]) -> None:
             importlib.import_module(f"benchmarks.{PARTS[part][0]}")
 
 
-def _card(context: Any, wanted: str | None) -> dict[str, Any]:
-    """Description of the device, from a process of its own: this one must not start CUDA."""
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_card, args=(sender, wanted))
-    process.start()
-    sender.close()
-    try:
-        card: dict[str, Any] = receiver.recv()
-    except EOFError:
-        _refuse("the device could not be started; torch's own error stands above")
-    process.join()
-    return card
+def _card(wanted: str | None) -> tuple[Any, dict[str, Any]]:
+    """How processes are to be started, and the description of the device from one: this process must not start CUDA.
+
+    Forked processes have what is imported here. Where an import has called CUDA already, it starts in fresh ones only.
+    """
+    said = "its process ended without a word"
+    for way in ("fork", "spawn"):
+        context: Any = multiprocessing.get_context(way)
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_send_card, args=(sender, wanted))
+        process.start()
+        sender.close()
+        try:
+            found = receiver.recv()
+        except EOFError:
+            found = said
+        process.join()
+        if isinstance(found, dict):
+            return context, found
+        said = found
+    _refuse(f"the device cannot be used: {said}")
 
 
 def _send_card(sender: Any, wanted: str | None) -> None:
-    sender.send(describe_card(wanted))
+    try:
+        sender.send(describe_card(wanted))
+    except RuntimeError as error:
+        sender.send(one_line(error))
 
 
 def _kept(settings: Settings, part: str, card: dict[str, Any], again: bool) -> list[dict[str, Any]] | None:

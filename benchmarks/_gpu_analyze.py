@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks._gpu_common import Recorder, Settings, seconds_of
+from benchmarks._gpu_common import Settings, seconds_of
+from benchmarks._gpu_record import Recorder
 from experiments.pipelines import analyze, frames, predictors
 from experiments.pipelines.analyze import Analysis
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks._gpu_common import LAST, PRECISIONS, Recorder, layout_word, products_in, repeated, spread
+from benchmarks._gpu_common import LAST, PRECISIONS, layout_word, products_in, repeated, spread
+from benchmarks._gpu_record import Recorder
 
 #: Channels in and out of the convolutions, and the size of their images.
 CONVOLUTIONS, IMAGE = (16, 32, 64, 128), (4, 32, 64, 64)

@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks._gpu_common import Candidate, Recorder, Settings, products_in
+from benchmarks._gpu_common import Settings, products_in
+from benchmarks._gpu_record import Candidate, Recorder
 from benchmarks._gpu_step import Step, build_step
 
 #: Batches a step.

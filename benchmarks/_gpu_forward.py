@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._gpu_common import (
     LAST,
-    Recorder,
     autocast_of,
     layout_word,
     products_in,
@@ -24,6 +23,7 @@ from benchmarks._gpu_common import (
     utilisation,
 )
 from benchmarks._gpu_modes import in_mode
+from benchmarks._gpu_record import Recorder
 from formats.regions import Shape
 
 #: Seconds that must be left before something is compiled.

@@ -18,9 +18,7 @@ from torch import nn
 
 from benchmarks._gpu_common import (
     LIGHTNING,
-    Candidate,
     NotHere,
-    Recorder,
     Settings,
     layout_word,
     log_lines,
@@ -30,6 +28,7 @@ from benchmarks._gpu_common import (
 )
 from benchmarks._gpu_forward import forward_records
 from benchmarks._gpu_modes import in_mode
+from benchmarks._gpu_record import Candidate, Recorder
 from formats.regions import Shape
 from lightning_modules.facts import load_network, read_checkpoint
 from networks import network_config

@@ -10,7 +10,8 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks._gpu_common import LAST, NotHere, Recorder, autocast_of, products_in, seconds_of
+from benchmarks._gpu_common import LAST, NotHere, autocast_of, products_in, seconds_of
+from benchmarks._gpu_record import Recorder
 from benchmarks._gpu_step import build_step
 
 #: Kernels that are kept of each.

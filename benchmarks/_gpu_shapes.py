@@ -10,8 +10,9 @@ from unittest import mock
 import torch
 
 from benchmarks._gpu_batches import shape_batch
-from benchmarks._gpu_common import LIGHTNING, Recorder, autocast_of, products_in, repeated, seconds_of, spread
+from benchmarks._gpu_common import LIGHTNING, autocast_of, products_in, repeated, seconds_of, spread
 from benchmarks._gpu_modes import compiled
+from benchmarks._gpu_record import Recorder
 from benchmarks._gpu_step import config_of
 from experiments.build import build_for_training, build_from_weights
 from experiments.config import load_config

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._gpu_card import datasheet
-from benchmarks._gpu_common import OK, read_json, result_of
+from benchmarks._gpu_common import read_json, result_of
+from benchmarks._gpu_record import OK
 
 Record = dict[str, Any]
 Rows = list[list[str]]

@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks._gpu_batches import random_batch
 from benchmarks._gpu_common import (
     LIGHTNING,
-    Recorder,
     layout_word,
     products_in,
     repeated,
@@ -26,6 +25,7 @@ from benchmarks._gpu_common import (
     synchronise,
     utilisation,
 )
+from benchmarks._gpu_record import Recorder
 from benchmarks._gpu_step import QUICK, build_step, config_of
 from experiments.build import build_for_training
 from experiments.progress import hush_lightning

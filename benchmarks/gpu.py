@@ -26,21 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/_
 # torch asks NVML whether there is a GPU: CUDA itself would no longer start in the processes of the parts
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
+import psutil
+
 from benchmarks._common import RESULTS
 from benchmarks._gpu_card import describe_card
-from benchmarks._gpu_common import (
-    FAILED,
-    OUT_OF_TIME,
-    SKIPPED,
-    PartAborted,
-    Recorder,
-    Settings,
-    journal_of,
-    one_line,
-    read_json,
-    result_of,
-    write_json,
-)
+from benchmarks._gpu_common import Settings, journal_of, one_line, read_json, result_of, write_json
+from benchmarks._gpu_record import FAILED, OUT_OF_TIME, SKIPPED, PartAborted, Recorder
 from benchmarks._gpu_tables import PARTS_SHOWN, show_tables
 
 #: Parts in the order they run: module, function, and the part's share of the time in seconds of nine minutes.
@@ -57,7 +48,9 @@ PARTS: dict[str, tuple[str, str, float]] = {
 }
 #: Seconds after its deadline in which a part may end the figure that it is at, before it is stopped.
 GRACE_S = 45.0
-#: The same in all of a part of a quick run, which has no other limit.
+#: Seconds after the time limit of all parts in which the last one is stopped.
+LAST_S = 15.0
+#: Seconds of a part of a quick run, which has no other limit.
 QUICK_S = 240.0
 #: How a part ended.
 COMPLETE, CUT_SHORT = "complete", "cut short"
@@ -95,6 +88,8 @@ def main(words: Sequence[str] | None = None) -> int:
         show_tables(chosen.out, parts)
         return 0
     begun = time.monotonic()
+    if words is None:  # a command's time counts from its start, imports included
+        begun -= time.time() - psutil.Process().create_time()
     _import_parts(parts)
     context, card = _card(chosen.device)
     if card["kind"] == "cpu" and chosen.device == "cuda":
@@ -113,7 +108,8 @@ def main(words: Sequence[str] | None = None) -> int:
         share = PARTS[part][2] / sum(PARTS[later][2] for later in parts[place:])
         budget = QUICK_S if chosen.quick else share * max(0.0, ends - time.monotonic())
         deadline = time.monotonic() + budget
-        broken += _run_part(context, settings, part, card, kept, deadline, begun)
+        last = deadline + GRACE_S if chosen.quick else min(deadline + GRACE_S, ends + LAST_S)
+        broken += _run_part(context, settings, part, card, kept, (begun, deadline, last))
     show_tables(chosen.out, parts)
     print(f"[{time.monotonic() - begun:6.1f} s] written: {chosen.out}")
     return 1 if broken else 0
@@ -175,17 +171,19 @@ def _run_part(
     part: str,
     card: dict[str, Any],
     kept: list[dict[str, Any]],
-    deadline: float,
-    begun: float,
+    times: tuple[float, float, float],
 ) -> int:
-    """Run a part in a process of its own and write its result; 1 where it could not run at all, else 0."""
+    """Run a part in a process of its own and write its result; 1 where it could not run at all, else 0.
+
+    `times` are when the run began, when the part may begin no further figure, and when it is stopped.
+    """
     settings.out.mkdir(parents=True, exist_ok=True)
     write_json(journal_of(settings.out, part), {"records": kept, "running": None})
     since = time.monotonic()
-    process = context.Process(target=_play, args=(settings, part, kept, deadline, begun))
+    process = context.Process(target=_play, args=(settings, part, kept, times[1], times[0]))
     process.start()
     try:
-        process.join(max(1.0, deadline - since) + GRACE_S)
+        process.join(max(1.0, times[2] - since))
         stopped = process.is_alive()
     finally:  # Ctrl-C does not reach a process of another group
         _stop(process)

@@ -15,6 +15,7 @@ import torch
 from torch.autograd import DeviceType
 
 from benchmarks import _gpu_common as common
+from benchmarks import _gpu_record as records_of
 from benchmarks import _gpu_tables as tables
 from benchmarks import gpu
 from benchmarks._gpu_batches import NUCLEI, cells_batch, organelle_batch, shape_batch
@@ -38,7 +39,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def bench(settings):
-    return common.Recorder("part", settings, time.monotonic() + 60)
+    return records_of.Recorder("part", settings, time.monotonic() + 60)
 
 
 def statuses(records):
@@ -66,12 +67,12 @@ def test_a_figure_that_fails_is_recorded_in_one_line_and_the_others_go_on(bench)
 
 
 def test_a_figure_is_not_begun_without_the_time_it_needs(settings, tmp_path):
-    slow = common.Recorder("part", common.Settings("cpu", False, tmp_path), time.monotonic() + 5)
+    slow = records_of.Recorder("part", common.Settings("cpu", False, tmp_path), time.monotonic() + 5)
     assert slow.measure("long", lambda: {}, needs_s=50) is None
     assert slow.measure("short", lambda: {}, needs_s=1)["status"] == "ok"
     assert statuses(slow.records)["long"] == ("not measured", "out of time")
     kept = [{"name": "known", "status": "ok", "median_ms": 2.0}]
-    again = common.Recorder("part", settings, time.monotonic() + 5, kept)
+    again = records_of.Recorder("part", settings, time.monotonic() + 5, kept)
     assert again.measure("known", lambda: pytest.fail("measured again"))["median_ms"] == 2.0
 
 
@@ -79,7 +80,7 @@ def test_nothing_follows_an_error_after_which_cuda_refuses_all_work(bench):
     def breaks():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    with pytest.raises(common.PartAborted):
+    with pytest.raises(records_of.PartAborted):
         bench.measure("broken", breaks)
     assert statuses(bench.records)["broken"][0] == "failed"
 
@@ -100,7 +101,7 @@ def test_calls_are_repeated_within_their_budget_and_the_first_ones_do_not_count(
 
 
 def test_candidates_are_timed_in_turn_and_one_that_fails_later_leaves_the_others(tmp_path):
-    bench = common.Recorder("part", common.Settings("cpu", False, tmp_path), time.monotonic() + 60)
+    bench = records_of.Recorder("part", common.Settings("cpu", False, tmp_path), time.monotonic() + 60)
     calls = []
 
     def candidate(name, fails_at=None):
@@ -110,7 +111,7 @@ def test_candidates_are_timed_in_turn_and_one_that_fails_later_leaves_the_others
                 raise ValueError("late")
             return len(name)
 
-        return common.Candidate(name, lambda: task, {"batch": 1}, lambda seconds, result: {"result": result}, 0.0)
+        return records_of.Candidate(name, lambda: task, {"batch": 1}, lambda seconds, result: {"result": result}, 0.0)
 
     bench.interleave([candidate("a"), candidate("bb", fails_at=4), candidate("ccc", fails_at=1)], 10.0, most=3)
     assert calls == ["a", "a", "bb", "bb", "ccc", "a", "bb", "a", "bb", "a"]

@@ -302,7 +302,9 @@ def fit_figures(folder: RunFolder) -> dict[str, float]:
 def write_shapes(path: Path, samples: dict[str, np.ndarray]) -> None:
     """Write packed bits of the samples, uint8 (S, Z * Y * X / 8) by cell: `np.unpackbits` gives the shapes back."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        packed = {name: np.packbits(found.reshape(len(found), -1), axis=1) for name, found in samples.items()}
+        packed: dict[str, Any] = {
+            name: np.packbits(found.reshape(len(found), -1), axis=1) for name, found in samples.items()
+        }
         np.savez_compressed(file, **packed)
     print(f"written: {path}", flush=True)
 

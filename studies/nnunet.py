@@ -170,7 +170,7 @@ def write_volume(path: Path, values_ZYX: np.ndarray, spacing_um: Sequence[float]
 
 def read_volume(path: Path) -> np.ndarray:
     """Read what `write_volume` or nnU-Net wrote, (Z, Y, X)."""
-    return np.asanyarray(nibabel.load(path).dataobj).transpose(2, 1, 0)
+    return np.asanyarray(nibabel.nifti1.Nifti1Image.from_filename(path).dataobj).transpose(2, 1, 0)
 
 
 def train_ours(arguments: argparse.Namespace) -> None:
@@ -194,7 +194,7 @@ def run_nnunet(arguments: argparse.Namespace) -> None:
     device, preprocessed = device_of(arguments.device).type, work / "preprocessed" / DATASET
     if not (preprocessed / f"{PLANS}.json").is_file():
         words = ["-d", "1", "-pl", PLANNER, "-c", CONFIGURATION, "-np", str(min(16, os.cpu_count() or 1))]
-        call_nnunet("plan", [*words, "--verify_dataset_integrity"], arguments)
+        call_nnunet("plan", words, arguments)
     cases = read_cases(work)
     write_json(preprocessed / "splits_final.json", [{"train": cases["train"], "val": cases["val"]}])
     fold = work / "results" / DATASET / f"{TRAINER}__{PLANS}__{CONFIGURATION}" / "fold_0"
@@ -229,7 +229,7 @@ def call_nnunet(command: str, words: Sequence[str], arguments: argparse.Namespac
     print(f"nnU-Net: {command} {' '.join(words)}", flush=True)
     with log.open("w", encoding="utf-8") as file:
         script = f"from {module} import {function}\nif __name__ == '__main__':\n    {function}()"
-        running = subprocess.Popen(  # noqa: S603 (our own command)
+        running = subprocess.Popen(
             [sys.executable, "-c", script, *words],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip

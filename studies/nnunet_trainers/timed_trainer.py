@@ -8,7 +8,7 @@ import time
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-#: Minutes of training, from the first step.
+#: Minutes of training, from the end of the first step: nnU-Net compiles its network in that one.
 MINUTES_VARIABLE = "CYTOVOX_NNUNET_MINUTES"
 #: Most steps of the training; unset or empty for no limit.
 STEPS_VARIABLE = "CYTOVOX_NNUNET_STEPS"
@@ -18,7 +18,7 @@ EXPONENT = 0.9
 VALIDATION_STEPS = 5
 
 
-class TimedTrainer(nnUNetTrainer):  # type: ignore[misc]
+class TimedTrainer(nnUNetTrainer):
     """nnU-Net's trainer with its polynomial schedule over time instead of epochs."""
 
     def run_training(self) -> None:
@@ -36,6 +36,7 @@ class TimedTrainer(nnUNetTrainer):  # type: ignore[misc]
                     group["lr"] = self.initial_lr * (1 - min(done, 1)) ** EXPONENT
                 outputs.append(self.train_step(next(self.dataloader_train)))
                 steps += 1
+                begun = time.monotonic() if steps == 1 else begun
                 done = self._share(begun, minutes, steps, most)
             self.on_train_epoch_end(outputs)
             self._validate()

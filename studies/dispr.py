@@ -194,7 +194,7 @@ def score(arguments: argparse.Namespace) -> None:
             shape_errors(mean, truth(cell)) for mean, cell in zip(means, cells, strict=True)
         ]
         errors |= model_errors(name, cells, samples)
-    report(arguments, cells, errors, seconds)
+    report(arguments, cells, errors, seconds, plan.precision)
     write_shapes(arguments.out / "dispr_shapes.npz", drawn)
 
 
@@ -260,6 +260,7 @@ def report(
     cells: Sequence[ShapeCell],
     errors: dict[str, list[ShapeErrors]],
     seconds: dict[str, float],
+    precision: str,
 ) -> None:
     """Print the table and write `dispr.json`."""
     groups = [cell.group for cell in cells]
@@ -285,6 +286,7 @@ def report(
         "samples": arguments.samples,
         "sampling_steps": arguments.sampling_steps,
         "batch": arguments.batch,
+        "sampling_precision": precision,
         "trained": trained,
         "seconds_per_sample": seconds,
         "errors": rows,

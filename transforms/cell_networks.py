@@ -17,8 +17,8 @@ from transforms.cell_votes import (
     settle,
     split_nuclei,
 )
-from transforms.ensemble import autocast
 from transforms.intensity import NormaliseRI
+from transforms.precision import autocast
 from transforms.spatial import ResampleTo, common_grid
 from transforms.tiling import SlidingWindow
 
@@ -48,16 +48,16 @@ class _NetworkCells:
     """Told how many passes of how many are done."""
 
     def _images(self, cells: CellField, shape: Shape) -> torch.Tensor:
-        """RI, membrane and nucleus, float32 (3, *shape)."""
+        """RI, membrane and nucleus, float32 (3, *shape), on the device."""
         ri = np.zeros(shape, np.float32) if cells.ri_ZYX is None else resize_image(cells.ri_ZYX, shape)
         images = [ri if cells.ri_ZYX is None else self.normalise(ri)]
         images += [resize_image(said, shape) for said in (cells.membrane_ZYX, cells.nucleus_ZYX)]
-        return torch.from_numpy(np.stack([np.asarray(image, np.float32) for image in images]))
+        return torch.from_numpy(np.stack([np.asarray(image, np.float32) for image in images])).to(self.device)
 
     def _run(self, windows_BCZYX: torch.Tensor) -> torch.Tensor:
-        with autocast(self.device, self.precision):
-            said: torch.Tensor = self.network(windows_BCZYX.to(self.device))
-        return said.float()
+        with autocast(windows_BCZYX.device.type, self.precision):
+            output: torch.Tensor = self.network(windows_BCZYX)
+        return output.float()
 
 
 @dataclass
@@ -82,19 +82,21 @@ class ConditionedCells(_NetworkCells):
         inner = CellField(cells.membrane_ZYX[slab], cells.nucleus_ZYX[slab], cells.spacing_um, ri)
         shape, _ = common_grid(inner.shape, cells.spacing_um, self.resample)
         images = self._images(inner, shape)
-        own = torch.from_numpy(resize_labels(seeds[slab], shape).astype(np.int32))
-        best, found = torch.full(shape, 0.5), torch.zeros(shape, dtype=torch.int32)
+        own = torch.from_numpy(resize_labels(seeds[slab], shape).astype(np.int32)).to(self.device)
+        best = torch.full(shape, 0.5, device=self.device)
+        found = torch.zeros(shape, dtype=torch.int32, device=self.device)
         with evaluating(self.network, self.device):
             for first in range(0, len(labels), self.batch_size):
                 group = [int(label) for label in labels[first : first + self.batch_size]]
-                probabilities = self._run(torch.stack([conditioned(images, own, k) for k in group])).sigmoid().cpu()
-                for label, said in zip(group, probabilities[:, 0], strict=True):
-                    better = said >= best
-                    found[better], best[better] = label, said[better]
+                probabilities = self._run(torch.stack([conditioned(images, own, k) for k in group])).sigmoid()
+                for label, probability in zip(group, probabilities[:, 0], strict=True):
+                    better = probability >= best
+                    found.masked_fill_(better, label)
+                    best = torch.where(better, probability, best)
                 if self.progress is not None:
                     self.progress(min(first + self.batch_size, len(labels)), len(labels))
         result = np.zeros(cells.shape, np.int32)
-        result[slab] = resize_labels(found.numpy(), inner.shape)
+        result[slab] = resize_labels(found.cpu().numpy(), inner.shape)
         return FoundCells(result, seeds)
 
     def _slab(self, shape: Shape) -> slice:
@@ -140,7 +142,7 @@ class VotingCells(_NetworkCells):
         """Where each voxel of the common grid says its nucleus lies, float32 (Z, Y, X, 3) in µm, and the spacing."""
         shape, spacing_um = common_grid(cells.shape, cells.spacing_um, self.resample)
         images = self._images(cells, shape)
-        said = torch.zeros(3, *shape)
+        mean = torch.zeros(3, *shape, device=self.device)
         with torch.inference_mode(), evaluating(self.network, self.device):
             for done, axes in enumerate(self.flips, start=1):
                 along = [1 + axis for axis in axes]
@@ -148,10 +150,10 @@ class VotingCells(_NetworkCells):
                 offsets = offsets.flip(along) if along else offsets
                 for axis in axes:
                     offsets[axis] *= -1
-                said += offsets.cpu() / len(self.flips)
+                mean += offsets / len(self.flips)
                 if self.progress is not None:
                     self.progress(done, len(self.flips))
-        votes = np.moveaxis(UNIT_UM * said.numpy(), 0, -1)
+        votes = np.moveaxis(UNIT_UM * mean.cpu().numpy(), 0, -1)
         for axis, size in enumerate(shape):
             places = np.arange(size, dtype=np.float32) * np.float32(spacing_um[axis])
             votes[..., axis] += places.reshape([-1 if k == axis else 1 for k in range(3)])

@@ -8,6 +8,7 @@ import scipy.ndimage as ndi
 import torch
 from torch import nn
 
+from formats.errors import InputError
 from transforms.cell_field import CellField, FoundCells, SeedRule, resize_image, resize_labels
 from transforms.cell_votes import (
     DOUBT_UM,
@@ -17,6 +18,7 @@ from transforms.cell_votes import (
     settle,
     split_nuclei,
 )
+from transforms.device_memory import DeviceLimits, note
 from transforms.intensity import NormaliseRI
 from transforms.precision import autocast
 from transforms.spatial import ResampleTo, common_grid
@@ -72,6 +74,9 @@ class ConditionedCells(_NetworkCells):
     z: str = "fit"
     """`fit`: the whole depth on the grid; `center`: only its central slices, as many as the grid has, as published."""
 
+    def __post_init__(self) -> None:
+        self.limits = DeviceLimits(self.batch_size)
+
     @torch.inference_mode()
     def __call__(self, cells: CellField) -> FoundCells:
         """Find the cells of a field, nucleus by nucleus."""
@@ -85,19 +90,35 @@ class ConditionedCells(_NetworkCells):
         own = torch.from_numpy(resize_labels(seeds[slab], shape).astype(np.int32)).to(self.device)
         best = torch.full(shape, 0.5, device=self.device)
         found = torch.zeros(shape, dtype=torch.int32, device=self.device)
+        done = 0
         with evaluating(self.network, self.device):
-            for first in range(0, len(labels), self.batch_size):
-                group = [int(label) for label in labels[first : first + self.batch_size]]
-                probabilities = self._run(torch.stack([conditioned(images, own, k) for k in group])).sigmoid()
-                for label, probability in zip(group, probabilities[:, 0], strict=True):
-                    better = probability >= best
+            while done < len(labels):
+                group = [int(label) for label in labels[done : done + self.limits.batch]]
+                probabilities_BZYX = self._probabilities(images, own, group)
+                if probabilities_BZYX is None:
+                    continue
+                for label, probability_ZYX in zip(group, probabilities_BZYX, strict=True):
+                    better = probability_ZYX >= best
                     found.masked_fill_(better, label)
-                    best = torch.where(better, probability, best)
+                    best = torch.where(better, probability_ZYX, best)
+                done += len(group)
                 if self.progress is not None:
-                    self.progress(min(first + self.batch_size, len(labels)), len(labels))
+                    self.progress(done, len(labels))
         result = np.zeros(cells.shape, np.int32)
         result[slab] = resize_labels(found.cpu().numpy(), inner.shape)
         return FoundCells(result, seeds)
+
+    def _probabilities(self, images: torch.Tensor, own: torch.Tensor, labels: list[int]) -> torch.Tensor | None:
+        """Of each nucleus' cell, (B, Z, Y, X); None where so many do not fit into memory, and fewer are to be tried."""
+        try:
+            return self._run(torch.stack([conditioned(images, own, label) for label in labels])).sigmoid()[:, 0]
+        except torch.OutOfMemoryError as error:
+            if not self.limits.halve_batch(len(labels), "nuclei"):
+                raise InputError(
+                    "out of memory on the device with one nucleus at a time: choose precision 16-mixed or bf16-mixed, "
+                    "the CPU, or method fast; or end other programs that use the device"
+                ) from error
+        return None
 
     def _slab(self, shape: Shape) -> slice:
         """Slices that the network sees."""
@@ -132,6 +153,9 @@ class VotingCells(_NetworkCells):
     doubt_um: float = DOUBT_UM
     """As of `transforms.cell_votes.settle`."""
 
+    def __post_init__(self) -> None:
+        self._fits_whole = True
+
     @torch.inference_mode()
     def __call__(self, cells: CellField) -> FoundCells:
         """Find the cells of a field."""
@@ -162,8 +186,17 @@ class VotingCells(_NetworkCells):
     def _pass(self, images_3ZYX: torch.Tensor) -> torch.Tensor:
         """Offsets of a whole field: at once where it is small enough, else window by window; (3, Z, Y, X)."""
         shape = images_3ZYX.shape[1:]
-        if np.prod(shape) > WHOLE_VOXELS:
-            return self.tiling(images_3ZYX[None], self._run)[0]
+        if self._fits_whole and np.prod(shape) <= WHOLE_VOXELS:
+            try:
+                return self._whole(images_3ZYX)
+            except torch.OutOfMemoryError:
+                self._fits_whole = False
+                note("a field does not fit into the device's memory at once: it is cut into windows from now on")
+        return self.tiling(images_3ZYX[None], self._run)[0]
+
+    def _whole(self, images_3ZYX: torch.Tensor) -> torch.Tensor:
+        """The same at once, padded to a size that the network takes."""
+        shape = images_3ZYX.shape[1:]
         step, least = getattr(self.network, "divisor", (1, 1, 1)), getattr(self.network, "minimum", (1, 1, 1))
         full = [max(m, -(-n // s) * s) for n, s, m in zip(shape, step, least, strict=True)]
         pads = [(full[axis] - shape[axis]) for axis in range(3)]

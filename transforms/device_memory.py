@@ -19,12 +19,12 @@ class DeviceLimits:
     sums_on_host: bool = False
     """Sum the windows up in main memory."""
 
-    def halve_batch(self, tried: int) -> bool:
-        """Lower the batch below one that did not fit; False where that was a single window."""
+    def halve_batch(self, tried: int, things: str = "windows") -> bool:
+        """Lower the batch below one of `things` that did not fit; False where that was a single one."""
         if tried < 2:
             return False
         self.batch = min(self.batch, tried // 2)
-        _note(f"a batch of {tried} windows does not fit into the device's memory: batches of {self.batch} from now on")
+        note(f"a batch of {tried} {things} does not fit into the device's memory: batches of {self.batch} from now on")
         return True
 
     def lower(self, error: torch.OutOfMemoryError, sums_on_device: bool) -> None:
@@ -39,7 +39,7 @@ class DeviceLimits:
             self.halve_batch(self.batch)
         elif sums_on_device and not self.sums_on_host:
             self.sums_on_host = True
-            _note("one window and the sums do not fit into the device's memory: windows are summed up on the host")
+            note("one window and the sums do not fit into the device's memory: windows are summed up on the host")
         else:
             raise InputError(
                 "out of memory on the device with one window at a time and sums in main memory: choose a smaller "
@@ -91,5 +91,6 @@ def with_less_memory(
             torch.cuda.empty_cache()  # behind the except clause, where what the attempt held is freed
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """Print a line that is no error to stderr."""
     print(f"note: {text}", file=sys.stderr)

@@ -59,8 +59,10 @@ def test_a_part_out_of_order_is_one_line_and_exit_code_2(tmp_path, capsys):
 @pytest.mark.slow
 def test_two_widths_are_trained_over_a_measured_schedule_and_tested(tmp_path, monkeypatch):
     monkeypatch.setattr(wider_weights, "EPOCH_STEPS", 4)
-    small = ("data.shape=[16,32,32]", "data.spacing_um=[0.6,0.6,0.6]", "data.resample_spacing_um=[0.6,0.6,0.6]",
-             "data.patch_size=[16,32,32]", "model.norm=group", "data.num_workers=0", "data.val.count=1")  # fmt: skip
+    small = (
+        "data.shape=[16,32,32]", "data.spacing_um=[0.6,0.6,0.6]", "data.resample_spacing_um=[0.6,0.6,0.6]",
+        "data.patch_size=[24,32,32]", "predict.stride=[24,32,32]", "data.num_workers=0", "data.val.count=1",
+    )  # fmt: skip
     words = ["--work", str(tmp_path), "--device", "cpu", "--count", "5", "--test-count", "5", "--batch", "1"]
     words += ["--width", "1", "--width", "2", "--minutes", "0.02"]
     assert wider_weights.main([*words, *small]) == 0

@@ -13,7 +13,7 @@ Record = dict[str, Any]
 Rows = list[list[str]]
 
 #: Characters of a kernel's name that are printed, and kernels of each profile.
-NAME, KERNELS = 44, 6
+NAME, KERNELS = 44, 4
 SHORT = {"channels_last": "last", "contiguous": "cont", "bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -37,8 +37,10 @@ def percent(value: float | None) -> str:
 
 
 def spread_of(record: Record) -> str:
-    """`median (least to largest)` in milliseconds."""
-    return f"{number(record['median_ms'])} ({number(record['low_ms'])}-{number(record['high_ms'])})"
+    """The median in milliseconds, and how far any repeat was from it, such as `12.3 ±5%`."""
+    median = record["median_ms"]
+    most = max(median - record["low_ms"], record["high_ms"] - median)
+    return f"{number(median)} ±{100 * most / median:.0f}%"
 
 
 def _words(record: Record, *keys: str) -> list[str]:

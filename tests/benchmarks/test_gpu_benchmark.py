@@ -84,6 +84,21 @@ def test_nothing_follows_an_error_after_which_cuda_refuses_all_work(bench):
     assert statuses(bench.records)["broken"][0] == "failed"
 
 
+def test_calls_are_repeated_within_their_budget_and_the_first_ones_do_not_count(tmp_path, settings):
+    calls = []
+
+    def task():
+        calls.append(0)
+        time.sleep(0.1 if len(calls) <= 1 else 0.002)
+
+    seconds = common.repeated(task, common.Settings("cpu", False, tmp_path), budget_s=10.0, most=7)
+    assert len(seconds) == 7 == len(calls) - 2
+    assert 0.002 <= min(seconds) <= max(seconds) < 0.1
+    assert len(common.repeated(task, common.Settings("cpu", False, tmp_path), budget_s=0.0)) == 3
+    assert len(common.repeated(task, settings)) == 1
+    assert common.spread([0.002, 0.001, 0.009]) == {"median_ms": 2.0, "low_ms": 1.0, "high_ms": 9.0, "repeats": 3}
+
+
 def test_candidates_are_timed_in_turn_and_one_that_fails_later_leaves_the_others(tmp_path):
     bench = common.Recorder("part", common.Settings("cpu", False, tmp_path), time.monotonic() + 60)
     calls = []
@@ -355,7 +370,7 @@ def test_results_become_tables_and_markdown_and_quick_ones_are_not_quoted(tmp_pa
     assert tables.markdown(tmp_path) == ""
     common.write_json(tmp_path / "training.json", result)
     text = tables.markdown(tmp_path)
-    row = "| organelle | bf16 | last | eager | 2 | 12.3 (12-13) | 162 | 251 | 35.1 | 25.4 | 1.5/2.5 |"
+    row = "| organelle | bf16 | last | eager | 2 | 12.3 ±5% | 162 | 251 | 35.1 | 25.4 | 1.5/2.5 |"
     assert row in text
     assert "**training**: NVIDIA H100 80GB HBM3" in text
     assert "| shapr | failed | out of memory |" in text

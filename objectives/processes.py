@@ -47,7 +47,7 @@ class Process(Protocol):
     def training_times(
         self, n: int, generator: torch.Generator | None = None, device: torch.device | None = None
     ) -> torch.Tensor:
-        """So many random times, float32 (n,), on the generator's device; without one, on the device given or the CPU."""
+        """So many random times, float32 (n,), on the generator's device or, without one, on the device given."""
 
     def sampling_times(self, n: int) -> torch.Tensor:
         """The falling times of n steps and the 0 behind them, float32 (n + 1,)."""

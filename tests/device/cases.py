@@ -119,8 +119,9 @@ def organelle(network: nn.Module | None = None, facts: type[OrganelleFacts] = Or
     about = facts(task="organelle", model={"network": "x"}, organelles=["nucleus", "lipid"], **COMMON)
     loss = DiceBCEConfig(organelle_weights=[1.0, 2.0]).build()
     module = OrganelleModule(network, about, TILING, loss, AdamW(schedule="cosine", warmup_steps=1), flips=("x",))
-    val = [{key: value for key, value in one.items()} for one in _patches(2)]
-    return Run(module, _loader(_patches()), _loader(val, 1), _cases(), _predict_organelles(module), "val/dice_mean")
+    return Run(
+        module, _loader(_patches()), _loader(_patches(2), 1), _cases(), _predict_organelles(module), "val/dice_mean"
+    )
 
 
 def _predict_organelles(module: OrganelleModule) -> Callable[[], Any]:
@@ -137,8 +138,8 @@ def search(joint: bool = False) -> Run:
     """A search that charges costs, with its architecture learning from the first step."""
     torch.manual_seed(0)
     facts = SearchFacts(
-        task="search", model={}, organelles=["nucleus", "lipid"], operations=["conv_3", "max_pool_3", "none"], cost_measure="gflop",
-        **COMMON,
+        task="search", model={}, organelles=["nucleus", "lipid"], operations=["conv_3", "max_pool_3", "none"],
+        cost_measure="gflop", **COMMON,
     )  # fmt: skip
     operations = facts.operations
     network = Supernet(1, 2, ScNASConfig(width=2, layers=2), operations)
@@ -178,6 +179,7 @@ def cells(method: str, voxels: int = 300) -> Run:
     rule = SeedRule(min_volume_um3=10.0)
     module = CellsModule(network, facts, TILING, rule, loss, AdamW(schedule="constant"))
     data = _loader(_cell_samples(method), collate_fn=samples)
+
     def predict() -> Any:
         return module.finder()(field_of(_raw(True))[0])
 

@@ -1,18 +1,18 @@
-"""A second device that computes on the CPU: it refuses what a GPU refuses, and counts when the host waits for it.
+"""A second device that computes on the CPU: it refuses what a GPU refuses, and records when the host waits for it.
 
 Tensors on it hold real numbers, so whole fits, validations and predictions run on it. As on a GPU, an operation on
-tensors of two devices raises; a CPU tensor without axes is let through where CUDA takes it as a number. Every
-operation for which CUDA makes the host wait is recorded with the line of the package that asked for it.
+tensors of two devices raises; a CPU tensor without axes passes where CUDA takes it as a number. Every operation for
+which CUDA makes the host wait is recorded, with the function of the package that asked for it.
 
-PyTorch knows the device as ``privateuseone``; the registration is per process and cannot be undone, so tests that use
-it share one file group and nothing else in the process may see that name.
+The device is PyTorch's "private use" one, written in Python. Its name is registered once per process and stays; it is
+available within `fake_device` only, so nothing else in the process finds an accelerator.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import traceback
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.utils.backend_registration
+import torch.utils.backend_registration as registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
@@ -32,37 +32,37 @@ aten = torch.ops.aten
 
 #: Operations whose result has a size, or a Python value, that depends on the values: the host waits for the device.
 READS = {
-    aten._local_scalar_dense: "item",
-    aten.nonzero: "nonzero",
-    aten.nonzero_numpy: "nonzero",
-    aten.masked_select: "masked_select",
-    aten.equal: "equal",
-    aten.is_nonzero: "is_nonzero",
-    aten._unique2: "unique",
-    aten.unique_dim: "unique",
-    aten.unique_consecutive: "unique",
-    aten.bincount: "bincount",
-    aten.histc: "histc",
+    aten._local_scalar_dense: "item", aten.nonzero: "nonzero", aten.nonzero_numpy: "nonzero",
+    aten.masked_select: "masked_select", aten.equal: "equal", aten.is_nonzero: "is_nonzero", aten._unique2: "unique",
+    aten._unique: "unique", aten.unique_dim: "unique", aten.unique_consecutive: "unique", aten.bincount: "bincount",
     aten.allclose: "allclose",
-}
+}  # fmt: skip
 #: Indexing: with a mask the host waits for the number of True, with a tensor of the CPU for its copy.
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._unsafe_index, aten._index_put_impl_}
 #: Operations that may see tensors of several devices, because copying between them is what they are for.
-COPIES = {aten.copy_, aten._to_copy, aten.copy, aten._foreach_copy_, aten.set_}
+COPIES = {aten.copy_, aten._to_copy, aten.copy, aten._foreach_copy_}
+#: Up to so many values per voxel to the power 0.145, CUDA's `isin` compares one by one; beyond, it sorts and waits.
+ISIN_FACTOR, ISIN_POWER = 10.0, 0.145
 
 
 class DeviceMixError(RuntimeError):
     """Tensors of two devices met in one operation."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sync:
     """The host waited for the device once."""
 
     kind: str
-    """`item`, `nonzero`, ..., `to_cpu` (a copy to the CPU) or `upload` (a blocking copy from the CPU)."""
-    place: str
-    """`path:line function` of the innermost frame of the project; of PyTorch or Lightning where there is none."""
+    """`item`, `nonzero`, ...; `to_cpu`: a copy to the CPU; `upload`: a blocking copy from the CPU."""
+    path: str
+    """File of the innermost frame of the package; of PyTorch, Lightning or another library if there is none."""
+    function: str
+    """Qualified name of its function."""
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path} {self.function}"
 
 
 @dataclass
@@ -70,16 +70,10 @@ class Watch:
     """What was recorded."""
 
     syncs: list[Sync] = field(default_factory=list)
-    enabled: bool = True
-    """Recording stops where this is False."""
 
-    def of(self, *kinds: str) -> list[str]:
-        """Places of these kinds, or of all, in order."""
-        return [f"{sync.kind} {sync.place}" for sync in self.syncs if not kinds or sync.kind in kinds]
-
-    def table(self) -> dict[str, int]:
-        """How often at each place."""
-        return dict(Counter(self.of()))
+    def table(self, first: int = 0) -> dict[str, int]:
+        """How often at each place, from the sync of this number on."""
+        return dict(Counter(map(str, self.syncs[first:])))
 
 
 class FakeTensor(torch.Tensor):
@@ -89,7 +83,7 @@ class FakeTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, raw: torch.Tensor) -> FakeTensor:
-        tensor = torch.Tensor._make_wrapper_subclass(
+        tensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, raw.size(), strides=raw.stride(), storage_offset=raw.storage_offset(), dtype=raw.dtype,
             layout=raw.layout, device=device(), requires_grad=raw.requires_grad,
         )  # fmt: skip
@@ -116,9 +110,16 @@ class FakeTensor(torch.Tensor):
         return run(func, args, kwargs or {})
 
 
+class _Everything(TorchDispatchMode):
+    """Sees what no tensor's own dispatch sees: new tensors, and copies to the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return run(func, args, kwargs or {})
+
+
 _ACTIVE: list[Watch] = []
 _KEPT: list[Any] = []
-"""What PyTorch holds without owning it."""
+"""What PyTorch refers to without owning it."""
 
 
 def device() -> torch.device:
@@ -128,20 +129,22 @@ def device() -> torch.device:
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Check one operation, record it, and compute it on the CPU tensors within."""
-    packet = func.overloadpacket
-    flat = tree_flatten((args, kwargs))[0]
+    packet, flat = func.overloadpacket, tree_flatten((args, kwargs))[0]
     ours = [a for a in flat if isinstance(a, FakeTensor)]
     targets = [a for a in flat if isinstance(a, torch.device)]
     to_us = any(target.type == NAME for target in targets)
     if not ours and not to_us:
         return func(*args, **kwargs)
     if _is_composite(func):  # where no gradient is recorded, such operations arrive whole
-        with _Factories():
+        with _Everything():
             return func.decompose(*args, **kwargs)
-    _check(func, packet, flat, ours)
-    _record(func, packet, args, kwargs, ours)
+    _check(func, flat, ours)
+    kind = _kind(packet, args, kwargs, ours)
+    if kind is not None:
+        _record(kind)
     with torch.inference_mode(False):  # a view of a weight is no inference tensor, and only torch itself could tell
-        result = func(*tree_map_only(FakeTensor, lambda t: t.raw, args), **_on_cpu(kwargs))
+        inner = tree_map_only(torch.device, lambda _: CPU, tree_map_only(FakeTensor, lambda t: t.raw, (args, kwargs)))
+        result = func(*inner[0], **{key: value for key, value in inner[1].items() if key != "pin_memory"})
         if packet is aten._to_copy and targets and not to_us:
             return result
         return _wrapped(func, packet, args, kwargs, result)
@@ -153,102 +156,98 @@ def _is_composite(func: Any) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))
 
 
-def _on_cpu(kwargs: dict[str, Any]) -> dict[str, Any]:
-    inner = tree_map_only(FakeTensor, lambda t: t.raw, kwargs)
-    if inner.get("device") is not None:
-        inner["device"] = CPU
-    inner.pop("pin_memory", None)
-    return inner
-
-
 def _wrapped(func: Any, packet: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
     """Results on the device; of an operation in place, the very tensor that it changed."""
     schema = func._schema
     written = [
-        args[i] if i < len(args) else kwargs.get(a.name)
-        for i, a in enumerate(schema.arguments)
-        if a.alias_info is not None and a.alias_info.is_write
+        args[i] if i < len(args) else kwargs.get(argument.name)
+        for i, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
     ]
     if written and any(r.alias_info is not None and r.alias_info.is_write for r in schema.returns):
         return written[0] if len(schema.returns) == 1 else tuple(written)
-    if packet is aten._local_scalar_dense or not schema.returns:
-        return result
     return tree_map(lambda r: FakeTensor(r) if type(r) is torch.Tensor else r, result)
 
 
-def _check(func: Any, packet: Any, flat: list[Any], ours: list[FakeTensor]) -> None:
-    strangers = [a for a in flat if isinstance(a, torch.Tensor) and not isinstance(a, FakeTensor)]
-    if not strangers or packet in COPIES or not ours:
+def _check(func: Any, flat: list[Any], ours: list[FakeTensor]) -> None:
+    """Refuse tensors of two devices where CUDA does."""
+    others = [a for a in flat if isinstance(a, torch.Tensor) and not isinstance(a, FakeTensor)]
+    packet = func.overloadpacket
+    if not others or not ours or packet in COPIES:
         return
-    if packet in INDEXING and all(s.dtype in (torch.int64, torch.int32, torch.bool, torch.uint8) or s.dim() == 0 for s in strangers):
-        if isinstance(flat[0], FakeTensor):
-            return
-    if all(s.dim() == 0 for s in strangers) and torch.Tag.pointwise in func.tags:
+    numbers = all(other.dim() == 0 for other in others)
+    if numbers and torch.Tag.pointwise in func.tags:
+        return
+    whole = all(not other.is_floating_point() or other.dim() == 0 for other in others)
+    if packet in INDEXING and isinstance(flat[0], FakeTensor) and whole:
         return
     shapes = [f"{t.device.type}{tuple(t.shape)}" for t in flat if isinstance(t, torch.Tensor)]
     raise DeviceMixError(f"{func}: expected all tensors on one device, got {', '.join(shapes)}")
 
 
-def _record(func: Any, packet: Any, args: Any, kwargs: dict[str, Any], ours: list[FakeTensor]) -> None:
-    kind = _kind(func, packet, args, kwargs, ours)
-    if kind is not None and _ACTIVE:
-        watch = _ACTIVE[-1]
-        if watch.enabled:
-            watch.syncs.append(Sync(kind, _place()))
-
-
-def _kind(func: Any, packet: Any, args: Any, kwargs: dict[str, Any], ours: list[FakeTensor]) -> str | None:
+def _kind(packet: Any, args: Any, kwargs: dict[str, Any], ours: list[FakeTensor]) -> str | None:
+    """Why the host waits for this operation; None if it does not."""
     if packet in READS:
         return READS[packet]
-    if packet is aten.repeat_interleave and kwargs.get("output_size") is None:
-        return "repeat_interleave"
+    if packet is aten.repeat_interleave:
+        return "repeat_interleave" if kwargs.get("output_size") is None else None
+    if packet is aten.isin and all(isinstance(a, torch.Tensor) for a in args[:2]):
+        return "isin" if args[1].numel() >= ISIN_FACTOR * args[0].numel() ** ISIN_POWER else None
     if packet in INDEXING:
-        indices = [i for i in args[1] if isinstance(i, torch.Tensor)]
-        values = args[2] if len(args) > 2 else None
-        masks = [i for i in indices if i.dtype in (torch.bool, torch.uint8)]
-        filled = values is not None and values.dim() == 0 and len(indices) == 1  # becomes masked_fill
-        if masks and not filled:
-            return "mask_index"
-        return "upload" if any(not isinstance(i, FakeTensor) for i in indices) else None
+        return _index_kind(args)
     if packet is aten._to_copy:
         to_us = torch.device(kwargs["device"]).type == NAME if kwargs.get("device") is not None else bool(ours)
-        if bool(ours) == to_us:
-            return None
-        return "to_cpu" if ours else (None if kwargs.get("non_blocking") else "upload")
+        return _copy_kind(bool(ours), to_us, bool(kwargs.get("non_blocking")))
     if packet is aten.copy_:
-        into, source = args[0], args[1]
-        if isinstance(into, FakeTensor) == isinstance(source, FakeTensor):
-            return None
-        blocking = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
-        return "to_cpu" if not isinstance(into, FakeTensor) else ("upload" if blocking else None)
+        waits_not = bool(args[2] if len(args) > 2 else kwargs.get("non_blocking"))
+        return _copy_kind(isinstance(args[1], FakeTensor), isinstance(args[0], FakeTensor), waits_not)
     return None
 
 
-def _place() -> str:
-    frames = [f for f in traceback.extract_stack() if f.filename != __file__]
-    own = [f for f in frames if Path(f.filename).is_relative_to(ROOT) and "/.venv/" not in f.filename]
-    deepest = frames[-1]
-    for frame in reversed(frames):
-        if "/torch/" not in frame.filename:
-            deepest = frame
-            break
-    # what a library does on its own account inside a test's call is the library's
-    index = max((i for i, f in enumerate(frames) if f in own), default=-1)
-    chosen = frames[index] if index >= 0 and "tests/" not in frames[index].filename else deepest
-    path = Path(chosen.filename)
-    name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(*path.parts[-3:])
-    return f"{name}:{chosen.lineno} {chosen.name}"
+def _copy_kind(from_us: bool, to_us: bool, non_blocking: bool) -> str | None:
+    if from_us == to_us:
+        return None
+    return "to_cpu" if from_us else (None if non_blocking else "upload")
 
 
-class _Factories(TorchDispatchMode):
-    """Makes new tensors of the device, which no tensor's own dispatch sees."""
+def _index_kind(args: Any) -> str | None:
+    indices = [i for i in args[1] if isinstance(i, torch.Tensor)]
+    value = args[2] if len(args) > 2 else None
+    filled = value is not None and value.dim() == 0 and len(indices) == 1  # torch makes it a masked_fill
+    if not filled and any(i.dtype in (torch.bool, torch.uint8) for i in indices):
+        return "mask_index"
+    return "upload" if any(not isinstance(i, FakeTensor) for i in indices) else None
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return run(func, args, kwargs or {})
+
+def _record(kind: str) -> None:
+    """Note the innermost frame of the package; else the innermost that is not torch's, of a test or a library."""
+    if not _ACTIVE:
+        return
+    frame, other = sys._getframe(1), None
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        of_project = path.is_relative_to(ROOT) and ".venv" not in path.parts
+        if of_project and "tests" not in path.relative_to(ROOT).parts:
+            _ACTIVE[-1].syncs.append(_sync(kind, frame, path.relative_to(ROOT)))
+            return
+        if other is None and path != Path(__file__) and not _inside_torch(path):
+            other = _sync(kind, frame, path.relative_to(ROOT) if of_project else Path(*path.parts[-3:]))
+        frame = frame.f_back  # type: ignore[assignment]
+    _ACTIVE[-1].syncs.append(other or Sync(kind, "unknown", "unknown", 0))
 
 
-class _Hook(torch._C._acc.PrivateUse1Hooks):
-    """There is such a device within `fake_device` only: nothing else in the process finds an accelerator."""
+def _inside_torch(path: Path) -> bool:
+    """Of torch, but for what it does on its own account in a training: optimisers and the gradient scaler."""
+    return path.is_relative_to(Path(torch.__file__).parent) and path.parts[-2] not in ("optim", "amp")
+
+
+def _sync(kind: str, frame: Any, path: Path) -> Sync:
+    name = frame.f_code.co_qualname.split(".<locals>")[0]
+    return Sync(kind, path.as_posix(), name, frame.f_lineno)
+
+
+class _Hook(torch._C._acc.PrivateUse1Hooks if hasattr(torch._C, "_acc") else object):  # type: ignore[misc]
+    """There is such a device within `fake_device` only."""
 
     def is_available(self) -> bool:
         return bool(_ACTIVE)
@@ -260,32 +259,61 @@ class _Hook(torch._C._acc.PrivateUse1Hooks):
         return True
 
 
-class _Module(torch.utils.backend_registration._DummyBackendModule):
+class _Module:
     """What PyTorch asks a device's module for."""
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def is_available(self) -> bool:
+        return bool(_ACTIVE)
+
+    def current_device(self) -> int:
+        return 0
+
+    def device_count(self) -> int:
+        return 1
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def manual_seed_all(self, seed: int) -> None:
+        """Random numbers are those of the CPU's generator."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.float16, torch.bfloat16]
 
     def synchronize(self, device: Any = None) -> None:
-        pass
+        """Nothing runs apart from the host."""
 
 
-#: What autocast computes in 16 bits, and what in float32, as CUDA's lists have it (those that this package uses).
+@functools.cache
+def register() -> str | None:
+    """Make the device known to PyTorch, once per process; the reason if this version cannot."""
+    setup = getattr(registration, "_setup_privateuseone_for_python_backend", None)
+    if setup is None:
+        return f"torch {torch.__version__} has no device that is written in Python"
+    _KEPT.extend([_Module(), _Hook(), registration._DummyDeviceGuard()])  # type: ignore[attr-defined]
+    setup(NAME, *_KEPT)
+    _autocast_rules()
+    return None
+
+
+#: What autocast computes in 16 bits, and what in float32, as in CUDA's lists (those that this package meets).
 LOWER = (
     "conv2d", "conv3d", "conv_transpose2d.input", "conv_transpose3d.input", "linear", "matmul", "mm", "bmm", "addmm",
     "baddbmm", "scaled_dot_product_attention",
 )  # fmt: skip
 FLOAT32 = (
     "exp", "log", "softmax.int", "log_softmax.int", "sum", "sum.dim_IntList", "cumsum", "group_norm", "prod",
-    "binary_cross_entropy_with_logits", "pow.Tensor_Scalar", "norm.Scalar", "mse_loss", "rsqrt", "cosh", "acos",
+    "binary_cross_entropy_with_logits", "pow.Tensor_Scalar", "mse_loss", "rsqrt",
 )  # fmt: skip
 
 
 def _autocast_rules() -> None:
     """Give the device CUDA's rules for autocast."""
-    everything = torch.library.Library("_", "IMPL")
+    everything, rules = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
-    rules = torch.library.Library("aten", "IMPL")
     for name in (*LOWER, *FLOAT32):
         packet, _, overload = name.partition(".")
         op = getattr(getattr(aten, packet), overload or "default")
@@ -295,25 +323,13 @@ def _autocast_rules() -> None:
 
 def _cast_and_call(op: Any, lower: bool, *args: Any, **kwargs: Any) -> Any:
     dtype = torch.get_autocast_dtype(NAME) if lower else torch.float32
-    floats = (torch.float16, torch.bfloat16, torch.float32)
 
     def cast(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(dtype) if tensor.dtype in floats and tensor.device.type == NAME else tensor
+        ours = tensor.device.type == NAME and tensor.dtype in (torch.float16, torch.bfloat16, torch.float32)
+        return tensor.to(dtype) if ours else tensor
 
     with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)):
         return op(*tree_map_only(torch.Tensor, cast, args), **tree_map_only(torch.Tensor, cast, kwargs))
-
-
-@functools.cache
-def register() -> str | None:
-    """Make the device known to PyTorch, once; the reason if this version cannot."""
-    setup = getattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend", None)
-    if setup is None:
-        return f"torch {torch.__version__} has no device written in Python"
-    _KEPT.extend([_Module(), _Hook(), torch.utils.backend_registration._DummyDeviceGuard()])
-    setup(NAME, *_KEPT)
-    _autocast_rules()
-    return None
 
 
 @contextlib.contextmanager
@@ -321,9 +337,9 @@ def fake_device() -> Iterator[Watch]:
     """The device within the context, and what is recorded of it."""
     watch = Watch()
     _ACTIVE.append(watch)
-    torch._C._set_only_lift_cpu_tensors(True)
+    torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(..., device=...) would pass by the mode
     try:
-        with _Factories():
+        with _Everything():
             yield watch
     finally:
         torch._C._set_only_lift_cpu_tensors(False)

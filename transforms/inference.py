@@ -29,7 +29,7 @@ from transforms.spatial import ResampleTo, common_grid
 from transforms.stitching import Place
 from transforms.store import BrickStore
 from transforms.tiling import SlidingWindow
-from transforms.transfers import Transfers, to_host
+from transforms.transfers import Transfers, indexed, to_host
 
 __all__ = ["DenseInferer", "probability_predictor"]
 
@@ -169,7 +169,7 @@ class DenseInferer:
         place: Place | None = None,
     ) -> Iterator[tuple[Box, torch.Tensor]]:
         """Boxes of the own grid, written to what `place` gives for them, or else to new memory."""
-        device = torch.device(self.device)
+        device = indexed(self.device)
         with self._ensemble.evaluating():
             attempt = partial(self._attempt, reader, spacing_um, device, place)
             layers = self.tiling.sums_in_layers(device, self.layers)

@@ -194,7 +194,8 @@ class SlidingWindow(Inferer):
             steps = self.steps(source, predict, store, target, place, progress, layers)
             return (step for step in steps if step is not None)
 
-        yield from with_less_memory(self.limits, target, self.sums_in_layers(target, layers), attempt)
+        sums_on_device = target.type != "cpu" or self.sums_in_layers(target, layers)
+        yield from with_less_memory(self.limits, target, sums_on_device, attempt)
 
     def steps(
         self,

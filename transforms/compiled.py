@@ -119,9 +119,10 @@ class _Graphs:
 
     def _record(self, windows_BCZYX: torch.Tensor, key: tuple) -> _Recorded:
         device = windows_BCZYX.device
-        seen = torch.empty_strided(
-            windows_BCZYX.shape, windows_BCZYX.stride(), dtype=windows_BCZYX.dtype, device=device
-        ).copy_(windows_BCZYX)
+        shape, strides, dtype = windows_BCZYX.shape, windows_BCZYX.stride(), windows_BCZYX.dtype
+        with torch.inference_mode(False):  # so that it may also be written to outside of that mode
+            seen = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+        seen.copy_(windows_BCZYX)
         side = torch.cuda.Stream(device)
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):

@@ -29,7 +29,7 @@ from transforms.spatial import ResampleTo, common_grid
 from transforms.stitching import Place
 from transforms.store import BrickStore
 from transforms.tiling import SlidingWindow
-from transforms.transfers import Transfers, to_host
+from transforms.transfers import Transfers, indexed, to_host
 
 __all__ = ["DenseInferer", "probability_predictor"]
 
@@ -169,11 +169,11 @@ class DenseInferer:
         place: Place | None = None,
     ) -> Iterator[tuple[Box, torch.Tensor]]:
         """Boxes of the own grid, written to what `place` gives for them, or else to new memory."""
-        device = torch.device(self.device)
+        device = indexed(self.device)
         with self._ensemble.evaluating():
             attempt = partial(self._attempt, reader, spacing_um, device, place)
-            layers = self.tiling.sums_in_layers(device, self.layers)
-            yield from with_less_memory(self.tiling.limits, device, layers, attempt)
+            sums_on_device = device.type != "cpu" or self.tiling.sums_in_layers(device, self.layers)
+            yield from with_less_memory(self.tiling.limits, device, sums_on_device, attempt)
 
     def _attempt(
         self, reader: FrameReader, spacing_um: Sequence[float], device: torch.device, place: Place | None
@@ -185,12 +185,11 @@ class DenseInferer:
         results = device if layers else None  # where sums and finished bricks lie; None is main memory of any size
         source = self._source(reader, common, device if layers or device.type != "cpu" else None)
         with BrickStore(SUMS * budget, self.scratch) as sums, BrickStore(FINISHED * budget, self.scratch) as finished:
-            steps = partial(
-                self.tiling.steps, source, self._ensemble, sums, device,
+            boxes = self.tiling.steps(
+                source, self._ensemble, sums, device,
+                place=place if results is None and common == own else partial(_new, results),
                 progress=self.progress, layers=layers, fill=self.compile != "none",
             )  # fmt: skip
-            on_common = place if results is None and common == own else partial(_new, results)
-            boxes = steps(on_common)
             if common != own:
                 brick = brick_shape(common, self.tiling.stride)
                 boxes = OwnGrid(common, own, brick, self.box_shape(own, spacing_um), finished, results).steps(boxes)

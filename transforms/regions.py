@@ -15,7 +15,7 @@ from formats.errors import InputError
 from formats.regions import Box, FrameReader, Shape
 from transforms.intensity import NormaliseRI
 from transforms.store import Key
-from transforms.transfers import Transfers
+from transforms.transfers import Transfers, indexed
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class DeviceTaps:
 
     def __init__(self, taps: Taps, device: torch.device) -> None:
         self.taps = taps
+        if taps.n_in == taps.n_out:
+            return
         self._low = torch.from_numpy(taps.low).to(device)
         self._weights = torch.from_numpy(taps.weights).to(device)
 
@@ -185,7 +187,7 @@ class RegionSource:
         device: torch.device | None = None,
     ) -> None:
         self.shape = shape_ZYX
-        self.device = torch.device("cpu") if device is None else device
+        self.device = torch.device("cpu") if device is None else indexed(device)
         self.reader, self.normalise, self.budget_bytes = reader, normalise, budget_bytes
         self._taps = [taps(n, m) for n, m in zip(reader.shape, shape_ZYX, strict=True)]
         self._piece = [matched_size(p, t.n_out, t.n_in) for p, t in zip(piece, self._taps, strict=True)]
@@ -237,7 +239,7 @@ class RegionSource:
         values_ZYX = self.reader.read((z, y, x))
         with _located((z, y, x)):
             self.normalise.check(values_ZYX)
-        ri_ZYX = self._transfers.upload(torch.from_numpy(values_ZYX))
+        ri_ZYX = self._transfers.upload(torch.from_numpy(np.require(values_ZYX, requirements=["C", "W"])))
         if ri_ZYX.is_cpu:  # not copied: it may be a view of what others read
             ri_ZYX = ri_ZYX.clone()
         piece_CZYX = self.normalise.on_device(ri_ZYX)[None]

@@ -15,7 +15,7 @@ from transforms.bricks import Bricks, Said, brick_shape, layer_shape
 from transforms.device_memory import DeviceLimits, with_less_memory
 from transforms.stitching import Place, Predict, WindowPass
 from transforms.store import BrickStore
-from transforms.transfers import Step
+from transforms.transfers import Step, indexed
 from transforms.windows import PAD_MODES, WEIGHTS, Source, TensorSource, Windows, window_starts, window_weight
 
 Z_RULES = ("tile", "center")
@@ -187,14 +187,15 @@ class SlidingWindow(Inferer):
         InputError
             The device has not even memory for one window.
         """
-        target = source.device if device is None else torch.device(device)
+        target = source.device if device is None else indexed(device)
 
         def attempt() -> Iterator[tuple[Box, torch.Tensor]]:
             store.clear()
             steps = self.steps(source, predict, store, target, place, progress, layers)
             return (step for step in steps if step is not None)
 
-        yield from with_less_memory(self.limits, target, self.sums_in_layers(target, layers), attempt)
+        sums_on_device = target.type != "cpu" or self.sums_in_layers(target, layers)
+        yield from with_less_memory(self.limits, target, sums_on_device, attempt)
 
     def steps(
         self,
@@ -220,11 +221,20 @@ class SlidingWindow(Inferer):
             One window does not fit into the device's memory, or the sums do not.
         """
         windows, box = self.windows(source.shape), brick_shape(source.shape, self.stride)
-        in_layers = self.sums_in_layers(device, layers)
+        device, in_layers = indexed(device), self.sums_in_layers(device, layers)
         brick = layer_shape(source.shape, self.stride) if in_layers else box
         bricks = Bricks(windows, brick, window_weight(self.window, self.weight), store, box)
         one_pass = WindowPass(
-            source, windows, bricks, predict, device, self.pad_mode, self.skip_below, self.limits, in_layers, fill
+            source,
+            windows,
+            bricks,
+            predict,
+            indexed(device),
+            self.pad_mode,
+            self.skip_below,
+            self.limits,
+            in_layers,
+            fill,
         )
         yield from one_pass.steps(place or _new, progress)
 

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -13,6 +14,17 @@ _BOXES_PER_STEP = 2
 
 #: What a pass over a volume yields: a finished box and its values, or None when one more batch was enqueued.
 Step = tuple[Box, torch.Tensor] | None
+
+
+def indexed(device: torch.device | str) -> torch.device:
+    """Return a device as its tensors name it: `cuda:0` for `cuda`, so that it can be compared with theirs."""
+    return torch.empty(0, device=device).device
+
+
+@cache
+def _streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """Return those to and from a device; the same for all volumes, since freed memory is kept for its stream."""
+    return torch.cuda.Stream(device), torch.cuda.Stream(device)
 
 
 @dataclass
@@ -48,10 +60,10 @@ class Transfers:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device = device = indexed(device)
         self._upward = self._downward = None
         if device.type == "cuda":
-            self._upward, self._downward = torch.cuda.Stream(device), torch.cuda.Stream(device)
+            self._upward, self._downward = _streams(device)
 
     def upload(self, values: torch.Tensor) -> torch.Tensor:
         """Copy a tensor of main memory to the device.

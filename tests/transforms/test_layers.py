@@ -181,10 +181,12 @@ def test_sums_of_taps_are_products_with_their_matrix(n_in, n_out, axis, data):
     torch.testing.assert_close(found, resample_part(values, matrices), atol=1e-6, rtol=0)
 
 
+@pytest.mark.filterwarnings("error")
 @quick
 @given(sizes, sizes, small, st.data())
 def test_regions_made_on_the_device_are_those_of_the_whole(shape, target, piece, data):
     ri = np.random.default_rng(0).uniform(1.33, 1.40, shape).astype(np.float32)
+    ri.flags.writeable = data.draw(st.booleans())
     before = ri.copy()
     whole = resize_linear(torch.from_numpy(NormaliseRI()(ri))[None], target)
     source = RegionSource(ArrayReader(ri), target, NormaliseRI(), piece, data.draw(st.sampled_from([0, 1e9])), CPU)

@@ -98,7 +98,10 @@ def main(words: Sequence[str] | None = None) -> int:
         print("gpu: no CUDA device here: not measured (--quick shows on the CPU that it runs)")
         return 0
     settings = Settings(card["kind"], chosen.quick, chosen.out, card["device"])
-    print(f"[{time.monotonic() - begun:6.1f} s] {card['device']}, torch {card['torch']}, driver {card['driver']}")
+    print(
+        f"[{time.monotonic() - begun:6.1f} s] {card['device']}, torch {card['torch']}, driver {card['driver']}",
+        flush=True,
+    )
     ends, broken = begun + 60 * chosen.minutes, 0
     for place, part in enumerate(parts):
         kept = _kept(settings, part, card, chosen.again)

@@ -103,8 +103,8 @@ def _run(folder: Path, films: str, method: str) -> None:
     from experiments.run import main
 
     words = [f"inputs=[{folder / films}/*.TCF]", f"method={method}", f"out={folder / f'out-{films}-{method}'}"]
-    said, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         code = main(["analyze", *words, "workers=0"])
     if code:
         raise RuntimeError((errors.getvalue().strip().splitlines() or [f"it ended with {code}"])[-1])

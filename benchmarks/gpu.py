@@ -130,7 +130,7 @@ def _card(wanted: str | None) -> tuple[Any, dict[str, Any]]:
 
     Forked processes have what is imported here. Where an import has called CUDA already, it starts in fresh ones only.
     """
-    said = "its process ended without a word"
+    reason = "its process ended without a message"
     for way in ("fork", "spawn"):
         context: Any = multiprocessing.get_context(way)
         receiver, sender = context.Pipe(duplex=False)
@@ -140,12 +140,12 @@ def _card(wanted: str | None) -> tuple[Any, dict[str, Any]]:
         try:
             found = receiver.recv()
         except EOFError:
-            found = said
+            found = reason
         process.join()
         if isinstance(found, dict):
             return context, found
-        said = found
-    _refuse(f"the device cannot be used: {said}")
+        reason = found
+    _refuse(f"the device cannot be used: {reason}")
 
 
 def _send_card(sender: Any, wanted: str | None) -> None:

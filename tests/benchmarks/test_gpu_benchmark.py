@@ -209,9 +209,9 @@ def test_a_wrong_command_line_is_one_line_on_stderr(words, expected, capsys):
     with pytest.raises(SystemExit) as stopped:
         gpu.main(words)
     assert stopped.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith(expected)
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(expected)
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

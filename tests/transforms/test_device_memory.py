@@ -86,6 +86,23 @@ def test_only_the_windows_of_the_batch_are_computed_again():
     assert sum(network.seen) == windows
 
 
+@pytest.mark.parametrize("failing", [2, 3])
+def test_sums_that_could_not_be_allocated_count_no_window_twice(failing, monkeypatch, capsys):
+    """A window meets two layers here: the second one's allocation fails when the first one may have been added to."""
+    expected = DenseInferer(Limited(9), GRID, tiling_of(2), layers=True)(RI, (1, 1, 1))
+    put, calls = BrickStore.put, iter(range(1, 99))
+
+    def fails(store, key, brick):
+        if next(calls) == failing:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        put(store, key, brick)
+
+    monkeypatch.setattr(BrickStore, "put", fails)
+    found = DenseInferer(Limited(9), GRID, tiling_of(2), layers=True)(RI, (1, 1, 1))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("failing", ["add", "own grid"])
 def test_sums_that_do_not_fit_are_kept_in_main_memory_and_each_box_comes_once(failing, monkeypatch, capsys):
     expected = DenseInferer(Limited(9), GRID, tiling_of(1), layers=True)(RI, (1, 1, 1))
@@ -131,6 +148,30 @@ def test_the_sliding_window_alone_does_the_same(capsys):
     network.most = 1
     torch.testing.assert_close(tiling_of(4)(image, network), expected, atol=1e-6, rtol=0)
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_sums_of_a_failed_attempt_are_not_kept(monkeypatch):
+    image, tiling = torch.rand((1, 8, 20, 20)), tiling_of(1)
+    expected = tiling(image[None], wave)[0]
+    calls, add = iter(range(99)), WindowPass._add_view
+
+    def fails(self, *args):
+        if next(calls) == 20:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        add(self, *args)
+
+    monkeypatch.setattr(WindowPass, "_add_view", fails)
+    found = torch.full((1, 8, 20, 20), torch.nan)
+    with BrickStore(inf) as store:
+        for box, values in tiling.stream(TensorSource(image), lambda w: iter([Said(wave(w))]), store, layers=True):
+            found[(slice(None), *box)] = values
+        assert store.in_memory == 0
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def wave(windows: torch.Tensor) -> torch.Tensor:
+    """Depends on a voxel's place in its window, so that a window that counts twice shows."""
+    return windows * torch.linspace(0.2, 0.8, windows[0, 0].numel()).view(windows.shape[2:])
 
 
 def test_what_failed_is_freed_before_it_is_tried_again():

@@ -32,7 +32,7 @@ class ExponentialAverage(AveragedModel):
     """
 
     def __init__(self, model: torch.nn.Module, device: torch.device, decay: Decay) -> None:
-        super().__init__(model, device=device, use_buffers=True)  # type: ignore[arg-type]
+        super().__init__(model, device=device, use_buffers=True)
         self.decay, self.updates = decay, 0
 
     @torch.no_grad()

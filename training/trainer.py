@@ -93,6 +93,8 @@ class TrainerConfig:
     """Refuse operations that are not deterministic."""
     benchmark: bool | None = None
     """cuDNN autotuning."""
+    compile: bool = False
+    """torch.compile the network while it trains: a minute or more at the start, fewer and larger kernels after it."""
     detect_anomaly: bool = False
     """Name the operation that made a NaN. Slow."""
     sync_batchnorm: bool = False

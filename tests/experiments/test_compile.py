@@ -37,6 +37,14 @@ def test_the_weights_are_those_of_a_run_that_was_not_compiled(tmp_path, cli, tin
         torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
 
 
+def test_averaged_weights_and_a_resumed_run_are_compiled_too(tmp_path, cli, tiny, compiled):
+    words = ["stages=[fit]", "trainer.compile=true", "trainer.ema={decay: 0.9}"]
+    run = cli(tiny, *words, "trainer.max_epochs=1", f"runs_dir={tmp_path}").run
+    assert cli(f"resume={run}", "trainer.max_epochs=2", "stages=[fit]").code == 0
+    assert len(compiled) == 2
+    assert not [key for key in weights(run) if "_orig_mod" in key]
+
+
 def test_nothing_is_compiled_unless_asked_for(tmp_path, cli, tiny, compiled):
     assert cli(tiny, "stages=[fit]", "trainer.max_epochs=1", f"runs_dir={tmp_path}").code == 0
     assert compiled == []

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-cluster lint bench clean
+.PHONY: help setup demo test test-all test-cluster test-gpu lint bench clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -29,13 +29,16 @@ demo: $(READY) ## Train, test and predict on simulated cells, then measure two g
 SPREAD := -n auto --dist loadfile
 
 test: $(READY) ## Run the tests (under 10 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) -m 'not slow and not cluster' $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) -m 'not slow and not cluster and not gpu' $(PYTEST)
 
 test-all: $(READY) ## Run every test, the slow ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) -m 'not cluster' $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) -m 'not cluster and not gpu' $(PYTEST)
 
 test-cluster: $(READY) ## Run what needs a cluster on a real SLURM of two nodes on this machine (root; slurm-wlm and munge)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster $(PYTEST)
+
+test-gpu: $(READY) ## Run what needs a CUDA GPU; skipped with a reason where there is none
+	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST)
 
 lint: $(READY) ## Check style, types and the floors of the house
 	$(BIN)/ruff check .

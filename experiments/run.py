@@ -25,7 +25,8 @@ CONFIG is a YAML file or the name of a shipped config, such as organelle_demo.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the user's faults become one line each on stderr and exit code 2, Ctrl-C 130.
 
-    A pipeline that had to leave out broken inputs, and finished the others, ends with 3.
+    A training that diverges is one line and exit code 1. A pipeline that had to leave out broken inputs, and finished
+    the others, ends with 3.
     """
     parser = argparse.ArgumentParser(prog="experiments.run", usage=USAGE, description=__doc__, allow_abbrev=False)
     parser.add_argument(
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError("--watch: only for task analyze; leave it out")
         launch(told.config, words, check=told.check, dry_run=told.dry_run, plan_only=told.plan)
     except InputError as fault:
-        return _refuse(str(fault))
+        return _refuse(str(fault), fault.exit_code)
     except OSError as fault:
         if fault.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise
@@ -89,13 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _refuse(text: str) -> int:
+def _refuse(text: str, code: int = 2) -> int:
     from training.refusal import note_refusal
 
     note_refusal()
     for line in text.splitlines():
         print(line, file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

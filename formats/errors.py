@@ -7,3 +7,6 @@ class InputError(Exception):
     The message is one line that says what is wrong, where, what was expected and what to do. The command line
     prints it to stderr and exits with code 2, without a traceback. A bug must raise anything else.
     """
+
+    #: Of the command line.
+    exit_code = 2

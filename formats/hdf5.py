@@ -1,5 +1,7 @@
 """HDF5 of strangers: opened for one read at a time, never followed out of the file, faults told in one line."""
 
+import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -9,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401  registers the compression filters that microscopes use
 
 from formats.errors import InputError
+
+with contextlib.suppress(ModuleNotFoundError):
+    import hdf5plugin  # noqa: F401  registers the compression filters that microscopes use
 
 _MOST_LINKS = 16
 
@@ -36,6 +40,8 @@ def open_hdf5(path: Path, kind: str = "HDF5") -> Iterator[h5py.File]:
         raise InputError(f"{path}: may not be read: check its permissions") from error
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
+        if ("filter" in reason or "plugin" in reason) and importlib.util.find_spec("hdf5plugin") is None:
+            raise InputError(f"{path}: compressed by a filter that is not installed: pip install hdf5plugin") from error
         raise InputError(f"{path}: cannot be read, truncated or damaged ({reason}): copy it again") from error
 
 

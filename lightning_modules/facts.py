@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from formats.errors import InputError
+from lightning_modules.finite import first_nonfinite
 from lightning_modules.weights_file import KEY, SUFFIX, read_content
 
 #: What torch raises on files that are no checkpoints, or damaged ones.
@@ -135,7 +136,7 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
     Raises
     ------
     InputError
-        Missing, truncated, not one of ours, or of another task.
+        Missing, truncated, not one of ours, of another task, or with weights that are NaN or infinite.
     """
     if not path.is_file():
         raise InputError(f"{key}: {path}: no such checkpoint; expected a .ckpt file or a run folder that has one")
@@ -161,6 +162,8 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
         raise InputError(f"{key}: {path}: a checkpoint of another version of Cytovox (it lacks {', '.join(missing)})")
     prefix = "network."
     state = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    if (name := first_nonfinite(state)) is not None:
+        raise InputError(f"{key}: {path}: its weights are NaN or infinite (first: {name}); give weights of another run")
     return Weights(path, kind(**{f.name: told[f.name] for f in known if f.name in told}), state)
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from formats.atomic import atomic_path
 from formats.errors import InputError
+from lightning_modules.finite import first_nonfinite
 
 #: Key of the facts in a checkpoint and in a weights file.
 KEY = "cytovox"
@@ -37,8 +38,10 @@ def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], facts: 
     Raises
     ------
     InputError
-        Another ending, or no space left.
+        Another ending, weights that are NaN or infinite, or no space left.
     """
+    if (name := first_nonfinite(network_state)) is not None:
+        raise InputError(f"{path}: not written: the weights are NaN or infinite (first: {name})")
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: expected a name that ends in {SUFFIX}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network_state.items()}

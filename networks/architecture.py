@@ -101,7 +101,7 @@ class Architecture(nn.Module):
         return {kind: self._cell(kind, relaxed, places) for kind in kinds}
 
     def _distributions(self, kind: str) -> dict[str, torch.Tensor]:
-        """Logits of a cell type by name: its operations (E, O), then the sources of each node that has a choice."""
+        """Logits of a cell type by name: of its operations (E, O), then of the sources of nodes that have a choice."""
         keys = [key for key in (f"{kind}_{node}" for node in NODES) if key in self.source_logits]
         return {kind: self.operation_logits[kind], **{key: self.source_logits[key] for key in keys}}
 

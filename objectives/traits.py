@@ -59,6 +59,11 @@ def measure_traits(field_BCZYX: torch.Tensor) -> Traits:
     ----------
     field_BCZYX : float tensor, (B, 1, Z, Y, X)
         Above 0 inside; in -1..1. The imaged slice is the one at Z / 2.
+
+    Returns
+    -------
+    Traits
+        float32 also where the caller computes in 16 bits (autocast): sums and products of elements only.
     """
     inside_BZYX = torch.sigmoid(SHARPNESS * field_BCZYX[:, 0].float())
     depth, height, width = inside_BZYX.shape[1:]
@@ -68,7 +73,7 @@ def measure_traits(field_BCZYX: torch.Tensor) -> Traits:
     area_B = inside_BZYX[:, depth // 2].sum((1, 2)).clamp(min=1.0)
     # the middle of each column, from the imaged slice's own
     # a product and a sum: a matrix product would round by the size of the batch
-    middle_BYX = (inside_BZYX * (z - z[depth // 2])[:, None, None]).sum(1) / weight_BYX.clamp(min=1e-3)
+    middle_BYX = ((z - z[depth // 2])[:, None, None] * inside_BZYX).sum(1) / weight_BYX.clamp(min=1e-3)
     share_BYX = weight_BYX / volume_B[:, None, None]
 
     def mean(value_BYX: torch.Tensor) -> torch.Tensor:

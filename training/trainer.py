@@ -14,7 +14,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from formats.errors import InputError
 from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
-from training.device import choose_precision
+from training.device import choose_precision, cpu_mixed_precision
+from training.divergence import DivergenceCheck
 from training.ema import ema_callback
 from training.memory import PeakMemory
 from training.pace import Pace
@@ -92,6 +93,8 @@ class TrainerConfig:
     """Refuse operations that are not deterministic."""
     benchmark: bool | None = None
     """cuDNN autotuning."""
+    compile: bool = False
+    """torch.compile the network while it trains: a minute or more at the start, fewer and larger kernels after it."""
     detect_anomaly: bool = False
     """Name the operation that made a NaN. Slow."""
     sync_batchnorm: bool = False
@@ -201,12 +204,14 @@ def _trainer(
     one = 1 if dry_run else None
     # in a job step the ranks are there already: no other number can work
     nodes, devices = step_size() or (config.num_nodes, _devices(config))
+    precision = choose_precision(config.precision, config.accelerator)
+    plugin = cpu_mixed_precision(precision, config.accelerator)
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=devices,
         num_nodes=nodes,
         strategy=config.strategy,
-        precision=choose_precision(config.precision, config.accelerator),  # type: ignore[arg-type]
+        precision=precision if plugin is None else None,  # type: ignore[arg-type]
         max_epochs=1 if dry_run else config.max_epochs,
         min_epochs=None if dry_run else config.min_epochs,
         max_steps=1 if dry_run else config.max_steps,
@@ -230,7 +235,7 @@ def _trainer(
         default_root_dir=folder.path,
         logger=loggers or False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *([plugin] if plugin is not None else [])],
     )
 
 
@@ -276,6 +281,7 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
         callbacks.append(progress_bar())
     if config.ema is not None:
         callbacks.append(ema_callback(config.ema))
+    callbacks.append(DivergenceCheck(folder.last_checkpoint))  # after the average, whose weights it checks, too
     if config.early_stopping is not None:
         stop = config.early_stopping
         # not strict: a run of fewer steps than an epoch ends before its first validation

@@ -94,9 +94,13 @@ def gaussian_blur(volume_BCZYX: torch.Tensor, deviation: float) -> torch.Tensor:
 
 
 def _separable(volume_BCZYX: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """A matrix (new, old) along each of z, y, x: three small products in place of a one-channel convolution."""
-    z, y, x = (matrix.to(volume_BCZYX) for matrix in matrices)
-    return torch.einsum("ai,bcijk->bcajk", z, y @ (volume_BCZYX @ x.T))
+    """A matrix (new, old) along each of z, y, x: three small products in place of a one-channel convolution.
+
+    In the volume's own precision also where the caller computes in 16 bits (autocast): the sign decides for a voxel.
+    """
+    with torch.autocast(volume_BCZYX.device.type, enabled=False):
+        z, y, x = (matrix.to(volume_BCZYX) for matrix in matrices)
+        return torch.einsum("ai,bcijk->bcajk", z, y @ (volume_BCZYX @ x.T))
 
 
 def _blur_matrix(size: int, deviation: float) -> torch.Tensor:

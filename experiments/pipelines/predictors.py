@@ -31,6 +31,13 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def device_and_precision() -> tuple[str, str]:
+    """Return the device that a pipeline computes on, and the precision that this device is good at."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = choose_precision("auto", "auto")
+    return device, precision if "mixed" in precision else "32-true"
+
+
 def organelle_weights(given: str) -> Path:
     """File of the weights that predict organelles."""
     return weights_path(given, "organelle_weights")
@@ -47,8 +54,7 @@ def organelle_inferer(path: Path) -> tuple[DenseInferer, tuple[str, ...]]:
     weights = read_checkpoint(path, "organelle", "organelle_weights")
     config = OrganelleConfig(predict=PredictConfig(pad_yx=[0, 0], batch_size=1))
     module = build_from_weights(config, [weights])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = choose_precision("auto", "auto")
+    device, precision = device_and_precision()
     fast = "16" in precision and getattr(module.network, "channels_last", True)
     inferer = DenseInferer(
         module.network,
@@ -58,7 +64,7 @@ def organelle_inferer(path: Path) -> tuple[DenseInferer, tuple[str, ...]]:
         tiling=module.tiling,
         normalise=NormaliseRI(*weights.facts.ri_range),
         device=device,
-        precision=precision if "mixed" in precision else "32-true",
+        precision=precision,
         channels_last=fast,
     )
     return inferer, module.organelles
@@ -100,4 +106,9 @@ def cell_finder(method: str, path: Path | None, rule: SeedRule) -> CellFinder:
 def finder_of(weights: Weights, rule: SeedRule) -> CellFinder:
     """The finder of weights of the cells task."""
     facts = weights.facts
-    return build_finder(network_of(weights, "cell_weights"), facts, windows_of(facts.patch_size), rule)
+    # on a CPU the finders have always computed in float32, and their results are kept from one run to the next
+    device, precision = device_and_precision() if torch.cuda.is_available() else ("cpu", "32-true")
+    return build_finder(
+        network_of(weights, "cell_weights"), facts, windows_of(facts.patch_size), rule,
+        device=device, precision=precision,
+    )  # fmt: skip

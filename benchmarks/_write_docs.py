@@ -13,12 +13,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
 
+from benchmarks import _gpu_tables
 from benchmarks._common import show_others
 from formats.atomic import atomic_path
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 PAGES = (PAGE, *(HERE.parent / "docs" / name for name in ("cluster.md", "search.md")))
+NOT_YET = "Not measured yet.\n"
 MARKS = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -54,8 +56,10 @@ def page(text: str) -> str:
     """The page with the figures of the results that there are."""
 
     def filled(found: re.Match[str]) -> str:
+        if found[2] == "gpu":  # a file a part
+            return f"{found[1]}{_gpu_tables.markdown(HERE / 'results' / 'gpu') or NOT_YET}{found[3]}"
         path = HERE / "results" / f"{found[2]}.json"
-        inside = figures(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else "Not measured yet.\n"
+        inside = figures(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else NOT_YET
         return f"{found[1]}{inside}{found[3]}"
 
     return MARKS.sub(filled, text)

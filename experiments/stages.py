@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,30 @@ from experiments.build import build_for_training, build_from_weights
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
+from formats.errors import InputError
 from training.ema import take_average
 from training.pace import fit_metrics
 from training.rundir import RunFolder
 from training.signals import StopSignals
 from training.trainer import checkpoint_path
+
+
+@contextlib.contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Turn a failure of torch.compile into an error that names the key.
+
+    Raises
+    ------
+    InputError
+        The network could not be compiled here.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import, and few runs compile
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(f"trainer.compile: this network cannot be compiled here ({first}); set it to false") from error
 
 
 @dataclasses.dataclass
@@ -41,9 +62,13 @@ class Run:
     def fit(self) -> None:
         """Train, from the last checkpoint of the folder if there is one."""
         module: Any = build_for_training(self.config)
+        if self.config.trainer.compile:
+            # in place: names of parameters, and so checkpoints, stay as they are
+            module.network.compile(dynamic=False)
         begun = time.perf_counter()
         self._tell_batch()
-        with self.signals.deferring():
+        compiling = compiler_errors() if self.config.trainer.compile else contextlib.nullcontext()
+        with self.signals.deferring(), compiling:
             self.trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint_path(self.folder), weights_only=True)
         if self.trainer.interrupted:
             raise KeyboardInterrupt

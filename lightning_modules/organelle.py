@@ -131,7 +131,7 @@ class OrganelleModule(pl.LightningModule):
         for organelle, value in zip(self.organelles, loss_K.detach(), strict=True):
             self.log(f"train/loss_{organelle}", value, batch_size=len(batch["image"]))
         total = loss_K.sum()
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch["image"]))
+        self.log("train/loss", total.detach(), batch_size=len(batch["image"]))
         return total
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:

@@ -95,7 +95,9 @@ class SearchModule(OrganelleModule):
     def cost_tables(self) -> dict[str, torch.Tensor]:
         """Of the operations that are searched, by cell type; see `networks.search_cost.cost_tables`."""
         columns = [OPERATION_NAMES.index(name) for name in self.facts.operations]
-        return {kind: self.get_buffer(f"cost_{kind}")[:, columns] for kind in CELL_TYPES}
+        tables = {kind: self.get_buffer(f"cost_{kind}") for kind in CELL_TYPES}
+        # not by a list of indices, which would be copied to the device at every step
+        return {kind: torch.stack([table[:, column] for column in columns], dim=1) for kind, table in tables.items()}
 
     def cost_of(self, genotype: Genotype) -> float:
         """Of one network's operations, in the measure that was asked for (GFLOP if none was)."""
@@ -118,7 +120,10 @@ class SearchModule(OrganelleModule):
         return self.progress() >= self.search.warmup or self.trainer.estimated_stepping_batches <= 1
 
     def training_step(self, batch: dict[str, Any], index: int) -> torch.Tensor:
-        """Loss of one drawn network's weights, and of another's choices on the other half."""
+        """Loss of one drawn network's weights, and of another's choices on the other half.
+
+        The host waits for the device once for each network that is drawn (`Architecture.sample`).
+        """
         high, low = self.search.temperature
         temperature = high * (low / high) ** self.progress()
         stream = self._stream(index)
@@ -135,7 +140,9 @@ class SearchModule(OrganelleModule):
                 total = total + self._architecture_loss(batch["architecture"])
         if learning and self.search.cost is not None:
             total = total + self._charge()
-        self.log("search/temperature", temperature, batch_size=len(batch["image"]))
+        # made on the device: a number of Python's would be copied there, and the host would wait for it
+        logged = torch.full((), temperature, device=self.device)
+        self.log("search/temperature", logged, batch_size=len(batch["image"]))
         return total
 
     def _architecture_loss(self, batch: dict[str, Any]) -> torch.Tensor:

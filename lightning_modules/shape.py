@@ -60,7 +60,7 @@ class ShapeModule(ShapeBase):
         loss, parts = self.parts.loss(self.denoiser, field_BCZYX, told_BCYX)
         for name, value in parts.items():
             self.log(f"train/{name}", value, batch_size=len(field_BCZYX))
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(field_BCZYX))
+        self.log("train/loss", loss.detach(), batch_size=len(field_BCZYX))
         return loss
 
     def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Drawn:

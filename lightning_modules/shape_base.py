@@ -160,9 +160,10 @@ class ShapeBase(pl.LightningModule):
 
 def _cells(batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
     """Image, mask, true object (bool, on the CPU) and number of each cell; without those that only fill the batch."""
-    for image, mask, obj, index in zip(batch["image"], batch["mask"], batch["obj"], batch["index"], strict=True):
+    numbers, objects = torch.as_tensor(batch["index"]).tolist(), batch["obj"].cpu() > 0.5  # read back once a batch
+    for image, mask, obj, index in zip(batch["image"], batch["mask"], objects, numbers, strict=True):
         if index >= 0:
-            yield image, mask, obj[0].cpu() > 0.5, int(index)
+            yield image, mask, obj[0], index
 
 
 def _turned_back(fields_BCZYX: torch.Tensor, turns: list[int]) -> torch.Tensor:

@@ -64,7 +64,7 @@ class SHAPRModule(ShapeBase):
             for name, value in {**parts, "discriminator": judging.detach()}.items():
                 self.log(f"train/{name}", value, batch_size=size)
             total = fooling + judging
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        self.log("train/loss", total.detach(), batch_size=size)
         return total
 
     @property

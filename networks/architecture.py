@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -75,6 +76,9 @@ class Architecture(nn.Module):
     def sample(self, temperature: float, generator: torch.Generator) -> Choice:
         """Draw one network.
 
+        Which operations are computed is the host's to know: the choices are read back from the device, all of them at
+        once. This is the only point at which a step of a search waits for the device.
+
         Parameters
         ----------
         temperature : float
@@ -82,38 +86,42 @@ class Architecture(nn.Module):
         generator : Generator
             Of the CPU. The same state draws the same network on every rank.
         """
-        return {kind: self._sample_cell(kind, temperature, generator) for kind in CELL_TYPES}
+        return self._sample(CELL_TYPES, temperature, generator)
 
-    def _sample_cell(self, kind: str, temperature: float, generator: torch.Generator) -> CellChoice:
-        log_EO = self.operation_logits[kind].log_softmax(1)
-        noisy_EO = log_EO + _gumbel(log_EO, generator)
-        relaxed_EO = (noisy_EO / temperature).softmax(1)
-        drawn_E = noisy_EO.argmax(1).tolist()
+    def _sample(self, kinds: Sequence[str], temperature: float, generator: torch.Generator) -> dict[str, CellChoice]:
+        """Cells of these types, drawn in this order."""
+        logits = {key: value for kind in kinds for key, value in self._distributions(kind).items()}
+        noisy = {
+            key: value.log_softmax(-1) + noise
+            for (key, value), noise in zip(logits.items(), _gumbel(list(logits.values()), generator), strict=True)
+        }
+        drawn = _read([value.argmax(1) if value.dim() == 2 else value.topk(READS).indices for value in noisy.values()])
+        relaxed = {key: (value / temperature).softmax(-1) for key, value in noisy.items()}
+        places = dict(zip(noisy, drawn, strict=True))
+        return {kind: self._cell(kind, relaxed, places) for kind in kinds}
+
+    def _distributions(self, kind: str) -> dict[str, torch.Tensor]:
+        """Logits of a cell type by name: of its operations (E, O), then of the sources of nodes that have a choice."""
+        keys = [key for key in (f"{kind}_{node}" for node in NODES) if key in self.source_logits]
+        return {kind: self.operation_logits[kind], **{key: self.source_logits[key] for key in keys}}
+
+    def _cell(self, kind: str, relaxed: Mapping[str, torch.Tensor], places: Mapping[str, list[int]]) -> CellChoice:
+        """The drawn edges of a cell type, with their straight-through weights."""
         nodes = []
         for index, node in enumerate(NODES):
-            sources = sources_of(index)
+            sources, key = sources_of(index), f"{kind}_{node}"
             first = EDGES.index((node, sources[0]))
-            chosen, weight_S = self._sample_sources(kind, node, sources, temperature, generator)
+            share_S = READS * relaxed[key] if key in relaxed else None
             edges = []
-            for place in chosen:
-                row = first + place
-                name = self.operations[drawn_E[row]]
-                soft = relaxed_EO[row, drawn_E[row]]
+            for place in sorted(places[key]) if key in places else range(len(sources)):
+                operation = places[kind][first + place]
+                soft = relaxed[kind][first + place, operation]
                 weight = 1 + soft - soft.detach()
-                edges.append((Edge(name, sources[place]), weight if weight_S is None else weight * weight_S[place]))
+                if share_S is not None:
+                    weight = weight * (1 + share_S[place] - share_S[place].detach())
+                edges.append((Edge(self.operations[operation], sources[place]), weight))
             nodes.append(tuple(edges))
         return tuple(nodes)
-
-    def _sample_sources(
-        self, kind: str, node: str, sources: tuple[str, ...], temperature: float, generator: torch.Generator
-    ) -> tuple[list[int], torch.Tensor | None]:
-        """Places of the sources that are read, and the straight-through weight of each."""
-        if len(sources) <= READS:
-            return list(range(len(sources))), None
-        log_S = self.source_logits[f"{kind}_{node}"].log_softmax(0)
-        noisy_S = log_S + _gumbel(log_S, generator)
-        relaxed_S = READS * (noisy_S / temperature).softmax(0)
-        return sorted(noisy_S.topk(READS).indices.tolist()), 1 + relaxed_S - relaxed_S.detach()
 
     def probabilities(self, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Of a cell type: that an edge is read (E,), and of each operation on it (E, O); with their gradients."""
@@ -143,7 +151,7 @@ class Architecture(nn.Module):
 
     def _draw_cell(self, kind: str, generator: torch.Generator) -> CellGenotype:
         for _ in range(1000):
-            drawn = self._sample_cell(kind, 1.0, generator)
+            drawn = self._sample([kind], 1.0, generator)[kind]
             cell = tuple(tuple(edge for edge, _ in edges) for edges in drawn)
             inhabited = all(any(edge.operation != "none" for edge in edges) for edges in cell)
             if inhabited and "s1" in live_states(cell, self.multiplier):
@@ -157,16 +165,20 @@ class Architecture(nn.Module):
 
     def _derive(self, kind: str) -> CellGenotype:
         """Of all cells (an edge cut or at its best: 15 thousand), best first, the first that can be built."""
-        options = [self._options(kind, node) for node in NODES]
+        logs = {key: value.log_softmax(-1) for key, value in self._distributions(kind).items()}
+        numbers = dict(zip(logs, _read([value.flatten() for value in logs.values()]), strict=True))
+        options = [self._options(kind, node, numbers) for node in NODES]
         ranked = sorted(itertools.product(*options), key=lambda nodes: -sum(score for score, _ in nodes))
         cells = (tuple(edges for _, edges in nodes) for nodes in ranked)
         return next(cell for cell in cells if "s1" in live_states(cell, self.multiplier))
 
-    def _options(self, kind: str, node: str) -> list[tuple[float, tuple[Edge, ...]]]:
+    def _options(
+        self, kind: str, node: str, logs: Mapping[str, Sequence[float]]
+    ) -> list[tuple[float, tuple[Edge, ...]]]:
         """Inputs of a node with the logarithm of their chances: every pair of sources, each edge cut or at its best."""
-        log_EO, sources = self.operation_logits[kind].log_softmax(1).tolist(), sources_of(NODES.index(node))
-        key = f"{kind}_{node}"
-        log_S = self.source_logits[key].log_softmax(0).tolist() if key in self.source_logits else [0.0] * len(sources)
+        sources, count = sources_of(NODES.index(node)), len(self.operations)
+        log_EO = [logs[kind][first : first + count] for first in range(0, len(logs[kind]), count)]
+        log_S = logs.get(f"{kind}_{node}", [0.0] * len(sources))
         words: dict[str, list[tuple[float, Edge]]] = {}
         for place, source in enumerate(sources):
             row = log_EO[EDGES.index((node, source))]
@@ -254,6 +266,17 @@ def candidates(
     return [one for one, value in costs.items() if value <= most] or [min(costs, key=costs.__getitem__)]
 
 
-def _gumbel(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    uniform = torch.rand(like.shape, generator=generator).clamp(1e-10, 1 - 1e-7)
-    return -(-uniform.log()).log().to(like)
+def _gumbel(like: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
+    """Gumbel noise of the shapes, types and device of these tensors, by one copy that the host does not wait for."""
+    uniform = torch.cat([torch.rand(one.shape, generator=generator).flatten() for one in like]).clamp(1e-10, 1 - 1e-7)
+    noise = -(-uniform.log()).log().to(like[0].dtype)
+    if like[0].is_cuda:
+        noise = noise.pin_memory()
+    parts = noise.to(like[0].device, non_blocking=True).split([one.numel() for one in like])
+    return [part.view(one.shape) for part, one in zip(parts, like, strict=True)]
+
+
+def _read(tensors: Sequence[torch.Tensor]) -> list[list[Any]]:
+    """Values of one-dimensional tensors of one type, read back from the device in one copy."""
+    values = iter(torch.cat(list(tensors)).tolist())
+    return [list(itertools.islice(values, len(one))) for one in tensors]

@@ -116,9 +116,9 @@ def cost_of(
     """
     total = 0.0
     for kind in CELL_TYPES:
-        cell = getattr(genotype, kind)
+        cell, costs = getattr(genotype, kind), tables[kind].tolist()
         live = live_states(cell, multiplier)
         for node, edges in zip(NODES, cell, strict=True):
             for edge in edges if node in live else ():
-                total += float(tables[kind][EDGES.index((node, edge.source)), list(operations).index(edge.operation)])
+                total += costs[EDGES.index((node, edge.source))][list(operations).index(edge.operation)]
     return total

@@ -17,6 +17,7 @@ import torch
 from formats.errors import InputError
 from objectives.preconditioning import Denoiser, Estimate
 from objectives.processes import LinearBetas
+from objectives.transfer import upload
 from objectives.variational import bound_bits
 
 
@@ -49,9 +50,10 @@ def noised(
 ) -> Noised:
     """Noise a batch, each sample at a time of its own, and denoise it."""
     process, n = denoiser.process, len(x0_BCZYX)
-    t_B = process.training_times(n, generator).to(x0_BCZYX)
     device = generator.device if generator else x0_BCZYX.device
-    noise = torch.randn(x0_BCZYX.shape, generator=generator, device=device).to(x0_BCZYX)
+    t_B = upload(process.training_times(n, generator, device), x0_BCZYX.device, x0_BCZYX.dtype)
+    noise = torch.randn(x0_BCZYX.shape, generator=generator, device=device)
+    noise = upload(noise, x0_BCZYX.device, x0_BCZYX.dtype)
     t = t_B[:, None, None, None, None]
     x = process.alpha(t) * x0_BCZYX + process.sigma(t) * noise
     return Noised(x, noise, t, denoiser(x, t_B, condition_BCYX))

@@ -12,6 +12,9 @@ class Draws:
     once, and two batches drawn from one generator are the samples of one larger batch. Always drawn on the CPU, so
     that a seed names the same sample on every device.
 
+    On a GPU the noise is drawn into pinned memory and copied asynchronously. A sampler that reads nothing back from
+    the device therefore draws the noise of a step while the device still computes that step.
+
     Parameters
     ----------
     condition_BCYX : tensor
@@ -30,5 +33,7 @@ class Draws:
 
     def __call__(self) -> torch.Tensor:
         """The next noise, float32 (B, C, Z, Y, X)."""
-        drawn = [torch.randn(self.shape, generator=generator) for generator in self.generators]
-        return torch.stack(drawn).to(self.device)
+        drawn = torch.empty((len(self.generators), *self.shape), pin_memory=self.device.type == "cuda")
+        for sample, generator in zip(drawn, self.generators, strict=True):
+            torch.randn(self.shape, generator=generator, out=sample)
+        return drawn.to(self.device, non_blocking=True)

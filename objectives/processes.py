@@ -22,6 +22,7 @@ from typing import Protocol
 import torch
 
 from formats.errors import InputError
+from objectives.transfer import upload
 
 
 class Process(Protocol):
@@ -43,8 +44,10 @@ class Process(Protocol):
     def clock(self, t: torch.Tensor) -> torch.Tensor:
         """The quantity with which x_t moves at that velocity."""
 
-    def training_times(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """So many random times, float32 (n,), on the generator's device."""
+    def training_times(
+        self, n: int, generator: torch.Generator | None = None, device: torch.device | None = None
+    ) -> torch.Tensor:
+        """So many random times, float32 (n,), on the generator's device or, without one, on the device given."""
 
     def sampling_times(self, n: int) -> torch.Tensor:
         """The falling times of n steps and the 0 behind them, float32 (n + 1,)."""
@@ -63,11 +66,15 @@ class LinearBetas:
         self.steps, self.end = config.steps, float(config.steps)
         beta = torch.linspace(config.beta_first, config.beta_last, config.steps, dtype=torch.float64)
         # float64, and t = 0 in front: 1 - alpha^2 of the first steps has few digits left in float32
-        self._alpha_squared = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, 0)])
+        table = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, 0)])
+        self._alpha_squared = {table.device: table}
 
     def alpha_squared(self, t: torch.Tensor) -> torch.Tensor:
         """The signal's share of the variance, float64; t holds whole numbers 0 to steps."""
-        return self._alpha_squared.to(t.device)[t.round().long()]
+        if t.device not in self._alpha_squared:  # copied once, or every step would wait for it
+            with torch.inference_mode(False):  # else a copy made in a validation could not be used in training
+                self._alpha_squared[t.device] = upload(self._alpha_squared[torch.device("cpu")], t.device)
+        return self._alpha_squared[t.device].take(t.round().long())  # an index without axes would be read back
 
     def alpha(self, t: torch.Tensor) -> torch.Tensor:
         """The share of the data."""
@@ -85,9 +92,11 @@ class LinearBetas:
         """The angle, 0 to nearly pi / 2."""
         return torch.atan2((1 - self.alpha_squared(t)).sqrt(), self.alpha_squared(t).sqrt()).to(t.dtype)
 
-    def training_times(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Uniform over 1 ... steps."""
-        device = generator.device if generator else None
+    def training_times(
+        self, n: int, generator: torch.Generator | None = None, device: torch.device | None = None
+    ) -> torch.Tensor:
+        """Uniform over 1 ... steps; see `Process`."""
+        device = generator.device if generator else device
         return torch.randint(1, self.steps + 1, (n,), generator=generator, device=device).float()
 
     def sampling_times(self, n: int) -> torch.Tensor:
@@ -162,9 +171,11 @@ class RectifiedFlow:
         """The time itself."""
         return t
 
-    def training_times(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """In (0, 1], by the config's density."""
-        device = generator.device if generator else None
+    def training_times(
+        self, n: int, generator: torch.Generator | None = None, device: torch.device | None = None
+    ) -> torch.Tensor:
+        """In (0, 1], by the config's density; see `Process`."""
+        device = generator.device if generator else device
         if self.config.density == "uniform":
             return 1 - torch.rand(n, generator=generator, device=device)
         normal = torch.randn(n, generator=generator, device=device)
@@ -198,9 +209,11 @@ class Direct:
         """The time itself."""
         return t
 
-    def training_times(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """1 for every sample."""
-        return torch.ones(n, device=generator.device if generator else None)
+    def training_times(
+        self, n: int, generator: torch.Generator | None = None, device: torch.device | None = None
+    ) -> torch.Tensor:
+        """1 for every sample; see `Process`."""
+        return torch.ones(n, device=generator.device if generator else device)
 
     def sampling_times(self, n: int) -> torch.Tensor:
         """1, then 0."""

@@ -11,7 +11,6 @@ Song et al., Denoising diffusion implicit models, ICLR 2021, arXiv 2010.02502, e
 Karras et al. 2022, arXiv 2206.00364, algorithm 1 (heun; euler is its first half).
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +20,7 @@ from formats.errors import InputError
 from objectives.draws import Draws
 from objectives.preconditioning import Denoiser, Estimate
 from objectives.processes import LinearBetas, Process
+from objectives.transfer import upload
 from objectives.variational import learned_log_variance
 
 #: Changes an estimate of the data, (B, C, Z, Y, X) to the same.
@@ -82,7 +82,10 @@ class Sampler:
         return self.walk(process, denoise, Draws(condition_BCYX, shape_CZYX, generator))
 
     def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
-        """From the first noise to the data: what makes a sampler that sampler."""
+        """From the first noise to the data: what makes a sampler that sampler.
+
+        Nothing is read back from the device: the host knows the last step by its number, not by its time of 0.
+        """
         raise NotImplementedError
 
 
@@ -97,11 +100,12 @@ class Ancestral(Sampler):
         """See `Sampler.walk`."""
         if not isinstance(process, LinearBetas):
             raise InputError("ancestral: expected the process linear_betas; use ddim, euler or heun for others")
-        times = process.respaced_times(self.steps).to(noise.device)
+        times = upload(process.respaced_times(self.steps), noise.device)
         x = noise()
-        for t, s in itertools.pairwise(times):
+        for i in range(self.steps):
+            t, s = times[i], times[i + 1]
             estimate = denoise(x, t)
-            if s == 0:
+            if i + 1 == self.steps:
                 break
             data, state, *_ = process.posterior(t, s)
             deviation = (0.5 * self._log_variance(process, t, s, estimate)).exp()
@@ -126,7 +130,7 @@ class DDIM(Sampler):
 
     def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
         """See `Sampler.walk`."""
-        times = process.sampling_times(self.steps).to(noise.device)
+        times = upload(process.sampling_times(self.steps), noise.device)
         alpha, sigma = process.alpha(times), process.sigma(times)
         x = sigma[0] * noise()
         for i in range(self.steps):
@@ -147,11 +151,12 @@ class Euler(Sampler):
 
     def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
         """See `Sampler.walk`."""
-        times = process.sampling_times(self.steps).to(noise.device)
+        times = upload(process.sampling_times(self.steps), noise.device)
         x = process.sigma(times[0]) * noise()
-        for t, s in itertools.pairwise(times):
+        for i in range(self.steps):
+            t, s = times[i], times[i + 1]
             estimate = denoise(x, t)
-            if s > 0:
+            if i + 1 < self.steps:
                 step = process.clock(s) - process.clock(t)
                 x = x + step * velocity(process, t, estimate)
         return estimate.data_BCZYX
@@ -167,11 +172,12 @@ class Heun(Sampler):
 
     def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
         """See `Sampler.walk`."""
-        times = process.sampling_times(self.steps).to(noise.device)
+        times = upload(process.sampling_times(self.steps), noise.device)
         x = process.sigma(times[0]) * noise()
-        for t, s in itertools.pairwise(times):
+        for i in range(self.steps):
+            t, s = times[i], times[i + 1]
             estimate = denoise(x, t)
-            if s > 0:
+            if i + 1 < self.steps:
                 step = process.clock(s) - process.clock(t)
                 first = velocity(process, t, estimate)
                 second = velocity(process, s, denoise(x + step * first, s))
@@ -184,7 +190,7 @@ class OneStep(Sampler):
 
     def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
         """See `Sampler.walk`."""
-        t = process.sampling_times(1)[0].to(noise.device)
+        t = upload(process.sampling_times(1), noise.device)[0]
         return denoise(process.sigma(t) * noise(), t).data_BCZYX
 
 

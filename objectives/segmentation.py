@@ -72,6 +72,9 @@ class SegmentationLoss(nn.Module):
         See `tversky_loss`.
     """
 
+    organelle_weights: torch.Tensor | None
+    """float32 (C,); None: 1 for each."""
+
     def __init__(
         self,
         config: "_Shared",
@@ -83,7 +86,8 @@ class SegmentationLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.pool, self.smooth = config.batch, config.smooth
-        self.organelle_weights = list(config.organelle_weights)
+        weights = torch.tensor(list(config.organelle_weights), dtype=torch.float32)
+        self.register_buffer("organelle_weights", weights if len(weights) else None, persistent=False)
         self.overlap_weight, self.voxel_weight, self.voxel = overlap_weight, voxel_weight, voxel
         self.false_positives, self.false_negatives = false_positives, false_negatives
 
@@ -124,8 +128,8 @@ class SegmentationLoss(nn.Module):
             if self.voxel_weight:
                 voxel_BC = self.voxel(logits, target).mean((2, 3, 4))
                 loss_C = loss_C + self.voxel_weight * _labelled_mean(voxel_BC, known)
-            if self.organelle_weights:
-                loss_C = loss_C * loss_C.new_tensor(self.organelle_weights)
+            if self.organelle_weights is not None:
+                loss_C = loss_C * self.organelle_weights.to(loss_C.device)
             return loss_C
 
     def _overlap(self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ import torch
 
 from formats.errors import InputError
 from objectives.draws import Draws
+from objectives.transfer import upload
 
 #: Thickness of a sphere that is cut through its centre: (4/3 pi) / pi^1.5.
 SPHERE = 0.7523
@@ -71,6 +72,7 @@ def measure_traits(field_BCZYX: torch.Tensor) -> Traits:
     volume_B = weight_BYX.sum((1, 2)).clamp(min=1.0)
     area_B = inside_BZYX[:, depth // 2].sum((1, 2)).clamp(min=1.0)
     # the middle of each column, from the imaged slice's own
+    # a product and a sum: a matrix product would round by the size of the batch
     middle_BYX = ((z - z[depth // 2])[:, None, None] * inside_BZYX).sum(1) / weight_BYX.clamp(min=1e-3)
     share_BYX = weight_BYX / volume_B[:, None, None]
 
@@ -127,7 +129,8 @@ class TraitsTold:
     ) -> torch.Tensor:
         """The condition with the true traits of a part of the batch, and none of the rest."""
         device = generator.device if generator else field_BCZYX.device
-        chance_B = torch.rand(len(field_BCZYX), generator=generator, device=device).to(field_BCZYX)
+        chance_B = torch.rand(len(field_BCZYX), generator=generator, device=device)
+        chance_B = upload(chance_B, field_BCZYX.device, field_BCZYX.dtype)
         return self.knowing(condition_BCYX, measure_traits(field_BCZYX), (chance_B < self.config.told).float())
 
     def nothing(self, condition_BCYX: torch.Tensor) -> torch.Tensor:

@@ -194,7 +194,7 @@ def score(arguments: argparse.Namespace) -> None:
             shape_errors(mean, truth(cell)) for mean, cell in zip(means, cells, strict=True)
         ]
         errors |= model_errors(name, cells, samples)
-    report(arguments, cells, errors, seconds)
+    report(arguments, cells, errors, seconds, plan.precision)
     write_shapes(arguments.out / "dispr_shapes.npz", drawn)
 
 
@@ -260,6 +260,7 @@ def report(
     cells: Sequence[ShapeCell],
     errors: dict[str, list[ShapeErrors]],
     seconds: dict[str, float],
+    precision: str,
 ) -> None:
     """Print the table and write `dispr.json`."""
     groups = [cell.group for cell in cells]
@@ -285,6 +286,7 @@ def report(
         "samples": arguments.samples,
         "sampling_steps": arguments.sampling_steps,
         "batch": arguments.batch,
+        "sampling_precision": precision,
         "trained": trained,
         "seconds_per_sample": seconds,
         "errors": rows,
@@ -302,7 +304,9 @@ def fit_figures(folder: RunFolder) -> dict[str, float]:
 def write_shapes(path: Path, samples: dict[str, np.ndarray]) -> None:
     """Write packed bits of the samples, uint8 (S, Z * Y * X / 8) by cell: `np.unpackbits` gives the shapes back."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        packed = {name: np.packbits(found.reshape(len(found), -1), axis=1) for name, found in samples.items()}
+        packed: dict[str, Any] = {
+            name: np.packbits(found.reshape(len(found), -1), axis=1) for name, found in samples.items()
+        }
         np.savez_compressed(file, **packed)
     print(f"written: {path}", flush=True)
 

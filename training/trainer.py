@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import (
-    Callback,
-    EarlyStopping,
-    LearningRateMonitor,
-    RichProgressBar,
-    TQDMProgressBar,
-)
+from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -27,6 +20,7 @@ from training.ema import ema_callback
 from training.memory import PeakMemory
 from training.pace import Pace
 from training.preemption import Preemption, take_signals_from
+from training.progress_bar import progress_bar
 from training.rundir import RunFolder
 from training.slurm import step_size
 
@@ -99,6 +93,8 @@ class TrainerConfig:
     """Refuse operations that are not deterministic."""
     benchmark: bool | None = None
     """cuDNN autotuning."""
+    compile: bool = False
+    """torch.compile the network while it trains: a minute or more at the start, fewer and larger kernels after it."""
     detect_anomaly: bool = False
     """Name the operation that made a NaN. Slow."""
     sync_batchnorm: bool = False
@@ -282,8 +278,7 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
         Pace(),
     ]  # fmt: skip
     if config.enable_progress_bar:
-        tty = sys.stderr.isatty()
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}) if tty else TQDMProgressBar(refresh_rate=25))
+        callbacks.append(progress_bar())
     if config.ema is not None:
         callbacks.append(ema_callback(config.ema))
     callbacks.append(DivergenceCheck(folder.last_checkpoint))  # after the average, whose weights it checks, too

@@ -1,14 +1,22 @@
-"""Weighted sums of overlapping windows, brick by brick: a brick is handed out when its last window was added."""
+"""Weighted sums of overlapping windows, brick by brick: a brick is handed out when its last window was added.
+
+On a CPU bricks are small, so that they may be spilled to files, and what is added stays in a core's cache. On a GPU a
+brick is a whole layer of the volume (`layer_shape`): a window then meets two or three of them instead of up to 27, each
+addition is one kernel, and a batch is activated at once. A voxel of one channel of one window is then read as the
+network's 2 or 4 bytes, written and read again as float32 probability (8), and its sum is read and written (8): 18 to 20
+bytes and about 10 FLOP, of which 10 to 12 bytes are the least that one fused kernel would move. A window of 64x128x128
+with 4 channels is 80 MB: 0.09 ms at 900 GB/s (V100), 0.025 ms at 3.35 TB/s (H100), against milliseconds in the network.
+"""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
 
 import torch
 
-from formats.regions import Box, Shape
+from formats.regions import Box, Shape, grid_boxes
 from transforms.store import BrickStore, Key
 from transforms.windows import Windows
 
@@ -27,6 +35,11 @@ def brick_shape(shape: Shape, stride: Shape) -> Shape:
     """Size of bricks: `BRICK` rounded up to whole strides, so that windows share their borders; at most the volume."""
     z, y, x = (min(n, s * ceil(b / s)) for n, s, b in zip(shape, stride, BRICK, strict=True))
     return z, y, x
+
+
+def layer_shape(shape: Shape, stride: Shape) -> Shape:
+    """Size of bricks that are whole layers: as deep as those of `brick_shape`, and as wide as the volume."""
+    return (brick_shape(shape, stride)[0], *shape[1:])
 
 
 @dataclass(frozen=True)
@@ -56,10 +69,24 @@ class Said:
             return region.sigmoid_() if self.logits else region
         return region.sigmoid() if self.logits else region
 
+    def activated(self) -> "Said":
+        """Return the same as float32 probabilities, turned back, for the whole batch at once."""
+        output = self.output_BKZYX.float()
+        if self.logits:
+            output = output.sigmoid()
+        if self.flips:
+            output = output.flip([2 + axis for axis in self.flips])
+        return Said(output)
+
 
 def channels(tensor_KZYX: torch.Tensor, last: bool) -> torch.Tensor:
     """The same tensor, or a view of it as (z, y, x, K)."""
     return tensor_KZYX.permute(1, 2, 3, 0) if last else tensor_KZYX
+
+
+def channels_first(tensor: torch.Tensor, last: bool) -> torch.Tensor:
+    """A view of it as (K, z, y, x); `last` says whether it is (z, y, x, K)."""
+    return tensor.permute(3, 0, 1, 2) if last else tensor
 
 
 def _at(box: Sequence[slice], last: bool) -> tuple[slice, ...]:
@@ -115,10 +142,16 @@ class Bricks:
         Weight of a window's voxels.
     store : BrickStore
         Where sums are kept; its `needed` is set.
+    box : three ints, optional
+        Size of the boxes that a brick is handed out in, on a regular grid too; whole bricks if not given. The bricks'
+        size must be a multiple of it, or the volume's.
     """
 
-    def __init__(self, windows: Windows, brick: Shape, weight_ZYX: torch.Tensor, store: BrickStore) -> None:
+    def __init__(
+        self, windows: Windows, brick: Shape, weight_ZYX: torch.Tensor, store: BrickStore, box: Shape | None = None
+    ) -> None:
         self.windows, self.store = windows, store
+        self._box = box or brick
         self.axes = [
             _Axis.of(n, b, s, w)
             for n, b, s, w in zip(windows.shape, brick, windows.starts, windows.window, strict=True)
@@ -144,6 +177,22 @@ class Bricks:
         self._laid_out = channels(self._weight_ZYX.expand(self.channels, *self.windows.window), self._last)
         if self._last:  # torch does not vectorise along an innermost axis that is broadcast
             self._laid_out = self._laid_out.contiguous()
+
+    def prepare(self, indices: Sequence[Shape], said: Said) -> None:
+        """Allocate all that adding these windows needs, so that none is added where memory does not suffice for all.
+
+        Parameters
+        ----------
+        indices : sequence of three ints
+            Which windows.
+        said : Said
+            Their outputs.
+        """
+        if self.channels is None:
+            self.lay_out(said)
+        for index in indices:
+            for parts in product(*(axis.parts[i] for axis, i in zip(self.axes, index, strict=True))):
+                self._sums((parts[0][0], parts[1][0], parts[2][0]), said.output_BKZYX.device)
 
     def add(self, index: Shape, said: Said, item: int) -> None:
         """Add one window.
@@ -182,23 +231,45 @@ class Bricks:
         z, y, x = (axis.bricks[b] for axis, b in zip(self.axes, key, strict=True))
         return z, y, x
 
-    def take(self, key: Key, out_KZYX: torch.Tensor) -> None:
-        """Write the weighted mean of a finished brick, and forget its sums.
+    def boxes(self, key: Key) -> Iterator[Box]:
+        """The boxes that a brick is handed out in."""
+        brick = self.box(key)
+        for box in grid_boxes([side.stop - side.start for side in brick], self._box):
+            z, y, x = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(brick, box, strict=True))
+            yield z, y, x
+
+    def take(self, key: Key, place: Callable[[Box, int], torch.Tensor]) -> Iterator[tuple[Box, torch.Tensor]]:
+        """Hand out the weighted mean of a finished brick in boxes, and forget its sums.
 
         Parameters
         ----------
         key : three ints
             Which brick.
-        out_KZYX : float32 tensor, (K, z, y, x)
-            Of the brick's size, any strides and device. 0 where no window was added.
+        place : callable
+            From a box and K to the float32 tensor (K, z, y, x) that it is written to, of any strides and device.
+
+        Yields
+        ------
+        box, values
+            What `place` gave, filled: 0 where no window was added.
         """
-        if key not in self.store:
-            out_KZYX.zero_()
-            return
-        sums = self.store.pop(key)
-        sums_KZYX = sums.permute(3, 0, 1, 2) if self._last else sums
-        weight_ZYX = self._sum_of_weights(key)
-        if sums.device == out_KZYX.device:
+        assert self.channels is not None
+        brick = self.box(key)
+        sums, weight_ZYX = None, None
+        if key in self.store:
+            sums = channels_first(self.store.pop(key), self._last)
+            weight_ZYX = self._sum_of_weights(key)
+        for box in self.boxes(key):
+            out_KZYX = place(box, self.channels)
+            if sums is None or weight_ZYX is None:
+                out_KZYX.zero_()
+            else:
+                inside = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, brick, strict=True))
+                self._divide(sums[(slice(None), *inside)], weight_ZYX[inside], out_KZYX)
+            yield box, out_KZYX
+
+    def _divide(self, sums_KZYX: torch.Tensor, weight_ZYX: torch.Tensor, out_KZYX: torch.Tensor) -> None:
+        if sums_KZYX.device == out_KZYX.device:
             torch.div(sums_KZYX, weight_ZYX, out=out_KZYX)
         else:
             out_KZYX.copy_(sums_KZYX / weight_ZYX)
@@ -225,7 +296,7 @@ class Bricks:
             total = torch.zeros(shape, device=self._weight_ZYX.device)
             for z, y, x in product(*parts):
                 total[z[2], y[2], x[2]] += self._weight_ZYX[z[1], y[1], x[1]]
-            total[total == 0] = 1
+            total.masked_fill_(total == 0, 1)
         self._sums_of_weights[way] = total
         if len(self._sums_of_weights) > _KEPT_WEIGHTS:
             self._sums_of_weights.popitem(last=False)

@@ -8,6 +8,7 @@ import scipy.ndimage as ndi
 import torch
 from torch import nn
 
+from formats.errors import InputError
 from transforms.cell_field import CellField, FoundCells, SeedRule, resize_image, resize_labels
 from transforms.cell_votes import (
     DOUBT_UM,
@@ -17,8 +18,9 @@ from transforms.cell_votes import (
     settle,
     split_nuclei,
 )
-from transforms.ensemble import autocast
+from transforms.device_memory import DeviceLimits, note
 from transforms.intensity import NormaliseRI
+from transforms.precision import autocast
 from transforms.spatial import ResampleTo, common_grid
 from transforms.tiling import SlidingWindow
 
@@ -48,16 +50,16 @@ class _NetworkCells:
     """Told how many passes of how many are done."""
 
     def _images(self, cells: CellField, shape: Shape) -> torch.Tensor:
-        """RI, membrane and nucleus, float32 (3, *shape)."""
+        """RI, membrane and nucleus, float32 (3, *shape), on the device."""
         ri = np.zeros(shape, np.float32) if cells.ri_ZYX is None else resize_image(cells.ri_ZYX, shape)
         images = [ri if cells.ri_ZYX is None else self.normalise(ri)]
         images += [resize_image(said, shape) for said in (cells.membrane_ZYX, cells.nucleus_ZYX)]
-        return torch.from_numpy(np.stack([np.asarray(image, np.float32) for image in images]))
+        return torch.from_numpy(np.stack([np.asarray(image, np.float32) for image in images])).to(self.device)
 
     def _run(self, windows_BCZYX: torch.Tensor) -> torch.Tensor:
-        with autocast(self.device, self.precision):
-            said: torch.Tensor = self.network(windows_BCZYX.to(self.device))
-        return said.float()
+        with autocast(windows_BCZYX.device.type, self.precision):
+            output: torch.Tensor = self.network(windows_BCZYX)
+        return output.float()
 
 
 @dataclass
@@ -72,6 +74,9 @@ class ConditionedCells(_NetworkCells):
     z: str = "fit"
     """`fit`: the whole depth on the grid; `center`: only its central slices, as many as the grid has, as published."""
 
+    def __post_init__(self) -> None:
+        self.limits = DeviceLimits(self.batch_size)
+
     @torch.inference_mode()
     def __call__(self, cells: CellField) -> FoundCells:
         """Find the cells of a field, nucleus by nucleus."""
@@ -82,20 +87,38 @@ class ConditionedCells(_NetworkCells):
         inner = CellField(cells.membrane_ZYX[slab], cells.nucleus_ZYX[slab], cells.spacing_um, ri)
         shape, _ = common_grid(inner.shape, cells.spacing_um, self.resample)
         images = self._images(inner, shape)
-        own = torch.from_numpy(resize_labels(seeds[slab], shape).astype(np.int32))
-        best, found = torch.full(shape, 0.5), torch.zeros(shape, dtype=torch.int32)
+        own = torch.from_numpy(resize_labels(seeds[slab], shape).astype(np.int32)).to(self.device)
+        best = torch.full(shape, 0.5, device=self.device)
+        found = torch.zeros(shape, dtype=torch.int32, device=self.device)
+        done = 0
         with evaluating(self.network, self.device):
-            for first in range(0, len(labels), self.batch_size):
-                group = [int(label) for label in labels[first : first + self.batch_size]]
-                probabilities = self._run(torch.stack([conditioned(images, own, k) for k in group])).sigmoid().cpu()
-                for label, said in zip(group, probabilities[:, 0], strict=True):
-                    better = said >= best
-                    found[better], best[better] = label, said[better]
+            while done < len(labels):
+                group = [int(label) for label in labels[done : done + self.limits.batch]]
+                probabilities_BZYX = self._probabilities(images, own, group)
+                if probabilities_BZYX is None:
+                    continue
+                for label, probability_ZYX in zip(group, probabilities_BZYX, strict=True):
+                    better = probability_ZYX >= best
+                    found.masked_fill_(better, label)
+                    best = torch.where(better, probability_ZYX, best)
+                done += len(group)
                 if self.progress is not None:
-                    self.progress(min(first + self.batch_size, len(labels)), len(labels))
+                    self.progress(done, len(labels))
         result = np.zeros(cells.shape, np.int32)
-        result[slab] = resize_labels(found.numpy(), inner.shape)
+        result[slab] = resize_labels(found.cpu().numpy(), inner.shape)
         return FoundCells(result, seeds)
+
+    def _probabilities(self, images: torch.Tensor, own: torch.Tensor, labels: list[int]) -> torch.Tensor | None:
+        """Of each nucleus' cell, (B, Z, Y, X); None where so many do not fit into memory, and fewer are to be tried."""
+        try:
+            return self._run(torch.stack([conditioned(images, own, label) for label in labels])).sigmoid()[:, 0]
+        except torch.OutOfMemoryError as error:
+            if not self.limits.halve_batch(len(labels), "nuclei"):
+                raise InputError(
+                    "out of memory on the device with one nucleus at a time: choose precision 16-mixed or bf16-mixed, "
+                    "the CPU, or method fast; or end other programs that use the device"
+                ) from error
+        return None
 
     def _slab(self, shape: Shape) -> slice:
         """Slices that the network sees."""
@@ -130,6 +153,9 @@ class VotingCells(_NetworkCells):
     doubt_um: float = DOUBT_UM
     """As of `transforms.cell_votes.settle`."""
 
+    def __post_init__(self) -> None:
+        self._fits_whole = True
+
     @torch.inference_mode()
     def __call__(self, cells: CellField) -> FoundCells:
         """Find the cells of a field."""
@@ -140,7 +166,7 @@ class VotingCells(_NetworkCells):
         """Where each voxel of the common grid says its nucleus lies, float32 (Z, Y, X, 3) in µm, and the spacing."""
         shape, spacing_um = common_grid(cells.shape, cells.spacing_um, self.resample)
         images = self._images(cells, shape)
-        said = torch.zeros(3, *shape)
+        mean = torch.zeros(3, *shape, device=self.device)
         with torch.inference_mode(), evaluating(self.network, self.device):
             for done, axes in enumerate(self.flips, start=1):
                 along = [1 + axis for axis in axes]
@@ -148,10 +174,10 @@ class VotingCells(_NetworkCells):
                 offsets = offsets.flip(along) if along else offsets
                 for axis in axes:
                     offsets[axis] *= -1
-                said += offsets.cpu() / len(self.flips)
+                mean += offsets / len(self.flips)
                 if self.progress is not None:
                     self.progress(done, len(self.flips))
-        votes = np.moveaxis(UNIT_UM * said.numpy(), 0, -1)
+        votes = np.moveaxis(UNIT_UM * mean.cpu().numpy(), 0, -1)
         for axis, size in enumerate(shape):
             places = np.arange(size, dtype=np.float32) * np.float32(spacing_um[axis])
             votes[..., axis] += places.reshape([-1 if k == axis else 1 for k in range(3)])
@@ -160,8 +186,17 @@ class VotingCells(_NetworkCells):
     def _pass(self, images_3ZYX: torch.Tensor) -> torch.Tensor:
         """Offsets of a whole field: at once where it is small enough, else window by window; (3, Z, Y, X)."""
         shape = images_3ZYX.shape[1:]
-        if np.prod(shape) > WHOLE_VOXELS:
-            return self.tiling(images_3ZYX[None], self._run)[0]
+        if self._fits_whole and np.prod(shape) <= WHOLE_VOXELS:
+            try:
+                return self._whole(images_3ZYX)
+            except torch.OutOfMemoryError:
+                self._fits_whole = False
+                note("a field does not fit into the device's memory at once: it is cut into windows from now on")
+        return self.tiling(images_3ZYX[None], self._run)[0]
+
+    def _whole(self, images_3ZYX: torch.Tensor) -> torch.Tensor:
+        """The same at once, padded to a size that the network takes."""
+        shape = images_3ZYX.shape[1:]
         step, least = getattr(self.network, "divisor", (1, 1, 1)), getattr(self.network, "minimum", (1, 1, 1))
         full = [max(m, -(-n // s) * s) for n, s, m in zip(shape, step, least, strict=True)]
         pads = [(full[axis] - shape[axis]) for axis in range(3)]

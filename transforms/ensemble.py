@@ -1,7 +1,7 @@
 """What several networks say about windows and their mirror images."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import combinations
 
 import torch
@@ -9,27 +9,8 @@ from torch import nn
 
 from formats.errors import InputError
 from transforms.bricks import Said
-
-#: Lightning's names of precisions, and what autocast computes in.
-PRECISIONS: dict[str, torch.dtype | None] = {
-    "32-true": None,
-    "bf16-mixed": torch.bfloat16,
-    "16-mixed": torch.float16,
-}
-
-
-def autocast(device: str, precision: str) -> AbstractContextManager:
-    """The context in which a network computes in a precision that Lightning names.
-
-    Raises
-    ------
-    InputError
-        Another precision.
-    """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    dtype = PRECISIONS[precision]
-    return nullcontext() if dtype is None else torch.autocast(device, dtype=dtype)
+from transforms.compiled import Compile, runner
+from transforms.precision import autocast
 
 
 def probability_predictor(
@@ -79,6 +60,10 @@ class Ensemble:
         `32-true`, `bf16-mixed` or `16-mixed`.
     channels_last : bool
         Lay out windows as channels_last_3d, so that a network whose weights are answers in that layout.
+    compile : str
+        `none`, `default` or `cuda_graphs`: see `transforms.compiled`. An output is then only valid until the next.
+    device : str
+        Where the networks compute.
     """
 
     def __init__(
@@ -87,6 +72,8 @@ class Ensemble:
         flips: Sequence[str] = (),
         precision: str = "32-true",
         channels_last: bool = False,
+        compile: Compile = "none",
+        device: str = "cpu",
     ) -> None:
         if not networks:
             raise InputError("ensemble: no network: expected at least one")
@@ -94,17 +81,16 @@ class Ensemble:
             raise InputError(f"flips {list(flips)}: expected different axes out of z, y, x")
         autocast("cpu", precision)
         axes = sorted("zyx".index(axis) for axis in flips)
-        self.networks, self.precision, self.channels_last = tuple(networks), precision, channels_last
+        self.networks, self.channels_last = tuple(networks), channels_last
+        self._runners = [runner(network, compile, device, precision) for network in networks]
         self.mirrored = [chosen for n in range(len(axes) + 1) for chosen in combinations(axes, n)]
 
     def __call__(self, windows_BCZYX: torch.Tensor) -> Iterator[Said]:
         """One answer after the other, so that only one lies in memory."""
         for axes in self.mirrored:
             seen_BCZYX = self._laid_out(windows_BCZYX.flip([2 + axis for axis in axes]) if axes else windows_BCZYX)
-            for network in self.networks:
-                with autocast(windows_BCZYX.device.type, self.precision):
-                    logits_BKZYX = network(seen_BCZYX)
-                yield Said(logits_BKZYX, logits=True, flips=axes)
+            for run in self._runners:
+                yield Said(run(seen_BCZYX), logits=True, flips=axes)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -8,8 +8,9 @@ from itertools import product
 import torch
 
 from formats.regions import Box, Shape
-from transforms.regions import Taps, matched_size, resample_part, taps
+from transforms.regions import DeviceTaps, Taps, matched_size, resample_part, taps
 from transforms.store import BrickStore, Key
+from transforms.transfers import Step
 
 
 def own_box_shape(brick: Shape, common: Shape, own: Shape) -> Shape:
@@ -32,16 +33,35 @@ class OwnGrid:
         Sizes of bricks on the common grid and of boxes on the own grid.
     store : BrickStore
         Where finished bricks are kept.
+    device : torch.device, optional
+        Where bricks lie, and boxes are made. Main memory if not given. Both agree to 1e-6.
     """
 
-    def __init__(self, common: Shape, own: Shape, brick: Shape, box: Shape, store: BrickStore) -> None:
-        self.own, self.brick, self.box, self.store = own, brick, box, store
+    def __init__(
+        self,
+        common: Shape,
+        own: Shape,
+        brick: Shape,
+        box: Shape,
+        store: BrickStore,
+        device: torch.device | None = None,
+    ) -> None:
+        self.own, self.brick, self.box, self.store, self.device = own, brick, box, store, device
         self._taps = [taps(n, m) for n, m in zip(common, own, strict=True)]
+        self._on_device = None if device is None else [DeviceTaps(t, device) for t in self._taps]
         axes = list(zip(self._taps, brick, box, strict=True))
         self._needs = [_needs(t, b, n) for t, b, n in axes]
         self._users = [_users(needs, math.ceil(t.n_in / b)) for needs, (t, b, _) in zip(self._needs, axes, strict=True)]
         self._there: Counter[Key] = Counter()  # bricks of a box that are finished
         self._made: Counter[Key] = Counter()  # boxes of a brick that were made
+
+    def steps(self, bricks: Iterator[Step]) -> Iterator[Step]:
+        """Yield each box as soon as its bricks are there, and None wherever `bricks` yields it."""
+        for step in bricks:
+            if step is None:
+                yield None
+            else:
+                yield from self.take(*step)
 
     def take(self, brick: Box, values_KZYX: torch.Tensor) -> Iterator[tuple[Box, torch.Tensor]]:
         """Take one finished brick, and give the boxes that waited for it.
@@ -60,7 +80,8 @@ class OwnGrid:
         """
         z, y, x = (s.start // b for s, b in zip(brick, self.brick, strict=True))
         users = list(product(self._users[0][z], self._users[1][y], self._users[2][x]))
-        if users and values_KZYX.any():  # bricks of zeros, where all was skipped, are not worth their memory
+        # bricks of zeros, where all was skipped, are not worth their memory; on a device, looking would wait for it
+        if users and (self._on_device is not None or values_KZYX.any()):
             self.store.put((z, y, x), values_KZYX)
         for box in users:
             self._there[box] += 1
@@ -70,8 +91,8 @@ class OwnGrid:
 
     def _make(self, box: Key, channels: int) -> tuple[Box, torch.Tensor]:
         z, y, x = (slice(b * n, min((b + 1) * n, m)) for b, n, m in zip(box, self.box, self.own, strict=True))
-        parts = [t.part(s.start, s.stop) for t, s in zip(self._taps, (z, y, x), strict=True)]
-        source_KZYX = torch.zeros((channels, *(span.stop - span.start for span, _ in parts)))
+        spans = [t.span(s.start, s.stop) for t, s in zip(self._taps, (z, y, x), strict=True)]
+        source_KZYX = torch.zeros((channels, *(span.stop - span.start for span in spans)), device=self.device)
         needs_z, needs_y, needs_x = (axis[b] for axis, b in zip(self._needs, box, strict=True))
         empty = True
         for key in product(needs_z, needs_y, needs_x):
@@ -79,7 +100,7 @@ class OwnGrid:
                 continue
             empty = False
             inside, place = [], []
-            for (span, _), k, size in zip(parts, key, self.brick, strict=True):
+            for span, k, size in zip(spans, key, self.brick, strict=True):
                 low, high = max(span.start, k * size), min(span.stop, (k + 1) * size)
                 inside.append(slice(low - k * size, high - k * size))
                 place.append(slice(low - span.start, high - span.start))
@@ -90,7 +111,15 @@ class OwnGrid:
                 self.store.pop(key)
         if empty:
             return (z, y, x), torch.zeros((channels, z.stop - z.start, y.stop - y.start, x.stop - x.start))
-        return (z, y, x), resample_part(source_KZYX, [matrix for _, matrix in parts])
+        return (z, y, x), self._resampled(source_KZYX, (z, y, x))
+
+    def _resampled(self, source_KZYX: torch.Tensor, box: Box) -> torch.Tensor:
+        if self._on_device is None:
+            parts = [t.part(s.start, s.stop) for t, s in zip(self._taps, box, strict=True)]
+            return resample_part(source_KZYX, [matrix for _, matrix in parts])
+        for axis, (t, s) in enumerate(zip(self._on_device, box, strict=True), start=1):
+            source_KZYX = t.resample(source_KZYX, axis, s.start, s.stop)
+        return source_KZYX
 
 
 def _needs(axis: Taps, brick: int, box: int) -> list[range]:

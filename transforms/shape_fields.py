@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,10 +67,11 @@ class SignedDistance:
 
     def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
         """Inside above 0 on the fine grid, after sharpening; see `ShapeField`."""
-        finer = _finer_matrix(self.size, SIDE)
-        fine = _separable(field_BCZYX.float(), [finer] * 3)
+        device = field_BCZYX.device
+        fine = _separable(field_BCZYX.float(), [_finer_matrix(self.size, SIDE, device)] * 3)
         if self.config.sharpen:
-            blurred = _separable(field_BCZYX.float(), [_blur_matrix(SIDE, self.config.blur) @ finer] * 3)
+            matrix = _finer_matrix(self.size, SIDE, device, self.config.blur)
+            blurred = _separable(field_BCZYX.float(), [matrix] * 3)
             fine = fine + self.config.sharpen * (fine - blurred)
         return _with_slice(fine[:, 0] > 0, mask_BYX)
 
@@ -88,7 +90,7 @@ def gaussian_blur(volume_BCZYX: torch.Tensor, deviation: float) -> torch.Tensor:
     deviation : float
         In voxels.
     """
-    return _separable(volume_BCZYX, [_blur_matrix(n, deviation) for n in volume_BCZYX.shape[2:]])
+    return _separable(volume_BCZYX, [_blur_matrix(n, deviation).to(volume_BCZYX) for n in volume_BCZYX.shape[2:]])
 
 
 def _separable(volume_BCZYX: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -111,10 +113,17 @@ def _blur_matrix(size: int, deviation: float) -> torch.Tensor:
     )
 
 
-def _finer_matrix(size: int, fine: int) -> torch.Tensor:
-    """Linear interpolation from voxel centres to voxel centres, faces on faces."""
-    eye = torch.eye(size, dtype=torch.float64)[None]
-    return F.interpolate(eye, size=fine, mode="linear", align_corners=False)[0].T
+@functools.lru_cache(maxsize=16)
+def _finer_matrix(size: int, fine: int, device: torch.device, blur: float | None = None) -> torch.Tensor:
+    """Linear interpolation from voxel centres to voxel centres, faces on faces, and then a blur; float32 (fine, size).
+
+    Kept, because each copy of such a matrix to a device makes the host wait.
+    """
+    with torch.inference_mode(False):  # for any later use, whatever the first one is part of
+        eye = torch.eye(size, dtype=torch.float64)[None]
+        matrix = F.interpolate(eye, size=fine, mode="linear", align_corners=False)[0].T
+        matrix = matrix if blur is None else _blur_matrix(fine, blur) @ matrix
+        return matrix.to(device, torch.float32)
 
 
 @dataclass

@@ -15,7 +15,9 @@ Key = tuple[int, int, int]
 
 
 class BrickStore:
-    """Bricks in memory up to a budget, the others in files of a scratch folder; use it as a context.
+    """Bricks in main memory up to a budget, the others in files of a scratch folder; use it as a context.
+
+    Bricks on another device are neither counted nor moved to files: the device's own memory is their limit.
 
     Files are written and read as a whole, not mapped: mapped pages would count as this process's memory. The folder
     is made when the first brick is spilled, and removed with all that is in it when the context ends, however it ends.
@@ -23,7 +25,7 @@ class BrickStore:
     Parameters
     ----------
     budget_bytes : float
-        Memory for bricks. The one brick that was put or got last stays in memory in any case.
+        Main memory for bricks. The one brick that was put or got last stays in memory in any case.
     scratch : Path, optional
         Where the folder of files is made; the system's temporary folder if not given.
     needed : callable
@@ -38,7 +40,6 @@ class BrickStore:
         self._in_files: dict[Key, torch.Size] = {}
         self._bytes = 0
         self._folder: Path | None = None
-        self._devices: dict[Key, torch.device] = {}
 
     def __enter__(self) -> "BrickStore":
         return self
@@ -46,9 +47,16 @@ class BrickStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all bricks, and remove the folder."""
         self._in_memory.clear()
+        self._in_files.clear()
+        self._bytes = 0
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def __contains__(self, key: Key) -> bool:
         return key in self._in_memory or key in self._in_files
@@ -61,8 +69,9 @@ class BrickStore:
     def put(self, key: Key, brick: torch.Tensor) -> None:
         """Keep a contiguous float32 tensor."""
         self._in_memory[key] = brick
-        self._bytes += brick.nbytes
-        self._make_room(key)
+        if brick.is_cpu:
+            self._bytes += brick.nbytes
+            self._make_room(key)
 
     def get(self, key: Key, to_change: bool = False) -> torch.Tensor:
         """One brick; what is done to it is only sure to be kept when it was got `to_change`."""
@@ -81,15 +90,18 @@ class BrickStore:
         brick = self._in_memory.pop(key, None)
         if brick is None:
             brick = self._load(key)
-        else:
+        elif brick.is_cpu:
             self._bytes -= brick.nbytes
         if key in self._in_files:
             self._remove(key)
         return brick
 
     def _make_room(self, keep: Key) -> None:
-        while self._bytes > self.budget_bytes and len(self._in_memory) > 1:
-            key = max((k for k in self._in_memory if k != keep), key=self.needed)
+        while self._bytes > self.budget_bytes:
+            others = [k for k, brick in self._in_memory.items() if k != keep and brick.is_cpu]
+            if not others:
+                return
+            key = max(others, key=self.needed)
             brick = self._in_memory[key]
             if key not in self._in_files:
                 self._save(key, brick)
@@ -103,7 +115,7 @@ class BrickStore:
                 where.mkdir(parents=True, exist_ok=True)
                 self._folder = Path(tempfile.mkdtemp(prefix=".part-bricks-", dir=where))
             with self._path(key).open("wb", buffering=0) as file:
-                rest = brick.cpu().numpy().data.cast("B")
+                rest = brick.numpy().data.cast("B")
                 while rest:  # an unbuffered write may be a partial one
                     rest = rest[file.write(rest) :]
         except OSError as error:
@@ -111,18 +123,18 @@ class BrickStore:
             if fault is None:
                 raise
             raise fault from error
-        self._in_files[key], self._devices[key] = brick.shape, brick.device
+        self._in_files[key] = brick.shape
 
     def _load(self, key: Key) -> torch.Tensor:
         brick = torch.empty(self._in_files[key])
         with self._path(key).open("rb") as file:
             if file.readinto(brick.numpy().data.cast("B")) != brick.nbytes:
                 raise OSError(f"{self._path(key)}: shorter than it was written")
-        return brick.to(self._devices[key])
+        return brick
 
     def _remove(self, key: Key) -> None:
         self._path(key).unlink()
-        del self._in_files[key], self._devices[key]
+        del self._in_files[key]
 
     def _path(self, key: Key) -> Path:
         assert self._folder is not None

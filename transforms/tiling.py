@@ -1,7 +1,7 @@
 """A dense prediction over a volume of any size, window by window."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -11,24 +11,12 @@ from rich.progress import Progress
 
 from formats.errors import InputError
 from formats.regions import Box, Shape
-from transforms.bricks import Bricks, Said, brick_shape
+from transforms.bricks import Bricks, Said, brick_shape, layer_shape
+from transforms.device_memory import DeviceLimits, with_less_memory
+from transforms.stitching import Place, Predict, WindowPass
 from transforms.store import BrickStore
-from transforms.windows import (
-    PAD_MODES,
-    WEIGHTS,
-    Source,
-    TensorSource,
-    Windows,
-    only_medium,
-    read_padded,
-    window_starts,
-    window_weight,
-)
-
-#: From a batch of windows (b, C, z, y, x) to what each network and mirror image says about it.
-Predict = Callable[[torch.Tensor], Iterable[Said]]
-#: Where the values of a box with K channels are written to: a float32 tensor (K, z, y, x).
-Place = Callable[[Box, int], torch.Tensor]
+from transforms.transfers import Step, indexed
+from transforms.windows import PAD_MODES, WEIGHTS, Source, TensorSource, Windows, window_starts, window_weight
 
 Z_RULES = ("tile", "center")
 
@@ -71,12 +59,16 @@ class SlidingWindow(Inferer):
     (blocks cut by its end are smaller), no block has a mean above this; the window is looked at as the network would
     see it, normalised and padded. None computes all windows."""
 
+    limits: DeviceLimits = field(init=False, repr=False, compare=False)
+    """How far a device's memory reached; kept from volume to volume."""
+
     def __post_init__(self) -> None:
         faults = self.faults()
         if faults:
             raise InputError("sliding window: " + "; ".join(faults))
         for name in ("window", "stride", "pad_yx"):  # a config hands over lists
             setattr(self, name, tuple(getattr(self, name)))
+        self.limits = DeviceLimits(self.sw_batch_size)
 
     def faults(self) -> list[str]:
         """Everything that is wrong with these settings, a phrase each."""
@@ -159,8 +151,12 @@ class SlidingWindow(Inferer):
         device: torch.device | str | None = None,
         place: Place | None = None,
         progress: Callable[[int, int], None] | None = None,
+        layers: bool | None = None,
     ) -> Iterator[tuple[Box, torch.Tensor]]:
         """Predict a volume brick by brick; memory is the store's budget, whatever the volume's size.
+
+        Where a GPU's memory does not suffice, batches are halved down to one window, then sums are kept in main memory.
+        That is printed, and remembered for the next volumes (`limits`).
 
         Parameters
         ----------
@@ -176,36 +172,75 @@ class SlidingWindow(Inferer):
             From a box and K to the tensor that its values are written to; a new one in main memory if not given.
         progress : callable, optional
             Told how many windows of how many are done.
+        layers : bool, optional
+            Keep sums of whole layers of the volume where the network computes (`transforms.stitching.WindowPass`);
+            if not given, everywhere but on a CPU.
 
         Yields
         ------
         box, values
             Disjoint boxes of `brick_shape` that cover the volume, as soon as their last window was added, with their
             float32 probabilities (K, z, y, x).
+
+        Raises
+        ------
+        InputError
+            The device has not even memory for one window.
         """
-        windows = self.windows(source.shape)
-        bricks = Bricks(windows, brick_shape(source.shape, self.stride), window_weight(self.window, self.weight), store)
-        since: list[Shape] = []  # windows since the last batch, and those of them that are to be computed
-        kept: list[tuple[Shape, torch.Tensor]] = []
-        for done, index in enumerate(windows, 1):
-            window_CZYX = read_padded(source, windows.start(index), self.window, self.pad_mode).float()
-            since.append(index)
-            if self.skip_below is None or not only_medium(window_CZYX, self.skip_below):
-                kept.append((index, window_CZYX))
-            if kept and len(kept) < self.sw_batch_size and done < len(windows):
-                continue
-            if kept:
-                _add(bricks, kept, predict, device)
-            for key in [key for index in since for key in bricks.finished(index)]:
-                if bricks.channels is None:  # nothing but medium so far: ask, or K is not known
-                    bricks.lay_out(next(_ask(predict, [window_CZYX], device)))
-                yield _hand_out(bricks, key, place)
-            since.clear()
-            kept.clear()
-            if progress is not None:
-                progress(done, len(windows))
-        for key in bricks.untouched():
-            yield _hand_out(bricks, key, place)
+        target = source.device if device is None else indexed(device)
+
+        def attempt() -> Iterator[tuple[Box, torch.Tensor]]:
+            store.clear()
+            steps = self.steps(source, predict, store, target, place, progress, layers)
+            return (step for step in steps if step is not None)
+
+        sums_on_device = target.type != "cpu" or self.sums_in_layers(target, layers)
+        yield from with_less_memory(self.limits, target, sums_on_device, attempt)
+
+    def steps(
+        self,
+        source: Source,
+        predict: Predict,
+        store: BrickStore,
+        device: torch.device,
+        place: Place | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        layers: bool | None = None,
+        fill: bool = False,
+    ) -> Iterator[Step]:
+        """One attempt of `stream`, which also yields None after each batch of windows.
+
+        Parameters
+        ----------
+        fill : bool
+            Fill the last batch up with windows of 0, so that all batches have one shape.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            One window does not fit into the device's memory, or the sums do not.
+        """
+        windows, box = self.windows(source.shape), brick_shape(source.shape, self.stride)
+        device, in_layers = indexed(device), self.sums_in_layers(device, layers)
+        brick = layer_shape(source.shape, self.stride) if in_layers else box
+        bricks = Bricks(windows, brick, window_weight(self.window, self.weight), store, box)
+        one_pass = WindowPass(
+            source,
+            windows,
+            bricks,
+            predict,
+            indexed(device),
+            self.pad_mode,
+            self.skip_below,
+            self.limits,
+            in_layers,
+            fill,
+        )
+        yield from one_pass.steps(place or _new, progress)
+
+    def sums_in_layers(self, device: torch.device, layers: bool | None = None) -> bool:
+        """Return whether sums are kept in whole layers, where the network computes."""
+        return not self.limits.sums_on_host and (device.type != "cpu" if layers is None else layers)
 
     def windows(self, shape_ZYX: Sequence[int]) -> Windows:
         """Where windows lie in a volume of that size. Windows of nothing but padding are left out."""
@@ -235,32 +270,5 @@ class SlidingWindow(Inferer):
         return pads
 
 
-def _add(
-    bricks: Bricks, kept: list[tuple[Shape, torch.Tensor]], predict: Predict, device: torch.device | str | None
-) -> None:
-    for bricks.views, said in enumerate(_ask(predict, [window for _, window in kept], device), 1):
-        for item, (index, _) in enumerate(kept):
-            bricks.add(index, said, item)
-
-
-def _ask(predict: Predict, windows: list[torch.Tensor], device: torch.device | str | None) -> Iterator[Said]:
-    """What is said about a batch; it is a bug of the network if that does not fit."""
-    batch_BCZYX = torch.stack(windows).to(device)
-    for said in predict(batch_BCZYX):
-        output = said.output_BKZYX
-        if not isinstance(output, torch.Tensor):
-            raise TypeError(f"the network returned {type(output).__name__}: expected one tensor")
-        if output.shape[2:] != batch_BCZYX.shape[2:]:
-            raise ValueError(f"windows of {list(batch_BCZYX.shape[2:])} became {list(output.shape[2:])} in the network")
-        yield said
-
-
-def _hand_out(bricks: Bricks, key: Shape, place: Place | None) -> tuple[Box, torch.Tensor]:
-    box = bricks.box(key)
-    assert bricks.channels is not None
-    if place is None:
-        out_KZYX = torch.empty((bricks.channels, *(s.stop - s.start for s in box)))
-    else:
-        out_KZYX = place(box, bricks.channels)
-    bricks.take(key, out_KZYX)
-    return box, out_KZYX
+def _new(box: Box, channels: int) -> torch.Tensor:
+    return torch.empty((channels, *(side.stop - side.start for side in box)))

@@ -30,6 +30,11 @@ class Source(Protocol):
         """Size (Z, Y, X) in voxels."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where regions lie."""
+        ...
+
     def read(self, box: Box) -> torch.Tensor:
         """That region, (C, z, y, x); not to be written to."""
         ...
@@ -46,6 +51,11 @@ class TensorSource:
     def shape(self) -> Shape:
         z, y, x = self.volume_CZYX.shape[1:]
         return z, y, x
+
+    @property
+    def device(self) -> torch.device:
+        """Where the volume lies."""
+        return self.volume_CZYX.device
 
     def read(self, box: Box) -> torch.Tensor:
         """A view of that region, (C, z, y, x)."""
@@ -69,6 +79,10 @@ class Windows:
     def __iter__(self) -> Iterator[Shape]:
         """Numbers (z, y, x) of the windows along each axis."""
         yield from product(*(range(len(axis)) for axis in self.starts))
+
+    def layer(self, z: int) -> Iterator[Shape]:
+        """Numbers of those that begin at the same depth."""
+        yield from product((z,), *(range(len(axis)) for axis in self.starts[1:]))
 
     def start(self, index: Shape) -> Shape:
         """First voxel of one window."""
@@ -140,30 +154,35 @@ def read_padded(source: Source, start: Sequence[int], size: Sequence[int], mode:
         A view of what the source gave where nothing is padded.
     """
     spans = [_span(s, n, volume, mode) for s, n, volume in zip(start, size, source.shape, strict=True)]
-    region_CZYX = source.read((spans[0][0], spans[1][0], spans[2][0]))
-    for axis, (span, index) in enumerate(spans, start=1):
-        if mode != "constant" and index is not None:
-            region_CZYX = region_CZYX.index_select(axis, (index - span.start).to(region_CZYX.device))
+    region_CZYX = source.read((spans[0], spans[1], spans[2]))
+    missing = [(span.start - s, s + n - span.stop) for span, s, n in zip(spans, start, size, strict=True)]
     if mode == "constant":
-        missing = [(span.start - s, s + n - span.stop) for (span, _), s, n in zip(spans, start, size, strict=True)]
-        if any(map(any, missing)):
-            region_CZYX = pad(region_CZYX, [n for pair in reversed(missing) for n in pair])
+        return (
+            pad(region_CZYX, [n for pair in reversed(missing) for n in pair]) if any(map(any, missing)) else region_CZYX
+        )
+    for axis, (span, s, n, volume) in enumerate(zip(spans, start, size, source.shape, strict=True), start=1):
+        if s < 0 or s + n > volume:
+            shown = _shown(torch.arange(s, s + n, device=region_CZYX.device), volume, mode)
+            region_CZYX = region_CZYX.index_select(axis, shown - span.start)
     return region_CZYX
 
 
-def _span(start: int, size: int, volume: int, mode: str) -> tuple[slice, torch.Tensor | None]:
-    """What is read along one axis, and the voxel of the volume that each voxel of the region shows."""
+def _span(start: int, size: int, volume: int, mode: str) -> slice:
+    """What is read along one axis."""
     stop = start + size
     inside = slice(max(0, start), min(stop, volume))
     if inside == slice(start, stop) or mode == "constant":
-        return inside, None
-    index = torch.arange(start, stop)
+        return inside
+    shown = _shown(torch.arange(start, stop), volume, mode)
+    return slice(int(shown.min()), int(shown.max()) + 1)
+
+
+def _shown(place: torch.Tensor, volume: int, mode: str) -> torch.Tensor:
+    """The voxel of the volume that each place along an axis shows, computed where `place` lies."""
     if mode == "edge":
-        index = index.clamp(0, volume - 1)
-    else:
-        index = index.remainder(2 * volume)
-        index = torch.minimum(index, 2 * volume - 1 - index)
-    return slice(int(index.min()), int(index.max()) + 1), index
+        return place.clamp(0, volume - 1)
+    place = place.remainder(2 * volume)
+    return torch.minimum(place, 2 * volume - 1 - place)
 
 
 def only_medium(window_CZYX: torch.Tensor, threshold: float) -> bool:
@@ -179,6 +198,11 @@ def only_medium(window_CZYX: torch.Tensor, threshold: float) -> bool:
     threshold : float
         0 is the lower end of the normalised range, 1 the upper.
     """
-    kernel = [min(MEDIUM_BLOCK, n) for n in window_CZYX.shape[1:]]
-    means = avg_pool3d(window_CZYX[None], kernel, ceil_mode=True)
-    return not bool((means > threshold).any())
+    return not bool(exceeds(window_CZYX[None], threshold))
+
+
+def exceeds(windows_BCZYX: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Return which windows of a batch show more than medium (`only_medium`): bool (B,), on the windows' device."""
+    kernel = [min(MEDIUM_BLOCK, n) for n in windows_BCZYX.shape[2:]]
+    means = avg_pool3d(windows_BCZYX, kernel, ceil_mode=True)
+    return (means > threshold).flatten(1).any(1)

@@ -63,6 +63,8 @@ def search_task_faults(config: SearchTaskConfig) -> list[str]:
         )
     if config.model.genotype != "published":
         faults.append("model.genotype: not with task search, which looks for one; leave it out")
+    if config.trainer.compile:
+        faults.append("trainer.compile: not with task search, whose network is another in every step; set it false")
     if config.model.checkpointing:
         faults.append("model.checkpointing: not with task search, whose network is another in every step; set it false")
     if config.trainer.max_steps == -1 and config.trainer.max_epochs in (None, -1):

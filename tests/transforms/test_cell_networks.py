@@ -135,6 +135,28 @@ def test_nucleus_by_nucleus_gives_the_nearest_nucleus_whatever_the_batch(batch):
     assert set(np.unique(found[CELLS == 0])) == {0}
 
 
+class Falls(nn.Module):
+    """A probability above one half everywhere, the higher the nearer to the chosen nucleus along x."""
+
+    def forward(self, x):
+        place = torch.arange(x.shape[-1], dtype=torch.float32, device=x.device)
+        weights = x[:, 2].sum((1, 2))
+        centre = (weights * place).sum(1) / weights.sum(1)
+        logits = 5 - 0.05 * (place - centre[:, None]).abs()
+        return logits[:, None, None, None].expand(len(x), 1, *x.shape[2:])
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (3, 2, 1)])
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_each_voxel_goes_to_the_highest_probability_whatever_the_order_of_nuclei(order, batch):
+    seeds = np.zeros(SHAPE, np.int32)
+    for label, x in zip(order, (10, 30, 50), strict=True):
+        seeds[5:11, 18:30, x - 2 : x + 3] = label
+    given = CellField(np.ones(SHAPE, bool), seeds > 0, SPACING, None, seeds)
+    found = ConditionedCells(Falls(), ResampleTo(grid=SHAPE), batch_size=batch)(given).cells_ZYX
+    assert [int(found[0, 0, x]) for x in (0, 19, 21, 39, 41, 63)] == [order[k] for k in (0, 0, 1, 1, 2, 2)]
+
+
 def test_without_a_nucleus_there_is_no_cell():
     empty = CellField(CELLS > 0, np.zeros(SHAPE, bool), SPACING, field().ri_ZYX)
     for finder in (voting(), ConditionedCells(Nearer(), ResampleTo(grid=SHAPE)), WatershedCells()):

@@ -1,0 +1,113 @@
+"""Every task trains, validates, tests and predicts on a device that is not the CPU, and waits for it where stated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from tests.device.cases import BATCHES, RUNS
+from tests.device.fake_device import FakeTensor, Sync, Watch, device
+from tests.device.harness import trainer_on_device
+from training.ema import EMAWeightAveraging
+from training.trainer import EMA, RunFolder
+
+#: The bar is drawn at an epoch's last batch.
+BAR = {"item training/progress_bar.py LossBar.get_metrics": 1}
+#: A search has to know which operations it computes: one copy for each network that is drawn.
+DRAWN = "to_cpu networks/architecture.py _read"
+#: What is read back in training steps beside the bar, by task, each step.
+PER_STEP = {"search": {DRAWN: 2}, "search_joint": {DRAWN: 1}}
+
+#: Where the package may wait between training steps: results of whole volumes and cells, which go on as numpy arrays.
+STATED = {
+    "training/progress_bar.py LossBar.get_metrics",
+    "training/checkpoint_io.py AtomicCheckpointIO.save_checkpoint",
+    "training/ema.py ExponentialAverage.__init__",
+    "training/ema.py ExponentialAverage.load_state_dict",
+    "networks/architecture.py _read",
+    "networks/search_cost.py cost_of",
+    "lightning_modules/search.py SearchModule.setup",
+    "lightning_modules/search.py SearchModule.configure_optimizers",
+    "lightning_modules/search.py SearchModule.on_validation_epoch_end",
+    "lightning_modules/organelle.py OrganelleModule.configure_optimizers",
+    "lightning_modules/organelle.py OrganelleModule.volume_dice",
+    "lightning_modules/organelle.py OrganelleModule.validation_step",
+    "lightning_modules/organelle.py OrganelleModule.on_validation_epoch_end",
+    "lightning_modules/organelle.py OrganelleModule.on_test_epoch_end",
+    "lightning_modules/cells.py CellsModule.configure_optimizers",
+    "lightning_modules/cells.py CellsModule.validation_step",
+    "lightning_modules/cells.py CellsModule.on_test_epoch_end",
+    "lightning_modules/shapr.py SHAPRModule.configure_optimizers",
+    "lightning_modules/shape_base.py ShapeBase.configure_optimizers",
+    "lightning_modules/shape_base.py ShapeBase.validation_step",
+    "lightning_modules/shape_base.py ShapeBase.on_test_epoch_end",
+    "lightning_modules/shape_base.py ShapeBase.shapes",
+    "lightning_modules/shape_base.py _cells",
+    "lightning_modules/shape_base.py ShapeBase.on_validation_epoch_end",
+    "transforms/shape_fields.py _finer_matrix",
+    "transforms/cell_networks.py _NetworkCells._run",
+    "transforms/cell_networks.py ConditionedCells.__call__",
+    "transforms/cell_networks.py VotingCells.votes_um",
+    # the inference engine: once a batch of windows up, once a brick down
+    "transforms/tiling.py _ask",
+    "transforms/bricks.py Bricks.lay_out",
+    "transforms/bricks.py Bricks.take",
+}
+PACKAGES = (
+    "formats", "simulator", "transforms", "objectives", "networks", "analysis", "datamodules", "lightning_modules",
+    "training", "experiments",
+)  # fmt: skip
+
+
+def unstated(syncs: list[Sync]) -> set[str]:
+    """Places of the package where it waits and should not."""
+    own = [sync for sync in syncs if sync.path.split("/")[0] in PACKAGES]
+    return {str(sync) for sync in own if f"{sync.path} {sync.function}" not in STATED}
+
+
+def check(name: str, folder: Path, watch: Watch) -> None:
+    """Fit, test and predict; fail if a tensor leaves the device, or if the host waits where it is not stated."""
+    run = RUNS[name]()
+    trainer, counted = trainer_on_device(folder, watch, run.monitor, ema=EMA(decay=0.9, warmup=len(name) % 2 == 0))
+    trainer.fit(run.module, run.train, run.val)
+    steps = BATCHES - 1
+    allowed = {place: steps * count for place, count in PER_STEP.get(name, {}).items()}
+    assert counted.steady() == {**BAR, **allowed}, f"the host waits in training steps: {counted.steady()}"
+    trainer.test(run.module, run.test, verbose=False)
+    run.module.to(device()).eval()
+    assert all(isinstance(p, FakeTensor) for p in run.module.parameters())
+    run.predict()
+    assert not (places := unstated(watch.syncs)), f"the host waits between training steps: {places}"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning")
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_stays_on_the_device_and_its_steps_do_not_wait(name: str, tmp_path: Path, watch: Watch) -> None:
+    check(name, tmp_path, watch)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning")
+@pytest.mark.parametrize("warmup", [False, True])
+def test_a_checkpoint_of_the_device_is_read_on_the_cpu_and_goes_on_on_the_device(
+    tmp_path: Path, watch: Watch, warmup: bool
+) -> None:
+    def fit(folder: Path, epochs: int, ckpt: Path | None = None) -> tuple[pl.Trainer, dict[str, torch.Tensor]]:
+        run = RUNS["cells_fast"]()
+        options = {"max_epochs": epochs, "ema": EMA(decay=0.9, warmup=warmup), "check_val_every_n_epoch": 100}
+        trainer, counted = trainer_on_device(folder, watch, run.monitor, **options)
+        trainer.fit(run.module, run.train, run.val, ckpt_path=ckpt, weights_only=True)
+        assert set(counted.steady()) == set(BAR)
+        return trainer, torch.load(RunFolder(folder).last_checkpoint, weights_only=True)["averaging_state"]
+
+    fit(tmp_path / "cut", 1)
+    saved = torch.load(RunFolder(tmp_path / "cut").last_checkpoint, weights_only=True)
+    assert {type(value) for value in saved["state_dict"].values()} == {torch.Tensor}
+    resumed, state = fit(tmp_path / "cut", 2, RunFolder(tmp_path / "cut").last_checkpoint)
+    whole, whole_state = fit(tmp_path / "whole", 2)
+    assert int(state["n_averaged"]) == int(whole_state["n_averaged"]) == 2 * BATCHES
+    averages = [next(c for c in t.callbacks if isinstance(c, EMAWeightAveraging)) for t in (resumed, whole)]  # type: ignore[attr-defined]
+    ours, theirs = (dict(average._average_model.module.named_parameters()) for average in averages)
+    assert all(torch.equal(ours[key].cpu(), theirs[key].cpu()) for key in ours)

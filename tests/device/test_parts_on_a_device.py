@@ -46,7 +46,7 @@ def test_every_model_of_shapes_learns_and_samples_without_a_wait(watch: Watch) -
     for process, preconditioning, loss, sampler in chosen:
         how, walk = PRECONDITIONINGS[preconditioning](), SAMPLERS[sampler]()
         if hasattr(walk, "steps"):
-            walk.steps = 3
+            walk.steps = 2
         walk.clip = [-1.0, 1.0]
         scale = on(torch.tensor([0.5])).requires_grad_()
 

@@ -61,6 +61,8 @@ STATED = {
     "transforms/bricks.py Bricks.lay_out",
     "transforms/inference.py DenseInferer.__post_init__",
 }
+#: Runs whose parts others have as well, for `make test-all`.
+SLOW = {"scnas", "search_joint", "cells_fast_all_voxels", "dispr", "shape_ddim", "shapr_first"}
 PACKAGES = (
     "formats", "simulator", "transforms", "objectives", "networks", "analysis", "datamodules", "lightning_modules",
     "training", "experiments",
@@ -89,7 +91,7 @@ def check(name: str, folder: Path, watch: Watch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning")
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in RUNS])
 def test_a_run_stays_on_the_device_and_its_steps_do_not_wait(name: str, tmp_path: Path, watch: Watch) -> None:
     check(name, tmp_path, watch)
 

@@ -186,6 +186,7 @@ def _fit(peak: float = 8e9, seconds: float = 100.0, batch: int = 4) -> FitPlan:
         loaders_bytes=0,
         gpu_bytes=0,
         gpu_reserved_bytes=0,
+        gpu_step_bytes=0,
         model=MemoryModel.measured(peak, 0.0, patch, batch),
         network=ResidualUNetConfig(),
         patch=patch,

@@ -20,6 +20,7 @@ from formats.errors import InputError
 from lightning_modules.facts import KEY, OrganelleFacts
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.scoring import TestScores
+from transforms.compiled import Compile
 from transforms.inference import DenseInferer, probability_predictor
 from transforms.intensity import NormaliseRI
 from transforms.spatial import ResampleTo
@@ -52,6 +53,8 @@ class OrganelleModule(pl.LightningModule):
         Axes out of z, y, x whose mirror images test and prediction average.
     memory_gb : float
         Working memory of the stitching.
+    compile : str
+        How test and prediction run the networks: none, default or cuda_graphs (`transforms.compiled`).
     """
 
     def __init__(
@@ -65,10 +68,11 @@ class OrganelleModule(pl.LightningModule):
         companions: Sequence[nn.Module] = (),
         flips: Sequence[str] = (),
         memory_gb: float = 0.5,
+        compile: Compile = "none",
     ) -> None:
         super().__init__()
         self.companions = nn.ModuleList(companions)
-        self.flips, self.memory_gb = tuple(flips), memory_gb
+        self.flips, self.memory_gb, self.compile_mode = tuple(flips), memory_gb, compile
         self.network, self.loss = network, loss
         self.facts, self.tiling, self.optimizer_config, self.threshold = facts, tiling, optimizer, threshold
         self.organelles = tuple(facts.organelles)
@@ -200,6 +204,7 @@ class OrganelleModule(pl.LightningModule):
             flips=self.flips,
             memory_gb=self.memory_gb,
             scratch=self.scratch,
+            compile=self.compile_mode,
         )
 
     def configure_optimizers(self) -> Any:

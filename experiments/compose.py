@@ -36,6 +36,9 @@ SELECTORS: dict[str, str] = {
 #: Folder of the shipped sweep files among the configs.
 SWEEPS = "sweeps/"
 
+#: Folder of the shipped parts of configs, which others name in `base:`.
+PARTS = "slurm/"
+
 #: Origin of what `key=value` words say.
 COMMAND_LINE = "command line"
 
@@ -70,7 +73,12 @@ class Composed:
 
 def shipped_configs() -> dict[str, Path]:
     """Names (without `.yaml`) and paths of the configs that come with the package."""
-    return {name: path for name, path in _shipped().items() if not name.startswith(SWEEPS)}
+    return {name: path for name, path in _shipped().items() if not name.startswith((SWEEPS, PARTS))}
+
+
+def shipped_parts() -> dict[str, Path]:
+    """Names, such as slurm/8xV100, and paths of the parts of configs that come with the package."""
+    return {name: path for name, path in _shipped().items() if name.startswith(PARTS)}
 
 
 def shipped_sweeps() -> dict[str, Path]:
@@ -96,7 +104,7 @@ def find_config(name: str, beside: Path | None = None) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    shipped = shipped_configs()
+    shipped = {**shipped_configs(), **shipped_parts()}
     if name.removesuffix(".yaml") in shipped:
         return shipped[name.removesuffix(".yaml")]
     near = difflib.get_close_matches(Path(name).stem, shipped, n=1)
@@ -150,9 +158,12 @@ def compose(config: str | Path, overrides: Iterable[str] = (), keep: Keep | None
     Raises
     ------
     InputError
-        A file that is missing or not YAML, a cycle of bases, a word without `=`.
+        A file that is missing or not YAML, one that is part of a config only, a cycle of bases, a word without `=`.
     """
     path = find_config(str(config))
+    if path in shipped_parts().values():
+        part = f"{PARTS}{path.stem}"
+        raise InputError(f"{config}: part of a config: name it in base: of your own, such as base: [organelle, {part}]")
     result = Composed(folder=path.parent)
     result.origin[()] = path.name
     _layer_file(result, path, keep, chain=())

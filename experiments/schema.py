@@ -36,6 +36,17 @@ class LoggingConfig:
 
 
 @dataclass
+class PlanConfig:
+    """`plan:`, of `--plan` alone."""
+
+    device: str | None = None
+    """A card that need not be there, such as V100-32GB: memory and largest batch are counted for it, and nothing is
+    measured. Null measures on this machine."""
+    json: str | None = None
+    """File that the plan's figures are written to, too."""
+
+
+@dataclass
 class Config:
     """The keys of every task. Groups with branches (`data` for one) are chosen by their first key."""
 
@@ -71,6 +82,8 @@ class Config:
     """W&B."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     """What `--submit` asks of a cluster."""
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    """What `--plan` plans for."""
     predict: Any = None
     """What is predicted, and how."""
 

@@ -18,6 +18,7 @@ from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
 from formats.errors import InputError
+from lightning_modules.optim import scaled_rate
 from training.ema import take_average
 from training.pace import fit_metrics
 from training.rundir import RunFolder
@@ -66,7 +67,7 @@ class Run:
             # in place: names of parameters, and so checkpoints, stay as they are
             module.network.compile(dynamic=False)
         begun = time.perf_counter()
-        self._tell_batch()
+        module.optimizer_config = self._optimizer()
         compiling = compiler_errors() if self.config.trainer.compile else contextlib.nullcontext()
         with self.signals.deferring(), compiling:
             self.trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint_path(self.folder), weights_only=True)
@@ -89,15 +90,22 @@ class Run:
         task_of(self.config).fitted(self, module)
         self.trainer.strategy.barrier("fit")
 
-    def _tell_batch(self) -> None:
-        """What a step sees, over all ranks, and how fast it learns."""
-        ranks, batches = self.trainer.world_size, self.trainer.accumulate_grad_batches
-        samples = ranks * batches * self.config.data.batch_size
+    def _optimizer(self) -> Any:
+        """The optimiser's config, with the learning rate of what a step sees over all ranks; print and record both."""
+        ranks, batches, size = (
+            self.trainer.world_size,
+            self.trainer.accumulate_grad_batches,
+            self.config.data.batch_size,
+        )
+        samples = ranks * batches * size
+        optimizer = self.config.optimizer
+        rate = scaled_rate(optimizer, samples, size)
         if self.trainer.is_global_zero:
-            rate = self.config.optimizer.lr
-            print(f"a step: {samples} samples ({ranks} ranks, {batches} batches of {self.config.data.batch_size}); "
-                  f"learning rate {rate:g}", flush=True)  # fmt: skip
+            scaled = "" if optimizer.lr_scale == "none" else f", {optimizer.lr:g} scaled ({optimizer.lr_scale})"
+            print(f"a step: {samples} samples ({ranks} ranks, {batches} batches of {size}); "
+                  f"learning rate {rate:g}{scaled}", flush=True)  # fmt: skip
             self.folder.update_metrics({"fit/ranks": ranks, "fit/global_batch": samples, "fit/lr": rate})
+        return dataclasses.replace(optimizer, lr=rate)
 
     def test(self) -> None:
         """Score the best weights on the test cases."""

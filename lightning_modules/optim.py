@@ -29,6 +29,11 @@ class Schedule:
     """`poly`: exponent."""
     lr_min_ratio: float = 0.01
     """`cosine` and `poly`: last rate over the first."""
+    lr_scale: Literal["none", "linear", "sqrt"] = "none"
+    """How `lr` follows the samples of a step over all ranks, divided by `reference_batch`: not at all; `linear`, for
+    SGD (Goyal et al. 2017, arXiv 1706.02677); `sqrt`, for Adam (Malladi et al. 2022, arXiv 2205.10287)."""
+    reference_batch: int | None = None
+    """Samples a step that `lr` is meant for; null for `data.batch_size`, those of one device."""
 
 
 @dataclass
@@ -92,6 +97,10 @@ def optimizer_faults(config: OptimizerConfig) -> list[str]:
     faults = []
     if not 0 < config.lr < math.inf:
         faults.append(f"lr: expected a positive number, got {config.lr}")
+    if config.reference_batch is not None and config.reference_batch < 1:
+        faults.append(f"reference_batch: expected 1 or more, or null, got {config.reference_batch}")
+    if config.reference_batch is not None and config.lr_scale == "none":
+        faults.append("reference_batch: only with lr_scale: linear or sqrt; choose one of them, or leave it out")
     if config.warmup_steps < 0:
         faults.append(f"warmup_steps: expected 0 or more, got {config.warmup_steps}")
     if config.schedule == "plateau" and config.warmup_steps:
@@ -108,6 +117,22 @@ def optimizer_faults(config: OptimizerConfig) -> list[str]:
     if isinstance(config, Adam) and (len(config.betas) != 2 or not all(0 <= b < 1 for b in config.betas)):
         faults.append(f"betas: expected two numbers from 0 to below 1, got {config.betas}")
     return faults
+
+
+def scaled_rate(config: OptimizerConfig, samples: int, batch_size: int) -> float:
+    """Return the learning rate of a step of so many samples, by `lr_scale`.
+
+    Parameters
+    ----------
+    config : OptimizerConfig
+        Valid options.
+    samples : int
+        Of a step over all ranks, accumulated batches included.
+    batch_size : int
+        Of one device: what `lr` is meant for where `reference_batch` is not given.
+    """
+    times = samples / (config.reference_batch or batch_size)
+    return config.lr * {"none": 1.0, "linear": times, "sqrt": math.sqrt(times)}[config.lr_scale]
 
 
 def learning_rate_scale(config: Schedule, total_steps: float) -> Callable[[int], float]:

@@ -12,7 +12,6 @@ Milletari et al., V-Net, 3DV 2016, arXiv 1606.04797 (Dice with squares below the
 from dataclasses import dataclass
 
 import torch
-from monai.losses import DiceLoss
 from torch.nn import functional as F
 
 from formats.errors import InputError
@@ -29,7 +28,6 @@ class SHAPRLoss:
 
     def __init__(self, config: "SHAPRLossConfig") -> None:
         self.config = config
-        self.dice = DiceLoss(sigmoid=True, squared_pred=True, smooth_nr=1.0, smooth_dr=1.0)
 
     def shape(self, logits_BCZYX: torch.Tensor, obj_BCZYX: torch.Tensor) -> torch.Tensor:
         """First stage: Dice + binary cross-entropy.
@@ -39,8 +37,9 @@ class SHAPRLoss:
         logits_BCZYX, obj_BCZYX : float tensor, (B, 1, Z, Y, X)
             The prediction before the sigmoid, and the true shape, 0 or 1.
         """
-        dice = self.dice(logits_BCZYX.float(), obj_BCZYX.float())
-        return dice + F.binary_cross_entropy_with_logits(logits_BCZYX.float(), obj_BCZYX.float())
+        return _dice(logits_BCZYX.float(), obj_BCZYX.float()) + F.binary_cross_entropy_with_logits(
+            logits_BCZYX.float(), obj_BCZYX.float()
+        )
 
     def generator(
         self, logits_BCZYX: torch.Tensor, obj_BCZYX: torch.Tensor, verdict_B1: torch.Tensor
@@ -65,6 +64,14 @@ class SHAPRLoss:
     def discriminator(self, true_B1: torch.Tensor, predicted_B1: torch.Tensor) -> torch.Tensor:
         """Second stage: tell true shapes from predicted ones. Logits of both; detach the predicted shapes before."""
         return (_cross_entropy(true_B1, 1.0) + _cross_entropy(predicted_B1, 0.0)) / 2
+
+
+def _dice(logits_BCZYX: torch.Tensor, truth_BCZYX: torch.Tensor) -> torch.Tensor:
+    """Soft Dice error with squares, a voxel added to both sides; the mean over the batch."""
+    axes, probability = (2, 3, 4), torch.sigmoid(logits_BCZYX)
+    overlap_BC = (probability * truth_BCZYX).sum(axes)
+    sizes_BC = probability.square().sum(axes) + truth_BCZYX.square().sum(axes)
+    return (1 - (2 * overlap_BC + 1) / (sizes_BC + 1)).mean()
 
 
 def _cross_entropy(logits: torch.Tensor, truth: float) -> torch.Tensor:

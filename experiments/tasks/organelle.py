@@ -98,9 +98,12 @@ class OrganelleTask(Task):
 
     def plan(self, config: OrganelleConfig, stages: Sequence[str], inputs: Sequence[Path]) -> None:
         """See `Task`."""
-        from experiments.tasks.organelle_plan import plan
+        from experiments.tasks.organelle_plan import plan, plan_card
 
-        plan(config, stages, inputs)
+        if config.plan.device is not None:
+            plan_card(config, stages)
+        else:
+            plan(config, stages, inputs)
 
     def show(self, folder: RunFolder, config: OrganelleConfig) -> None:
         """Dice of every organelle, line by line, beside the best single window of refractive index."""

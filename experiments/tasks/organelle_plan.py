@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 
 from datamodules.cases import RawCase, checked_ri
 from datamodules.organelle import OrganelleDataModule
@@ -22,7 +23,8 @@ from experiments.tasks.organelle_build import build_for_training, build_from_wei
 from experiments.tasks.organelle_config import OrganelleConfig
 from experiments.tasks.organelle_data import build_data, prepare
 from experiments.tasks.organelle_plan_tables import advise, patch_table
-from experiments.tasks.plan_tables import print_plan
+from experiments.tasks.plan_card import plan_on_card
+from experiments.tasks.plan_tables import print_plan, write_plan
 from experiments.weights import find_weights, read_weights
 from formats import read_volume
 from formats.errors import InputError
@@ -76,6 +78,21 @@ def plan(config: OrganelleConfig, stages: Sequence[str], inputs: Sequence[Path])
     with tempfile.TemporaryDirectory(prefix="cytovox-plan-") as folder, Bars() as bars:
         found = _Planner(config, list(stages), list(inputs), RunFolder(Path(folder)), bars).plan()
     print_plan(found, [] if found.fit is None else [patch_table(found.fit, found)], advise)
+    write_plan(found, config.plan.json)
+
+
+def plan_card(config: OrganelleConfig, stages: Sequence[str]) -> None:
+    """Print what a training step takes on the card `plan.device`; see `plan_on_card`."""
+
+    def batch(count: int) -> dict[str, torch.Tensor]:
+        organelles = len(config.data.organelles)
+        return {
+            "image": torch.zeros(count, 1, *config.data.patch_size),
+            "mask": torch.zeros(count, organelles, *config.data.patch_size, dtype=torch.uint8),
+            "labelled": torch.ones(count, organelles, dtype=torch.bool),
+        }
+
+    plan_on_card(config, lambda chosen: build_for_training(chosen, None), batch, list(stages))
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +15,7 @@ from training.plan_data import Share
 from training.plan_machine import Machine
 from training.plan_report import FitPlan, Plan, StagePlan
 from training.plan_sizes import USABLE
+from training.rundir import write_json
 
 
 def print_plan(plan: Plan, more: Sequence[Table], advise: Callable[[FitPlan, Machine], str]) -> None:
@@ -44,6 +46,25 @@ def print_plan(plan: Plan, more: Sequence[Table], advise: Callable[[FitPlan, Mac
         console.print(escape(f"note: {note}"))
     at_most = "at most " if fit is not None and fit.run.at_most else ""
     console.print(f"the run would take {at_most}{duration(plan.seconds)}")
+
+
+def write_plan(plan: Plan, path: str | None) -> None:
+    """Write a plan's figures as JSON; nothing without a path."""
+    if path is None:
+        return
+    machine, fit = plan.machine, plan.fit
+    found: dict[str, object] = {
+        "name": plan.name, "device": machine.device, "memory_bytes": machine.memory_bytes,
+        "precision": machine.precision, "ranks": machine.ranks, "seconds": plan.seconds,
+    }  # fmt: skip
+    if fit is not None:
+        found["fit"] = {
+            "batch": fit.batch, "parameters": fit.work.parameters, "flop": fit.work.flop,
+            "batch_seconds": fit.times.batch, "seconds": fit.run.seconds, "largest_batch": fit.largest_batch(machine),
+            "gpu_bytes": fit.gpu_bytes, "gpu_reserved_bytes": fit.gpu_reserved_bytes, "host_bytes": fit.host_bytes,
+        }  # fmt: skip
+    write_json(Path(path), found)
+    print(f"plan: {path}")
 
 
 def device_table(plan: Plan) -> Table:

@@ -14,6 +14,7 @@ from datamodules.shapes import ShapeDataModule
 from experiments.tasks import shape_build as build
 from experiments.tasks import shape_stages
 from experiments.tasks.base import Audited, Progress, Task, wide_console
+from experiments.tasks.plan_card import plan_on_card
 from experiments.tasks.shape_config import (
     SHAPE_CHOICES,
     SHAPR_CHOICES,
@@ -22,7 +23,7 @@ from experiments.tasks.shape_config import (
     shape_faults,
     shapr_faults,
 )
-from experiments.tasks.shape_plan import ShapePlanner
+from experiments.tasks.shape_plan import ShapePlanner, fake_cells
 from formats.errors import InputError
 from lightning_modules.facts import Facts, ShapeFacts, SHAPRFacts, Weights
 from lightning_modules.shape_base import MONITOR, ShapeBase
@@ -92,6 +93,9 @@ class _Shapes(Task):
 
     def plan(self, config: Any, stages: Sequence[str], inputs: Sequence[Path]) -> None:
         """See `Task`."""
+        if config.plan.device is not None:
+            plan_on_card(config, lambda chosen: self.for_training(chosen, None), fake_cells, list(stages))
+            return
         planner = ShapePlanner(
             config,
             lambda splits: build.build_data(config, None, None, splits),

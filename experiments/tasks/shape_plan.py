@@ -21,7 +21,7 @@ from datamodules.shape_dataset import shape_sample
 from datamodules.shape_folder import find_inputs, read_shapes
 from datamodules.shapes import ShapeDataModule
 from experiments.progress import Bars, hush_lightning
-from experiments.tasks.plan_tables import print_plan
+from experiments.tasks.plan_tables import print_plan, write_plan
 from experiments.weights import find_weights, read_weights
 from formats.errors import InputError
 from lightning_modules.shape_base import MONITOR, ShapeBase
@@ -40,6 +40,13 @@ from transforms.shape_turns import VIEWS
 DRAWN = 3
 #: The forward pass of a validation's views is a third of so many training samples.
 FORWARD = 1 / 3
+
+
+def fake_cells(count: int) -> dict[str, torch.Tensor]:
+    """A batch of so many cells without content, for what needs shapes only."""
+    volume = torch.zeros(count, 1, SIDE, SIDE, SIDE)
+    flat = torch.zeros(count, 1, SIDE, SIDE)
+    return {"image": flat, "mask": torch.zeros_like(flat), "obj": volume, "distance": torch.zeros_like(volume)}
 
 
 @dataclass
@@ -80,6 +87,7 @@ class ShapePlanner:
         with tempfile.TemporaryDirectory(prefix="cytovox-plan-") as folder, Bars() as bars:
             found = self._plan(list(stages), list(inputs), RunFolder(Path(folder)), bars)
         print_plan(found, [], lambda *_: "take a smaller network: not even one cell fits")
+        write_plan(found, self.config.plan.json)
 
     def _plan(self, stages: list[str], inputs: list[Path], folder: RunFolder, bars: Bars) -> Plan:
         made = Plan(self.config.name, stages, find_machine(self.config.trainer), unit="cell", sample="cell")

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.optim import OPTIMIZERS, SGD, Adam, AdamW, configure, learning_rate_scale, optimizer_faults
+from lightning_modules.optim import (
+    OPTIMIZERS,
+    SGD,
+    Adam,
+    AdamW,
+    configure,
+    learning_rate_scale,
+    optimizer_faults,
+    scaled_rate,
+)
 
 
 def test_the_warm_up_is_linear_and_ends_at_the_full_rate() -> None:
@@ -72,3 +81,17 @@ def test_faults_are_told_by_key_and_all_at_once() -> None:
     assert keys == {"lr", "momentum", "weight_decay", "power", "patience", "factor", "lr_min_ratio"}
     keys = {fault.split(":")[0] for fault in optimizer_faults(Adam(warmup_steps=3, betas=[0.9]))}
     assert keys == {"warmup_steps", "betas"}
+
+
+def test_the_rate_follows_the_samples_of_a_step_by_its_rule() -> None:
+    assert scaled_rate(Adam(lr=1e-3), 64, 2) == 1e-3
+    assert scaled_rate(Adam(lr=1e-3, lr_scale="sqrt"), 32, 2) == pytest.approx(4e-3)
+    assert scaled_rate(SGD(lr=1e-2, lr_scale="linear"), 32, 2) == pytest.approx(16e-2)
+    assert scaled_rate(Adam(lr=1e-3, lr_scale="linear", reference_batch=64), 32, 2) == pytest.approx(5e-4)
+    assert scaled_rate(Adam(lr=1e-3, lr_scale="sqrt"), 2, 2) == 1e-3
+
+
+def test_a_reference_without_a_rule_is_refused() -> None:
+    assert optimizer_faults(Adam(lr_scale="sqrt", reference_batch=8)) == []
+    assert optimizer_faults(Adam(reference_batch=8))[0].startswith("reference_batch: only with lr_scale")
+    assert optimizer_faults(Adam(lr_scale="sqrt", reference_batch=0))[0].startswith("reference_batch: expected 1")

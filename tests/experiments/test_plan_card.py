@@ -1,0 +1,80 @@
+"""`--plan` for a card that is not there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_a_card_that_is_not_there_is_planned_with_and_without_checkpointing(
+    tmp_path: Path, tiny: Path, cli: Any
+) -> None:
+    out = tmp_path / "plan.json"
+    words = ["model={network: scnas, width: 4, layers: 2}", "data.batch_size=2", "trainer.precision=auto"]
+    answer = cli(tiny, "--plan", "plan.device=V100-32GB", f"plan.json={out}", *words)
+    assert answer.code == 0, answer.err
+    assert "nothing is measured" in answer.out
+    found = json.loads(out.read_text())
+    assert (found["device"], found["precision"], found["memory_bytes"]) == ("V100-32GB", "16-mixed", 32 * 2**30)
+    plain, checkpointed = found["rows"]
+    assert (plain["checkpointing"], checkpointed["checkpointing"]) == (False, True)
+    assert plain["predicted_peak_bytes"] > checkpointed["predicted_peak_bytes"] > plain["weights_bytes"]
+    assert plain["largest_batch"] < checkpointed["largest_batch"]
+    assert plain["flop"] < checkpointed["flop"]
+    assert plain["batch"] == 2
+    assert not list(tmp_path.glob("runs*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["shape_rbc", "shape_dispr", "shapr"])
+def test_the_shape_tasks_are_planned_for_a_card(tmp_path: Path, cli: Any, config: str) -> None:
+    out = tmp_path / "plan.json"
+    answer = cli(config, "--plan", "plan.device=T4-16GB", f"plan.json={out}", f"runs_dir={tmp_path}",
+                 "logging.wandb=disabled")  # fmt: skip
+    assert answer.code == 0, answer.err
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["checkpointing"] is None
+    assert row["largest_batch"] > row["batch"] > 0
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_fit_is_answered_with_checkpointing_or_one_that_does(tiny: Path, cli: Any) -> None:
+    words = ["--plan", "plan.device=T4-16GB", "data.patch_size=[64,128,128]", "predict.stride=null"]
+    network = "network: scnas, width: 4, layers: 2"
+    largest = {}
+    for checkpointing in ("false", "true"):
+        answer = cli(tiny, *words, f"model={{{network}, checkpointing: {checkpointing}}}", "data.batch_size=99")
+        (found,) = re.findall(r"will not fit: .* try data.batch_size=(\d+)$", answer.out, re.MULTILINE)
+        largest[checkpointing] = int(found)
+    assert 1 < largest["false"] < largest["true"] < 99
+    answer = cli(tiny, *words, f"model={{{network}}}", f"data.batch_size={largest['true']}")
+    assert "try model.checkpointing=true" in answer.out
+    answer = cli(tiny, *words, f"model={{{network}}}", f"data.batch_size={largest['false']}")
+    assert "will not fit" not in answer.out
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["plan.device=V100-33GB"], "plan.device: unknown card 'V100-33GB'; did you mean V100-32GB?"),
+        (["plan.device=V100-32GB", "trainer.precision=bf16-mixed"], "trainer.precision: V100-32GB does not compute"),
+        (["plan.device=V100-32GB", "stages=[test]", "predict.checkpoint=organelle"], "plan.device: plans a training"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(tiny: Path, cli: Any, words: list[str], error: str) -> None:
+    answer = cli(tiny, "--plan", *words)
+    assert (answer.code, len(answer.faults)) == (2, 1), answer.err
+    assert error in answer.faults[0]
+
+
+@pytest.mark.slow
+def test_a_plan_that_was_measured_is_written_too(tmp_path: Path, tiny: Path, cli: Any) -> None:
+    out = tmp_path / "plan.json"
+    assert cli(tiny, "--plan", "stages=[fit]", f"plan.json={out}").code == 0
+    found = json.loads(out.read_text())
+    assert found["fit"]["host_bytes"] > 0
+    assert found["seconds"] >= found["fit"]["seconds"] > 0

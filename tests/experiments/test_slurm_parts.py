@@ -1,0 +1,107 @@
+"""The shipped parts of configs for nodes of eight V100: what they make of the configs they are laid over."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.compose import shipped_configs, shipped_parts
+from experiments.config import load_config
+from tests.experiments.test_shipped_configs import SMALLER
+
+PARTS = {"slurm/8xV100": (1, 16), "slurm/4x8xV100": (4, 64)}
+BASES = ["organelle", "organelle_choi", "shape_dispr"]
+#: One process, and sizes that a test can wait for.
+ALONE = [
+    "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=1", "trainer.strategy=auto",
+    "data.batch_size=1", "data.num_workers=0", "logging.wandb=disabled",
+]  # fmt: skip
+
+
+def _write(folder: Path, base: str, part: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(f"base: [{base}, {part}]\nname: mine\n")
+    return path
+
+
+def test_every_part_is_tried_and_is_no_config() -> None:
+    assert sorted(PARTS) == sorted(shipped_parts())
+    assert not set(PARTS) & set(shipped_configs())
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_sets_precision_batch_rate_and_nodes(tmp_path: Path, base: str, part: str) -> None:
+    nodes, batch = PARTS[part]
+    config, plain = load_config(_write(tmp_path, base, part)), load_config(base)
+    trainer = config.trainer
+    assert (trainer.precision, trainer.devices, trainer.num_nodes, trainer.global_batch) == (
+        "16-mixed",
+        8,
+        nodes,
+        batch,
+    )
+    assert (config.slurm.nodes, config.slurm.gpus_per_node) == (nodes, 8)
+    assert trainer.global_batch % (config.data.batch_size * 8 * nodes) == 0
+    assert (config.optimizer.lr_scale, config.optimizer.schedule) == ("sqrt", "cosine")
+    assert config.optimizer.warmup_steps > 0
+    assert (config.optimizer.lr, config.optimizer.name) == (plain.optimizer.lr, plain.optimizer.name)
+    assert dataclasses.asdict(config.model) == dataclasses.asdict(plain.model)
+
+
+def test_a_part_alone_is_refused(cli: Any) -> None:
+    answer = cli("slurm/8xV100", "--check")
+    assert (answer.code, answer.faults) == (
+        2,
+        ["slurm/8xV100: part of a config: name it in base: of your own, such as base: [organelle, slurm/8xV100]"],
+    )
+
+
+@pytest.mark.parametrize(("base", "part"), [("organelle", "slurm/8xV100"), ("organelle", "slurm/4x8xV100")])
+def test_it_runs_one_step_in_16_mixed(tmp_path: Path, cells: Path, cli: Any, base: str, part: str) -> None:
+    config = _write(tmp_path, base, part)
+    words = [*SMALLER[base], *ALONE, "model.channels=[8,16]", f"data.root={cells}", f"runs_dir={tmp_path / 'runs'}"]
+    checked = cli(config, "--check", *words)
+    assert checked.code == 0, checked.err
+    answer = cli(config, "--dry-run", *words, "stages=[fit]")
+    assert json.loads((answer.run / "metrics.json").read_text())["fit/steps"] == 1
+    assert answer.faults == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", ["organelle_choi", "shape_dispr"])
+def test_larger_networks_run_one_step(tmp_path: Path, shape_folder: Path, cli: Any, base: str) -> None:
+    words = [*SMALLER[base], *ALONE, "stages=[fit]", f"runs_dir={tmp_path / 'runs'}"]
+    if base == "shape_dispr":
+        # float16 takes a CPU minutes here
+        words += [f"data.root={shape_folder}", "data.class_pattern=(.+)_\\d+", "trainer.precision=32-true"]
+    else:
+        words = [word for word in words if "accumulate" not in word] + ["model.width=2"]
+    answer = cli(_write(tmp_path, base, "slurm/8xV100"), "--dry-run", *words)
+    assert json.loads((answer.run / "metrics.json").read_text())["fit/steps"] == 1
+
+
+def test_the_rate_of_a_run_is_that_of_its_batch(tmp_path: Path, tiny: Path, cli: Any) -> None:
+    words = ["trainer.global_batch=8", "optimizer.lr_scale=sqrt", "stages=[fit]", "trainer.max_epochs=1"]
+    answer = cli(tiny, *words, f"runs_dir={tmp_path}")
+    metrics = json.loads((answer.run / "metrics.json").read_text())
+    assert (metrics["fit/global_batch"], metrics["fit/lr"]) == (8, pytest.approx(0.02))
+    assert "a step: 8 samples (1 ranks, 4 batches of 2); learning rate 0.02, 0.01 scaled (sqrt)" in answer.out
+    rows = (answer.run / "metrics.csv").read_text().splitlines()
+    rate = rows[0].split(",").index("lr-Adam")
+    assert {float(row.split(",")[rate]) for row in rows[1:] if row.split(",")[rate]} == {0.02}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_job_asks_for_the_nodes(tmp_path: Path, cells: Path, cli: Any, part: str) -> None:
+    config = _write(tmp_path, "organelle", part)
+    answer = cli(config, "--submit", "--dry-run", f"data.root={cells}", f"runs_dir={tmp_path / 'runs'}",
+                 "logging.wandb=disabled")  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert f"#SBATCH --nodes={PARTS[part][0]}" in answer.out
+    assert "#SBATCH --gres=gpu:8" in answer.out
+    assert "#SBATCH --ntasks-per-node=8" in answer.out

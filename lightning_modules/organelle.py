@@ -20,6 +20,7 @@ from formats.errors import InputError
 from lightning_modules.facts import KEY, OrganelleFacts
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.scoring import TestScores
+from networks.norms import channels_last_pays
 from transforms.compiled import Compile
 from transforms.inference import DenseInferer, probability_predictor
 from transforms.intensity import NormaliseRI
@@ -91,16 +92,15 @@ class OrganelleModule(pl.LightningModule):
 
     @property
     def channels_last(self) -> bool:
-        """Whether to lay data out as channels_last_3d: in 16 bits it suits the matrix units, on a CPU not always."""
-        suits = self.device.type != "cpu" or all(getattr(n, "channels_last", True) for n in self._networks)
-        return "16" in str(self.trainer.precision) and suits
+        """Whether data are laid out as channels_last_3d."""
+        return channels_last_pays(self._networks, str(self.trainer.precision), self.device.type)
 
     @property
     def _networks(self) -> list[nn.Module]:
         return [self.network, *self.companions]
 
     def on_fit_start(self) -> None:
-        """Lay the weights out for the matrix units."""
+        """Lay the weights out as the data."""
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 

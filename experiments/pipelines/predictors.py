@@ -15,6 +15,7 @@ from experiments.weights import weights_path
 from formats.errors import InputError
 from lightning_modules.cells import build_finder, network_of, windows_of
 from lightning_modules.facts import Weights, read_checkpoint
+from networks.norms import channels_last_pays
 from networks.weights import shipped_weights
 from training.device import choose_precision
 from transforms.cell_field import CellFinder, SeedRule, WatershedCells
@@ -64,7 +65,6 @@ def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInfer
     config = OrganelleConfig(predict=PredictConfig(pad_yx=[0, 0]))
     module = build_from_weights(config, [weights])
     device, precision = device_and_precision()
-    fast = "16" in precision and getattr(module.network, "channels_last", True)
     inferer = DenseInferer(
         module.network,
         resample=ResampleTo.chosen(
@@ -74,7 +74,7 @@ def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInfer
         normalise=NormaliseRI(*weights.facts.ri_range),
         device=device,
         precision=precision,
-        channels_last=fast,
+        channels_last=channels_last_pays([module.network], precision, device),
         compile=compile,
     )
     return inferer, module.organelles

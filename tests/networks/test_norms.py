@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import instance_norm
 
-from networks.norms import LEAST_VOXELS, InstanceNorm3d, keep_layout
+from networks.norms import LEAST_VOXELS, InstanceNorm3d, channels_last_pays, keep_layout
 from networks.residual_unet import ResidualUNetConfig
 
 LAST = torch.channels_last_3d
@@ -86,3 +86,19 @@ def test_parameters_go_back_and_forth_and_keep_their_names():
     assert list(kept.state_dict()) == list(plain.state_dict())
     torch.testing.assert_close(kept.state_dict(), plain.state_dict())
     plain.load_state_dict(kept.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "pays"),
+    [
+        ("bf16-mixed", "cpu", True),
+        ("32-true", "cpu", False),
+        ("bf16-mixed", "cuda", False),
+        ("16-mixed", "cuda", False),
+    ],
+)
+def test_channels_last_pays_in_16_bits_on_a_cpu(precision, device, pays):
+    willing, unwilling = nn.Identity(), nn.Identity()
+    unwilling.channels_last = False
+    assert channels_last_pays([willing], precision, device) is pays
+    assert not channels_last_pays([willing, unwilling], precision, device)

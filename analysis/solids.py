@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import scipy.ndimage as ndi
-from skimage.measure import EllipseModel, find_contours, label, regionprops
+from skimage.measure import find_contours, label, regionprops
 
 #: Where the known slice lies in the output, which is this twice in depth.
 SLICE = 32
@@ -125,18 +126,68 @@ def outline_ellipse(mask_YX: np.ndarray) -> Ellipse:
     labels_YX = label(_filled(mask_YX))
     largest_YX = labels_YX == np.bincount(labels_YX.ravel())[1:].argmax() + 1
     outline_N2 = max(find_contours(np.pad(largest_YX, 1).astype(float), 0.5), key=len) - 1
-    with np.errstate(invalid="ignore", divide="ignore"):  # of the angle of a circle, and of what is no ellipse
-        fitted = EllipseModel.from_estimate(outline_N2[:, ::-1])
-    if fitted:
-        (x, y), (a, b) = fitted.center, fitted.axis_lengths
-        if min(a, b) > 0 and max(a, b) < math.hypot(*mask_YX.shape):  # False for nan too
-            angle = float(np.nan_to_num(fitted.theta)) + (math.pi / 2 if b > a else 0.0)
-            return Ellipse((float(y), float(x)), float(max(a, b)), float(min(a, b)), angle)
+    fitted = fit_ellipse(outline_N2)
+    if fitted is not None and fitted.semi_major < math.hypot(*mask_YX.shape):
+        return fitted
     region = regionprops(largest_YX.astype(np.uint8))[0]
     # skimage measures from the rows' axis; half a pixel is the least that a pixel extends from its centre
     major, minor = (max(float(length) / 2, 0.5) for length in (region.axis_major_length, region.axis_minor_length))
     y, x = (float(at) for at in region.centroid)
     return Ellipse((y, x), major, minor, math.pi / 2 - float(region.orientation))
+
+
+def fit_ellipse(points_N2: np.ndarray) -> Ellipse | None:
+    """Return the ellipse nearest to points by direct least squares of the algebraic distance.
+
+    scikit-image 0.26 has the same fit, which fails with numpy 2.5: `numpy.linalg.eig` always returns complex numbers
+    there.
+
+    Parameters
+    ----------
+    points_N2 : float array, (N, 2)
+        y, x in pixels.
+
+    Returns
+    -------
+    Ellipse or None
+        None where no ellipse fits: fewer than five distinct points, or points on a line.
+
+    References
+    ----------
+    Halir and Flusser 1998, Numerically stable direct least squares fitting of ellipses, WSCG.
+    """
+    origin = points_N2.mean(axis=0)
+    scale = float(points_N2.std())
+    if scale == 0:
+        return None
+    y, x = ((points_N2 - origin) / scale).T
+    quadratic, linear = np.stack([x * x, x * y, y * y], 1), np.stack([x, y, np.ones_like(x)], 1)
+    try:
+        # the linear coefficients that are best for given quadratic ones
+        best = -np.linalg.solve(linear.T @ linear, linear.T @ quadratic)
+        scatter = quadratic.T @ (quadratic + linear @ best)
+        vectors = scipy.linalg.eig(np.linalg.solve(_ELLIPSE, scatter))[1].real
+    except np.linalg.LinAlgError:
+        return None
+    chosen = vectors[:, 4 * vectors[0] * vectors[2] - vectors[1] ** 2 > 0]
+    if chosen.shape[1] != 1:
+        return None
+    a, b, c = chosen[:, 0]
+    d, e, g = best @ chosen[:, 0]
+    form = np.array([[a, b / 2], [b / 2, c]])
+    x0, y0 = np.linalg.solve(form, [-d / 2, -e / 2])
+    eigenvalues, axes = np.linalg.eigh(form)
+    squares = -(g + (d * x0 + e * y0) / 2) / eigenvalues
+    if not (squares > 0).all():
+        return None
+    major, minor = (float(scale * math.sqrt(n)) for n in (squares.max(), squares.min()))
+    along_x, along_y = axes[:, int(squares.argmax())]
+    centre = (float(origin[0] + scale * y0), float(origin[1] + scale * x0))
+    return Ellipse(centre, major, minor, math.atan2(along_y, along_x) % math.pi)
+
+
+#: 4 a c - b^2 = 1 for the coefficients of x^2, x y and y^2: the constraint that makes a conic an ellipse.
+_ELLIPSE = np.array([[0.0, 0.0, 2.0], [0.0, -1.0, 0.0], [2.0, 0.0, 0.0]])
 
 
 def _filled(mask_YX: np.ndarray) -> np.ndarray:

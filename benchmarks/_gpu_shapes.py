@@ -16,10 +16,10 @@ from benchmarks._gpu_record import Recorder
 from benchmarks._gpu_step import config_of
 from experiments.build import build_for_training, build_from_weights
 from experiments.config import load_config
-from lightning_modules import shape_base
 from lightning_modules.facts import read_checkpoint
-from lightning_modules.shape_base import condition
+from lightning_modules.shape_base import condition, samples_at_once
 from networks.weights import shipped_weights
+from transforms.device_memory import DeviceLimits
 
 #: Samples of a cell.
 SAMPLES = 16
@@ -38,7 +38,7 @@ def measure_shapes(bench: Recorder) -> None:
     quick = bench.settings.quick
     for precision in PRECISIONS[:1] if quick else PRECISIONS:
         _whole(bench, module, precision, None)
-    for batch in (4,) if quick else (4, 16):
+    for batch in (4,) if quick else (4, 8):
         _whole(bench, module, "bfloat16", batch)
     for batch in (2,) if quick else BATCHES:
         _sampler(bench, module, "bfloat16", batch)
@@ -51,12 +51,9 @@ def measure_shapes(bench: Recorder) -> None:
 
 
 @contextlib.contextmanager
-def drawn_at_once(batch: int | None) -> Iterator[None]:
+def drawn_at_once(module: Any, batch: int | None) -> Iterator[None]:
     """Have the module draw so many samples at once; None leaves its own number."""
-    if batch is None:
-        yield
-        return
-    with mock.patch.object(shape_base, "BATCH", batch):
+    with mock.patch.object(module, "limits", batch and DeviceLimits(batch)):
         yield
 
 
@@ -71,11 +68,11 @@ def _whole(bench: Recorder, module: Any, precision: str, batch: int | None) -> N
             with torch.inference_mode(), autocast_of(settings.device, precision):
                 module.shapes(cell["image"][0], cell["mask"][0], 0, SAMPLES)
 
-        with products_in(precision), drawn_at_once(batch):
+        with products_in(precision), drawn_at_once(module, batch):
             timed = spread(repeated(predict, settings))
         return {**timed, "shapes_per_s": SAMPLES / (timed["median_ms"] / 1e3)}
 
-    at_once = getattr(shape_base, "BATCH", None) if batch is None else batch
+    at_once = samples_at_once(torch.device(settings.device)) if batch is None else batch
     bench.measure(
         f"a cell of {SAMPLES} samples {precision} {f'b{batch}' if batch else 'as it comes'}",
         task,

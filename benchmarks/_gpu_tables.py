@@ -212,7 +212,11 @@ def tables_of(out: Path, part: str) -> tuple[dict[str, Any], list[tuple[str, lis
         return {}, []
     good = [record for record in result["records"] if record["status"] == OK]
     found = PARTS_SHOWN[part](good, result["card"])
-    rest = [[r["name"], r["status"], str(r.get("error"))] for r in result["records"] if r["status"] != OK]
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for record in result["records"]:
+        if record["status"] != OK:
+            lacking.setdefault((record["status"], str(record.get("error"))), []).append(record["name"])
+    rest = [["; ".join(names), status, error] for (status, error), names in lacking.items()]
     return result, [table for table in [*found, ("Without a figure", ["what", "", "why"], rest)] if table[2]]
 
 

@@ -56,6 +56,7 @@ def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_r
             faults.extend(str(fault).splitlines())
 
     look(lambda: require_supported_gpu(config.trainer.accelerator))
+    look(lambda: task.require_device(config))
     look(require_srun)
     if "predict" in stages:
         look(lambda: inputs.extend(task.inputs(config)))

@@ -20,6 +20,7 @@ from networks import network_config
 from transforms.cell_field import CellField, CellFinder, SeedRule
 from transforms.cell_networks import ConditionedCells, VotingCells
 from transforms.cell_votes import UNIT_UM
+from transforms.device_memory import DeviceLimits
 from transforms.intensity import NormaliseRI
 from transforms.spatial import ResampleTo
 from transforms.tiling import SlidingWindow
@@ -64,7 +65,9 @@ class CellsModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.loss, self.facts, self.tiling = network, loss, facts, tiling
-        self.rule, self.optimizer_config, self.batch_size = rule, optimizer, batch_size
+        self.rule, self.optimizer_config = rule, optimizer
+        # kept for all fields, so that a batch of nuclei that does not fit into memory is tried once
+        self.limits = DeviceLimits(batch_size)
         self.val_dice = MeanMetric(nan_strategy="ignore")
         self.scores = CellTestScores()
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -133,10 +136,13 @@ class CellsModule(pl.LightningModule):
     def finder(self) -> CellFinder:
         """The way from a field to its cells."""
         facts, precision = self.facts, str(self.trainer.precision) if self._trainer is not None else "32-true"
-        return build_finder(
-            self.network, facts, self.tiling, self.rule, self.batch_size, str(self.device),
+        finder = build_finder(
+            self.network, facts, self.tiling, self.rule, self.limits.batch, str(self.device),
             precision if "mixed" in precision else "32-true",
         )  # fmt: skip
+        if isinstance(finder, ConditionedCells):
+            finder.limits = self.limits
+        return finder
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule from the config."""
@@ -208,9 +214,18 @@ def network_of(weights: Weights, key: str) -> nn.Module:
     return network
 
 
-def windows_of(patch_size: list[int]) -> SlidingWindow:
-    """Windows of votes: as large as the patches of the training, half a window apart."""
+def windows_of(patch_size: list[int], batch_size: int = 1) -> SlidingWindow:
+    """Return the windows of `method: fast`: as large as the patches of the training, half a window apart.
+
+    Parameters
+    ----------
+    patch_size : list of int
+        Patch z, y, x of the training, in voxels.
+    batch_size : int
+        Windows in one batch.
+    """
     z, y, x = (int(p) for p in patch_size)
     return SlidingWindow(
-        window=(z, y, x), stride=(max(1, z // 2), max(1, y // 2), max(1, x // 2)), pad_yx=(0, 0), skip_below=None
-    )
+        window=(z, y, x), stride=(max(1, z // 2), max(1, y // 2), max(1, x // 2)), pad_yx=(0, 0), skip_below=None,
+        sw_batch_size=batch_size,
+    )  # fmt: skip

@@ -20,6 +20,8 @@ from formats.errors import InputError
 from lightning_modules.facts import KEY, OrganelleFacts
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.scoring import TestScores
+from networks.norms import channels_last_pays
+from transforms.compiled import Compile
 from transforms.inference import DenseInferer, probability_predictor
 from transforms.intensity import NormaliseRI
 from transforms.spatial import ResampleTo
@@ -52,6 +54,8 @@ class OrganelleModule(pl.LightningModule):
         Axes out of z, y, x whose mirror images test and prediction average.
     memory_gb : float
         Working memory of the stitching.
+    compile : str
+        How test and prediction run the networks: none, default or cuda_graphs (`transforms.compiled`).
     """
 
     def __init__(
@@ -65,10 +69,11 @@ class OrganelleModule(pl.LightningModule):
         companions: Sequence[nn.Module] = (),
         flips: Sequence[str] = (),
         memory_gb: float = 0.5,
+        compile: Compile = "none",
     ) -> None:
         super().__init__()
         self.companions = nn.ModuleList(companions)
-        self.flips, self.memory_gb = tuple(flips), memory_gb
+        self.flips, self.memory_gb, self.compile_mode = tuple(flips), memory_gb, compile
         self.network, self.loss = network, loss
         self.facts, self.tiling, self.optimizer_config, self.threshold = facts, tiling, optimizer, threshold
         self.organelles = tuple(facts.organelles)
@@ -87,16 +92,15 @@ class OrganelleModule(pl.LightningModule):
 
     @property
     def channels_last(self) -> bool:
-        """Whether to lay data out as channels_last_3d: in 16 bits it suits the matrix units, on a CPU not always."""
-        suits = self.device.type != "cpu" or all(getattr(n, "channels_last", True) for n in self._networks)
-        return "16" in str(self.trainer.precision) and suits
+        """Whether data are laid out as channels_last_3d."""
+        return channels_last_pays(self._networks, str(self.trainer.precision), self.device.type)
 
     @property
     def _networks(self) -> list[nn.Module]:
         return [self.network, *self.companions]
 
     def on_fit_start(self) -> None:
-        """Lay the weights out for the matrix units."""
+        """Lay the weights out as the data."""
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -200,6 +204,7 @@ class OrganelleModule(pl.LightningModule):
             flips=self.flips,
             memory_gb=self.memory_gb,
             scratch=self.scratch,
+            compile=self.compile_mode,
         )
 
     def configure_optimizers(self) -> Any:

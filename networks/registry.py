@@ -36,7 +36,7 @@ class NetworkConfig(Protocol):
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """The network: (B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
 
-        One that is slower in ``channels_last_3d`` when computed in 16 bits says so: ``channels_last = False``.
+        One that is slower on a CPU in ``channels_last_3d`` when computed in 16 bits says so: ``channels_last = False``.
         """
 
 

@@ -19,7 +19,6 @@ from monai.networks.blocks.squeeze_and_excitation import ChannelSELayer
 from torch import nn
 
 from networks.genotype import INPUTS, NODES, CellGenotype, live_states
-from networks.norms import InstanceNorm3d
 
 #: Squeeze-and-excitation narrows to a sixth of the channels.
 SQUEEZE = 6
@@ -29,7 +28,7 @@ def activated_conv(in_channels: int, out_channels: int, kernel: int, stride: int
     """LeakyReLU, convolution (padded to keep the size at stride 1), InstanceNorm."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, dilation, bias=False)
-    return nn.Sequential(nn.LeakyReLU(), conv, InstanceNorm3d(out_channels))
+    return nn.Sequential(nn.LeakyReLU(), conv, nn.InstanceNorm3d(out_channels))
 
 
 def pointwise_conv(in_channels: int, out_channels: int) -> nn.Module:

@@ -114,9 +114,13 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def sample(arguments: argparse.Namespace) -> None:
-    """Sample the tested cells with DISPR, many in a batch."""
+    """Sample the tested cells with DISPR, many in a batch, and write their shapes."""
     config, module, plan = dispr_module(arguments)
-    lacking = sample_cells(module, tested_cells(arguments, config), plan, store_of(arguments, plan))
+    cells, store = tested_cells(arguments, config), store_of(arguments, plan)
+    lacking = sample_cells(module, cells, plan, store)
+    # here and not with the scores: a machine that is given back after this part would take them with it
+    drawn = {cell.name: store.read(cell.name)[0] for cell in cells if store.has(cell.name)}
+    write_shapes(arguments.out / "dispr_shapes.npz", drawn)
     if lacking:
         print(f"{lacking} cells are left: run --part sample again", flush=True)
 
@@ -174,7 +178,7 @@ def fast_overrides(arguments: argparse.Namespace) -> list[str]:
 
 
 def score(arguments: argparse.Namespace) -> None:
-    """Score all models on the same cells, and write `dispr.json` and DISPR's shapes."""
+    """Score all models on the same cells, and write `dispr.json`."""
     config, _, plan = dispr_module(arguments)
     cells = tested_cells(arguments, config)
     store = store_of(arguments, plan)
@@ -195,7 +199,6 @@ def score(arguments: argparse.Namespace) -> None:
         ]
         errors |= model_errors(name, cells, samples)
     report(arguments, cells, errors, seconds, plan.precision)
-    write_shapes(arguments.out / "dispr_shapes.npz", drawn)
 
 
 def fast_checkpoints(arguments: argparse.Namespace) -> dict[str, Path]:

@@ -97,6 +97,8 @@ class Measured:
     steps: list[float]
     """Seconds of each batch that counted."""
     memory: PeakMemory
+    gpu_step_bytes: int
+    """What torch kept on the GPU for training steps alone, without a validation."""
     start_bytes: int
     """Main memory of the process before it trained at all."""
 
@@ -170,7 +172,7 @@ def measure_fit(
     validated = guess is not None and trainer.limit_val_batches != 0
     every = (1 if twice else 2) if validated else None
     clock, memory, begun, back = fit_shortly(build(), short, trainer, folder, batches, epochs=2, validate_every=every)
-    return Measured(*_read(clock, begun, back), memory, first.watch.start_bytes)
+    return Measured(*_read(clock, begun, back), memory, first.gpu_reserved_bytes, first.watch.start_bytes)
 
 
 def _read(clock: Clock, begun: float, back: float) -> tuple[FitTimes, list[float]]:

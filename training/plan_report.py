@@ -45,7 +45,11 @@ class FitPlan:
     loaders_bytes: int
     """Of it, loader processes and batches between them."""
     gpu_bytes: int
+    """Peak of tensors on the GPU, validations included."""
     gpu_reserved_bytes: int
+    """The same of what torch keeps there."""
+    gpu_step_bytes: int
+    """The same of training steps alone: a validation computes fewer windows at once where memory is short."""
     model: MemoryModel
     network: NetworkConfig | None
     """Whose patches may be smaller or larger; None where samples have one size."""
@@ -54,8 +58,8 @@ class FitPlan:
     accumulate: int
 
     def peak_bytes(self, machine: Machine) -> int:
-        """What must fit: on a GPU what torch keeps there, else the main memory of all ranks here."""
-        return self.gpu_reserved_bytes if machine.kind == "cuda" else self.host_bytes * machine.local_ranks
+        """What must fit: on a GPU what torch keeps there for steps, else the main memory of all ranks here."""
+        return self.gpu_step_bytes if machine.kind == "cuda" else self.host_bytes * machine.local_ranks
 
     def fits(self, machine: Machine) -> bool:
         """With some room left."""

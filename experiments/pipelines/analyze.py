@@ -165,7 +165,7 @@ class Analysis:
         """Masks, and probabilities of membrane and nucleus."""
         if self._predictor is None:
             assert self._organelle_weights is not None
-            self._predictor = organelle_inferer(self._organelle_weights)
+            self._predictor = organelle_inferer(self._organelle_weights, self.config.compile)
         inferer, names = self._predictor
         masks = np.zeros((len(names), *ri_ZYX.shape), bool)
         both = [names.index(name) for name in ("membrane", "nucleus") if name in names]

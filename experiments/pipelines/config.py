@@ -14,6 +14,7 @@ from experiments.schema import SCHEMA_VERSION, name_faults
 from experiments.submit.config import SlurmConfig, slurm_faults
 from formats.errors import InputError
 from transforms.cell_field import SeedRule
+from transforms.compiled import Compile
 from transforms.seeds import MIN_VOLUME_UM3
 
 
@@ -120,6 +121,9 @@ class AnalyzeConfig(PipelineConfig):
     """What {organelle} stands for, and the names of unnamed channels of existing masks."""
     organelle_weights: str = "organelle"
     """Weights that predict the organelles: a checkpoint, a run folder or a shipped name."""
+    compile: Compile = "none"
+    """How the organelles' network is run: `none`, `default` or `cuda_graphs`, as `predict.compile` of task organelle.
+    Frames that are done are kept when it changes."""
     corrections: str | None = None
     """Folder of corrected masks and labels; null for the run's own `predictions/`."""
     groups: str | None = None
@@ -225,6 +229,8 @@ def _analyze_faults(config: AnalyzeConfig) -> list[str]:
             faults.append(f"watch.{key}: expected seconds above 0, got {getattr(watch, key)}")
     if not config.organelle_names or len(set(config.organelle_names)) < len(config.organelle_names):
         faults.append(f"organelle_names: expected different names, at least one, got {config.organelle_names}")
+    if config.compile != "none" and config.organelles is not None:
+        faults.append("compile: it is for the network that predicts organelles; not with existing masks (organelles)")
     if config.uncertainty and (config.organelles is not None or config.cells is not None):
         faults.append("uncertainty: it is that of the networks; not with existing masks (organelles, cells)")
     faults += [told for told in [shard_fault(config.shard)] if told is not None]

@@ -18,6 +18,7 @@ from experiments.pipelines.state import key_of
 from experiments.preflight import require_room
 from experiments.progress import Bars, hush_lightning
 from experiments.report import write_report
+from experiments.tasks.device_defaults import require_compilable
 from formats.errors import InputError
 from networks.weights import shipped_weights
 from training.environment import describe_environment
@@ -63,6 +64,7 @@ def launch_pipeline(config: str, overrides: list[str], watch: str | None = None,
         if not folder.is_dir():
             raise InputError(f"--watch: {watch}: no such folder; name the one that the microscope writes to")
         typed.inputs = [str(folder.absolute())]
+    require_compilable(typed.compile, "auto", "compile")
     sources = [] if watch is not None else find_sources(typed)
     if check:
         _print_sources(sources)
@@ -163,7 +165,7 @@ def run_path(config: AnalyzeConfig) -> Path:
     else:
         require_room(Path(config.runs_dir) / config.name, "runs_dir")
         tree = absolute(config)
-        for key in ("runs_dir", "out", "resume", "workers", "watch", "slurm", "shard"):
+        for key in ("runs_dir", "out", "resume", "workers", "watch", "slurm", "shard", "compile"):
             tree.pop(key)
         path = Path(config.runs_dir) / config.name / key_of(tree)[:12]
     return path.absolute()

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import torch
 
+from experiments.tasks.device_defaults import NUCLEI_ON_CPU, batch_size
 from experiments.tasks.organelle_build import build_from_weights
 from experiments.tasks.organelle_config import OrganelleConfig, PredictConfig
 from experiments.weights import weights_path
 from formats.errors import InputError
 from lightning_modules.cells import build_finder, network_of, windows_of
 from lightning_modules.facts import Weights, read_checkpoint
+from networks.norms import channels_last_pays
 from networks.weights import shipped_weights
 from training.device import choose_precision
 from transforms.cell_field import CellFinder, SeedRule, WatershedCells
+from transforms.compiled import Compile
 from transforms.inference import DenseInferer
 from transforms.intensity import NormaliseRI
 from transforms.spatial import ResampleTo
@@ -43,19 +46,25 @@ def organelle_weights(given: str) -> Path:
     return weights_path(given, "organelle_weights")
 
 
-def organelle_inferer(path: Path) -> tuple[DenseInferer, tuple[str, ...]]:
-    """From a tomogram to probabilities, with the weights' own grid and windows; and the organelles' names.
+def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInferer, tuple[str, ...]]:
+    """Return what predicts probabilities of a tomogram, with the weights' own grid and windows; and the organelles.
+
+    Parameters
+    ----------
+    path : Path
+        File of the weights.
+    compile : str
+        How the network is run: none, default or cuda_graphs (`transforms.compiled`).
 
     Raises
     ------
     InputError
-        No weights of organelles.
+        No weights of organelles, or CUDA graphs without a CUDA device.
     """
     weights = read_checkpoint(path, "organelle", "organelle_weights")
-    config = OrganelleConfig(predict=PredictConfig(pad_yx=[0, 0], batch_size=1))
+    config = OrganelleConfig(predict=PredictConfig(pad_yx=[0, 0]))
     module = build_from_weights(config, [weights])
     device, precision = device_and_precision()
-    fast = "16" in precision and getattr(module.network, "channels_last", True)
     inferer = DenseInferer(
         module.network,
         resample=ResampleTo.chosen(
@@ -65,7 +74,8 @@ def organelle_inferer(path: Path) -> tuple[DenseInferer, tuple[str, ...]]:
         normalise=NormaliseRI(*weights.facts.ri_range),
         device=device,
         precision=precision,
-        channels_last=fast,
+        channels_last=channels_last_pays([module.network], precision, device),
+        compile=compile,
     )
     return inferer, module.organelles
 
@@ -109,6 +119,6 @@ def finder_of(weights: Weights, rule: SeedRule) -> CellFinder:
     # on a CPU the finders have always computed in float32, and their results are kept from one run to the next
     device, precision = device_and_precision() if torch.cuda.is_available() else ("cpu", "32-true")
     return build_finder(
-        network_of(weights, "cell_weights"), facts, windows_of(facts.patch_size), rule,
-        device=device, precision=precision,
+        network_of(weights, "cell_weights"), facts, windows_of(facts.patch_size, batch_size("auto", "auto")), rule,
+        batch_size("auto", "auto", NUCLEI_ON_CPU), device, precision,
     )  # fmt: skip

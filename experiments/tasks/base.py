@@ -106,6 +106,9 @@ class Task(ABC):
     def prepare(self, data: Any, stages: Sequence[str], progress: Progress) -> None:
         """Read every file of these stages, and fill the cache: nothing is computed before."""
 
+    def require_device(self, config: Any) -> None:  # noqa: B027 - most tasks run on any device
+        """Raise `InputError` if the config asks for something that the device of this machine cannot do."""
+
     #: Whether test and predict begin with weights of this very task.
     tests_weights: bool = True
 

@@ -13,12 +13,14 @@ from analysis.cell_scores import by_line
 from datamodules.cells import CellsDataModule
 from experiments.tasks.base import Audited, Progress, Task, wide_console
 from experiments.tasks.cells_config import CELLS_CHOICES, CellsConfig, cells_faults
+from experiments.tasks.device_defaults import NUCLEI_ON_CPU, batch_size
 from experiments.tasks.organelle_data import check_test
 from formats.errors import InputError
 from lightning_modules.cell_scoring import WAYS, CellTestScores
 from lightning_modules.cells import CHANNELS, MONITOR, CellsModule, network_of, windows_of
 from lightning_modules.facts import CellsFacts, Weights, load_network
 from training.rundir import RunFolder, write_text
+from transforms.tiling import SlidingWindow
 
 if TYPE_CHECKING:
     from experiments.stages import Run
@@ -68,8 +70,8 @@ class CellsTask(Task):
         if weights is not None:
             load_network(network, weights, "init_from")
         return CellsModule(
-            network, facts, windows_of(facts.patch_size), config.seeds.rule(), config.loss.build(),
-            config.optimizer, config.predict.batch_size,
+            network, facts, _windows(config, facts), config.seeds.rule(), config.loss.build(),
+            config.optimizer, _nuclei(config),
         )  # fmt: skip
 
     def from_weights(self, config: CellsConfig, ensemble: Sequence[Weights]) -> CellsModule:
@@ -78,8 +80,8 @@ class CellsTask(Task):
             raise InputError("predict.checkpoint: cells are found by one network; name one checkpoint")
         facts = ensemble[0].facts
         return CellsModule(
-            network_of(ensemble[0], "predict.checkpoint"), facts, windows_of(facts.patch_size),
-            config.seeds.rule(), batch_size=config.predict.batch_size,
+            network_of(ensemble[0], "predict.checkpoint"), facts, _windows(config, facts),
+            config.seeds.rule(), batch_size=_nuclei(config),
         )  # fmt: skip
 
     def require_match(self, config: CellsConfig, facts: CellsFacts) -> None:
@@ -165,6 +167,14 @@ def write_scores(scores: CellTestScores, folder: RunFolder) -> None:
             cells = [_number(v) for n in names for v in _interval(intervals[n])]
             lines.append(",".join([_quoted(line), way, str(len(scores.of(way, line))), *cells]))
     write_text(folder.tables / "test_lines.csv", "\n".join(lines) + "\n")
+
+
+def _windows(config: CellsConfig, facts: CellsFacts) -> SlidingWindow:
+    return windows_of(facts.patch_size, batch_size(config.predict.batch_size, config.trainer.accelerator))
+
+
+def _nuclei(config: CellsConfig) -> int:
+    return batch_size(config.predict.batch_size, config.trainer.accelerator, NUCLEI_ON_CPU)
 
 
 def _interval(found: Any) -> tuple[float, float, float]:

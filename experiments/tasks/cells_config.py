@@ -10,6 +10,7 @@ from datamodules.cells_config import CELL_SOURCES, cells_data_faults
 from datamodules.config import TEXTS_OR_NULL
 from experiments.pipelines.config import SeedsConfig
 from experiments.schema import Choice, Config
+from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_faults
 from lightning_modules.optim import OPTIMIZERS
 from networks import NETWORKS, network_config
 from objectives import LOSSES
@@ -27,8 +28,10 @@ class CellsPredictConfig:
     checkpoint: Any = field(default=None, metadata=TEXTS_OR_NULL)
     """A .ckpt file, a run folder or the name of shipped weights; null for this run's own weights, else `init_from`,
     else the newest run of the same name, else the shipped weights."""
-    batch_size: int = 4
-    """Nuclei that `method: network` sees at once."""
+    batch_size: int | str = field(default="auto", metadata=BATCH_SIZE)
+    """Nuclei in one batch of `method: network`; windows in one batch of `method: fast`, in fields too large to be
+    computed whole. `auto`: 4 nuclei or 1 window on a CPU, 32 of either on a CUDA device. A batch that does not fit into
+    a CUDA device's memory is halved."""
 
 
 @dataclass
@@ -67,8 +70,7 @@ def cells_faults(config: CellsConfig) -> list[str]:
     if not own and len(seen) == 3 and all(n > 0 for n in seen):
         key = "resample_grid" if config.data.resample == "grid" else "patch_size"
         faults += [f"data.{key}: {f}" for f in config.model.faults(tuple(seen))]
-    if config.predict.batch_size < 1:
-        faults.append(f"predict.batch_size: expected 1 or more, got {config.predict.batch_size}")
+    faults += batch_size_faults(config.predict.batch_size)
     if "predict" in config.stages:
         faults.append("stages: not predict: tomograms are analysed by `task: analyze`, with cell_weights=RUN")
     return faults

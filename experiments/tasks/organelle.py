@@ -13,6 +13,7 @@ from datamodules.organelle import OrganelleDataModule
 from experiments.tasks import organelle_build as build
 from experiments.tasks import organelle_data, organelle_stages
 from experiments.tasks.base import Audited, Progress, Task, wide_console
+from experiments.tasks.device_defaults import require_compilable
 from experiments.tasks.organelle_config import CHOICES, OrganelleConfig, organelle_faults
 from lightning_modules.facts import OrganelleFacts, Weights
 from lightning_modules.organelle import MONITOR, OrganelleModule
@@ -72,6 +73,10 @@ class OrganelleTask(Task):
         """See `Task`."""
         if config.predict.out is not None:
             require_free(Path(config.predict.out), output_names(list(inputs)), config.predict.format)
+
+    def require_device(self, config: OrganelleConfig) -> None:
+        """See `Task`."""
+        require_compilable(config.predict.compile, config.trainer.accelerator, "predict.compile")
 
     def prepare(self, data: OrganelleDataModule, stages: Sequence[str], progress: Progress) -> None:
         """See `Task`."""

@@ -74,6 +74,7 @@ def build_from_weights(config: OrganelleConfig, ensemble: Sequence[Weights]) -> 
         companions=networks[1:],
         flips=config.predict.flips,
         memory_gb=config.predict.memory_gb,
+        compile=config.predict.compile,
     )
 
 

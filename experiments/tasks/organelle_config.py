@@ -8,10 +8,12 @@ from typing import Any, Literal
 from datamodules.config import SOURCES, TEXTS, TEXTS_OR_NULL, data_faults
 from datamodules.paths import shard_fault
 from experiments.schema import Choice, Config
+from experiments.tasks.device_defaults import BATCH_SIZE, batch_size, batch_size_faults, compile_faults
 from formats.errors import InputError
 from lightning_modules.optim import OPTIMIZERS
 from networks import NETWORKS, network_config
 from objectives import LOSSES, loss_config
+from transforms.compiled import Compile
 from transforms.tiling import SlidingWindow
 
 
@@ -45,8 +47,13 @@ class PredictConfig:
     """Voxels added around y and x before tiling; null for half a window (64 in the paper)."""
     pad_mode: Literal["symmetric", "edge", "constant"] = "symmetric"
     """What is added."""
-    batch_size: int = 4
-    """Windows the network sees at once."""
+    batch_size: int | str = field(default="auto", metadata=BATCH_SIZE)
+    """Windows in one batch. `auto`: 1 on a CPU, 32 on a CUDA device. A batch that does not fit into a CUDA device's
+    memory is halved."""
+    compile: Compile = "none"
+    """How test and prediction run the network: `none`, eagerly; `default`, by torch.compile, which needs a compiler and
+    compiles for seconds before the first window; `cuda_graphs`, with the kernels of a batch launched as one graph,
+    which needs a CUDA device."""
     skip_below: float | None = 0.1
     """Windows with nothing but medium are not computed but taken for empty: those in which no block of 4x4x4 voxels has
     a mean normalised refractive index above this (0: `data.ri_range`'s lower end, 1: its upper). Null computes all."""
@@ -109,6 +116,8 @@ def _predict_faults(config: OrganelleConfig) -> list[str]:
             faults.append(f"predict.overlap: expected three parts from 0 to below 1 (z, y, x), got {predict.overlap}")
     if set(predict.flips) - set("zyx") or len(set(predict.flips)) < len(predict.flips):
         faults.append(f"predict.flips: expected some of z, y, x, each once, got {predict.flips}")
+    faults += batch_size_faults(predict.batch_size)
+    faults += compile_faults(predict.compile, config.trainer.accelerator)
     if not predict.memory_gb >= 0:
         faults.append(f"predict.memory_gb: expected 0 or more, got {predict.memory_gb}")
     if predict.window is not None:
@@ -143,7 +152,7 @@ def tiling(config: OrganelleConfig, patch_size: list[int]) -> SlidingWindow:
             z=predict.z,
             pad_yx=tuple(pad),  # type: ignore[arg-type]
             pad_mode=predict.pad_mode,
-            sw_batch_size=predict.batch_size,
+            sw_batch_size=batch_size(predict.batch_size, config.trainer.accelerator),
             skip_below=predict.skip_below,
         )
     except InputError as fault:

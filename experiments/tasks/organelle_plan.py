@@ -177,7 +177,7 @@ class _Planner:
         weights = BYTES_A_WEIGHT * work.parameters
         on_gpu = machine.kind == "cuda"
         fixed = weights if on_gpu else measured.start_bytes + weights + memory.watch.loaders_bytes
-        peak = memory.gpu_reserved_bytes if on_gpu else host
+        peak = measured.gpu_step_bytes if on_gpu else host
         return FitPlan(
             work=work,
             epoch=epoch,
@@ -189,6 +189,7 @@ class _Planner:
             loaders_bytes=memory.watch.loaders_bytes + waiting,
             gpu_bytes=memory.gpu_bytes,
             gpu_reserved_bytes=memory.gpu_reserved_bytes,
+            gpu_step_bytes=measured.gpu_step_bytes,
             model=MemoryModel.measured(peak, fixed, own.patch_size, own.batch_size),
             network=config.model,
             patch=(own.patch_size[0], own.patch_size[1], own.patch_size[2]),
@@ -204,10 +205,7 @@ class _Planner:
         """A crop, its probabilities, and seconds a window."""
         name = Path("crop")
         crop = crop_of(ri_ZYX, spacing_um, _resample(module), module.tiling)
-        limit = self.config.predict.batch_size
-        with told_of_memory(
-            lambda: f"predict.batch_size: {limit} windows do not fit into memory; set it to {limit // 2 or 1}"
-        ):
+        with told_of_memory(lambda: _too_many(module.tiling.sw_batch_size)):
             clock = measure_inference(module, self.config.trainer, self.folder, {name: crop})
         return crop, clock.probabilities[name], clock.window_seconds[name]
 
@@ -240,6 +238,13 @@ class _Planner:
         frames = math.ceil(len(counts) / made.machine.ranks)
         mean = sum(counts) / len(counts)
         return StagePlan(frames, mean, window, reading * voxels / ri_ZYX.size / made.machine.ranks)
+
+
+def _too_many(windows: int) -> str:
+    """Return what to change where a batch of windows does not fit into memory."""
+    if windows == 1:
+        return "predict.window: one window does not fit into memory; choose a smaller one"
+    return f"predict.batch_size: {windows} windows do not fit into memory; set it to {windows // 2}"
 
 
 def _shortened(data: OrganelleDataModule) -> Shortened:

@@ -76,7 +76,10 @@ def predict(run: Run) -> None:
 
 
 def _origin(run: Run, module: OrganelleModule) -> str:
-    """What probabilities depend on beside their input: weights' content, windows, mirror images and precision."""
+    """What probabilities depend on beside their input: weights' content, windows, mirror images and precision.
+
+    The batch size and `predict.compile` change the last bits only: what is predicted is kept when they change.
+    """
     windows = dataclasses.replace(module.tiling, sw_batch_size=1)
     flips, precision = "".join(sorted(module.flips)), str(run.trainer.precision)
     return " ".join([*run.weights_digests(), str(windows), flips, precision])

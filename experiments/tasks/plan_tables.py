@@ -99,6 +99,7 @@ def memory_table(fit: FitPlan, machine: Machine) -> Table:
     if machine.kind == "cuda":
         row("GPU: tensors", fit.gpu_bytes, machine.memory_bytes)
         row("GPU: kept by torch", fit.gpu_reserved_bytes, machine.memory_bytes)
+        row("GPU: kept by torch, without validation", fit.gpu_step_bytes, machine.memory_bytes)
     whole = None if machine.kind == "cuda" else machine.memory_bytes
     row("main memory: in all", fit.host_bytes, whole)
     row("  of it before the training", fit.start_bytes)

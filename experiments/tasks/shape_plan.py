@@ -123,7 +123,7 @@ class ShapePlanner:
         host = memory.watch.own_bytes + memory.watch.loaders_bytes + waiting
         weights = BYTES_A_WEIGHT * parameters
         fixed = weights if on_gpu else measured.start_bytes + weights + memory.watch.loaders_bytes
-        peak = memory.gpu_reserved_bytes if on_gpu else host
+        peak = measured.gpu_step_bytes if on_gpu else host
         return FitPlan(
             work=Work(parameters, None, None),
             epoch=epoch,
@@ -135,6 +135,7 @@ class ShapePlanner:
             loaders_bytes=memory.watch.loaders_bytes + waiting,
             gpu_bytes=memory.gpu_bytes,
             gpu_reserved_bytes=memory.gpu_reserved_bytes,
+            gpu_step_bytes=measured.gpu_step_bytes,
             model=MemoryModel.measured(peak, fixed, (SIDE, SIDE, SIDE), batch),
             network=None,
             patch=(SIDE, SIDE, SIDE),

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from skimage.measure import EllipseModel
 
-from analysis.solids import Ellipse, cylinder, ellipsoid, outline_ellipse
+from analysis.solids import Ellipse, cylinder, ellipsoid, fit_ellipse, outline_ellipse
 
 
 def drawn(
@@ -87,3 +88,27 @@ def test_empty_masks_and_impossible_heights_are_refused():
     for height in (0, 65):
         with pytest.raises(ValueError, match="1 to 64"):
             cylinder(drawn(9, 6, 0), height)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_fit_is_that_of_scikit_image(seed: int):
+    """Noisy points on part of an outline; scikit-image's fit works with numpy before 2.5."""
+    if np.lib.NumpyVersion(np.__version__) >= "2.5.0":
+        pytest.skip("scikit-image 0.26 cannot fit with this numpy")
+    rng = np.random.default_rng(seed)
+    angle, major, minor = rng.uniform(0, np.pi), rng.uniform(12, 30), rng.uniform(5, 11)
+    t = rng.uniform(0, 5.0, 80)
+    along, across = major * np.cos(t), minor * np.sin(t)
+    x = 40 + along * np.cos(angle) - across * np.sin(angle) + rng.normal(0, 0.1, 80)
+    y = 30 + along * np.sin(angle) + across * np.cos(angle) + rng.normal(0, 0.1, 80)
+    expected, got = EllipseModel.from_estimate(np.stack([x, y], 1)), fit_ellipse(np.stack([y, x], 1))
+    assert got is not None
+    assert got.centre_yx[::-1] == pytest.approx(expected.center, abs=1e-6)
+    assert (got.semi_major, got.semi_minor) == pytest.approx(sorted(expected.axis_lengths, reverse=True), abs=1e-6)
+    turn = (got.angle - expected.theta) % np.pi
+    assert min(turn, np.pi - turn) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("points", [np.zeros((5, 2)), np.arange(12.0).reshape(6, 2), np.eye(2)])
+def test_points_that_no_ellipse_fits_have_none(points: np.ndarray):
+    assert fit_ellipse(points) is None

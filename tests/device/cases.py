@@ -218,11 +218,11 @@ def _parts(process: str, preconditioning: str, loss: str, sampler: str, **option
 def shape(traits: bool = False, outputs: int = 1, **parts: Any) -> Run:
     """A shape model with the slab network."""
     torch.manual_seed(0)
-    told = TraitsConfig() if traits else None
-    network = SlabUNetConfig(channels=[8, 16]).build(16, outputs=outputs, told=told.channels if told else 0)
+    known = TraitsConfig() if traits else None
+    network = SlabUNetConfig(channels=[8, 16]).build(16, outputs=outputs, told=known.channels if known else 0)
     facts = ShapeFacts(task="shape", model={}, field={}, process={}, preconditioning={})
     module = ShapeModule(
-        _parts(**parts), told.build() if told else None, network=network, facts=facts,
+        _parts(**parts), known.build() if known else None, network=network, facts=facts,
         field=SignedDistanceConfig(size=16).build(), optimizer=AdamW(schedule="constant"), samples=3,
     )  # fmt: skip
     return _shape_run(module)

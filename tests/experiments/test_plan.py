@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -186,6 +187,7 @@ def _fit(peak: float = 8e9, seconds: float = 100.0, batch: int = 4) -> FitPlan:
         loaders_bytes=0,
         gpu_bytes=0,
         gpu_reserved_bytes=0,
+        gpu_step_bytes=0,
         model=MemoryModel.measured(peak, 0.0, patch, batch),
         network=ResidualUNetConfig(),
         patch=patch,
@@ -206,6 +208,31 @@ def test_a_step_larger_than_the_memory_is_warned_of_with_the_batch_that_fits():
 def test_ranks_of_one_machine_share_its_memory():
     plan = Plan("x", ["fit"], _machine(10e9, local=2), fit=_fit(peak=8e9, batch=4))
     assert warnings_of(plan) == ["will not fit: 16.0 GB of 10.0 GB (90 % may be used); try data.batch_size=2"]
+
+
+def test_on_a_gpu_the_memory_of_steps_decides_and_not_that_of_a_validation():
+    fit = dataclasses.replace(_fit(peak=8e9), gpu_reserved_bytes=int(79e9), gpu_step_bytes=int(8e9))
+    machine = Machine("cuda", "a GPU", int(80e9), int(80e9), "bf16-mixed", "", 1, 1)
+    assert warnings_of(Plan("x", ["fit"], machine, fit=fit)) == []
+    fit = dataclasses.replace(fit, gpu_step_bytes=int(79e9))
+    assert warnings_of(Plan("x", ["fit"], machine, fit=fit))[0].startswith("will not fit: 79.0 GB of 80.0 GB")
+
+
+@pytest.mark.parametrize(
+    ("windows", "told"),
+    [
+        (1, "predict.window: one window does not fit into memory; choose a smaller one"),
+        (9, "predict.batch_size: 9 windows do not fit into memory; set it to 4"),
+    ],
+)
+def test_windows_that_do_not_fit_are_told_what_to_set(cli, tiny, trained, cells, monkeypatch, windows, told):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(plan_module, "measure_inference", full)
+    words = ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]", f"predict.checkpoint={trained.run}"]
+    answer = cli(tiny, "--plan", *words, f"predict.batch_size={windows if windows > 1 else 'auto'}")
+    assert (answer.code, [line for line in answer.faults if not line.startswith("measuring: ")]) == (2, [told])
 
 
 def test_one_patch_that_does_not_fit_asks_for_a_smaller_patch():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from formats import read_volume
 from tests.experiments.folders import ORGANELLES, numbers, rows
@@ -77,10 +78,24 @@ def test_a_file_is_predicted_again_only_if_something_changed(copied, cells, cli)
     times = [masks.stat().st_mtime_ns]
     for more in (
         [],
-        ["predict.batch_size=1"],
+        ["predict.batch_size=3", "predict.compile=default"],
         ["predict.threshold=0.4"],
         ["predict.threshold=0.4", "predict.z=center"],
     ):
         cli(*words, *more)
         times.append(masks.stat().st_mtime_ns)
     assert times[0] == times[1] == times[2] < times[3] < times[4]
+
+
+def test_the_prediction_runs_the_network_as_asked_and_finds_the_same(copied, cells, cli, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network, dynamic: compiled.append(network) or network)
+    words = [f"resume={copied}", "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]"]
+    masks = copied / "predictions" / "HeLa-00002.ome.tif"
+    cli(*words)
+    assert compiled == []
+    eager = read_volume(masks).frame(0, "membrane")
+    masks.with_name("HeLa-00002.json").unlink()  # the note that makes it done
+    assert cli(*words, "predict.compile=default", "predict.batch_size=4").code == 0
+    assert len(compiled) == 1
+    assert np.array_equal(read_volume(masks).frame(0, "membrane"), eager)

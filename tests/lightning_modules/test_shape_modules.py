@@ -7,10 +7,11 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from formats.errors import InputError
 from lightning_modules.facts import ShapeFacts, SHAPRFacts
 from lightning_modules.optim import AdamW
 from lightning_modules.shape import Parts, ShapeModule
-from lightning_modules.shape_base import condition
+from lightning_modules.shape_base import condition, samples_at_once
 from lightning_modules.shape_scoring import Shapes, ShapeScores
 from lightning_modules.shapr import SHAPRModule
 from networks.shapr import SHAPRConfig
@@ -18,6 +19,7 @@ from networks.slab_unet import SlabUNetConfig
 from objectives.diffusion import part_config
 from objectives.shapr_loss import SHAPRLossConfig
 from objectives.traits import HEIGHTS, TraitsConfig, measure_traits
+from transforms.device_memory import DeviceLimits
 from transforms.shape_fields import OccupancyConfig, SignedDistanceConfig
 from transforms.signed_distance import signed_distance
 
@@ -223,3 +225,60 @@ def test_shapr_has_one_answer(cells):
     model.views = False
     shapes = model.shapes(cells[0]["image"], cells[0]["mask"], 0, 2)
     assert torch.equal(shapes.samples_NZYX[0], shapes.samples_NZYX[1])
+
+
+def test_more_samples_are_drawn_at_once_on_a_cuda_device():
+    assert samples_at_once(torch.device("cpu")) == 8
+    assert samples_at_once(torch.device("cuda", 1)) == 16
+
+
+class Limited(torch.nn.Module):
+    """A network with memory for so many samples; its answers do not depend on how many are asked for at once."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.seen = most, []
+
+    def forward(self, x, t, condition):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.seen.append(len(x))
+        return (condition[:, :1, None, ::4, ::4] - 0.5) + 0.3 * x
+
+
+@pytest.mark.parametrize("traits", [None, TraitsConfig()])
+def test_samples_do_not_depend_on_how_many_are_drawn_at_once(cells, traits):
+    found = {}
+    for batch in (5, 8, 16):
+        shape = module(traits)
+        shape.network, shape.limits = Limited(99), DeviceLimits(batch)
+        found[batch] = shape.shapes(cells[2]["image"], cells[2]["mask"], 7, 20)
+        assert max(shape.network.seen) == batch
+    for other in (5, 16):
+        assert torch.equal(found[other].samples_NZYX, found[8].samples_NZYX)
+        assert (found[other].mean_ZYX != found[8].mean_ZYX).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("traits", [None, TraitsConfig()])
+def test_a_batch_of_samples_that_does_not_fit_is_halved_and_leaves_the_samples_as_they_are(cells, traits, capsys):
+    def drawn(most):
+        shape = module(traits)
+        shape.network = Limited(most)
+        return shape, shape.shapes(cells[2]["image"], cells[2]["mask"], 7, 11)
+
+    _, expected = drawn(99)
+    shape, found = drawn(3)
+    assert torch.equal(found.samples_NZYX, expected.samples_NZYX)
+    assert (found.mean_ZYX != expected.mean_ZYX).float().mean() < 1e-3
+    notes = capsys.readouterr().err.splitlines()
+    assert [note[:26] for note in notes] == ["note: a batch of 8 shapes ", "note: a batch of 4 shapes "]
+    assert set(shape.network.seen) == {2, 1}
+    shape.shapes(cells[2]["image"], cells[2]["mask"], 8, 4)
+    assert capsys.readouterr().err == ""  # remembered
+
+
+def test_a_sample_that_does_not_fit_alone_is_the_users_to_solve(cells):
+    shape = module()
+    shape.network = Limited(0)
+    with pytest.raises(InputError, match="out of memory on the device with one shape at a time"):
+        shape.shapes(cells[0]["image"], cells[0]["mask"], 0, 2)

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import instance_norm
 
-from networks.norms import LEAST_VOXELS, FastInstanceNorm, InstanceNorm3d, _parts, keep_layout
+from networks.norms import LEAST_VOXELS, InstanceNorm3d, channels_last_pays, keep_layout
 from networks.residual_unet import ResidualUNetConfig
-from tests.networks.norm_kernels import install
 
 LAST = torch.channels_last_3d
 
@@ -89,36 +88,17 @@ def test_parameters_go_back_and_forth_and_keep_their_names():
     plain.load_state_dict(kept.state_dict())
 
 
-@pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
-@pytest.mark.parametrize("shape", [(1, 4, 32, 32, 32), (2, 3, 16, 32, 32), (3, 2, 3, 5, 7), (2, 6, 9, 9, 9)])
-def test_the_norm_of_a_gpu_is_the_same_forward_and_backward(monkeypatch, shape, layout, affine):
-    """Its kernels exist on CUDA only: here they are plain functions, and tests/gpu runs the real ones."""
-    install(monkeypatch)
-    theirs, ours = pair(shape[1], affine)
-    results = []
-    for norm in (theirs, ours):
-        x = (volume(*shape) + 20).contiguous(memory_format=layout).requires_grad_()
-        y = norm(x) if norm is theirs else FastInstanceNorm.apply(x, norm.weight, norm.bias, norm.eps)
-        (y * volume(*shape).flip(2)).sum().backward()
-        results.append((y.detach(), x.grad, *(p.grad for p in norm.parameters())))
-        if norm is ours:
-            assert y.is_contiguous(memory_format=layout)
-            assert x.grad.is_contiguous(memory_format=layout)
-    torch.testing.assert_close(results[1], results[0], rtol=2e-4, atol=2e-4)
-
-
-def test_a_constant_channel_becomes_the_shift_on_a_gpu_too(monkeypatch):
-    install(monkeypatch)
-    x = torch.full((1, 2, 16, 32, 32), 7.0)
-    x[0, 1, :8] = 3.0  # constant in each part of the channel, and not in the whole
-    y = FastInstanceNorm.apply(x, None, torch.tensor([0.5, 0.25]), 1e-5)
-    assert torch.equal(y[0, 0], torch.full((16, 32, 32), 0.5))
-    torch.testing.assert_close(y[0, 1].unique(), torch.tensor([-0.75, 1.25]), rtol=1e-4, atol=1e-4)
-
-
-def test_parts_of_a_channel_fill_a_gpu():
-    parts, split = _parts(torch.empty(1, 36, 64, 128, 128))
-    assert split == 64
-    assert parts[0].shape == (1, 36 * 64, 16384)
-    assert _parts(torch.empty(1, 36, 5, 7, 9))[1] == 1
+@pytest.mark.parametrize(
+    ("precision", "device", "pays"),
+    [
+        ("bf16-mixed", "cpu", True),
+        ("32-true", "cpu", False),
+        ("bf16-mixed", "cuda", False),
+        ("16-mixed", "cuda", False),
+    ],
+)
+def test_channels_last_pays_in_16_bits_on_a_cpu(precision, device, pays):
+    willing, unwilling = nn.Identity(), nn.Identity()
+    unwilling.channels_last = False
+    assert channels_last_pays([willing], precision, device) is pays
+    assert not channels_last_pays([willing, unwilling], precision, device)

@@ -26,17 +26,18 @@ from networks import network_config
 from networks.residual_unet import ResidualUNetConfig
 from networks.scnas import ScNASConfig
 from objectives.segmentation import LOSSES
-from training import plan_machine
+from training import plan_inference, plan_machine
 from training.memory import MemoryWatch, PeakMemory, private_bytes
 from training.pace import fit_metrics
 from training.plan import EpochPlan, FitTimes, limited, plan_epoch, plan_run
 from training.plan_data import Share, all_cases, look_through, requests_of
-from training.plan_inference import crop_of
+from training.plan_inference import InferenceClock, crop_of
 from training.plan_machine import _cgroup_limits, local_ranks, one_device
 from training.plan_measure import affordable, is_out_of_memory, told_of_memory
 from training.plan_sizes import MemoryModel, Work, advice, axis_sizes, candidates, count_work, smaller_patch, too_large
 from training.rundir import RunFolder
 from training.trainer import EarlyStop, TrainerConfig, build_trainer
+from transforms.inference import DenseInferer
 from transforms.spatial import ResampleTo
 from transforms.tiling import SlidingWindow
 
@@ -425,6 +426,27 @@ def test_a_crop_has_few_windows_and_the_voxel_size_of_the_whole(resample):
         assert crop.resample.spacing_um == pytest.approx(resample.spacing_um, rel=0.02)
     else:
         assert crop.resample.spacing_um == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_a_crop_has_several_batches_of_windows():
+    tiling = SlidingWindow(window=(16, 16, 16), stride=(8, 8, 8), pad_yx=(0, 0), sw_batch_size=32)
+    ri_ZYX = np.full((40, 160, 160), 1.34, np.float32)
+    crop = crop_of(ri_ZYX, (0.5, 0.5, 0.5), ResampleTo(spacing_um=(0.5, 0.5, 0.5)), tiling)
+    assert 40 < crop.windows <= 4 * 32
+
+
+@pytest.mark.parametrize(("compile", "passes"), [("none", 1), ("default", 2)])
+def test_the_first_pass_of_a_compiled_network_is_not_the_one_that_is_timed(monkeypatch, compile, passes):
+    monkeypatch.setattr(plan_inference, "AIM_S", -1.0)  # every pass is a long one
+    monkeypatch.setattr(torch, "compile", lambda network, dynamic: network)
+    tiling = SlidingWindow(window=(8, 8, 8), stride=(8, 8, 8), pad_yx=(0, 0))
+    crop = crop_of(np.full((8, 8, 8), 1.34, np.float32), (1, 1, 1), ResampleTo(spacing_um=(1.0, 1.0, 1.0)), tiling)
+    calls: list[int] = []
+    network = torch.nn.Conv3d(1, 2, 1)
+    network.register_forward_hook(lambda *_: calls.append(1))
+    inferer = DenseInferer(network, crop.resample, tiling, compile=compile)
+    InferenceClock({Path("crop"): crop})(Path("crop"), inferer)
+    assert len(calls) == passes
 
 
 def test_a_small_tomogram_is_not_cut():

@@ -1,0 +1,86 @@
+"""Options whose default follows the device: how many windows or nuclei are computed at once, and compilation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from formats.errors import InputError
+from training.device import uses_cuda
+from transforms.compiled import Compile
+
+#: `batch_size: auto`: windows, or nuclei, a batch on a CUDA device. The batch is halved where memory is short.
+BATCH_ON_CUDA = 32
+#: The same of windows on any other device.
+WINDOWS_ON_CPU = 1
+#: The same of nuclei.
+NUCLEI_ON_CPU = 4
+
+
+def is_batch_size(value: Any) -> bool:
+    """Return whether a value is `auto` or a whole number."""
+    return value == "auto" or (isinstance(value, int) and not isinstance(value, bool))
+
+
+#: Metadata of a config field that holds a batch size.
+BATCH_SIZE = {"accepts": is_batch_size, "expects": "a whole number or auto"}
+
+
+def batch_size(wanted: int | str, accelerator: str, on_cpu: int = WINDOWS_ON_CPU) -> int:
+    """Return the batch size that a run uses.
+
+    Parameters
+    ----------
+    wanted : int or "auto"
+        As the config has it. A number is returned unchanged.
+    accelerator : str
+        As of `trainer.accelerator`; `auto` is a CUDA device if there is one.
+    on_cpu : int
+        What `auto` is on a device that is not a CUDA one.
+
+    Returns
+    -------
+    int
+        Windows or nuclei a batch.
+    """
+    if wanted != "auto":
+        return int(wanted)
+    return BATCH_ON_CUDA if uses_cuda(accelerator) else on_cpu
+
+
+def batch_size_faults(wanted: int | str) -> list[str]:
+    """Return what is wrong with `predict.batch_size`, in at most one line."""
+    if wanted == "auto" or int(wanted) >= 1:
+        return []
+    return [f"predict.batch_size: expected auto, 1 or more, got {wanted}"]
+
+
+def compile_faults(compile: Compile, accelerator: str) -> list[str]:
+    """Return what is wrong with `predict.compile` on any machine, in at most one line."""
+    if compile == "cuda_graphs" and accelerator in ("cpu", "mps"):
+        return [_needs_cuda("predict.compile", f"trainer.accelerator is {accelerator}")]
+    return []
+
+
+def require_compilable(compile: Compile, accelerator: str, key: str) -> None:
+    """Refuse CUDA graphs where no CUDA device would be used.
+
+    Parameters
+    ----------
+    compile : str
+        One of `transforms.compiled.Compile`.
+    accelerator : str
+        As of `trainer.accelerator`.
+    key : str
+        The option's key path, for the message.
+
+    Raises
+    ------
+    InputError
+        `compile` is `cuda_graphs`, and no CUDA device would be used.
+    """
+    if compile == "cuda_graphs" and not uses_cuda(accelerator):
+        raise InputError(_needs_cuda(key, "this machine has none"))
+
+
+def _needs_cuda(key: str, why: str) -> str:
+    return f"{key}: cuda_graphs needs a CUDA device, but {why}; choose none or default"

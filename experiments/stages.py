@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import torch.distributed
 
 from experiments.build import build_for_training, build_from_weights
@@ -63,9 +66,6 @@ class Run:
     def fit(self) -> None:
         """Train, from the last checkpoint of the folder if there is one."""
         module: Any = build_for_training(self.config)
-        if self.config.trainer.compile:
-            # in place: names of parameters, and so checkpoints, stay as they are
-            module.network.compile(dynamic=False)
         begun = time.perf_counter()
         module.optimizer_config = self._optimizer()
         compiling = compiler_errors() if self.config.trainer.compile else contextlib.nullcontext()
@@ -100,11 +100,15 @@ class Run:
         samples = ranks * batches * size
         optimizer = self.config.optimizer
         rate = scaled_rate(optimizer, samples, size)
+        kept = _rate_of(checkpoint_path(self.folder))
+        if self.trainer.is_global_zero and kept is not None and not math.isclose(kept, rate, rel_tol=1e-6):
+            print(f"note: the learning rate of the checkpoint is kept: {kept:g}, not {rate:g}", file=sys.stderr)
         if self.trainer.is_global_zero:
+            rate_now = rate if kept is None else kept
             scaled = "" if optimizer.lr_scale == "none" else f", {optimizer.lr:g} scaled ({optimizer.lr_scale})"
             print(f"a step: {samples} samples ({ranks} ranks, {batches} batches of {size}); "
-                  f"learning rate {rate:g}{scaled}", flush=True)  # fmt: skip
-            self.folder.update_metrics({"fit/ranks": ranks, "fit/global_batch": samples, "fit/lr": rate})
+                  f"learning rate {rate_now:g}{scaled}", flush=True)  # fmt: skip
+            self.folder.update_metrics({"fit/ranks": ranks, "fit/global_batch": samples, "fit/lr": rate_now})
         return dataclasses.replace(optimizer, lr=rate)
 
     def test(self) -> None:
@@ -141,3 +145,12 @@ class Run:
         everyone: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
         torch.distributed.all_gather_object(everyone, faults)
         return [fault for told in everyone for fault in told]
+
+
+def _rate_of(checkpoint: Path | None) -> float | None:
+    """Return the rate that a checkpoint's schedule began with; None without a checkpoint, or with a plateau."""
+    if checkpoint is None:
+        return None
+    states = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["optimizer_states"]
+    rate = states[0]["param_groups"][0].get("initial_lr") if states else None
+    return None if rate is None else float(rate)

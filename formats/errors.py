@@ -10,3 +10,7 @@ class InputError(Exception):
 
     #: Of the command line.
     exit_code = 2
+
+
+class DeviceError(InputError):
+    """The device or its compiler cannot do what was asked for: no other input would fare better."""

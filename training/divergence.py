@@ -31,8 +31,9 @@ class DivergenceCheck(pl.Callback):
 
     The step of the first loss that is not finite is kept on the device, without a read in any step. It is read where
     metrics are logged, before a validation, before a checkpoint and at the end. The ranks agree at each of these, so
-    that all of them end. A step of 16-mixed that the gradient scaler skips is none: its loss is finite, and so are
-    the weights after it. A scale below `LEAST_SCALE` is one, since no step is taken any more.
+    that all of them end. In 16-mixed the loss is not looked at: where float16 overflows in the forward pass it is NaN
+    or infinite, the gradient scaler skips that step and lowers its scale, and the weights stay finite. A scale below
+    `LEAST_SCALE` is a divergence, since no step is taken any more.
 
     Parameters
     ----------
@@ -65,7 +66,9 @@ class DivergenceCheck(pl.Callback):
         self._first, self._checked = None, -1
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
-        """Note on the device whether this loss is finite; with 16-mixed it is the scaled one, in float32."""
+        """Note on the device whether this loss is finite, where no gradient scaler skips the step if it is not."""
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return
         if self._first is None:
             self._first = torch.full((), _NEVER, dtype=torch.int64, device=loss.device)
         bad = ~torch.isfinite(loss.detach()).all() & (self._first == _NEVER)
@@ -97,11 +100,10 @@ class DivergenceCheck(pl.Callback):
             raise self._error(trainer, f"weights are NaN or infinite after step {trainer.global_step} ({name})")
 
     def _check(self, trainer: pl.Trainer) -> None:
-        if self._first is None:
-            return
-        first = int(trainer.strategy.reduce(self._first.clone(), reduce_op="min"))
-        if first < _NEVER:
-            raise self._error(trainer, f"the loss of step {first} is NaN or infinite")
+        if self._first is not None:
+            first = int(trainer.strategy.reduce(self._first.clone(), reduce_op="min"))
+            if first < _NEVER:
+                raise self._error(trainer, f"the loss of step {first} is NaN or infinite")
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and scaler.get_scale() < LEAST_SCALE:
             reason = f"the loss scale of 16-mixed fell below {LEAST_SCALE:g}: every step overflows"

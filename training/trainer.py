@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from formats.errors import InputError
 from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
+from training.compiled import CompiledNetwork
 from training.device import choose_precision, cpu_mixed_precision
 from training.divergence import DivergenceCheck
 from training.ema import ema_callback
@@ -94,7 +95,8 @@ class TrainerConfig:
     benchmark: bool | None = None
     """cuDNN autotuning."""
     compile: bool = False
-    """torch.compile the network while it trains: a minute or more at the start, fewer and larger kernels after it."""
+    """torch.compile the network while it trains (not while it validates): a minute or more at the start, then fewer and
+    larger kernels."""
     detect_anomaly: bool = False
     """Name the operation that made a NaN. Slow."""
     sync_batchnorm: bool = False
@@ -279,6 +281,8 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
     ]  # fmt: skip
     if config.enable_progress_bar:
         callbacks.append(progress_bar())
+    if config.compile:
+        callbacks.append(CompiledNetwork())
     if config.ema is not None:
         callbacks.append(ema_callback(config.ema))
     callbacks.append(DivergenceCheck(folder.last_checkpoint))  # after the average, whose weights it checks, too

@@ -8,7 +8,7 @@ import scipy.ndimage as ndi
 import torch
 from torch import nn
 
-from formats.errors import InputError
+from formats.errors import DeviceError
 from transforms.cell_field import CellField, FoundCells, SeedRule, resize_image, resize_labels
 from transforms.cell_votes import (
     DOUBT_UM,
@@ -114,7 +114,7 @@ class ConditionedCells(_NetworkCells):
             return self._run(torch.stack([conditioned(images, own, label) for label in labels])).sigmoid()[:, 0]
         except torch.OutOfMemoryError as error:
             if not self.limits.halve_batch(len(labels), "nuclei"):
-                raise InputError(
+                raise DeviceError(
                     "out of memory on the device with one nucleus at a time: choose precision 16-mixed or bf16-mixed, "
                     "the CPU, or method fast; or end other programs that use the device"
                 ) from error

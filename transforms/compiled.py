@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from formats.errors import InputError
+from formats.errors import DeviceError, InputError
 from transforms.precision import autocast
 
 #: none: as it is. default: by torch.compile, fused by its own compiler. cuda_graphs: the kernels of one pass are
@@ -69,7 +69,7 @@ def _by_torch(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
             output: torch.Tensor = compiled(windows_BCZYX)
         except TorchDynamoException as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise InputError(f"compile default: torch.compile failed: {reason}; choose compile none") from error
+            raise DeviceError(f"compile default: torch.compile failed: {reason}; choose compile none") from error
         return output
 
     return run

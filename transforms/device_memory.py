@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from formats.errors import InputError
+from formats.errors import DeviceError
 from formats.regions import Box
 
 
@@ -41,7 +41,7 @@ class DeviceLimits:
             self.sums_on_host = True
             note("one window and the sums do not fit into the device's memory: windows are summed up on the host")
         else:
-            raise InputError(
+            raise DeviceError(
                 "out of memory on the device with one window at a time and sums in main memory: choose a smaller "
                 "window, precision 16-mixed or bf16-mixed, or the CPU, or end other programs that use the device"
             ) from error

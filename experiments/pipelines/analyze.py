@@ -29,7 +29,7 @@ from experiments.pipelines.results import FilmResult, film_result, write_results
 from experiments.pipelines.sources import Source
 from experiments.pipelines.state import key_of
 from formats import ArrayReader
-from formats.errors import InputError
+from formats.errors import DeviceError, InputError
 from formats.processes import worker_pool
 from training.rundir import RunFolder
 
@@ -143,6 +143,8 @@ class Analysis:
                         done += 1
                         self.progress("analysing frames", done, total)
                         self._collect([pair for pair in waiting if pair[1].done()])
+                except DeviceError:
+                    raise
                 except (InputError, OSError) as fault:
                     self._failed(film.source, fault)
             self._collect(waiting)
@@ -153,6 +155,8 @@ class Analysis:
         for film, future in finished:
             try:
                 film.notes += [note for note in future.result() if note not in film.notes]
+            except DeviceError:
+                raise
             except (InputError, OSError) as fault:
                 self._failed(film.source, fault)
 

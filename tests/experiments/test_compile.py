@@ -13,14 +13,24 @@ def weights(run):
     return torch.load(run / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
 
 
+class Calls(list):
+    """Options of every call, and how many graphs were compiled."""
+
+    graphs = 0
+
+
 @pytest.fixture
 def compiled(monkeypatch):
     """Calls of torch.compile, which traces and generates no code."""
-    calls, torch_compile = [], torch.compile
+    calls, torch_compile = Calls(), torch.compile
+
+    def traced(graph, _):
+        calls.graphs += 1
+        return graph
 
     def tracing(function, **options):
         calls.append(options)
-        return torch_compile(function, **options, backend="eager")
+        return torch_compile(function, **options, backend=traced)
 
     monkeypatch.setattr(torch, "compile", tracing)
     yield calls
@@ -43,6 +53,31 @@ def test_averaged_weights_and_a_resumed_run_are_compiled_too(tmp_path, cli, tiny
     assert cli(f"resume={run}", "trainer.max_epochs=2", "stages=[fit]").code == 0
     assert len(compiled) == 2
     assert not [key for key in weights(run) if "_orig_mod" in key]
+
+
+def test_a_validation_compiles_nothing(tmp_path, cli, tiny, compiled):
+    """Its batches of windows are of other sizes than those of the training."""
+    words = ["stages=[fit]", "trainer.compile=true", f"runs_dir={tmp_path}"]
+    assert cli(tiny, *words, "trainer.check_val_every_n_epoch=9").code == 0
+    alone = compiled.graphs
+    assert alone > 0
+    torch._dynamo.reset()
+    assert cli(tiny, *words).code == 0
+    assert compiled.graphs == 2 * alone
+
+
+def test_an_analysis_with_a_compiler_that_fails_blames_no_file(tmp_path, cli, cells, monkeypatch):
+    def failing(function, **_):
+        def call(*args, **kwargs):
+            raise TorchDynamoException("no working C compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", failing)
+    answer = cli("analyze", f"inputs=[{cells}/*.TCF]", f"out={tmp_path / 'run'}", "compile=default", "meshes=none")
+    assert answer.code == 2
+    (line,) = [line for line in answer.faults if "compile" in line]
+    assert line.startswith("compile default: torch.compile failed")
 
 
 def test_nothing_is_compiled_unless_asked_for(tmp_path, cli, tiny, compiled):

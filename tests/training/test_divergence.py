@@ -134,7 +134,7 @@ def test_a_good_training_is_left_alone_and_its_steps_read_nothing(
 def test_the_hook_of_a_step_reads_nothing() -> None:
     """A tensor of the meta device cannot be read: the hook works on it nevertheless."""
     check = DivergenceCheck(Path("last.ckpt"))
-    trainer = type("Trainer", (), {"global_step": 3})()
+    trainer = type("Trainer", (), {"global_step": 3, "precision_plugin": None})()
     loss = torch.zeros((), device="meta")
     for _ in range(2):
         check.on_before_backward(trainer, None, loss)  # type: ignore[arg-type]
@@ -216,3 +216,12 @@ def test_what_one_rank_sees_ends_all_of_them(tmp_path: Path) -> None:
     assert both[0] == both[1]
     assert "the loss of step 1 is" in both[0]
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_loss_that_overflows_once_in_float16_is_skipped_and_no_divergence(tmp_path: Path, factor: float) -> None:
+    """Where activations exceed 65,504 the loss itself is not finite; the gradient scaler skips that step."""
+    module = Line(bad_step=3, factor=factor)
+    trainer = _fit(tmp_path, module, precision="16-mixed", log_every_n_steps=1)
+    assert trainer.global_step == 12
+    assert torch.isfinite(module.network.weight).all()

@@ -13,7 +13,7 @@ from transforms.shape_fields import SignedDistanceConfig
 
 
 #: Full width on a CPU without matrix units for float16: 11 s for DISPR alone.
-SLOW = ("dispr",)
+SLOW = ("DISPR",)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(SLOW)) for n in CASES])

@@ -17,7 +17,7 @@ from lightning_modules.facts import load_network, read_checkpoint
 from training.device import require_supported_gpu
 from training.rundir import RunFolder
 from training.slurm import require_srun
-from training.trainer import checkpoint_path
+from training.trainer import checkpoint_path, require_divisible
 from training.wandb_log import wandb_mode
 
 
@@ -58,6 +58,8 @@ def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_r
     look(lambda: require_supported_gpu(config.trainer.accelerator))
     look(lambda: task.require_device(config))
     look(require_srun)
+    if "fit" in stages:
+        look(lambda: require_divisible(config.trainer, config.data.batch_size))
     if "predict" in stages:
         look(lambda: inputs.extend(task.inputs(config)))
         if config.predict.out is not None:

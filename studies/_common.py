@@ -39,12 +39,15 @@ LINE_S = 30.0
 
 
 def run_study(study: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
-    """Run a study and return its exit code: 0, 2 after an input error (one line per error on stderr), 130 on Ctrl-C."""
+    """Run a study and return its exit code: 0, that of an error (one line each on stderr), or 130 on Ctrl-C.
+
+    An input error has the exit code 2, and a training that diverged has 1.
+    """
     try:
         study(arguments)
     except InputError as error:
         print(error, file=sys.stderr)
-        return 2
+        return error.exit_code
     except Preempted as stop:
         return exit_code(stop)
     except KeyboardInterrupt:
@@ -244,6 +247,9 @@ def metric_rows(folder: RunFolder) -> list[dict[str, str]]:
 def write_half_weights(checkpoint: Path, out: Path, limit: int = FILE_BYTES) -> list[Path]:
     """Write a run's network in float16, over as many files as the limit asks for.
 
+    A tensor with values beyond float16 (above 65504) is written in float32. Files of an earlier call are removed after
+    the new ones are written.
+
     Parameters
     ----------
     checkpoint : Path
@@ -263,7 +269,7 @@ def write_half_weights(checkpoint: Path, out: Path, limit: int = FILE_BYTES) -> 
     parts: list[dict[str, torch.Tensor]] = [{}]
     used = 0
     for name, value in weights.network_state.items():
-        half = value.half() if value.is_floating_point() else value
+        half = _halved(value) if value.is_floating_point() else value
         size = half.numel() * half.element_size()
         if parts[-1] and used + size > limit:
             parts.append({})
@@ -271,12 +277,18 @@ def write_half_weights(checkpoint: Path, out: Path, limit: int = FILE_BYTES) -> 
         parts[-1][name] = half
         used += size
     facts = dataclasses.asdict(weights.facts)
-    for old in (*out.parent.glob(f"{out.stem}-*-of-*{SUFFIX}"), out):
-        old.unlink(missing_ok=True)
-    if len(parts) == 1:
-        return [write_weights(out, parts[0], facts)]
     names = [out.with_stem(f"{out.stem}-{number}-of-{len(parts)}") for number in range(1, len(parts) + 1)]
-    return [write_weights(path, part, facts) for path, part in zip(names, parts, strict=True)]
+    names = names if len(parts) > 1 else [out]
+    written = [write_weights(path, part, facts) for path, part in zip(names, parts, strict=True)]
+    for old in {*out.parent.glob(f"{out.stem}-*-of-*{SUFFIX}"), out}.difference(written):
+        old.unlink(missing_ok=True)
+    return written
+
+
+def _halved(value: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float16, or in float32 where float16 cannot hold it."""
+    half = value.half()
+    return half if bool(half.isfinite().all()) else value.float()
 
 
 def device_of(choice: str) -> torch.device:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from datamodules.shapes import ShapeDataModule
 from experiments.build import build_from_weights
 from experiments.config import load_config
 from experiments.schema import Config
+from experiments.tasks.shape_config import ShapeConfig
 from experiments.weights import read_weights, weights_path
 from formats.atomic import atomic_path
 from formats.errors import InputError
@@ -116,7 +118,8 @@ def train(arguments: argparse.Namespace) -> None:
 def sample(arguments: argparse.Namespace) -> None:
     """Sample the tested cells with DISPR, many in a batch, and write their shapes."""
     config, module, plan = dispr_module(arguments)
-    cells, store = tested_cells(arguments, config), store_of(arguments, plan)
+    fold = tested_fold(config)
+    cells, store = fold[: arguments.cells], store_of(arguments, config, plan, fold)
     lacking = sample_cells(module, cells, plan, store)
     # here and not with the scores: a machine that is given back after this part would take them with it
     drawn = {cell.name: store.read(cell.name)[0] for cell in cells if store.has(cell.name)}
@@ -136,13 +139,42 @@ def dispr_module(arguments: argparse.Namespace) -> tuple[Config, Any, SamplingPl
     return config, module, plan
 
 
-def store_of(arguments: argparse.Namespace, plan: SamplingPlan) -> SampleStore:
-    """Return where DISPR's samples lie, by the weights and the settings that made them."""
+def store_of(
+    arguments: argparse.Namespace, config: Config, plan: SamplingPlan, fold: Sequence[ShapeCell]
+) -> SampleStore:
+    """Return where DISPR's samples lie, by everything that they depend on.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of the study; its overrides count as they are given.
+    config : Config
+        Of DISPR; its sampler and its process count as resolved.
+    plan : SamplingPlan
+        Its batch and its minutes do not count: no sample depends on them.
+    fold : sequence of ShapeCell
+        All cells of the tested fold, in order: with more `--cells` the samples of the first ones are kept.
+    """
     checkpoint = checkpoint_of(existing_run(arguments.work / "runs", "dispr"), "train")
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    made_from = (digest, arguments.sampling_steps, plan.samples, plan.seed, plan.precision)
+    assert isinstance(config, ShapeConfig)
+    settings = json.dumps({"sampler": asdict(config.sampler), "process": asdict(config.process)}, sort_keys=True)
+    made_from = (
+        digest, settings, tuple(arguments.overrides), cells_digest(fold), plan.samples, plan.seed, plan.precision,
+    )  # fmt: skip
     return SampleStore.of(arguments.work / "samples", made_from)
+
+
+def cells_digest(cells: Sequence[ShapeCell]) -> str:
+    """Return a SHA-256 of the names, images and masks of cells, in their order."""
+    digest = hashlib.sha256()
+    for cell in cells:
+        digest.update(f"{cell.name}\0".encode())
+        for content in (cell.image_YX, cell.mask_YX):
+            digest.update(f"{content.dtype} {content.shape}\0".encode())
+            digest.update(np.ascontiguousarray(content).tobytes())
+    return digest.hexdigest()
 
 
 def checkpoint_of(folder: RunFolder | None, part: str) -> Path:
@@ -158,9 +190,9 @@ def checkpoint_of(folder: RunFolder | None, part: str) -> Path:
     return folder.last_checkpoint
 
 
-def tested_cells(arguments: argparse.Namespace, config: Config) -> list[ShapeCell]:
-    """Return the first `--cells` cells of the tested fold."""
-    return ShapeDataModule(config.data, config.seed, splits=("test",)).find()["test"][: arguments.cells]
+def tested_fold(config: Config) -> list[ShapeCell]:
+    """Return all cells of the tested fold; the study takes the first `--cells` of them."""
+    return list(ShapeDataModule(config.data, config.seed, splits=("test",)).find()["test"])
 
 
 def train_fast(arguments: argparse.Namespace) -> None:
@@ -180,8 +212,8 @@ def fast_overrides(arguments: argparse.Namespace) -> list[str]:
 def score(arguments: argparse.Namespace) -> None:
     """Score all models on the same cells, and write `dispr.json`."""
     config, _, plan = dispr_module(arguments)
-    cells = tested_cells(arguments, config)
-    store = store_of(arguments, plan)
+    fold = tested_fold(config)
+    cells, store = fold[: arguments.cells], store_of(arguments, config, plan, fold)
     missing = [cell.name for cell in cells if not store.has(cell.name)]
     if missing:
         raise InputError(f"--part: {len(missing)} of {len(cells)} cells are not sampled yet; run --part sample first")

@@ -139,6 +139,16 @@ def fit_shortly(
     return clock, memory, begun, time.perf_counter()
 
 
+def measuring_notes(trainer: TrainerConfig) -> list[str]:
+    """Return in what the planned training differs from the run's, one line each."""
+    if not trainer.compile:
+        return []
+    return [
+        "trainer.compile: the plan is of the network without torch.compile; compiling takes the run a minute or more "
+        "at its start, and its steps may take other time and memory than planned"
+    ]
+
+
 def affordable(batch_seconds: float, accumulate: int = 1) -> int:
     """Batches of each of the two epochs that are measured: about 10 s of them, at least 13, fewer of very long ones."""
     wanted = min(100, max(LEAST, math.ceil(AIM_S / 2 / max(batch_seconds, 1e-6))))

@@ -260,6 +260,27 @@ def batches_a_step(config: TrainerConfig, batch_size: int, world: int) -> int:
     return batches
 
 
+def require_divisible(config: TrainerConfig, batch_size: int) -> None:
+    """Refuse a `global_batch` that the ranks cannot share, before there is a trainer.
+
+    Parameters
+    ----------
+    config : TrainerConfig
+        The run's. Where `devices` is no whole number of devices, only the trainer knows the ranks.
+    batch_size : int
+        Samples a batch on each rank.
+
+    Raises
+    ------
+    InputError
+        As `batches_a_step`; the ranks are those of the job step, else `devices` times `num_nodes`.
+    """
+    if (step := step_size()) is not None:
+        batches_a_step(config, batch_size, step[0] * step[1])
+    elif isinstance(config.devices, int) and config.devices > 0:
+        batches_a_step(config, batch_size, config.devices * config.num_nodes)
+
+
 def _devices(config: TrainerConfig) -> Any:
     """`auto` on a CPU is one process: Lightning's own reading."""
     return "auto" if config.devices is None else config.devices

@@ -116,9 +116,9 @@ def cell_finder(method: str, path: Path | None, rule: SeedRule) -> CellFinder:
 def finder_of(weights: Weights, rule: SeedRule) -> CellFinder:
     """The finder of weights of the cells task."""
     facts = weights.facts
-    # on a CPU the finders have always computed in float32, and their results are kept from one run to the next
-    device, precision = device_and_precision() if torch.cuda.is_available() else ("cpu", "32-true")
+    # float32 on every device: kept results of one time-lapse must not mix precisions
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     return build_finder(
         network_of(weights, "cell_weights"), facts, windows_of(facts.patch_size, batch_size("auto", "auto")), rule,
-        batch_size("auto", "auto", NUCLEI_ON_CPU), device, precision,
+        batch_size("auto", "auto", NUCLEI_ON_CPU), device, "32-true",
     )  # fmt: skip

@@ -23,6 +23,7 @@ from experiments.tasks import known_keys, task_of
 from formats.errors import InputError
 from training.rundir import RunFolder, write_json, write_text
 from training.slurm import GATHER, SCRIPT
+from training.trainer import batches_a_step
 
 #: What the checks inside the job look for.
 NEEDS = Path("slurm") / "needs.json"
@@ -45,12 +46,15 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     Raises
     ------
     InputError
-        Faults of the config, no SLURM on this machine, or SLURM's own refusal.
+        Faults of the config, a `trainer.global_batch` that the job's ranks cannot share, no SLURM on this machine, or
+        SLURM's own refusal.
     """
     resumed = next((word.partition("=")[2] for word in overrides if word.startswith("resume=")), "")
     source = config or str(RunFolder.existing(Path(resumed)).path / "config.yaml")
     typed = _typed(compose(source, overrides, known_keys))
     inputs = _inputs(typed)
+    if isinstance(typed, Config) and "fit" in typed.stages:  # the job has one rank a task, whatever trainer.devices is
+        batches_a_step(typed.trainer, typed.data.batch_size, typed.slurm.nodes * typed.slurm.ranks_per_node)
     if not dry_run:
         require_slurm()
     folder = RunFolder.existing(Path(resumed)) if resumed else _new_folder(typed, dry_run)

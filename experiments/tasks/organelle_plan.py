@@ -42,7 +42,7 @@ from training.plan_data import (
 )
 from training.plan_inference import crop_of, measure_inference
 from training.plan_machine import Machine, find_machine, launched_ranks
-from training.plan_measure import Shortened, measure_fit, told_of_memory
+from training.plan_measure import Shortened, measure_fit, measuring_notes, told_of_memory
 from training.plan_report import FitPlan, Plan, StagePlan
 from training.plan_sizes import BYTES_A_WEIGHT, MemoryModel, Work, advice, count_work, too_large
 from training.rundir import RunFolder
@@ -109,6 +109,7 @@ class _Planner:
         made = Plan(config.name, self.stages, machine)
         if "fit" in self.stages:
             self._require_room(machine)
+            made.notes += measuring_notes(config.trainer)
         data = None
         if {"fit", "test"} & set(self.stages):
             data = build_data(config, self.bars, 1, SPLITS)

@@ -18,6 +18,7 @@ from experiments.tasks.plan_tables import gigabytes
 from formats.errors import InputError
 from lightning_modules.optim import SGD
 from training.plan_cards import Card, find_card
+from training.plan_measure import measuring_notes
 from training.plan_peak import StepMemory, step_flop, step_memory
 from training.plan_sizes import USABLE
 from training.rundir import write_json
@@ -153,6 +154,8 @@ def _print(config: Any, card: Card, precision: str, rows: list[CardRow]) -> None
             f"{row.least_batch_seconds:.2g}",
         )  # fmt: skip
     console.print(table)
+    for note in measuring_notes(config.trainer):
+        console.print(f"note: {note}")
     own = next(
         (row for row in rows if row.checkpointing in (None, getattr(config.model, "checkpointing", None))), rows[0]
     )

@@ -28,7 +28,7 @@ from lightning_modules.shape_base import MONITOR, ShapeBase
 from lightning_modules.shape_scoring import ShapeScores
 from training.plan import limited, plan_epoch, plan_run
 from training.plan_machine import find_machine, launched_ranks
-from training.plan_measure import Shortened, measure_fit, short_config, told_of_memory
+from training.plan_measure import Shortened, measure_fit, measuring_notes, short_config, told_of_memory
 from training.plan_report import FitPlan, Plan, StagePlan
 from training.plan_sizes import BYTES_A_WEIGHT, MemoryModel, Work
 from training.rundir import RunFolder
@@ -91,6 +91,8 @@ class ShapePlanner:
 
     def _plan(self, stages: list[str], inputs: list[Path], folder: RunFolder, bars: Bars) -> Plan:
         made = Plan(self.config.name, stages, find_machine(self.config.trainer), unit="cell", sample="cell")
+        if "fit" in stages:
+            made.notes += measuring_notes(self.config.trainer)
         data = self.data(("train", "val", "test"))
         if {"fit", "test"} & set(stages):
             made.cases = dict(data.find())

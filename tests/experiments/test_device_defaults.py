@@ -5,7 +5,7 @@ import torch
 
 from experiments.compose import compose
 from experiments.config import ConfigFaults, load_config, resolved
-from experiments.pipelines import typed_pipeline
+from experiments.pipelines import predictors, typed_pipeline
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.launch import run_path
 from experiments.pipelines.predictors import cell_weights, finder_of, organelle_inferer, organelle_weights
@@ -86,6 +86,16 @@ def test_batches_of_the_pipelines_follow_the_device(cuda, monkeypatch):
     )
     assert fast.tiling.sw_batch_size == (32 if cuda else 1)
     assert network.limits.batch == (32 if cuda else 4)
+
+
+@pytest.mark.parametrize("method", ["fast", "network"])
+@pytest.mark.parametrize(("there", "device"), [(False, "cpu"), (True, "cuda")])
+def test_cell_finders_compute_in_float32_on_every_device(monkeypatch, method, there, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(predictors, "choose_precision", lambda *_: "bf16-mixed")
+    monkeypatch.setattr(predictors, "build_finder", lambda *given: given)
+    found = finder_of(read_checkpoint(cell_weights(method, None), "cells", "cell_weights"), SeedRule())
+    assert found[-2:] == (device, "32-true")
 
 
 def test_compilation_reaches_the_pipelines_network(monkeypatch):

@@ -17,7 +17,8 @@ from tests.experiments.folders import numbers, rows, same_everywhere, steps
 def test_a_restart_that_cannot_begin_leaves_what_the_job_had_done(tmp_path, tiny, cli, monkeypatch):
     """A job that is run again names its folder itself, without resume=."""
     monkeypatch.setenv("CYTOVOX_RUN_ID", "job-7")
-    words = ["stages=[fit]", "trainer.max_steps=1", f"runs_dir={tmp_path}"]
+    # devices=auto: only the trainer knows the ranks, so that the batch below is refused after the folder was opened
+    words = ["stages=[fit]", "trainer.max_steps=1", "trainer.devices=auto", f"runs_dir={tmp_path}"]
     run = cli(tiny, *words).run
     kept = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps({**kept, "status": "preempted"}))

@@ -7,6 +7,9 @@ import re
 import pytest
 import yaml
 
+from training.plan_measure import measuring_notes
+from training.trainer import TrainerConfig
+
 
 @pytest.fixture(autouse=True)
 def _few_batches(monkeypatch):
@@ -64,6 +67,12 @@ def test_a_plan_tells_what_a_run_of_cells_takes_and_leaves_nothing(
     assert re.fullmatch("the run would take .+", answer.out.splitlines()[-1])
     assert list(temporary.iterdir()) == []
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_says_that_it_is_not_of_the_compiled_network(cli, config):
+    answer = cli(config("shapr"), "--plan", "stages=[fit]", "trainer.compile=true")
+    assert "note: trainer.compile: the plan is of the network without torch.compile" in answer.out
+    assert measuring_notes(TrainerConfig()) == []
 
 
 def test_a_plan_of_a_prediction_without_weights_is_refused_in_one_line(cli, config, shape_folder):

@@ -9,12 +9,24 @@ from typing import Any
 
 import pytest
 
-from experiments.compose import shipped_configs, shipped_parts
+from experiments.compose import compose, shipped_configs, shipped_parts
 from experiments.config import load_config
+from experiments.pipelines import PIPELINES
+from experiments.tasks import known_keys
 from tests.experiments.test_shipped_configs import SMALLER
 
 PARTS = {"slurm/8xV100": (1, 16), "slurm/4x8xV100": (4, 64)}
 BASES = ["organelle", "organelle_choi", "shape_dispr"]
+#: What each shipped config must set to be laid under the parts, as docs/cluster.md says: nothing where it is not here.
+SET = {
+    "organelle_demo": ("trainer.global_batch=32", "trainer.global_batch=128"),
+    **dict.fromkeys(
+        ("shape_demo", "shape_flow", "shape_nuclei", "shape_rbc", "shapr"),
+        ("trainer.global_batch=64", "trainer.global_batch=256"),
+    ),
+    **dict.fromkeys(("scnas_search", "scnas_search_demo"), ("trainer.global_batch=null",) * 2),
+}
+TRAININGS = [name for name in shipped_configs() if compose(name, [], known_keys).values.get("task") not in PIPELINES]
 #: One process, and sizes that a test can wait for.
 ALONE = [
     "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=1", "trainer.strategy=auto",
@@ -51,6 +63,50 @@ def test_a_part_sets_precision_batch_rate_and_nodes(tmp_path: Path, base: str, p
     assert config.optimizer.warmup_steps > 0
     assert (config.optimizer.lr, config.optimizer.name) == (plain.optimizer.lr, plain.optimizer.name)
     assert dataclasses.asdict(config.model) == dataclasses.asdict(plain.model)
+
+
+@pytest.mark.parametrize("base", TRAININGS)
+@pytest.mark.parametrize("part", PARTS)
+def test_every_training_is_accepted_or_refused_before_the_job(tmp_path: Path, cli: Any, base: str, part: str) -> None:
+    config = _write(tmp_path, base, part)
+    words = ["--submit", "--dry-run", f"runs_dir={tmp_path / 'runs'}", "logging.wandb=disabled"]
+    answer = cli(config, *words)
+    if base not in SET:
+        assert answer.code == 0, answer.err
+        return
+    assert (answer.code, len(answer.faults)) == (2, 1), answer.err
+    assert "global_batch: " in answer.faults[0]
+    assert answer.out == ""
+    answer = cli(config, *words, SET[base][list(PARTS).index(part)])
+    assert answer.code == 0, answer.err
+    if not base.startswith("scnas"):
+        assert cli(config, *words, "data.batch_size=1").code == 0
+
+
+def test_trainings_that_need_a_word_are_trainings() -> None:
+    assert set(SET) < set(TRAININGS)
+    assert {"cells_network", "organelle", "shape_dispr"} < set(TRAININGS) - set(SET)
+
+
+@pytest.mark.parametrize("words", [["trainer.global_batch=6", "trainer.devices=2"],
+                                   ["trainer.global_batch=6", "trainer.num_nodes=2"]])  # fmt: skip
+def test_check_refuses_what_the_ranks_cannot_share(tiny: Path, cli: Any, words: list[str]) -> None:
+    answer = cli(tiny, "--check", *words)
+    assert answer.code == 2
+    assert answer.faults == [
+        "trainer.global_batch: expected a multiple of 4 (2 samples a batch on 2 ranks), got 6; change it, "
+        "data.batch_size or the number of devices"
+    ]
+    for fits in (["trainer.global_batch=8"], ["stages=[test]"], ["trainer.devices=auto", "trainer.num_nodes=1"]):
+        assert "trainer.global_batch" not in cli(tiny, "--check", *words, *fits).err
+
+
+def test_submit_counts_the_ranks_of_the_job(tiny: Path, tmp_path: Path, cli: Any) -> None:
+    words = ["--submit", "--dry-run", "trainer.global_batch=12", "slurm.nodes=2", f"runs_dir={tmp_path}"]
+    assert cli(tiny, *words, "slurm.gpus_per_node=3").code == 0
+    answer = cli(tiny, *words, "slurm.gpus_per_node=4")
+    assert (answer.code, len(answer.faults)) == (2, 1)
+    assert "expected a multiple of 16 (2 samples a batch on 8 ranks), got 12" in answer.faults[0]
 
 
 def test_a_part_alone_is_refused(cli: Any) -> None:

@@ -7,10 +7,13 @@ import dataclasses
 import pytest
 import torch
 
+from formats.errors import InputError
 from lightning_modules.facts import ShapeFacts, read_checkpoint
 from lightning_modules.weights_file import KEY
+from studies import _common
 from studies._common import ProgressLines, _as_time, existing_run, run_study, trained_seconds, write_half_weights
 from studies.join_weights import main as join_weights
+from training.divergence import DivergenceError
 from training.rundir import RunFolder
 
 
@@ -42,6 +45,29 @@ def test_small_weights_are_one_file_and_older_parts_are_removed(checkpoint, tmp_
     old = write_half_weights(checkpoint, tmp_path / "out" / "net.safetensors", limit=9000)
     assert write_half_weights(checkpoint, tmp_path / "out" / "net.safetensors") == [tmp_path / "out/net.safetensors"]
     assert not any(path.exists() for path in old)
+
+
+def test_earlier_weights_stay_where_the_new_ones_cannot_be_written(checkpoint, tmp_path, monkeypatch):
+    old = write_half_weights(checkpoint, tmp_path / "net.safetensors", limit=9000)
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(_common, "write_weights", full)
+    with pytest.raises(OSError, match="no space"):
+        write_half_weights(checkpoint, tmp_path / "net.safetensors")
+    assert all(path.is_file() for path in old)
+
+
+def test_a_tensor_beyond_float16_stays_in_float32(tmp_path):
+    state = {"network.large": torch.tensor([70000.0, 0.1]), "network.small": torch.tensor([65504.0, 0.1])}
+    facts = ShapeFacts(task="shape", model={"network": "none"}, field={}, process={}, preconditioning={})
+    torch.save({"state_dict": state, KEY: dataclasses.asdict(facts)}, tmp_path / "last.ckpt")
+    (written,) = write_half_weights(tmp_path / "last.ckpt", tmp_path / "net.safetensors")
+    found = read_checkpoint(written, "shape", "test").network_state
+    assert torch.equal(found["large"], state["network.large"])
+    assert torch.equal(found["small"], state["network.small"].half())
+    assert (found["large"].dtype, found["small"].dtype) == (torch.float32, torch.float16)
 
 
 def test_a_missing_part_is_an_error(checkpoint, tmp_path, capsys):
@@ -102,3 +128,12 @@ def test_ctrl_c_ends_a_study_with_130(capsys):
 
     assert run_study(stopped, None) == 130
     assert "start the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "code"), [(InputError, 2), (DivergenceError, 1)])
+def test_an_error_ends_a_study_with_its_own_exit_code(capsys, kind, code):
+    def refused(_):
+        raise kind("one line")
+
+    assert run_study(refused, None) == code
+    assert capsys.readouterr().err == "one line\n"

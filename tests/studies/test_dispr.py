@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +15,8 @@ from experiments.config import load_config
 from lightning_modules.facts import read_checkpoint
 from studies import dispr
 from studies._common import existing_run, trained_steps
+from studies._sampling import SamplingPlan
+from training.rundir import RunFolder
 
 SMALL = ("model.network=slab_unet", "model.channels=[8,8]", "data.num_workers=0", "data.cells_per_epoch=2")
 WHOLE = ("--device", "cpu", "--cells", "2", "--sampling-steps", "2", "--batch", "2")
@@ -51,6 +55,44 @@ def test_the_study_trains_in_parts_samples_and_compares(red_cells, tmp_path):
     assert read_checkpoint(tmp_path / "out" / "dispr.safetensors", "shape", "test").facts.field["name"] == "occupancy"
     shapes = np.load(tmp_path / "out" / "dispr_shapes.npz")
     assert np.unpackbits(shapes[result["cells"][0]], axis=1).shape == (1, 64**3)
+
+
+def test_samples_are_kept_only_for_all_that_they_depend_on(red_cells, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    run.checkpoints.mkdir()
+    run.last_checkpoint.write_bytes(b"weights")
+    monkeypatch.setattr(dispr, "existing_run", lambda *_: run)
+    words = [f"data.root={red_cells}", "data.val=0"]
+    config, plan = load_config("shape_dispr", words), SamplingPlan(1, 2, "32-true", 0, 9.0)
+    fold = dispr.tested_fold(config)
+    first = fold[0]
+
+    def folder(config=config, plan=plan, fold=fold, overrides=()):
+        arguments = argparse.Namespace(work=tmp_path, overrides=list(overrides))
+        return dispr.store_of(arguments, config, plan, fold).folder
+
+    image, mask = first.image_YX.copy(), first.mask_YX.copy()
+    image[0, 0] += 0.5
+    mask[0, 0] = ~mask[0, 0]
+    others = [
+        folder(load_config("shape_dispr", [*words, "sampler.steps=7"])),
+        folder(load_config("shape_dispr", [*words, "process.steps=500"])),
+        folder(overrides=["predict.views=true"]),
+        folder(fold=[dataclasses.replace(first, image_YX=image), *fold[1:]]),
+        folder(fold=[dataclasses.replace(first, mask_YX=mask), *fold[1:]]),
+        folder(fold=[dataclasses.replace(first, name="another"), *fold[1:]]),
+        folder(fold=fold[::-1]),
+        folder(plan=dataclasses.replace(plan, seed=1)),
+    ]
+    same = [
+        folder(),
+        folder(plan=dataclasses.replace(plan, batch=5, minutes=1.0)),
+        folder(fold=dispr.tested_fold(config)),
+    ]
+    assert set(same) == {folder()}
+    assert len({folder(), *others}) == len(others) + 1
+    run.last_checkpoint.write_bytes(b"other weights")
+    assert folder() not in {same[0], *others}
 
 
 def test_a_part_out_of_order_is_one_line_and_exit_code_2(red_cells, tmp_path, capsys):

@@ -34,8 +34,9 @@ def test_a_card_that_is_not_there_is_planned_with_and_without_checkpointing(
 def test_the_shape_tasks_are_planned_for_a_card(tmp_path: Path, cli: Any, config: str) -> None:
     out = tmp_path / "plan.json"
     answer = cli(config, "--plan", "plan.device=T4-16GB", f"plan.json={out}", f"runs_dir={tmp_path}",
-                 "logging.wandb=disabled")  # fmt: skip
+                 "trainer.compile=true", "logging.wandb=disabled")  # fmt: skip
     assert answer.code == 0, answer.err
+    assert "note: trainer.compile: the plan is of the network without torch.compile" in answer.out
     (row,) = json.loads(out.read_text())["rows"]
     assert row["checkpointing"] is None
     assert row["largest_batch"] > row["batch"] > 0

@@ -11,7 +11,6 @@ from objectives.traits import measure_traits
 from tests.training.precision_steps import CASES, check_16_mixed_is_near_float32
 from transforms.shape_fields import SignedDistanceConfig
 
-
 #: Full width on a CPU without matrix units for float16: 11 s for DISPR alone.
 SLOW = ("DISPR",)
 

@@ -21,6 +21,7 @@ from monai.networks.blocks.upsample import UpSample
 from torch import nn
 
 from formats.errors import InputError
+from networks.convolutions import use_safe_convolutions
 from networks.norms import keep_layout
 from networks.sizes import check_size, size_faults
 from networks.subpixel import fits, upsample_and_convolve
@@ -176,6 +177,7 @@ class ResidualUNet(nn.Module):
         self.top = up(widths[1], config.head_channels, strides[0])
         self.head = nn.Conv3d(config.head_channels + in_channels, out_channels, 3, padding=1)
         keep_layout(self)
+        use_safe_convolutions(self)
 
     def forward(self, x_BCZYX: torch.Tensor) -> torch.Tensor:
         """Logits of the input's size.

@@ -19,6 +19,7 @@ from monai.networks.blocks.convolutions import Convolution
 from torch import nn
 
 from formats.errors import InputError
+from networks.convolutions import use_safe_convolutions
 from networks.sizes import check_size
 
 #: The decoder's doublings: feature maps in multiples of the base, and the stride along (z, y, x).
@@ -103,6 +104,7 @@ class SHAPR(nn.Module):
             channels = width
         self.decoder = nn.Sequential(*decoder)
         self.head = nn.Conv3d(channels, 1, 3, padding=1)
+        use_safe_convolutions(self)
 
     def forward(self, condition_BCYX: torch.Tensor) -> torch.Tensor:
         """Predict the shape.
@@ -141,6 +143,7 @@ class SHAPRDiscriminator(nn.Module):
             levels += [nn.AvgPool3d(2), _convolution(3, width, 2 * width)]
         self.features = nn.Sequential(*levels)
         self.verdict = nn.Sequential(nn.Linear(16 * base_channels, 256), nn.ReLU(), nn.Linear(256, 1))
+        use_safe_convolutions(self)
 
     def forward(self, shape_BCZYX: torch.Tensor) -> torch.Tensor:
         """Judge shapes.

@@ -69,10 +69,16 @@ def test_a_plan_tells_what_a_run_of_cells_takes_and_leaves_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_only_a_compiled_training_has_a_note_that_its_plan_is_not_of_it():
+    (note,) = measuring_notes(TrainerConfig(compile=True))
+    assert "trainer.compile: the plan is of the network without torch.compile" in note
+    assert measuring_notes(TrainerConfig()) == []
+
+
+@pytest.mark.slow
 def test_a_plan_says_that_it_is_not_of_the_compiled_network(cli, config):
     answer = cli(config("shapr"), "--plan", "stages=[fit]", "trainer.compile=true")
     assert "note: trainer.compile: the plan is of the network without torch.compile" in answer.out
-    assert measuring_notes(TrainerConfig()) == []
 
 
 def test_a_plan_of_a_prediction_without_weights_is_refused_in_one_line(cli, config, shape_folder):

@@ -8,7 +8,6 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +19,13 @@ from experiments.build import build_for_training, build_from_weights
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
-from formats.errors import InputError
 from lightning_modules.optim import scaled_rate
+from training.compiled import compiler_errors
 from training.ema import take_average
 from training.pace import fit_metrics
 from training.rundir import RunFolder
 from training.signals import StopSignals
 from training.trainer import checkpoint_path
-
-
-@contextlib.contextmanager
-def compiler_errors() -> Iterator[None]:
-    """Turn a failure of torch.compile into an error that names the key.
-
-    Raises
-    ------
-    InputError
-        The network could not be compiled here.
-    """
-    from torch._dynamo.exc import TorchDynamoException  # takes a second to import, and few runs compile
-
-    try:
-        yield
-    except TorchDynamoException as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InputError(f"trainer.compile: this network cannot be compiled here ({first}); set it to false") from error
 
 
 @dataclasses.dataclass

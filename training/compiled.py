@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytorch_lightning as pl
 import torch
+
+from formats.errors import DeviceError
 
 
 class CompiledNetwork(pl.Callback):
@@ -29,3 +34,23 @@ class CompiledNetwork(pl.Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave torch as it was, also after a validation that broke off."""
         torch.compiler.set_stance("default")
+
+
+@contextlib.contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Turn a failure of torch.compile into an error that names the key.
+
+    Raises
+    ------
+    DeviceError
+        The network could not be compiled here.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import, and few runs compile
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise DeviceError(
+            f"trainer.compile: this network cannot be compiled here ({first}); set it to false"
+        ) from error

@@ -56,7 +56,9 @@ def test_a_default_outranks_the_newest_run_of_the_same_name_which_is_told_of(cop
     words = ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", f"runs_dir={copied.parent.parent}"]
     answer = cli(tiny, *words, "weights.default=organelle")
     assert weights_of(answer) == str(shipped_weights()["organelle"])
-    assert any("weights.default" in line and f"predict.checkpoint={copied} " in line for line in answer.err.splitlines())
+    assert any(
+        "weights.default" in line and f"predict.checkpoint={copied} " in line for line in answer.err.splitlines()
+    )
     named = cli(tiny, *words, "weights.default=organelle", f"predict.checkpoint={copied}")
     assert weights_of(named) == str(copied / "checkpoints" / "best.ckpt")
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from analysis import test_levels
+from analysis import false_positives
 
 TestName = Literal["student", "welch", "permutation", "mixed"]
 Unit = Literal["field", "dish"]
@@ -33,7 +33,7 @@ class Sample:
     dishes: Sequence[str] | None = None
     """Dish of each cell; None where dishes are not known."""
 
-    def units(self, unit: Unit) -> test_levels.Units:
+    def units(self, unit: Unit) -> false_positives.Units:
         """Return the means of fields (of dishes: means of their fields' means) and how cells are spread over them."""
         by_field: dict[str, list[int]] = {}
         for k, name in enumerate(self.fields):
@@ -41,13 +41,13 @@ class Sample:
         means = {name: float(np.mean(self.values[index])) for name, index in by_field.items()}
         counts = {name: len(index) for name, index in by_field.items()}
         if unit == "field":
-            return test_levels.Units(np.array(list(means.values())), tuple((n,) for n in counts.values()))
+            return false_positives.Units(np.array(list(means.values())), tuple((n,) for n in counts.values()))
         if self.dishes is None:
             raise ValueError("unit 'dish': the sample has no dishes")
         by_dish: dict[str, list[str]] = {}
         for name, index in by_field.items():
             by_dish.setdefault(self.dishes[index[0]], []).append(name)
-        return test_levels.Units(
+        return false_positives.Units(
             np.array([np.mean([means[f] for f in own]) for own in by_dish.values()]),
             tuple(tuple(counts[f] for f in own) for own in by_dish.values()),
         )
@@ -98,7 +98,7 @@ def compare_groups(group: Sample, control: Sample, test: TestName = "student", u
     -------
     TestResult
         Refused, with p and interval nan, with fewer than two units in a group, without any spread, and where the
-        test's rate of false positives for these numbers of units and cells exceeds `test_levels.MAX_LEVEL`.
+        test's rate of false positives for these numbers of units and cells exceeds `false_positives.MAX_LEVEL`.
 
     References
     ----------
@@ -117,13 +117,13 @@ def compare_groups(group: Sample, control: Sample, test: TestName = "student", u
         return refuse(f"{' and '.join(short)}: needs at least {MIN_UNITS} {_PLURAL[unit]} in each")
     if _flat(one.means) and _flat(two.means):
         return refuse(f"the {_PLURAL[unit]} of each group have the same mean: no spread to test against")
-    why = test_levels.refusal(test, one, two, _PLURAL[unit])
+    why = false_positives.refusal(test, one, two, _PLURAL[unit])
     if why:
         return refuse(why)
     if test == "mixed":
         return _mixed(name, assumes, n, unit, group, control)
     if test == "student":
-        found = test_levels.student(one, two)
+        found = false_positives.student(one, two)
         if found.calibrated:
             name += ", p calibrated for unequal numbers of cells"
             assumes += "; p is the largest over all shares of variance between and within " + _PLURAL[unit]
@@ -158,7 +158,7 @@ def compare_with_zero(changes: Sample, test: TestName = "student", unit: Unit = 
     effect = float(means.mean()) if n[0] else NAN
     name = _CHANGE_NAMES[test].replace("UNITS", _PLURAL[unit])
     assumes = _CHANGE_ASSUMES[test].replace("UNITS", _PLURAL[unit])
-    needs = test_levels.units_needed_for_change(test)
+    needs = false_positives.units_needed_for_change(test)
     if n[0] < needs:
         why = f"{n[0]} {_plural(unit, n[0])} in the group: needs at least {needs} {_PLURAL[unit]}"
         return TestResult(name, assumes, n, effect, NAN, NAN, NAN, why)

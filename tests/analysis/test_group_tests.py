@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis import test_levels as levels
+from analysis import false_positives as levels
 from analysis.group_tests import Sample, compare_groups, compare_with_zero
 from analysis.mixed_model import fit_mixed
 

@@ -13,6 +13,7 @@ from analysis.organelles import CELLS
 from datamodules.faults import DataFault
 from formats import Volume, check_finite, read_mask, read_volume
 from formats.errors import InputError
+from formats.spacing import SpacingFrom
 from formats.volume import spacing_agrees
 
 #: Labels of cells are kept in 16 bits.
@@ -92,6 +93,9 @@ class FolderCase:
     frame: int = 0
     spacing_um: tuple[float, float, float] | None = None
     check_spacing: bool = True
+    spacing_from: SpacingFrom = "file"
+    series: int | str | None = None
+    """Number or name of the image in a file of several."""
     notes: list[str] = field(default_factory=list, compare=False)
     """Filled by `load`: what was accepted but should be said."""
 
@@ -105,7 +109,10 @@ class FolderCase:
     def settings(self) -> str:
         """Options that change what is read, and which file is which organelle."""
         roles = ",".join(sorted(self.masks))
-        return f"{self.organelles} {roles} {self.labels} {self.frame} {self.spacing_um} {self.check_spacing}"
+        return (
+            f"{self.organelles} {roles} {self.labels} {self.frame} {self.spacing_um} {self.check_spacing} "
+            f"{self.spacing_from} {self.series}"
+        )
 
     def load(self) -> RawCase:
         """Read the frame and its masks.
@@ -116,6 +123,7 @@ class FolderCase:
             Unreadable files, values that are no refractive index, masks of another shape or spacing, wrong labels.
         """
         volume = self.open()
+        self.notes += [note for note in volume.notes if note not in self.notes]
         ri = checked_ri(volume.frame(self.frame), str(self.volume))
         masks = np.zeros((len(self.organelles), *ri.shape), mask_type(self.organelles))
         labelled = np.zeros(len(self.organelles), bool)
@@ -127,7 +135,7 @@ class FolderCase:
 
     def open(self) -> Volume:
         """The volume, whose voxels are read when asked for; InputError where the frame is not there."""
-        volume = read_volume(self.volume, spacing_um=self.spacing_um)
+        volume = read_volume(self.volume, self.spacing_um, self.spacing_from, self.series)
         if self.frame >= volume.shape[0]:
             raise DataFault(
                 "frame", f"{self.volume}: has {volume.shape[0]} frames, so there is no data.frame {self.frame}"

@@ -123,7 +123,7 @@ class FolderCase:
             Unreadable files, values that are no refractive index, masks of another shape or spacing, wrong labels.
         """
         volume = self.open()
-        self.notes += [note for note in volume.notes if note not in self.notes]
+        self.notes.extend(note for note in volume.notes if note not in self.notes)
         ri = checked_ri(volume.frame(self.frame), str(self.volume))
         masks = np.zeros((len(self.organelles), *ri.shape), mask_type(self.organelles))
         labelled = np.zeros(len(self.organelles), bool)

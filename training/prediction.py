@@ -235,8 +235,10 @@ class MaskWriter:
             "changed": max(file.stat().st_mtime_ns for file in files),
             "weights": self.weights,
             "organelles": list(self.organelles),
-            "settings": [self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])]
-            + [self.spacing_from, self.series],
+            "settings": [
+                *(self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])),
+                *(self.spacing_from, self.series),
+            ],
         }
 
 

@@ -14,12 +14,8 @@ from datamodules.faults import DataFault
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources
 from formats import Volume, check_finite, open_labels, read_volume
 from formats.errors import InputError
-<<<<<<< HEAD
-from formats.spacing import SpacingFrom
-from formats.volume import spacing_agrees
-=======
 from formats.label_layout import channels_of, unnamed
->>>>>>> main
+from formats.spacing import SpacingFrom
 
 #: Labels of cells are kept in 16 bits.
 MOST_CELLS = 65_535
@@ -98,14 +94,11 @@ class FolderCase:
     frame: int = 0
     spacing_um: tuple[float, float, float] | None = None
     check_spacing: bool = True
-<<<<<<< HEAD
+    labels: str = "auto"
+    """How values of masks are taken: auto, binary or instances."""
     spacing_from: SpacingFrom = "file"
     series: int | str | None = None
     """Number or name of the image in a file of several."""
-=======
-    labels: str = "auto"
-    """How values of masks are taken: auto, binary or instances."""
->>>>>>> main
     notes: list[str] = field(default_factory=list, compare=False)
     """Filled by `load`: what was accepted but should be said."""
 
@@ -120,13 +113,8 @@ class FolderCase:
         """Options that change what is read, and which file is which organelle."""
         roles = ",".join(sorted(self.masks))
         return (
-<<<<<<< HEAD
-            f"{self.organelles} {roles} {self.labels} {self.frame} {self.spacing_um} {self.check_spacing} "
-            f"{self.spacing_from} {self.series}"
-=======
             f"{self.organelles} {roles} {self.label_values} {self.labels} {self.frame} {self.spacing_um} "
-            f"{self.check_spacing}"
->>>>>>> main
+            f"{self.check_spacing} {self.spacing_from} {self.series}"
         )
 
     def load(self) -> RawCase:

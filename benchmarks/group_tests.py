@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages before this script's own neighbours
@@ -104,11 +105,36 @@ def rejected(test: str, studies: Studies, draws: int) -> float:
         p = stats.mannwhitneyu(studies.values_DN[:, :cells], studies.values_DN[:, cells:], axis=1).pvalue
         return float(np.mean(p <= 0.05))
     if test == "mixed":
-        draws = min(draws, len(means))
-        return float(np.mean([fit_mixed(studies.samples(d), "field").p <= 0.05 for d in range(draws)]))
+        return float(np.mean(mixed_p(studies, min(draws, len(means))) <= 0.05))
     if test == "student":
         return float(np.mean(_student(means, studies.design)))
     return float(np.mean(levels.REJECTS["student" if test == "plain t" else test](means, k1)))
+
+
+def mixed_p(studies: Studies, draws: int) -> np.ndarray:
+    """p values of `analysis.mixed_model.fit_mixed`, three times as fast: the model is built once and refitted."""
+    import mixedlm
+    from mixedlm.inference import satterthwaite_df
+
+    two = bool(studies.counts[1])
+    cells = np.arange(studies.values_DN.shape[1])
+    table = pd.DataFrame(
+        {
+            "value": studies.values_DN[0], "group": (cells < sum(studies.counts[0])).astype(float),
+            "field": studies.fields_N.astype(str),
+        }
+    )  # fmt: skip
+    model = mixedlm.lmer("value ~ group + (1 | field)" if two else "value ~ 1 + (1 | field)", table)
+    found = []
+    for draw in range(draws):
+        fitted = model.refit(studies.values_DN[draw])
+        effect = list(fitted.fixef().values())[-1]
+        error = float(np.asarray(fitted.vcov())[-1, -1]) ** 0.5
+        found.append(2 * stats.t.sf(abs(effect) / error, satterthwaite_df(fitted).df[-1]))
+    samples = studies.samples(0)
+    same = fit_mixed(samples if two else samples[:1], "field").p
+    assert abs(same - found[0]) < 1e-4, "a refitted model is not the fitted one"
+    return np.array(found)
 
 
 def _student(means_DK: np.ndarray, design: tuple[levels.Counts, levels.Counts]) -> np.ndarray:
@@ -167,9 +193,7 @@ def change_table(draws: int, mixed_draws: int) -> tuple[Table, dict[str, Any]]:
             decide: dict[str, Callable[[], float]] = {
                 "student": lambda m=means: float(np.mean(stats.ttest_1samp(m, 0, axis=1).pvalue <= 0.05)),
                 "permutation": lambda m=means: float(np.mean(_sign_flips(m) <= 0.05)),
-                "mixed": lambda s=studies: float(
-                    np.mean([fit_mixed(s.samples(d)[:1], "field").p <= 0.05 for d in range(mixed_draws)])
-                ),
+                "mixed": lambda s=studies: float(np.mean(mixed_p(s, mixed_draws) <= 0.05)),
                 "Wilcoxon of cells": lambda s=studies: float(
                     np.mean(stats.wilcoxon(s.values_DN, axis=1, method="asymptotic").pvalue <= 0.05)
                 ),

@@ -37,7 +37,7 @@ def groups_section(tables: Path) -> dict[str, Any]:
         "with_exclusions": bool(ignored),
         "with_holm": any(number(row.get("p_holm")) > number(row.get("p")) for row in between),
         "unit": {"field": "fields of view", "dish": "dishes"}.get(applied[0].get("unit", ""), "") if applied else "",
-        "assumptions": sorted({(row["test"], row["assumes"]) for row in applied if row.get("test")}),
+        "assumptions": sorted({(row["test"], row.get("assumes", "")) for row in applied if row.get("test")}),
         "refused": _refusals(applied),
     }
 
@@ -58,8 +58,9 @@ def _followed(curves: Sequence[Row]) -> list[Row]:
             found.setdefault(row.get("group", ""), []).append(row)
     return [
         {
-            "group": group, "first": rows[0]["cells"], "last": rows[-1]["cells"], "seen": rows[0]["cells_seen"],
-            "fields": rows[0]["fields"], "dishes": rows[0]["dishes"], "flag": rows[0]["flag"],
+            "group": group, "first": rows[0].get("cells", ""), "last": rows[-1].get("cells", ""),
+            "seen": rows[0].get("cells_seen", ""),
+            **{name: rows[0].get(name, "") for name in ("fields", "dishes", "flag")},
         }
         for group, rows in found.items()
     ]  # fmt: skip
@@ -85,7 +86,12 @@ def _shown(row: Row, ignored: dict[tuple[str, ...], Row]) -> dict[str, str]:
         "p": _probability(row.get("p")), "holm": _probability(row.get("p_holm")), "q": _probability(row.get("q")),
         "ignored": _probability(ignored.get(_key(row), {}).get("p")),
         **{name: _counts(row, name) for name in ("cells", "fields", "dishes")},
-        "test": row.get("test", ""), "refused": row.get("refused", ""), "flag": row.get("flag", ""),
+        "remarks": "; ".join(
+            text for text in (
+                row.get("refused") and f"refused: {row['refused']}",
+                "calibrated" if "calibrated" in row.get("test", "") else "", row.get("flag"),
+            ) if text
+        ),
     }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ class Analysis:
             return changed  # the tables are of all inputs
         key = key_of([result.key for result in results], [(f.source.name, f.text) for f in self.faults])
         if changed or self.folder.status().get("results") != key:
-            write_results(results, self.faults, self.notes, self.folder, self.config)
+            self.notes += write_results(results, self.faults, self.notes, self.folder, self.config)
             self.folder.update_status(results=key)
             changed = True
         return changed

@@ -163,8 +163,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def write_results(
     results: Sequence[FilmResult], faults: Sequence[Fault], notes: Sequence[str], folder: RunFolder,
     config: AnalyzeConfig,
-) -> None:  # fmt: skip
-    """All tables, all figures and the numbers of the run."""
+) -> list[str]:  # fmt: skip
+    """Write all tables, all figures and the numbers of the run; return what was decided about time series."""
     from experiments.pipelines.figures import draw_results
 
     table = compartment_table(results, config)
@@ -176,11 +176,11 @@ def write_results(
         "changes": change_table(study), "tests": test_table(study), "curves": curve_table(study),
         "files": file_table(results, faults),
     }  # fmt: skip
-    notes = [*notes, *series_notes(study, tables["tests"])]
+    found = series_notes(study, tables["tests"])
     for name, rows in tables.items():
         write_table(rows, folder.tables / f"{name}.csv")
     with atomic_path(folder.tables / "notes.txt") as part:
-        part.write_text("".join(f"{note}\n" for note in dict.fromkeys(notes)), encoding="utf-8")
+        part.write_text("".join(f"{note}\n" for note in dict.fromkeys([*notes, *found])), encoding="utf-8")
     draw_results(study, tables["tracks"], folder)
     cells = table[(table["compartment"] == WHOLE) & (table["cell"] > 0)]
     folder.update_metrics(
@@ -190,3 +190,4 @@ def write_results(
             "analyze/cells": len(cells), "analyze/tracks": len(tables["tracks"]),
         }
     )  # fmt: skip
+    return found

@@ -1,6 +1,5 @@
 """Cells by a network: nucleus by nucleus as published, or all at once by votes."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -85,10 +84,7 @@ class ConditionedCells(_NetworkCells):
     def __call__(self, cells: CellField) -> FoundCells:
         """Find the cells of a field, nucleus by nucleus."""
         slab = self._slab(cells)
-        inner = dataclasses.replace(
-            cells,
-            **{key: None if whole is None else whole[slab] for key, whole in vars(cells).items() if key.endswith("ZYX")},
-        )
+        inner = cells.slices(slab)
         inside = self.rule.seeds(inner)
         labels = np.unique(inside[inside > 0])
         seeds = np.zeros(cells.shape, np.int32)

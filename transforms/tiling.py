@@ -45,8 +45,8 @@ class SlidingWindow(Inferer):
     weight: str = "spline"
     """How a window's voxels count: spline (triangular, as in the paper), gaussian or constant."""
     z: str = "tile"
-    """tile: the whole depth. center: a slab, one window deep, centred on the layer of cells (`transforms.cell_layer`), 0
-    above and below it; the paper's, whose cells lie in the middle. middle: such a slab in the middle of the volume."""
+    """tile: the whole depth. center: a slab, one window deep, centred on the layer of cells (`transforms.cell_layer`),
+    0 above and below it; as in the paper, whose cells lie in the middle. middle: a slab in the middle of the volume."""
     pad_yx: tuple[int, int] = (64, 64)
     """Voxels added on either side of y and x before tiling and cut off again after it; 64 in the paper."""
     pad_mode: str = "symmetric"
@@ -121,7 +121,8 @@ class SlidingWindow(Inferer):
         Returns
         -------
         float32 tensor, (B, K, Z, Y, X)
-            The weighted mean of what the windows said. 0 outside the slab of `z: center` and `middle`. It carries no gradient.
+            The weighted mean of what the windows said. 0 outside the slab of `z: center` and `middle`. It carries no
+            gradient.
         """
         results: list[torch.Tensor] = []
         number = 0

@@ -101,6 +101,7 @@ class CellsDataModule(OrganelleDataModule):
         return found
 
     def _preparer(self) -> CellPreparer:
+        assert isinstance(self.config, CellsFolder | CellsSimulator)
         return CellPreparer(self.config)
 
     def _prepare(self, splits: Sequence[str]) -> None:

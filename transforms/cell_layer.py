@@ -100,7 +100,8 @@ def find_layer(source: Source, depth: int) -> Layer:
     profile_Z = layer_profile(source)
     total = float(profile_Z.sum())
     if total <= 0:
-        return Layer(*middle_slab(size, depth), False, 1.0)
+        start, stop = middle_slab(size, depth)
+        return Layer(start, stop, False, 1.0)
     held = np.concatenate([[0.0], np.cumsum(profile_Z)])
     held = held[depth:] - held[:-depth]
     good = np.flatnonzero(held >= (1 - TOLERANCE) * held.max())
@@ -128,7 +129,8 @@ def find_slab(rule: str, depth: int, image_ZYX: np.ndarray) -> Layer:
     size = image_ZYX.shape[0]
     if rule == "center":
         return find_layer(TensorSource(torch.from_numpy(np.ascontiguousarray(image_ZYX, np.float32))[None]), depth)
-    return Layer(*(middle_slab(size, depth) if rule == "middle" else (0, size)), True, 1.0)
+    start, stop = middle_slab(size, depth) if rule == "middle" else (0, size)
+    return Layer(start, stop, True, 1.0)
 
 
 def layer_profile(source: Source) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,13 @@ from analysis.meshes import write_glb
 from analysis.shape_charts import reliability_figure
 from analysis.shape_features import features_2d, features_3d
 from analysis.shape_figures import GalleryCell, gallery_figure
+from analysis.volume_spread import samples_needed
 from datamodules.sampling import EvaluationSampler
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
 from datamodules.shape_folder import find_inputs, read_shapes
 from lightning_modules.shape_base import ShapeBase
-from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores
+from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns
 from training.results import write_table
 from training.rundir import RunFolder
 from training.shape_files import ShapeWriter, beside, read_note, read_samples
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from experiments.stages import Run
 
 #: Columns of a predicted cell's row.
-PREDICTED = ("cell", "input", "samples", "volume", "volume_low", "volume_high", "unit", "output")
+PREDICTED = (
+    "cell", "input", "samples", "volume", "volume_low", "volume_high", "volume_interval_coverage", "unit", "output"
+)  # fmt: skip
 #: Cells in the gallery of a prediction.
 SHOWN = 4
 
@@ -41,10 +45,21 @@ def test(run: Run) -> None:
     if not run.trainer.is_global_zero:
         return
     scores = module.scores
+    _note_few_samples(module.samples)
     _write_tables(scores, cells, run.folder)
     _draw(module, scores, cells, run.folder)
     means = {f"test/{name}": value for name, value in scores.means().items()}
     run.folder.update_metrics({**means, "test/cases": len(scores.cells)})
+
+
+def _note_few_samples(samples: int) -> None:
+    """Say that there is no 90 % interval of volumes where several samples are too few for one."""
+    if 1 < samples < samples_needed():
+        print(
+            f"note: predict.samples={samples} are too few for a 90 % interval of volumes ({samples_needed()} or more "
+            "are needed): volume_low and volume_high are empty, and no coverage is scored",
+            file=sys.stderr,
+        )
 
 
 def _write_tables(scores: ShapeScores, cells: Sequence[ShapeCell], folder: RunFolder) -> None:
@@ -102,8 +117,7 @@ class Predictor:
             "input": str(self.sources[cell.name]),
             "samples": len(volumes),
             "volume": size * float(found.mean_ZYX.sum()),
-            "volume_low": float(np.quantile(volumes, 0.05)),
-            "volume_high": float(np.quantile(volumes, 0.95)),
+            **volume_columns(volumes),
             "unit": "voxels" if self.writer.voxel_um is None else "um3",
             "output": cell.name,
             "features": {
@@ -131,6 +145,7 @@ def predict(run: Run) -> None:
     run.trainer.predict(module, loader, return_predictions=False)
     run.trainer.strategy.barrier("predict")
     if run.trainer.is_global_zero:
+        _note_few_samples(told.samples)
         rows = [row for cell in cells for row in read_note(writer.target / cell.name).get("rows", [])]
         features = [{"cell": row["cell"], **row.pop("features")} for row in rows]
         write_table(run.folder.tables / "predicted_shapes.csv", list(PREDICTED), rows)

@@ -19,7 +19,7 @@ TINY = {
     "field": {"size": 16},
     "data": {"folds": 2, "val": 0.3, "num_workers": 0, "batch_size": 4, "class_pattern": r"(.+)_\d+"},
     "trainer": {"max_epochs": 2, "accelerator": "cpu", "devices": 1, "enable_progress_bar": False},
-    "predict": {"samples": 6, "voxel_um": 0.5},
+    "predict": {"samples": 19, "voxel_um": 0.5},
     "logging": {"wandb": "disabled"},
 }
 
@@ -75,9 +75,9 @@ def test_a_prediction_leaves_volumes_surfaces_and_a_table(run, inputs):
     assert all(len(r) == 2 + 12 + 15 and r["unit"] == "um" and all(r.values()) for r in features.values())
     for row in rows:
         folder = run / "predictions" / row["cell"]
-        samples = np.stack([tifffile.imread(folder / f"sample_{n:02d}.tif") for n in range(1, 7)])
+        samples = np.stack([tifffile.imread(folder / f"sample_{n:02d}.tif") for n in range(1, 20)])
         mask = tifffile.imread(inputs / "mask" / f"{row['cell']}.tif") > 127
-        assert samples.shape == (6, 64, 64, 64)
+        assert samples.shape == (19, 64, 64, 64)
         assert ((samples[:, 32] > 0) == mask).all()
         probability = tifffile.imread(folder / "probability.tif")
         assert np.allclose(probability, (samples > 0).mean(0), atol=1e-6)
@@ -85,7 +85,9 @@ def test_a_prediction_leaves_volumes_surfaces_and_a_table(run, inputs):
         assert float(row["volume"]) == pytest.approx(mean.sum() * 0.125, rel=1e-4)
         assert float(features[row["cell"]]["volume_um3"]) == pytest.approx(mean.sum() * 0.125, rel=1e-4)
         assert float(features[row["cell"]]["area_um2"]) == pytest.approx(mask.sum() * 0.25, rel=1e-4)
-        assert float(row["volume_low"]) <= float(row["volume_high"])
+        volumes = (samples > 0).sum(axis=(1, 2, 3)) * 0.125
+        ends = [float(row[name]) for name in ("volume_low", "volume_high", "volume_interval_coverage")]
+        assert ends == pytest.approx([volumes.min(), volumes.max(), 0.9], rel=1e-4)
         surface = trimesh.load_mesh(folder / "mean.ply")
         assert surface.is_watertight
         assert surface.volume == pytest.approx(mean.sum() * 0.125, rel=0.1)

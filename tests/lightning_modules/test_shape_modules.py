@@ -166,8 +166,8 @@ def test_a_sample_is_named_by_seed_batch_and_number(cells, traits):
 
 def test_perfect_and_empty_shapes_have_the_scores_they_should(cells):
     scores, truth = ShapeScores(), cells[1]["obj"][0] > 0.5
-    scores.add(1, Shapes(truth.expand(6, -1, -1, -1), truth), truth)
-    scores.add(0, Shapes(torch.zeros(6, 64, 64, 64, dtype=torch.bool), torch.zeros_like(truth)), truth)
+    scores.add(1, Shapes(truth.expand(19, -1, -1, -1), truth), truth)
+    scores.add(0, Shapes(torch.zeros(19, 64, 64, 64, dtype=torch.bool), torch.zeros_like(truth)), truth)
     scores.gather()
     assert [cell.index for cell in scores.cells] == [0, 1]
     means = scores.means()
@@ -177,6 +177,29 @@ def test_perfect_and_empty_shapes_have_the_scores_they_should(cells):
     rows = scores.rows(["a", "b"], ["x", "y"])
     assert [row["cell"] for row in rows] == ["a", "b"]
     assert rows[1]["volume_low"] == rows[1]["volume"] == int(truth.sum())
+    assert rows[1]["volume_interval_coverage"] == pytest.approx(0.9)
+
+
+def test_the_interval_in_the_table_is_the_one_that_is_scored(cells):
+    truth = cells[1]["obj"][0] > 0.5
+    samples = torch.zeros(39, *truth.shape, dtype=torch.bool)
+    for number, sample in enumerate(samples):
+        sample.view(-1)[: 100 + number] = True
+    scores = ShapeScores()
+    scores.add(0, Shapes(samples, truth), truth)
+    (row,) = scores.rows(["a"], ["x"])
+    assert (row["volume_low"], row["volume_high"]) == (101, 137)
+    inside = row["volume_low"] <= row["volume"] <= row["volume_high"]
+    assert scores.means()["volume_coverage_90"] == float(inside)
+
+
+def test_too_few_samples_have_no_interval_and_no_coverage(cells):
+    scores, truth = ShapeScores(), cells[1]["obj"][0] > 0.5
+    scores.add(0, Shapes(truth.expand(18, -1, -1, -1), truth), truth)
+    means, (row,) = scores.means(), scores.rows(["a"], ["x"])
+    assert "volume_coverage_90" not in means
+    assert means["volume_crps"] == 0
+    assert np.isnan([row["volume_low"], row["volume_high"], row["volume_interval_coverage"]]).all()
 
 
 def test_the_network_is_shown_the_image_inside_the_mask_only(cells):

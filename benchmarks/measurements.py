@@ -1,8 +1,8 @@
 """What measurements are worth: against the truth of simulated cells, in time, and how sure volumes are.
 
 Claims measured here: curves of treated and untreated cells hold the truth inside their intervals and show the known
-directions (`--part series`); the 90 % intervals on volumes hold as many (`--part uncertainty`); the area of thin bodies is
-off by as much as docs/measurements.md says (`--part area`); an analysis from end to end takes at most 1.5 times its
+directions (`--part series`); the 90 % intervals on volumes hold as many (`--part uncertainty`); areas of thin bodies
+are off by as much as docs/measurements.md says (`--part area`); an analysis from end to end takes at most 1.5 times its
 organelle inference alone (`--part speed`, timed).
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,14 @@ from torch.utils.data import DataLoader
 
 from analysis.meshes import write_glb
 from analysis.shape_charts import reliability_figure
-from analysis.shape_features import features_2d, features_3d
+from analysis.shape_features import features_2d, features_3d, in_unit
 from analysis.shape_figures import GalleryCell, gallery_figure
 from analysis.volume_spread import samples_needed
 from datamodules.sampling import EvaluationSampler
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
 from datamodules.shape_folder import find_inputs, read_shapes
+from lightning_modules.seen import COLUMN, UNKNOWN, YES, seen_in_training, seen_note
 from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns
 from training.results import write_table
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 #: Columns of a predicted cell's row.
 PREDICTED = (
-    "cell", "input", "samples", "volume", "volume_low", "volume_high", "volume_interval_coverage", "unit", "output"
+    "cell", "input", COLUMN, "samples", "volume", "volume_low", "volume_high", "volume_interval_coverage", "unit", "output"
 )  # fmt: skip
 #: Cells in the gallery of a prediction.
 SHOWN = 4
@@ -46,10 +48,16 @@ def test(run: Run) -> None:
         return
     scores = module.scores
     _note_few_samples(module.samples)
-    _write_tables(scores, cells, run.folder)
+    seen = [seen_in_training(module.facts, cell.fingerprint) for cell in cells]
+    _write_tables(scores, cells, seen, run.folder)
     _draw(module, scores, cells, run.folder)
     means = {f"test/{name}": value for name, value in scores.means().items()}
-    run.folder.update_metrics({**means, "test/cases": len(scores.cells)})
+    counted = dict(Counter(seen[score.index] for score in scores.cells))
+    run.folder.update_metrics(
+        {**means, "test/cases": len(scores.cells), **{f"test/{COLUMN}_{k}": counted.get(k, 0) for k in (YES, UNKNOWN)}}
+    )
+    if note := seen_note(counted, "test cells", "their scores say nothing about new cells"):
+        print(note, file=sys.stderr)
 
 
 def _note_few_samples(samples: int) -> None:
@@ -62,8 +70,9 @@ def _note_few_samples(samples: int) -> None:
         )
 
 
-def _write_tables(scores: ShapeScores, cells: Sequence[ShapeCell], folder: RunFolder) -> None:
+def _write_tables(scores: ShapeScores, cells: Sequence[ShapeCell], seen: Sequence[str], folder: RunFolder) -> None:
     rows = scores.rows([cell.name for cell in cells], [cell.group for cell in cells])
+    rows = [{**row, COLUMN: seen[score.index]} for row, score in zip(rows, scores.cells, strict=True)]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     write_table(folder.tables / "test_cells.csv", columns, rows)
     groups = []
@@ -112,18 +121,24 @@ class Predictor:
         voxel_um = self.writer.voxel_um or 1.0
         size = voxel_um**3
         volumes = size * found.samples_NZYX.flatten(1).sum(1).double().numpy()
+        seen = seen_in_training(self.module.facts, cell.fingerprint)
+        features = {
+            **features_2d(cell.image_YX, cell.mask_YX, (voxel_um,) * 2),
+            **features_3d(found.mean_ZYX.numpy(), (voxel_um,) * 3),
+        }
         row = {
             "cell": cell.name,
             "input": str(self.sources[cell.name]),
+            COLUMN: seen,
             "samples": len(volumes),
             "volume": size * float(found.mean_ZYX.sum()),
             **volume_columns(volumes),
             "unit": "voxels" if self.writer.voxel_um is None else "um3",
             "output": cell.name,
             "features": {
-                "unit": "voxels" if self.writer.voxel_um is None else "um",
-                **features_2d(cell.image_YX, cell.mask_YX, (voxel_um,) * 2),
-                **features_3d(found.mean_ZYX.numpy(), (voxel_um,) * 3),
+                "unit": "px" if self.writer.voxel_um is None else "um",
+                COLUMN: seen,
+                **in_unit(features, known=self.writer.voxel_um is not None),
             },
         }
         self.writer(cell, found, [row])
@@ -151,7 +166,13 @@ def predict(run: Run) -> None:
         write_table(run.folder.tables / "predicted_shapes.csv", list(PREDICTED), rows)
         write_table(run.folder.tables / "predicted_features.csv", list(features[0]) if features else ["cell"], features)
         _draw_predicted(cells[:SHOWN], writer.target, run.folder)
-        run.folder.update_metrics({"predict/files": len(rows)})
+        counted = dict(Counter(str(row[COLUMN]) for row in rows))
+        run.folder.update_metrics(
+            {"predict/files": len(rows), **{f"predict/{COLUMN}_{k}": counted.get(k, 0) for k in (YES, UNKNOWN)}}
+        )
+        consequence = "their shapes and features are better than those of new cells, and classifiers refuse them"
+        if note := seen_note(counted, "predicted cells", consequence):
+            print(note, file=sys.stderr)
 
 
 def _draw_predicted(cells: Sequence[ShapeCell], target: Path, folder: RunFolder) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+
+from datamodules.cases import Case
+from formats.provenance import ContentDigests
 
 #: Hexadecimal digits of a fingerprint: 64 bits, so that two of a million cells share one by a chance of 1e-8.
 DIGITS = 16
@@ -32,13 +36,25 @@ def cell_fingerprint(image_YX: np.ndarray, mask_YX: np.ndarray) -> str:
     return content.hexdigest()[:DIGITS]
 
 
-def file_fingerprint(path: Path) -> str:
-    """Return the fingerprint of a volume by the content of its file, or of all files of its folder."""
-    content = hashlib.sha256(b"volume")
-    files = sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
-    for part in files:
-        if path.is_dir():
-            content.update(str(part.relative_to(path)).encode())
-        with part.open("rb") as file:
-            content.update(hashlib.file_digest(file, "sha256").digest())
-    return content.hexdigest()[:DIGITS]
+def volume_fingerprints(paths: Iterable[Path], cache: Path) -> list[str]:
+    """Return the fingerprint of each volume by the content of its file, or of all files of its folder.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Tomograms as they lie on the disk; one that was saved in another format has another fingerprint.
+    cache : Path
+        Folder that remembers the content of large files, see `formats.provenance.ContentDigests`.
+    """
+    digests = ContentDigests(cache)
+    return [digests.of(path)[:DIGITS] for path in paths]
+
+
+def case_fingerprints(cases: Iterable[Case], cache: Path) -> list[str]:
+    """Return the fingerprint of each case: of its tomogram's file, or of the parameters of its simulation."""
+    return [
+        volume_fingerprints(case.files[:1], cache)[0]
+        if case.files
+        else hashlib.sha256(f"simulated {case.settings}".encode()).hexdigest()[:DIGITS]
+        for case in cases
+    ]

@@ -7,23 +7,33 @@ cells, and a classifier that learns from them learns a quality that no other cel
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from analysis.feature_tables import NO, UNKNOWN, YES
+from analysis.feature_tables import SEEN as COLUMN
 from lightning_modules.facts import Facts
-
-#: Column of a table, and its values.
-COLUMN = "seen_in_training"
-YES, NO, UNKNOWN = "yes", "no", "unknown"
 
 AnyFacts = TypeVar("AnyFacts", bound=Facts)
 
 
-def seen_in_training(facts: Facts, fingerprint: str) -> str:
-    """Return whether weights have seen what has this fingerprint: "yes", "no", or "unknown"."""
-    if fingerprint in facts.seen:
-        return YES
-    return NO if facts.seen_all else UNKNOWN
+def counted_seen(facts: Facts, fingerprints: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    """Return `seen_in_training` of each, and how often each answer was given: "yes" and "unknown" also if never."""
+    known, other = frozenset(facts.seen), NO if facts.seen_all else UNKNOWN
+    found = [YES if one in known else other for one in fingerprints]
+    return found, {YES: found.count(YES), UNKNOWN: found.count(UNKNOWN), NO: found.count(NO)}
+
+
+def seen_metrics(counted: Mapping[str, int], stage: str) -> dict[str, int]:
+    """Return what a run folder keeps of it, for the report."""
+    return {f"{stage}/{COLUMN}_{answer}": counted[answer] for answer in (YES, UNKNOWN)}
+
+
+def seen_by_all(facts: AnyFacts, others: Iterable[Facts]) -> AnyFacts:
+    """Return the facts of an ensemble: it has seen what any of its members has."""
+    for other in others:
+        facts = resumed_from(facts, other.seen, other.seen_all)
+    return facts
 
 
 def begun_from(facts: AnyFacts, start: Facts | None) -> AnyFacts:
@@ -43,19 +53,19 @@ def resumed_from(facts: AnyFacts, seen: Collection[str], seen_all: bool) -> AnyF
     return dataclasses.replace(trained_on(facts, seen), seen_all=facts.seen_all and seen_all)
 
 
-def seen_note(counted: dict[str, int], what: str, consequence: str) -> str | None:
+def seen_note(counted: Mapping[str, int], what: str, consequence: str) -> str | None:
     """Return the line that says how many were seen in training; None where it is known of all that they were not.
 
     Parameters
     ----------
-    counted : dict
-        How many of each of "yes", "no" and "unknown".
+    counted : mapping
+        From `counted_seen`.
     what : str
         What they are, in the plural, such as "test cells".
     consequence : str
         What follows for those that were seen.
     """
-    total, seen, unknown = sum(counted.values()), counted.get(YES, 0), counted.get(UNKNOWN, 0)
+    total, seen, unknown = sum(counted.values()), counted[YES], counted[UNKNOWN]
     parts = []
     if seen:
         parts.append(f"{seen} of {total} {what} were seen in training by these weights: {consequence}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from datamodules.sampling import EvaluationSampler
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
 from datamodules.shape_folder import find_inputs, read_shapes
-from lightning_modules.seen import COLUMN, UNKNOWN, YES, seen_in_training, seen_note
+from lightning_modules.seen import COLUMN, counted_seen, seen_metrics, seen_note
 from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns
 from training.results import write_table
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
 
 #: Columns of a predicted cell's row.
 PREDICTED = (
-    "cell", "input", COLUMN, "samples", "volume", "volume_low", "volume_high", "volume_interval_coverage", "unit", "output"
+    "cell", "input", COLUMN, "samples", "volume", "volume_low", "volume_high", "volume_interval_coverage", "unit",
+    "output",
 )  # fmt: skip
 #: Cells in the gallery of a prediction.
 SHOWN = 4
@@ -48,14 +48,12 @@ def test(run: Run) -> None:
         return
     scores = module.scores
     _note_few_samples(module.samples)
-    seen = [seen_in_training(module.facts, cell.fingerprint) for cell in cells]
+    seen, _ = counted_seen(module.facts, [cell.fingerprint for cell in cells])
     _write_tables(scores, cells, seen, run.folder)
     _draw(module, scores, cells, run.folder)
     means = {f"test/{name}": value for name, value in scores.means().items()}
-    counted = dict(Counter(seen[score.index] for score in scores.cells))
-    run.folder.update_metrics(
-        {**means, "test/cases": len(scores.cells), **{f"test/{COLUMN}_{k}": counted.get(k, 0) for k in (YES, UNKNOWN)}}
-    )
+    _, counted = counted_seen(module.facts, [cells[score.index].fingerprint for score in scores.cells])
+    run.folder.update_metrics({**means, "test/cases": len(scores.cells), **seen_metrics(counted, "test")})
     if note := seen_note(counted, "test cells", "their scores say nothing about new cells"):
         print(note, file=sys.stderr)
 
@@ -121,7 +119,6 @@ class Predictor:
         voxel_um = self.writer.voxel_um or 1.0
         size = voxel_um**3
         volumes = size * found.samples_NZYX.flatten(1).sum(1).double().numpy()
-        seen = seen_in_training(self.module.facts, cell.fingerprint)
         features = {
             **features_2d(cell.image_YX, cell.mask_YX, (voxel_um,) * 2),
             **features_3d(found.mean_ZYX.numpy(), (voxel_um,) * 3),
@@ -129,7 +126,6 @@ class Predictor:
         row = {
             "cell": cell.name,
             "input": str(self.sources[cell.name]),
-            COLUMN: seen,
             "samples": len(volumes),
             "volume": size * float(found.mean_ZYX.sum()),
             **volume_columns(volumes),
@@ -137,7 +133,6 @@ class Predictor:
             "output": cell.name,
             "features": {
                 "unit": "px" if self.writer.voxel_um is None else "um",
-                COLUMN: seen,
                 **in_unit(features, known=self.writer.voxel_um is not None),
             },
         }
@@ -161,18 +156,27 @@ def predict(run: Run) -> None:
     run.trainer.strategy.barrier("predict")
     if run.trainer.is_global_zero:
         _note_few_samples(told.samples)
-        rows = [row for cell in cells for row in read_note(writer.target / cell.name).get("rows", [])]
-        features = [{"cell": row["cell"], **row.pop("features")} for row in rows]
+        seen, counted = counted_seen(module.facts, [cell.fingerprint for cell in cells])
+        rows = [
+            {**row, COLUMN: answer}
+            for cell, answer in zip(cells, seen, strict=True)
+            for row in read_note(writer.target / cell.name).get("rows", [])
+        ]
+        features = [_features_row(row) for row in rows]
         write_table(run.folder.tables / "predicted_shapes.csv", list(PREDICTED), rows)
         write_table(run.folder.tables / "predicted_features.csv", list(features[0]) if features else ["cell"], features)
         _draw_predicted(cells[:SHOWN], writer.target, run.folder)
-        counted = dict(Counter(str(row[COLUMN]) for row in rows))
-        run.folder.update_metrics(
-            {"predict/files": len(rows), **{f"predict/{COLUMN}_{k}": counted.get(k, 0) for k in (YES, UNKNOWN)}}
-        )
+        run.folder.update_metrics({"predict/files": len(rows), **seen_metrics(counted, "predict")})
         consequence = "their shapes and features are better than those of new cells, and classifiers refuse them"
         if note := seen_note(counted, "predicted cells", consequence):
             print(note, file=sys.stderr)
+
+
+def _features_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Row of `predicted_features.csv`; the features are taken out of the row of the cell."""
+    features = row.pop("features")
+    unit = features.pop("unit")
+    return {"cell": row["cell"], "unit": unit, COLUMN: row[COLUMN], **features}
 
 
 def _draw_predicted(cells: Sequence[ShapeCell], target: Path, folder: RunFolder) -> None:

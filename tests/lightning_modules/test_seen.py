@@ -1,6 +1,7 @@
 """Weights know again what they were trained on, whatever its file is called and however it is stored."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,13 @@ from PIL import Image
 from analysis.feature_tables import Fold, read_features
 from datamodules.fingerprints import DIGITS, cell_fingerprint, volume_fingerprints
 from datamodules.shape_cases import ShapeFiles, read_cell
+from datamodules.shape_config import ShapeFolderData
+from datamodules.shape_folder import find_shapes, read_shapes
+from datamodules.shapes import ShapeDataModule
 from formats.errors import InputError
-from lightning_modules.facts import SHAPRFacts
+from lightning_modules.facts import SHAPRFacts, read_checkpoint
 from lightning_modules.seen import begun_from, counted_seen, resumed_from, seen_by_all, seen_note, trained_on
+from networks.weights import shipped_weights
 
 NEW = SHAPRFacts(task="shapr", model={})
 
@@ -129,3 +134,45 @@ def test_what_is_no_table_of_features_is_refused(tmp_path: Path, text):
         read_features(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_features(tmp_path / "none.csv")
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
+def test_shipped_weights_know_the_real_cells_they_were_trained_on_and_no_others(tmp_path: Path):
+    root = Path(os.environ["CYTOVOX_DATA"])
+    cells = {
+        name: read_shapes(find_shapes(ShapeFolderData(root=str(root / name), folds=0))) for name in ("rbc", "nuclei")
+    }
+    for name, other in (("rbc", "nuclei"), ("nuclei", "rbc")):
+        facts = read_checkpoint(shipped_weights()[f"shape_{name}"], "shape", "x").facts
+        own = [cell.fingerprint for cell in cells[name]]
+        assert set(answers(facts, *own)) == {"yes"}
+        assert facts.seen == sorted(own)  # all of them, and nothing else
+        assert set(answers(facts, *(cell.fingerprint for cell in cells[other]))) == {"no"}
+    # a copy in another format is the same cell, another crop of it is not
+    first = cells["rbc"][0]
+    np.save(tmp_path / "image.npy", first.image_YX)
+    np.save(tmp_path / "mask.npy", first.mask_YX)
+    copy = read_cell(ShapeFiles("copy", "", tmp_path / "image.npy", tmp_path / "mask.npy"))
+    assert copy.fingerprint == first.fingerprint
+    assert cell_fingerprint(np.roll(first.image_YX, 1, 0), np.roll(first.mask_YX, 1, 0)) != first.fingerprint
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
+def test_weights_of_a_fold_of_real_cells_know_its_training_cells_and_not_its_test_cells():
+    config = ShapeFolderData(root=str(Path(os.environ["CYTOVOX_DATA"]) / "rbc"), folds=5, fold=2, val=0.1)
+    data = ShapeDataModule(config, seed=1)
+    facts = trained_on(begun_from(NEW, None), data.fingerprints(("train", "val")))
+    assert set(answers(facts, *data.fingerprints(("train", "val")))) == {"yes"}
+    tested = data.fingerprints(("test",))
+    assert len(tested) in (20, 21)
+    assert set(answers(facts, *tested)) == {"no"}
+
+
+@pytest.mark.parametrize("name", sorted(shipped_weights()))
+def test_shipped_weights_say_what_they_have_seen(name):
+    facts = read_checkpoint(shipped_weights()[name], None, "x").facts
+    assert facts.seen_all
+    assert len(facts.seen) == {"shape_rbc": 101, "shape_nuclei": 58}.get(name, 0)
+    assert all(len(one) == DIGITS for one in facts.seen)

@@ -32,7 +32,7 @@ def quick(tmp_path):
         command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--repeats", "2", "--out", str(out), *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            command, cwd=HOME, env=environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=HOME, env=environment, capture_output=True, text=True, timeout=1800, check=False
         )
         assert done.returncode == 0, done.stderr
         assert "do not quote these figures" in done.stdout

@@ -41,7 +41,7 @@ def build_for_training(config: Config, start: bool = True) -> pl.LightningModule
         weights = read_checkpoint(weights_path(config.init_from, "init_from"), config.task, "init_from")
     module: Any = task_of(config).for_training(config, weights)
     module.facts = begun_from(module.facts, None if weights is None else weights.facts)
-    return module  # type: ignore[no-any-return]
+    return module
 
 
 def build_from_weights(config: Config, ensemble: Sequence[Weights]) -> pl.LightningModule:
@@ -54,7 +54,7 @@ def build_from_weights(config: Config, ensemble: Sequence[Weights]) -> pl.Lightn
     """
     module: Any = task_of(config).from_weights(config, ensemble)
     module.facts = seen_by_all(module.facts, [weights.facts for weights in ensemble])
-    return module  # type: ignore[no-any-return]
+    return module
 
 
 def build_loggers(

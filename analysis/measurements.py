@@ -68,6 +68,8 @@ class Compartment:
     mean_part_um3: float
     median_part_um3: float
     largest_part_um3: float
+    mean_part_area_um2: float
+    """Mean surface area of the parts: of one droplet."""
     specks: int | None
     """Parts beside the largest, for a nucleus only those that are no nucleus of their own. None of nucleoli and
     droplets, where every part counts."""
@@ -240,7 +242,7 @@ def _row(
     if not sizes:
         unknown = (NAN, NAN, NAN)
         return Compartment(
-            label, name, 0.0, NAN, "", NAN, NAN, NAN, NAN, 0.0, *unknown, 0, *unknown, specks, specks_um3, border,
+            label, name, 0.0, NAN, "", NAN, NAN, NAN, NAN, 0.0, *unknown, 0, *unknown, NAN, specks, specks_um3, border,
             nuclei,
         )  # fmt: skip
     ri, said = frame.ri_ZYX[mask].astype(np.float64), frame.concentration_ZYX[mask]
@@ -251,8 +253,8 @@ def _row(
         sphericity(max(sizes), form.largest_area) if whole else NAN,
         float(ri.mean()), float(ri.std()), float(said.mean()), dry_mass_pg(said, frame.voxel_um3),
         *centroid_um(mask, frame.spacing_um, frame.origin_um),
-        len(sizes), float(np.mean(sizes)), float(np.median(sizes)), float(np.max(sizes)), specks, specks_um3, border,
-        nuclei,
+        len(sizes), float(np.mean(sizes)), float(np.median(sizes)), float(np.max(sizes)), area / len(sizes),
+        specks, specks_um3, border, nuclei,
     )  # fmt: skip
 
 

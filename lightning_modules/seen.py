@@ -37,7 +37,7 @@ def seen_by_all(facts: AnyFacts, others: Iterable[Facts]) -> AnyFacts:
 
 
 def begun_from(facts: AnyFacts, start: Facts | None) -> AnyFacts:
-    """Return the facts of a training that begins with these weights, or with random ones: it has seen what they have."""
+    """Return the facts of a training that begins with these weights, whose data it has seen, or with random ones."""
     if start is None:
         return dataclasses.replace(facts, seen=[], seen_all=True)
     return dataclasses.replace(facts, seen=list(start.seen), seen_all=start.seen_all)
@@ -49,7 +49,7 @@ def trained_on(facts: AnyFacts, fingerprints: Collection[str]) -> AnyFacts:
 
 
 def resumed_from(facts: AnyFacts, seen: Collection[str], seen_all: bool) -> AnyFacts:
-    """Return the facts of a training that goes on from a checkpoint: what that has seen was seen, whatever it is now."""
+    """Return the facts of a training that goes on from a checkpoint: it has seen what that has."""
     return dataclasses.replace(trained_on(facts, seen), seen_all=facts.seen_all and seen_all)
 
 

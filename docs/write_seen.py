@@ -2,8 +2,8 @@
 
     python docs/write_seen.py NAME FOLDER
 
-NAME is `shape_rbc` or `shape_nuclei`; FOLDER holds image/, mask/ and obj/ of the cells that its model card names, all of
-which it was trained on (`data.folds=0`). Only fingerprints are written, and the weights stay as they are.
+NAME is `shape_rbc` or `shape_nuclei`; FOLDER holds image/, mask/ and obj/ of the cells that its model card names, all
+of which it was trained on (`data.folds=0`). Only fingerprints are written, and the weights stay as they are.
 """
 
 from __future__ import annotations

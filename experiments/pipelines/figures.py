@@ -8,6 +8,8 @@ from analysis.course_figures import Panel, boxes_figure, curves_figure, lineage_
 from analysis.groups import Course
 from analysis.tracking import Track
 from experiments.pipelines.results import QUANTITIES, courses
+from formats.deletion import Manifest
+from formats.names import safe_name
 from training.rundir import RunFolder
 
 #: Lineages drawn at most: the table has all.
@@ -16,6 +18,8 @@ MAX_LINEAGES = 12
 
 def draw_results(table: pd.DataFrame, tracks: pd.DataFrame, folder: RunFolder, border: str) -> None:
     """Curves, box plots and lineages; a picture that would be empty is removed."""
+    written = Manifest(folder.path, "results")
+    written.remove_all()
     panels = []
     for quantity in QUANTITIES:
         by_group: dict[str, list[Course]] = {}
@@ -23,14 +27,10 @@ def draw_results(table: pd.DataFrame, tracks: pd.DataFrame, folder: RunFolder, b
             by_group.setdefault(course.group, []).append(course)
         panels.append(Panel(quantity.name, dict(sorted(by_group.items()))))
     in_frames = bool(table["time_s"].isna().any())
-    for name, drawn in (
-        ("curves_cells", curves_figure(folder.figures / "curves_cells.png", panels, in_frames)),
-        ("boxes_cells", boxes_figure(folder.figures / "boxes_cells.png", panels)),
-    ):
-        if drawn is None:
-            (folder.figures / f"{name}.png").unlink(missing_ok=True)
-    for old in folder.figures.glob("lineage_*.png"):
-        old.unlink()
+    curves_figure(folder.figures / "curves_cells.png", panels, in_frames)
+    boxes_figure(folder.figures / "boxes_cells.png", panels)
+    for name in ("curves_cells", "boxes_cells"):
+        written.add(folder.figures / f"{name}.png")
     for file, rows in list(tracks.groupby("file", sort=True))[:MAX_LINEAGES]:
         lines = [
             Track(
@@ -40,4 +40,6 @@ def draw_results(table: pd.DataFrame, tracks: pd.DataFrame, folder: RunFolder, b
             for row in rows.itertuples()
         ]  # fmt: skip
         frames = int(table.loc[table["file"] == file, "frame"].max()) + 1
-        lineage_figure(folder.figures / f"lineage_{file}.png", lines, frames)
+        picture = folder.figures / f"lineage_{safe_name(str(file))}.png"
+        lineage_figure(picture, lines, frames)
+        written.add(picture)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from experiments.submit.hand_in import Refused, hand_in, hand_in_both, require_s
 from experiments.submit.script import Job, require_one_line, script_of
 from experiments.submit.site import WITH_SITE, add_site
 from experiments.tasks import known_keys, task_of
+from formats.deletion import remove_file
 from formats.errors import InputError
 from training.rundir import RunFolder, write_json, write_text
 from training.slurm import GATHER, SCRIPT
@@ -70,13 +70,13 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     write_json(folder.path / NEEDS, needs_of(typed, folder))  # of a run that began elsewhere, too
     try:
         if gather is None:
-            (folder.path / GATHER).unlink(missing_ok=True)  # of an array that was submitted before
+            remove_file(folder.path / GATHER, folder.path)  # of an array that was submitted before
             number = hand_in(job, texts[0])
         else:
             number = hand_in_both(job, texts[0], gather, typed.slurm)
     except Refused:
-        if made and not resumed:
-            shutil.rmtree(folder.path, ignore_errors=True)
+        if folder.made is not None:
+            folder.made.remove()
         raise
     print(f"job {number}: squeue --job {number}")
     print(f"log: {job.folder}")

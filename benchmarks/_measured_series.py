@@ -17,8 +17,8 @@ from benchmarks._common import Table
 from experiments.pipelines.analyze import Analysis
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.launch import run_folder
-from experiments.pipelines.results import QUANTITIES, Quantity
 from experiments.pipelines.sources import find_sources
+from experiments.pipelines.time_series_tables import QUANTITIES, Quantity
 from formats import write_tcf
 from simulator.timelapse import time_lapse
 from simulator.tomogram import Options

@@ -30,7 +30,7 @@ from benchmarks._floor import floor_seconds, layers_of, machine_tasks, shares
 from benchmarks._plain import PlainResidualUNet
 from benchmarks._streaming import measure_memory
 from experiments.weights import weights_path
-from networks.weights import DEFAULTS, shipped_weights
+from networks.weights import shipped_weights
 from simulator.tomogram import Tomogram
 
 #: As `predict.skip_below` has it by default.
@@ -151,7 +151,7 @@ def more(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     """Speed into ``inference.json``, memory into ``inference_memory.json`` beside it."""
     told = options("inference", "Predicting whole volumes: speed beside MONAI, the floor, and memory.", 3, more)
-    shipped = shipped_weights().get(DEFAULTS["organelle"])
+    shipped = shipped_weights().get("organelle")
     told.weights = weights_path(told.weights, "--weights") if told.weights else None if told.quick else shipped
     if told.part != "memory":
         if told.weights is None and not told.quick:

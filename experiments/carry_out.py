@@ -123,10 +123,9 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
 
 def _discard(folder: RunFolder) -> None:
     """Leave nothing of a run that could not begin."""
-    if is_first_rank():
-        if folder.made is not None:  # a folder that was there before is the user's, whatever it holds
-            folder.made.remove()
-            remove_if_empty(folder.path.parent)  # of the run's name, if there is no other run in it
+    if is_first_rank() and folder.made is not None:  # a folder that was there before is not this run's to remove
+        folder.made.remove()
+        remove_if_empty(folder.path.parent)  # of the run's name, if there is no other run in it
 
 
 def _close(folder: RunFolder, wandb: WandbLogger | None, status: str, goes_on: bool = False) -> None:

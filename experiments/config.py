@@ -154,7 +154,7 @@ def resolved(config: Config) -> dict[str, Any]:
     tree["base"] = []
     for group, choice in task.choices.items():
         tree[group] = {choice.key: tree[group][choice.key], **tree[group]}
-    for *groups, key in (*task.paths, ("runs_dir",), ("init_from",), ("resume",)):
+    for *groups, key in (*task.paths, ("runs_dir",), ("init_from",), ("weights", "default"), ("resume",)):
         inner = tree
         for group in groups:
             inner = inner[group]

@@ -110,7 +110,7 @@ def _require_weights(config: Config, stages: list[str], folder: RunFolder | None
     task_of(config).require_ready(stages, folder)
     if "fit" not in stages:
         if stages and task_of(config).tests_weights:
-            weights = read_weights(config, find_weights(config, folder))
+            weights = read_weights(config, find_weights(config, folder).paths)
             build_from_weights(config, weights)
             if "test" in stages:
                 task_of(config).require_match(config, weights[0].facts)

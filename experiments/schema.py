@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from datamodules.config import TEXTS
+from datamodules.config import TEXTS, TEXTS_OR_NULL
 from experiments.submit.config import SlurmConfig
 from formats.errors import InputError
 from training.trainer import TrainerConfig
@@ -33,6 +33,16 @@ class LoggingConfig:
     """W&B group."""
     tags: list[str] = field(default_factory=list)
     """W&B tags."""
+
+
+@dataclass
+class WeightsConfig:
+    """`weights:`, what test and predict use where nothing else says it."""
+
+    default: Any = field(default=None, metadata=TEXTS_OR_NULL)
+    """Weights of this config: a shipped name, a weights file or a run folder; a list is an ensemble. They rank below
+    `predict.checkpoint`, the run's own weights and `init_from`. Null: the newest run of the same name, which is then
+    named with its age, steps and score."""
 
 
 @dataclass
@@ -68,6 +78,8 @@ class Config:
     """Run folder to go on in."""
     init_from: str | None = None
     """Checkpoint or run folder whose weights the network starts from."""
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    """Default weights of test and predict."""
     data: Any = None
     """`source:` and its keys."""
     model: Any = None

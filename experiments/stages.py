@@ -102,9 +102,12 @@ class Run:
 
     def module(self) -> Any:
         """The module with the weights that test and predict use."""
-        paths = find_weights(self.config, self.folder)
+        found = find_weights(self.config, self.folder)
+        paths = found.paths
         if self._loaded is None or self._loaded[0] != paths:
             if self.trainer.is_global_zero:
+                for note in found.notes:
+                    print(f"note: {note}", file=sys.stderr)
                 print(f"weights: {', '.join(map(str, paths))}", flush=True)
             module = build_from_weights(self.config, read_weights(self.config, paths))
             self._loaded = (paths, module)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from experiments.schema import Config
 from formats.errors import InputError
 from lightning_modules.facts import Weights, read_checkpoint
-from networks.weights import DEFAULTS, shipped_weights
+from networks.weights import shipped_weights
 from training.rundir import RunFolder, newest_run
 
 
@@ -37,11 +43,23 @@ def weights_path(given: str, key: str) -> Path:
     )
 
 
-def find_weights(config: Config, folder: RunFolder | None) -> list[Path]:
-    """Weights for test and predict; more than one are an ensemble.
+@dataclass(frozen=True)
+class Found:
+    """Which weights test and predict use, and why."""
 
-    In this order: just trained; named in the config; this run's; `init_from`; the newest run's of the same name;
-    those that come with Cytovox.
+    paths: list[Path]
+    """More than one are an ensemble."""
+    key: str
+    """What named them: a config key, or `run` for the run's own, or `newest` for the newest run of the same name."""
+    notes: tuple[str, ...] = ()
+    """What the user must be told of the choice."""
+
+
+def find_weights(config: Config, folder: RunFolder | None) -> Found:
+    """Weights for test and predict.
+
+    In this order: just trained; named in the config (`predict.checkpoint`); this run's; `init_from`; the config's
+    default (`weights.default`); and only without a default the newest run's of the same name, with a note.
 
     Raises
     ------
@@ -50,28 +68,73 @@ def find_weights(config: Config, folder: RunFolder | None) -> list[Path]:
     """
     own = folder.weights() if folder is not None else None
     if "fit" in config.stages and own is not None:
-        return [own]
-    named = config.predict.checkpoint
-    if named:
-        chosen = [weights_path(one, "predict.checkpoint") for one in ([named] if isinstance(named, str) else named)]
-        if len({path.resolve() for path in chosen}) < len(chosen):
-            raise InputError("predict.checkpoint: the same checkpoint is named twice")
-        return chosen
+        return Found([own], "run")
+    if config.predict.checkpoint:
+        return Found(_named(config.predict.checkpoint, "predict.checkpoint"), "predict.checkpoint")
     if own is not None:
-        return [own]
+        return Found([own], "run")
     if config.init_from is not None:
-        return [weights_path(config.init_from, "init_from")]
+        return Found([weights_path(config.init_from, "init_from")], "init_from")
     newest = newest_run(Path(config.runs_dir), config.name)
+    if config.weights.default:
+        notes = () if newest is None else (_unused(newest, config),)
+        return Found(_named(config.weights.default, "weights.default"), "weights.default", notes)
     if newest is not None and (found := newest.weights()) is not None:
-        return [found]
-    shipped = shipped_weights().get(DEFAULTS.get(config.task, ""))
-    if shipped is not None:
-        return [shipped]
+        note = (
+            f"weights: none are named, so those of the newest run of this name are used: {_described(newest, config)}; "
+            "name them (predict.checkpoint=RUN), or give the config a default (weights.default)"
+        )
+        return Found([found], "newest", (note,))
     raise InputError(
-        f"predict.checkpoint: no weights: none named, none in this run, no earlier run in "
-        f"{config.runs_dir}/{config.name}, and none shipped for task {config.task}; give "
-        "predict.checkpoint=RUN_FOLDER, or train with stages=[fit,test]"
+        f"predict.checkpoint: no weights: none named, none in this run, no weights.default in the config and no earlier "
+        f"run in {config.runs_dir}/{config.name}; give predict.checkpoint=RUN_FOLDER, or shipped weights "
+        f"({', '.join(shipped_weights())}), or train with stages=[fit,test]"
     )
+
+
+def _named(given: str | Sequence[str], key: str) -> list[Path]:
+    chosen = [weights_path(one, key) for one in ([given] if isinstance(given, str) else given)]
+    if len({path.resolve() for path in chosen}) < len(chosen):
+        raise InputError(f"{key}: the same checkpoint is named twice")
+    return chosen
+
+
+def _unused(newest: RunFolder, config: Config) -> str:
+    """Note on a run of the same name whose weights the config's default outranks."""
+    default = config.weights.default
+    shown = default if isinstance(default, str) else ", ".join(default)
+    return (
+        f"weights: {shown} (weights.default), not those of the newest run of this name, {_described(newest, config)}; "
+        f"predict.checkpoint={newest.path} uses that run's"
+    )
+
+
+def _described(run: RunFolder, config: Config) -> str:
+    """Folder, age, steps and score of a run."""
+    from experiments.tasks import task_of  # the tasks import this module
+
+    found = run.weights()
+    assert found is not None
+    metrics, monitor = run.metrics(), task_of(config).monitor
+    steps = metrics.get("fit/steps")
+    if steps is None:
+        with contextlib.suppress(OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError):
+            steps = torch.load(found, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    score = metrics.get(monitor)
+    return (
+        f"{run.path} ({_age(time.time() - found.stat().st_mtime)} old, "
+        f"{'an unknown number of' if steps is None else int(steps)} steps, "
+        f"{monitor} {'unknown' if score is None else f'{score:.4g}'}, {run.status()['status']})"
+    )
+
+
+def _age(seconds: float) -> str:
+    """Such as `3 hours`."""
+    for unit, size in (("day", 86400.0), ("hour", 3600.0), ("minute", 60.0)):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"
 
 
 def read_weights(config: Config, paths: Sequence[Path]) -> list[Weights]:

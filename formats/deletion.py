@@ -208,7 +208,7 @@ class Manifest:
         self.root, self.file = root, root / WRITTEN / f"{safe_name(name)}.jsonl"
 
     def add(self, path: Path) -> Path:
-        """Note a file that was just written, and return its path; one that was not needed and is missing is no error."""
+        """Note a file that was just written, and return its path; a missing one (not needed) is no error."""
         if not path.is_file():
             return path
         self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.course_figures import Panel, boxes_figure, curves_figure, lineage_figure
 from analysis.groups import Course
 from analysis.tracking import Track
-from experiments.pipelines.results import QUANTITIES, courses
+from experiments.pipelines.time_series_tables import QUANTITIES, courses
 from formats.deletion import Manifest
 from formats.names import safe_name
 from training.rundir import RunFolder

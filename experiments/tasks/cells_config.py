@@ -27,7 +27,7 @@ class CellsPredictConfig:
 
     checkpoint: Any = field(default=None, metadata=TEXTS_OR_NULL)
     """A .ckpt file, a run folder or the name of shipped weights; null for this run's own weights, else `init_from`,
-    else the newest run of the same name, else the shipped weights."""
+    else `weights.default`."""
     batch_size: int | str = field(default="auto", metadata=BATCH_SIZE)
     """Nuclei in one batch of `method: network`; windows in one batch of `method: fast`, in fields too large to be
     computed whole. `auto`: 4 nuclei or 1 window on a CPU, 32 of either on a CUDA device. A batch that does not fit into

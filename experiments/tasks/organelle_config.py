@@ -25,8 +25,7 @@ class PredictConfig:
     """Files, folders or globs of tomograms; or lists of them, .txt."""
     checkpoint: Any = field(default=None, metadata=TEXTS_OR_NULL)
     """A .ckpt file, a run folder or the name of shipped weights; several are an ensemble, whose probabilities are
-    averaged. Null for this run's own weights, else `init_from`, else the newest run of the same name, else the shipped
-    weights."""
+    averaged. Null for this run's own weights, else `init_from`, else `weights.default`."""
     shard: str | None = None
     """Part of the inputs to predict, such as 3/16 (0/16 is the first); the table is written by a call without it."""
     out: str | None = None

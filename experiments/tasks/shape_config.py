@@ -26,7 +26,7 @@ class ShapePredictConfig:
     """Folders that hold the folders `image` and `mask`."""
     checkpoint: Any = dataclasses.field(default=None, metadata=TEXTS_OR_NULL)
     """A .ckpt file, a run folder or the name of shipped weights. Null for this run's own weights, else `init_from`,
-    else the newest run of the same name, else the shipped weights."""
+    else `weights.default`."""
     out: str | None = None
     """Folder for the shapes; null for `predictions/` in the run folder."""
     samples: int = 20

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from formats import read_volume
+from networks.weights import shipped_weights
 from tests.experiments.folders import ORGANELLES, numbers, rows
 
 
@@ -44,6 +47,41 @@ def test_predicting_takes_the_newest_run_of_the_same_name_but_no_dry_one(copied,
     assert dry.run.name.startswith("dry-")
     answer = cli(tiny, "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", f"runs_dir={runs}")
     assert weights_of(answer) == str(copied / "checkpoints" / "best.ckpt")
+    told = next(line for line in answer.err.splitlines() if line.startswith("note: weights:"))
+    assert f"{copied} (" in told
+    assert re.search(r"old, 4 steps, val/dice_mean 0\.\d+, finished\)", told)
+
+
+def test_a_default_outranks_the_newest_run_of_the_same_name_which_is_told_of(copied, tiny, cells, cli):
+    words = ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", f"runs_dir={copied.parent.parent}"]
+    answer = cli(tiny, *words, "weights.default=organelle")
+    assert weights_of(answer) == str(shipped_weights()["organelle"])
+    assert any(
+        "weights.default" in line and f"predict.checkpoint={copied} " in line for line in answer.err.splitlines()
+    )
+    named = cli(tiny, *words, "weights.default=organelle", f"predict.checkpoint={copied}")
+    assert weights_of(named) == str(copied / "checkpoints" / "best.ckpt")
+
+
+def test_the_test_of_a_trained_run_scores_its_own_weights_whatever_the_default(copied, cli):
+    tested = cli(f"resume={copied}", "stages=[test]", "weights.default=organelle")
+    assert weights_of(tested) == str(copied / "checkpoints" / "best.ckpt")
+
+
+def test_init_from_outranks_the_default(tmp_path, trained, tiny, cells, cli):
+    words = ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", f"runs_dir={tmp_path}"]
+    answer = cli(tiny, *words, f"init_from={trained.run}", "weights.default=organelle")
+    assert weights_of(answer) == str(trained.run / "checkpoints" / "best.ckpt")
+
+
+def test_without_any_weights_the_ways_to_name_some_are_told(tmp_path, tiny, cells, cli):
+    answer = cli(tiny, "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", f"runs_dir={tmp_path}")
+    assert answer.code == 2
+    assert "weights.default" in answer.faults[0]
+    assert "predict.checkpoint=RUN_FOLDER" in answer.faults[0]
+    missing = cli(tiny, "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", "weights.default=nothing")
+    assert missing.code == 2
+    assert missing.faults[0].startswith("weights.default: nothing: no such checkpoint")
 
 
 def test_a_time_lapse_is_predicted_frame_by_frame(copied, time_lapse, cli):

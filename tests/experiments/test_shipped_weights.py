@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import tifffile
 from analysis.organelles import ORGANELLES
 from analysis.overlap import dice_per_organelle
 from experiments.build import build_from_weights
+from experiments.compose import shipped_configs
 from experiments.config import load_config
-from experiments.weights import read_weights
+from experiments.weights import read_weights, weights_path
 from formats import read_volume
-from networks.weights import DEFAULTS, shipped_weights
+from networks.weights import shipped_weights
 from simulator import PRESETS, Options, simulate
 from training.rundir import is_first_rank
 
@@ -47,9 +49,23 @@ def test_weights_are_small_and_come_with_a_card_that_says_how_they_were_made(nam
         assert said in card, said
 
 
-def test_every_task_has_its_default():
-    assert DEFAULTS.keys() == {"organelle", "cells", "shape"}
-    assert set(DEFAULTS.values()) <= set(shipped_weights())
+#: Default weights of the shipped configs that have some.
+DEFAULT = {
+    "organelle": "organelle", "organelle_finetune": "organelle", "organelle_weights": "organelle",
+    "cells": "cells_fast", "cells_network": "cells_network", "shape_rbc": "shape_rbc", "shape_nuclei": "shape_nuclei",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(shipped_configs()) - {"analyze", "cells_from_masks"}))
+def test_a_shipped_config_names_its_default_weights_and_they_are_its_own(name):
+    config = load_config(name, ["stages=[test]"])
+    assert config.weights.default == DEFAULT.get(name)
+    if config.weights.default is None:
+        return
+    found = read_weights(config, [weights_path(config.weights.default, "weights.default")])
+    build_from_weights(config, found)
+    if config.task == "shape":  # what is drawn for every sample, and what the network was told of it
+        assert found[0].facts.traits == dataclasses.asdict(config.traits)
 
 
 @pytest.mark.parametrize("preset", ["HeLa", "A549"])
@@ -87,8 +103,7 @@ def test_images_and_masks_alone_become_shapes(tmp_path, cli, weights):
         tifffile.imwrite(tmp_path / "cells" / folder / "cell_1.tif", (255 * values).astype(np.uint8))
     words = ["stages=[predict]", f"predict.inputs=[{tmp_path / 'cells'}]", f"predict.out={tmp_path / 'shapes'}"]
     words += ["logging.wandb=disabled", f"runs_dir={tmp_path / 'runs'}", "trainer.enable_progress_bar=false"]
-    named = [] if weights == DEFAULTS["shape"] else [f"predict.checkpoint={weights}"]
-    answer = cli(weights, *words, *named, "predict.samples=4")
+    answer = cli(weights, *words, "predict.samples=4")  # each config's own default
     assert f"weights: {shipped_weights()[weights]}" in answer.out
     found = [tifffile.imread(tmp_path / "shapes" / "cell_1" / f"{name}.tif") > 0 for name in ("mean", "sample_01")]
     for shape in found:

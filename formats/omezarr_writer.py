@@ -13,7 +13,7 @@ from zarr.storage import LocalStore
 from formats.atomic import atomic_path
 from formats.deletion import remove_file
 from formats.errors import InputError
-from formats.omezarr import OWN, is_zarr
+from formats.omezarr_find import OWN, is_zarr
 from formats.volume import ZYX, check_spacing
 
 

@@ -6,36 +6,15 @@ import pandas as pd
 
 from analysis.course_figures import GroupSeries, Panel, boxes_figure, curves_figure, lineage_figure
 from analysis.tracking import Track
-<<<<<<< HEAD
-from experiments.pipelines.time_series_tables import QUANTITIES, courses
+from experiments.pipelines.time_series_tables import QUANTITIES, Study, cell_series, group_names
 from formats.deletion import Manifest
 from formats.names import safe_name
-=======
-from experiments.pipelines.time_series_tables import QUANTITIES, Study, cell_series, group_names
->>>>>>> main
 from training.rundir import RunFolder
 
 #: Lineages drawn at most: the table has all.
 MAX_LINEAGES = 12
 
 
-<<<<<<< HEAD
-def draw_results(table: pd.DataFrame, tracks: pd.DataFrame, folder: RunFolder, border: str) -> None:
-    """Curves, box plots and lineages; a picture that would be empty is removed."""
-    written = Manifest(folder.path, "results")
-    written.remove_all()
-    panels = []
-    for quantity in QUANTITIES:
-        by_group: dict[str, list[Course]] = {}
-        for course in courses(table, quantity, border):
-            by_group.setdefault(course.group, []).append(course)
-        panels.append(Panel(quantity.name, dict(sorted(by_group.items()))))
-    in_frames = bool(table["time_s"].isna().any())
-    curves_figure(folder.figures / "curves_cells.png", panels, in_frames)
-    boxes_figure(folder.figures / "boxes_cells.png", panels)
-    for name in ("curves_cells", "boxes_cells"):
-        written.add(folder.figures / f"{name}.png")
-=======
 def panels_of(study: Study) -> list[Panel]:
     """Return one panel per quantity, with the values of each group."""
     panels = []
@@ -48,18 +27,15 @@ def panels_of(study: Study) -> list[Panel]:
 
 def draw_results(study: Study, tracks: pd.DataFrame, folder: RunFolder) -> None:
     """Curves, box plots and lineages; a picture that would be empty is removed."""
+    written = Manifest(folder.path, "results")
+    written.remove_all()
     panels = panels_of(study)
     in_frames = study.window.in_frames
-    for name, drawn in (
-        ("curves_cells", curves_figure(folder.figures / "curves_cells.png", panels, in_frames)),
-        ("boxes_cells", boxes_figure(folder.figures / "boxes_cells.png", panels)),
-    ):
-        if drawn is None:
-            (folder.figures / f"{name}.png").unlink(missing_ok=True)
-    for old in folder.figures.glob("lineage_*.png"):
-        old.unlink()
+    curves_figure(folder.figures / "curves_cells.png", panels, in_frames)
+    boxes_figure(folder.figures / "boxes_cells.png", panels)
+    for name in ("curves_cells", "boxes_cells"):
+        written.add(folder.figures / f"{name}.png")
     table = study.table
->>>>>>> main
     for file, rows in list(tracks.groupby("file", sort=True))[:MAX_LINEAGES]:
         lines = [
             Track(

@@ -58,7 +58,7 @@ def test_workers_of_a_pool_outlive_signals_to_the_group(tmp_path: Path) -> None:
                 os.killpg(parent.pid, number)
         out, err = parent.communicate(timeout=60)
     assert err == ""
-    assert out == f"[1.0, 1.0] [2, 10, 15]\n"
+    assert out == "[1.0, 1.0] [2, 10, 15]\n"
     assert parent.returncode == 0
 
 

@@ -13,9 +13,7 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 #: What a terminal, `timeout` and a scheduler send to a whole process group, workers included.
-_STOPS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
-)
+_STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
 class WorkerPool(ProcessPoolExecutor):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import zarr
 
 from formats import Box, resume_omezarr
-from formats.atomic import sweep
+from formats.deletion import make_scratch, remove_in_scratch, remove_scratch, sweep
 from training.rundir import write_json
 from transforms.holes import closed_holes
 
@@ -56,10 +55,10 @@ class Unfinished:
             self._frames = {int(t): voxels for t, voxels in state["frames"].items() if self._is_whole(int(t), voxels)}
             self._drawn = [entry for entry in state["drawn"] if entry[0] in self._frames]
             for t in set(range(self.array.shape[0])) - set(self._frames):
-                shutil.rmtree(self.masks / "0" / "c" / str(t), ignore_errors=True)  # half a frame, perhaps a torn chunk
+                remove_in_scratch(self.masks / "0" / "c" / str(t), folder)  # half a frame, perhaps a torn chunk
             return
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        remove_scratch(folder)
+        make_scratch(folder)
         self.array = begin(self.masks, chunks_for(box))
         self._save()
 

@@ -18,6 +18,7 @@ from experiments.pipelines.predictors import cell_finder
 from experiments.pipelines.sources import read_labels
 from experiments.pipelines.state import FrameState
 from formats import read_volume
+from formats.deletion import remove_file
 from formats.errors import InputError
 from formats.spacing import SpacingFrom
 from transforms.cell_field import CellField, FoundCells, SeedRule
@@ -105,7 +106,7 @@ def finish_frame(job: FrameJob) -> list[str]:
         cells_from=job.cells_from, notes=notes,
     )  # fmt: skip
     for k in range(job.members + 1):
-        (state if k == 0 else state.member(k)).said.unlink(missing_ok=True)
+        remove_file((state if k == 0 else state.member(k)).said, job.state)
     return notes
 
 

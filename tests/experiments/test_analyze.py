@@ -310,6 +310,7 @@ def test_another_process_in_the_folder_is_waited_for_by_nobody(cli, films, tmp_p
     out = tmp_path / "run"
     out.mkdir()
     (out / "config.yaml").write_text("task: analyze\n")
+    (out / "status.json").write_text("{}\n")
     with FileLock(out / ".lock"):
         answer = cli(*words(films, out))
     assert answer.code == 2

@@ -14,7 +14,7 @@ import numpy as np
 from formats.atomic import atomic_path
 
 #: Part of every key: raise it when a frame would come out different.
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 def key_of(*parts: Any) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
 from analysis.quality_rules import QualityRules, as_text, excluded_columns, flags_of
 
-#: Columns that add up, those that are means over volume, and the one that is the largest.
+#: Columns that add up, those that are means over volume, and means over parts.
 SUMS = ("volume_um3", "volume_low_um3", "volume_high_um3", "surface_area_um2", "dry_mass_pg", "parts", "nuclei")
 BY_VOLUME = ("mean_ri", "concentration_g_per_ml", "contrast_ri", "z_um", "y_um", "x_um")
+BY_PART = ("mean_part_um3", "mean_part_area_um2")
 #: What two cells together do not have.
 UNKNOWN = ("sphericity", "median_part_um3")
 
@@ -26,18 +25,18 @@ def sum_lineages(table: pd.DataFrame, tracks: pd.DataFrame, rules: QualityRules)
     Parameters
     ----------
     table : DataFrame
-        A row a compartment, cell and frame, with the columns `file`, `frame`, `compartment`, `track`, `lineage`, `flags`
-        and `excluded`, and those of `analysis.measurements.Compartment`.
+        One row per compartment, cell and frame, with the columns `file`, `frame`, `compartment`, `track`, `lineage`,
+        `flags` and `excluded`, and those of `analysis.measurements.Compartment`.
     tracks : DataFrame
-        A row a track: `file`, `track`, `lineage`, `first_frame`, `last_frame`, `divided`.
+        One row per track: `file`, `track`, `parent`, `lineage`, `first_frame`, `last_frame`, `divided`.
     rules : QualityRules
         Whether flags exclude.
 
     Returns
     -------
     DataFrame
-        A row a compartment, lineage and frame, with the table's columns, and `tracks`, the number of cells in it. Its
-        `track` is that of the first mother.
+        One row per compartment, lineage and frame, with the table's columns, and `tracks`, the number of cells in it.
+        Its `track` is that of the first mother.
     """
     own = table[table["track"].notna() & (table["cell"] > 0)].assign(tracks=1)
     sizes = tracks.groupby(["file", "lineage"])["track"].nunique()
@@ -53,7 +52,9 @@ def sum_lineages(table: pd.DataFrame, tracks: pd.DataFrame, rules: QualityRules)
     summed = pd.DataFrame(rows, columns=own.columns).astype({"lineage": own["lineage"].dtype})
     together = pd.concat([single.astype({"parts": "float64"}), summed], ignore_index=True)
     order = ["file", "lineage", "frame"]
-    return together.sort_values(order, kind="stable").reset_index(drop=True).astype({"track": "Int64", "nuclei": "Int64"})
+    return (
+        together.sort_values(order, kind="stable").reset_index(drop=True).astype({"track": "Int64", "nuclei": "Int64"})
+    )
 
 
 def _expected(tracks: pd.DataFrame, file: str, lineage: int, frame: int) -> set[int]:
@@ -95,8 +96,8 @@ def _sums(members: pd.DataFrame) -> dict[str, object]:
         squares = members["sd_ri"] ** 2 + members["mean_ri"] ** 2
         spread = _mean(squares, volumes) - _mean(members["mean_ri"], volumes) ** 2
         found["sd_ri"] = float(np.sqrt(max(spread, 0.0))) if np.isfinite(spread) else float("nan")
-    if {"mean_part_um3", "parts"} <= set(members):
-        found["mean_part_um3"] = _mean(members["mean_part_um3"], members["parts"].to_numpy(float))
+    numbers = members["parts"].to_numpy(float)
+    found |= {name: _mean(members[name], numbers) for name in BY_PART if name in members}
     if "largest_part_um3" in members:
         found["largest_part_um3"] = members["largest_part_um3"].max()
     return found | {name: float("nan") for name in UNKNOWN if name in members}
@@ -106,14 +107,3 @@ def _mean(values: pd.Series, weights: np.ndarray) -> float:
     numbers = values.to_numpy(float)
     known = np.isfinite(numbers) & (weights > 0)
     return float(np.average(numbers[known], weights=weights[known])) if known.any() else float("nan")
-
-
-def without_excluded(table: pd.DataFrame, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A copy in which every value that does not count is nan: what curves and tests are made of."""
-    kept = table.copy()
-    excluded = table["excluded"].fillna("").str.split()
-    names = {name for one in excluded for name in one}
-    for column in sorted(names & set(table if columns is None else columns)):
-        kept[column] = kept[column].astype("float64").mask(excluded.map(lambda one, name=column: name in one))
-    return kept
-

@@ -1,5 +1,4 @@
-"""Quality control of every cell in every frame: merges and splits, jumps against the cell's own other frames, cut cells,
-nuclei, contrast."""
+"""Quality control of every cell in every frame: merges, splits, jumps, cut cells, nuclei, contrast."""
 
 from __future__ import annotations
 
@@ -13,7 +12,8 @@ from analysis.quality_events import Event, Overlap, find_events
 from analysis.quality_rules import QualityRules
 from analysis.tracking import Sighting, Tracked, TrackingRules, could_divide
 
-#: Cells of a field from which their common change is taken off before jumps are judged: all swell in a hypotonic medium.
+#: Number of cells in a field from which their median change is subtracted before jumps are judged: in a hypotonic
+#: medium all of them swell.
 MIN_COMMON = 3
 
 
@@ -170,10 +170,10 @@ def _divides(mother: CellState, daughters: Sequence[CellState]) -> bool:
 def _jumps(
     chains: Sequence[Sequence[tuple[int, int]]], values: Mapping[tuple[int, int], float], limit: float
 ) -> set[tuple[int, int]]:
-    """Frames of tracks in which a value differs by a factor of `limit` or more from the last good one.
+    """Return frames of tracks in which a value differs by a factor of `limit` or more from the last good one.
 
-    The good ones are those of the longest stretch without a jump, and what lies within the factor of it, onwards to both
-    ends. The median change of the field's cells from frame to frame is taken off first.
+    Good are the frames of the longest stretch without a jump, and from there to both ends of the track each that lies
+    within the factor of the last good one. The median change of the field's cells is subtracted first.
     """
     frames = sorted({key[0] for chain in chains for key in chain})
     logs = {key: math.log(value) for key, value in values.items() if value > 0}

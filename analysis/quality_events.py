@@ -64,8 +64,8 @@ def find_events(
     """Find where masks join and part.
 
     Two cells join where both lie mostly inside one mask of the next frame, or where one is gone and its neighbour has
-    gained its volume; partings are the same with time reversed. A cell that is there in both frames, near and of its own
-    size, has not joined. Pieces below `MIN_PIECE` of the joined volume do not count, and divisions are no partings.
+    gained its volume; partings are the same with time reversed. A cell that is in both frames, with at least half of
+    its size, has not joined. Pieces below `MIN_PIECE` of the joined volume do not count; divisions are no partings.
 
     Parameters
     ----------

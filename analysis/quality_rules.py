@@ -20,7 +20,7 @@ MIN_PIECE = 0.1
 #: Quantities that a wrong outline makes wrong, and those that are means over the voxels inside it.
 SIZES = (
     "volume_um3", "volume_low_um3", "volume_high_um3", "surface_area_um2", "sphericity", "dry_mass_pg", "parts",
-    "mean_part_um3", "median_part_um3", "largest_part_um3", "nuclei",
+    "mean_part_um3", "median_part_um3", "largest_part_um3", "mean_part_area_um2", "nuclei",
 )  # fmt: skip
 MEANS = ("mean_ri", "sd_ri", "concentration_g_per_ml")
 #: Compartments, all of them where it is empty, and their columns.
@@ -52,11 +52,12 @@ FLAGS: dict[str, Flag] = {
         Flag("merge", "the mask holds two cells or more that are apart in other frames", (((), SIZES + MEANS),)),
         Flag("split", "the mask is a piece of a cell that is whole in other frames", (((), SIZES),)),
         Flag(
-            "possible_division", "the cell may have divided: with track.divisions its daughters are summed", (((), SIZES),)
+            "possible_division", "the cell may have divided: track.divisions=true sums the daughters", (((), SIZES),)
         ),
         Flag("volume_jump", "the volume jumps against the cell's own other frames", (((), SIZES), ((WHOLE,), MEANS))),
         Flag(
-            "mass_jump", "the dry mass jumps against the cell's own other frames", (((WHOLE,), ("dry_mass_pg", *MEANS)),)
+            "mass_jump", "the dry mass jumps against the cell's own other frames",
+            (((WHOLE,), ("dry_mass_pg", *MEANS)),),
         ),
         Flag("border", "the cell reaches the border of the field: it is cut there", (((), SIZES),)),
         Flag("several_nuclei", "the cell has several nuclei", ((("nucleus",), SIZES), ((WHOLE,), ("nuclei",)))),

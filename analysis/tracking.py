@@ -210,9 +210,7 @@ def _candidates(
 ) -> list[_Candidate]:
     """All that could divide after a frame."""
     begun = [
-        k
-        for k, chain in enumerate(parts)
-        if k not in mothers and frame < chain[0].frame <= frame + rules.max_gap + 1
+        k for k, chain in enumerate(parts) if k not in mothers and frame < chain[0].frame <= frame + rules.max_gap + 1
     ]
     found: list[_Candidate] = []
     if not begun:
@@ -252,4 +250,6 @@ def _best(found: Sequence[_Candidate]) -> list[tuple[int, int, int, int]]:
         integrality=np.ones(len(found)),
         bounds=scipy.optimize.Bounds(0, 1),
     )
-    return [(m, place, one, other) for (m, place, one, other, _), taken in zip(found, answer.x, strict=True) if taken > 0.5]
+    return [
+        (m, place, one, other) for (m, place, one, other, _), taken in zip(found, answer.x, strict=True) if taken > 0.5
+    ]

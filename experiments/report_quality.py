@@ -72,7 +72,8 @@ def _exclusion(row: Row) -> dict[str, str]:
 def _differing(rows: list[Row]) -> list[str]:
     """Quantities of which one group loses more than the control, in a sentence each."""
     return [
-        f"{row.get('compartment')} {row.get('quantity')}: {100 * number(row.get('share')):.1f} % of {row.get('group')}, "
+        f"{row.get('compartment')} {row.get('quantity')}: "
+        f"{100 * number(row.get('share')):.1f} % of {row.get('group')}, "
         f"p = {shown_p(number(row.get('p')))} against {row.get('against')} ({row.get('test')})"
         for row in rows
         if row.get("reason") == "any" and number(row.get("p")) < DIFFERS
@@ -94,7 +95,8 @@ def _both(rows: list[Row]) -> list[dict[str, str]]:
         against = f" against {row['against']}" if row.get("against") else ", first to last"
         found.append(
             {
-                "what": f"{row.get('compartment', '')} {row.get('quantity', '')}", "who": f"{row.get('group')}{against}",
+                "what": f"{row.get('compartment', '')} {row.get('quantity', '')}",
+                "who": f"{row.get('group')}{against}",
                 "cells": row.get("cells", ""), "effect": _effect(row), "p": shown_p(number(row.get("p"))),
                 "cells_all": other.get("cells", ""), "effect_all": _effect(other),
                 "p_all": shown_p(number(other.get("p"))),

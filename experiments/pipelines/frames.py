@@ -96,7 +96,9 @@ def finish_frame(job: FrameJob) -> list[str]:
     lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
         "rows", job.rows_key, {},
-        compartments=[{**_plain(row), **_interval(row, told), **_contrast(row, contrasts)} for row in measured.compartments],
+        compartments=[
+            {**_plain(row), **_interval(row, told), **_contrast(row, contrasts)} for row in measured.compartments
+        ],
         parts=[_plain(row) for row in measured.parts],
         unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),
         cells_from=job.cells_from, notes=notes,

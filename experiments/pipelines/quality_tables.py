@@ -1,4 +1,4 @@
-"""Quality control of an analysis: flags of every cell and frame, what they leave out, and whether groups differ in it."""
+"""Quality control of an analysis: flags of every cell and frame, exclusions, and whether groups differ in them."""
 
 from __future__ import annotations
 
@@ -105,12 +105,13 @@ def study_table(table: pd.DataFrame, tracks: pd.DataFrame, rules: QualityRules) 
     -------
     DataFrame
         A row a compartment, lineage and frame (`sum_lineages`); for every quantity that is left out anywhere a boolean
-        column `excluded_QUANTITY`.
+        column `excluded_QUANTITY` in the place of the names.
     """
     summed = sum_lineages(table, tracks, rules)
     excluded = summed["excluded"].str.split().map(frozenset)
     names = sorted({name for one in excluded.unique() for name in one} & set(summed.columns))
-    return summed.assign(**{f"excluded_{name}": excluded.map(lambda one, n=name: n in one) for name in names})
+    flags = {f"excluded_{name}": excluded.map(lambda one, n=name: n in one).astype(bool) for name in names}
+    return summed.drop(columns="excluded").assign(**flags)
 
 
 #: Columns of the table of exclusions.
@@ -150,7 +151,8 @@ def exclusion_table(
         unknown = sorted({flag for text in texts for flag in text} - set(FLAGS))
         reasons = [name for name in (*FLAGS, *unknown) if column in excluded_columns((name,), compartment, rules)]
         hits = {name: texts.map(lambda text, n=name: n in text).to_numpy(bool) for name in reasons}
-        hits["any"] = own["excluded"].str.split().map(lambda names, c=column: c in names).to_numpy(bool)
+        left_out = f"excluded_{column}"
+        hits["any"] = own[left_out].to_numpy(bool) if left_out in own else np.zeros(len(own), bool)
         for reason, hit in hits.items():
             if hit.any():
                 found = _by_group(own.assign(hit=hit), control)

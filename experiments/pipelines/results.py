@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis.lineage_sums import without_excluded
 from analysis.measurements import WHOLE, Compartment, Part
 from analysis.quality import Flags
 from analysis.quality_rules import as_text
@@ -31,7 +30,14 @@ from experiments.pipelines.quality_tables import (
     study_table,
 )
 from experiments.pipelines.state import key_of
-from experiments.pipelines.time_series_tables import QUANTITIES, change_table, test_table
+from experiments.pipelines.time_series_tables import (
+    QUANTITIES,
+    change_table,
+    curve_table,
+    series_notes,
+    study_of,
+    test_table,
+)
 from formats.atomic import atomic_path
 from training.rundir import RunFolder
 
@@ -76,7 +82,14 @@ def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
     flags = film_flags(film, compartments, tracked, config, frame_flags)
     quality = [QUALITY_VERSION, dataclasses.asdict(quality_rules(config)), sorted(frame_flags.items())]
     key = key_of(
-        keys, dataclasses.asdict(rules), quality, source.name, source.group, source.field, list(film.times_s or ())
+        keys,
+        dataclasses.asdict(rules),
+        quality,
+        source.name,
+        source.group,
+        source.field,
+        source.dish,
+        list(film.times_s or ()),
     )
     return FilmResult(film, compartments, parts, tracked, lone, told, flags, key)
 
@@ -98,8 +111,10 @@ def part_table(results: Sequence[FilmResult], config: AnalyzeConfig) -> pd.DataF
 def _table(
     results: Sequence[FilmResult], config: AnalyzeConfig, columns: Sequence[str], rows_of: Any, rules: bool
 ) -> pd.DataFrame:
-    first = ["file", "group", "field", "frame", "time_s", "track", "lineage"]
-    last = ["flags", "excluded", "cells_from", "medium_ri", "medium_from", "increments", "area_estimator"] if rules else []
+    first = ["file", "group", "dish", "field", "frame", "time_s", "track", "lineage"]
+    last = (
+        ["flags", "excluded", "cells_from", "medium_ri", "medium_from", "increments", "area_estimator"] if rules else []
+    )
     if any("original_label" in row for result in results for row in rows_of(result)):
         columns = [*columns, "original_label"]
     rows, quality = [], quality_rules(config)
@@ -112,7 +127,7 @@ def _table(
             track = result.tracked.track_of.get((t, row["cell"]))
             rows.append(
                 {
-                    "file": source.name, "group": source.group, "field": source.field, "frame": t,
+                    "file": source.name, "group": source.group, "dish": source.dish, "field": source.field, "frame": t,
                     "time_s": film.times_s[t] if film.times_s is not None else None,
                     "track": track, "lineage": lineages.get(track),
                     **{column: row.get(column) for column in columns},
@@ -196,20 +211,23 @@ def write_results(
     from experiments.pipelines.figures import draw_results
 
     table, tracks, rules = compartment_table(results, config), track_table(results), quality_rules(config)
-    study = study_table(table, tracks, rules)
-    kept = without_excluded(study)
+    summed = study_table(table, tracks, rules)
+    times = {result.film.source.name: result.film.times_s or result.film.frames for result in results}
+    # what a cut cell invalidates is among the exclusions
+    study = study_of(summed, times, dataclasses.replace(config, border="include"))
     quantities = [(one.compartment, one.column) for one in QUANTITIES]
     tables = {
         "cells": table, "parts": part_table(results, config), "tracks": tracks, "quality": quality_summary(table),
-        "exclusions": exclusion_table(study, quantities, config.control, rules),
-        "changes": change_table(kept, "include"), "tests": test_table(kept, "include", config.control),
+        "exclusions": exclusion_table(summed, quantities, config.control, rules),
+        "changes": change_table(study), "tests": test_table(study), "curves": curve_table(study),
         "files": file_table(results, faults),
     }  # fmt: skip
+    notes = [*notes, *series_notes(study, tables["tests"])]
     for name, rows in tables.items():
         write_table(rows, folder.tables / f"{name}.csv")
     with atomic_path(folder.tables / "notes.txt") as part:
         part.write_text("".join(f"{note}\n" for note in dict.fromkeys(notes)), encoding="utf-8")
-    draw_results(kept, tracks, folder, "include")
+    draw_results(study, tracks, folder)
     cells = table[(table["compartment"] == WHOLE) & (table["cell"] > 0)]
     folder.update_metrics(
         {

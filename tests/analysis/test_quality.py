@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.cell_contrast import cell_contrasts
-from analysis.lineage_sums import sum_lineages, without_excluded
+from analysis.lineage_sums import sum_lineages
 from analysis.quality import CellState, flag_cells
 from analysis.quality_events import find_events, overlap_of
 from analysis.quality_rules import FLAGS, MEANS, SIZES, QualityRules, as_text, excluded_columns
@@ -259,9 +259,6 @@ def test_a_lineage_without_one_of_its_daughters_is_incomplete():
     assert list(table["flags"]) == ["", "", "", "", "incomplete", "incomplete"]
     assert "volume_um3" in table.loc[4, "excluded"].split()
     assert "mean_ri" not in table.loc[4, "excluded"].split()
-    kept = without_excluded(table)
-    assert list(kept["volume_um3"].isna()) == [False] * 4 + [True] * 2
-    assert kept["mean_ri"].notna().all()
 
 
 def test_a_lineage_counts_for_what_all_its_cells_count_for():

@@ -37,7 +37,7 @@ DIVIDING = TrackingRules(divisions=True)
 
 
 def mother_and(*daughters, neighbours=(), frames=3):
-    """A cell of 1000 µm³ at the origin for three frames, then (volume, y) daughters, and cells that are always there."""
+    """A cell of 1000 µm³ for three frames, then (volume, y) daughters; and neighbours that are always there."""
     film = [seen(t, 1, 0, 0) for t in range(3)]
     film += [seen(t, k, y, 0, v) for t in range(3, 3 + frames) for k, (v, y) in enumerate(daughters, start=1)]
     return film + [seen(t, 90 + k, y, 0, v) for t in range(3 + frames) for k, (v, y) in enumerate(neighbours)]
@@ -49,7 +49,11 @@ def test_a_division_makes_two_daughters_of_one_mother():
     assert [(one.parent, one.divided, one.lineage) for one in found.tracks] == [
         (None, True, 1), (1, False, 1), (1, False, 1),
     ]  # fmt: skip
-    assert [(one.first_frame, one.last_frame, one.sightings) for one in found.tracks] == [(0, 2, 3), (3, 5, 3), (3, 5, 3)]
+    assert [(one.first_frame, one.last_frame, one.sightings) for one in found.tracks] == [
+        (0, 2, 3),
+        (3, 5, 3),
+        (3, 5, 3),
+    ]
     without = track_cells(film)  # divisions are off unless asked for
     assert [(one.parent, one.lineage) for one in without.tracks] == [(None, 1), (None, 2)]
 
@@ -86,7 +90,9 @@ def test_daughters_have_plausible_sizes(volumes, divides):
 def test_daughters_lie_within_the_distance(away, divides):
     film = mother_and((500, 0), (500, away))
     assert any(one.divided for one in track_cells(film, DIVIDING).tracks) == divides
-    assert any(one.divided for one in track_cells(film, TrackingRules(divisions=True, max_distance_um=14)).tracks) is False
+    assert (
+        any(one.divided for one in track_cells(film, TrackingRules(divisions=True, max_distance_um=14)).tracks) is False
+    )
 
 
 def test_a_mask_that_falls_in_two_for_one_frame_is_no_division():

@@ -110,45 +110,43 @@ def _joined(
 ) -> list[tuple[Sighting, list[Sighting]]]:
     """Cells of `second` that hold two or more of `first`."""
     tracks = {tracked.track_of[(one.frame, one.label)]: one for one in second}
+    inside: dict[int, list[Sighting]] = {whole.label: [] for whole in second}
+    gone = []
+    for piece in first:
+        own = tracks.get(tracked.track_of[(piece.frame, piece.label)])
+        gone += [piece] if own is None else []
+        elsewhere = own is not None and own.volume_um3 > MIN_INSIDE * piece.volume_um3
+        for whole in second:
+            same = own is not None and own.label == whole.label
+            lies_in = overlap.get((piece.label, whole.label), 0.0) >= MIN_INSIDE * piece.volume_um3
+            if (same or (lies_in and not elsewhere)) and piece.volume_um3 >= MIN_PIECE * whole.volume_um3:
+                inside[whole.label].append(piece)
     found = []
     for whole in second:
-        inside = []
-        for piece in first:
-            if piece.volume_um3 < MIN_PIECE * whole.volume_um3:
-                continue
-            own = tracks.get(tracked.track_of[(piece.frame, piece.label)])
-            same = own is not None and own.label == whole.label
-            elsewhere = own is not None and not same and own.volume_um3 > MIN_INSIDE * piece.volume_um3
-            lies_in = overlap.get((piece.label, whole.label), 0.0) >= MIN_INSIDE * piece.volume_um3
-            if same or (lies_in and not elsewhere):
-                inside.append(piece)
-        if len(inside) < 2:
-            inside = _balanced(whole, first, tracks, tracked, inside, max_distance_um)
-        sizes = sorted((piece.volume_um3 for piece in inside), reverse=True)
+        pieces = inside[whole.label]
+        if len(pieces) < 2:
+            pieces = _balanced(whole, pieces, gone, max_distance_um)
+        sizes = sorted((piece.volume_um3 for piece in pieces), reverse=True)
         # a neighbour that only came to lie where another was has not gained its volume
-        if len(inside) > 1 and whole.volume_um3 >= sizes[0] + BALANCE * sizes[1]:
-            found.append((whole, inside))
+        if len(pieces) > 1 and whole.volume_um3 >= sizes[0] + BALANCE * sizes[1]:
+            found.append((whole, pieces))
     return found
 
 
 def _balanced(
-    whole: Sighting, first: Sequence[Sighting], tracks: Mapping[int, Sighting], tracked: Tracked,
-    inside: list[Sighting], max_distance_um: float,
-) -> list[Sighting]:  # fmt: skip
+    whole: Sighting, inside: list[Sighting], gone: Sequence[Sighting], max_distance_um: float
+) -> list[Sighting]:
     """The cell that became `whole`, and the one that is gone and whose volume it gained."""
-    gone = [
+    near = [
         piece
-        for piece in first
-        if tracked.track_of[(piece.frame, piece.label)] not in tracks
-        and piece.volume_um3 >= MIN_PIECE * whole.volume_um3
+        for piece in gone
+        if piece.volume_um3 >= MIN_PIECE * whole.volume_um3
         and np.linalg.norm(np.subtract(piece.position_um, whole.position_um)) <= max_distance_um
-        and piece not in inside
     ]
     # without one that became it, two that are gone: the joined mask began a track of its own
-    starts = inside or gone
     best, miss = inside, BALANCE
-    for one in starts:
-        for other in gone:
+    for one in inside or near:
+        for other in near:
             if one is other:
                 continue
             gap = abs(whole.volume_um3 - one.volume_um3 - other.volume_um3) / min(one.volume_um3, other.volume_um3)

@@ -68,7 +68,9 @@ class Fingerprint:
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """Names of the parts in which a stored result differs."""
-        added = [k for k in self.parts if k not in stored and (k not in self.defaults or self.defaults[k] != self.parts[k])]
+        added = [
+            k for k in self.parts if k not in stored and (k not in self.defaults or self.defaults[k] != self.parts[k])
+        ]
         changed = [k for k in stored if k not in self.parts or self.parts[k] != stored[k]]
         return sorted({*added, *changed})
 

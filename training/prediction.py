@@ -7,6 +7,7 @@ import io
 import json
 import math
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import numpy as np
 from datamodules.paths import stem_of
 from formats import Box, FrameReader, Volume, read_volume
 from formats.errors import InputError
+from formats.spacing import SpacingFrom
 from training.mask_figures import draw_frame, picture_name, remove_pictures
 from training.mask_files import (
     Format,
@@ -78,6 +80,10 @@ class MaskWriter:
     """Write the probabilities, too."""
     spacing_um: tuple[float, float, float] | None = None
     """Of inputs that do not say it."""
+    spacing_from: SpacingFrom = "file"
+    """Which decides where an input states another voxel size."""
+    series: int | str | None = None
+    """Number or name of the image in files of several."""
     weights: str = ""
     """What tells these weights from others: files that others predicted are done again."""
     out: Path | None = None
@@ -126,7 +132,9 @@ class MaskWriter:
         with told_of_input(path):
             made_from = self._made_from(path)
             done = self.notes.read(name).get("made_from") == made_from
-            volume = read_volume(path, spacing_um=self.spacing_um)
+            volume = read_volume(path, self.spacing_um, self.spacing_from, self.series)
+            for note in volume.notes:
+                print(f"note: {note}", file=sys.stderr)
             if self.out is not None:
                 self.notes.require_free(name, path, hidden.exists())
         rows = moved_rows(hidden, made_from)
@@ -227,7 +235,10 @@ class MaskWriter:
             "changed": max(file.stat().st_mtime_ns for file in files),
             "weights": self.weights,
             "organelles": list(self.organelles),
-            "settings": [self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])],
+            "settings": [
+                *(self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])),
+                *(self.spacing_from, self.series),
+            ],
         }
 
 

@@ -52,6 +52,8 @@ def predict(run: Run) -> None:
         file_format=predict.format,
         probabilities=predict.probabilities,
         spacing_um=(spacing[0], spacing[1], spacing[2]) if spacing is not None else None,
+        spacing_from=predict.spacing_from,
+        series=predict.series,
         weights=_origin(run, module),
         out=Path(predict.out) if predict.out is not None else None,
     )

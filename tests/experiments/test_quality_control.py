@@ -156,9 +156,9 @@ def test_thresholds_that_cannot_be_are_refused(cli, tmp_path, key):
 def rows(group, field, flags_of_cells, compartment="cell"):
     return [
         {
-            "file": field, "group": group, "field": field, "frame": 0, "cell": k, "compartment": compartment, "track": k,
-            "lineage": k, "border": "", "flags": flags, "volume_um3": 1000.0, "mean_ri": 1.36, "parts": 1, "nuclei": 1,
-            "excluded": "volume_um3" if flags else "",
+            "file": field, "group": group, "field": field, "frame": 0, "cell": k, "compartment": compartment,
+            "track": k, "lineage": k, "border": "", "flags": flags, "volume_um3": 1000.0, "mean_ri": 1.36,
+            "parts": 1, "nuclei": 1, "excluded": "volume_um3" if flags else "",
         }
         for k, flags in enumerate(flags_of_cells, start=1)
     ]  # fmt: skip

@@ -8,8 +8,17 @@ import pandas as pd
 from analysis.quality_rules import QualityRules, as_text, excluded_columns, flags_of
 
 #: Columns that add up, those that are means over volume, and means over parts.
-SUMS = ("volume_um3", "volume_low_um3", "volume_high_um3", "surface_area_um2", "dry_mass_pg", "parts", "nuclei")
-BY_VOLUME = ("mean_ri", "concentration_g_per_ml", "contrast_ri", "z_um", "y_um", "x_um")
+SUMS = (
+    "volume_um3",
+    "volume_low_um3",
+    "volume_high_um3",
+    "surface_area_um2",
+    "dry_mass_pg",
+    "parts",
+    "specks",
+    "nuclei",
+)
+BY_VOLUME = ("mean_ri", "concentration_g_per_ml", "concentration_choi_g_per_ml", "contrast_ri", "z_um", "y_um", "x_um")
 BY_PART = ("mean_part_um3", "mean_part_area_um2")
 #: What two cells together do not have.
 UNKNOWN = ("sphericity", "median_part_um3")

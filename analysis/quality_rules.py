@@ -22,7 +22,7 @@ SIZES = (
     "volume_um3", "volume_low_um3", "volume_high_um3", "surface_area_um2", "sphericity", "dry_mass_pg", "parts",
     "mean_part_um3", "median_part_um3", "largest_part_um3", "mean_part_area_um2", "nuclei",
 )  # fmt: skip
-MEANS = ("mean_ri", "sd_ri", "concentration_g_per_ml")
+MEANS = ("mean_ri", "sd_ri", "concentration_g_per_ml", "concentration_choi_g_per_ml")
 #: Compartments, all of them where it is empty, and their columns.
 _Scope = tuple[tuple[str, ...], tuple[str, ...]]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.charts import read_rows
-from analysis.quality_rules import FLAGS, flags_of
+from analysis.quality_rules import FLAGS, MEANS, SIZES, flags_of
 from experiments.report_data import number, shown_volume
 
 #: Rows of a table that the page shows; the files have all.
@@ -27,22 +27,32 @@ def contents(tables: Path, cells: list[Row]) -> dict[str, Any]:
         "left_out": sum(bool(row.get("excluded")) for row in flagged),
         "flags": read_rows(tables / "quality.csv"),
         "cells": _listed(whole),
-        "more": max(0, len(flagged) - MAX_ROWS),
+        "cut_only": sum(_cut_only(flags_of(row["flags"])) for row in flagged),
+        "more": max(0, sum(not _cut_only(flags_of(row["flags"])) for row in flagged) - MAX_ROWS),
         "exclusions": [_exclusion(row) for row in exclusions][:MAX_ROWS],
         "differ": _differing(exclusions),
         "both": _both(read_rows(tables / "tests.csv")),
     }
 
 
+#: Flags that a cell which is cut bears for no other reason.
+_OF_CUT = {"border", "no_nucleus", "low_contrast"}
+
+
+def _cut_only(flags: tuple[str, ...]) -> bool:
+    """Whether a cell has no other fault than that it is cut: fields are full of these."""
+    return "border" in flags and set(flags) <= _OF_CUT
+
+
 def _listed(whole: list[Row]) -> list[dict[str, str]]:
-    """Flagged cells, what is wrong for certain first, cells that are merely cut last."""
-    order = {name: k for k, name in enumerate(name for name in FLAGS if name != "border")}
+    """Flagged cells that are not merely cut, merges first."""
+    order = {name: k for k, name in enumerate(FLAGS)}
     before: dict[tuple[str, str], float] = {}
     rows = []
     for row in sorted(whole, key=lambda one: (one.get("file", ""), number(one.get("frame")))):
         key, volume = (row.get("file", ""), row.get("track", "")), number(row.get("volume_um3"))
         flags = flags_of(row.get("flags", ""))
-        if flags:
+        if flags and not _cut_only(flags):
             rank = min(order.get(flag, len(order)) for flag in flags)
             was = shown_volume(before[key]) + " → " if key in before else ""
             rows.append((rank, len(rows), {**row, "flags": ", ".join(flags), "volume": was + shown_volume(volume)}))
@@ -51,11 +61,19 @@ def _listed(whole: list[Row]) -> list[dict[str, str]]:
     return [
         {
             "file": row.get("file", ""), "group": row.get("group", ""), "frame": row.get("frame", ""),
-            "track": row.get("track", ""), "flags": row["flags"], "volume": row["volume"],
-            "excluded": row.get("excluded", "").replace(" ", ", ") or "nothing",
+            "track": row.get("track", ""), "flags": row["flags"].replace("_", " "), "volume": row["volume"],
+            "excluded": _left_out(row.get("excluded", "")),
         }
         for row in listed
     ]  # fmt: skip
+
+
+def _left_out(text: str) -> str:
+    """Columns of a whole cell that do not count, in words."""
+    names = set(text.split())
+    found = ["sizes"] if set(SIZES) <= names else sorted(names & set(SIZES))
+    found += ["RI and concentration"] if set(MEANS) <= names else sorted(names & set(MEANS))
+    return ", ".join(found) or "nothing of the whole cell"
 
 
 def _exclusion(row: Row) -> dict[str, str]:
@@ -70,14 +88,15 @@ def _exclusion(row: Row) -> dict[str, str]:
 
 
 def _differing(rows: list[Row]) -> list[str]:
-    """Quantities of which one group loses more than the control, in a sentence each."""
-    return [
-        f"{row.get('compartment')} {row.get('quantity')}: "
-        f"{100 * number(row.get('share')):.1f} % of {row.get('group')}, "
-        f"p = {shown_p(number(row.get('p')))} against {row.get('against')} ({row.get('test')})"
-        for row in rows
-        if row.get("reason") == "any" and number(row.get("p")) < DIFFERS
-    ]
+    """Groups that lose another share than the control, in a sentence for all quantities with the same figures."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.get("reason") == "any" and number(row.get("p")) < DIFFERS:
+            share, p = 100 * number(row.get("share")), shown_p(number(row.get("p")))
+            told = f"{share:.1f} % of {row.get('group')} left out, p = {p} against {row.get('against')} ({row.get('test')})"
+            quantity = str(row.get("quantity")).rsplit("_", 1 if "_um" in str(row.get("quantity")) else 0)[0]
+            found.setdefault((str(row.get("compartment")), told), []).append(quantity.replace("_", " "))
+    return [f"{compartment}: {', '.join(names)}: {told}" for (compartment, told), names in found.items()]
 
 
 def _both(rows: list[Row]) -> list[dict[str, str]]:

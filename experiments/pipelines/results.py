@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.measurements import WHOLE, Compartment, Part
 from analysis.quality import Flags
 from analysis.quality_rules import as_text
+from analysis.refractive import CHOI_RULE, concentration_choi_g_per_ml
 from analysis.tracking import Tracked, TrackingRules, track_cells
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film
@@ -43,6 +44,10 @@ from training.rundir import RunFolder
 
 if TYPE_CHECKING:
     from experiments.pipelines.analyze import Fault
+
+
+#: Column of the concentration as published.
+CHOI = "concentration_choi_g_per_ml"
 
 
 @dataclass(frozen=True)
@@ -111,18 +116,21 @@ def part_table(results: Sequence[FilmResult], config: AnalyzeConfig) -> pd.DataF
 def _table(
     results: Sequence[FilmResult], config: AnalyzeConfig, columns: Sequence[str], rows_of: Any, rules: bool
 ) -> pd.DataFrame:
-    first = ["file", "group", "dish", "field", "frame", "time_s", "track", "lineage"]
-    last = (
-        ["flags", "excluded", "cells_from", "medium_ri", "medium_from", "increments", "area_estimator"] if rules else []
-    )
+    columns, choi = list(columns), config.measure.concentration_choi
+    if choi:
+        columns.insert(columns.index("concentration_g_per_ml") + 1, CHOI)
     if any("original_label" in row for result in results for row in rows_of(result)):
-        columns = [*columns, "original_label"]
+        columns.append("original_label")
+    first = ["file", "group", "dish", "field", "frame", "time_s", "track", "lineage"]
+    last = ["flags", "excluded", "cells_from", "medium_ri", "medium_from", "increments", "area_estimator"]
     rows, quality = [], quality_rules(config)
     for result in results:
         film, source = result.film, result.film.source
         lineages = {track.track: track.lineage for track in result.tracked.tracks}
         told = rules_of(film.medium_ri, config.measure)
+        increments = f"{told.increments.rule}; {CHOI_RULE}" if choi else told.increments.rule
         for row in rows_of(result):
+            row = {**row, CHOI: _choi(row, film.medium_ri)}
             t = row["frame"]
             track = result.tracked.track_of.get((t, row["cell"]))
             rows.append(
@@ -133,13 +141,19 @@ def _table(
                     **{column: row.get(column) for column in columns},
                     **(quality_columns(row, result.flags, quality) if rules else {}),
                     "cells_from": result.cells_from[t], "medium_ri": film.medium_ri, "medium_from": film.medium_from,
-                    "increments": told.increments.rule, "area_estimator": told.area,
+                    "increments": increments, "area_estimator": told.area,
                 }
             )  # fmt: skip
-    frame = pd.DataFrame(rows, columns=[*first, *columns, *last])
-    whole = {name: "Int64" for name in ("track", "lineage", "nuclei") if name in frame}
+    frame = pd.DataFrame(rows, columns=[*first, *columns, *(last if rules else [])])
+    whole = {name: "Int64" for name in ("track", "lineage", "nuclei", "specks") if name in frame}
     known = {name: "float64" for name in ("time_s", "contrast_ri") if name in frame}
     return frame.astype({**whole, **known})
+
+
+def _choi(row: dict[str, Any], medium_ri: float) -> float | None:
+    """The published concentration of a row, out of its mean index: nothing need be measured anew for it."""
+    mean_ri = row["mean_ri"]
+    return None if mean_ri is None else concentration_choi_g_per_ml(mean_ri, row["compartment"], medium_ri)
 
 
 def track_table(results: Iterable[FilmResult]) -> pd.DataFrame:

@@ -126,7 +126,8 @@ def _flag_joined(states: Sequence[CellState], tracked: Tracked, events: Sequence
 
 def _phases(chain: Sequence[CellState], events: Sequence[Event]) -> tuple[list[CellState], list[CellState]]:
     """Frames of a track in which its mask is joined, and those in which it is apart."""
-    joined, apart = [], []
+    joined: list[CellState] = []
+    apart: list[CellState] = []
     for state in chain:
         t = state.sighting.frame
         before = [event for event in events if event.frame <= t]

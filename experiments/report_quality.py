@@ -48,7 +48,7 @@ def _listed(whole: list[Row]) -> list[dict[str, str]]:
     """Flagged cells that are not merely cut, merges first."""
     order = {name: k for k, name in enumerate(FLAGS)}
     before: dict[tuple[str, str], float] = {}
-    rows = []
+    rows: list[tuple[int, int, Row]] = []
     for row in sorted(whole, key=lambda one: (one.get("file", ""), number(one.get("frame")))):
         key, volume = (row.get("file", ""), row.get("track", "")), number(row.get("volume_um3"))
         flags = flags_of(row.get("flags", ""))
@@ -93,9 +93,9 @@ def _differing(rows: list[Row]) -> list[str]:
     for row in rows:
         if row.get("reason") == "any" and number(row.get("p")) < DIFFERS:
             share, p = 100 * number(row.get("share")), shown_p(number(row.get("p")))
-            told = f"{share:.1f} % of {row.get('group')} left out, p = {p} against {row.get('against')} ({row.get('test')})"
-            quantity = str(row.get("quantity")).rsplit("_", 1 if "_um" in str(row.get("quantity")) else 0)[0]
-            found.setdefault((str(row.get("compartment")), told), []).append(quantity.replace("_", " "))
+            told = f"{share:.1f} % of {row.get('group')} left out, p = {p} against {row.get('against')}"
+            key = (str(row.get("compartment")), f"{told} ({row.get('test')})")
+            found.setdefault(key, []).append(str(row.get("quantity")))
     return [f"{compartment}: {', '.join(names)}: {told}" for (compartment, told), names in found.items()]
 
 

@@ -137,7 +137,7 @@ def _table(
                 {
                     "file": source.name, "group": source.group, "dish": source.dish, "field": source.field, "frame": t,
                     "time_s": film.times_s[t] if film.times_s is not None else None,
-                    "track": track, "lineage": lineages.get(track),
+                    "track": track, "lineage": None if track is None else lineages[track],
                     **{column: row.get(column) for column in columns},
                     **(quality_columns(row, result.flags, quality) if rules else {}),
                     "cells_from": result.cells_from[t], "medium_ri": film.medium_ri, "medium_from": film.medium_from,

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import os
+import re
 import unicodedata
 from pathlib import Path
 from typing import NamedTuple
@@ -51,17 +52,16 @@ def read_text(path: Path) -> str:
         text = content[len(mark) :].decode(encoding or _guessed(content))
     except UnicodeDecodeError as fault:
         raise InputError(f"{path}: cannot be read ({fault}): save it as UTF-8") from None
-    if "\0" in text:
-        raise InputError(f"{path}: holds no text (NUL characters): expected a text file")
+    if re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
+        raise InputError(f"{path}: cannot be read (it holds control characters): expected a text file")
     return text
 
 
 def _guessed(content: bytes) -> str:
     """Encoding of text without a mark."""
-    if content[1::2].count(0) > len(content) // 8 and not content[::2].count(0):
-        return "utf-16-le"
-    if content[::2].count(0) > len(content) // 8 and not content[1::2].count(0):
-        return "utf-16-be"
+    even, odd = content[::2].count(0), content[1::2].count(0)  # every other byte of Latin letters in UTF-16
+    if max(even, odd) > 0.2 * len(content) and min(even, odd) == 0:
+        return "utf-16-le" if odd else "utf-16-be"
     try:
         content.decode("utf-8")
     except UnicodeDecodeError:

@@ -411,7 +411,7 @@ VARIANTS = [
     Variant("lying.nii", _lying, refused="truncated"),
     Variant("lying.zarr", lambda path: _lying_zarr(path, shape=(10**5,) * 3, chunks=(64,) * 3), refused="GB of memory"),
     Variant(
-        "chunks.zarr", lambda path: _lying_zarr(path, shape=(8, 8, 8), chunks=(10**5,) * 3), refused="GB of memory"
+        "chunks.zarr", lambda p: _lying_zarr(p, shape=(8, 8, 8), chunks=(10**5,) * 3), refused="GB of memory"
     ),
     Variant("planes.ome.tif", _many_planes, refused="states 16000000000 planes"),
     # OME-Zarr

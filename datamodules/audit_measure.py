@@ -96,6 +96,7 @@ def measure(job: Job) -> Measured:
     volume = _open(case, result)
     if volume is not None:
         result.shape, result.spacing_um = volume.shape[2:], volume.spacing_um
+        result.notes += volume.notes
         try:
             if job.every_frame:
                 _measure_frames(volume, job, result)
@@ -149,7 +150,7 @@ def _read_masks(case: FolderCase, volume: Volume, result: Measured) -> dict[str,
             masks.update(case.read_drawing(drawing, volume))
         except InputError as fault:
             result.faults.append(Fault(getattr(fault, "kind", "unreadable-mask"), drawing.file, str(fault)))
-    result.notes = list(case.notes)
+    result.notes += case.notes
     return masks
 
 

@@ -107,7 +107,7 @@ def nifti(
 
 def ngff(
     scale: Any = SPACING, unit: str | None = "micrometer", version: str = "0.4", data: np.ndarray | None = None,
-    axes: str = "zyx", inner: str = "", time: str | None = "second", **more: Any,
+    axes: str = "zyx", inner: str = "", name: str = "cell", time: str | None = "second", **more: Any,
 ) -> Callable[[Path], Path]:  # fmt: skip
     def write(path: Path) -> Path:
         values = ri() if data is None else data
@@ -119,7 +119,7 @@ def ngff(
         full = [1.0] * (len(axes) - 3) + list(scale)
         half = [*full[:-2], 2 * full[-2], 2 * full[-1]]
         image = {
-            "name": "cell",
+            "name": name,
             "axes": [{"name": a, **spaces.get(a, space)} for a in axes],
             "datasets": [
                 {"path": str(k), "coordinateTransformations": [{"type": "scale", "scale": s}]}
@@ -202,7 +202,7 @@ def _part_of_a_set(path: Path) -> None:
 
 def _collection(path: Path) -> Path:
     for k, values in enumerate((ri() + 0.01, ri())):
-        ngff(data=values, inner=str(k))(path)
+        ngff(data=values, inner=str(k), name=f"position {k}")(path)
     zarr.open_group(path, mode="a", zarr_format=2).attrs["bioformats2raw.layout"] = 3
     return path
 
@@ -429,6 +429,7 @@ VARIANTS = [
     Variant("labels.zarr", _with_labels),
     Variant("collection.zarr", _collection, refused=r"2 images: .*0 \(0, .*1 \(1,"),
     Variant("collection_1.zarr", _collection, read={"series": 1}),
+    Variant("collection_name.zarr", _collection, read={"series": "position 1"}),
     Variant("collection_path.zarr", _below(_collection, "1")),
     Variant("plate.zarr", _plate, refused="A/1/0"),
     Variant("plate_B.zarr", _plate, read={"series": "B/2/0"}),

@@ -32,6 +32,11 @@ class Facts:
     """`network` and its options."""
     schema_version: int = 1
     """Of these facts."""
+    seen: list[str] = dataclasses.field(default_factory=list)
+    """Fingerprints (`lightning_modules.seen`) of the cells or volumes that the weights were trained, stopped early or
+    tuned on, sorted."""
+    seen_all: bool = False
+    """Whether these are all of them; not known of weights from before they were kept."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

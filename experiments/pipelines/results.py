@@ -102,7 +102,7 @@ def _table(
                 }
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *last])
-    whole = {name: "Int64" for name in ("track", "nuclei") if name in frame}
+    whole = {name: "Int64" for name in ("track", "nuclei", "specks") if name in frame}
     return frame.astype({**whole, "time_s": "float64"})
 
 

@@ -42,9 +42,7 @@ def measured(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFram
     ):
         (folder / f"{name}.txt").write_text("\n".join(map(str, some)), encoding="utf-16")
         for path in some:
-            tifffile.imwrite(
-                folder / f"{path.name.split('.')[0]}_mask.tif", inside, photometric="minisblack", compression="lzw"
-            )
+            tifffile.imwrite(folder / f"{stem_of(path)}_mask.tif", inside, photometric="minisblack", compression="lzw")
         words = [
             "analyze", f"inputs=[{folder}/{name}.txt]", f"out={folder}/{name}", f"cells={folder}/{{stem}}_mask.tif",
             f"organelles={folder}/{{stem}}_mask.tif", "organelle_names=[membrane]", "border=include", "meshes=none",

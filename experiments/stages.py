@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import sys
 import time
@@ -19,6 +18,7 @@ from experiments.build import build_for_training, build_from_weights
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
+from formats.provenance import content_digest
 from lightning_modules.optim import scaled_rate
 from training.compiled import compiler_errors
 from training.ema import take_average
@@ -116,11 +116,7 @@ class Run:
     def weights_digests(self) -> list[str]:
         """SHA-256 of the files of `module`, sorted."""
         assert self._loaded is not None
-        digests = []
-        for path in self._loaded[0]:
-            with path.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-        return sorted(digests)
+        return sorted(content_digest(path) for path in self._loaded[0])
 
     def gathered(self, faults: list[str]) -> list[str]:
         """Every rank's faults, on every rank."""

@@ -14,6 +14,7 @@ import zarr
 
 from formats import Box, resume_omezarr
 from formats.atomic import sweep
+from formats.provenance import Fingerprint
 from training.rundir import write_json
 
 #: Most voxels along z, y, x of one file of the masks, as viewers like them; and fewest voxels of one, or a large
@@ -33,8 +34,8 @@ class Unfinished:
     ----------
     folder : Path
         Where it lies; made where it is not there yet.
-    made_from : dict
-        Everything that the masks depend on, as JSON has it.
+    made_from : Fingerprint
+        Everything that the masks depend on.
     begin : callable
         Begins an empty OME-Zarr (T, K, Z, Y, X) in the folder given, its chunks as given.
     box : (z, y, x)
@@ -42,14 +43,14 @@ class Unfinished:
     """
 
     def __init__(
-        self, folder: Path, made_from: dict[str, Any], begin: Callable[[Path, tuple[int, ...]], zarr.Array], box: Any
+        self, folder: Path, made_from: Fingerprint, begin: Callable[[Path, tuple[int, ...]], zarr.Array], box: Any
     ) -> None:
-        self.folder, self._made_from = folder, made_from
+        self.folder, self._made_from = folder, made_from.parts
         self._frames: dict[int, list[int]] = {}
         self._drawn: list[list[Any]] = []
         self._rows: list[dict[str, Any]] | None = None
         state = read_state(folder)
-        if state.get("made_from") == made_from and self.masks.is_dir():
+        if made_from.agrees(state.get("made_from")) and self.masks.is_dir():
             sweep(folder)
             self.array = resume_omezarr(self.masks)
             self._frames = {int(t): voxels for t, voxels in state["frames"].items() if self._is_whole(int(t), voxels)}
@@ -119,10 +120,10 @@ class Unfinished:
         write_json(self.folder / _STATE, state)
 
 
-def moved_rows(folder: Path, made_from: dict[str, Any]) -> list[dict[str, Any]] | None:
+def moved_rows(folder: Path, made_from: Fingerprint) -> list[dict[str, Any]] | None:
     """Rows of masks that were moved out already, when a process was killed before it could say so; else None."""
     state = read_state(folder)
-    moved = state.get("made_from") == made_from and not (folder / MASKS).exists()
+    moved = made_from.agrees(state.get("made_from")) and not (folder / MASKS).exists()
     return state.get("rows") if moved else None
 
 

@@ -19,6 +19,7 @@ from experiments.pipelines.sources import read_labels
 from experiments.pipelines.state import FrameState
 from formats import read_volume
 from formats.errors import InputError
+from formats.provenance import Fingerprint
 from transforms.cell_field import CellField, FoundCells, SeedRule
 from transforms.cell_watershed import unclaimed
 
@@ -49,8 +50,8 @@ class FrameJob:
     """Masks were given or corrected: probabilities are not used."""
     members: int
     """Mirror images of the frame that were predicted, too."""
-    cells_key: str
-    rows_key: str
+    cells_made_from: Fingerprint
+    rows_made_from: Fingerprint
 
 
 def finish_frame(job: FrameJob) -> list[str]:
@@ -69,12 +70,12 @@ def finish_frame(job: FrameJob) -> list[str]:
     torch.set_num_threads(1)  # beside the network that predicts; and the same result in any process
     state, notes = FrameState(job.state), list[str]()
     volume = read_volume(job.source, spacing_um=job.spacing_um)
-    if state.has("cells", job.cells_key) and state.has("rows", job.rows_key):
+    if state.has("cells", job.cells_made_from) and state.has("rows", job.rows_made_from):
         return notes
     ri = volume.frame(job.t)
     corrected = {name: read_labels(path, job.t, 0, volume, notes) != 0 for name, path in job.corrected}
     masks = {**state.masks(), **corrected}
-    if not state.has("cells", job.cells_key):
+    if not state.has("cells", job.cells_made_from):
         found = _found(job, state, ri, masks, volume.spacing_um, notes, volume)
         kind = np.uint16 if found.cells_ZYX.max(initial=0) < 2**16 else np.uint32
         arrays = {"cells": found.cells_ZYX.astype(kind), "seeds": found.seeds_ZYX.astype(kind)}
@@ -85,7 +86,7 @@ def finish_frame(job: FrameJob) -> list[str]:
             intervals = volume_intervals(found.cells_ZYX, members, float(np.prod(volume.spacing_um)))
             arrays["agreement"] = np.rint(255 * agreement(found.cells_ZYX, members)).astype(np.uint8)
         state.save(
-            "cells", job.cells_key, arrays, corrected=sorted(corrected),
+            "cells", job.cells_made_from, arrays, corrected=sorted(corrected),
             intervals={str(k): [found.low_um3, found.high_um3] for k, found in intervals.items()},
         )  # fmt: skip
     cells = state.arrays("cells")["cells"].astype(np.int32)
@@ -93,7 +94,7 @@ def finish_frame(job: FrameJob) -> list[str]:
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
     lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
-        "rows", job.rows_key, {},
+        "rows", job.rows_made_from, {},
         compartments=[{**_plain(row), **_interval(row, told)} for row in measured.compartments],
         parts=[_plain(row) for row in measured.parts],
         unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),

@@ -17,9 +17,9 @@ from analysis.tracking import Sighting, Tracked, TrackingRules, track_cells
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film
 from experiments.pipelines.frames import rules_of
-from experiments.pipelines.state import key_of
 from experiments.pipelines.time_series_tables import change_table, test_table
 from formats.atomic import atomic_path
+from formats.provenance import digest_of
 from training.rundir import RunFolder
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
         if row["compartment"] == WHOLE
     ]
     rules = TrackingRules(**dataclasses.asdict(config.track))
-    source = film.source
-    key = key_of(keys, dataclasses.asdict(rules), source.name, source.group, source.field, list(film.times_s or ()))
+    key = digest_of([keys, dataclasses.asdict(rules), list(film.times_s or ())])
     return FilmResult(film, compartments, parts, track_cells(sightings, rules), lone, told, key)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +19,13 @@ from datamodules.sampling import EvaluationSampler
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
 from datamodules.shape_folder import find_inputs, read_shapes
+from datamodules.steps import STEPS
+from formats.provenance import Fingerprint
 from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores
 from training.results import write_table
 from training.rundir import RunFolder
-from training.shape_files import ShapeWriter, beside, read_note, read_samples
+from training.shape_files import ShapeWriter, beside, cell_digest, read_note, read_samples
 
 if TYPE_CHECKING:
     from experiments.stages import Run
@@ -92,6 +95,8 @@ class Predictor:
         """Predict a cell, unless it is done."""
         if self.writer.is_done(cell):
             return
+        if why := self.writer.why(cell):
+            print(f"note: {cell.name}: predicted again: {why}", file=sys.stderr)
         # by its name, not its place: another cell in the folder does not change this one's samples
         found = _shapes(self.module, cell, zlib.crc32(cell.name.encode()))
         voxel_um = self.writer.voxel_um or 1.0
@@ -122,9 +127,14 @@ def predict(run: Run) -> None:
     files = [cell for folder in run.inputs for cell in find_inputs(folder)]
     sources = {cell.name: cell.image for cell in files}
     cells = read_shapes(files)
-    made_from = {"weights": run.weights_digests(), "samples": told.samples, "views": told.views}
-    made_from |= {"seed": run.config.seed, "sampler": repr(getattr(run.config, "sampler", None))}
-    writer = ShapeWriter(run.folder, made_from, told.voxel_um, Path(told.out) if told.out is not None else None)
+    weights, precision = run.weights_digests(), str(run.trainer.precision)
+
+    def fingerprint(cell: ShapeCell) -> Fingerprint:
+        return STEPS["predict.shapes"].fingerprint(
+            run.config, cell=cell_digest(cell), name_of_cell=cell.name, content_of_weights=weights, precision=precision
+        )
+
+    writer = ShapeWriter(run.folder, fingerprint, told.voxel_um, Path(told.out) if told.out is not None else None)
     module.predict_cell = Predictor(module, writer, sources)
     sampler = EvaluationSampler(len(cells), run.trainer.global_rank, run.trainer.world_size)
     loader: DataLoader = DataLoader(cells, batch_size=None, sampler=sampler)  # type: ignore[arg-type]

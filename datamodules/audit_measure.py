@@ -11,7 +11,7 @@ import numpy as np
 from datamodules.audit_findings import Fault
 from datamodules.audit_placement import Misplaced, misplaced
 from datamodules.cases import RI_LIMITS, FolderCase
-from formats import read_mask, read_volume
+from formats import open_labels, read_volume
 from formats.errors import InputError
 from formats.volume import Volume
 
@@ -132,7 +132,7 @@ def _read_alone(case: FolderCase, result: Measured) -> None:
     """Masks whose volume cannot be read: at least they can be."""
     for drawing in case.drawings():
         try:
-            read_mask(drawing.file)
+            open_labels(drawing.file).stored(0, 0)
         except InputError as fault:
             result.faults.append(Fault("unreadable-mask", drawing.file, str(fault)))
 
@@ -143,7 +143,7 @@ def _read_masks(case: FolderCase, volume: Volume, result: Measured) -> dict[str,
     case.notes.clear()
     for drawing in case.drawings():
         try:
-            masks.update(case.read_drawing(drawing, volume.shape[2:], volume.spacing_um))
+            masks.update(case.read_drawing(drawing, volume))
         except InputError as fault:
             result.faults.append(Fault(getattr(fault, "kind", "unreadable-mask"), drawing.file, str(fault)))
     result.notes = list(case.notes)

@@ -11,9 +11,10 @@ import numpy as np
 
 from analysis.organelles import CELLS
 from datamodules.faults import DataFault
-from formats import Volume, check_finite, read_mask, read_volume
+from datamodules.label_source import Grid, LabelSource, class_source, label_sources
+from formats import Volume, check_finite, open_labels, read_volume
 from formats.errors import InputError
-from formats.volume import spacing_agrees
+from formats.label_layout import channels_of, unnamed
 
 #: Labels of cells are kept in 16 bits.
 MOST_CELLS = 65_535
@@ -82,7 +83,7 @@ class FolderCase:
     """File of each organelle that has one."""
     label_file: Path | None
     """One multi-label file instead."""
-    labels: dict[str, tuple[int, ...]]
+    label_values: dict[str, tuple[int, ...]]
     """Values inside each organelle, for the multi-label file."""
     organelles: tuple[str, ...]
     group: str
@@ -92,6 +93,8 @@ class FolderCase:
     frame: int = 0
     spacing_um: tuple[float, float, float] | None = None
     check_spacing: bool = True
+    labels: str = "auto"
+    """How values of masks are taken: auto, binary or instances."""
     notes: list[str] = field(default_factory=list, compare=False)
     """Filled by `load`: what was accepted but should be said."""
 
@@ -105,7 +108,10 @@ class FolderCase:
     def settings(self) -> str:
         """Options that change what is read, and which file is which organelle."""
         roles = ",".join(sorted(self.masks))
-        return f"{self.organelles} {roles} {self.labels} {self.frame} {self.spacing_um} {self.check_spacing}"
+        return (
+            f"{self.organelles} {roles} {self.label_values} {self.labels} {self.frame} {self.spacing_um} "
+            f"{self.check_spacing}"
+        )
 
     def load(self) -> RawCase:
         """Read the frame and its masks.
@@ -120,7 +126,7 @@ class FolderCase:
         masks = np.zeros((len(self.organelles), *ri.shape), mask_type(self.organelles))
         labelled = np.zeros(len(self.organelles), bool)
         for drawing in self.drawings():
-            for organelle, mask_ZYX in self.read_drawing(drawing, ri.shape, volume.spacing_um):
+            for organelle, mask_ZYX in self.read_drawing(drawing, volume):
                 index = self.organelles.index(organelle)
                 masks[index], labelled[index] = mask_ZYX, True
         return RawCase(ri, masks, labelled, volume.spacing_um)
@@ -135,16 +141,14 @@ class FolderCase:
         return volume
 
     def drawings(self) -> list[Drawing]:
-        """Each mask file, and what is drawn in it."""
+        """Each mask file, and what may be drawn in it."""
         own = [Drawing(self.masks[k], (k,), multi=False) for k in self.organelles if k in self.masks]
         if self.label_file is None:
             return own
-        shared = tuple(k for k in self.organelles if k in self.labels and k not in self.masks)
+        shared = tuple(k for k in self.organelles if k not in self.masks)
         return [Drawing(self.label_file, shared, multi=True), *own]
 
-    def read_drawing(
-        self, drawing: Drawing, shape: tuple[int, ...], spacing_um: tuple[float, float, float]
-    ) -> Iterator[tuple[str, np.ndarray]]:
+    def read_drawing(self, drawing: Drawing, volume: Volume) -> Iterator[tuple[str, np.ndarray]]:
         """(organelle, bool mask (Z, Y, X)) of each organelle in one file of `drawings`; of cells, their labels.
 
         Raises
@@ -152,65 +156,43 @@ class FolderCase:
         InputError
             Unreadable, of another shape or spacing than the volume's, or wrong labels.
         """
-        if drawing.multi:
-            labels_ZYX = self._labels(drawing.file, shape, spacing_um)
-            for organelle in drawing.organelles:
-                yield organelle, np.isin(labels_ZYX, self.labels[organelle])
-        else:
+        for organelle, source in self.label_sources(drawing, volume).items():
+            yield organelle, self._cells(source) if organelle == CELLS else source.mask()
+
+    def label_sources(self, drawing: Drawing, volume: Volume) -> dict[str, LabelSource]:
+        """Where each organelle of a file is, and how it is read; what was decided for the user is in `notes`."""
+        grid = Grid(
+            self.volume.name, volume.shape[0], volume.shape[2:], volume.spacing_um, self.check_spacing,
+            ", or set data.check_spacing=false if they lie voxel on voxel",
+        )  # fmt: skip
+        if not drawing.multi:
             organelle = drawing.organelles[0]
-            yield organelle, self._single(drawing.file, organelle, shape, spacing_um)
-
-    def _labels(self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]) -> np.ndarray:
-        """A multi-label file, all of whose labels are known."""
-        labels = self._aligned(file, shape, spacing_um)
-        unknown = {int(v) for v in np.unique(labels)} - {0} - {v for chosen in self.labels.values() for v in chosen}
-        if unknown:
-            raise DataFault("labels", f"{file}: label {min(unknown)} is in no organelle of data.labels; add it there")
-        return labels
-
-    def _single(
-        self, file: Path, organelle: str, shape: tuple[int, ...], spacing_um: tuple[float, float, float]
-    ) -> np.ndarray:
-        """The mask of one organelle, 0 and one other value; of cells, their labels."""
-        labels = self._aligned(file, shape, spacing_um)
-        if organelle == CELLS:
-            if labels.max(initial=0) > MOST_CELLS:
-                raise DataFault(
-                    "labels", f"{file}: label {labels.max()}: expected cells to be numbered 1 to {MOST_CELLS}"
-                )
-            return labels
-        values = {int(v) for v in np.unique(labels)} - {0}
-        if len(values) > 1:
+            return {organelle: self._source(drawing.file, organelle, grid)}
+        film = open_labels(drawing.file)
+        if (film.shape[1] > 1 and film.shape[2] > 1) or not unnamed(film):
+            channels = channels_of(film, drawing.organelles, self.notes)
+            return {k: self._source(drawing.file, k, grid, channel) for k, channel in channels.items()}
+        values = {k: self.label_values[k] for k in drawing.organelles if k in self.label_values}
+        if not values:
             raise DataFault(
                 "labels",
-                f"{file}: holds {len(values)} different labels ({', '.join(map(str, sorted(values)[:5]))}) where a "
-                "mask of one organelle was expected; for a multi-label file leave {organelle} out of data.masks and "
-                "set data.labels",
+                f"{drawing.file}: a multi-label file, but data.label_values has none of "
+                f"{', '.join(drawing.organelles)}; say which values lie inside each organelle",
             )
-        return labels != 0
+        return class_source(drawing.file, values, grid, self.notes, own_frame=True, t=self.frame)
 
-    def _aligned(self, file: Path, shape: tuple[int, ...], spacing_um: tuple[float, float, float]) -> np.ndarray:
-        """Labels of a file whose shape and spacing are the volume's."""
-        mask = read_mask(file)
-        if mask.labels_ZYX.shape != shape:
-            raise DataFault(
-                "mask-shape",
-                f"{file}: mask of shape {mask.labels_ZYX.shape} (z, y, x), but {self.volume.name} has {shape}; "
-                "export the mask on the tomogram's own grid",
-            )
-        if mask.spacing_um is not None and self.check_spacing:
-            agrees = spacing_agrees(mask.spacing_um, spacing_um)
-            if agrees == "thousandfold":
-                self.notes.append(f"{file.name}: its spacing is written in um where NIfTI expects mm; read as um")
-            elif agrees != "same":
-                told = ", ".join(f"{s:.4g}" for s in mask.spacing_um)
-                need = ", ".join(f"{s:.4g}" for s in spacing_um)
-                raise DataFault(
-                    "mask-spacing",
-                    f"{file}: mask spacing ({told}) um (z, y, x), but {self.volume.name} has ({need}); export it "
-                    "with the tomogram's spacing, or set data.check_spacing=false if they lie voxel on voxel",
-                )
-        return mask.labels_ZYX
+    def _source(self, file: Path, organelle: str, grid: Grid, channel: int | None = None) -> LabelSource:
+        found = label_sources(
+            {self.frame: file}, organelle, grid, self.notes, labels=self.labels, own_frame=True, channel=channel,
+            use="cells" if organelle == CELLS else "mask", quiet=True,
+        )  # fmt: skip
+        return found[self.frame]
+
+    def _cells(self, source: LabelSource) -> np.ndarray:
+        labels = source.objects()
+        if labels.max(initial=0) > MOST_CELLS:
+            raise DataFault("labels", f"{source.path}: {labels.max()} cells: expected at most {MOST_CELLS}")
+        return labels
 
 
 @dataclass(frozen=True)

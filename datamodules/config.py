@@ -90,10 +90,13 @@ class FolderData(OrganelleData):
     masks: str | None = None
     """Pattern of the mask files with {organelle} for one file an organelle, without for one multi-label file; `*` or
     {stem} in the file's name stands for the volume's name."""
-    labels: dict[str, list[int]] = field(
+    label_values: dict[str, list[int]] = field(
         default_factory=lambda: {"membrane": [1, 2, 3, 4], "nucleus": [2, 3], "nucleolus": [3], "lipid": [4]}
     )
     """Multi-label files: the values inside each organelle (the membrane is the whole cell, so it holds them all)."""
+    labels: Literal["auto", "binary", "instances"] = "auto"
+    """How values of masks are taken: `auto` decides by content and says so; `binary` is one mask, whose connected parts
+    are the objects where objects are needed (cells); `instances` is one object a value."""
     table: str | None = None
     """CSV instead of `volumes` and `masks`: columns volume, then any of mask, organelles' names, group, line, split."""
     corrections: str | None = None
@@ -194,12 +197,6 @@ def data_faults(config: OrganelleData) -> list[str]:
 
 def _folder_faults(config: FolderData) -> list[str]:
     faults = []
-    one_file = config.table is None and config.masks is not None and "{organelle}" not in config.masks
-    if one_file and not set(config.labels) & set(config.organelles):
-        faults.append(
-            f"labels: none for {', '.join(config.organelles)}, but data.masks names one multi-label file a volume; say "
-            "which values lie inside each organelle"
-        )
     if config.table is None and not config.volumes:
         faults.append("volumes: no tomograms named; give a glob such as dish*/**/*.TCF, or a table")
     if config.table is None and config.masks is None and config.corrections is None and config.volumes:

@@ -24,6 +24,15 @@ class LabelFilm:
     """Their names, where the file tells them."""
     stored: Callable[[int, int], np.ndarray]
     """(t, c) to the values as they are in the file."""
+    colour: bool = False
+    """Whether the channels are those of a colour image (RGB, RGBA)."""
+
+    def holds(self) -> str:
+        """Return what the file holds, for messages."""
+        t, c, *zyx = self.shape
+        named = f" ({', '.join(self.channels)})" if self.channels and any(self.channels) else ""
+        what = "colours" if self.colour else "channels"
+        return f"{t} frame{'s' * (t != 1)} of {c} {what if c != 1 else 'channel'}{named}, z, y, x = {tuple(zyx)}"
 
     def frame(self, t: int = 0, c: int = 0) -> np.ndarray:
         """Labels of one frame of one channel.

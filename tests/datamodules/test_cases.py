@@ -34,8 +34,8 @@ def _case(tmp_path: Path, masks: dict[str, Path] | None = None, label_file: Path
         write_nifti(volume, _ri(), SPACING)
     given = {"volume": volume, **more}
     return FolderCase(
-        name="a", masks=masks or {}, label_file=label_file, labels=LABELS, organelles=ORGANELLES, group="a", line="a",
-        **given,  # type: ignore[arg-type]
+        name="a", masks=masks or {}, label_file=label_file, label_values=LABELS, organelles=ORGANELLES, group="a",
+        line="a", **given,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -63,15 +63,25 @@ def test_a_multi_label_file_gives_every_organelle_its_values(tmp_path: Path) -> 
 
 
 def test_a_label_that_no_organelle_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"m\.nii\.gz: label 9 is in no organelle of data\.labels"):
+    with pytest.raises(InputError, match=r"m\.nii\.gz: label 9 is in no organelle of label_values"):
         _case(tmp_path, label_file=_nifti(tmp_path, _mask() * 9)).load()
 
 
-def test_a_label_image_is_refused_where_a_mask_of_one_organelle_is_due(tmp_path: Path) -> None:
-    labels = _mask()
-    labels[4, 8, 8] = 2
-    with pytest.raises(InputError, match=r"holds 2 different labels \(1, 2\).*data\.labels"):
+def test_a_multi_label_file_is_refused_where_a_mask_of_one_organelle_is_due(tmp_path: Path) -> None:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:5, 1:9, 1:9], labels[2:4, 2:6, 2:6] = 1, 2
+    with pytest.raises(InputError, match=r"holds 2 different labels \(1, 2\), one inside the other.*label_values"):
         _case(tmp_path, {"nucleus": _nifti(tmp_path, labels)}).load()
+    raw = _case(tmp_path, {"nucleus": tmp_path / "m.nii.gz"}, labels="binary").load()
+    np.testing.assert_array_equal(raw.masks_KZYX[1], labels != 0)
+
+
+def test_labels_of_nuclei_are_one_mask_with_a_note(tmp_path: Path) -> None:
+    labels = _mask()
+    labels[4, 8:, 8:] = 2
+    case = _case(tmp_path, {"nucleus": _nifti(tmp_path, labels)})
+    np.testing.assert_array_equal(case.load().masks_KZYX[1], labels != 0)
+    assert case.notes == ["m.nii.gz: 2 values: read as one mask of what is not background"]
 
 
 def test_a_mask_drawn_in_255_is_as_good_as_one_drawn_in_1(tmp_path: Path) -> None:

@@ -133,6 +133,3 @@ def test_faults_of_a_split_name_their_key() -> None:
     assert "split: fractions must be 0 or more and add up to 1" in faults(split=Split(0.7, 0.7, 0.1))
     assert "not a mixture" in faults(split=Split(0.7, ["a"], ["b"]))
     assert "train_lines: needs data.line" in faults(train_lines=["HeLa"])
-    assert "labels: none for mitochondrion" in " ".join(
-        data_faults(FolderData(volumes="*.TCF", masks="*_seg.tif", organelles=["mitochondrion"]))
-    )

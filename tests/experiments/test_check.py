@@ -217,7 +217,7 @@ PLANTS: dict[str, tuple[str, str, str, Plant, list[str]]] = {
     "truncated mask": ("error", "unreadable-mask", NUCLEUS, lambda r: truncate(r, NUCLEUS), []),
     "mask of halves": (
         "error", "unreadable-mask", NUCLEUS,
-        lambda r: write_nifti(r / NUCLEUS, np.full(SHAPE, 0.5, np.float32), SPACING), [],
+        lambda r: write_nifti(r / NUCLEUS, np.full(SHAPE, 1.5, np.float32), SPACING), [],
     ),
     "mask of another shape": ("error", "mask-shape", NUCLEUS, lambda r: change_mask(r, NUCLEUS, lambda m: m[1:]), []),
     "mask of another spacing": (

@@ -1,0 +1,208 @@
+"""Masks and labels of the frames of a tomogram: opened, fitted to its grid and read by one rule for every command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from analysis.organelles import CELLS
+from formats import open_labels
+from formats.label_film import LabelFilm
+from formats.label_layout import Grid, Slices, channel_of, place, stored_frame
+from formats.labels import LabelContent, LabelFault, LabelReading, LabelUse, decide, merged, scan
+
+__all__ = ["Grid", "LabelSource", "label_sources", "use_of"]
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """One organelle's mask, or labels of objects, in one frame: where it is, and how it is read."""
+
+    path: Path
+    frame: int
+    """Within the file."""
+    channel: int
+    slices: Slices
+    reading: LabelReading
+    values: tuple[int, ...] | None = None
+    """Of a multi-label file: the values of this organelle."""
+
+    def mask(self) -> np.ndarray:
+        """Bool array (Z, Y, X).
+
+        Raises
+        ------
+        InputError
+            The file cannot be read any more.
+        """
+        stored = self._stored()
+        return self.reading.mask(stored) if self.values is None else np.isin(stored, self.values)
+
+    def objects(self) -> np.ndarray:
+        """int32 array (Z, Y, X): labels of objects, 0 outside; errors as `mask`."""
+        return self.reading.objects(self._stored())
+
+    @property
+    def instances(self) -> bool:
+        """Whether the file tells objects from each other."""
+        return self.reading.kind == "instances" and self.values is None
+
+    @property
+    def key(self) -> str:
+        """What a result depends on beside the content of the file."""
+        return f"{self.frame} {self.channel} {self.slices} {self.reading.key} {self.values}"
+
+    def _stored(self) -> np.ndarray:
+        return _stored(open_labels(self.path), self.frame, self.channel, self.slices)
+
+
+def use_of(organelle: str) -> LabelUse:
+    """What a file of this name is read as."""
+    return "cells" if organelle == CELLS else "nucleus" if organelle == "nucleus" else "mask"
+
+
+def label_sources(
+    files: Mapping[int, Path],
+    organelle: str,
+    grid: Grid,
+    notes: list[str],
+    *,
+    labels: str = "auto",
+    own_frame: bool = False,
+    channel: int | None = None,
+    use: LabelUse | None = None,
+    quiet: bool = False,
+) -> dict[int, LabelSource]:
+    """Open the files of one organelle of a tomogram, all frames together.
+
+    Parameters
+    ----------
+    files : mapping of int -> Path
+        Of each frame of the tomogram that has one; one file may serve all frames.
+    organelle : str
+        Or "cells".
+    grid : Grid
+        The tomogram's.
+    notes : list of str
+        Given whatever was decided for the user, one line each.
+    labels : "auto", "binary" or "instances"
+        How values are taken.
+    own_frame : bool
+        Whether the files' frames are known by their names or a config, so that each may hold one frame only.
+    channel : int, optional
+        Where it is known; else it is found by its name.
+    use : str, optional
+        "mask", "nucleus", "cells" or "classes"; by default what the organelle needs.
+    quiet : bool
+        Leave out of `notes` what is usual: several values where cells are read.
+
+    Returns
+    -------
+    dict of int -> LabelSource
+        By the frame of the tomogram.
+
+    Raises
+    ------
+    InputError
+        A file that cannot be read, does not fit the grid, or holds neither a mask nor labels.
+    """
+    opened: dict[Path, tuple[LabelFilm, int, Slices, LabelContent]] = {}
+    for path in dict.fromkeys(files.values()):
+        film = open_labels(path)
+        slices = place(film, grid, own_frame, notes)
+        c = 0 if slices == "c" else channel_of(film, organelle, notes) if channel is None else channel
+        opened[path] = (film, c, slices, _content(film, c, slices))
+    paths = list(opened)
+    if not paths:
+        return {}
+    where = paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
+    content, most = merged([opened[path][3] for path in paths], where)
+
+    def richest() -> np.ndarray:
+        film, c, slices, _ = opened[paths[most]]
+        return stored_frame(film, content.richest, c, slices)
+
+    reading = decide(content, use or use_of(organelle), labels, where, richest, notes, quiet=quiet)
+    return {t: _source(path, t, opened[path], reading) for t, path in sorted(files.items())}
+
+
+def _source(
+    path: Path, t: int, opened: tuple[LabelFilm, int, Slices, LabelContent], reading: LabelReading
+) -> LabelSource:
+    film, channel, slices, _ = opened
+    frames = 1 if slices == "t" else film.shape[0]
+    return LabelSource(path, t if frames > 1 else 0, channel, slices, reading)
+
+
+def class_source(
+    path: Path, organelles: Mapping[str, Sequence[int]], grid: Grid, notes: list[str], own_frame: bool, t: int
+) -> dict[str, LabelSource]:
+    """A multi-label file, one channel whose values say which organelles a voxel is in.
+
+    Parameters
+    ----------
+    organelles : mapping of str -> sequence of int
+        Values inside each organelle (`label_values`).
+    own_frame, grid, notes
+        As for `label_sources`.
+    t : int
+        The frame.
+
+    Raises
+    ------
+    InputError
+        As `label_sources`; or a value that is in no organelle.
+    """
+    film = open_labels(path)
+    slices = place(film, grid, own_frame, notes)
+    if film.shape[1] != 1 and slices != "c":
+        raise LabelFault("labels", f"{path}: expected one channel of several labels; the file holds {film.holds()}")
+    content = _content(film, 0, slices)
+    known = {int(v) for values in organelles.values() for v in values}
+    strange = [int(v) for v in content.values if int(v) not in known]
+    reading = decide(content, "classes", "auto", path.name, lambda: np.empty(0), notes)
+    if strange:
+        raise LabelFault("labels", f"{path}: label {strange[0]} is in no organelle of label_values; add it there")
+    source = _source(path, t, (film, 0, slices, content), reading)
+    return {
+        organelle: LabelSource(path, source.frame, 0, slices, reading, tuple(int(v) for v in values))
+        for organelle, values in organelles.items()
+    }
+
+
+def _content(film: LabelFilm, channel: int, slices: Slices) -> LabelContent:
+    return _scanned(film.path.absolute(), _stamp(film.path), channel, slices)
+
+
+@lru_cache(maxsize=256)
+def _scanned(path: Path, stamp: tuple[object, ...], channel: int, slices: Slices) -> LabelContent:
+    """Content of a channel, kept for as long as the file is as it was: several frames and organelles ask for it."""
+    film = open_labels(path)
+    frames = 1 if slices == "t" else film.shape[0]
+    names = (f"{path}, frame {t}" if frames > 1 else str(path) for t in range(frames))
+    return scan((name, _stored(film, t, channel, slices, keep=frames == 1)) for t, name in enumerate(names))
+
+
+def _stamp(path: Path) -> tuple[object, ...]:
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return tuple((p.name, (about := p.stat()).st_size, about.st_mtime_ns) for p in files)
+
+
+#: The frame that was scanned last, where its file has one frame only: it is read next.
+_last: dict[tuple[object, ...], np.ndarray] = {}
+
+
+def _stored(film: LabelFilm, t: int, channel: int, slices: Slices, keep: bool = False) -> np.ndarray:
+    key = (film.path.absolute(), _stamp(film.path), t, channel, slices)
+    kept = _last.pop(key, None)
+    if kept is not None:
+        return kept
+    stored = stored_frame(film, t, channel, slices)
+    if keep:
+        _last.clear()
+        _last[key] = stored
+    return stored

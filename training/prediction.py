@@ -20,6 +20,7 @@ from datamodules.paths import stem_of
 from formats import Box, FrameReader, Volume, read_volume
 from formats.errors import InputError
 from formats.provenance import Fingerprint, content_digest
+from training.domain import Read
 from training.mask_figures import draw_frame, picture_name, remove_pictures
 from training.mask_files import (
     Format,
@@ -36,7 +37,7 @@ from training.mask_notes import Notes
 from training.rundir import RunFolder, write_text
 from training.unfinished import Unfinished, moved_rows, read_state
 
-COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output")
+COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output", "outside_training")
 #: From a box to its masks (K, z, y, x).
 Regions = Callable[[Box], np.ndarray]
 #: Frames of a time-lapse that get an overlay: the report shows a few, not hundreds.
@@ -82,6 +83,8 @@ class MaskWriter:
     fingerprint: Callable[[Path], Fingerprint] | None = None
     """Of the masks of a file: those that were made from anything else are made again. None: of the file's content and
     the settings above, for weights that stay the same."""
+    outside: Callable[[Read, Volume], str] = lambda read, volume: ""
+    """What of a frame lies outside what the weights were trained on."""
     out: Path | None = None
     """Another folder for the masks; several runs may share it."""
     told: Callable[[str], None] = lambda text: None
@@ -180,7 +183,9 @@ class MaskWriter:
             if t < FIGURES_A_FILE and not store.is_drawn(t, self.folder.figures):
                 self._draw(path, volume, t, reader, partial(store.region, t))
                 store.drawn(t, self.folder.figures)
-        rows = [row for t in range(volume.shape[0]) for row in self._rows(path, volume, t, store.voxels(t) or [])]
+        rows = [row for t in range(volume.shape[0]) for row in self._rows(path, volume, t, store)]
+        for text in dict.fromkeys(row["outside_training"] for row in rows if row["outside_training"]):
+            self.told(f"{path.name}: outside what the weights were trained on: {text}")
         store.close(rows)
         # the note is written last: without it, a killed run predicts this file again
         self.notes.remove(name)
@@ -205,9 +210,10 @@ class MaskWriter:
             raise RuntimeError(f"{seen} of {math.prod(volume.shape[2:])} voxels were predicted")
         if file is not None:
             file.close()
-        store.frame_done(t, voxels.tolist())
+        store.frame_done(t, voxels.tolist(), self.outside(reader.read, volume))
 
-    def _rows(self, path: Path, volume: Volume, t: int, voxels: Sequence[int]) -> Iterator[dict[str, Any]]:
+    def _rows(self, path: Path, volume: Volume, t: int, store: Unfinished) -> Iterator[dict[str, Any]]:
+        voxels = store.voxels(t) or []
         voxel_um3 = float(np.prod(volume.spacing_um))
         for organelle, count in zip(self.organelles, voxels, strict=True):
             yield {
@@ -218,6 +224,7 @@ class MaskWriter:
                 "voxels": count,
                 "volume_um3": count * voxel_um3,
                 "output": mask_file(self.names[path], self.file_format, t, organelle),
+                "outside_training": store.outside(t),
             }
 
     def _draw(
@@ -268,7 +275,7 @@ def output_names(paths: list[Path]) -> dict[Path, str]:
 def collect_table(folder: RunFolder) -> Path:
     """`tables/predictions.csv` out of the notes of all files that are done, by whichever call."""
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n", restval="")
     table.writeheader()
     for note in sorted(folder.predictions.glob("[!.]*.json")):
         rows = json.loads(note.read_text(encoding="utf-8")).get("rows", [])

@@ -47,6 +47,7 @@ class Unfinished:
     ) -> None:
         self.folder, self._made_from = folder, made_from.parts
         self._frames: dict[int, list[int]] = {}
+        self._outside: dict[int, str] = {}
         self._drawn: list[list[Any]] = []
         self._rows: list[dict[str, Any]] | None = None
         state = read_state(folder)
@@ -54,6 +55,7 @@ class Unfinished:
             sweep(folder)
             self.array = resume_omezarr(self.masks)
             self._frames = {int(t): voxels for t, voxels in state["frames"].items() if self._is_whole(int(t), voxels)}
+            self._outside = {int(t): text for t, text in state.get("outside", {}).items() if int(t) in self._frames}
             self._drawn = [entry for entry in state["drawn"] if entry[0] in self._frames]
             for t in set(range(self.array.shape[0])) - set(self._frames):
                 shutil.rmtree(self.masks / "0" / "c" / str(t), ignore_errors=True)  # half a frame, perhaps a torn chunk
@@ -76,9 +78,14 @@ class Unfinished:
         """Put a box of a frame."""
         self.array[(t, slice(None), *box)] = masks_Kzyx
 
-    def frame_done(self, t: int, voxels: list[int]) -> None:
-        """Note that every box of a frame was put, and how many voxels they hold."""
+    def outside(self, t: int) -> str:
+        """What of a frame that is done lies outside what the weights were trained on."""
+        return self._outside.get(t, "")
+
+    def frame_done(self, t: int, voxels: list[int], outside: str = "") -> None:
+        """Note that every box of a frame was put, how many voxels they hold, and what lies outside the training's."""
         self._frames[t] = voxels
+        self._outside[t] = outside
         self._save()
 
     def is_drawn(self, t: int, folder: Path) -> bool:
@@ -116,7 +123,9 @@ class Unfinished:
 
     def _save(self) -> None:
         frames = {str(t): voxels for t, voxels in self._frames.items()}
-        state = {"made_from": self._made_from, "frames": frames, "drawn": self._drawn, "rows": self._rows}
+        outside = {str(t): text for t, text in self._outside.items()}
+        state = {"made_from": self._made_from, "frames": frames, "outside": outside, "drawn": self._drawn}
+        state["rows"] = self._rows
         write_json(self.folder / _STATE, state)
 
 

@@ -19,11 +19,13 @@ from datamodules.paths import stem_of
 from datamodules.steps import STEPS
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.frames import MIRRORS, FrameJob, rules_of
+from experiments.pipelines.predictors import trained_on
 from experiments.pipelines.sources import Source, given_file, read_labels
 from experiments.pipelines.state import FrameState
 from formats import Volume, open_labels, read_volume
 from formats.errors import InputError
 from formats.provenance import ContentDigests, Fingerprint, StampedNotes, array_digest, stamp_of
+from training.domain import frame_outside
 
 
 @dataclass
@@ -252,13 +254,16 @@ class Frames:
         """Masks of a frame as given, or as predicted from it or from its mirror image and turned back."""
         film, ri = self.film, self._ri(t)
         notes: list[str] = []
+        strange, weights = "", self.asked.organelle_weights
         state.forget_said()
         if given:
             masks = {n: read_labels(path, t, channel, film.volume, notes) != 0 for n, path, channel in given}
         else:
+            if weights is not None:
+                strange = frame_outside([trained_on(weights)], lambda box: ri[box], film.volume)
             mirrored = np.ascontiguousarray(np.flip(ri, axes))
             masks, said = self.predict(mirrored, film.volume.spacing_um)
             masks = {name: np.flip(mask, axes) for name, mask in masks.items()}
             if said is not None:
                 state.save_said(np.flip(said, tuple(1 + axis for axis in axes)))
-        state.save_masks(made_from, masks, ri.shape, notes=notes)
+        state.save_masks(made_from, masks, ri.shape, notes=notes, outside=strange)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,17 @@ from transforms.spatial import ResampleTo
 
 #: Shipped weights of each method.
 CELL_WEIGHTS = {"fast": "cells_fast", "network": "cells_network"}
+
+
+def trained_on(path: Path) -> dict[str, Any]:
+    """What weights were trained on; see `training.domain`."""
+    return _trained_on(path, str(stamp_of(path)))
+
+
+@lru_cache(maxsize=8)
+def _trained_on(path: Path, stamp: str) -> dict[str, Any]:
+    found: dict[str, Any] = read_checkpoint(path, None, "weights").facts.trained_on
+    return found
 
 
 def device_and_precision() -> tuple[str, str]:

@@ -17,6 +17,7 @@ from formats.errors import InputError
 from formats.provenance import ContentDigests, Fingerprint
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
+from training.domain import frame_outside
 from training.prediction import MaskWriter, collect_table, output_names
 from training.results import draw_examples, write_test_tables
 
@@ -57,6 +58,7 @@ def predict(run: Run) -> None:
         probabilities=predict.probabilities,
         spacing_um=(spacing[0], spacing[1], spacing[2]) if spacing is not None else None,
         fingerprint=_fingerprint(run),
+        outside=lambda read, volume: frame_outside(run.trained_on, read, volume),
         told=lambda text: print(f"note: {text}", file=sys.stderr),
         out=Path(predict.out) if predict.out is not None else None,
     )

@@ -20,8 +20,6 @@ from formats.provenance import GIVEN, Fingerprint, leaves_of
 
 #: Enough for each config to be valid without files.
 WORDS = {"cells_from_masks": ["membrane=a", "nucleus=b", "out=c"]}
-#: Keys of an analysis whose files are counted by what they hold, and whose presence decides how cells come about.
-CONTENT = {"tomogram": "t", "voxel size": [1, 1, 1]}
 
 
 @cache
@@ -47,10 +45,6 @@ def fingerprints(config: Any) -> dict[str, Fingerprint]:
         masks = {"predict.masks": STEPS["predict.masks"].fingerprint(config)}
         return {**prepare, **(masks if config.task == "organelle" else {})}
     return {}
-
-
-def leaf_hints(kind: type, prefix: str = "") -> dict[str, Any]:
-    return {f"{prefix}{key}": hint for key, hint in typing.get_type_hints(kind).items()}
 
 
 def mutations(value: Any, hint: Any) -> list[Any]:

@@ -124,7 +124,7 @@ class Unfinished:
     def _save(self) -> None:
         frames = {str(t): voxels for t, voxels in self._frames.items()}
         outside = {str(t): text for t, text in self._outside.items()}
-        state = {"made_from": self._made_from, "frames": frames, "outside": outside, "drawn": self._drawn}
+        state: dict[str, Any] = {"made_from": self._made_from, "frames": frames, "outside": outside, "drawn": self._drawn}
         state["rows"] = self._rows
         write_json(self.folder / _STATE, state)
 

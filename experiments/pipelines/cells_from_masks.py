@@ -34,7 +34,7 @@ def cells_from_masks(config: CellsFromMasksConfig) -> int:
     InputError
         Files that cannot be read, or do not fit each other.
     """
-    membrane, nucleus = open_labels(config.membrane), open_labels(config.nucleus)
+    membrane, nucleus = open_labels(config.membrane, config.series), open_labels(config.nucleus, config.series)
     spacing = _spacing(config, membrane, nucleus)
     if membrane.shape != nucleus.shape:
         raise InputError(
@@ -43,7 +43,7 @@ def cells_from_masks(config: CellsFromMasksConfig) -> int:
         )
     volume = None
     if config.ri is not None:
-        volume = read_volume(config.ri, spacing_um=config.spacing_um)
+        volume = read_volume(config.ri, config.spacing_um, config.spacing_from, config.series)
         if (volume.shape[0], *volume.shape[2:]) != (membrane.shape[0], *membrane.shape[2:]):
             raise InputError(f"ri: {config.ri}: shape {volume.shape}, but the masks have {membrane.shape}")
     finder = cell_finder(config.method, cell_weights(config.method, config.cell_weights), config.seeds.rule())

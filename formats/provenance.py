@@ -133,7 +133,7 @@ class Step:
     def reason(self, key: str) -> str | None:
         """Why a key is ignored; None for one that counts."""
         groups = key.split(".")
-        listed = [key, *(".".join([*groups[:n], "*"]) for n in range(1, len(groups)))]
+        listed = [key, f"{key}.*", *(".".join([*groups[:n], "*"]) for n in range(1, len(groups)))]
         return next((self.ignored[name] for name in listed if name in self.ignored), None)
 
     def unknown(self, keys: Iterable[str]) -> list[str]:

@@ -162,7 +162,10 @@ def test_after_kill_9_only_the_missing_frames_are_computed(tmp_path: Path, lapse
     assert voxels == _truth(4).sum(axis=(2, 3, 4)).ravel().tolist()
 
 
-@pytest.mark.parametrize("other", [{"threshold": 0.4}, {"fingerprint": lambda path: Fingerprint({"weights": "other"})}, {"file_format": "nifti"}])
+@pytest.mark.parametrize(
+    "other",
+    [{"threshold": 0.4}, {"fingerprint": lambda path: Fingerprint({"weights": "other"})}, {"file_format": "nifti"}],
+)
 def test_frames_of_other_weights_or_settings_are_not_gone_on_from(
     tmp_path: Path, lapse: Path, other: dict[str, Any]
 ) -> None:

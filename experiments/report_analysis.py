@@ -14,7 +14,8 @@ MAX_PICTURES = 12
 _CELL = (
     ("volume_um3", "volume, µm³", None), ("volume_low_um3", "from", None), ("volume_high_um3", "to", None),
     ("surface_area_um2", "area, µm²", None), ("sphericity", "sphericity", 3), ("mean_ri", "mean RI", 4),
-    ("concentration_g_per_ml", "concentration, g/mL", 4), ("dry_mass_pg", "dry mass, pg", None),
+    ("concentration_g_per_ml", "concentration, g/mL", 4),
+    ("concentration_choi_g_per_ml", "concentration as published, g/mL", 4), ("dry_mass_pg", "dry mass, pg", None),
 )  # fmt: skip
 
 

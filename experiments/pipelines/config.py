@@ -48,6 +48,9 @@ class MeasureConfig:
     """Of everything else."""
     uniform: bool = False
     """Whether droplets are counted with the increment of everything else."""
+    concentration_choi: bool = False
+    """Write the concentration as published, too (Choi et al. 2021): column concentration_choi_g_per_ml of cells.csv and
+    parts.csv, one increment a compartment: 0.135 mL/g for lipid, 0.19 for the whole cell, nucleus and nucleolus."""
     area: Literal["enclosing", "staircase"] = "enclosing"
     """Estimator of the surface area; `staircase` is the published one, 8 to 15 % too large."""
 

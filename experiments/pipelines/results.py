@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measurements import WHOLE, Compartment, Part
+from analysis.refractive import CHOI_RULE, concentration_choi_g_per_ml
 from analysis.tracking import Sighting, Tracked, TrackingRules, track_cells
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film
@@ -24,6 +25,10 @@ from training.rundir import RunFolder
 
 if TYPE_CHECKING:
     from experiments.pipelines.analyze import Fault
+
+
+#: Column of the concentration as published.
+CHOI = "concentration_choi_g_per_ml"
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,9 @@ def part_table(results: Iterable[FilmResult], config: AnalyzeConfig) -> pd.DataF
 def _table(
     results: Iterable[FilmResult], config: AnalyzeConfig, columns: Sequence[str], rows_of: Any, rules: bool
 ) -> pd.DataFrame:
+    columns, choi = list(columns), config.measure.concentration_choi
+    if choi:
+        columns.insert(columns.index("concentration_g_per_ml") + 1, CHOI)
     first = ["file", "group", "dish", "field", "frame", "time_s", "track"]
     last = ["cells_from", "medium_ri", "medium_from", "increments", "area_estimator", "outside_training"]
     last = last if rules else []
@@ -95,7 +103,9 @@ def _table(
     for result in results:
         film, source = result.film, result.film.source
         told = rules_of(film.medium_ri, config.measure)
+        increments = f"{told.increments.rule}; {CHOI_RULE}" if choi else told.increments.rule
         for row in rows_of(result):
+            row = {**row, CHOI: _choi(row, film.medium_ri)}
             t = row["frame"]
             rows.append(
                 {
@@ -104,13 +114,19 @@ def _table(
                     "track": result.tracked.track_of.get((t, row["cell"])),
                     **{column: row[column] for column in columns},
                     "cells_from": result.cells_from[t], "medium_ri": film.medium_ri, "medium_from": film.medium_from,
-                    "increments": told.increments.rule, "area_estimator": told.area,
+                    "increments": increments, "area_estimator": told.area,
                     "outside_training": result.outside_training[t],
                 }
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *last])
-    whole = {name: "Int64" for name in ("track", "nuclei") if name in frame}
+    whole = {name: "Int64" for name in ("track", "nuclei", "specks") if name in frame}
     return frame.astype({**whole, "time_s": "float64"})
+
+
+def _choi(row: dict[str, Any], medium_ri: float) -> float | None:
+    """The published concentration of a row, out of its mean index: nothing need be measured anew for it."""
+    mean_ri = row["mean_ri"]
+    return None if mean_ri is None else concentration_choi_g_per_ml(mean_ri, row["compartment"], medium_ri)
 
 
 def track_table(results: Iterable[FilmResult]) -> pd.DataFrame:

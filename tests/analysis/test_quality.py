@@ -157,6 +157,8 @@ def test_what_one_frame_tells():
         (0, 1): {"border"}, (0, 2): {"several_nuclei"}, (0, 3): {"no_nucleus"}, (0, 4): {"low_contrast"},
         (0, 5): {"wide_interval"},
     }  # fmt: skip
+    assert flagged([state(0, 1, 0, 30, border="y-", nuclei=0)])[0] == {(0, 1): {"border", "rim", "no_nucleus"}}
+    assert flagged([state(0, 1, 0, 30, border="y-", nuclei=None)])[0] == {(0, 1): {"border"}}
     off = QualityRules(min_contrast_ri=None, max_interval=None)
     assert set(flagged(one, off)[0]) == {(0, 1), (0, 2), (0, 3)}
 
@@ -183,6 +185,8 @@ def test_each_flag_leaves_out_quantities_and_no_more():
     assert not left_out("merge", own=QualityRules(exclude=False))
     assert left_out("border", own=QualityRules(exclude=False))  # `border` has a key of its own
     assert not left_out("border", own=QualityRules(border=False))
+    assert left_out("rim") == set(SIZES + MEANS)
+    assert not left_out("rim", own=QualityRules(border=False))
     assert all(flag.meaning for flag in FLAGS.values())
     assert as_text({"split", "merge", "own"}) == "merge split own"
 

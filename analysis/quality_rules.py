@@ -61,7 +61,7 @@ FLAGS: dict[str, Flag] = {
         ),
         Flag("border", "the cell reaches the border of the field: it is cut there", (((), SIZES),)),
         Flag(
-            "rim", "the cell is cut and its nucleus is not in the field: what is seen is its rim", (((), SIZES + MEANS),)
+            "rim", "the cell is cut, its nucleus is not in the field: only its rim is seen", (((), SIZES + MEANS),)
         ),
         Flag("several_nuclei", "the cell has several nuclei", ((("nucleus",), SIZES), ((WHOLE,), ("nuclei",)))),
         Flag(

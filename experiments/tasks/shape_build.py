@@ -71,7 +71,7 @@ def shape_module(config: ShapeConfig, facts: ShapeFacts, weights: Weights | None
     if weights is not None:
         load_network(network, weights, key)
     quick = getattr(config.sampler, "validation_steps", None)
-    validates = None if quick is None else dataclasses.replace(config.sampler, steps=quick).build()
+    validates = None if quick is None else dataclasses.replace(config.sampler, steps=min(quick, config.sampler.steps)).build()
     parts = Parts(process.build(), preconditioning.build(), config.loss.build(), config.sampler.build(), validates)
     # how widely traits are drawn is the user's to say, like the sampler; whether the network knows any is not
     told = config.traits if config.traits.name == traits.name else traits

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.cell_contrast import cell_contrasts
 from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
 from analysis.refractive import Increments
 from analysis.volume_interval import VolumeInterval, agreement, volume_intervals
@@ -97,10 +98,13 @@ def finish_frame(job: FrameJob) -> list[str]:
     cells = state.arrays("cells")["cells"].astype(np.int32)
     told = state.facts("cells")["intervals"]
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
+    contrasts = cell_contrasts(ri, cells, volume.spacing_um)
     lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
         "rows", job.rows_key, {},
-        compartments=[{**_plain(row), **_interval(row, told)} for row in measured.compartments],
+        compartments=[
+            {**_plain(row), **_interval(row, told), **_contrast(row, contrasts)} for row in measured.compartments
+        ],
         parts=[_plain(row) for row in measured.parts],
         unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),
         cells_from=job.cells_from, notes=notes,
@@ -114,6 +118,12 @@ def _interval(row: Compartment, told: dict[str, list[float]]) -> dict[str, float
     """Of whole cells."""
     low, high = told.get(str(row.cell), (None, None)) if row.compartment == WHOLE else (None, None)
     return {"volume_low_um3": low, "volume_high_um3": high}
+
+
+def _contrast(row: Compartment, contrasts: dict[int, float]) -> dict[str, float | None]:
+    """Of whole cells; None where the surroundings are not seen."""
+    value = contrasts.get(row.cell, math.nan) if row.compartment == WHOLE else math.nan
+    return {"contrast_ri": None if math.isnan(value) else value}
 
 
 def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]:

@@ -235,8 +235,8 @@ def _twice(values: list[Any]) -> str | None:
 def _require_effect(sweep: Sweep, loaded: Mapping[str, list[Config]]) -> None:
     """Refuse keys that change nothing, whatever the other parameters are.
 
-    A key counts as used if one of the configs uses it: that of the command alone, or one with a value that any parameter
-    names, the others being as the command has them.
+    A key counts as used if one of the configs uses it: that of the command alone, or one with a value that any
+    parameter names, the others being as the command has them.
 
     Parameters
     ----------

@@ -98,7 +98,10 @@ def test_nested_parameters_are_drawn_by_the_other_methods_too(write_sweep, metho
     [
         ({"optimizer": {"parameters": {"lrate": {"values": [1, 2]}}}}, "optimizer.lrate: no such key"),
         ({"optimizer": {"parameters": {"lr": {"values": [1, -2]}}}}, "optimizer.lr: expected a positive number"),
-        ({"optimizer": {"parameters": {"lr": {"value": 1}}}, "optimizer.lr": {"value": 2}}, "optimizer.lr is given twice"),
+        (
+            {"optimizer": {"parameters": {"lr": {"value": 1}}}, "optimizer.lr": {"value": 2}},
+            "optimizer.lr is given twice",
+        ),
         ({"data.scale_probability": {"values": [0, 0.5, 0.0]}}, "0 and 0.0: the same point of the grid twice"),
         ({"data.foreground": {"min": 0.1, "max": 0.9}}, "disallowed type with grid search"),
     ],

@@ -92,7 +92,9 @@ def test_a_key_that_the_command_sets_again_is_refused(write_sweep) -> None:
         method="random", parameters={"optimizer.lr": {"values": [0.1, 0.2]}},
         command=[*COMMAND, "organelle_demo", "${args_no_hyphens}", "optimizer.lr=0.001"],
     )  # fmt: skip
-    with pytest.raises(ConfigFaults, match=r"parameters\.optimizer\.lr: has no effect: its values give one and the same"):
+    with pytest.raises(
+        ConfigFaults, match=r"parameters\.optimizer\.lr: has no effect: its values give one and the same"
+    ):
         read_sweep(path)
 
 

@@ -89,6 +89,8 @@ class MaskWriter:
     """What tells these weights from others: files that others predicted are done again."""
     out: Path | None = None
     """Another folder for the masks; several runs may share it."""
+    report: Callable[[str], None] = lambda _: None
+    """Told how far a file is."""
     faults: list[str] = field(default_factory=list)
     """What was wrong with the inputs that could not be predicted: one of them does not stop the others."""
 
@@ -189,6 +191,8 @@ class MaskWriter:
             store.write(t, region, masks_Kzyx.view(np.uint8))
             voxels += np.count_nonzero(masks_Kzyx, axis=(1, 2, 3))
             seen += math.prod(masks_Kzyx.shape[1:])
+            share = 100 * seen // math.prod(volume.shape[2:])
+            self.report(f"predicting: {path.name}, frame {t + 1} of {volume.shape[0]}, {share} %")
             if file is not None:
                 file.write(region, probabilities_Kzyx)
         if seen != math.prod(volume.shape[2:]):

@@ -14,6 +14,7 @@ from formats.errors import InputError
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
 from training.prediction import MaskWriter, collect_table, output_names
+from training.progress_bar import reporter
 from training.results import draw_examples, write_test_tables
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def predict(run: Run) -> None:
         weights=_origin(run, module),
         out=Path(predict.out) if predict.out is not None else None,
     )
+    writer.report = reporter(run.trainer)
     module.write_masks = writer
     mine = shard_of(run.inputs, predict.shard)
     sampler = EvaluationSampler(len(mine), run.trainer.global_rank, run.trainer.world_size)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.cache import ContentDigests, PreparedCase, cache_root
 from datamodules.cases import Case, FolderCase, RawCase
 from datamodules.config import FolderData, OrganelleData, SimulatorData
+from datamodules.fingerprints import case_fingerprints
 from datamodules.folder import find_cases
 from datamodules.prepare import Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
@@ -86,6 +87,11 @@ class OrganelleDataModule(pl.LightningDataModule):
                 contents = " ".join(digests.of(path) for path in case.files)
                 text.update(f"{split} {case.name} {case.settings} {contents}\n".encode())
         return text.hexdigest()
+
+    def fingerprints(self, splits: Sequence[str]) -> list[str]:
+        """Return the fingerprint of the tomogram of every case of these splits, in their order."""
+        found = self.find()
+        return case_fingerprints((c for split in splits for c in found[split]), cache_root(self.config.cache_dir))
 
     def prepare_data(self) -> None:
         """Fill the cache; Lightning calls it on one process of each node, and for a test, too, which needs none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.transforms import Compose
@@ -34,6 +35,8 @@ class Preparer:
         self.resample = ResampleTo.chosen(config.resample, config.resample_spacing_um, config.resample_grid)
         self.ri_range = [float(index) for index in config.ri_range]
         normalise = NormaliseRId("image", self.ri_range[0], self.ri_range[1])
+        #: What else an entry depends on, for heirs.
+        self.more: dict[str, Any] = {}
         self.transform = Compose([normalise, ResampleToCommonGridd(self.resample)])
 
     def path_of(self, case: Case) -> Path:
@@ -44,6 +47,7 @@ class Preparer:
                 "settings": case.settings,
                 "resample": repr(self.resample),
                 "ri_range": self.ri_range,
+                **self.more,
             }
         )
         return self.root / key[:2] / f"{key}.safetensors"

@@ -110,6 +110,11 @@ class ShapeDataModule(pl.LightningDataModule):
                     text.update(b"" if inside is None else np.packbits(inside).tobytes())
         return text.hexdigest()
 
+    def fingerprints(self, splits: Sequence[str]) -> list[str]:
+        """Return the fingerprint of every cell of these splits."""
+        found = self.find()
+        return [cell.fingerprint for split in splits for cell in found[split]]
+
     def prepare_data(self) -> None:
         """Fill the cache; Lightning calls it on one process of each node."""
         self.find()
@@ -141,6 +146,7 @@ class ShapeDataModule(pl.LightningDataModule):
             intensity_scale=config.intensity_scale,
             intensity_offset=config.intensity_offset,
             noise=config.noise,
+            mirror_yz=config.mirror_yz,
         )
 
     def train_dataloader(self) -> DataLoader:

@@ -104,6 +104,9 @@ def _organelle(folder: Path) -> dict[str, Any]:
     return {
         "sections": _sections("organelle", "Masks", "µm"),
         "headline": data.headline(folder),
+        "seen_line": data.seen_line(
+            data.read_json(folder / "metrics.json"), "test", "test cases", "Their scores say nothing about new ones."
+        ),
         "dice": _drawn(
             figures / "dice.png",
             tables / "test_cases.csv",
@@ -158,7 +161,8 @@ def _search(folder: Path) -> dict[str, Any]:
 def _analysis(folder: Path) -> dict[str, Any]:
     """What the sections of an analysis show."""
     figures, shown = folder / "figures", analysed.contents(folder)
-    parts = [("scores", "Results"), ("groups", "Groups"), ("predictions", "Cells"), ("lineages", "Lineages")]
+    parts = [("quality", "Quality"), ("scores", "Results"), ("groups", "Groups"), ("predictions", "Cells")]
+    parts += [("lineages", "Lineages")]
     return {
         **shown,
         "sections": {**_sections("analyze", "Cells", "µm"), "trained": False, "parts": parts},

@@ -32,6 +32,11 @@ class Facts:
     """`network` and its options."""
     schema_version: int = 1
     """Of these facts."""
+    seen: list[str] = dataclasses.field(default_factory=list)
+    """Fingerprints (`lightning_modules.seen`) of the cells or volumes that the weights were trained, stopped early or
+    tuned on, sorted."""
+    seen_all: bool = False
+    """Whether these are all of them; not known of weights from before they were kept."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +88,8 @@ class CellsFacts(Facts):
     """Refractive indices that became 0 and 1."""
     patch_size: list[int]
     """Window z, y, x that the network was trained on."""
+    z: str = "fit"
+    """Which slices it sees: `fit`, `center` or `middle` (`transforms.cell_networks.ConditionedCells`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

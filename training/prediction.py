@@ -37,6 +37,7 @@ from training.mask_inputs import CheckedReader, UnusableInput, told_of_input
 from training.mask_notes import Notes
 from training.rundir import RunFolder, write_text
 from training.unfinished import Unfinished, moved_rows, read_state
+from transforms.holes import FILLED, MAX_HOLE_UM3
 
 COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output")
 #: From a box to its masks (K, z, y, x).
@@ -199,6 +200,9 @@ class MaskWriter:
             raise RuntimeError(f"{seen} of {math.prod(volume.shape[2:])} voxels were predicted")
         if file is not None:
             file.close()
+        if FILLED in self.organelles:
+            k = self.organelles.index(FILLED)
+            voxels[k] += store.fill_holes(t, k, MAX_HOLE_UM3 / float(np.prod(volume.spacing_um)))
         store.frame_done(t, voxels.tolist())
 
     def _rows(self, path: Path, volume: Volume, t: int, voxels: Sequence[int]) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ import zarr
 from formats import Box, resume_omezarr
 from formats.deletion import make_scratch, remove_in_scratch, remove_scratch, sweep
 from training.rundir import write_json
+from transforms.holes import closed_holes
 
 #: Most voxels along z, y, x of one file of the masks, as viewers like them; and fewest voxels of one, or a large
 #: volume would become a million files.
@@ -74,6 +75,17 @@ class Unfinished:
         """Put a box of a frame."""
         self.array[(t, slice(None), *box)] = masks_Kzyx
 
+    def fill_holes(self, t: int, k: int, most_voxels: float) -> int:
+        """Fill the holes of one mask of a frame whose boxes were all put; return how many voxels were added."""
+        added = z = 0
+        for hole in closed_holes(lambda: self.slabs(t, k, 2**24), most_voxels):
+            depth = self._step(2**24) if hole is None else len(hole)
+            if hole is not None:
+                added += int(np.count_nonzero(hole))
+                self.array[t, k, z : z + depth] = np.asarray(self.array[t, k, z : z + depth]) | hole
+            z += depth
+        return added
+
     def frame_done(self, t: int, voxels: list[int]) -> None:
         """Note that every box of a frame was put, and how many voxels they hold."""
         self._frames[t] = voxels
@@ -99,10 +111,13 @@ class Unfinished:
 
     def slabs(self, t: int, k: int, most: int = 2**27) -> Iterator[np.ndarray]:
         """One mask of a frame, (z, Y, X) after (z, Y, X): of a chunk's depth, or less where that is very large."""
-        depth, height, width = self.array.shape[2:]
-        step = max(1, min(self.array.chunks[2], most // (height * width)))
-        for z in range(0, depth, step):
+        step = self._step(most)
+        for z in range(0, self.array.shape[2], step):
             yield np.asarray(self.array[t, k, z : z + step])
+
+    def _step(self, most: int) -> int:
+        """Depth of a slab."""
+        return max(1, min(self.array.chunks[2], most // (self.array.shape[3] * self.array.shape[4])))
 
     def _is_whole(self, t: int, voxels: list[int]) -> bool:
         """Whether a frame holds what was counted: after a power cut, files may be missing that were written."""

@@ -25,6 +25,7 @@ from experiments.pipelines.state import FrameState, array_digest, key_of
 from formats import Volume, open_labels, read_volume
 from formats.atomic import atomic_path
 from formats.errors import InputError
+from transforms.holes import FILLED, fill_holes
 
 
 @dataclass
@@ -204,16 +205,23 @@ class Frames:
         if given:
             masks = {n: read_labels(path, t, channel, film.volume, film.notes) != 0 for n, path, channel in given}
         else:
-            masks, said = self.predict(ri, film.volume.spacing_um)
+            masks, said = self._predicted(ri)
         if said is not None:
             state.folder.mkdir(parents=True, exist_ok=True)
             state.save_said(said)
         state.save_masks(key, masks, ri.shape)
 
+    def _predicted(self, ri: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Masks and probabilities of a frame; cells are filled."""
+        masks, said = self.predict(ri, self.film.volume.spacing_um)
+        if FILLED in masks:
+            masks[FILLED] = fill_holes(masks[FILLED], self.film.volume.spacing_um)
+        return masks, said
+
     def _mirrored(self, t: int, k: int, axes: tuple[int, ...], key: str, ri: np.ndarray) -> None:
         """What the network says of a mirror image, turned back."""
         state = self.film.state(t).member(k)
-        masks, said = self.predict(np.ascontiguousarray(np.flip(ri, axes)), self.film.volume.spacing_um)
+        masks, said = self._predicted(np.ascontiguousarray(np.flip(ri, axes)))
         if said is not None:
             state.folder.mkdir(parents=True, exist_ok=True)
             state.save_said(np.flip(said, tuple(1 + axis for axis in axes)))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.cell_contrast import cell_contrasts
 from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
 from analysis.refractive import Increments
 from analysis.volume_interval import VolumeInterval, agreement, volume_intervals
@@ -23,6 +24,7 @@ from formats.errors import InputError
 from formats.spacing import SpacingFrom
 from transforms.cell_field import CellField, FoundCells, SeedRule
 from transforms.cell_watershed import unclaimed
+from transforms.holes import fill_cells
 
 #: Axes (of z, y, x) of the mirror images: in the plane, since the missing cone lies along z.
 MIRRORS: tuple[tuple[int, ...], ...] = ((1,), (2,), (1, 2))
@@ -96,10 +98,13 @@ def finish_frame(job: FrameJob) -> list[str]:
     cells = state.arrays("cells")["cells"].astype(np.int32)
     told = state.facts("cells")["intervals"]
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
+    contrasts = cell_contrasts(ri, cells, volume.spacing_um)
     lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
         "rows", job.rows_key, {},
-        compartments=[{**_plain(row), **_interval(row, told)} for row in measured.compartments],
+        compartments=[
+            {**_plain(row), **_interval(row, told), **_contrast(row, contrasts)} for row in measured.compartments
+        ],
         parts=[_plain(row) for row in measured.parts],
         unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),
         cells_from=job.cells_from, notes=notes,
@@ -115,17 +120,23 @@ def _interval(row: Compartment, told: dict[str, list[float]]) -> dict[str, float
     return {"volume_low_um3": low, "volume_high_um3": high}
 
 
+def _contrast(row: Compartment, contrasts: dict[int, float]) -> dict[str, float | None]:
+    """Of whole cells; None where the surroundings are not seen."""
+    value = contrasts.get(row.cell, math.nan) if row.compartment == WHOLE else math.nan
+    return {"contrast_ri": None if math.isnan(value) else value}
+
+
 def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]:
     """Cells of the mirror images, turned back."""
     found = []
     for k, axes in enumerate(MIRRORS[: job.members], start=1):
         state = FrameState(job.state).member(k)
         masks, said = state.masks(), state.read_said()
-        membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else said
+        membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else _filled(said, masks["membrane"])
         mirrored = [np.flip(image, axes) for image in (membrane, nucleus, ri)]
         finder = cell_finder(job.method, job.weights, job.rule)
         field = CellField(mirrored[0], mirrored[1], spacing_um, mirrored[2])
-        found.append(np.flip(finder(field).cells_ZYX, axes))
+        found.append(np.flip(fill_cells(finder(field).cells_ZYX), axes))
     return found
 
 
@@ -143,12 +154,19 @@ def _found(
             f"{', '.join(masks) or 'none'}; give both, or cells=..."
         )
     said = None if job.binary else state.read_said()
-    membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else said
+    membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else _filled(said, masks["membrane"])
     # the masks decide what is inside, the probabilities only tell the network how sure that is
     field = CellField(membrane, nucleus, spacing_um, ri)
     if not masks["nucleus"].any():
         notes.append(f"frame {job.t}: no nucleus, so no cell was told from another")
-    return cell_finder(job.method, job.weights, job.rule)(field)
+    found = cell_finder(job.method, job.weights, job.rule)(field)
+    return FoundCells(fill_cells(found.cells_ZYX), found.seeds_ZYX)
+
+
+def _filled(said_2ZYX: np.ndarray, membrane_ZYX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of membrane and nucleus, those of filled holes of the membrane raised to what makes a mask."""
+    membrane, nucleus = said_2ZYX
+    return np.where(membrane_ZYX, np.maximum(membrane, np.float32(0.5)), membrane), nucleus
 
 
 def rules_of(medium_ri: float, measure: Any) -> Rules:

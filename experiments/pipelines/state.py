@@ -15,7 +15,7 @@ from formats.atomic import atomic_path
 from formats.deletion import remove_file
 
 #: Part of every key: raise it when a frame would come out different.
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 def key_of(*parts: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import sys
 import time
@@ -19,9 +18,11 @@ from experiments.build import build_for_training, build_from_weights
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
+from formats.provenance import content_digest
 from lightning_modules.optim import scaled_rate
 from lightning_modules.seen import trained_on
 from training.compiled import compiler_errors
+from training.domain import described
 from training.dry_run import SAMPLES, STEPS, limit_evaluations
 from training.ema import take_average
 from training.pace import fit_metrics
@@ -49,6 +50,8 @@ class Run:
         self._loaded: tuple[list[Path], pl.LightningModule] | None = None
         if self.dry_run:
             self.config = _shortened(self.config)
+        self.trained_on: list[dict[str, Any]] = []
+        """What the weights of `module` were trained on, one entry for each member of an ensemble."""
 
     def fit(self) -> None:
         """Train, from the last checkpoint of the folder if there is one."""
@@ -57,6 +60,7 @@ class Run:
         if self.trainer.is_global_zero:
             for note in getattr(module, "notes", []):
                 print(f"note: {note}", file=sys.stderr)
+        module.facts = dataclasses.replace(module.facts, trained_on=described(self.data))
         begun = time.perf_counter()
         module.optimizer_config = self._optimizer()
         module.facts = trained_on(module.facts, self.data.fingerprints(("train", "val")))
@@ -125,7 +129,9 @@ class Run:
                 for note in found.notes:
                     print(f"note: {note}", file=sys.stderr)
                 print(f"weights: {', '.join(map(str, paths))}", flush=True)
-            module = build_from_weights(self.config, read_weights(self.config, paths))
+            weights = read_weights(self.config, paths)
+            self.trained_on = [member.facts.trained_on for member in weights]
+            module = build_from_weights(self.config, weights)
             self._limit(module)
             self._loaded = (paths, module)
         return self._loaded[1]
@@ -133,11 +139,7 @@ class Run:
     def weights_digests(self) -> list[str]:
         """SHA-256 of the files of `module`, sorted."""
         assert self._loaded is not None
-        digests = []
-        for path in self._loaded[0]:
-            with path.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-        return sorted(digests)
+        return sorted(content_digest(path) for path in self._loaded[0])
 
     def gathered(self, faults: list[str]) -> list[str]:
         """Every rank's faults, on every rank."""

@@ -30,7 +30,6 @@ from experiments.pipelines.quality_tables import (
     sighting_of,
     study_table,
 )
-from experiments.pipelines.state import key_of
 from experiments.pipelines.time_series_tables import (
     QUANTITIES,
     change_table,
@@ -40,6 +39,7 @@ from experiments.pipelines.time_series_tables import (
     test_table,
 )
 from formats.atomic import atomic_path
+from formats.provenance import digest_of
 from training.rundir import RunFolder
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class FilmResult:
     unclaimed_um3: list[float | None]
     """Of each frame."""
     cells_from: list[str]
+    outside_training: list[str]
+    """What of each frame lies outside what its weights were trained on."""
     flags: Flags
     """Of every cell and frame."""
     key: str
@@ -70,7 +72,7 @@ class FilmResult:
 
 def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
     """Read what is known of a film's frames, and track its cells."""
-    compartments, parts, lone, told, keys = [], [], [], [], []
+    compartments, parts, lone, told, strange, keys = [], [], [], [], [], []
     frame_flags: dict[int, list[str]] = {}
     for t in range(film.frames):
         facts = film.state(t).facts("rows")
@@ -78,25 +80,21 @@ def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
         parts += [{"frame": t, **row} for row in facts["parts"]]
         lone.append(facts["unclaimed_um3"])
         told.append(facts["cells_from"])
+        strange.append(facts["outside_training"])
         keys.append(facts["key"])
         frame_flags[t] = list(facts.get("flags", ()))
         film.notes.extend(note for note in facts["notes"] if note not in film.notes)
+    film.notes.extend(
+        f"{film.source.path.name}: outside what the weights were trained on: {text}"
+        for text in dict.fromkeys(strange)
+        if text
+    )
     rules = TrackingRules(**dataclasses.asdict(config.track))
-    source = film.source
     tracked = track_cells([sighting_of(row) for row in compartments if row["compartment"] == WHOLE], rules)
     flags = film_flags(film, compartments, tracked, config, frame_flags)
     quality = [QUALITY_VERSION, dataclasses.asdict(quality_rules(config)), sorted(frame_flags.items())]
-    key = key_of(
-        keys,
-        dataclasses.asdict(rules),
-        quality,
-        source.name,
-        source.group,
-        source.field,
-        source.dish,
-        list(film.times_s or ()),
-    )
-    return FilmResult(film, compartments, parts, tracked, lone, told, flags, key)
+    key = digest_of([keys, dataclasses.asdict(rules), quality, list(film.times_s or ())])
+    return FilmResult(film, compartments, parts, tracked, lone, told, strange, flags, key)
 
 
 def compartment_table(results: Sequence[FilmResult], config: AnalyzeConfig) -> pd.DataFrame:
@@ -122,7 +120,16 @@ def _table(
     if any("original_label" in row for result in results for row in rows_of(result)):
         columns.append("original_label")
     first = ["file", "group", "dish", "field", "frame", "time_s", "track", "lineage"]
-    last = ["flags", "excluded", "cells_from", "medium_ri", "medium_from", "increments", "area_estimator"]
+    last = [
+        "flags",
+        "excluded",
+        "cells_from",
+        "medium_ri",
+        "medium_from",
+        "increments",
+        "area_estimator",
+        "outside_training",
+    ]
     rows, quality = [], quality_rules(config)
     for result in results:
         film, source = result.film, result.film.source
@@ -142,6 +149,7 @@ def _table(
                     **(quality_columns(row, result.flags, quality) if rules else {}),
                     "cells_from": result.cells_from[t], "medium_ri": film.medium_ri, "medium_from": film.medium_from,
                     "increments": increments, "area_estimator": told.area,
+                    "outside_training": result.outside_training[t],
                 }
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *(last if rules else [])])
@@ -186,6 +194,7 @@ def file_table(results: Sequence[FilmResult], faults: Sequence[Fault]) -> pd.Dat
                 "cells_without_nucleus": len({(r["frame"], r["cell"]) for r in cells if r["nuclei"] == 0}),
                 "unclaimed_um3": float(np.mean(lone)) if lone else None,
                 "z_um": z, "y_um": y, "x_um": x, "medium_ri": film.medium_ri, "medium_from": film.medium_from,
+                "outside_training": "; ".join(dict.fromkeys(text for text in result.outside_training if text)),
                 "state": "done", "fault": "",
             }
         )  # fmt: skip
@@ -197,7 +206,8 @@ def file_table(results: Sequence[FilmResult], faults: Sequence[Fault]) -> pd.Dat
     columns = [
         "file", "path", "group", "frames", "cells", "cells_followed", "tracks", "divisions", "cells_flagged", "flags",
         "cells_at_border", "cells_without_nucleus",
-        "unclaimed_um3", "z_um", "y_um", "x_um", "medium_ri", "medium_from", "state", "fault",
+        "unclaimed_um3", "z_um", "y_um", "x_um", "medium_ri", "medium_from", "outside_training", "state",
+        "fault",
     ]  # fmt: skip
     frame = pd.DataFrame(rows, columns=columns)
     counts = (

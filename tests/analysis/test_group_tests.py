@@ -213,10 +213,11 @@ def test_refusals_say_how_many_fields_they_need():
 
 def test_a_balanced_mixed_model_is_students_t_on_means():
     rng = np.random.default_rng(5)
-    group, control = drawn(rng, [10] * 4, 0.5, 1.0), drawn(rng, [10] * 4, 0.5)
+    group, control = drawn(rng, [10] * 5, 0.5, 1.0), drawn(rng, [10] * 5, 0.5)
     found, wanted = compare_groups(group, control, "mixed"), compare_groups(group, control)
     assert found.p == pytest.approx(wanted.p, rel=1e-3)
     assert (found.effect, found.low, found.high) == pytest.approx((wanted.effect, wanted.low, wanted.high), rel=1e-3)
+    assert "at least 5 fields" in compare_with_zero(drawn(rng, [10] * 4, 0.5), "mixed").refused
     within, t = compare_with_zero(group, "mixed"), compare_with_zero(group)
     assert (within.p, within.effect) == pytest.approx((t.p, t.effect), rel=1e-3)
 

@@ -68,6 +68,7 @@ def predictions(run_folder: Path) -> dict[str, Any] | None:
                 "volumes": [shown_volume(row.get(name)) for name in ("volume", "volume_low", "volume_high")],
                 "samples": row.get("samples", ""),
                 "output": row.get("output", ""),
+                "outside": row.get("outside_training", ""),
                 "href": link(run_folder, row.get("output", "")),
             }
             for row in rows

@@ -8,6 +8,7 @@ its fingerprint, so that the part that changed can be named.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,11 +22,14 @@ from typing import Any
 import numpy as np
 
 from formats.atomic import atomic_path
+from formats.errors import InputError
 
 #: Name of the part that holds the version of a step's method.
 METHOD = "method version"
 #: A file that was changed within so many ns before it was read may change again without another time stamp.
 RACY_NS = 2_000_000_000
+#: Value of a group that is there, and by default is not; its keys count beside it.
+GIVEN = "given"
 #: Parts that are named at most when a result is computed again.
 NAMED = 3
 #: Longest value that is shown of a part.
@@ -68,7 +72,9 @@ class Fingerprint:
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """Names of the parts in which a stored result differs."""
-        added = [k for k in self.parts if k not in stored and (k not in self.defaults or self.defaults[k] != self.parts[k])]
+        added = [
+            k for k in self.parts if k not in stored and (k not in self.defaults or self.defaults[k] != self.parts[k])
+        ]
         changed = [k for k in stored if k not in self.parts or self.parts[k] != stored[k]]
         return sorted({*added, *changed})
 
@@ -160,6 +166,8 @@ def leaves_of(config: Any, prefix: str = "", default: Any = None) -> dict[str, L
         value = getattr(config, about.name)
         usual = getattr(default, about.name) if type(default) is type(config) else _default(about)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            if usual is None:
+                found[f"{prefix}{about.name}"] = Leaf(GIVEN, None)  # a group that need not be there
             found |= leaves_of(value, f"{prefix}{about.name}.", usual)
         else:
             usual = None if dataclasses.is_dataclass(usual) else usual
@@ -269,7 +277,8 @@ class StampedNotes:
         read_ns : int
             `time.time_ns()` before it was read.
         """
-        with atomic_path(self._note(path)) as part:
+        # a folder that takes no notes costs time, not correctness
+        with contextlib.suppress(OSError, InputError), atomic_path(self._note(path)) as part:
             part.write_text(json.dumps({"stamp": stamp, "read_ns": read_ns, "found": found}), encoding="utf-8")
 
     def _note(self, path: Path) -> Path:
@@ -284,18 +293,25 @@ class ContentDigests:
     ----------
     root : Path
         The cache folder; notes lie in `digests/` below it.
+    once : bool
+        Read no file twice for this object, whatever becomes of it meanwhile: for one pass over inputs that belong
+        together.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._notes = StampedNotes(root / "digests")
+    def __init__(self, root: Path, once: bool = False) -> None:
+        self._notes, self._once = StampedNotes(root / "digests"), once
+        self._known: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
         """Digest of a file, or of every file of a folder (OME-Zarr)."""
-        known = self._notes.read(path)
-        if isinstance(known, str) and len(known) == 64:
-            return known
-        stamp, read_ns = stamp_of(path), time.time_ns()
-        digest = content_digest(path)
-        if stamp_of(path) == stamp:
-            self._notes.write(path, digest, stamp, read_ns)
+        if path in self._known:
+            return self._known[path]
+        digest = self._notes.read(path)
+        if not isinstance(digest, str) or len(digest) != 64:
+            stamp, read_ns = stamp_of(path), time.time_ns()
+            digest = content_digest(path)
+            if stamp_of(path) == stamp:
+                self._notes.write(path, digest, stamp, read_ns)
+        if self._once:
+            self._known[path] = digest
         return digest

@@ -14,11 +14,13 @@ import torch
 from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
 from analysis.refractive import Increments
 from analysis.volume_interval import VolumeInterval, agreement, volume_intervals
-from experiments.pipelines.predictors import cell_finder
+from experiments.pipelines.predictors import cell_finder, trained_on
 from experiments.pipelines.sources import read_labels
 from experiments.pipelines.state import FrameState
 from formats import read_volume
 from formats.errors import InputError
+from formats.provenance import Fingerprint
+from training.domain import frame_outside
 from transforms.cell_field import CellField, FoundCells, SeedRule
 from transforms.cell_watershed import unclaimed
 
@@ -49,8 +51,8 @@ class FrameJob:
     """Masks were given or corrected: probabilities are not used."""
     members: int
     """Mirror images of the frame that were predicted, too."""
-    cells_key: str
-    rows_key: str
+    cells_made_from: Fingerprint
+    rows_made_from: Fingerprint
 
 
 def finish_frame(job: FrameJob) -> list[str]:
@@ -69,12 +71,12 @@ def finish_frame(job: FrameJob) -> list[str]:
     torch.set_num_threads(1)  # beside the network that predicts; and the same result in any process
     state, notes = FrameState(job.state), list[str]()
     volume = read_volume(job.source, spacing_um=job.spacing_um)
-    if state.has("cells", job.cells_key) and state.has("rows", job.rows_key):
+    if state.has("cells", job.cells_made_from) and state.has("rows", job.rows_made_from):
         return notes
     ri = volume.frame(job.t)
     corrected = {name: read_labels(path, job.t, 0, volume, notes) != 0 for name, path in job.corrected}
     masks = {**state.masks(), **corrected}
-    if not state.has("cells", job.cells_key):
+    if not state.has("cells", job.cells_made_from):
         found = _found(job, state, ri, masks, volume.spacing_um, notes, volume)
         kind = np.uint16 if found.cells_ZYX.max(initial=0) < 2**16 else np.uint32
         arrays = {"cells": found.cells_ZYX.astype(kind), "seeds": found.seeds_ZYX.astype(kind)}
@@ -84,8 +86,11 @@ def finish_frame(job: FrameJob) -> list[str]:
             members = _members(job, ri, volume.spacing_um)
             intervals = volume_intervals(found.cells_ZYX, members, float(np.prod(volume.spacing_um)))
             arrays["agreement"] = np.rint(255 * agreement(found.cells_ZYX, members)).astype(np.uint8)
+        strange = ""
+        if job.cells is None and job.weights is not None:
+            strange = frame_outside([trained_on(job.weights)], lambda box: ri[box], volume)
         state.save(
-            "cells", job.cells_key, arrays, corrected=sorted(corrected),
+            "cells", job.cells_made_from, arrays, corrected=sorted(corrected), outside=strange,
             intervals={str(k): [found.low_um3, found.high_um3] for k, found in intervals.items()},
         )  # fmt: skip
     cells = state.arrays("cells")["cells"].astype(np.int32)
@@ -93,15 +98,23 @@ def finish_frame(job: FrameJob) -> list[str]:
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
     lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
-        "rows", job.rows_key, {},
+        "rows", job.rows_made_from, {},
         compartments=[{**_plain(row), **_interval(row, told)} for row in measured.compartments],
         parts=[_plain(row) for row in measured.parts],
         unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),
-        cells_from=job.cells_from, notes=notes,
+        cells_from=job.cells_from, notes=notes, outside_training=_outside(state),
     )  # fmt: skip
     for k in range(job.members + 1):
         (state if k == 0 else state.member(k)).said.unlink(missing_ok=True)
     return notes
+
+
+def _outside(state: FrameState) -> str:
+    """What of a frame lies outside what its weights were trained on."""
+    found = {"organelles": state.facts("organelles").get("outside"), "cells": state.facts("cells").get("outside")}
+    if found["organelles"] == found["cells"]:
+        return found["cells"] or ""
+    return "; ".join(f"{what}: {text}" for what, text in found.items() if text)
 
 
 def _interval(row: Compartment, told: dict[str, list[float]]) -> dict[str, float | None]:

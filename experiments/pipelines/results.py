@@ -17,9 +17,9 @@ from analysis.tracking import Sighting, Tracked, TrackingRules, track_cells
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film
 from experiments.pipelines.frames import rules_of
-from experiments.pipelines.state import key_of
 from experiments.pipelines.time_series_tables import change_table, test_table
 from formats.atomic import atomic_path
+from formats.provenance import digest_of
 from training.rundir import RunFolder
 
 if TYPE_CHECKING:
@@ -38,30 +38,37 @@ class FilmResult:
     unclaimed_um3: list[float | None]
     """Of each frame."""
     cells_from: list[str]
+    outside_training: list[str]
+    """What of each frame lies outside what its weights were trained on."""
     key: str
     """Digest of all that went in."""
 
 
 def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
     """Read what is known of a film's frames, and track its cells."""
-    compartments, parts, lone, told, keys = [], [], [], [], []
+    compartments, parts, lone, told, strange, keys = [], [], [], [], [], []
     for t in range(film.frames):
         facts = film.state(t).facts("rows")
         compartments += [{"frame": t, **row} for row in facts["compartments"]]
         parts += [{"frame": t, **row} for row in facts["parts"]]
         lone.append(facts["unclaimed_um3"])
         told.append(facts["cells_from"])
+        strange.append(facts["outside_training"])
         keys.append(facts["key"])
         film.notes.extend(note for note in facts["notes"] if note not in film.notes)
+    film.notes.extend(
+        f"{film.source.path.name}: outside what the weights were trained on: {text}"
+        for text in dict.fromkeys(strange)
+        if text
+    )
     sightings = [
         Sighting(row["frame"], row["cell"], (row["z_um"], row["y_um"], row["x_um"]), row["volume_um3"])
         for row in compartments
         if row["compartment"] == WHOLE
     ]
     rules = TrackingRules(**dataclasses.asdict(config.track))
-    source = film.source
-    key = key_of(keys, dataclasses.asdict(rules), source.name, source.group, source.field, list(film.times_s or ()))
-    return FilmResult(film, compartments, parts, track_cells(sightings, rules), lone, told, key)
+    key = digest_of([keys, dataclasses.asdict(rules), list(film.times_s or ())])
+    return FilmResult(film, compartments, parts, track_cells(sightings, rules), lone, told, strange, key)
 
 
 def compartment_table(results: Iterable[FilmResult], config: AnalyzeConfig) -> pd.DataFrame:
@@ -82,7 +89,8 @@ def _table(
     results: Iterable[FilmResult], config: AnalyzeConfig, columns: Sequence[str], rows_of: Any, rules: bool
 ) -> pd.DataFrame:
     first = ["file", "group", "field", "frame", "time_s", "track"]
-    last = ["cells_from", "medium_ri", "medium_from", "increments", "area_estimator"] if rules else []
+    last = ["cells_from", "medium_ri", "medium_from", "increments", "area_estimator", "outside_training"]
+    last = last if rules else []
     rows = []
     for result in results:
         film, source = result.film, result.film.source
@@ -97,6 +105,7 @@ def _table(
                     **{column: row[column] for column in columns},
                     "cells_from": result.cells_from[t], "medium_ri": film.medium_ri, "medium_from": film.medium_from,
                     "increments": told.increments.rule, "area_estimator": told.area,
+                    "outside_training": result.outside_training[t],
                 }
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *last])
@@ -131,6 +140,7 @@ def file_table(results: Sequence[FilmResult], faults: Sequence[Fault]) -> pd.Dat
                 "cells_without_nucleus": len({(r["frame"], r["cell"]) for r in cells if r["nuclei"] == 0}),
                 "unclaimed_um3": float(np.mean(lone)) if lone else None,
                 "z_um": z, "y_um": y, "x_um": x, "medium_ri": film.medium_ri, "medium_from": film.medium_from,
+                "outside_training": "; ".join(dict.fromkeys(text for text in result.outside_training if text)),
                 "state": "done", "fault": "",
             }
         )  # fmt: skip
@@ -141,7 +151,7 @@ def file_table(results: Sequence[FilmResult], faults: Sequence[Fault]) -> pd.Dat
         )  # fmt: skip
     columns = [
         "file", "path", "group", "frames", "cells", "tracks", "cells_at_border", "cells_without_nucleus",
-        "unclaimed_um3", "z_um", "y_um", "x_um", "medium_ri", "medium_from", "state", "fault",
+        "unclaimed_um3", "z_um", "y_um", "x_um", "medium_ri", "medium_from", "outside_training", "state", "fault",
     ]  # fmt: skip
     frame = pd.DataFrame(rows, columns=columns)
     counts = ("frames", "cells", "tracks", "cells_at_border", "cells_without_nucleus")

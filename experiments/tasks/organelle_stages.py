@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
 
+from datamodules.cache import cache_root
 from datamodules.paths import shard_of
 from datamodules.sampling import EvaluationSampler
+from datamodules.steps import STEPS
 from formats.errors import InputError
+from formats.provenance import ContentDigests, Fingerprint
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
+from training.domain import frame_outside
 from training.prediction import MaskWriter, collect_table, output_names
 from training.results import draw_examples, write_test_tables
 
@@ -52,7 +57,9 @@ def predict(run: Run) -> None:
         file_format=predict.format,
         probabilities=predict.probabilities,
         spacing_um=(spacing[0], spacing[1], spacing[2]) if spacing is not None else None,
-        weights=_origin(run, module),
+        fingerprint=_fingerprint(run),
+        outside=lambda read, volume: frame_outside(run.trained_on, read, volume),
+        told=lambda text: print(f"note: {text}", file=sys.stderr),
         out=Path(predict.out) if predict.out is not None else None,
     )
     module.write_masks = writer
@@ -75,11 +82,14 @@ def predict(run: Run) -> None:
         raise InputError("\n".join(faults))
 
 
-def _origin(run: Run, module: OrganelleModule) -> str:
-    """What probabilities depend on beside their input: weights' content, windows, mirror images and precision.
+def _fingerprint(run: Run) -> Callable[[Path], Fingerprint]:
+    """What the masks of a file depend on; see `datamodules.steps` for what is ignored."""
+    digests, weights = ContentDigests(cache_root(None)), run.weights_digests()
+    precision = str(run.trainer.precision)
 
-    The batch size and `predict.compile` change the last bits only: what is predicted is kept when they change.
-    """
-    windows = dataclasses.replace(module.tiling, sw_batch_size=1)
-    flips, precision = "".join(sorted(module.flips)), str(run.trainer.precision)
-    return " ".join([*run.weights_digests(), str(windows), flips, precision])
+    def of(path: Path) -> Fingerprint:
+        return STEPS["predict.masks"].fingerprint(
+            run.config, input=digests.of(path), content_of_weights=weights, precision=precision
+        )
+
+    return of

@@ -15,7 +15,7 @@ from formats.label_film import LabelFilm
 from formats.label_layout import Grid, Slices, channel_of, place, stored_frame
 from formats.labels import LabelContent, LabelFault, LabelReading, LabelUse, decide, merged, scan
 
-__all__ = ["Grid", "LabelSource", "label_sources", "use_of"]
+__all__ = ["Grid", "LabelSource", "class_source", "label_sources", "use_of", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,11 @@ def class_source(
         organelle: LabelSource(path, source.frame, 0, slices, reading, tuple(int(v) for v in values))
         for organelle, values in organelles.items()
     }
+
+
+def values_of(film: LabelFilm, slices: Slices) -> np.ndarray:
+    """Different values of the first channel of a file, except the background."""
+    return _content(film, 0, slices).values
 
 
 def _content(film: LabelFilm, channel: int, slices: Slices) -> LabelContent:

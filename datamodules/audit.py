@@ -20,6 +20,7 @@ from datamodules.organelle import loader_workers
 from datamodules.paths import expand
 from datamodules.splits import SPLITS, Division, divide
 from formats.errors import InputError
+from formats.spacing import SpacingFrom
 
 
 @dataclass
@@ -58,6 +59,8 @@ def audit(
     inputs: str | Sequence[str] = (),
     input_spacing_um: Sequence[float] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    input_spacing_from: SpacingFrom = "file",
+    input_series: int | str | None = None,
 ) -> Audit:
     """Look at everything that a config would read; nothing is written.
 
@@ -75,6 +78,8 @@ def audit(
         Voxel size of inputs that do not tell theirs.
     progress : callable, optional
         Called with (what, done, all).
+    input_spacing_from, input_series
+        As for `formats.read_volume`.
 
     Returns
     -------
@@ -90,7 +95,11 @@ def audit(
         cases, division = _find(config, seed, result)
         jobs += [Job(case, ri_range) for case in cases]
     if "predict" in stages:
-        jobs += [Job(case, ri_range, every_frame=True) for case in _inputs(inputs, input_spacing_um, result)]
+        found_inputs = [
+            dataclasses.replace(case, spacing_from=input_spacing_from, series=input_series)
+            for case in _inputs(inputs, input_spacing_um, result)
+        ]
+        jobs += [Job(case, ri_range, every_frame=True) for case in found_inputs]
     told = None if progress is None else lambda done, all_: progress("checking volumes", done, all_)
     measured = do_all(measure, jobs, _lost, loader_workers(config.num_workers), told)
     root = Path(config.root) if isinstance(config, FolderData) else Path()

@@ -121,9 +121,9 @@ def _open(case: FolderCase, result: Measured) -> Volume | None:
     except InputError as fault:
         kind = getattr(fault, "kind", "unreadable-volume")
         if kind == "unreadable-volume":
-            with contextlib.suppress(InputError):  # with the other answer about its voxel size, can it be read?
-                read_volume(case.volume, spacing_um=(1.0, 1.0, 1.0) if case.spacing_um is None else None)
-                kind = "no-spacing" if case.spacing_um is None else "spacing"
+            with contextlib.suppress(InputError):  # with another answer about its voxel size, can it be read?
+                read_volume(case.volume, (1.0, 1.0, 1.0), "config", case.series)
+                kind = "no-spacing" if "states no voxel size" in str(fault) else "spacing"
         result.faults.append(Fault(kind, case.volume, str(fault)))
         return None
 
@@ -132,7 +132,7 @@ def _read_alone(case: FolderCase, result: Measured) -> None:
     """Masks whose volume cannot be read: at least they can be."""
     for drawing in case.drawings():
         try:
-            open_labels(drawing.file).stored(0, 0)
+            open_labels(drawing.file, case.series).stored(0, 0)
         except InputError as fault:
             result.faults.append(Fault("unreadable-mask", drawing.file, str(fault)))
 

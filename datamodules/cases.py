@@ -15,6 +15,7 @@ from datamodules.label_source import Grid, LabelSource, class_source, label_sour
 from formats import Volume, check_finite, open_labels, read_volume
 from formats.errors import InputError
 from formats.label_layout import channels_of, unnamed
+from formats.spacing import SpacingFrom
 
 #: Labels of cells are kept in 16 bits.
 MOST_CELLS = 65_535
@@ -95,6 +96,9 @@ class FolderCase:
     check_spacing: bool = True
     labels: str = "auto"
     """How values of masks are taken: auto, binary or instances."""
+    spacing_from: SpacingFrom = "file"
+    series: int | str | None = None
+    """Number or name of the image in a file of several."""
     notes: list[str] = field(default_factory=list, compare=False)
     """Filled by `load`: what was accepted but should be said."""
 
@@ -110,7 +114,7 @@ class FolderCase:
         roles = ",".join(sorted(self.masks))
         return (
             f"{self.organelles} {roles} {self.label_values} {self.labels} {self.frame} {self.spacing_um} "
-            f"{self.check_spacing}"
+            f"{self.check_spacing} {self.spacing_from} {self.series}"
         )
 
     def load(self) -> RawCase:
@@ -122,6 +126,7 @@ class FolderCase:
             Unreadable files, values that are no refractive index, masks of another shape or spacing, wrong labels.
         """
         volume = self.open()
+        self.notes.extend(note for note in volume.notes if note not in self.notes)
         ri = checked_ri(volume.frame(self.frame), str(self.volume))
         masks = np.zeros((len(self.organelles), *ri.shape), mask_type(self.organelles))
         labelled = np.zeros(len(self.organelles), bool)
@@ -133,7 +138,7 @@ class FolderCase:
 
     def open(self) -> Volume:
         """The volume, whose voxels are read when asked for; InputError where the frame is not there."""
-        volume = read_volume(self.volume, spacing_um=self.spacing_um)
+        volume = read_volume(self.volume, self.spacing_um, self.spacing_from, self.series)
         if self.frame >= volume.shape[0]:
             raise DataFault(
                 "frame", f"{self.volume}: has {volume.shape[0]} frames, so there is no data.frame {self.frame}"
@@ -163,12 +168,12 @@ class FolderCase:
         """Where each organelle of a file is, and how it is read; what was decided for the user is in `notes`."""
         grid = Grid(
             self.volume.name, volume.shape[0], volume.shape[2:], volume.spacing_um, self.check_spacing,
-            ", or set data.check_spacing=false if they lie voxel on voxel",
+            ", or set data.check_spacing=false if they lie voxel on voxel", self.series,
         )  # fmt: skip
         if not drawing.multi:
             organelle = drawing.organelles[0]
             return {organelle: self._source(drawing.file, organelle, grid)}
-        film = open_labels(drawing.file)
+        film = open_labels(drawing.file, self.series)
         if (film.shape[1] > 1 and film.shape[2] > 1) or not unnamed(film):
             channels = channels_of(film, drawing.organelles, self.notes)
             return {k: self._source(drawing.file, k, grid, channel) for k, channel in channels.items()}

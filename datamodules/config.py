@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,10 @@ def is_texts(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
 
 
+def _is_series(value: Any) -> bool:
+    return value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+
+
 def _is_share(value: Any) -> bool:
     return is_texts(value) or (isinstance(value, int | float) and not isinstance(value, bool))
 
@@ -23,6 +27,7 @@ def _is_share(value: Any) -> bool:
 TEXTS_OR_NULL = {"accepts": lambda value: value is None or is_texts(value), "expects": "text, a list of text or null"}
 TEXTS = {"accepts": is_texts, "expects": "text or a list of text"}
 SHARE = {"accepts": _is_share, "expects": "a number or a list of text"}
+SERIES = {"accepts": _is_series, "expects": "null, a number from 0 or a name"}
 
 
 @dataclass
@@ -104,6 +109,11 @@ class FolderData(OrganelleData):
     {stem}_t003_{organelle}_corrected.nii.gz of frame 3. They win over `masks`, and add the frames they belong to."""
     spacing_um: list[float] | None = None
     """Voxel size z, y, x in um of files that do not say it (plain TIFF)."""
+    spacing_from: Literal["file", "config"] = "file"
+    """Which decides where a file states another voxel size than `spacing_um`: `file` refuses it, `config` takes
+    `spacing_um`."""
+    series: Any = field(default=None, metadata=SERIES)
+    """Number or name of the image in files that hold several; null where they hold one."""
     check_spacing: bool = True
     """Refuse masks whose spacing is not their volume's."""
     frame: int = 0
@@ -195,6 +205,13 @@ def data_faults(config: OrganelleData) -> list[str]:
     return faults
 
 
+def spacing_faults(spacing_from: str, spacing_um: Sequence[float] | None) -> list[str]:
+    """What is wrong with `spacing_from`, in any section that has it."""
+    if spacing_from == "config" and spacing_um is None:
+        return ["spacing_from: config needs spacing_um: z, y, x in um"]
+    return []
+
+
 def _folder_faults(config: FolderData) -> list[str]:
     faults = []
     if config.table is None and not config.volumes:
@@ -203,6 +220,7 @@ def _folder_faults(config: FolderData) -> list[str]:
         faults.append("masks: no masks named; give a pattern such as dish*/**/*_{organelle}.nii.gz")
     if config.spacing_um is not None and (len(config.spacing_um) != 3 or any(v <= 0 for v in config.spacing_um)):
         faults.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {config.spacing_um}")
+    faults += spacing_faults(config.spacing_from, config.spacing_um)
     if config.frame < 0:
         faults.append(f"frame: expected 0 or more, got {config.frame}")
     if config.train_lines and config.line is None:

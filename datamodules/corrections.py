@@ -1,10 +1,10 @@
 """A person's corrections: masks and labels dropped beside predictions, found by their names.
 
 NAME_nucleus_corrected.nii.gz corrects an organelle (or `cells`) of every frame of NAME, in one file of as many frames;
-NAME_t003_nucleus_corrected.nii.gz that of frame 3, and takes precedence over the former. NAME is the name of the image's
-results, which is unique among the inputs; or the image's own name, with the names of its folders before it or not, where
-that is unique. A correction takes precedence over whatever else is known of that organelle and frame: a prediction, or a
-mask that was there before.
+NAME_t003_nucleus_corrected.nii.gz that of frame 3, and takes precedence over the former. NAME is the name of the
+image's results, which is unique among the inputs; or the image's own name, with the names of its folders before it or
+not, where that is unique. A correction takes precedence over whatever else is known of that organelle and frame: a
+prediction, or a mask that was there before.
 """
 
 from __future__ import annotations

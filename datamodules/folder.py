@@ -87,6 +87,8 @@ def _case(
         frame=config.frame,
         spacing_um=spacing,  # type: ignore[arg-type]
         check_spacing=config.check_spacing,
+        spacing_from=config.spacing_from,
+        series=config.series,
     )
 
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from formats.atomic import atomic_path, put_in_place, write_fault
@@ -14,9 +15,11 @@ from formats.ometiff import write_ometiff, write_ometiff_planes
 from formats.omezarr import open_omezarr_labels, read_omezarr, read_omezarr_mask
 from formats.omezarr_writer import begin_omezarr, create_omezarr, resume_omezarr, write_omezarr
 from formats.regions import ArrayReader, Box, FrameReader, grid_boxes
+from formats.series import Series, only_series
+from formats.spacing import Resolved, SpacingFrom, StoredSpacing, match_spacing, resolve_spacing
 from formats.tcf import read_fluorescence, read_tcf
 from formats.tcf_writer import write_tcf
-from formats.tiff import open_tiff_labels, read_tiff, read_tiff_mask, settle_spacing
+from formats.tiff import open_tiff_labels, read_tiff, read_tiff_mask
 from formats.values import check_finite
 from formats.volume import Mask, Volume, spacing_agrees
 
@@ -28,6 +31,8 @@ __all__ = [
     "InputError",
     "LabelFilm",
     "Mask",
+    "Resolved",
+    "StoredSpacing",
     "Volume",
     "atomic_path",
     "begin_omezarr",
@@ -35,11 +40,13 @@ __all__ = [
     "create_omezarr",
     "grid_boxes",
     "kind_of",
+    "match_spacing",
     "open_labels",
     "put_in_place",
     "read_fluorescence",
     "read_mask",
     "read_volume",
+    "resolve_spacing",
     "resume_omezarr",
     "spacing_agrees",
     "write_fault",
@@ -61,7 +68,12 @@ KINDS = {
 }
 
 
-def read_volume(path: str | Path, spacing_um: Sequence[float] | None = None) -> Volume:
+def read_volume(
+    path: str | Path,
+    spacing_um: Sequence[float] | None = None,
+    spacing_from: SpacingFrom = "file",
+    series: Series = None,
+) -> Volume:
     """Open a volume of any kind; voxels are read when asked for.
 
     Parameters
@@ -69,12 +81,16 @@ def read_volume(path: str | Path, spacing_um: Sequence[float] | None = None) -> 
     path : str or Path
         .TCF, .ome.tif(f), .tif(f), .nii, .nii.gz, .ome.zarr or .zarr.
     spacing_um : (z, y, x), optional
-        For files that tell none, which is every plain TIFF. Where the file tells its own, both must agree.
+        For files that state none, which is every plain TIFF. Where the file states its own, both must agree.
+    spacing_from : "file" or "config"
+        "config": `spacing_um` is taken whatever the file says, and `notes` tell where they differ.
+    series : int or str, optional
+        Number or name of the image in a file of several; without it such a file is refused.
 
     Returns
     -------
     Volume
-        Refractive index is the index itself, however it was stored.
+        Refractive index is the index itself, however it was stored. `notes` are to be reported.
 
     Raises
     ------
@@ -84,20 +100,25 @@ def read_volume(path: str | Path, spacing_um: Sequence[float] | None = None) -> 
     path = Path(path)
     kind = kind_of(path)
     if kind == "tiff":
-        return read_tiff(path, spacing_um)
+        return read_tiff(path, spacing_um, spacing_from, series)
     if kind == "omezarr":
-        return read_omezarr(path, spacing_um)
-    volume = read_tcf(path) if kind == "tcf" else read_nifti(path)
-    settle_spacing(path, volume.spacing_um, spacing_um)
-    return volume
+        return read_omezarr(path, spacing_um, spacing_from, series)
+    only_series(path, series)
+    if kind == "nifti":
+        return read_nifti(path, spacing_um, spacing_from)
+    volume = read_tcf(path)
+    size = resolve_spacing(path, StoredSpacing.of(volume.spacing_um), spacing_um, spacing_from)
+    return replace(volume, spacing_um=size.spacing_um, notes=(*volume.notes, *size.notes))
 
 
-def read_mask(path: str | Path) -> Mask:
+def read_mask(path: str | Path, series: Series = None) -> Mask:
     """Read labels of one frame: OME-TIFF, plain TIFF, NIfTI (as ITK-SNAP writes it) or OME-Zarr.
 
     Parameters
     ----------
     path : str or Path
+    series : int or str, optional
+        As for `read_volume`.
 
     Returns
     -------
@@ -112,20 +133,21 @@ def read_mask(path: str | Path) -> Mask:
     path = Path(path)
     kind = kind_of(path)
     if kind == "tiff":
-        return read_tiff_mask(path)
+        return read_tiff_mask(path, series)
+    if kind == "omezarr":
+        return read_omezarr_mask(path, series)
+    only_series(path, series)
     if kind == "nifti":
         return read_nifti_mask(path)
-    if kind == "omezarr":
-        return read_omezarr_mask(path)
     raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
 
 
-def open_labels(path: str | Path) -> LabelFilm:
+def open_labels(path: str | Path, series: Series = None) -> LabelFilm:
     """Open labels of any number of frames and channels; each is read when asked for.
 
     Parameters
     ----------
-    path : str or Path
+    path, series
         As for `read_mask`.
 
     Raises
@@ -134,10 +156,14 @@ def open_labels(path: str | Path) -> LabelFilm:
         An unknown kind of file, or one that cannot be read.
     """
     kind = kind_of(path)
-    openers = {"tiff": open_tiff_labels, "nifti": open_nifti_labels, "omezarr": open_omezarr_labels}
-    if kind not in openers:
-        raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
-    return openers[kind](path)
+    if kind == "tiff":
+        return open_tiff_labels(path, series)
+    if kind == "omezarr":
+        return open_omezarr_labels(path, series)
+    only_series(path, series)
+    if kind == "nifti":
+        return open_nifti_labels(path)
+    raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
 
 
 def kind_of(path: str | Path) -> str:

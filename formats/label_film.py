@@ -1,12 +1,13 @@
 """Labels over time: masks of several frames and channels in one file, each read when asked for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from formats.errors import InputError
+from formats.spacing import StoredSpacing
 from formats.values import as_labels
 
 ZYX = tuple[float, float, float]
@@ -26,6 +27,13 @@ class LabelFilm:
     """(t, c) to the values as they are in the file."""
     colour: bool = False
     """Whether the channels are those of a colour image (RGB, RGBA)."""
+    stored_spacing: StoredSpacing = field(default_factory=StoredSpacing)
+    """All that the file says of its voxel size, for `resolve_spacing` and `match_spacing`; `spacing_um` is its plain
+    statement."""
+    origin_um: ZYX = (0.0, 0.0, 0.0)
+    """Centre of voxel (0, 0, 0), z, y, x."""
+    notes: tuple[str, ...] = ()
+    """What was decided about the file that it does not plainly say: to be reported by whoever uses it."""
 
     def holds(self) -> str:
         """Return what the file holds, for messages."""

@@ -7,6 +7,7 @@ TIFF of it. Reading undoes whatever flips and swaps another affine tells of, so 
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,49 +18,68 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.orientations import apply_orientation
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from formats.atomic import atomic_path
+from formats.channels import require_slices
 from formats.errors import InputError
 from formats.label_film import LabelFilm
+from formats.limits import require_memory
+from formats.nifti_grid import Grid, Turn, grid_of
 from formats.regions import FrameReader, KeptReader
+from formats.spacing import SpacingFrom, resolve_spacing
 from formats.units import in_seconds
 from formats.values import as_labels, unscaled_ri
 from formats.volume import ZYX, Mask, Volume, check_spacing, default_channels
 
-_FAULTS = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, KeyError, zlib.error)
+_FAULTS = (
+    *(ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, KeyError, zlib.error),
+    *(MemoryError, OverflowError),
+)
 
-#: Micrometres in NIfTI's units; a file that names none is in millimetres, as ITK-SNAP takes it.
-_UNIT_UM = {"mm": 1e3, "micron": 1.0, "meter": 1e6, "unknown": 1e3}
+#: Millimetres are what NIfTI is written in.
+_MM_UM = 1e3
 
 #: Bytes before the voxels of a single file, and the longest axis that its 16-bit counts can tell.
 _HEADER, _LONGEST = 352, 32767
 
-#: Physical x, y, z of ITK as NIfTI names their positive ends.
-_ITK_AXES = axcodes2ornt(("L", "P", "S"))
+#: No more can come out of a byte of deflate.
+_MOST_DEFLATED = 1040
 
 
-def read_nifti(path: str | Path) -> Volume:
-    """Open a NIfTI volume, .nii or .nii.gz; voxels are read when asked for.
+def read_nifti(
+    path: str | Path, spacing_um: Sequence[float] | None = None, spacing_from: SpacingFrom = "file"
+) -> Volume:
+    """Open a NIfTI volume, .nii, .nii.gz or .hdr with .img; voxels are read when asked for.
 
-    A fourth dimension is time, a fifth channels. Refractive index stored x 10 000 is recognised (see `unscaled_ri`).
+    A fourth dimension is time, a fifth channels. Refractive index stored x 1000 or x 10 000 is recognised (see
+    `unscaled_ri`).
+
+    Parameters
+    ----------
+    path : str or Path
+    spacing_um, spacing_from
+        As for `formats.read_volume`.
 
     Raises
     ------
     InputError
-        Missing, damaged, a rotated grid, or voxels that are no plain numbers.
+        Missing, damaged, a rotated grid, affines that contradict each other, or voxels that are no plain numbers.
     """
     path = Path(path)
-    frames, spacing, origin, times_s = _describe(path)
+    frames, grid, times_s = _describe(path)
+    require_slices(path, frames.shape, times_s, None)
+    size = resolve_spacing(path, grid.spacing, spacing_um, spacing_from)
     return Volume(
         frames=frames,
-        spacing_um=spacing,
+        spacing_um=size.spacing_um,
         channels=default_channels(frames.shape[1]),
-        origin_um=origin,
+        origin_um=grid.origin_um,
         times_s=times_s,
         source=path,
+        notes=size.notes,
     )
 
 
@@ -72,17 +92,23 @@ def read_nifti_mask(path: str | Path) -> Mask:
         As `read_nifti`, more than one frame, or values that are no whole numbers.
     """
     path = Path(path)
-    frames, spacing, origin, _ = _describe(path)
+    frames, grid, _ = _describe(path)
     if frames.shape[:2] != (1, 1):
         raise InputError(f"{path}: shape {frames.stored_shape}: expected a mask of one 3D frame; save each by itself")
-    return Mask(np.ascontiguousarray(as_labels(frames.read_stored(0, 0), path)), spacing, origin, path)
+    labels_ZYX = np.ascontiguousarray(as_labels(frames.read_stored(0, 0), path))
+    return Mask(labels_ZYX, grid.spacing.spacing_um, grid.origin_um, path)
 
 
 def open_nifti_labels(path: str | Path) -> LabelFilm:
     """Labels of every frame and channel of a NIfTI, lying as the tomogram does."""
     path = Path(path)
-    frames, spacing, _, _ = _describe(path)
-    return LabelFilm(path, frames.shape, spacing, None, lambda t, c: np.ascontiguousarray(frames.read_stored(t, c)))
+    frames, grid, _ = _describe(path)
+    return LabelFilm(
+        *(path, frames.shape, grid.spacing.spacing_um, None),
+        lambda t, c: np.ascontiguousarray(frames.read_stored(t, c)),
+        stored_spacing=grid.spacing,
+        origin_um=grid.origin_um,
+    )
 
 
 def write_nifti(
@@ -126,9 +152,9 @@ def write_nifti(
         raise ValueError(f"shape {shape}, type {dtype}: expected (z, y, x) and the type of the voxels")
     kept = np.dtype(np.uint8) if np.dtype(dtype) == bool else np.dtype(dtype)
     require_nifti_size(path, shape)
-    z, y, x = (s / _UNIT_UM["mm"] for s in check_spacing(spacing_um, path))
+    z, y, x = (s / _MM_UM for s in check_spacing(spacing_um, path))
     affine = np.diag([-x, -y, z, 1.0])
-    affine[:3, 3] = np.array([-origin_um[2], -origin_um[1], origin_um[0]]) / _UNIT_UM["mm"]
+    affine[:3, 3] = np.array([-origin_um[2], -origin_um[1], origin_um[0]]) / _MM_UM
     header = nib.Nifti1Image(np.broadcast_to(kept.type(0), tuple(shape)[::-1]), affine, dtype=kept).header
     header.set_xyzt_units("mm", "sec")
     header.set_sform(affine, code="scanner")
@@ -180,7 +206,8 @@ class NiftiFrames:
     path: Path
     stored_shape: tuple[int, ...]
     shape_ZYX: tuple[int, int, int]
-    turn: tuple[tuple[float, float], ...]
+    turn: Turn
+    itemsize: int = 4
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -200,6 +227,7 @@ class NiftiFrames:
 
     def read_stored(self, t: int, c: int) -> np.ndarray:
         """Voxels (Z, Y, X) of the type they were stored in."""
+        require_memory(self.path, math.prod(self.shape_ZYX), 2 * self.itemsize + 4)
         with _open_nifti(self.path) as image:
             index = (slice(None),) * min(3, len(self.stored_shape)) + (t, c)[: max(0, len(self.stored_shape) - 3)]
             index += (0,) * (len(self.stored_shape) - len(index))
@@ -218,7 +246,7 @@ def _open_nifti(path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: the file is empty: expected a NIfTI file")
     try:
         image = nib.load(path, mmap=False)
-        if not isinstance(image, nib.Nifti1Image):
+        if not isinstance(image, nib.Nifti1Pair):
             raise InputError(f"{path}: not a NIfTI file")
         yield image
     except _FAULTS as error:
@@ -226,53 +254,31 @@ def _open_nifti(path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: not a NIfTI file that can be read, truncated or damaged ({reason})") from error
 
 
-def _describe(path: Path) -> tuple[NiftiFrames, ZYX, ZYX, tuple[float, ...] | None]:
-    """The frames, spacing_um, origin_um and times_s, from the header alone."""
+def _describe(path: Path) -> tuple[NiftiFrames, Grid, tuple[float, ...] | None]:
+    """The frames, their grid and times_s, from the header alone."""
     with _open_nifti(path) as image:
         header, shape = image.header, tuple(int(n) for n in image.shape)
-        space, time = header.get_xyzt_units()
         stored = header.get_data_dtype()
-        end = int(header["vox_offset"]) + int(np.prod(shape)) * stored.itemsize
-        oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
-        affine = np.array(image.affine, dtype=float)
-        zooms = [float(zoom) for zoom in header.get_zooms()]
-    if stored.kind not in "biuf":
-        raise InputError(f"{path}: voxels of type {stored}: expected plain numbers, not colours or complex ones")
-    if path.suffix.lower() != ".gz" and path.stat().st_size < end:
-        raise InputError(f"{path}: truncated: {path.stat().st_size} of {end} bytes; copy it again")
-    if 0 in shape or any(n != 1 for n in shape[5:]):
-        raise InputError(f"{path}: shape {shape}: expected (x, y, z), and at most time and channels")
-    if not oriented:  # no affine was stored: axes lie as they are
-        lengths = [*zooms[:3], 1.0, 1.0][:3]
-        affine = np.diag([-lengths[0], -lengths[1], lengths[2], 1.0])
-    turn, affine_itk = _turn(path, affine, (*shape, 1, 1)[:3])
-    unit_um = _UNIT_UM[space]
-    lengths_um = (_round(affine_itk[i, i] * unit_um) for i in (2, 1, 0))
-    z, y, x = (_round(affine_itk[i, 3] * unit_um) for i in (2, 1, 0))
+        if stored.kind not in "biuf":
+            raise InputError(f"{path}: voxels of type {stored}: expected plain numbers, not colours or complex ones")
+        if 0 in shape or any(n != 1 for n in shape[5:]):
+            raise InputError(f"{path}: shape {shape}: expected (x, y, z), and at most time and channels")
+        voxels = Path(image.file_map["image"].filename or path)
+        _require_whole(voxels, int(header["vox_offset"]) + math.prod(shape) * stored.itemsize)
+        grid = grid_of(path, header, (*shape, 1, 1)[:3])
+        zooms, time = [float(zoom) for zoom in header.get_zooms()], header.get_xyzt_units()[1]
     sizes = np.empty(3, dtype=int)
-    sizes[[int(axis) for axis, _ in turn]] = (*shape, 1, 1)[:3]
-    frames = NiftiFrames(path, shape, (int(sizes[2]), int(sizes[1]), int(sizes[0])), turn)
+    sizes[[int(axis) for axis, _ in grid.turn]] = (*shape, 1, 1)[:3]
+    shape_ZYX = (int(sizes[2]), int(sizes[1]), int(sizes[0]))
     step = in_seconds(zooms[3], time) if len(zooms) > 3 else None
     times_s = tuple(t * step for t in range(shape[3])) if step else None
-    return frames, check_spacing(tuple(lengths_um), path), (z, y, x), times_s
+    return NiftiFrames(path, shape, shape_ZYX, grid.turn, stored.itemsize), grid, times_s
 
 
-def _turn(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[tuple[tuple[float, float], ...], np.ndarray]:
-    """How to turn the stored axes to ITK's x, y, z, and the affine, in ITK's coordinates, after that."""
-    columns = affine[:3, :3]
-    lengths = np.sqrt((columns**2).sum(axis=0))
-    if not np.isfinite(affine).all() or (lengths == 0).any():
-        raise InputError(f"{path}: its affine is no grid: {affine[:3].tolist()}; save it again from ITK-SNAP")
-    directions = np.abs(columns / lengths)
-    if (directions.max(axis=0) < 0.999).any() or len(set(directions.argmax(axis=0))) < 3:
-        raise InputError(
-            f"{path}: its grid is rotated against x, y, z: expected flips at most; resample it onto the image"
-        )
-    turn = ornt_transform(io_orientation(affine), _ITK_AXES)
-    to_itk = np.diag([-1.0, -1.0, 1.0, 1.0])
-    return tuple((float(axis), float(flip)) for axis, flip in turn), to_itk @ affine @ inv_ornt_aff(turn, shape)
-
-
-def _round(value: float) -> float:
-    """NIfTI stores 32-bit floats: 0.139 um comes back as 0.13899999."""
-    return float(f"{value:.6g}")
+def _require_whole(voxels: Path, end: int) -> None:
+    """Refuse a file that cannot hold what its header states."""
+    size = voxels.stat().st_size if voxels.exists() else 0
+    if voxels.suffix.lower() == ".gz" and _MOST_DEFLATED * size < end:
+        raise InputError(f"{voxels}: truncated, or its header is wrong: {size} bytes cannot hold {end}; copy it again")
+    if voxels.suffix.lower() != ".gz" and size < end:
+        raise InputError(f"{voxels}: truncated: {size} of {end} bytes; copy it again")

@@ -1,7 +1,7 @@
 """OME-TIFF: what its XML says, and writing it frame by frame."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 
 from formats.atomic import atomic_path
+from formats.spacing import StoredSpacing
 from formats.units import all_known, in_seconds, micrometres
 from formats.volume import ZYX, check_spacing
 
@@ -24,37 +25,56 @@ _BIG = 3_900_000_000
 class TiffFacts:
     """What the metadata of a TIFF file tell; None where they are silent."""
 
-    spacing_um: ZYX | None = None
+    spacing: StoredSpacing = field(default_factory=StoredSpacing)
     channels: tuple[str, ...] | None = None
     times_s: tuple[float, ...] | None = None
     origin_um: ZYX = (0.0, 0.0, 0.0)
 
 
-def ome_facts(xml: dict[str, Any], flat: bool) -> TiffFacts:
-    """Read the first image of OME-XML.
+@dataclass(frozen=True)
+class OmeImage:
+    """One image of OME-XML."""
+
+    name: str
+    sizes: dict[str, int]
+    """SizeT, SizeC, SizeZ, SizeY, SizeX by their axis."""
+    xml: dict[str, Any]
+    """Nested dictionaries."""
+
+
+def ome_images(text: str) -> list[OmeImage]:
+    """All images that OME-XML describes, in order; ParseError where it is no XML."""
+    found = []
+    for image in _all(tifffile.xml2dict(text).get("OME", {}).get("Image")):
+        pixels = _first(image.get("Pixels"))
+        sizes = {axis: int(pixels.get(f"Size{axis}", 1)) for axis in "TCZYX"}
+        found.append(OmeImage(str(image.get("Name", "")), sizes, image))
+    return found
+
+
+def ome_facts(image: dict[str, Any], flat: bool) -> TiffFacts:
+    """Read one image of OME-XML.
 
     Parameters
     ----------
-    xml : dict
-        OME-XML as nested dictionaries.
+    image : dict
+        The element as nested dictionaries.
     flat : bool
         The image has one slice: it needs no PhysicalSizeZ.
     """
-    image = _first(xml.get("OME", {}).get("Image", {}))
-    pixels = image.get("Pixels", {})
+    pixels = _first(image.get("Pixels"))
     lengths = [
         micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "um")) for axis in "ZYX"
     ]
     if flat and lengths[0] is None:
         lengths[0] = lengths[1]
-    spacing = all_known(lengths)
     names = [channel.get("Name") for channel in _all(pixels.get("Channel"))]
     planes = {(p.get("TheT"), p.get("TheC"), p.get("TheZ")): p for p in _all(pixels.get("Plane"))}
     first = planes.get((0, 0, 0), {})
     position = [micrometres(first.get(f"Position{axis}"), first.get(f"Position{axis}Unit", "")) for axis in "ZYX"]
     origin = all_known(position)
     return TiffFacts(
-        spacing_um=None if spacing is None or min(spacing) <= 0 else (spacing[0], spacing[1], spacing[2]),
+        spacing=StoredSpacing.of(lengths),
         channels=tuple(str(name) for name in names) if names and None not in names else None,
         times_s=_times(pixels, planes),
         origin_um=(0.0, 0.0, 0.0) if origin is None else (origin[0], origin[1], origin[2]),

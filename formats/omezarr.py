@@ -1,8 +1,9 @@
 """Reading OME-Zarr (OME-NGFF), versions 0.4 and 0.5."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import zarr
 from zarr.errors import BaseZarrError
 from zarr.storage import LocalStore
 
+from formats.channels import name_channels, require_slices
 from formats.errors import InputError
 from formats.label_film import LabelFilm
+from formats.limits import require_memory
+from formats.omezarr_find import OWN, ZarrImage, find_image, is_zarr, zarr_root
 from formats.regions import Box, FrameReader, StoredReader
-from formats.tiff import settle_spacing
+from formats.series import Series
+from formats.spacing import SpacingFrom, StoredSpacing, resolve_spacing
 from formats.units import all_known, in_seconds, micrometres
 from formats.values import as_labels, unscaled_ri
-from formats.volume import ZYX, Mask, Volume, default_channels, to_tczyx
+from formats.volume import ZYX, Mask, Volume, to_tczyx
 
 _FAULTS = (BaseZarrError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError)
 
@@ -40,55 +45,69 @@ _CODECS = {
     *("crc32", "adler32", "fletcher32", "imagecodecs_jpeg2k"),
 }
 
-#: Attribute for what OME-NGFF has no place for.
-OWN = "cytovox"
 
-
-def read_omezarr(path: str | Path, spacing_um: Sequence[float] | None = None) -> Volume:
+def read_omezarr(
+    path: str | Path,
+    spacing_um: Sequence[float] | None = None,
+    spacing_from: SpacingFrom = "file",
+    series: Series = None,
+) -> Volume:
     """Open an OME-Zarr image at full resolution; voxels are read when asked for.
 
     Parameters
     ----------
     path : str or Path
-        Folder with the image, or with the collection that bioformats2raw makes, whose first image is taken.
-    spacing_um : (z, y, x), optional
-        Where the file names no unit of length. Where it does, both must agree.
+        Folder with an image, or with several (as bioformats2raw makes, a plate or a well); a group or an array inside
+        one, such as `x.zarr/0` or `x.zarr/labels/nuclei`.
+    spacing_um, spacing_from
+        As for `formats.read_volume`.
+    series : int or str, optional
+        Number, name or place (`A/1/0`) of the image, where there are several.
 
     Raises
     ------
     InputError
-        Missing, damaged, no OME-NGFF of version 0.4 or 0.5, or voxels behind a codec that is not plain compression.
+        Missing, damaged, several images, no OME-NGFF of version 0.4 or 0.5 nor a plain array of z, y, x, or voxels
+        behind a codec that is not plain compression.
     """
     path = Path(path)
-    frames, facts = _describe(path)
+    frames, facts = _describe(path, series)
     c_count = frames.shape[1]
-    channels = facts.channels if facts.channels and len(facts.channels) == c_count else default_channels(c_count)
+    require_slices(path, frames.shape, facts.times_s, facts.channels)
+    size = resolve_spacing(path, facts.spacing, spacing_um, spacing_from)
+    channels, ri, said = name_channels(path, facts.channels, c_count)
     return Volume(
-        frames=frames if "RI" not in channels else ZarrFrames(**{**vars(frames), "ri": channels.index("RI")}),
-        spacing_um=settle_spacing(path, facts.spacing_um, spacing_um),
+        frames=replace(frames, ri=ri),
+        spacing_um=size.spacing_um,
         channels=channels,
         origin_um=facts.origin_um,
         medium_ri=facts.medium_ri,
         times_s=facts.times_s if facts.times_s and len(facts.times_s) == frames.shape[0] else None,
         source=path,
+        notes=(*facts.notes, *size.notes, *said),
     )
 
 
-def read_omezarr_mask(path: str | Path) -> Mask:
+def read_omezarr_mask(path: str | Path, series: Series = None) -> Mask:
     """Labels from an OME-Zarr image or label of one frame and one channel."""
     path = Path(path)
-    frames, facts = _describe(path)
+    frames, facts = _describe(path, series)
     if frames.shape[:2] != (1, 1):
         t, c = frames.shape[:2]
         raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
-    return Mask(as_labels(frames.read(0, 0), path), facts.spacing_um, facts.origin_um, path)
+    return Mask(as_labels(frames.read(0, 0), path), facts.spacing.spacing_um, facts.origin_um, path)
 
 
-def open_omezarr_labels(path: str | Path) -> LabelFilm:
+def open_omezarr_labels(path: str | Path, series: Series = None) -> LabelFilm:
     """Labels of every frame and channel of an OME-Zarr."""
     path = Path(path)
-    frames, facts = _describe(path)
-    return LabelFilm(path, frames.shape, facts.spacing_um, facts.channels, frames.read)
+    frames, facts = _describe(path, series)
+    return LabelFilm(
+        *(path, frames.shape, facts.spacing.spacing_um, facts.channels, frames.read),
+        stored_spacing=facts.spacing,
+        origin_um=facts.origin_um,
+        notes=facts.notes,
+    )
 
 
 @dataclass(frozen=True)
@@ -122,9 +141,10 @@ class ZarrFrames:
         return np.dtype(np.float32) if self.ri is not None else self.stored_dtype
 
     def read(self, t: int, c: int) -> np.ndarray:
+        require_memory(self.path, math.prod(self.shape[2:]), self.stored_dtype.itemsize + 4)
         index = tuple({"t": slice(t, t + 1), "c": slice(c, c + 1)}.get(axis, slice(None)) for axis in self.axes)
         with _faults(self.path):
-            values = np.asarray(_array(self.path, self.node)[index])
+            values = np.asarray(_array(self.path, self.node, self.path)[index])
         values_ZYX = to_tczyx(values, self.axes)[0, 0]
         return unscaled_ri(values_ZYX) if c == self.ri else values_ZYX
 
@@ -135,7 +155,7 @@ class ZarrFrames:
             spans = dict(zip("tczyx", (slice(t, t + 1), slice(c, c + 1), *box), strict=True))
             with _faults(self.path):
                 if not opened:
-                    opened.append(_array(self.path, self.node))
+                    opened.append(_array(self.path, self.node, self.path))
                 values = np.asarray(opened[0][tuple(spans[axis] for axis in self.axes)])
             return to_tczyx(values, self.axes)[0, 0]
 
@@ -144,42 +164,53 @@ class ZarrFrames:
 
 @dataclass(frozen=True)
 class _Facts:
-    spacing_um: ZYX | None
-    origin_um: ZYX
-    channels: tuple[str, ...] | None
-    times_s: tuple[float, ...] | None
-    medium_ri: float | None
+    spacing: StoredSpacing = field(default_factory=StoredSpacing)
+    origin_um: ZYX = (0.0, 0.0, 0.0)
+    channels: tuple[str, ...] | None = None
+    times_s: tuple[float, ...] | None = None
+    medium_ri: float | None = None
+    notes: tuple[str, ...] = ()
 
 
-def _describe(path: Path) -> tuple[ZarrFrames, _Facts]:
-    if not path.exists():
+def _describe(path: Path, series: Series) -> tuple[ZarrFrames, _Facts]:
+    root, inner = zarr_root(path)
+    if not root.exists():
         raise InputError(f"{path}: no such folder")
-    if not path.is_dir() or not is_zarr(path):
-        raise InputError(f"{path}: not an OME-Zarr: expected a folder with zarr.json or .zgroup")
+    if not root.is_dir() or not is_zarr(root):
+        raise InputError(f"{path}: not an OME-Zarr: expected a folder with zarr.json, .zgroup or .zarray")
     with _faults(path):
-        root, where = zarr.open_group(LocalStore(path, read_only=True), mode="r"), ""
-        about = _ome(root.attrs.asdict())
-        if "multiscales" not in about and "0" in root and isinstance(root["0"], zarr.Group):
-            where, about = "0/", _ome(root["0"].attrs.asdict())
-        if not about.get("multiscales") or not about["multiscales"][0].get("axes"):
-            raise InputError(f"{path}: no OME-NGFF metadata (multiscales with axes): expected version 0.4 or 0.5")
-        image = about["multiscales"][0]
-        node = where + str(image["datasets"][0]["path"])
-        array = _array(path, node)
-        axes = "".join(str(axis["name"]) for axis in image["axes"])
+        found = find_image(path, LocalStore(root, read_only=True), inner, series)
+        array = _array(root, found.node, path)
+        axes = found.axes or _plain_axes(path, array)
         if len(axes) != array.ndim or not set(axes) <= set("tczyx") or len(set(axes)) != len(axes):
             raise InputError(
                 f"{path}: axes {axes} of {array.ndim} dimensions: expected each of t, c, z, y, x at most once"
             )
-        frames = ZarrFrames(path, node, axes, array.shape, np.dtype(array.dtype))
-        return frames, _facts(about, image, axes, frames.shape[0])
+        frames = ZarrFrames(root, found.node, axes, array.shape, np.dtype(array.dtype))
+        if found.multiscale is None:
+            return frames, _Facts(notes=found.notes)
+        return frames, replace(_facts(found, axes, frames.shape[0]), notes=found.notes)
 
 
-def _facts(about: Mapping[str, Any], image: Mapping[str, Any], axes: str, t_count: int) -> _Facts:
+def _plain_axes(path: Path, array: zarr.Array) -> str:
+    """Axes of an array without OME-NGFF metadata, by the names of its dimensions; three are z, y, x."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if names:
+        return "".join(str(name).lower()[:1] for name in names)
+    if array.ndim == 3:
+        return "zyx"
+    raise InputError(
+        f"{path}: an array of shape {array.shape} without OME-NGFF metadata (multiscales with axes) or names of its "
+        "dimensions: expected z, y, x; save it as OME-Zarr 0.4 or 0.5"
+    )
+
+
+def _facts(found: ZarrImage, axes: str, t_count: int) -> _Facts:
     """Spacing and origin: the transformations of the dataset, then those of all datasets."""
+    about, image = found.about, found.multiscale or {}
     scale, shift = np.ones(len(axes)), np.zeros(len(axes))
-    for level in (image["datasets"][0], image):
-        for step in level.get("coordinateTransformations", ()):
+    for level in (found.dataset, image):
+        for step in level.get("coordinateTransformations") or ():
             if step["type"] == "scale":
                 scale, shift = scale * step["scale"], shift * step["scale"]
             elif step["type"] == "translation":
@@ -187,17 +218,16 @@ def _facts(about: Mapping[str, Any], image: Mapping[str, Any], axes: str, t_coun
     units = [axis.get("unit") for axis in image["axes"]]
     flat = "y" if "z" not in axes else "z"
     places = [axes.index(axis) for axis in (flat, "y", "x")]
-    spacing = all_known([micrometres(float(scale[i]), units[i]) for i in places])
     origin = all_known([micrometres(float(shift[i]), units[i]) for i in places])
     own = about.get(OWN, {})
     times = own.get("times_s")
     if times is None and "t" in axes:
         step_s = in_seconds(float(scale[axes.index("t")]), units[axes.index("t")])
         times = None if step_s is None else [t * step_s for t in range(t_count)]
-    labels = [channel.get("label") for channel in about.get("omero", {}).get("channels", ())]
+    labels = [channel.get("label") for channel in (about.get("omero") or {}).get("channels", ())]
     medium = own.get("medium_ri")
     return _Facts(
-        spacing_um=None if spacing is None or min(spacing) <= 0 else (spacing[0], spacing[1], spacing[2]),
+        spacing=_spacing([float(scale[i]) for i in places], [units[i] for i in places]),
         origin_um=(0.0, 0.0, 0.0) if origin is None else (0.0 if "z" not in axes else origin[0], origin[1], origin[2]),
         channels=tuple(str(label) for label in labels) if labels and None not in labels else None,
         times_s=None if times is None else tuple(float(s) - float(times[0]) for s in times),
@@ -205,18 +235,26 @@ def _facts(about: Mapping[str, Any], image: Mapping[str, Any], axes: str, t_coun
     )
 
 
-def _ome(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """OME-NGFF metadata with our own beside it: under "ome" since 0.5, at the top before."""
-    ome = attributes.get("ome", attributes)
-    return {**ome, OWN: attributes.get(OWN) or {}}
+def _spacing(scale_zyx: list[float], units: list[Any]) -> StoredSpacing:
+    """Of scales with units; a unit that is no length ("pixel") says nothing, no unit at all is told by the numbers."""
+    if all(unit is None for unit in units):
+        return StoredSpacing.without_unit(scale_zyx, "its scale")
+    return StoredSpacing.of([micrometres(s, unit) for s, unit in zip(scale_zyx, units, strict=True)])
 
 
-def _array(path: Path, node: str) -> zarr.Array:
-    array = zarr.open_array(LocalStore(path, read_only=True), path=node, mode="r")
-    strange = _codec_names(array.metadata.to_dict()) - _CODECS
+def _array(root: Path, node: str, path: Path) -> zarr.Array:
+    array = zarr.open_array(LocalStore(root, read_only=True), path=node, mode="r")
+    names = _codec_names(array.metadata.to_dict())
+    if any(name.startswith("imagecodecs_") for name in names):
+        import imagecodecs.numcodecs
+
+        imagecodecs.numcodecs.register_codecs(verbose=False)
+    strange = {name for name in names - _CODECS if not name.startswith("imagecodecs_")}
     if strange or array.dtype.kind not in "biuf":
         what = f"codec {', '.join(sorted(strange))}" if strange else f"voxels of type {array.dtype}"
         raise InputError(f"{path}: {what}: expected numbers in plain compression; save it again with zstd or blosc")
+    pieces = [n for n in (array.chunks, array.shards) if n is not None]
+    require_memory(path, max(math.prod(piece) for piece in pieces), array.dtype.itemsize)
     return array
 
 
@@ -229,11 +267,6 @@ def _codec_names(about: Any) -> set[str]:
             names.add(str(codec.get("name", codec.get("id"))).removeprefix("numcodecs."))
             names |= _codec_names(codec.get("configuration") or {})
     return names
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a Zarr group of either version."""
-    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))
 
 
 @contextmanager

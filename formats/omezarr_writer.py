@@ -12,7 +12,7 @@ from zarr.storage import LocalStore
 
 from formats.atomic import atomic_path
 from formats.errors import InputError
-from formats.omezarr import OWN, is_zarr
+from formats.omezarr_find import OWN, is_zarr
 from formats.volume import ZYX, check_spacing
 
 

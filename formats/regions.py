@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import product
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from formats.values import in_ri_units, is_scaled_ri
+from formats.values import in_ri_units, ri_scale
 
 #: A region along z, y, x: each slice with a start and a stop, inside the frame, and no step.
 Box = tuple[slice, slice, slice]
 Shape = tuple[int, int, int]
+Told = TypeVar("Told")
 
 #: Voxels along each axis of the blocks that tell how a file stores its index.
 _BLOCK = (16, 128, 128)
@@ -87,11 +88,10 @@ class KeptReader:
 
 
 class StoredReader:
-    """Regions of a file that may hold a refractive index x 10 000.
+    """Regions of a file that may hold a refractive index x 10 000 or x 1000.
 
     The scale is decided once for all regions, by the first block of voxels that holds any but 0, the one in the
-    middle before the others: scaled, if all its voxels but zeros lie in 10 000..20 000. For an index any block tells
-    the same as the whole frame does.
+    middle before the others (see `ri_scale`). For an index any block tells the same as the whole frame does.
 
     Parameters
     ----------
@@ -106,14 +106,14 @@ class StoredReader:
         self.shape, self._stored, self._is_ri = shape, stored, is_ri
 
     @cached_property
-    def _scaled(self) -> bool:
-        return bool(self._is_ri and first_told(self.shape, lambda box: is_scaled_ri(self._stored(box))))
+    def _scale(self) -> float:
+        return (first_told(self.shape, lambda box: ri_scale(self._stored(box))) if self._is_ri else None) or 1.0
 
     def read(self, box: Box) -> np.ndarray:
-        return np.ascontiguousarray(in_ri_units(self._stored(box), self._scaled))
+        return np.ascontiguousarray(in_ri_units(self._stored(box), self._scale))
 
 
-def first_told(shape: Shape, tell: Callable[[Box], bool | None]) -> bool | None:
+def first_told(shape: Shape, tell: Callable[[Box], Told | None]) -> Told | None:
     """What the first block says that says anything but None, the middle one first; None where all are silent."""
     boxes = list(grid_boxes(shape, _BLOCK))
     middle = len(boxes) // 2

@@ -1,45 +1,48 @@
 """Reading TIFF: OME-TIFF and ImageJ stacks by their own metadata, plain ones with the spacing given."""
 
-import logging
-import struct
-import threading
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import tifffile
 
+from formats.channels import as_slices, name_channels, require_slices
 from formats.errors import InputError
 from formats.label_film import LabelFilm
-from formats.ometiff import TiffFacts, ome_facts
+from formats.limits import require_memory
+from formats.ometiff import TiffFacts
 from formats.regions import Box, FrameReader, KeptReader, StoredReader
-from formats.units import in_seconds, micrometres
+from formats.series import Series
+from formats.spacing import SpacingFrom, resolve_spacing
+from formats.tiff_file import Layout, choose_image, facts_of, layout_of, open_tiff
 from formats.values import as_labels, unscaled_ri
-from formats.volume import ZYX, Mask, Volume, check_spacing, default_channels, to_tczyx
-
-#: What tifffile raises on damaged files, and Python on OME-XML that is no XML.
-_FAULTS = (
-    *(tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, RuntimeError),
-    *(ArithmeticError, TypeError, struct.error, zlib.error, ParseError),
-)
+from formats.volume import Mask, Volume, to_tczyx
 
 
-def read_tiff(path: str | Path, spacing_um: Sequence[float] | None = None) -> Volume:
+def read_tiff(
+    path: str | Path,
+    spacing_um: Sequence[float] | None = None,
+    spacing_from: SpacingFrom = "file",
+    series: Series = None,
+) -> Volume:
     """Open a TIFF of any kind; voxels are read when asked for.
 
-    Axes may come in any order; a stack whose axis has no name is taken for z, samples of a colour image for channels,
-    and the first image of a file of several. Refractive index stored x 10 000 is recognised (see `unscaled_ri`).
+    Axes may come in any order; a stack whose axis has no name is taken for z. A colour image is read where its colours
+    are equal, as grey images are stored by some programs, and refused where not. Five or more unnamed channels of one
+    slice each are slices. Refractive index stored x 1000 or x 10 000 is recognised (see `unscaled_ri`).
 
     Parameters
     ----------
     path : str or Path
-    spacing_um : (z, y, x), optional
-        For files that tell none, which is every plain TIFF. Where the file tells its own, both must agree.
+    spacing_um, spacing_from
+        As for `formats.read_volume`.
+    series : int or str, optional
+        Number or name of the image, where the file holds several.
 
     Returns
     -------
@@ -49,77 +52,69 @@ def read_tiff(path: str | Path, spacing_um: Sequence[float] | None = None) -> Vo
     Raises
     ------
     InputError
-        Missing, empty, damaged, no spacing, or axes that are not t, c, z, y, x.
+        Missing, empty, damaged, no spacing, several images, axes that are not t, c, z, y, x, frames of one slice each,
+        or another file of its set is missing.
     """
     path = Path(path)
-    frames, facts = _describe(path)
-    spacing = settle_spacing(path, facts.spacing_um, spacing_um)
+    frames, facts, notes = _describe(path, series)
+    t, c, z = frames.shape[:3]
+    if z == 1 and t == 1 and c > 1:
+        frames, said = as_slices(path, frames, facts.channels)
+        facts, notes = (replace(facts, channels=None), (*notes, said)) if said else (facts, notes)
+    require_slices(path, frames.shape, facts.times_s, facts.channels)
+    size = resolve_spacing(path, facts.spacing, spacing_um, spacing_from)
     t_count, c_count = frames.shape[:2]
-    channels = facts.channels if facts.channels and len(facts.channels) == c_count else default_channels(c_count)
+    channels, ri, said = name_channels(path, facts.channels, c_count)
     return Volume(
-        frames=frames if "RI" not in channels else TiffFrames(**{**vars(frames), "ri": channels.index("RI")}),
-        spacing_um=spacing,
+        frames=replace(frames, ri=ri),
+        spacing_um=size.spacing_um,
         channels=channels,
         origin_um=facts.origin_um,
         times_s=facts.times_s if facts.times_s and len(facts.times_s) == t_count else None,
         source=path,
+        notes=(*notes, *size.notes, *said),
     )
 
 
-def read_tiff_mask(path: str | Path) -> Mask:
+def read_tiff_mask(path: str | Path, series: Series = None) -> Mask:
     """Labels from a TIFF of one frame and one channel; `spacing_um` is None where the file tells none."""
     path = Path(path)
-    frames, facts = _describe(path)
+    frames, facts, _ = _describe(path, series)
     if frames.shape[:2] != (1, 1):
         t, c = frames.shape[:2]
         raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
-    return Mask(as_labels(frames.read(0, 0), path), facts.spacing_um, facts.origin_um, path)
+    return Mask(as_labels(frames.read(0, 0), path), facts.spacing.spacing_um, facts.origin_um, path)
 
 
-def open_tiff_labels(path: str | Path) -> LabelFilm:
+def open_tiff_labels(path: str | Path, series: Series = None) -> LabelFilm:
     """Labels of every frame and channel of a TIFF."""
     path = Path(path)
-    frames, facts = _describe(path)
-    return LabelFilm(path, frames.shape, facts.spacing_um, facts.channels, frames.read)
-
-
-def settle_spacing(path: Path, stored: ZYX | None, given: Sequence[float] | None) -> ZYX:
-    """The file's spacing, else the one given; InputError where there is neither, or where they contradict."""
-    if stored is None and given is None:
-        raise InputError(
-            f"{path}: the file tells no voxel size: give it as z, y, x in micrometres "
-            "(data.spacing_um for training, predict.spacing_um for prediction)"
-        )
-    if stored is None:
-        return check_spacing(given or (), path)
-    if given is not None and not np.allclose(check_spacing(given, path), stored, rtol=0.02, atol=0):
-        raise InputError(
-            f"{path}: the file's own spacing is {stored} um (z, y, x), the one given {tuple(given)}: "
-            "drop the given one (spacing_um), or correct the file"
-        )
-    return stored
+    frames, facts, notes = _describe(path, series)
+    return LabelFilm(
+        *(path, frames.shape, facts.spacing.spacing_um, facts.channels, frames.read),
+        stored_spacing=facts.spacing,
+        origin_um=facts.origin_um,
+        notes=notes,
+    )
 
 
 @dataclass(frozen=True)
 class TiffFrames:
-    """Frames of the first image in a TIFF file.
+    """Frames of one image in a TIFF file, or in the OME set it belongs to.
 
     Attributes
     ----------
-    axes : str
-        One letter of "tczyx" per axis of the image as stored.
-    stored_shape : tuple of int
-    page_axes : int
-        How many of the last axes lie within one page of the file.
+    number : int
+        Of the image.
+    layout : Layout
+        Where its voxels lie.
     ri : int or None
-        Channel that holds a refractive index, perhaps x 10 000.
+        Channel that holds a refractive index, perhaps scaled.
     """
 
     path: Path
-    axes: str
-    stored_shape: tuple[int, ...]
-    stored_dtype: np.dtype
-    page_axes: int
+    number: int
+    layout: Layout
     ri: int | None = None
 
     @property
@@ -129,60 +124,84 @@ class TiffFrames:
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype(np.float32) if self.ri is not None else self.stored_dtype
+        return np.dtype(np.float32) if self.ri is not None else self.layout.dtype
 
     def read(self, t: int, c: int) -> np.ndarray:
-        with _open_tiff(self.path) as tiff:
-            series = tiff.series[0]
-            if series.dataoffset is not None:
-                stored = np.memmap(
-                    self.path, tiff.byteorder + series.dtype.char, "r", series.dataoffset, self.stored_shape
-                )
-                values_ZYX = np.array(to_tczyx(stored, self.axes)[self._index(self.axes, t, c)])
+        samples = max(1, self._size("s"))
+        require_memory(self.path, samples * math.prod(self.shape[2:]), self.layout.dtype.itemsize + 4)
+        with open_tiff(self.path) as tiff:
+            image = tiff.series[self.number]
+            stored = self._mapped(tiff, image)
+            if stored is not None:
+                values_ZYXs = np.array(self._pick(stored, self.layout.axes, t, c))
                 del stored  # closes the file
             else:
-                values_ZYX = self._read_pages(tiff, t, c)
+                values_ZYXs = self._read_pages(tiff, image, t, c)
+        values_ZYX = self._grey(values_ZYXs)
         values_ZYX = values_ZYX.astype(values_ZYX.dtype.newbyteorder("="), copy=False)
         return unscaled_ri(values_ZYX) if c == self.ri else values_ZYX
 
     def reader(self, t: int, c: int) -> FrameReader:
         """Uncompressed voxels are mapped into memory; compressed pages are read at the first call, and kept."""
-        with _open_tiff(self.path) as tiff:
-            series = tiff.series[0]
-            dtype, start = tiff.byteorder + series.dtype.char, series.dataoffset
-        if start is None:
+        with open_tiff(self.path) as tiff:
+            image = tiff.series[self.number]
+            dtype, start = tiff.byteorder + image.dtype.char, image.dataoffset
+        if start is None or self.layout.colours:
             return KeptReader(self, t, c)
 
         def stored(box: Box) -> np.ndarray:
             try:
-                mapped = np.memmap(self.path, dtype, "r", start, self.stored_shape)
-                return np.array(to_tczyx(mapped, self.axes)[self._index(self.axes, t, c)][box])
+                mapped = np.memmap(self.path, dtype, "r", start, self.layout.shape)
+                return np.array(self._pick(mapped, self.layout.axes, t, c)[..., 0][box])
             except (OSError, ValueError) as error:
                 raise InputError(f"{self.path}: not a TIFF file that can be read ({error})") from error
 
         return StoredReader(self.shape[2:], stored, is_ri=c == self.ri)
 
-    def _read_pages(self, tiff: tifffile.TiffFile, t: int, c: int) -> np.ndarray:
+    def _mapped(self, tiff: tifffile.TiffFile, image: Any) -> np.ndarray | None:
+        if image.dataoffset is None:
+            return None
+        return np.memmap(self.path, tiff.byteorder + image.dtype.char, "r", image.dataoffset, self.layout.shape)
+
+    def _read_pages(self, tiff: tifffile.TiffFile, image: Any, t: int, c: int) -> np.ndarray:
         """The pages of one frame, found by their place in the leading axes."""
-        split = len(self.axes) - self.page_axes
-        lead, page = self.axes[:split], self.axes[split:]
-        numbers = np.arange(int(np.prod(self.stored_shape[:split]))).reshape(self.stored_shape[:split])
+        layout = self.layout
+        split = len(layout.axes) - layout.page_axes
+        lead, page = layout.axes[:split], layout.axes[split:]
+        numbers = np.arange(math.prod(layout.shape[:split])).reshape(layout.shape[:split])
         numbers = numbers[tuple({"t": t, "c": c}.get(axis, slice(None)) for axis in lead)]
-        series = tiff.series[0]
         for k in numbers.flat:
-            if k >= len(series.pages) or not _is_whole(series.pages[int(k)]):
+            if k >= len(image.pages) or not _is_whole(image.pages[int(k)]):
                 raise InputError(f"{self.path}: page {k} of frame {t} is missing or cut off: copy the file again")
-        values = tiff.asarray(key=[int(k) for k in numbers.flat], series=0)
+        values = tiff.asarray(key=[int(k) for k in numbers.flat], series=self.number)
         kept = "".join(axis for axis in lead if axis not in "tc")
-        values = values.reshape(numbers.shape + self.stored_shape[split:])
-        return to_tczyx(values, kept + page)[self._index(page, t, c)]
+        values = values.reshape(numbers.shape + layout.shape[split:])
+        return self._pick(values, kept + page, t if "t" in page else 0, c if "c" in page else 0)
 
     @staticmethod
-    def _index(axes: str, t: int, c: int) -> tuple[int, int]:
-        return (t if "t" in axes else 0), (c if "c" in axes else 0)
+    def _pick(values: np.ndarray, axes: str, t: int, c: int) -> np.ndarray:
+        """One frame of one channel, (Z, Y, X, samples)."""
+        samples = axes.find("s")
+        last = values[..., None] if samples < 0 else np.moveaxis(values, samples, -1)
+        axes = axes.replace("s", "")
+        order = [last[..., k] for k in range(last.shape[-1])]
+        index = (t if "t" in axes else 0), (c if "c" in axes else 0)
+        if len(order) == 1:
+            return to_tczyx(order[0], axes)[index][..., None]
+        return np.stack([to_tczyx(one, axes)[index] for one in order], axis=-1)
+
+    def _grey(self, values_ZYXs: np.ndarray) -> np.ndarray:
+        """The grey image that equal colours are."""
+        for k in range(1, self.layout.colours):
+            if not np.array_equal(values_ZYXs[..., k], values_ZYXs[..., 0]):
+                raise InputError(
+                    f"{self.path}: a colour image (axes {self.layout.axes.upper()}) whose colours differ: expected "
+                    "grey values; save the image itself, not a coloured view or overlay of it"
+                )
+        return values_ZYXs[..., 0]
 
     def _size(self, axis: str) -> int:
-        return self.stored_shape[self.axes.index(axis)] if axis in self.axes else 1
+        return self.layout.shape[self.layout.axes.index(axis)] if axis in self.layout.axes else 1
 
 
 def _is_whole(page: Any) -> bool:
@@ -193,85 +212,8 @@ def _is_whole(page: Any) -> bool:
     return all(o + n <= size for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
 
 
-@contextmanager
-def _open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder: expected a TIFF file")
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty: expected a TIFF file")
-    damage = _Damage()
-    tifffile.logger().addFilter(damage)
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            if tiff.series and damage.said:
-                raise InputError(f"{path}: truncated or damaged ({damage.said[0]}): copy it again")
-            yield tiff
-    except _FAULTS as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a TIFF file that can be read ({reason})") from error
-    finally:
-        tifffile.logger().removeFilter(damage)
-
-
-class _Damage(logging.Filter):
-    """Hears what tifffile only logs: that pages are cut off. It would go on with those that are left."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-        self.thread = threading.get_ident()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        said = record.getMessage()
-        damaged = "page offset" in said or "corrupted" in said
-        if not damaged or record.thread != self.thread:
-            return True
-        self.said.append(said.partition("> ")[2] or said)
-        return False
-
-
-def _describe(path: Path) -> tuple[TiffFrames, TiffFacts]:
-    with _open_tiff(path) as tiff:
-        if not tiff.series:
-            raise InputError(f"{path}: holds no image")
-        series = tiff.series[0]
-        page_axes = len(series.keyframe.shape)
-        frames = TiffFrames(path, _axes(path, series.axes), series.shape, np.dtype(series.dtype), page_axes)
-        flat = frames.shape[2] == 1
-        if tiff.ome_metadata:
-            return frames, ome_facts(tifffile.xml2dict(tiff.ome_metadata), flat)
-        if tiff.is_imagej:
-            return frames, _imagej_facts(tiff, frames.shape[0], flat)
-        return frames, TiffFacts()
-
-
-def _axes(path: Path, stored: str) -> str:
-    """tifffile's letters as ours: S (samples) are channels, Q and I (unknown, sequence) the first free of z, t."""
-    axes = stored.lower()
-    if "c" not in axes:
-        axes = axes.replace("s", "c")
-    for letter in "qi":
-        free = next((axis for axis in "zt" if axis not in axes), letter)
-        axes = axes.replace(letter, free)
-    if not set(axes) <= set("tczyx") or len(set(axes)) != len(axes):
-        raise InputError(f"{path}: axes {stored}: expected no others than T, C, Z, Y, X; export it as OME-TIFF")
-    return axes
-
-
-def _imagej_facts(tiff: tifffile.TiffFile, frames: int, flat: bool) -> TiffFacts:
-    """ImageJ counts pixels per unit in x and y, and the unit between slices."""
-    about = tiff.imagej_metadata or {}
-    unit = about.get("unit", "")
-    lengths: list[float | None] = [micrometres(about.get("spacing"), unit)]
-    for name in ("YResolution", "XResolution"):
-        tag = tiff.pages.first.tags.get(name)
-        pixels, units = tag.value if tag is not None else (0, 1)
-        lengths.append(micrometres(units / pixels, unit) if pixels else None)
-    if flat and lengths[0] is None:
-        lengths[0] = lengths[1]
-    known = [length for length in lengths if length]
-    spacing = check_spacing(known, tiff.filename) if len(known) == 3 else None
-    interval = in_seconds(about.get("finterval"), about.get("tunit", "s"))
-    return TiffFacts(spacing, None, tuple(t * interval for t in range(frames)) if interval else None)
+def _describe(path: Path, series: Series) -> tuple[TiffFrames, TiffFacts, tuple[str, ...]]:
+    with open_tiff(path) as tiff:
+        number, notes = choose_image(path, tiff, series)
+        layout = layout_of(path, tiff.series[number])
+        return TiffFrames(path, number, layout), facts_of(tiff, number, layout), notes

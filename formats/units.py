@@ -1,29 +1,20 @@
 """Units of length and time as image files spell them."""
 
 import math
+import unicodedata
 
-#: Micrometres in one unit. The micro sign and the Greek letter mu are two characters that look alike.
+#: Micrometres in one unit, in small letters and NFKC, where the micro sign is the Greek mu and Angstrom's sign A ring.
+#: ImageJ writes characters beyond ASCII as an escape, and it stays one where a program copies the text.
 LENGTH_UM = {
-    "å": 1e-4,
-    "angstrom": 1e-4,
-    "pm": 1e-6,
-    "picometer": 1e-6,
-    "nm": 1e-3,
-    "nanometer": 1e-3,
-    "um": 1.0,
-    "\u00b5m": 1.0,
-    "\u03bcm": 1.0,
-    "\\u00b5m": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
-    "mm": 1e3,
-    "millimeter": 1e3,
-    "cm": 1e4,
-    "centimeter": 1e4,
-    "m": 1e6,
-    "meter": 1e6,
-    "inch": 25400.0,
+    **dict.fromkeys(("å", "\\u00c5", "\\u212b", "angstrom", "angstroms", "ångström"), 1e-4),
+    **dict.fromkeys(("pm", "picometer", "picometers", "picometre", "picometres"), 1e-6),
+    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1e-3),
+    **dict.fromkeys(("um", "\u03bcm", "\\u00b5m", "\\u03bcm", "micron", "microns"), 1.0),
+    **dict.fromkeys(("micrometer", "micrometers", "micrometre", "micrometres"), 1.0),
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1e3),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 1e4),
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1e6),
+    **dict.fromkeys(("in", "inch", "inches"), 25400.0),
 }
 
 #: Seconds in one unit.
@@ -31,7 +22,6 @@ TIME_S = {
     "ns": 1e-9,
     "nanosecond": 1e-9,
     "us": 1e-6,
-    "\u00b5s": 1e-6,
     "\u03bcs": 1e-6,
     "microsecond": 1e-6,
     "ms": 1e-3,
@@ -51,12 +41,16 @@ TIME_S = {
 
 def micrometres(value: object, unit: object) -> float | None:
     """A length in micrometres; None where the value is no number or the unit no length, such as "pixel"."""
-    return _convert(value, LENGTH_UM.get(str(unit).strip().lower()))
+    return _convert(value, LENGTH_UM.get(_plain(unit)))
 
 
 def in_seconds(value: object, unit: object) -> float | None:
     """A time in seconds; None where the value is no number or the unit no time."""
-    return _convert(value, TIME_S.get(str(unit).strip().lower()))
+    return _convert(value, TIME_S.get(_plain(unit)))
+
+
+def _plain(unit: object) -> str:
+    return unicodedata.normalize("NFKC", str(unit)).strip("\0 \t\r\n").lower()
 
 
 def _convert(value: object, factor: float | None) -> float | None:

@@ -7,6 +7,10 @@ from formats.errors import InputError
 #: Stored refractive index is often multiplied by this, to fit 16 bits.
 RI_SCALE = 1e4
 
+#: Factors met in files, each with the range that all non-zero voxels lie in then. The second is narrow: counts of a
+#: camera lie near 1000, too.
+RI_SCALES = {RI_SCALE: (10_000.0, 20_000.0), 1e3: (1_250.0, 1_700.0)}
+
 
 def check_finite(frame_ZYX: np.ndarray, where: object, at: tuple[int, int, int] = (0, 0, 0)) -> None:
     """Raise InputError where a frame, or a region of one, holds NaN or infinity, with how many and where the first is.
@@ -32,28 +36,36 @@ def check_finite(frame_ZYX: np.ndarray, where: object, at: tuple[int, int, int] 
 
 
 def unscaled_ri(values_ZYX: np.ndarray) -> np.ndarray:
-    """Refractive index as float32, where an image file may hold it times 10 000.
+    """Refractive index as float32, where a file or an array may hold it times 10 000 or times 1000.
 
-    Taken for scaled: every non-zero voxel lies in 10 000..20 000. Anything else stays as it is.
+    Taken for scaled: every non-zero voxel lies in 10 000..20 000, or in 1250..1700. Anything else stays as it is.
     """
-    return in_ri_units(values_ZYX, is_scaled_ri(values_ZYX) is True)
+    return in_ri_units(values_ZYX, ri_scale(values_ZYX) or 1.0)
 
 
-def is_scaled_ri(values: np.ndarray) -> bool | None:
-    """Whether every non-zero voxel lies in 10 000..20 000; None where there is no voxel but 0. NaN is passed over."""
+def ri_scale(values: np.ndarray) -> float | None:
+    """By what stored values are divided to be a refractive index: 10 000, 1000, or 1 where they are not scaled.
+
+    Returns
+    -------
+    float or None
+        None where there is no voxel but 0. NaN is passed over.
+    """
     if values.dtype.kind not in "iuf" or not values.size:
-        return False
+        return 1.0
     high = np.fmax.reduce(values, axis=None)
     if high == 0 and not np.any(values):
         return None
-    if not RI_SCALE <= high <= 2 * RI_SCALE:
-        return False
-    return bool(np.fmin.reduce(values, axis=None, where=values != 0, initial=high) >= RI_SCALE)
+    for scale, (least, most) in RI_SCALES.items():
+        if least <= high <= most:
+            low = np.fmin.reduce(values, axis=None, where=values != 0, initial=high)
+            return scale if low >= least else 1.0
+    return 1.0
 
 
-def in_ri_units(values: np.ndarray, scaled: bool) -> np.ndarray:
-    """Stored values as float32, divided by 10 000 where they are scaled."""
-    return np.divide(values, RI_SCALE, dtype=np.float32) if scaled else values.astype(np.float32, copy=False)
+def in_ri_units(values: np.ndarray, scale: float) -> np.ndarray:
+    """Stored values as float32, divided by their scale."""
+    return values.astype(np.float32, copy=False) if scale == 1 else np.divide(values, scale, dtype=np.float32)
 
 
 def as_labels(values: np.ndarray, where: object) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from formats.errors import InputError
-from formats.regions import ArrayReader, FrameReader
+from formats.regions import ArrayReader, FrameReader, StoredReader
+from formats.values import unscaled_ri
 
 ZYX = tuple[float, float, float]
 
@@ -36,10 +37,17 @@ class Frames(Protocol):
 
 
 class ArrayFrames:
-    """Frames that lie in memory."""
+    """Frames that lie in memory.
 
-    def __init__(self, array_TCZYX: np.ndarray) -> None:
-        self.array_TCZYX = array_TCZYX
+    Parameters
+    ----------
+    array_TCZYX : array
+    ri : int, optional
+        Channel that holds a refractive index, perhaps scaled (see `unscaled_ri`).
+    """
+
+    def __init__(self, array_TCZYX: np.ndarray, ri: int | None = None) -> None:
+        self.array_TCZYX, self.ri = array_TCZYX, ri
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -51,10 +59,14 @@ class ArrayFrames:
         return self.array_TCZYX.dtype
 
     def read(self, t: int, c: int) -> np.ndarray:
-        return self.array_TCZYX[t, c]
+        values_ZYX = self.array_TCZYX[t, c]
+        return unscaled_ri(values_ZYX) if c == self.ri else values_ZYX
 
     def reader(self, t: int, c: int) -> FrameReader:
-        return ArrayReader(self.array_TCZYX[t, c])
+        values_ZYX = self.array_TCZYX[t, c]
+        if c != self.ri:
+            return ArrayReader(values_ZYX)
+        return StoredReader(self.shape[2:], lambda box: values_ZYX[box], is_ri=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +96,8 @@ class Volume:
         ISO 8601, per frame.
     source : Path, optional
         The file it was read from.
+    notes : tuple of str
+        What was decided about the file that it does not plainly say: to be reported by whoever uses it.
     """
 
     frames: Frames
@@ -95,6 +109,7 @@ class Volume:
     times_s: tuple[float, ...] | None = None
     recorded_at: tuple[str, ...] | None = None
     source: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         t, c = self.frames.shape[:2]
@@ -170,7 +185,12 @@ class Volume:
             return self.channels.index(channel)
         if isinstance(channel, int) and 0 <= channel < len(self.channels):
             return channel
-        raise InputError(f"{self.source or 'volume'}: no channel {channel}: it has {', '.join(self.channels)}")
+        if channel == "RI" and len(self.channels) == 1:
+            return 0
+        raise InputError(
+            f"{self.source or 'volume'}: no channel {channel}: it has {', '.join(self.channels)}"
+            + ("; name the channel of the refractive index RI, or save it alone" if channel == "RI" else "")
+        )
 
     @classmethod
     def from_array(
@@ -195,13 +215,15 @@ class Volume:
         spacing_um : sequence of 3 float
             z, y, x.
         channels : sequence of str, optional
-            Defaults to "RI" for one channel, "CH0", "CH1", ... for more.
+            Defaults to "RI" for one channel, "CH0", "CH1", ... for more. A channel "RI" may hold the index scaled, as
+            a file may (see `unscaled_ri`).
         """
         array_TCZYX = to_tczyx(np.asarray(array), axes)
+        names = tuple(channels) if channels is not None else default_channels(array_TCZYX.shape[1])
         return cls(
-            ArrayFrames(array_TCZYX),
+            ArrayFrames(array_TCZYX, names.index("RI") if "RI" in names else None),
             check_spacing(spacing_um, "volume"),
-            tuple(channels) if channels is not None else default_channels(array_TCZYX.shape[1]),
+            names,
             origin_um=origin_um,
             medium_ri=medium_ri,
             times_s=None if times_s is None else tuple(float(s) for s in times_s),

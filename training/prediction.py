@@ -7,6 +7,7 @@ import io
 import json
 import math
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from datamodules.paths import stem_of
 from formats import Box, FrameReader, Volume, read_volume
 from formats.errors import InputError
 from formats.provenance import Fingerprint, content_digest
+from formats.spacing import SpacingFrom
 from training.domain import Read
 from training.mask_figures import draw_frame, picture_name, remove_pictures
 from training.mask_files import (
@@ -80,6 +82,10 @@ class MaskWriter:
     """Write the probabilities, too."""
     spacing_um: tuple[float, float, float] | None = None
     """Of inputs that do not say it."""
+    spacing_from: SpacingFrom = "file"
+    """Which decides where an input states another voxel size."""
+    series: int | str | None = None
+    """Number or name of the image in files of several."""
     fingerprint: Callable[[Path], Fingerprint] | None = None
     """Of the masks of a file: those that were made from anything else are made again. None: of the file's content and
     the settings above, for weights that stay the same."""
@@ -125,7 +131,8 @@ class MaskWriter:
         """Everything that a file's masks depend on."""
         if self.fingerprint is not None:
             return self.fingerprint(path)
-        settings = [self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])]
+        settings: list[Any] = [self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])]
+        settings += [self.spacing_from, self.series]
         return Fingerprint(
             {"input": content_digest(path), "organelles": list(self.organelles), "settings": settings}
         )  # fmt: skip
@@ -143,7 +150,9 @@ class MaskWriter:
             made_from = self.made_from(path)
             known = self.notes.read(name)
             done = made_from.agrees(known.get("made_from"))
-            volume = read_volume(path, spacing_um=self.spacing_um)
+            volume = read_volume(path, self.spacing_um, self.spacing_from, self.series)
+            for note in volume.notes:
+                print(f"note: {note}", file=sys.stderr)
             if self.out is not None:
                 self.notes.require_free(name, path, hidden.exists())
         rows = moved_rows(hidden, made_from)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from analysis.morphometry import AREA_ESTIMATORS
 from analysis.refractive import Increments
 from analysis.tracking import MAX_DISTANCE_UM
-from datamodules.config import TEXTS, TEXTS_OR_NULL
+from datamodules.config import SERIES, TEXTS, TEXTS_OR_NULL, spacing_faults
 from datamodules.paths import shard_fault
 from experiments.schema import SCHEMA_VERSION, name_faults
 from experiments.submit.config import SlurmConfig, slurm_faults
@@ -154,6 +154,11 @@ class AnalyzeConfig(PipelineConfig):
     """The group that others are compared with; any order where there is none of that name."""
     spacing_um: list[float] | None = None
     """Voxel size z, y, x in um of inputs that do not say it (plain TIFF)."""
+    spacing_from: Literal["file", "config"] = "file"
+    """Which decides where a file states another voxel size than `spacing_um`: `file` refuses it, `config` takes
+    `spacing_um`."""
+    series: Any = field(default=None, metadata=SERIES)
+    """Number or name of the image in files that hold several; null where they hold one."""
     interval_min: float | None = None
     """Minutes between two frames, instead of the file's own time stamps."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)
@@ -196,6 +201,11 @@ class CellsFromMasksConfig(PipelineConfig):
     nuclei; `instances` is one nucleus a value."""
     spacing_um: list[float] | None = None
     """Voxel size z, y, x in um of masks that do not say it."""
+    spacing_from: Literal["file", "config"] = "file"
+    """Which decides where a file states another voxel size than `spacing_um`: `file` refuses it, `config` takes
+    `spacing_um`."""
+    series: Any = field(default=None, metadata=SERIES)
+    """Number or name of the image in files that hold several; null where they hold one."""
 
 
 def pipeline_faults(config: PipelineConfig) -> list[str]:
@@ -213,6 +223,7 @@ def pipeline_faults(config: PipelineConfig) -> list[str]:
     spacing = getattr(config, "spacing_um", None)
     if spacing is not None and (len(spacing) != 3 or any(s <= 0 for s in spacing)):
         faults.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {spacing}")
+    faults += spacing_faults(getattr(config, "spacing_from", "file"), spacing)
     if isinstance(config, AnalyzeConfig):
         faults += _analyze_faults(config)
     if isinstance(config, CellsFromMasksConfig):

@@ -66,8 +66,8 @@ def open_film(source: Source, config: AnalyzeConfig, states: Path, existing: Exi
         It cannot be read, its time stamps do not rise, or its masks, labels or corrections cannot be used.
     """
     spacing = tuple(config.spacing_um) if config.spacing_um is not None else None
-    volume = read_volume(source.path, spacing_um=spacing)
-    notes: list[str] = []
+    volume = read_volume(source.path, spacing, config.spacing_from, config.series)
+    notes = list(volume.notes)
     medium, told = config.measure.medium_ri, "given"
     if medium is None:
         medium, told = volume.medium_ri, "file"
@@ -194,9 +194,9 @@ class Frames:
             return None
         return FrameJob(
             film.source.path, t, tuple(config.spacing_um) if config.spacing_um else None,  # type: ignore[arg-type]
-            state.folder, config.method, asked.cell_weights, config.seeds.rule(),
-            rules_of(film.medium_ri, config.measure), cells, cells_from, seeds, corrected, bool(given or corrected), members,
-            cells_from_these, rows_from_these,
+            config.spacing_from, config.series, state.folder, config.method, asked.cell_weights, config.seeds.rule(),
+            rules_of(film.medium_ri, config.measure), cells, cells_from, seeds, corrected, bool(given or corrected),
+            members, cells_from_these, rows_from_these,
         )  # fmt: skip
 
     def _organelles_from(self, t: int, given: list[tuple[str, LabelSource]], axes: tuple[int, ...] = ()) -> Fingerprint:

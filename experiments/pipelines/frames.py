@@ -14,11 +14,13 @@ import torch
 from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
 from analysis.refractive import Increments
 from analysis.volume_interval import VolumeInterval, agreement, volume_intervals
+from datamodules.label_source import LabelSource
 from experiments.pipelines.predictors import cell_finder, trained_on
 from experiments.pipelines.state import FrameState
 from formats import read_volume
 from formats.errors import InputError
 from formats.provenance import Fingerprint
+from formats.spacing import SpacingFrom
 from training.domain import frame_outside
 from transforms.cell_field import CellField, FoundCells, SeedRule
 from transforms.cell_watershed import unclaimed
@@ -35,6 +37,9 @@ class FrameJob:
     t: int
     spacing_um: tuple[float, float, float] | None
     """Given by the user, for a file that does not say it."""
+    spacing_from: SpacingFrom
+    series: int | str | None
+    """Number or name of the image in a file of several."""
     state: Path
     method: str
     weights: Path | None
@@ -71,7 +76,7 @@ def finish_frame(job: FrameJob) -> list[str]:
     """
     torch.set_num_threads(1)  # beside the network that predicts; and the same result in any process
     state, notes = FrameState(job.state), list[str]()
-    volume = read_volume(job.source, spacing_um=job.spacing_um)
+    volume = read_volume(job.source, job.spacing_um, job.spacing_from, job.series)
     if state.has("cells", job.cells_made_from) and state.has("rows", job.rows_made_from):
         return notes
     ri = volume.frame(job.t)

@@ -24,7 +24,10 @@ from formats.label_layout import channels_of, meaning, place, unnamed
 Files = dict[str, dict[int | None, Path]]
 
 #: Words that may follow an input's name in the name of its masks.
-_WORDS = "mask masks label labels seg segmentation segmented instances binary organelles cp corrected predicted".split()
+_WORDS = (
+    *("mask", "masks", "label", "labels", "seg", "segmentation", "segmented", "instances", "binary"),
+    *("organelles", "cp", "corrected", "predicted"),
+)
 
 
 @dataclass
@@ -192,9 +195,8 @@ class Existing:
     cells: GivenFiles
     corrections: Corrections
 
-
     def require_clear(self) -> None:
-        """Raise ConfigFaults where it is not clear which masks or labels are an input's, before anything is computed."""
+        """Raise ConfigFaults where it is not clear which masks or labels are an input's."""
         faults = [text for given in (self.masks, self.cells) for texts in given.faults.values() for text in texts]
         if faults:
             raise ConfigFaults(list(dict.fromkeys(faults)))
@@ -277,10 +279,10 @@ def _all_in_one(
     paths: Mapping[int, Path], grid: Grid, own_frame: bool, rules: LabelRules, notes: list[str]
 ) -> dict[str, dict[int, LabelSource]]:
     """Files that hold all organelles: a channel each, or a value each."""
-    first = open_labels(next(iter(paths.values())))
+    first = open_labels(next(iter(paths.values())), grid.series)
     slices = place(first, grid, own_frame, [])
     alone = slices == "c" or first.shape[1] == 1
-    if alone and unnamed(first) and len(values_of(first, slices)) > 1:
+    if alone and unnamed(first) and len(values_of(first, slices, grid.series)) > 1:
         by_values = {name: rules.values[name] for name in rules.names if name in rules.values}
         found: dict[str, dict[int, LabelSource]] = {}
         for t, path in paths.items():
@@ -291,7 +293,7 @@ def _all_in_one(
         return found
     channels = {rules.names[0]: 0} if slices == "c" else channels_of(first, rules.names, notes)
     for path in set(paths.values()) - {first.path}:
-        other = open_labels(path)
+        other = open_labels(path, grid.series)
         if other.channels != first.channels or other.shape[1] != first.shape[1]:
             raise InputError(f"{path}: its channels are not those of {first.path}: expected the same in every frame")
     return {

@@ -74,6 +74,7 @@ def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
 def compartment_table(results: Iterable[FilmResult], config: AnalyzeConfig) -> pd.DataFrame:
     """A row a compartment, cell and frame."""
     columns = [field.name for field in dataclasses.fields(Compartment)]
+    columns.insert(columns.index("cell") + 1, "original_label")
     if config.uncertainty:
         place = columns.index("volume_um3") + 1
         columns[place:place] = ["volume_low_um3", "volume_high_um3"]
@@ -110,6 +111,7 @@ def _table(
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *last])
     whole = {name: "Int64" for name in ("track", "nuclei") if name in frame}
+    whole |= {"original_label": "UInt64"} if "original_label" in frame else {}
     return frame.astype({**whole, "time_s": "float64"})
 
 

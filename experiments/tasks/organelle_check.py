@@ -16,7 +16,11 @@ from experiments.tasks.organelle_config import OrganelleConfig
 
 def audit_data(config: OrganelleConfig, stages: Sequence[str], progress: Progress) -> Audited:
     """Look at every file that a run would read, and print what was found."""
-    done = audit(config.data, config.seed, stages, config.predict.inputs, config.predict.spacing_um, progress)
+    predict = config.predict
+    done = audit(
+        *(config.data, config.seed, stages, predict.inputs, predict.spacing_um, progress),
+        *(predict.spacing_from, predict.series),
+    )
     print_audit(done)
     told = {found.origin for found in done.findings if found.origin is not None}
     return Audited(done.counts, done.inputs, len(done.errors), told)

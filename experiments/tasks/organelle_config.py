@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from datamodules.config import SOURCES, TEXTS, TEXTS_OR_NULL, data_faults
+from datamodules.config import SERIES, SOURCES, TEXTS, TEXTS_OR_NULL, data_faults, spacing_faults
 from datamodules.paths import shard_fault
 from experiments.schema import Choice, Config
 from experiments.tasks.device_defaults import BATCH_SIZE, batch_size, batch_size_faults, compile_faults
@@ -32,6 +32,11 @@ class PredictConfig:
     """Folder for the masks; null for `predictions/` in the run folder."""
     spacing_um: list[float] | None = None
     """Voxel size z, y, x in um of inputs that do not say it (plain TIFF)."""
+    spacing_from: Literal["file", "config"] = "file"
+    """Which decides where a file states another voxel size than `spacing_um`: `file` refuses it, `config` takes
+    `spacing_um`."""
+    series: Any = field(default=None, metadata=SERIES)
+    """Number or name of the image in files that hold several; null where they hold one."""
     window: list[int] | None = None
     """Window z, y, x in voxels of the common grid; null for the patch size the network was trained on."""
     stride: list[int] | None = None
@@ -108,6 +113,7 @@ def _predict_faults(config: OrganelleConfig) -> list[str]:
         faults.append(f"predict.threshold: expected a probability between 0 and 1, got {predict.threshold}")
     if predict.spacing_um is not None and (len(predict.spacing_um) != 3 or any(s <= 0 for s in predict.spacing_um)):
         faults.append(f"predict.spacing_um: expected three positive numbers (z, y, x) in um, got {predict.spacing_um}")
+    faults += [f"predict.{fault}" for fault in spacing_faults(predict.spacing_from, predict.spacing_um)]
     if predict.overlap is not None:
         if predict.stride is not None:
             faults.append("predict.overlap: give either predict.stride or predict.overlap, not both")

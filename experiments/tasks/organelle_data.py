@@ -32,7 +32,7 @@ def find_inputs(config: OrganelleConfig) -> list[Path]:
     faults = []
     for path in inputs:
         try:
-            read_volume(path, spacing_um=spacing)
+            read_volume(path, spacing, config.predict.spacing_from, config.predict.series)
         except InputError as fault:
             faults.append(str(fault))
     if faults:

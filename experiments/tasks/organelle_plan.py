@@ -227,9 +227,8 @@ class _Planner:
         return StagePlan(own, windows, window, own * (reading + scoring) + again * (reading + windows * window))
 
     def _predict(self, made: Plan) -> StagePlan:
-        module, spacing = self._module(), self.config.predict.spacing_um
-        told: Any = tuple(spacing) if spacing is not None else None
-        volumes = [read_volume(path, spacing_um=told) for path in self.inputs]
+        module, predict = self._module(), self.config.predict
+        volumes = [read_volume(path, predict.spacing_um, predict.spacing_from, predict.series) for path in self.inputs]
         begun = time.perf_counter()
         ri_ZYX = checked_ri(volumes[0].frame(0), f"{self.inputs[0]}, frame 0")
         reading = time.perf_counter() - begun

@@ -57,6 +57,8 @@ def predict(run: Run) -> None:
         file_format=predict.format,
         probabilities=predict.probabilities,
         spacing_um=(spacing[0], spacing[1], spacing[2]) if spacing is not None else None,
+        spacing_from=predict.spacing_from,
+        series=predict.series,
         fingerprint=_fingerprint(run),
         outside=lambda read, volume: frame_outside(run.trained_on, read, volume),
         told=lambda text: print(f"note: {text}", file=sys.stderr),

@@ -148,8 +148,13 @@ def test_version_04_is_read_with_units_and_both_scales(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.frame(1), data[1])
 
 
-def test_an_image_without_a_unit_needs_a_spacing(tmp_path: Path) -> None:
-    path = version_04(tmp_path / "a.zarr", stack(4, 5, 6), "zyx", None, [1, 1, 1])
+def test_numbers_without_a_unit_are_read_in_the_one_unit_that_fits(tmp_path: Path) -> None:
+    for k, (scale, spacing) in enumerate((([0.45, 0.1, 0.05], SPACING), ([450, 100, 50], SPACING))):
+        path = version_04(tmp_path / f"{k}.zarr", stack(4, 5, 6), "zyx", None, scale)
+        volume = read_omezarr(path)
+        assert volume.spacing_um == pytest.approx(spacing)
+        assert "names no unit" in volume.notes[0]
+    path = version_04(tmp_path / "ones.zarr", stack(4, 5, 6), "zyx", None, [0.5, 0.5, 0.5])
     with pytest.raises(InputError, match=r"data\.spacing_um"):
         read_omezarr(path)
     assert read_omezarr(path, SPACING).spacing_um == SPACING

@@ -81,7 +81,7 @@ MAKERS: dict[str, Any] = {
     "scaled.ome.zarr": _small_chunks,
     "slice.ome.zarr": lambda p: write_omezarr(p, _ri()[:, None, :1], SPACING, ["RI"], TIMES),
     "slice.TCF": lambda p: write_tcf(p, _ri()[:, :1], SPACING, 1.335, TIMES),
-    "slice.ome.tif": lambda p: write_ometiff(p, _ri()[:, None, :1], SPACING, ["RI"], compression=None),
+    "slice.ome.tif": lambda p: write_ometiff(p, _ri()[:, None, :1], SPACING, ["RI"], TIMES, compression=None),
 }
 
 
@@ -165,4 +165,5 @@ def test_a_reader_of_a_missing_frame_or_channel_is_refused() -> None:
         volume.reader(1)
     with pytest.raises(InputError, match="no channel GFP"):
         volume.reader(0, "GFP")
-    assert isinstance(volume.reader(), ArrayReader)
+    assert isinstance(volume.reader(), StoredReader)
+    assert isinstance(Volume.from_array(np.zeros((2, 2, 2)), "zyx", (1, 1, 1), ["GFP"]).reader(0, "GFP"), ArrayReader)

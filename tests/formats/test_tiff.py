@@ -116,6 +116,10 @@ def test_axes_may_be_stored_in_any_order(
     path = tmp_path_factory.mktemp("tiff") / "a.ome.tif"
     metadata = {"axes": axes.upper(), "PhysicalSizeX": 0.1, "PhysicalSizeY": 0.2, "PhysicalSizeZ": 0.9}
     tifffile.imwrite(path, data, ome=True, metadata=metadata, compression="zlib" if zip_ else None)
+    if "t" in axes and "z" not in axes and not ("c" in axes and "t" not in axes):
+        with pytest.raises(InputError, match="2 frames of one slice each"):
+            read_tiff(path)
+        return
     volume = read_tiff(path)
     assert volume.shape == tuple(sizes[a] if a in axes else 1 for a in "tczyx")
     t, c = volume.shape[0] - 1, volume.shape[1] - 1
@@ -167,12 +171,22 @@ def test_index_times_ten_thousand_is_the_index_itself(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_tiff(tmp_path / "a.tif", SPACING).frame(), scaled / 1e4, rtol=1e-6)
 
 
-def test_colour_samples_are_channels(tmp_path: Path) -> None:
-    rgb = stack(4, 5, 3, dtype=np.uint8)
-    tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb")
+@pytest.mark.parametrize("samples", [3, 4])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_colours_are_grey_where_they_are_equal_and_refused_where_not(
+    tmp_path: Path, samples: int, compression: str | None
+) -> None:
+    rgb = np.repeat(stack(3, 4, 5, 1, dtype=np.uint8), samples, axis=-1)
+    alpha = {"extrasamples": ["unassalpha"]} if samples == 4 else {}
+    tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb", compression=compression, **alpha)
     volume = read_tiff(tmp_path / "a.tif", SPACING)
-    assert volume.shape == (1, 3, 1, 4, 5)
-    np.testing.assert_array_equal(volume.frame(0, 2)[0], rgb[..., 2])
+    assert volume.shape == (1, 1, 3, 4, 5)
+    np.testing.assert_array_equal(volume.frame(), rgb[..., 0])
+    np.testing.assert_array_equal(volume.reader().read((slice(0, 3), slice(1, 4), slice(2, 5))), rgb[:, 1:, 2:, 0])
+    rgb[1, 2, 3, 1] ^= 1
+    tifffile.imwrite(tmp_path / "b.tif", rgb, photometric="rgb", compression=compression, **alpha)
+    with pytest.raises(InputError, match=r"b\.tif: a colour image"):
+        read_tiff(tmp_path / "b.tif", SPACING).frame()
 
 
 def test_masks_are_integers_and_a_plain_one_has_no_spacing(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -130,7 +130,12 @@ def label_sources(
         film, c, slices, _ = opened[paths[most]]
         return stored_frame(film, content.richest, c, slices)
 
-    reading = decide(content, use or use_of(organelle), labels, where, richest, notes, quiet=quiet)
+    def frames() -> Iterator[np.ndarray]:
+        for film, c, slices, _ in opened.values():
+            for t in range(1 if slices == "t" else film.shape[0]):
+                yield stored_frame(film, t, c, slices)
+
+    reading = decide(content, use or use_of(organelle), labels, where, richest, frames, notes, quiet=quiet)
     return {t: _source(path, t, opened[path], reading, grid.series) for t, path in sorted(files.items())}
 
 
@@ -169,7 +174,7 @@ def class_source(
     content = _content(film, 0, slices, grid.series)
     known = {int(v) for values in organelles.values() for v in values}
     strange = [int(v) for v in content.values if int(v) not in known]
-    reading = decide(content, "classes", "auto", path.name, lambda: np.empty(0), notes)
+    reading = decide(content, "classes", "auto", path.name, lambda: np.empty(0), list, notes)
     if strange:
         raise LabelFault("labels", f"{path}: label {strange[0]} is in no organelle of label_values; add it there")
     source = _source(path, t, (film, 0, slices, content), reading, grid.series)

@@ -10,120 +10,136 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from analysis.cohort import Cohort, TimePoint, cohort_members, curve, first_and_last
 from analysis.figures import INK, save_figure
-from analysis.groups import Course, curve
 from analysis.tracking import Track
 
 #: Okabe and Ito's colours that are told apart with any common colour blindness, in the order groups are met.
 GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MUTED = "#767676"
-COLUMNS = 3
+COLUMNS = 4
+#: Time points below each of which its number of cells fits.
+MAX_COUNTS = 18
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class GroupSeries:
+    """One quantity of the cells of one group."""
+
+    values_NT: np.ndarray
+    """float, (cells, time points); nan where there is no value."""
+
+
+@dataclass(frozen=True, eq=False)
 class Panel:
     """One quantity of all groups."""
 
     name: str
     """With its unit."""
-    groups: Mapping[str, Sequence[Course]]
-    """Cells of each group."""
+    groups: Mapping[str, GroupSeries]
+    """By name."""
+    points: Sequence[float]
+    """Time points in seconds, or numbers of frames."""
+    cohort: Cohort = "complete"
+    """Which cells count."""
 
 
 def curves_figure(path: str | Path, panels: Sequence[Panel], in_frames: bool) -> Path | None:
-    """Every cell as a thin line, its group's mean as a thick one, with a band of one standard deviation.
+    """Draw every cell of the cohort as a thin line, and the mean with a band of one standard deviation.
+
+    Below each panel stands the number of cells of each group at each time point.
 
     Parameters
     ----------
     path : str or Path
         PNG file to write, whole or not at all.
     panels : sequence of Panel
-        Those without two times of a cell are left out.
+        Those without a group are left out.
     in_frames : bool
         Times are numbers of frames, not seconds.
 
     Returns
     -------
     Path or None
-        None, and no file, where nothing was followed over time.
+        None, and no file, where there are no two time points, or no cells.
     """
-    shown = [p for p in panels if any(len(c.times_s) > 1 for courses in p.groups.values() for c in courses)]
+    shown = [panel for panel in panels if len(panel.points) > 1 and panel.groups]
     if not shown:
         return None
-    figure, axes = _grid(len(shown), 2.7)
-    unit = 1.0 if in_frames else 3600.0
     colours = colours_of(shown)
-    for ax, panel in zip(axes, shown, strict=False):
-        for group, courses in panel.groups.items():
-            _draw_group(ax, courses, unit, colours[group], group)
+    figure, axes = _grid(len(shown), 2.6 + 0.11 * len(colours))
+    unit = 1.0 if in_frames else 3600.0
+    for ax, panel in zip(axes, shown, strict=True):
+        times = np.asarray(panel.points) / unit
+        for row, (group, series) in enumerate(panel.groups.items()):
+            moments = curve(series.values_NT, panel.points, panel.cohort)
+            _draw_group(ax, series, panel.cohort, times, moments, colours[group], group)
+            _print_counts(ax, times, [m.cells for m in moments], row, colours[group])
         ax.set_title(panel.name, fontsize=9, color=INK, loc="left")
-        ax.set_xlabel("frame" if in_frames else "hours", fontsize=8)
+        ax.set_xlabel("frame" if in_frames else "hours", fontsize=8, labelpad=3 + 9 * len(panel.groups))
     _legend(figure, shown, colours)
     return save_figure(figure, path)
 
 
-def _draw_group(ax: Axes, courses: Sequence[Course], unit: float, colour: str, group: str) -> None:
-    for course in courses:
-        ax.plot(course.times_s / unit, course.values, color=colour, lw=0.6, alpha=0.35, zorder=1)
-    times = common_times(courses)
-    if len(times) == 0:
-        return
-    tolerance = 0.5 * float(np.min(np.diff(times))) if len(times) > 1 else 1.0
-    moments = curve(courses, times.tolist(), tolerance)
+def _draw_group(
+    ax: Axes, series: GroupSeries, cohort: Cohort, times: np.ndarray, moments: Sequence[TimePoint], colour: str,
+    group: str,
+) -> None:  # fmt: skip
+    for values in series.values_NT[cohort_members(series.values_NT, cohort)]:
+        ax.plot(times, values, color=colour, lw=0.6, alpha=0.35, zorder=1)
     mean, sd = np.array([m.mean for m in moments]), np.array([m.sd for m in moments])
-    ax.plot(times / unit, mean, color=colour, lw=2, label=group, zorder=3)
-    known = np.isfinite(sd)
-    ax.fill_between(
-        times[known] / unit, (mean - sd)[known], (mean + sd)[known], color=colour, alpha=0.15, lw=0, zorder=2
-    )
+    ax.plot(times, mean, color=colour, lw=2, label=group, zorder=3)
+    known = np.isfinite(mean) & np.isfinite(sd)
+    ax.fill_between(times[known], (mean - sd)[known], (mean + sd)[known], color=colour, alpha=0.15, lw=0, zorder=2)
 
 
-def common_times(courses: Sequence[Course]) -> np.ndarray:
-    """Times of all cells, those within a tenth of the usual interval made one: files keep stamps of their own."""
-    stamps = np.sort(np.concatenate([c.times_s for c in courses])) if courses else np.zeros(0)
-    if len(stamps) == 0:
-        return stamps
-    steps = [step for c in courses for step in np.diff(c.times_s) if step > 0]
-    apart = 0.1 * float(np.median(steps)) if steps else 0.0
-    parts = np.split(stamps, np.flatnonzero(np.diff(stamps) > apart) + 1)
-    return np.array([float(part.mean()) for part in parts])
+def _print_counts(ax: Axes, times: np.ndarray, counts: Sequence[int], row: int, colour: str) -> None:
+    """Print the number of cells below each time point; of many points, where it changes, and at both ends."""
+    every = len(counts) <= MAX_COUNTS
+    for k, (time, count) in enumerate(zip(times, counts, strict=True)):
+        if every or k in (0, len(counts) - 1) or count != counts[k - 1]:
+            ax.annotate(
+                str(count), (time, 0), (0, -16 - 9 * row), xycoords=("data", "axes fraction"),
+                textcoords="offset points", ha="center", va="top", fontsize=6, color=colour, annotation_clip=False,
+            )  # fmt: skip
+    ax.annotate(
+        "n", (0, 0), (-8, -16 - 9 * row), xycoords="axes fraction", textcoords="offset points", ha="right", va="top",
+        fontsize=6, color=colour,
+    )  # fmt: skip
 
 
 def boxes_figure(path: str | Path, panels: Sequence[Panel]) -> Path | None:
-    """First and last value of each group as boxes from minimum to maximum, every cell a point, its two values joined.
+    """Draw the values at the window's first and last time point as boxes, every cell a point, its two values joined.
 
-    Parameters and result are those of `curves_figure`; of cells seen once, there is one box a group.
+    Boxes are quartiles, whiskers minimum and maximum. Of a single time point there is one box per group. Parameters
+    and result are those of `curves_figure`.
     """
-    shown = [p for p in panels if any(len(courses) for courses in p.groups.values())]
+    shown = [panel for panel in panels if panel.points and panel.groups]
     if not shown:
         return None
     figure, axes = _grid(len(shown), 2.7)
     colours = colours_of(shown)
-    for ax, panel in zip(axes, shown, strict=False):
+    for ax, panel in zip(axes, shown, strict=True):
         place, ticks = 0.0, []
-        for group, courses in panel.groups.items():
-            known = [c for c in courses if np.isfinite(c.values).any()]
-            film = any(np.isfinite(c.change) for c in known)
-            ends = [_ends(c) for c in known if np.isfinite(c.change) or not film]
-            columns = [[e[0] for e in ends], [e[1] for e in ends]] if film else [[e[0] for e in ends]]
+        for group, series in panel.groups.items():
+            ends = first_and_last(series.values_NT, panel.cohort)
+            ends = ends[np.isfinite(ends).all(axis=1)]
+            columns = ends.T if len(panel.points) > 1 else ends.T[:1]
             _draw_boxes(ax, columns, place, colours[group])
-            ticks.append((place + (len(columns) - 1) / 2, f"{group}\n{'first, last' if film else ''}"))
+            middle = place + (len(columns) - 1) / 2
+            ticks.append((middle, f"{group}\n{'first, last' if len(columns) > 1 else ''}\nn = {len(ends)}"))
             place += len(columns) + 0.8
         ax.set_xticks([t for t, _ in ticks], [label for _, label in ticks], fontsize=8)
         ax.set_title(panel.name, fontsize=9, color=INK, loc="left")
     return save_figure(figure, path)
 
 
-def _ends(course: Course) -> tuple[float, float]:
-    known = course.values[np.isfinite(course.values)]
-    return float(known[0]), float(known[-1])
-
-
-def _draw_boxes(ax: Axes, columns: Sequence[Sequence[float]], place: float, colour: str) -> None:
-    spread = np.linspace(-0.12, 0.12, max(2, len(columns[0])))[: len(columns[0])]
+def _draw_boxes(ax: Axes, columns: np.ndarray, place: float, colour: str) -> None:
+    n = columns.shape[1]
+    if n == 0:
+        return
+    spread = np.linspace(-0.12, 0.12, max(2, n))[:n]
     for k, values in enumerate(columns):
-        if not values:
-            continue
         box = ax.boxplot(
             [values], positions=[place + k], widths=0.6, whis=(0, 100), showfliers=False, manage_ticks=False
         )

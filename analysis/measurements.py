@@ -63,6 +63,8 @@ class Compartment:
     mean_part_um3: float
     median_part_um3: float
     largest_part_um3: float
+    mean_part_area_um2: float
+    """Mean surface area of the parts: of one droplet."""
     border: str
     """Faces of the volume that the cell reaches, such as "z- y+": what lies beyond is not measured."""
     nuclei: int | None
@@ -216,15 +218,18 @@ def _row(
     nuclei: int | None,
 ) -> Compartment:
     if not sizes:
-        unknown = (NAN, NAN, NAN)
-        return Compartment(label, name, 0.0, NAN, NAN, NAN, NAN, NAN, 0.0, *unknown, 0, *unknown, border, nuclei)
+        place = sizes_unknown = (NAN, NAN, NAN)
+        return Compartment(
+            label, name, 0.0, NAN, NAN, NAN, NAN, NAN, 0.0, *place, 0, *sizes_unknown, NAN, border, nuclei
+        )
     ri, said = frame.ri_ZYX[mask].astype(np.float64), frame.concentration_ZYX[mask]
     volume = volume_um3(mask, frame.spacing_um)
     return Compartment(
         label, name, volume, area, sphericity(volume, area) if len(sizes) == 1 else NAN,
         float(ri.mean()), float(ri.std()), float(said.mean()), dry_mass_pg(said, frame.voxel_um3),
         *centroid_um(mask, frame.spacing_um, frame.origin_um),
-        len(sizes), float(np.mean(sizes)), float(np.median(sizes)), float(np.max(sizes)), border, nuclei,
+        len(sizes), float(np.mean(sizes)), float(np.median(sizes)), float(np.max(sizes)),
+        area / len(sizes), border, nuclei,
     )  # fmt: skip
 
 

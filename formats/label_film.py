@@ -25,8 +25,6 @@ class LabelFilm:
     """Their names, where the file tells them."""
     stored: Callable[[int, int], np.ndarray]
     """(t, c) to the values as they are in the file."""
-    colour: bool = False
-    """Whether the channels are those of a colour image (RGB, RGBA)."""
     stored_spacing: StoredSpacing = field(default_factory=StoredSpacing)
     """All that the file says of its voxel size, for `resolve_spacing` and `match_spacing`; `spacing_um` is its plain
     statement."""
@@ -34,6 +32,8 @@ class LabelFilm:
     """Centre of voxel (0, 0, 0), z, y, x."""
     notes: tuple[str, ...] = ()
     """What was decided about the file that it does not plainly say: to be reported by whoever uses it."""
+    colour: bool = False
+    """Whether the channels are those of a colour image (RGB, RGBA)."""
 
     def holds(self) -> str:
         """Return what the file holds, for messages."""

@@ -194,7 +194,7 @@ def _describe(path: Path, series: Series) -> tuple[ZarrFrames, _Facts]:
 
 def _plain_axes(path: Path, array: zarr.Array) -> str:
     """Axes of an array without OME-NGFF metadata, by the names of its dimensions; three are z, y, x."""
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    names: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if names:
         return "".join(str(name).lower()[:1] for name in names)
     if array.ndim == 3:

@@ -59,8 +59,8 @@ def read_tiff(
     frames, facts, notes = _describe(path, series)
     t, c, z = frames.shape[:3]
     if z == 1 and t == 1 and c > 1:
-        frames, said = as_slices(path, frames, facts.channels)
-        facts, notes = (replace(facts, channels=None), (*notes, said)) if said else (facts, notes)
+        frames, turned = as_slices(path, frames, facts.channels)
+        facts, notes = (replace(facts, channels=None), (*notes, turned)) if turned else (facts, notes)
     require_slices(path, frames.shape, facts.times_s, facts.channels)
     size = resolve_spacing(path, facts.spacing, spacing_um, spacing_from)
     t_count, c_count = frames.shape[:2]

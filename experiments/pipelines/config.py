@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -78,6 +79,22 @@ class TrackConfig:
 
 
 @dataclass
+class StatisticsConfig:
+    """`statistics:` how groups are compared; docs/statistics.md says why."""
+
+    test: Literal["student", "welch", "permutation", "mixed"] = "student"
+    """`student`: Student's t on the means of fields or dishes; `welch`: the same with unequal variances; `permutation`
+    of fields or dishes; `mixed`: linear mixed model of cells with Satterthwaite's degrees of freedom (needs
+    `mixedlm`). Each refuses where it cannot hold its rate of false positives."""
+    unit: Literal["auto", "field", "dish"] = "auto"
+    """What is counted as independent: the dish where the CSV of `groups` has a column dish and no dish holds two
+    groups (`auto`), else the field of view."""
+    window: list[float] | None = None
+    """First and last time of curves, changes and tests in hours (frames, where no file has time stamps); time-lapses
+    that do not cover it are left out. null: the time points that all time-lapses have."""
+
+
+@dataclass
 class WatchConfig:
     """`watch:` how `--watch DIR` looks for new files and frames."""
 
@@ -149,7 +166,8 @@ class AnalyzeConfig(PipelineConfig):
     corrections: str | None = None
     """Folder of corrected masks and labels; null for the run's own `predictions/`."""
     groups: str | None = None
-    """CSV with the columns file and group (and field), or a pattern of paths in which {group} stands for the group."""
+    """CSV with the columns file and group (and field, dish), or a pattern of paths in which {group} stands for the
+    group."""
     control: str = "control"
     """The group that others are compared with; any order where there is none of that name."""
     spacing_um: list[float] | None = None
@@ -165,6 +183,11 @@ class AnalyzeConfig(PipelineConfig):
     """From voxels to physical units."""
     track: TrackConfig = field(default_factory=TrackConfig)
     """What may be the same cell."""
+    cohort: Literal["complete", "available"] = "complete"
+    """Cells in curves, changes and tests: `complete`, those with a value at every time point of the window;
+    `available`, those at both of its ends, and curves add up the mean changes of the cells there are at each step."""
+    statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
+    """How groups are compared."""
     border: Literal["exclude", "include"] = "exclude"
     """Whether cells that reach the border of the field count in curves and tests: what lies beyond is not measured.
     The tables have them either way."""
@@ -239,6 +262,16 @@ def pipeline_faults(config: PipelineConfig) -> list[str]:
 _EXAMPLE = {"membrane": "cell_membrane.nii.gz", "nucleus": "cell_nucleus.nii.gz", "out": "labels"}
 
 
+def _statistics_faults(rules: StatisticsConfig) -> list[str]:
+    faults = []
+    window = rules.window
+    if window is not None and (len(window) != 2 or not 0 <= window[0] < window[1]):
+        faults.append(f"statistics.window: expected two rising times in hours, such as [0, 8], got {window}")
+    if rules.test == "mixed" and importlib.util.find_spec("mixedlm") is None:
+        faults.append("statistics.test: mixed needs mixedlm: pip install 'mixedlm>=1.3,<2', or choose another test")
+    return faults
+
+
 def _analyze_faults(config: AnalyzeConfig) -> list[str]:
     faults = []
     measure, track, watch = config.measure, config.track, config.watch
@@ -256,6 +289,7 @@ def _analyze_faults(config: AnalyzeConfig) -> list[str]:
         faults.append(f"track.max_gap: expected 0 or more, got {track.max_gap}")
     if not track.volume_weight >= 0:
         faults.append(f"track.volume_weight: expected 0 or more, got {track.volume_weight}")
+    faults += _statistics_faults(config.statistics)
     if config.interval_min is not None and not config.interval_min > 0:
         faults.append(f"interval_min: expected minutes above 0, got {config.interval_min}")
     if config.workers != "auto" and (not isinstance(config.workers, int) or config.workers < 0):

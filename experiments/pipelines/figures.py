@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.course_figures import Panel, boxes_figure, curves_figure, lineage_figure
-from analysis.groups import Course
+from analysis.course_figures import GroupSeries, Panel, boxes_figure, curves_figure, lineage_figure
 from analysis.tracking import Track
-from experiments.pipelines.time_series_tables import QUANTITIES, courses
+from experiments.pipelines.time_series_tables import QUANTITIES, Study, cell_series, group_names
 from training.rundir import RunFolder
 
 #: Lineages drawn at most: the table has all.
 MAX_LINEAGES = 12
 
 
-def draw_results(table: pd.DataFrame, tracks: pd.DataFrame, folder: RunFolder, border: str) -> None:
-    """Curves, box plots and lineages; a picture that would be empty is removed."""
+def panels_of(study: Study) -> list[Panel]:
+    """Return one panel per quantity, with the values of each group."""
     panels = []
     for quantity in QUANTITIES:
-        by_group: dict[str, list[Course]] = {}
-        for course in courses(table, quantity, border):
-            by_group.setdefault(course.group, []).append(course)
-        panels.append(Panel(quantity.name, dict(sorted(by_group.items()))))
-    in_frames = bool(table["time_s"].isna().any())
+        series = cell_series(study, quantity)
+        groups = {name: GroupSeries(series.of_group(name).values_NT) for name in group_names(study, series)}
+        panels.append(Panel(quantity.name, groups, study.window.points, study.cohort))
+    return panels
+
+
+def draw_results(study: Study, tracks: pd.DataFrame, folder: RunFolder) -> None:
+    """Curves, box plots and lineages; a picture that would be empty is removed."""
+    panels = panels_of(study)
+    in_frames = study.window.in_frames
     for name, drawn in (
         ("curves_cells", curves_figure(folder.figures / "curves_cells.png", panels, in_frames)),
         ("boxes_cells", boxes_figure(folder.figures / "boxes_cells.png", panels)),
@@ -31,6 +35,7 @@ def draw_results(table: pd.DataFrame, tracks: pd.DataFrame, folder: RunFolder, b
             (folder.figures / f"{name}.png").unlink(missing_ok=True)
     for old in folder.figures.glob("lineage_*.png"):
         old.unlink()
+    table = study.table
     for file, rows in list(tracks.groupby("file", sort=True))[:MAX_LINEAGES]:
         lines = [
             Track(

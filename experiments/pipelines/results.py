@@ -17,7 +17,7 @@ from analysis.tracking import Sighting, Tracked, TrackingRules, track_cells
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film
 from experiments.pipelines.frames import rules_of
-from experiments.pipelines.time_series_tables import change_table, test_table
+from experiments.pipelines.time_series_tables import change_table, curve_table, series_notes, study_of, test_table
 from formats.atomic import atomic_path
 from formats.provenance import digest_of
 from training.rundir import RunFolder
@@ -89,7 +89,7 @@ def part_table(results: Iterable[FilmResult], config: AnalyzeConfig) -> pd.DataF
 def _table(
     results: Iterable[FilmResult], config: AnalyzeConfig, columns: Sequence[str], rows_of: Any, rules: bool
 ) -> pd.DataFrame:
-    first = ["file", "group", "field", "frame", "time_s", "track"]
+    first = ["file", "group", "dish", "field", "frame", "time_s", "track"]
     last = ["cells_from", "medium_ri", "medium_from", "increments", "area_estimator", "outside_training"]
     last = last if rules else []
     rows = []
@@ -100,7 +100,7 @@ def _table(
             t = row["frame"]
             rows.append(
                 {
-                    "file": source.name, "group": source.group, "field": source.field, "frame": t,
+                    "file": source.name, "group": source.group, "dish": source.dish, "field": source.field, "frame": t,
                     "time_s": film.times_s[t] if film.times_s is not None else None,
                     "track": result.tracked.track_of.get((t, row["cell"])),
                     **{column: row[column] for column in columns},
@@ -178,16 +178,20 @@ def write_results(
     from experiments.pipelines.figures import draw_results
 
     table = compartment_table(results, config)
+    study = study_of(
+        table, {result.film.source.name: result.film.times_s or result.film.frames for result in results}, config
+    )
     tables = {
         "cells": table, "parts": part_table(results, config), "tracks": track_table(results),
-        "changes": change_table(table, config.border), "tests": test_table(table, config.border, config.control),
+        "changes": change_table(study), "tests": test_table(study), "curves": curve_table(study),
         "files": file_table(results, faults),
     }  # fmt: skip
+    notes = [*notes, *series_notes(study, tables["tests"])]
     for name, rows in tables.items():
         write_table(rows, folder.tables / f"{name}.csv")
     with atomic_path(folder.tables / "notes.txt") as part:
         part.write_text("".join(f"{note}\n" for note in dict.fromkeys(notes)), encoding="utf-8")
-    draw_results(table, tables["tracks"], folder, config.border)
+    draw_results(study, tables["tracks"], folder)
     cells = table[(table["compartment"] == WHOLE) & (table["cell"] > 0)]
     folder.update_metrics(
         {

@@ -28,7 +28,9 @@ class Source:
     """Unique among the inputs; results are named by it."""
     group: str
     field: str
-    """Field of view: the unit of a test between groups."""
+    """Field of view: the unit of a test between groups, unless dishes are given."""
+    dish: str = ""
+    """Dish that the field lies in; "" where none is given."""
 
 
 def find_sources(config: AnalyzeConfig) -> list[Source]:
@@ -44,17 +46,34 @@ def find_sources(config: AnalyzeConfig) -> list[Source]:
     paths = expand(config.inputs, Path(), "inputs")
     names = output_names(paths)
     groups = find_groups(paths, config.groups)
-    return [Source(path, names[path], *groups[path]) for path in paths]
+    sources = [Source(path, names[path], *groups[path]) for path in paths]
+    if config.statistics.unit == "dish":
+        _require_dishes(sources)
+    return sources
 
 
-def find_groups(paths: Sequence[Path], given: str | None) -> dict[Path, tuple[str, str]]:
-    """Group and field of each file, from a CSV, from a pattern, or all of one group."""
+def _require_dishes(sources: Sequence[Source]) -> None:
+    """Every file has a dish, and no dish holds two groups."""
+    if any(not source.dish for source in sources):
+        raise InputError("statistics.unit: dish, but groups names no dishes: give a CSV with a column dish")
+    groups: dict[str, set[str]] = {}
+    for source in sources:
+        groups.setdefault(source.dish, set()).add(source.group)
+    for dish, held in sorted(groups.items()):
+        if len(held) > 1:
+            raise InputError(
+                f"statistics.unit: dish {dish} holds the groups {', '.join(sorted(held))}; use statistics.unit=field"
+            )
+
+
+def find_groups(paths: Sequence[Path], given: str | None) -> dict[Path, tuple[str, str, str]]:
+    """Group, field and dish of each file, from a CSV, from a pattern, or all of one group."""
     if given is None:
-        return {path: (NO_GROUP, stem_of(path)) for path in paths}
+        return {path: (NO_GROUP, stem_of(path), "") for path in paths}
     return _by_pattern(paths, given) if "{group}" in given else _by_table(paths, Path(given))
 
 
-def _by_pattern(paths: Sequence[Path], given: str) -> dict[Path, tuple[str, str]]:
+def _by_pattern(paths: Sequence[Path], given: str) -> dict[Path, tuple[str, str, str]]:
     """`*/{group}_*.TCF` against the end of each path."""
     parts = [fnmatch.translate(part)[4:-3] for part in given.split("{group}")]  # without (?s: and )\\Z
     if any("group" in part for part in parts) or len(parts) != 2:
@@ -66,14 +85,14 @@ def _by_pattern(paths: Sequence[Path], given: str) -> dict[Path, tuple[str, str]
         if told is None:
             bare.append(str(path))
         else:
-            found[path] = (told["group"], stem_of(path))
+            found[path] = (told["group"], stem_of(path), "")
     if bare:
         raise InputError(f"groups: {given}: {len(bare)} of {len(paths)} inputs do not match, such as {bare[0]}")
     return found
 
 
-def _by_table(paths: Sequence[Path], table: Path) -> dict[Path, tuple[str, str]]:
-    """A CSV: file (its name, or a path from the table's folder), group, and perhaps field."""
+def _by_table(paths: Sequence[Path], table: Path) -> dict[Path, tuple[str, str, str]]:
+    """A CSV: file (its name, or a path from the table's folder), group, and perhaps field and dish."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
@@ -83,17 +102,19 @@ def _by_table(paths: Sequence[Path], table: Path) -> dict[Path, tuple[str, str]]
         ) from None
     if not rows or not {"file", "group"} <= set(rows[0]):
         raise InputError(f"groups: {table}: expected the columns file and group")
-    found: dict[Path, tuple[str, str]] = {}
+    found: dict[Path, tuple[str, str, str]] = {}
     faults = []
     for number, row in enumerate(rows, start=2):
         named = [p for p in paths if p.name == row["file"] or p.absolute() == (table.parent / row["file"]).absolute()]
         if not named or not row["group"]:
             why = "names no input" if row["group"] else "has no group"
             faults.append(f"groups: {table.name} line {number}: {row['file']} {why}")
+        if named and not row.get("dish", "-"):
+            faults.append(f"groups: {table.name} line {number}: {row['file']} has no dish; name one in every line")
         for path in named:
             if found.get(path, (row["group"],))[0] != row["group"]:
                 faults.append(f"groups: {table.name} line {number}: {path.name} is in group {found[path][0]}, too")
-            found[path] = (row["group"], row.get("field") or stem_of(path))
+            found[path] = (row["group"], row.get("field") or stem_of(path), row.get("dish", ""))
     faults += [f"groups: {table.name}: no line for {path.name}" for path in paths if path not in found]
     if faults:
         raise ConfigFaults(faults)

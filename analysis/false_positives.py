@@ -1,0 +1,237 @@
+"""How often a test calls groups different that are not, for given numbers of units and of cells in them.
+
+Means of fields with unequal numbers of cells have unequal variances: s2_field + s2_cell / n. What share either variance
+has is not known, so a test is judged by the share that is worst for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb
+
+import numpy as np
+from scipy import optimize, stats
+
+#: Cells of each field of each unit: ((10,), (8,)) are two fields of 10 and 8 cells; ((10, 9), (8,)) are two dishes.
+Counts = tuple[tuple[int, ...], ...]
+
+#: A test at the nominal 0.05 whose worst rate of false positives exceeds this is not used.
+MAX_LEVEL = 0.065
+ALPHA = 0.05
+#: Random effects models: fewest units in each group, by simulation (benchmarks/group_tests.py).
+MIN_MIXED_UNITS = 4
+#: Draws of a simulated level; its standard error is then 0.0015.
+DRAWS = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Means of the units of one group."""
+
+    means: np.ndarray
+    """float, (units,)."""
+    cells: Counts
+    """Cells of each field of each unit."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """Student's t test of two groups of units."""
+
+    p: float
+    margin: float
+    """Half width of the effect's 95 % interval."""
+    calibrated: bool
+    """Whether p and margin are the largest over all shares of variance, since the plain test exceeds `MAX_LEVEL`."""
+
+
+def student(one: Units, two: Units) -> Student:
+    """Test means of units by Student's t, or by its distribution for unequal variances where that is needed.
+
+    The plain test is exact where every unit has as many cells. With unequal numbers it may reject too often, most where
+    the group of fewer units has fewer cells in each: then p is the largest probability of such a t over all shares of
+    variance between and within units, which holds 0.05 for any of them.
+    """
+    design = (one.cells, two.cells)
+    k1, k2 = len(one.means), len(two.means)
+    dof = k1 + k2 - 2
+    sum_of_squares = float(((one.means - one.means.mean()) ** 2).sum() + ((two.means - two.means.mean()) ** 2).sum())
+    error = float(np.sqrt(sum_of_squares / dof * (1 / k1 + 1 / k2)))
+    t = abs(float(one.means.mean() - two.means.mean())) / error
+    plain = float(stats.t.isf(ALPHA / 2, dof))
+    if student_level(design) <= MAX_LEVEL:
+        return Student(float(2 * stats.t.sf(t, dof)), plain * error, False)
+    return Student(student_tail(t, design), critical_t(design) * error, True)
+
+
+@lru_cache(maxsize=1024)
+def student_level(design: tuple[Counts, Counts]) -> float:
+    """Return the largest rate of false positives of Student's t at 0.05, over all shares of variance."""
+    dof = len(design[0]) + len(design[1]) - 2
+    return student_tail(float(stats.t.isf(ALPHA / 2, dof)), design)
+
+
+@lru_cache(maxsize=1024)
+def critical_t(design: tuple[Counts, Counts]) -> float:
+    """Return the t that is exceeded with probability 0.05 for the share of variance that is worst."""
+    high = 8.0
+    while student_tail(high, design) > ALPHA:
+        high *= 2
+    return float(optimize.brentq(lambda t: student_tail(t, design) - ALPHA, 0.5, high, xtol=1e-6))
+
+
+def student_tail(t: float, design: tuple[Counts, Counts]) -> float:
+    """Return P(|T| >= t) of Student's two-sample statistic without an effect, for the share of variance that is worst.
+
+    Parameters
+    ----------
+    t : float
+        Not negative.
+    design : pair of Counts
+        Of the two groups.
+
+    Returns
+    -------
+    float
+        Exact for normal units: T**2 >= t**2 says that a quadratic form with one positive eigenvalue is positive, whose
+        probability is one integral over an angle (Craig 1991, MILCOM 2, 571, for the normal tail).
+    """
+    variances_SK = np.stack(list(_variances(design)))  # shares, units
+    k1, k2 = len(design[0]), len(design[1])
+    contrast = np.concatenate([np.full(k1, 1 / k1), np.full(k2, -1 / k2)])
+    centring = np.zeros((k1 + k2, k1 + k2))
+    centring[:k1, :k1] = np.eye(k1) - 1 / k1
+    centring[k1:, k1:] = np.eye(k2) - 1 / k2
+    form = np.outer(contrast, contrast) - t**2 * (1 / k1 + 1 / k2) / (k1 + k2 - 2) * centring
+    root = np.sqrt(variances_SK)
+    roots_SK = np.linalg.eigvalsh(root[:, :, None] * form * root[:, None, :])
+    ratio_SK = np.maximum(-roots_SK[:, :-1], 0.0) / roots_SK[:, -1:]
+    # the log keeps hundreds of factors from underflowing
+    factors_SA = -0.5 * np.log1p(ratio_SK[:, :, None] / _SINES_SQUARED).sum(axis=1)
+    return float((np.exp(factors_SA) @ _WEIGHTS).max())
+
+
+def _angles(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    at, weights = np.polynomial.legendre.leggauss(nodes)
+    return np.sin(np.pi / 4 * (at + 1)) ** 2, weights / 2
+
+
+_SINES_SQUARED, _WEIGHTS = _angles(128)
+
+
+def _variances(design: tuple[Counts, Counts]) -> Iterator[np.ndarray]:
+    """Variances of all units' means for every mixture of variance between dishes, between fields and between cells."""
+    units = [*design[0], *design[1]]
+    parts = [
+        np.ones(len(units)),
+        np.array([1 / len(fields) for fields in units]),
+        np.array([sum(1 / n for n in fields) / len(fields) ** 2 for fields in units]),
+    ]
+    nested = any(len(fields) > 1 for fields in units)
+    steps = (10 if nested else 20) if len(units) <= 40 else 5
+    for i in range(steps + 1):
+        for j in range(steps + 1 - i) if nested else [0]:
+            shares = (1 - (i + j) / steps, j / steps, i / steps)
+            yield sum((share * part for share, part in zip(shares, parts, strict=True)), np.zeros(len(units)))
+
+
+def refusal(test: str, one: Units, two: Units, units: str) -> str:
+    """Return why a test cannot be used for these units, and what it needs; "" where it can."""
+    k1, k2 = len(one.means), len(two.means)
+    if test == "mixed":
+        if min(k1, k2) < MIN_MIXED_UNITS:
+            return (
+                f"{k1} and {k2} {units}: the mixed model needs at least {MIN_MIXED_UNITS} {units} in each group to "
+                f"hold its rate of false positives at {MAX_LEVEL}; test=student holds it"
+            )
+        return ""
+    if test == "permutation" and 2 / comb(k1 + k2, k1) > ALPHA:
+        least = min(m for m in range(2, 30) if 2 / comb(2 * m, m) <= ALPHA)
+        return f"{k1} and {k2} {units}: no permutation can reach p = 0.05; needs at least {least} {units} in each group"
+    if test in ("welch", "permutation"):
+        level = simulated_level(test, (one.cells, two.cells))
+        if level > MAX_LEVEL:
+            return (
+                f"{k1} and {k2} {units} with these numbers of cells: false positives up to {100 * level:.1f} %; needs "
+                f"{_needed(test, (one.cells, two.cells), units)}; test=student holds 5 %"
+            )
+    return ""
+
+
+def _needed(test: str, design: tuple[Counts, Counts], units: str) -> str:
+    """How many units both groups need, with as many cells in each as the group has now."""
+    for k in range(max(map(len, design)), 13):
+        larger = tuple(tuple(cells[n % len(cells)] for n in range(k)) for cells in design)
+        if simulated_level(test, (larger[0], larger[1]), DRAWS // 5) <= MAX_LEVEL:
+            return f"at least {k} {units} in each group"
+    return f"{units} with more equal numbers of cells"
+
+
+@lru_cache(maxsize=1024)
+def simulated_level(test: str, design: tuple[Counts, Counts], most: int = DRAWS) -> float:
+    """Return the rate of false positives of a test at 0.05 for the share of variance that is worst, by simulation."""
+    variances = list(_variances(design))
+    if all(np.ptp(variance) == 0 for variance in variances):
+        variances = variances[:1]
+    units, k1 = len(design[0]) + len(design[1]), len(design[0])
+    standard = np.random.default_rng(0).normal(size=(min(most, 4_000_000 // units), units))
+    some = variances[:: max(1, len(variances) // 12)]
+    return max(float(np.mean(REJECTS[test](standard * np.sqrt(variance), k1))) for variance in some)
+
+
+def welch_rejects(means_DK: np.ndarray, k1: int) -> np.ndarray:
+    """Return which draws Welch's t rejects at 0.05; the first `k1` columns are one group."""
+    found = stats.ttest_ind(means_DK[:, :k1], means_DK[:, k1:], axis=1, equal_var=False)
+    return np.asarray(found.pvalue <= ALPHA)
+
+
+def student_rejects(means_DK: np.ndarray, k1: int) -> np.ndarray:
+    """Return which draws the plain Student's t rejects at 0.05."""
+    found = stats.ttest_ind(means_DK[:, :k1], means_DK[:, k1:], axis=1)
+    return np.asarray(found.pvalue <= ALPHA)
+
+
+def permutation_rejects(means_DK: np.ndarray, k1: int) -> np.ndarray:
+    """Return which draws the permutation of units rejects at 0.05: all splits, or 999 random ones of more than 1000."""
+    contrasts = _splits(means_DK.shape[1], k1)
+    rejected = np.zeros(len(means_DK), bool)
+    for start in range(0, len(means_DK), 2000):
+        some = means_DK[start : start + 2000]
+        seen = some @ contrasts[0]
+        null = some @ contrasts.T
+        close = 1e-12 * np.abs(null).max(axis=1, keepdims=True)
+        low = (null <= seen[:, None] + close).mean(axis=1)
+        high = (null >= seen[:, None] - close).mean(axis=1)
+        rejected[start : start + 2000] = 2 * np.minimum(low, high) <= ALPHA
+    return rejected
+
+
+@lru_cache(maxsize=32)
+def _splits(k: int, k1: int) -> np.ndarray:
+    """Contrasts of all (or 999) ways to choose the first group, the real one first."""
+    from itertools import combinations
+
+    rng = np.random.default_rng(0)
+    chosen = (
+        [list(c) for c in combinations(range(k), k1)]
+        if comb(k, k1) <= 1000
+        else [list(range(k1)), *(rng.permutation(k)[:k1].tolist() for _ in range(999))]
+    )
+    contrasts = np.full((len(chosen), k), -1 / (k - k1))
+    for row, members in zip(contrasts, chosen, strict=True):
+        row[members] = 1 / k1
+    return contrasts
+
+
+REJECTS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "welch": welch_rejects, "student": student_rejects, "permutation": permutation_rejects,
+}  # fmt: skip
+
+
+def units_needed_for_change(test: str) -> int:
+    """Return the fewest units with which a test of one group's changes can be used."""
+    if test == "permutation":
+        return next(k for k in range(2, 30) if 2 / 2**k <= ALPHA)
+    return MIN_MIXED_UNITS if test == "mixed" else 2

@@ -40,6 +40,7 @@ _ANALYSIS = {
 _LATER = "is used in a later step"
 _TABLES = {
     "groups": _LATER, "control": _LATER, "border": _LATER, "interval_min": _LATER, "track.*": _LATER, "meshes": _LATER,
+    "statistics.*": _LATER, "cohort": _LATER,
 }  # fmt: skip
 _CELLS = {"method": _LATER, "seeds.*": _LATER, "uncertainty": _LATER}
 
@@ -86,7 +87,14 @@ STEPS: dict[str, Step] = {
         Step("analyze.organelles", 1, {**_ANALYSIS, **_TABLES, **_CELLS, "measure.*": _LATER}),
         Step("analyze.cells", 1, {**_ANALYSIS, **_TABLES, "measure.*": _LATER}),
         Step("analyze.rows", 1, {**_ANALYSIS, **_TABLES}),
-        Step("analyze.files", 1, {**_ANALYSIS, "groups": _LATER, "control": _LATER, "border": _LATER}),
+        Step(
+            "analyze.files",
+            1,
+            {
+                **_ANALYSIS,
+                **dict.fromkeys(("groups", "control", "border", "statistics.*", "cohort"), _LATER),
+            },
+        ),
         Step("analyze.tables", 1, _ANALYSIS),
         Step(
             "analyze.folder",

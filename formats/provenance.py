@@ -23,6 +23,7 @@ import numpy as np
 
 from formats.atomic import atomic_path
 from formats.errors import InputError
+from formats.tiff_file import set_members
 
 #: Name of the part that holds the version of a step's method.
 METHOD = "method version"
@@ -132,7 +133,7 @@ class Step:
     def reason(self, key: str) -> str | None:
         """Why a key is ignored; None for one that counts."""
         groups = key.split(".")
-        listed = [key, *(".".join([*groups[:n], "*"]) for n in range(1, len(groups)))]
+        listed = [key, f"{key}.*", *(".".join([*groups[:n], "*"]) for n in range(1, len(groups)))]
         return next((self.ignored[name] for name in listed if name in self.ignored), None)
 
     def unknown(self, keys: Iterable[str]) -> list[str]:
@@ -203,14 +204,26 @@ def array_digest(array: np.ndarray) -> str:
     return text.hexdigest()
 
 
+def files_of(path: Path) -> dict[str, Path]:
+    """Files that an input is made of: all of a folder (OME-Zarr), all of an OME-TIFF set, else the file itself.
+
+    Returns
+    -------
+    dict of str to Path
+        By their names in the folder or set, sorted.
+    """
+    if path.is_dir():
+        return {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
+    return {member.name: member for member in set_members(path)}
+
+
 def stamp_of(path: Path) -> list[list[Any]]:
-    """Name, size, times of change (ns) and inode of a file, or of every file of a folder.
+    """Name, size, times of change (ns) and inode of every file of an input.
 
     The time of the last change of the inode (`st_ctime_ns`) counts, too: no program can set it back, so that content
     that was replaced with its old size and time stamp is seen.
     """
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [[p.relative_to(path).as_posix() if p != path else p.name, *_state(os.stat(p))] for p in files]
+    return [[name, *_state(os.stat(file))] for name, file in files_of(path).items()]
 
 
 def _state(found: os.stat_result) -> tuple[int, ...]:
@@ -227,11 +240,14 @@ def settled(stamp: list[list[Any]], read_ns: int) -> bool:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file's content, or of the names and contents of all files of a folder: 64 hexadecimal digits."""
-    if not path.is_dir():
+    """SHA-256 of a file's content, or of the names and contents of all files of a folder or set: 64 hexadecimal digits.
+
+    A file is known by its content alone, wherever it lies.
+    """
+    files = files_of(path)
+    if not path.is_dir() and len(files) == 1:
         return _sha256(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    text = "".join(f"{p.relative_to(path).as_posix()}:{_sha256(p)}\n" for p in files)
+    text = "".join(f"{name}:{_sha256(file)}\n" for name, file in files.items())
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -131,8 +131,10 @@ class MaskWriter:
         """Everything that a file's masks depend on."""
         if self.fingerprint is not None:
             return self.fingerprint(path)
-        settings: list[Any] = [self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])]
-        settings += [self.spacing_from, self.series]
+        settings = [
+            *(self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])),
+            *(self.spacing_from, self.series),
+        ]
         return Fingerprint(
             {"input": content_digest(path), "organelles": list(self.organelles), "settings": settings}
         )  # fmt: skip

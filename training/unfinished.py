@@ -124,8 +124,10 @@ class Unfinished:
     def _save(self) -> None:
         frames = {str(t): voxels for t, voxels in self._frames.items()}
         outside = {str(t): text for t, text in self._outside.items()}
-        state = {"made_from": self._made_from, "frames": frames, "outside": outside, "drawn": self._drawn}
-        state["rows"] = self._rows
+        state = {
+            "made_from": self._made_from, "frames": frames, "outside": outside, "drawn": self._drawn,
+            "rows": self._rows,
+        }  # fmt: skip
         write_json(self.folder / _STATE, state)
 
 

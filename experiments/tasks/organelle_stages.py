@@ -60,7 +60,9 @@ def predict(run: Run) -> None:
         spacing_from=predict.spacing_from,
         series=predict.series,
         fingerprint=_fingerprint(run),
-        outside=lambda read, volume: frame_outside(run.trained_on, read, volume),
+        outside=lambda read, volume: "; ".join(
+            filter(None, [*_other_organelles(run, module), frame_outside(run.trained_on, read, volume)])
+        ),
         told=lambda text: print(f"note: {text}", file=sys.stderr),
         out=Path(predict.out) if predict.out is not None else None,
     )
@@ -82,6 +84,12 @@ def predict(run: Run) -> None:
         )
     if faults:
         raise InputError("\n".join(faults))
+
+
+def _other_organelles(run: Run, module: OrganelleModule) -> list[str]:
+    """What the config asks for and the weights were not trained on."""
+    missing = [name for name in run.config.data.organelles if name not in module.organelles]
+    return [f"{', '.join(missing)}: asked for (data.organelles), but not predicted by these weights"] if missing else []
 
 
 def _fingerprint(run: Run) -> Callable[[Path], Fingerprint]:

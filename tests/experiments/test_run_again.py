@@ -1,4 +1,4 @@
-"""Keys that count make their step run again, with the results of a fresh run; keys that do not leave everything alone."""
+"""Keys that count make their step run again, with the results of a fresh run; others leave everything alone."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_probabilities_that_are_gone_are_predicted_again_for_other_seeds(cli, fi
 def test_other_weights_under_the_same_path_predict_again(cli, films, tmp_path, monkeypatch):
     weights = tmp_path / "mine.safetensors"
     shutil.copy(shipped_weights()["cells_fast"], weights)
-    asked = [word for word in words(films, tmp_path / "run", "method=fast", f"cell_weights={weights}")]
+    asked = words(films, tmp_path / "run", "method=fast", f"cell_weights={weights}")
     assert cli(*asked).code == 0
     content = bytearray(weights.read_bytes())
     content[-64:] = bytes(64)
@@ -188,7 +188,7 @@ def test_other_weights_under_the_same_path_predict_again(cli, films, tmp_path, m
     assert notes(answer) == ["note: 4 frames are analysed again: cell weights changed"]
 
 
-def test_a_run_that_is_stopped_among_frames_that_run_again_ends_as_a_fresh_one(cli, films, copied, tmp_path, monkeypatch):
+def test_a_run_stopped_among_frames_that_run_again_ends_as_a_fresh_one(cli, films, copied, tmp_path, monkeypatch):
     finish, calls = analyze.finish_frame, []
 
     def stopping(job):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datamodules.faults import Told, refuse
 from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_faults, wild_regex
-from datamodules.paths import matching, split_pattern, stem_of
+from datamodules.paths import matching, split_pattern
 from formats.errors import InputError
 
 

@@ -77,7 +77,7 @@ def place(film: LabelFilm, grid: Grid, own_frame: bool, notes: list[str]) -> Sli
         raise LabelFault(
             "mask-shape",
             f"{film.path}: mask of shape {tuple(zyx)} (z, y, x), but {grid.owner} has {grid.shape}: the file holds "
-            f"{film.holds()}; save the mask on the tomogram's own grid",
+            f"{film.holds()}; save both on one grid",
         )
     if slices != "z":
         axis = "channels" if slices == "c" else "frames"

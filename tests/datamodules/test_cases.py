@@ -96,7 +96,7 @@ def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 def test_a_mask_of_another_spacing_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
     masks = {"nucleus": _nifti(tmp_path, _mask(), (0.5, 0.2, 0.2))}
-    with pytest.raises(InputError, match=r"mask spacing \(0\.5, 0\.2, 0\.2\) um.*\(0\.5, 0\.2, 0\.25\).*check_spacing"):
+    with pytest.raises(InputError, match=r"voxel size \(0\.5, 0\.2, 0\.2\) um.*\(0\.5, 0\.2, 0\.25\).*check_spacing"):
         _case(tmp_path, masks).load()
     assert _case(tmp_path, masks, check_spacing=False).load().masks_KZYX[1].sum() == _mask().sum()
 
@@ -105,7 +105,7 @@ def test_a_mask_that_took_micrometres_for_millimetres_is_accepted_with_a_note(tm
     case = _case(tmp_path, {"nucleus": _nifti(tmp_path, _mask(), (500.0, 200.0, 250.0))})
     assert case.load().masks_KZYX[1].sum() == _mask().sum()
     assert len(case.notes) == 1
-    assert case.notes[0].startswith("m.nii.gz: its spacing")
+    assert case.notes[0].startswith("m.nii.gz: its voxel size")
 
 
 @pytest.mark.parametrize("signs", [(-1, -1, 1), (1, 1, 1), (1, -1, -1), (-1, 1, -1)])

@@ -136,7 +136,9 @@ def meaning(name: str) -> str:
 
 def unnamed(film: LabelFilm) -> bool:
     """Whether the channels have no names, or names such as "Channel 1" that say nothing."""
-    return film.channels is None or all(_UNNAMED.fullmatch(name.strip().casefold()) for name in film.channels)
+    if film.channels is None:
+        return True
+    return all(_UNNAMED.fullmatch(name.strip().casefold()) or not meaning(name) for name in film.channels)
 
 
 def channel_of(film: LabelFilm, organelle: str, notes: list[str]) -> int:

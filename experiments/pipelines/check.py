@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datamodules.cases import checked_ri
 from experiments.faults import ConfigFaults
 from experiments.pipelines.config import AnalyzeConfig
@@ -76,7 +74,7 @@ def _weights(config: AnalyzeConfig) -> None:
 
 def _input(source: Source, config: AnalyzeConfig, existing: Existing, notes: list[str], faults: list[str]) -> str:
     """Read an input and whatever belongs to it; the line that describes it."""
-    film = open_film(source, config, Path(), existing)
+    film = open_film(source, config, Path(), existing, lambda fault: faults.append(str(fault)))
     notes.extend(film.notes)
     for t in range(film.frames):
         _tried(faults, lambda t=t: checked_ri(film.volume.frame(t), f"{source.path}, frame {t}"))  # type: ignore[misc]
@@ -95,8 +93,3 @@ def _belonging(film: Film) -> str:
     count = len({source.path for source in film.corrections.values()})
     told += [f"{count} correction{'s' * (count != 1)}"] if count else []
     return "".join(f"; {text}" for text in told)
-
-
-def count_objects(labels_ZYX: np.ndarray) -> int:
-    """How many different labels there are."""
-    return int(np.count_nonzero(np.bincount(labels_ZYX.ravel())[1:]))

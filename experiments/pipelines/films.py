@@ -14,11 +14,12 @@ import numpy as np
 from analysis.organelles import CELLS
 from analysis.refractive import PAPER_MEDIUM_RI
 from datamodules.cases import checked_ri
+from datamodules.faults import Told, refuse
 from datamodules.label_source import LabelSource
 from datamodules.steps import STEPS
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.frames import MIRRORS, FrameJob, rules_of
-from experiments.pipelines.given import Existing, LabelRules, corrected_masks, given_masks
+from experiments.pipelines.given import Existing, open_existing
 from experiments.pipelines.predictors import trained_on
 from experiments.pipelines.sources import Source
 from experiments.pipelines.state import FrameState
@@ -57,37 +58,43 @@ class Film:
         return FrameState(self.folder / f"t{t:04d}")
 
 
-def open_film(source: Source, config: AnalyzeConfig, states: Path, existing: Existing) -> Film:
+def open_film(
+    source: Source, config: AnalyzeConfig, states: Path, existing: Existing, told: Told = refuse
+) -> Film:  # fmt: skip
     """Open an input, and whatever belongs to it.
+
+    Parameters
+    ----------
+    source, config
+        The input, and what is asked of it.
+    states : Path
+        Folder of what is known of all inputs.
+    existing : Existing
+        Masks, labels and corrections that are there already.
+    told : callable
+        Given each error of masks, labels and corrections. The default raises it.
 
     Raises
     ------
     InputError
-        It cannot be read, its time stamps do not rise, or its masks, labels or corrections cannot be used.
+        It cannot be read, its time stamps do not rise; or masks, labels or corrections cannot be used, unless `told`
+        goes on.
     """
     spacing = tuple(config.spacing_um) if config.spacing_um is not None else None
     volume = read_volume(source.path, spacing, config.spacing_from, config.series)
     notes = list(volume.notes)
-    medium, told = config.measure.medium_ri, "given"
+    medium, medium_from = config.measure.medium_ri, "given"
     if medium is None:
-        medium, told = volume.medium_ri, "file"
+        medium, medium_from = volume.medium_ri, "file"
     if medium is None:
-        medium, told = PAPER_MEDIUM_RI, "paper"
+        medium, medium_from = PAPER_MEDIUM_RI, "paper"
         notes.append(
             f"{source.path.name}: tells no index of its medium; {PAPER_MEDIUM_RI} (Choi et al. 2021) was taken, and an "
             "error of 0.003 is 14 % of a concentration: give measure.medium_ri"
         )
     times = _times(source, volume, config.interval_min, notes)
-    film = Film(source, volume, states / source.name, float(medium), told, times, {}, notes=notes)
-    rules = LabelRules(config.labels, config.label_values, config.organelle_names)
-    found = existing.corrections.of(source.path, range(volume.shape[0]))
-    film.corrections = corrected_masks(found, volume, rules, notes)
-    if config.organelles is not None:
-        files = existing.masks.files(source.path)
-        film.masks = given_masks(files, volume, rules, notes, f"organelles={config.organelles}")
-    if config.cells is not None:
-        files = existing.cells.files(source.path)
-        film.cells = given_masks(files, volume, rules, notes, f"cells={config.cells}")[CELLS]
+    film = Film(source, volume, states / source.name, float(medium), medium_from, times, {}, notes=notes)
+    film.corrections, film.masks, film.cells = open_existing(existing, source, config, volume, notes, told)
     return film
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.organelles import CELLS
 from datamodules.corrections import Correction, Corrections
+from datamodules.faults import Told
 from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_faults
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources, values_of
 from datamodules.paths import expand, is_volume, stem_of
@@ -319,6 +321,42 @@ def corrected_masks(
             sources = label_sources(paths, name, grid, notes, labels=rules.of(name), own_frame=own_frame)
             found.update({(name, t): source for t, source in sources.items()})
     return found
+
+
+def open_existing(
+    existing: Existing, source: Source, config: AnalyzeConfig, volume: Volume, notes: list[str], told: Told
+) -> tuple[dict[tuple[str, int], LabelSource], dict[str, dict[int, LabelSource]], dict[int, LabelSource]]:
+    """Corrections, masks and labels of cells of an input; each error is given to `told`."""
+    rules = LabelRules(config.labels, config.label_values, config.organelle_names)
+    corrections: dict[tuple[str, int], LabelSource] = {}
+    masks: dict[str, dict[int, LabelSource]] = {}
+    cells: dict[int, LabelSource] = {}
+    found: dict[tuple[str, int], Correction] = {}
+    with _passed_on(told):
+        found = existing.corrections.of(source.path, range(volume.shape[0]))
+    for name in dict.fromkeys(name for name, _ in found):
+        own = {key: one for key, one in found.items() if key[0] == name}
+        with _passed_on(told):
+            corrections |= corrected_masks(own, volume, rules, notes)
+    if config.organelles is not None:
+        with _passed_on(told):
+            files = existing.masks.files(source.path)
+            for one in [{name: by_frame} for name, by_frame in files.items()] or [{}]:
+                with _passed_on(told):
+                    masks |= given_masks(one, volume, rules, notes, f"organelles={config.organelles}")
+    if config.cells is not None:
+        with _passed_on(told):
+            files = existing.cells.files(source.path)
+            cells = given_masks(files, volume, rules, notes, f"cells={config.cells}")[CELLS]
+    return corrections, masks, cells
+
+
+@contextlib.contextmanager
+def _passed_on(told: Told) -> Iterator[None]:
+    try:
+        yield
+    except InputError as fault:
+        told(fault)
 
 
 def grid_of(volume: Volume) -> Grid:

@@ -32,8 +32,9 @@ COARSER, FINER = 1.25, 4.0
 #: What is written of inputs of weights that do not say what they were trained on.
 UNKNOWN = "unknown: the weights do not say what they were trained on"
 
-#: Statistics of a tomogram: percentiles of the refractive index.
-RI_PERCENTILES = {"ri_p1": 1.0, "ri_p50": 50.0, "ri_p99.9": 99.9}
+#: Statistics of a tomogram: percentiles of the refractive index, of about the medium and of the densest parts. A median
+#: would tell how much of the field is full of cells, which is free.
+RI_PERCENTILES = {"ri_p1": 1.0, "ri_p99.9": 99.9}
 
 Read = Callable[[Box], np.ndarray]
 
@@ -51,7 +52,7 @@ def volume_statistics(read: Read, shape_ZYX: Sequence[int]) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        `ri_p1`, `ri_p50` and `ri_p99.9`.
+        `ri_p1` and `ri_p99.9`.
     """
     depth, height, width = (int(n) for n in shape_ZYX)
     planes = sorted({round(k * (depth - 1) / max(1, PLANES - 1)) for k in range(PLANES)})

@@ -13,13 +13,23 @@ import pytest
 import tifffile
 
 from datamodules import steps
-from experiments.pipelines import analyze
+from experiments.pipelines import analyze, figures, launch, outputs
 from formats import read_volume, write_nifti
 from networks.weights import shipped_weights
 from simulator.film_files import write_film
 from simulator.tomogram import Options
 
-SHAPE, SPACING = (16, 48, 48), (0.8, 0.8, 0.8)
+SHAPE, SPACING = (12, 32, 32), (1.0, 1.0, 1.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn():
+    """Pictures take most of the time of an analysis this small, and nothing here looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw_results", lambda *args, **more: None)
+        patch.setattr(outputs, "_draw", lambda *args: None)
+        patch.setattr(launch, "write_report", lambda folder: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +68,10 @@ def tables(out: Path) -> dict[str, bytes]:
 
 
 def stamps(folder: Path) -> dict[str, int]:
-    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Times of change of all files, but of the notes on what was read."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    named = {str(path.relative_to(folder)): path for path in files}
+    return {name: path.stat().st_mtime_ns for name, path in named.items() if "read" not in path.parts}
 
 
 def notes(answer) -> list[str]:
@@ -80,7 +93,7 @@ COUNTED = {
     "method=fast": "4 frames are analysed again: cell weights changed, method watershed -> fast",
     "organelle_names=[membrane,nucleus,nucleolus,lipid,other]": "4 frames are analysed again: organelle_names",
 }
-FAST = ("border=include", "measure.area=staircase")
+FAST = ("border=include",)
 
 
 @pytest.mark.parametrize("word", [pytest.param(w, marks=[] if w in FAST else [pytest.mark.slow]) for w in COUNTED])
@@ -91,9 +104,9 @@ def test_a_key_that_counts_gives_the_tables_of_a_fresh_run(cli, films, copied, t
     assert any(COUNTED[word] in line for line in notes(answer)), answer.err
     assert cli(*words(films, tmp_path / "fresh", word)).code == 0
     assert tables(copied) == tables(tmp_path / "fresh")
-    assert not word.startswith(("border", "measure", "interval", "groups", "seeds.min")) or tables(copied) != before
-    again = cli(*words(films, copied, word))
-    assert notes(again) == []
+    assert not word.startswith(("border", "measure", "interval", "groups")) or tables(copied) != before
+    if word not in FAST:
+        assert notes(cli(*words(films, copied, word))) == []
 
 
 def test_keys_that_do_not_count_leave_everything_alone(cli, films, copied):
@@ -116,22 +129,20 @@ def test_another_version_of_a_method_runs_its_step_again_and_no_earlier_one(cli,
 
 
 def test_masks_with_other_content_of_the_same_size_and_time_are_read_again(cli, films, tmp_path):
-    folder = tmp_path / "films"
-    shutil.copytree(films, folder)
-    asked = words(folder, tmp_path / "run")
+    film = read_volume(films / "RAW264.7-00007-LPS.TCF")
+    masks = read_volume(films / "RAW264.7-00007-LPS_masks.ome.tif")
+    write_nifti(tmp_path / "a.nii", film.frame(0), SPACING)
+    for organelle in ("membrane", "nucleus"):
+        write_nifti(tmp_path / f"a_{organelle}.nii", masks.frame(0, organelle).astype(np.uint8), SPACING)
+    asked = [
+        "analyze", f"inputs=[{tmp_path}/a.nii]", f"organelles={tmp_path}/{{stem}}_{{organelle}}.nii",
+        f"out={tmp_path / 'run'}", "method=watershed", "meshes=none", "workers=0", "measure.medium_ri=1.337",
+    ]  # fmt: skip
     assert cli(*asked).code == 0
     before = tables(tmp_path / "run")
-    path = folder / "RAW264.7-00007-LPS_masks.ome.tif"
+    path = tmp_path / "a_membrane.nii"
     stat = path.stat()
-    with tifffile.TiffFile(path) as file:
-        place = file.pages[1].dataoffsets[0] + file.pages[1].databytecounts[0] // 2
-        raw = file.pages[1].compression == 1
-    content = bytearray(path.read_bytes())
-    if not raw:
-        masks = read_volume(path)
-        pytest.skip(f"masks of {masks.shape} are compressed: no byte of them can be replaced alone")
-    content[place : place + 400] = bytes(400 * [1]) if content[place] == 0 else bytes(400)
-    path.write_bytes(content)
+    write_nifti(path, masks.frame(0, "nucleus").astype(np.uint8), SPACING)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     answer = cli(*asked)
@@ -156,6 +167,7 @@ def test_a_changed_correction_is_told_of_and_gives_other_cells(cli, films, copie
     assert len(whole) == 2
 
 
+@pytest.mark.slow
 def test_a_table_that_was_removed_is_written_again(cli, films, copied):
     before = tables(copied)
     (copied / "tables" / "cells.csv").unlink()
@@ -188,6 +200,7 @@ def test_other_weights_under_the_same_path_predict_again(cli, films, tmp_path, m
     assert notes(answer) == ["note: 4 frames are analysed again: cell weights changed"]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_among_frames_that_run_again_ends_as_a_fresh_one(cli, films, copied, tmp_path, monkeypatch):
     finish, calls = analyze.finish_frame, []
 

@@ -9,6 +9,7 @@ import scipy.ndimage as ndi
 from analysis.morphometry import (
     AREA_ESTIMATORS,
     ZYX,
+    area_flag,
     border_faces,
     centroid_um,
     equivalent_diameter_um,
@@ -22,6 +23,8 @@ from analysis.refractive import Increments, concentration_g_per_ml, dry_mass_pg
 #: The row of the whole cell; every other row bears its organelle's name.
 WHOLE = "cell"
 NAN = float("nan")
+#: Compartments of any number of parts: none of them is a speck.
+MANY_PARTS = ("nucleolus", "lipid")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,10 @@ class Compartment:
     volume_um3: float
     surface_area_um2: float
     """Of all its parts; nan where it is empty."""
+    area_flag: str
+    """"thin" where the area may be off by more than 3 %; see `analysis.morphometry.area_flag`."""
     sphericity: float
-    """nan where it has not just one part."""
+    """Of the largest part; nan where it is empty, and of nucleoli and droplets unless there is just one."""
     mean_ri: float
     sd_ri: float
     concentration_g_per_ml: float
@@ -65,6 +70,11 @@ class Compartment:
     largest_part_um3: float
     mean_part_area_um2: float
     """Mean surface area of the parts: of one droplet."""
+    specks: int | None
+    """Parts beside the largest, for a nucleus only those that are no nucleus of their own. None of nucleoli and
+    droplets, where every part counts."""
+    specks_um3: float
+    """Volume of the specks, which is part of `volume_um3`; nan where they are not counted."""
     border: str
     """Faces of the volume that the cell reaches, such as "z- y+": what lies beyond is not measured."""
     nuclei: int | None
@@ -82,6 +92,8 @@ class Part:
     volume_um3: float
     equivalent_diameter_um: float
     surface_area_um2: float
+    area_flag: str
+    """As for a compartment."""
     sphericity: float
     mean_ri: float
     concentration_g_per_ml: float
@@ -115,6 +127,18 @@ class _Frame:
 
     def area(self, mask_ZYX: np.ndarray) -> float:
         return AREA_ESTIMATORS[self.rules.area](mask_ZYX, self.spacing_um)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Sizes of a compartment's parts, and its surface."""
+
+    sizes: list[float]
+    """µm³."""
+    area: float
+    """µm², of all parts."""
+    largest_area: float
+    """µm², of the largest part."""
 
 
 def measure_frame(
@@ -172,13 +196,10 @@ def measure_frame(
         if "nucleus" in own:
             nuclei = sum(size >= rules.min_nucleus_um3 for size in _sizes(own["nucleus"], frame.voxel_um3))
         border = border_faces(box, cells_ZYX.shape)
-        sizes = _sizes(inside, frame.voxel_um3)
-        rows.append(_row(frame, label, WHOLE, inside, sizes, frame.area(inside), border, nuclei))
+        rows.append(_row(frame, label, WHOLE, inside, _body(frame, inside), border, nuclei))
         for name, mask in own.items():
             found = _parts(frame, label, name, mask)
-            sizes = [part.volume_um3 for part in found]
-            area = sum(part.surface_area_um2 for part in found)  # parts lie apart: their surfaces add up
-            rows.append(_row(frame, label, name, mask, sizes, area, border, nuclei))
+            rows.append(_row(frame, label, name, mask, _together(found), border, nuclei))
             pieces += found
     return Measured(_left_over(ri_ZYX, cells_ZYX, organelles, spacing_um, origin_um, rules) + rows, pieces)
 
@@ -212,25 +233,53 @@ def _row(
     label: int,
     name: str,
     mask: np.ndarray,
-    sizes: list[float],
-    area: float,
+    form: _Form,
     border: str,
     nuclei: int | None,
 ) -> Compartment:
+    sizes, area = form.sizes, form.area
+    specks, specks_um3 = _specks(name, sizes, frame.rules.min_nucleus_um3)
     if not sizes:
-        place = sizes_unknown = (NAN, NAN, NAN)
+        unknown = (NAN, NAN, NAN)
         return Compartment(
-            label, name, 0.0, NAN, NAN, NAN, NAN, NAN, 0.0, *place, 0, *sizes_unknown, NAN, border, nuclei
-        )
+            label, name, 0.0, NAN, "", NAN, NAN, NAN, NAN, 0.0, *unknown, 0, *unknown, NAN, specks, specks_um3, border,
+            nuclei,
+        )  # fmt: skip
     ri, said = frame.ri_ZYX[mask].astype(np.float64), frame.concentration_ZYX[mask]
     volume = volume_um3(mask, frame.spacing_um)
+    whole = name not in MANY_PARTS or len(sizes) == 1
     return Compartment(
-        label, name, volume, area, sphericity(volume, area) if len(sizes) == 1 else NAN,
+        label, name, volume, area, area_flag(volume, area, frame.spacing_um),
+        sphericity(max(sizes), form.largest_area) if whole else NAN,
         float(ri.mean()), float(ri.std()), float(said.mean()), dry_mass_pg(said, frame.voxel_um3),
         *centroid_um(mask, frame.spacing_um, frame.origin_um),
-        len(sizes), float(np.mean(sizes)), float(np.median(sizes)), float(np.max(sizes)),
-        area / len(sizes), border, nuclei,
+        len(sizes), float(np.mean(sizes)), float(np.median(sizes)), float(np.max(sizes)), area / len(sizes),
+        specks, specks_um3, border, nuclei,
     )  # fmt: skip
+
+
+def _specks(name: str, sizes: list[float], min_nucleus_um3: float) -> tuple[int | None, float]:
+    """Number and volume of the parts that do not belong to a compartment of one piece."""
+    if name in MANY_PARTS:
+        return None, NAN
+    others = sorted(sizes)[:-1]
+    small = [size for size in others if name != "nucleus" or size < min_nucleus_um3]
+    return len(small), float(sum(small))
+
+
+def _body(frame: _Frame, mask: np.ndarray) -> _Form:
+    """The form of a mask whose parts are not measured one by one."""
+    labels, number = parts(mask)
+    sizes = np.bincount(labels.ravel(), minlength=number + 1)[1:]
+    area = frame.area(mask)
+    largest = area if number == 1 else frame.area(labels == sizes.argmax() + 1)
+    return _Form([float(size) * frame.voxel_um3 for size in sizes], area, largest)
+
+
+def _together(found: list[Part]) -> _Form:
+    """The form of a compartment out of its parts, the largest first; they lie apart, so that their surfaces add up."""
+    areas = [part.surface_area_um2 for part in found]
+    return _Form([part.volume_um3 for part in found], sum(areas), areas[0] if areas else NAN)
 
 
 def _sizes(mask: np.ndarray, voxel_um3: float) -> list[float]:
@@ -254,7 +303,8 @@ def _part(frame: _Frame, label: int, name: str, rank: int, mask: np.ndarray, box
     z, y, x = (o + part.start * s for o, part, s in zip(frame.origin_um, box, frame.spacing_um, strict=True))
     said = frame.concentration_ZYX[box][mask]
     return Part(
-        label, name, rank, volume, equivalent_diameter_um(volume), area, sphericity(volume, area),
+        label, name, rank, volume, equivalent_diameter_um(volume), area, area_flag(volume, area, frame.spacing_um),
+        sphericity(volume, area),
         float(frame.ri_ZYX[box][mask].mean(dtype=np.float64)), float(said.mean()), dry_mass_pg(said, frame.voxel_um3),
         *centroid_um(mask, frame.spacing_um, (z, y, x)),
     )  # fmt: skip
@@ -278,5 +328,5 @@ def _left_over(
         mask, box = outside[boxes[0]], boxes[0]
         frame = _boxed(ri_ZYX, organelles.get("lipid"), box, spacing_um, origin_um, rules)
         border = border_faces(box, cells_ZYX.shape)
-        rows.append(_row(frame, 0, name, mask, _sizes(mask, frame.voxel_um3), NAN, border, None))
+        rows.append(_row(frame, 0, name, mask, _Form(_sizes(mask, frame.voxel_um3), NAN, NAN), border, None))
     return rows

@@ -61,6 +61,24 @@ def sphericity(volume_um3: float, area_um2: float) -> float:
     return float(np.pi ** (1 / 3) * (6 * volume_um3) ** (2 / 3) / area_um2)
 
 
+#: Mean thickness in the coarsest voxels below which an area may be off by more than 3 %: measured on ellipsoids and
+#: discs with round rims (benchmarks/measurements.py, part area; docs/measurements.md).
+THIN_VOXELS = 2.0
+
+
+def area_flag(volume_um3: float, area_um2: float, spacing_um: ZYX) -> str:
+    """Return "thin" where voxels are too coarse for the area of a mask, else "".
+
+    Parameters
+    ----------
+    volume_um3, area_um2 : float
+        2 volume / area is the mean thickness of a flat body, and a third of the diameter of a ball.
+    spacing_um : (z, y, x) floats
+        Size of a voxel in µm.
+    """
+    return "thin" if 2 * volume_um3 < THIN_VOXELS * max(spacing_um) * area_um2 else ""
+
+
 def equivalent_diameter_um(volume_um3: float) -> float:
     """Diameter of the ball of this volume."""
     return float((6 * volume_um3 / np.pi) ** (1 / 3))

@@ -8,6 +8,7 @@ kinds of features but does not define them; these are the standard ones of shape
 morphometry, one definition each, chosen before any classifier was run.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -263,6 +264,23 @@ def _distance(points_NK: np.ndarray, mask: np.ndarray, spacing_um: Sequence[floa
     """Distance of points to the centroid of a mask, µm."""
     centroid = np.argwhere(mask).mean(axis=0) * np.asarray(spacing_um)
     return np.linalg.norm(points_NK - centroid, axis=1)
+
+
+def in_unit(features: Mapping[str, float], known: bool) -> dict[str, float]:
+    """Return features under names that say their unit.
+
+    Parameters
+    ----------
+    features : mapping
+        Of `features_2d`, `features_3d` or the larger sets.
+    known : bool
+        Whether the voxel size is known. If not, they were measured in voxels: `_um` becomes `_px` (edges of a voxel),
+        `_um2` `_px2`, and `_um3` `_voxels`.
+    """
+    return dict(features) if known else {_UM.sub(lambda end: _PX[end[0]], name): v for name, v in features.items()}
+
+
+_UM, _PX = re.compile("_um[23]?$"), {"_um": "_px", "_um2": "_px2", "_um3": "_voxels"}
 
 
 def ordered(table: Sequence[Feature], values: Mapping[str, float]) -> dict[str, float]:

@@ -20,9 +20,10 @@ class VolumeScores:
     """How well forecasts of the volume did, cell by cell; join folds with `joined`."""
 
     covered_N: np.ndarray
-    """bool: whether the true volume lies in the central interval."""
+    """float64, 1 where the true volume lies in the central interval, else 0; nan where there is no such interval."""
     width_N: np.ndarray
-    """Width of that interval over the true volume; inf where too few residuals were there to close it."""
+    """Width of that interval over the true volume; inf where too few residuals were there to close it, nan where too
+    few samples."""
     crps_N: np.ndarray
     """Continuous ranked probability score in the unit of the volumes; lower is better."""
     relative_crps_N: np.ndarray
@@ -41,7 +42,8 @@ def sampled_scores(
     truth_N : array, (N,)
         True volumes, above 0.
     level : float
-        Of the central interval, whose coverage and width are scored.
+        Of the central interval, whose coverage and width are scored. With fewer samples than `samples_needed` there
+        is none, and only the CRPS is scored.
     fair : bool
         True scores the distribution that the samples are from, as if there were infinitely many; see `crps`.
 
@@ -51,9 +53,9 @@ def sampled_scores(
         Volumes of another number of cells, or a truth that is not above 0.
     """
     volumes_NS, truth_N = np.asarray(volumes_NS, np.float64), _checked(volumes_NS, truth_N)
-    low_N, high_N = central_interval(volumes_NS, level)
+    found = central_interval(volumes_NS, level)
     crps_N = crps(volumes_NS, truth_N, fair=fair)
-    return _scores(low_N, high_N, crps_N, truth_N)
+    return _scores(found.low_N, found.high_N, crps_N, truth_N)
 
 
 def conformal_scores(
@@ -83,16 +85,62 @@ def joined(parts: Sequence[VolumeScores]) -> VolumeScores:
     return VolumeScores(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def central_interval(volumes_NS: np.ndarray, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-    """Ends (low_N, high_N) of the central interval of S samples a row.
+@dataclass(frozen=True)
+class CentralInterval:
+    """Central interval of samples, one row each: what is scored and what is written to tables."""
 
-    The k-th smallest of S samples stands for the quantile k / (S + 1): were the truth one more draw from the same
-    distribution, it would fall below that sample with just this probability. Where S is too small for the level (below
-    19 for 0.9), the ends are the smallest and the largest sample, which cover less: (S - 1) / (S + 1).
+    low_N: np.ndarray
+    """Lower ends, in the unit of the samples; nan where there are too few samples for the level."""
+    high_N: np.ndarray
+    """Upper ends."""
+    coverage: float
+    """Probability that one more draw from the samples' own continuous distribution lies inside: at least the level.
+    nan where there are too few samples."""
+
+
+def samples_needed(level: float = 0.9) -> int:
+    """Return the fewest samples whose range covers one more of them with probability `level`: 19 for 0.9."""
+    # the small amount keeps 2 / 0.1 from being just above 20
+    return max(2, math.ceil(2 / (1 - level) - 1e-9) - 1)
+
+
+def central_interval(volumes_NS: np.ndarray, level: float = 0.9) -> CentralInterval:
+    """Return the narrowest interval between order statistics of equal rank from both ends that covers `level`.
+
+    If the truth is one more draw from the distribution of S samples, all S + 1 ranks are equally likely for it, so that
+    it lies between the k-th smallest and the k-th largest sample with probability (S + 1 - 2 k) / (S + 1). The largest
+    k with at least `level` is taken. Plain quantiles of the samples are narrower: 0.82 for 20 samples and level 0.9.
+
+    Parameters
+    ----------
+    volumes_NS : array, (N, S)
+        S samples of each of N forecasts.
+    level : float
+        Above 0 and below 1.
+
+    Returns
+    -------
+    CentralInterval
+        nan where S is below `samples_needed(level)`.
+
+    Raises
+    ------
+    ValueError
+        The array is not two-dimensional, or the level is not between 0 and 1.
+
+    References
+    ----------
+    Wilks 1941, Determination of sample sizes for setting tolerance limits, Ann. Math. Stat. 12:91; the same ranks as
+    those of `conformal_interval`.
     """
-    tail = (1 - level) / 2
-    low_N, high_N = np.quantile(np.asarray(volumes_NS, np.float64), [tail, 1 - tail], axis=1, method="weibull")
-    return low_N, high_N
+    sorted_NS = np.sort(np.asarray(volumes_NS, np.float64), axis=1)
+    if sorted_NS.ndim != 2 or not 0 < level < 1:
+        raise ValueError(f"samples of shape {sorted_NS.shape} at level {level}: expected (N, S), and 0 < level < 1")
+    n, s = sorted_NS.shape
+    k = math.floor((s + 1) * (1 - level) / 2 + 1e-9)
+    if k < 1:
+        return CentralInterval(np.full(n, math.nan), np.full(n, math.nan), math.nan)
+    return CentralInterval(sorted_NS[:, k - 1], sorted_NS[:, s - k], (s + 1 - 2 * k) / (s + 1))
 
 
 def crps(samples_NS: np.ndarray, truth_N: np.ndarray, *, fair: bool = True) -> np.ndarray:
@@ -225,7 +273,7 @@ def _columns(name: str, found: Interval) -> Row:
 
 
 def _scores(low_N: np.ndarray, high_N: np.ndarray, crps_N: np.ndarray, truth_N: np.ndarray) -> VolumeScores:
-    covered_N = (low_N <= truth_N) & (truth_N <= high_N)
+    covered_N = np.where(np.isnan(low_N), math.nan, (low_N <= truth_N) & (truth_N <= high_N))
     return VolumeScores(covered_N, (high_N - low_N) / truth_N, crps_N, crps_N / truth_N)
 
 

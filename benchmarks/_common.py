@@ -101,6 +101,19 @@ class Watch:
         return any(cores is None or cores > CROWDED for cores in self.other_cores)
 
 
+def say(text: str) -> None:
+    """Progress, at once and on stderr: the tables come at the end."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def without_bfloat16() -> bool:
+    """Whether bfloat16 is left out here, which is said: without instructions for it a product takes up to 100 times."""
+    if cpu_has_bfloat16():
+        return False
+    say("note: this processor has no instructions for bfloat16: what would be measured in it is left out")
+    return True
+
+
 def quiet_rounds(told: argparse.Namespace, watch: Watch, play: Callable[[], T], warm: bool = True) -> list[T]:
     """What each of ``--repeats`` rounds gives; a round beside busy neighbours is done again, a few times.
 
@@ -119,9 +132,12 @@ def quiet_rounds(told: argparse.Namespace, watch: Watch, play: Callable[[], T], 
     """
     results: list[T] = []
     if warm and not told.quick:
+        say(f"{told.name}: a round that does not count")
         play()
     while len(results) < told.repeats:
+        begun = time.perf_counter()
         result, others = _beside_others(play)
+        say(f"{told.name}: round {len(results) + watch.dropped + 1}, {time.perf_counter() - begun:.1f} s")
         if others is not None and others > CROWDED and not told.quick and watch.dropped < PATIENCE * told.repeats:
             watch.dropped += 1
             continue

@@ -97,10 +97,15 @@ def floor_seconds(layers: list[Layer], bytes_a_number: int, rate: float, bandwid
     return sum(max(one.operations / rate, one.numbers * bytes_a_number / bandwidth) for one in layers)
 
 
-def machine_tasks(quick: bool) -> dict[str, tuple[Callable[[], Any], float]]:
-    """What tells the rates of the machine: a task each, and how many operations or bytes it is."""
+def machine_tasks(quick: bool, mixed: bool = True) -> dict[str, tuple[Callable[[], Any], float]]:
+    """What tells the rates of the machine: a task each, and how many operations or bytes it is.
+
+    Without `mixed`, none in bfloat16.
+    """
     tasks: dict[str, tuple[Callable[[], Any], float]] = {}
     for dtype, edge in EDGE.items():
+        if dtype == torch.bfloat16 and not mixed:
+            continue
         n = 256 if quick else edge
         a, b = (torch.rand(n, n).to(dtype) for _ in range(2))
         out = torch.empty(n, n, dtype=dtype)

@@ -42,19 +42,22 @@ def speed_tables(
     rows: Mapping[str, Any],
     floors: Mapping[str, float],
     profiled: Mapping[tuple[str, str], float],
+    ours: str = "ours",
 ) -> tuple[dict[str, Any], list[Table]]:
-    """The ratios, and the tables that show them."""
+    """The ratios between ways that were measured, and the tables that show them; `ours` was profiled."""
     ratios: dict[str, Any] = {}
     tables = [_ways(field, ways, rows) for field in fields]
     claims = Table("How many times faster", ["what", *fields])
     for name, above, below in (*CLAIMS, *SHARES):
+        if above not in ways or below not in ways:
+            continue
         shown = []
         for field in fields:
             pair = [rows[f"{field}: {way}"]["seconds"] for way in (above, below)]
             value = ratios[f"{name}: {field}"] = ratio(*pair)
             shown.append(show_ratio(value))
         claims.rows.append([name, *shown])
-    return ratios, [*tables, claims, _floor(fields, ways, rows, floors), _profile(fields[0], profiled)]
+    return ratios, [*tables, claims, _floor(fields, ways, rows, floors), _profile(fields[0], profiled, ours)]
 
 
 def _ways(field: str, ways: Mapping[str, Way], rows: Mapping[str, Any]) -> Table:
@@ -78,12 +81,10 @@ def _floor(
     fields: Sequence[str], ways: Mapping[str, Way], rows: Mapping[str, Any], floors: Mapping[str, float]
 ) -> Table:
     rates = rows["machine"]
-    said = (
-        f"{rates['bfloat16'] / 1e9:.0f} and {rates['float32'] / 1e9:.0f} GFLOP/s, {rates['bandwidth'] / 1e9:.0f} GB/s"
-    )
-    title = (
-        f"The floor: {rows['operations of a window'] / 1e9:.1f} GFLOP a window at {said} (bfloat16, float32, copying)"
-    )
+    kinds = [kind for kind in ("bfloat16", "float32") if kind in rates]
+    speeds = " and ".join(f"{rates[kind] / 1e9:.0f}" for kind in kinds)
+    said = f"{speeds} GFLOP/s, {rates['bandwidth'] / 1e9:.0f} GB/s ({', '.join([*kinds, 'copying'])})"
+    title = f"The floor: {rows['operations of a window'] / 1e9:.1f} GFLOP a window at {said}"
     columns = ["way", "floor a window, ms"]
     for field in fields:
         columns += [f"share of the floor in the network, % ({field})", f"in all, % ({field})"]
@@ -98,9 +99,9 @@ def _floor(
     return table
 
 
-def _profile(field: str, profiled: Mapping[tuple[str, str], float]) -> Table:
+def _profile(field: str, profiled: Mapping[tuple[str, str], float], ours: str) -> Table:
     table = Table(
-        f"Where the time of 'ours' goes ({field}; one call under torch's profiler)", ["where", "what", "s", "%"]
+        f"Where the time of '{ours}' goes ({field}; one call under torch's profiler)", ["where", "what", "s", "%"]
     )
     total = sum(profiled.values())
     inside_first = sorted(profiled.items(), key=lambda item: (item[0][0] != "in the network", -item[1]))

@@ -23,7 +23,7 @@ import numpy as np
 
 from analysis.overlap import dice_per_organelle
 from benchmarks import _tables as tables
-from benchmarks._common import Watch, finish, options, quiet_rounds
+from benchmarks._common import Watch, finish, options, quiet_rounds, say, without_bfloat16
 from benchmarks._engine import MONAI_BATCH, Run, Way, Windows, network_of, prepare
 from benchmarks._fields import FIELDS, QUICK, count_cells, simulated
 from benchmarks._floor import floor_seconds, layers_of, machine_tasks, shares
@@ -51,6 +51,12 @@ WAYS = {
     "ours, float32, nothing skipped": Way("ours", mixed=False),
     "ours, float32": Way("ours", mixed=False, skip_below=SKIP),
 }
+
+
+def ways_here() -> dict[str, Way]:
+    """Those of `WAYS` that this processor has instructions for."""
+    left_out = without_bfloat16()
+    return {name: way for name, way in WAYS.items() if not (way.mixed and left_out)}
 
 
 def scores(run: Run, tomogram: Tomogram, first: np.ndarray | None) -> dict[str, Any]:
@@ -81,6 +87,7 @@ def accuracy(runs: dict[str, Run], tomogram: Tomogram) -> dict[str, dict[str, An
     first: np.ndarray | None = None
     for name, run in runs.items():
         run(keep=True)
+        say(f"inference: {name}: checked, {run.seconds:.1f} s")
         found[name] = scores(run, tomogram, first)
         if first is None:
             first = run.result
@@ -97,14 +104,19 @@ def measure_speed(told: argparse.Namespace) -> None:
     """Every way on every field, in turn, beside the rates of the machine."""
     fields = QUICK if told.quick else FIELDS
     windows = Windows((24, 32, 32), (12, 16, 16)) if told.quick else Windows()
+    ways_of = ways_here()
+    ours = "ours" if "ours" in ways_of else "ours, float32"
     network, normalise, spacing_um = network_of(told.weights, organelles=4)
-    tomograms = {name: simulated(field, told.cache) for name, field in fields.items()}
+    tomograms = {}
+    for name, field in fields.items():
+        say(f"inference: simulating field {name}")
+        tomograms[name] = simulated(field, told.cache)
     runs = {
-        name: {way: prepare(how, network, tomogram, normalise, windows) for way, how in WAYS.items()}
+        name: {way: prepare(how, network, tomogram, normalise, windows) for way, how in ways_of.items()}
         for name, tomogram in tomograms.items()
     }
     said = {name: accuracy(runs[name], tomogram) for name, tomogram in tomograms.items()}
-    machine = machine_tasks(told.quick)
+    machine = machine_tasks(told.quick, mixed="ours" in ways_of)
     for task, _ in machine.values():
         task()  # the first call allocates; the ways have been called already
     timed: dict[str, Any] = {f"{name}|{way}": run for name, ways in runs.items() for way, run in ways.items()}
@@ -118,6 +130,7 @@ def measure_speed(told: argparse.Namespace) -> None:
     floors = {
         kind: floor_seconds(layers, size, rates[kind], rates["bandwidth"])
         for kind, size in (("bfloat16", 2), ("float32", 4))
+        if kind in rates
     }
     rows: dict[str, Any] = {"machine": rates, "floor of a window, s": floors, "windows": vars(windows)}
     rows["weights"] = {"file": told.weights and told.weights.name, "trained at um": spacing_um}
@@ -128,16 +141,16 @@ def measure_speed(told: argparse.Namespace) -> None:
             "voxels": list(tomogram.ri_ZYX.shape),
             "spacing_um": list(tomogram.spacing_um),
         }
-        for way in WAYS:
+        for way in ways_of:
             both = series[f"{name}|{way}"]
             rows[f"{name}: {way}"] = {
                 "seconds": [total for total, _ in both],
                 "in_network": [inside for _, inside in both],
                 **said[name][way],
             }
-    profiled = shares(runs[next(iter(fields))]["ours"].call)
+    profiled = shares(runs[next(iter(fields))][ours].call)
     rows["profile"] = {f"{place}: {kind}": seconds for (place, kind), seconds in profiled.items()}
-    ratios, shown = tables.speed_tables(list(fields), WAYS, rows, floors, profiled)
+    ratios, shown = tables.speed_tables(list(fields), ways_of, rows, floors, profiled, ours)
     finish(told, rows, ratios, shown, watch)
 
 

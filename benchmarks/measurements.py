@@ -1,8 +1,9 @@
 """What measurements are worth: against the truth of simulated cells, in time, and how sure volumes are.
 
 Claims measured here: curves of treated and untreated cells hold the truth inside their intervals and show the known
-directions (`--part series`); the 90 % intervals on volumes hold as many (`--part uncertainty`); an analysis from end to
-end takes at most 1.5 times its organelle inference alone (`--part speed`, timed).
+directions (`--part series`); the 90 % intervals on volumes hold as many (`--part uncertainty`); areas of thin bodies
+are off by as much as docs/measurements.md says (`--part area`); an analysis from end to end takes at most 1.5 times its
+organelle inference alone (`--part speed`, timed).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/__init__.py
 
 from benchmarks._common import Table, Watch, finish, options
+from benchmarks._measured_area import area_tables
 from benchmarks._measured_series import series_tables
 from benchmarks._measured_speed import speed_tables
 from benchmarks._measured_spread import spread_tables
@@ -23,6 +25,7 @@ from benchmarks._measured_spread import spread_tables
 PARTS: dict[str, Callable[[argparse.Namespace], tuple[list[Table], dict[str, Any]]]] = {
     "series": series_tables,
     "uncertainty": spread_tables,
+    "area": area_tables,
 }
 
 

@@ -23,7 +23,7 @@ from monai.networks.nets import DynUNet, SegResNet, UNet
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._common import Table, Watch, finish, interleaved, options, ratio, show_ratio
+from benchmarks._common import Table, Watch, finish, interleaved, options, ratio, show_ratio, without_bfloat16
 from networks.residual_unet import ResidualUNetConfig
 from networks.scnas import ScNASConfig
 from objectives.segmentation import DiceBCEConfig
@@ -152,10 +152,14 @@ def _small(shape: Shape) -> Shape:
 
 
 def _add(
-    tasks: dict[str, Callable[[], None]], name: str, candidate: Candidate, shapes: tuple[Shape | None, Shape]
+    tasks: dict[str, Callable[[], None]],
+    name: str,
+    candidate: Candidate,
+    shapes: tuple[Shape | None, Shape],
+    modes: dict[str, Mode],
 ) -> None:
     network = candidate.build()
-    for word, mode in MODES.items():
+    for word, mode in modes.items():
         if mode.mixed and not mode.last and not candidate.ours:
             continue
         laid = copy.deepcopy(network)
@@ -198,11 +202,15 @@ def _table(title: str, rows: list[dict[str, Any]], ratios: dict[str, Any], stage
                 f"{row['parameters'] / 1e6:.2f}",
                 f"{row['gflop']:.1f}",
                 f"{times['float32']:.3f}",
-                f"{times['bf16']:.3f}",
-                show_ratio(ratios[f"{stage}: float32 over bfloat16: {row['network']}"]),
+                *_in_bfloat16(times, ratios.get(f"{stage}: float32 over bfloat16: {row['network']}")),
             ]
         )
     return table
+
+
+def _in_bfloat16(times: dict[str, float], over: dict[str, float] | None) -> tuple[str, str]:
+    """Blank where the processor has no instructions for it."""
+    return ("", "") if over is None else (f"{times['bf16']:.3f}", show_ratio(over))
 
 
 def _claims(rows: dict[str, Any], ratios: dict[str, Any]) -> list[Table]:
@@ -211,6 +219,9 @@ def _claims(rows: dict[str, Any], ratios: dict[str, Any]) -> list[Table]:
     for claim, above, below in TRAINING_CLAIMS:
         shown = []
         for word in ("float32", "bf16"):
+            if word not in rows[f"training: {above}"]["seconds"]:
+                shown.append("")
+                continue
             times = [rows[f"training: {name}"]["seconds"][word] for name in (above, below)]
             value = ratios[f"training: {claim}: {word}"] = ratio(*times)
             shown.append(show_ratio(value))
@@ -220,6 +231,9 @@ def _claims(rows: dict[str, Any], ratios: dict[str, Any]) -> list[Table]:
         shown = []
         for stage in ("forward", "training"):
             times = rows[f"{stage}: {name}"]["seconds"]
+            if "bf16" not in times:
+                shown.append("")
+                continue
             value = ratios[f"{stage}: layout: {name}"] = ratio(times["bf16 contiguous"], times["bf16"])
             shown.append(show_ratio(value))
         layouts.rows.append([name, *shown])
@@ -230,13 +244,15 @@ def main() -> None:
     """Time every candidate in both precisions, in turn."""
     told = options("network_speed", "Forward passes and training steps of the networks.", repeats=5)
     torch.manual_seed(0)
+    left_out = without_bfloat16()
+    modes = {word: mode for word, mode in MODES.items() if not mode.mixed or not left_out}
     tasks: dict[str, Callable[[], None]] = {}
     shapes: dict[str, tuple[Shape | None, Shape]] = {}
     for name, candidate in CANDIDATES.items():
         training = _small(candidate.training) if told.quick else candidate.training
         forward = candidate.forward and (training if told.quick else candidate.forward)
         shapes[name] = (forward, training)
-        _add(tasks, name, candidate, shapes[name])
+        _add(tasks, name, candidate, shapes[name], modes)
     with Watch() as watch:
         seconds = interleaved(told, watch, tasks)
 
@@ -248,7 +264,8 @@ def main() -> None:
             if shape is not None:
                 row = rows[f"{stage}: {name}"] = _row(name, stage, shape, seconds)
                 pair = row["seconds"]
-                ratios[f"{stage}: float32 over bfloat16: {name}"] = ratio(pair["float32"], pair["bf16"])
+                if "bf16" in pair:
+                    ratios[f"{stage}: float32 over bfloat16: {name}"] = ratio(pair["float32"], pair["bf16"])
     claims = _claims(rows, ratios)
     found = {stage: [row for key, row in rows.items() if key.startswith(stage)] for stage in ("forward", "training")}
     tables = [

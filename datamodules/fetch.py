@@ -17,6 +17,7 @@ import pooch
 import requests
 
 from formats.atomic import write_fault
+from formats.deletion import remove_file
 from formats.errors import InputError
 
 #: Where Zenodo answers, and the record of SHAPR's red blood cells and nuclei (Waibel et al. 2022).
@@ -172,6 +173,7 @@ def _refuse_full(out: Path, files: list[RemoteFile]) -> None:
 
 
 def _fetch_file(file: RemoteFile, out: Path, progress: Progress | None) -> Path:
+    _require_replaceable(file, out / file.name)
     pooch.get_logger().setLevel("WARNING")  # the caller says what is fetched
     downloader = ResumingDownloader(file, part_path(out, file), progress)
     try:
@@ -184,6 +186,16 @@ def _fetch_file(file: RemoteFile, out: Path, progress: Progress | None) -> Path:
     if progress is not None:
         progress(file.name, file.size, file.size)
     return Path(path)
+
+
+def _require_replaceable(file: RemoteFile, path: Path) -> None:
+    """Refuse to download over another file of this name: one of the record's, once it is whole, has its checksum."""
+    algorithm, _, digest = file.checksum.partition(":")
+    if os.path.lexists(path) and not (path.is_file() and pooch.file_hash(str(path), alg=algorithm) == digest.lower()):
+        raise InputError(
+            f"{path}: is there with another content than the record's file of this name: move it away, or choose "
+            "another --out"
+        )
 
 
 class ResumingDownloader:
@@ -228,7 +240,7 @@ class ResumingDownloader:
         """Bytes that are there; a part that is too long belongs to something else and is thrown away."""
         size = self.part.stat().st_size if self.part.is_file() else 0
         if size > self.file.size:
-            self.part.unlink()
+            remove_file(self.part, self.part.parent)
             return 0
         return size
 
@@ -238,7 +250,7 @@ class ResumingDownloader:
             headers["Range"] = f"bytes={done}-"
         with requests.get(url, headers=headers, stream=True, timeout=_PATIENCE_S) as answer:
             if answer.status_code == requests.codes.requested_range_not_satisfiable:
-                self.part.unlink(missing_ok=True)
+                remove_file(self.part, self.part.parent)
                 return
             _refuse_status(answer, url)
             resumed = answer.status_code == requests.codes.partial_content

@@ -13,12 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.cache import PreparedCase, cache_root
 from datamodules.cases import Case, FolderCase, RawCase
 from datamodules.config import FolderData, OrganelleData, SimulatorData
+from datamodules.fingerprints import case_fingerprints
 from datamodules.folder import find_cases
 from datamodules.prepare import Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
 from datamodules.simulated import cases_of, cores, make_volumes, requests_of
 from datamodules.splits import SPLITS, divide
 from formats.errors import InputError
+from formats.processes import leave_signals_to_parent, signals_held
 from formats.provenance import ContentDigests
 from transforms.intensity import RandRIShiftd
 from transforms.patches import RandOrganellePatchd
@@ -86,6 +88,11 @@ class OrganelleDataModule(pl.LightningDataModule):
                 contents = " ".join(digests.of(path) for path in case.files)
                 text.update(f"{split} {case.name} {case.settings} {contents}\n".encode())
         return text.hexdigest()
+
+    def fingerprints(self, splits: Sequence[str]) -> list[str]:
+        """Return the fingerprint of the tomogram of every case of these splits, in their order."""
+        found = self.find()
+        return case_fingerprints((c for split in splits for c in found[split]), cache_root(self.config.cache_dir))
 
     def prepare_data(self) -> None:
         """Fill the cache; Lightning calls it on one process of each node, and for a test, too, which needs none."""
@@ -163,7 +170,7 @@ class OrganelleDataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=count,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread if count else None,
+            worker_init_fn=begin_worker if count else None,
             **more,
         )
 
@@ -183,7 +190,9 @@ class LateLoader(DataLoader):
             epoch, batches = self._state
             self._taken = batches if epoch == sampler.epoch else 0
             sampler.begin_at(self._taken * (self.batch_size or 1))
-        for batch in super().__iter__():
+        with signals_held():
+            batches_of_epoch = super().__iter__()
+        for batch in batches_of_epoch:
             self._taken += 1
             yield batch
 
@@ -209,9 +218,10 @@ class RawCases(Dataset[tuple[int, Case, RawCase] | None]):
         return (index, self.cases[index], self.cases[index].load()) if index < len(self.cases) else None
 
 
-def _one_thread(_: int) -> None:
-    """Workers share the cores with the training: more threads a worker only make both slower."""
+def begin_worker(_: int) -> None:
+    """Compute with one thread, as workers share the cores with the training; leave signals to the training."""
     torch.set_num_threads(1)
+    leave_signals_to_parent()
 
 
 def loader_workers(wanted: int | str) -> int:

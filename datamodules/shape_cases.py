@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from datamodules.fingerprints import cell_fingerprint
 from datamodules.shape_files import read_array
 from formats.errors import InputError
 from transforms.shape_augment import SLICE
@@ -62,6 +63,11 @@ class ShapeCell:
     """What was accepted, but should be said: the same words for every cell it holds for."""
     slice_iou: float | None = None
     """Overlap of the mask with slice 32 of the object, where there is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What weights know the cell by: of its image and mask as they are shown to a network."""
+        return cell_fingerprint(self.image_YX, self.mask_YX)
 
 
 def read_cell(files: ShapeFiles) -> ShapeCell:

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.organelle import LateLoader, loader_workers
+from datamodules.organelle import LateLoader, begin_worker, loader_workers
 from datamodules.sampling import EpochSampler, EvaluationSampler
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_config import ShapeData, ShapeFolderData, ShapeSimulatorData
@@ -110,6 +110,11 @@ class ShapeDataModule(pl.LightningDataModule):
                     text.update(b"" if inside is None else np.packbits(inside).tobytes())
         return text.hexdigest()
 
+    def fingerprints(self, splits: Sequence[str]) -> list[str]:
+        """Return the fingerprint of every cell of these splits."""
+        found = self.find()
+        return [cell.fingerprint for split in splits for cell in found[split]]
+
     def prepare_data(self) -> None:
         """Fill the cache; Lightning calls it on one process of each node."""
         self.find()
@@ -178,11 +183,6 @@ class ShapeDataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=count,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread if count else None,
+            worker_init_fn=begin_worker if count else None,
             **more,
         )
-
-
-def _one_thread(_: int) -> None:
-    """Workers share the cores with the training: more threads a worker only make both slower."""
-    torch.set_num_threads(1)

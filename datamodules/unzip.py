@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import zipfile
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from formats.atomic import atomic_path
+from formats.deletion import foreign_file
 from formats.errors import InputError
 
 #: An archive that unpacks to more than this many times its own size is no set of images.
@@ -26,7 +28,7 @@ def unzip(archive: str | Path, folder: str | Path, progress: Callable[[int, int]
     ----------
     archive : path
     folder : path
-        Where its content shall lie; a folder already there is replaced when all has been unpacked.
+        Where its content shall lie; what was unpacked there before is replaced when all has been unpacked.
     progress : callable, optional
         Told (files done, files in all).
 
@@ -39,9 +41,10 @@ def unzip(archive: str | Path, folder: str | Path, progress: Callable[[int, int]
     ------
     InputError
         A damaged or encrypted archive, a member that would lie outside the folder, a link, an archive that would fill
-        the disk.
+        the disk; or a folder, file or link of that name which holds anything else.
     """
     archive, folder = Path(archive), Path(folder)
+    require_replaceable(folder)
     try:
         with zipfile.ZipFile(archive) as packed:
             members = [m for m in packed.infolist() if not m.is_dir() and not _is_litter(m)]
@@ -62,6 +65,22 @@ def unzip(archive: str | Path, folder: str | Path, progress: Callable[[int, int]
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as fault:
         raise InputError(f"{archive}: a damaged zip archive ({fault}): delete it and fetch it again") from fault
     return folder
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse to unpack over what no earlier call unpacked.
+
+    Raises
+    ------
+    InputError
+        A folder with a file that its manifest does not list, or has with another size; a link; a file.
+    """
+    if not os.path.lexists(folder):
+        return
+    foreign = foreign_file(folder) if folder.is_dir() else "."
+    if foreign is not None:
+        what = "was not unpacked here" if foreign == "." else f"holds {foreign}, which is not from the archive"
+        raise InputError(f"{folder}: is there, and {what}: move it away, or choose another --out")
 
 
 def _is_litter(member: zipfile.ZipInfo) -> bool:

@@ -13,6 +13,7 @@ from experiments.tasks import task_of
 from experiments.tasks.base import Progress
 from experiments.weights import weights_path
 from lightning_modules.facts import Facts, Weights, read_checkpoint
+from lightning_modules.seen import begun_from, seen_by_all
 from training.rundir import RunFolder
 from training.wandb_log import wandb_logger
 
@@ -38,7 +39,9 @@ def build_for_training(config: Config, start: bool = True) -> pl.LightningModule
     weights = None
     if start and config.init_from is not None:
         weights = read_checkpoint(weights_path(config.init_from, "init_from"), config.task, "init_from")
-    return task_of(config).for_training(config, weights)
+    module: Any = task_of(config).for_training(config, weights)
+    module.facts = begun_from(module.facts, None if weights is None else weights.facts)
+    return module
 
 
 def build_from_weights(config: Config, ensemble: Sequence[Weights]) -> pl.LightningModule:
@@ -49,7 +52,9 @@ def build_from_weights(config: Config, ensemble: Sequence[Weights]) -> pl.Lightn
     InputError
         A network cannot be built here, or the checkpoints do not belong together.
     """
-    return task_of(config).from_weights(config, ensemble)
+    module: Any = task_of(config).from_weights(config, ensemble)
+    module.facts = seen_by_all(module.facts, [weights.facts for weights in ensemble])
+    return module
 
 
 def build_loggers(

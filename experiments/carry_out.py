@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime as dt
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,8 @@ from experiments.schema import Config
 from experiments.stages import Run
 from experiments.summary import print_summary
 from experiments.tasks import task_of
-from formats.atomic import sweep, write_fault
+from formats.atomic import write_fault
+from formats.deletion import remove_if_empty, sweep
 from formats.errors import InputError
 from training.environment import describe_environment
 from training.exact import ExactResume
@@ -124,10 +123,9 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
 
 def _discard(folder: RunFolder) -> None:
     """Leave nothing of a run that could not begin."""
-    if is_first_rank():
-        shutil.rmtree(folder.path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.path.parent.rmdir()  # of the run's name, if there is no other run in it
+    if is_first_rank() and folder.made is not None:  # a folder that was there before is not this run's to remove
+        folder.made.remove()
+        remove_if_empty(folder.path.parent)  # of the run's name, if there is no other run in it
 
 
 def _close(folder: RunFolder, wandb: WandbLogger | None, status: str, goes_on: bool = False) -> None:

@@ -45,23 +45,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def fetch_shapes(out: Path, record: str, url: str, only: str = "*") -> list[Path]:
     """Fetch a record, unpack its zip archives beside them, and find the folders a config can name as `data.root`."""
     from datamodules.fetch import fetch_record
-    from datamodules.unzip import unzip
+    from datamodules.unzip import require_replaceable, unzip
     from experiments.progress import Bars
+    from formats.names import safe_name
 
     with Bars() as bars:
         files = fetch_record(
             out, record, url, only, lambda name, done, size: bars(f"{name} (kB)", done // 1000, size // 1000)
         )
         for path in files:
-            folder = path.with_suffix("")
+            folder = out / safe_name(path.name[: -len(".zip")])
             if path.suffix.lower() == ".zip" and not _is_unpacked(path, folder):
+                require_replaceable(folder)
                 unzip(path, folder, lambda done, size, p=path: bars(f"unpacking {p.name}", done, size))  # type: ignore[misc]
     return layouts_below(out)
 
 
 def _is_unpacked(archive: Path, folder: Path) -> bool:
-    """A folder is whole or not there, so one that is younger than its archive needs no second time."""
-    return folder.is_dir() and folder.stat().st_mtime >= archive.stat().st_mtime
+    """A folder is whole or not there, so one of ours that is younger than its archive needs no second time."""
+    from formats.deletion import has_manifest
+
+    return has_manifest(folder) and folder.stat().st_mtime >= archive.stat().st_mtime
 
 
 def layouts_below(folder: Path) -> list[Path]:

@@ -104,6 +104,9 @@ def _organelle(folder: Path) -> dict[str, Any]:
     return {
         "sections": _sections("organelle", "Masks", "µm"),
         "headline": data.headline(folder),
+        "seen_line": data.seen_line(
+            data.read_json(folder / "metrics.json"), "test", "test cases", "Their scores say nothing about new ones."
+        ),
         "dice": _drawn(
             figures / "dice.png",
             tables / "test_cases.csv",

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from urllib.parse import quote
 import yaml
 
 from analysis.charts import read_curves, read_rows, scored
+from analysis.feature_tables import SEEN, UNKNOWN, YES
 from analysis.organelles import COLOURS, OTHER_COLOUR, in_order
 from analysis.overlap import spread
 
@@ -59,6 +60,15 @@ def shown_volume(value: object) -> str:
     if not math.isfinite(value):
         return "–"
     return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}".replace(",", "\u202f")
+
+
+def seen_line(metrics: Mapping[str, Any], stage: str, what: str, consequence: str) -> str:
+    """What is said of inputs that the weights have seen, or may have seen; empty where there is none."""
+    seen, unknown = (number(metrics.get(f"{stage}/{SEEN}_{answer}", 0)) for answer in (YES, UNKNOWN))
+    parts = [f"{int(seen)} {what} were seen in training by these weights. {consequence}"] if seen > 0 else []
+    if unknown > 0:
+        parts.append(f"Of {int(unknown)} {what} it is not known whether these weights have seen them.")
+    return " ".join(parts)
 
 
 def config_of(run_folder: Path) -> dict[str, Any]:

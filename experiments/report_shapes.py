@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.charts import read_rows
-from experiments.report_data import Row, link, number, read_json, shown, shown_volume
+from analysis.feature_tables import SEEN
+from experiments.report_data import Row, link, number, read_json, seen_line, shown, shown_volume
 
 #: Columns of the errors, as they are called.
 ERRORS = {
@@ -39,6 +40,7 @@ def scores(run_folder: Path) -> dict[str, Any] | None:
         "cells": int(cells) if math.isfinite(cells) else "all",
         "coverage": f"{100 * coverage:.0f} %" if math.isfinite(coverage) else "",
         "crps": shown(metrics.get("test/volume_crps")),
+        "seen": seen_line(metrics, "test", "test cells", "Their scores say nothing about new cells."),
     }
 
 
@@ -59,7 +61,9 @@ def predictions(run_folder: Path) -> dict[str, Any] | None:
     rows = read_rows(run_folder / "tables/predicted_shapes.csv")
     if not rows:
         return None
+    consequence = "Their shapes and features are better than those of new cells; classifiers refuse them."
     return {
+        "seen": seen_line(read_json(run_folder / "metrics.json"), "predict", "cells", consequence),
         "unit": "µm³" if rows[0].get("unit") == "um3" else "voxels",
         "rows": [
             {
@@ -67,6 +71,7 @@ def predictions(run_folder: Path) -> dict[str, Any] | None:
                 "path": row.get("input", ""),
                 "volumes": [shown_volume(row.get(name)) for name in ("volume", "volume_low", "volume_high")],
                 "samples": row.get("samples", ""),
+                "seen": row.get(SEEN, ""),
                 "output": row.get("output", ""),
                 "outside": row.get("outside_training", ""),
                 "href": link(run_folder, row.get("output", "")),

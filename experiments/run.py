@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.shadow import shadowed
+from experiments.shadow import program, shadowed
 
 USAGE = """\
 python -m experiments.run CONFIG [key=value ...] [--check | --plan | --dry-run | --watch DIR | --submit]
@@ -99,5 +99,10 @@ def _refuse(text: str, code: int = 2) -> int:
     return code
 
 
+def command() -> int:
+    """The installed command `cytovox`."""
+    return program(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 PACKAGES = (
     "formats", "simulator", "transforms", "objectives", "networks", "analysis", "datamodules", "lightning_modules",
     "training",
 )  # fmt: skip
+
+
+def program(main: Callable[[], int]) -> int:
+    """Run a command's `main` as the whole program: signals that come once it has returned change nothing any more.
+
+    A second Ctrl-C would end Python in a traceback, and a second SIGTERM with another exit code than the one that a
+    job's script waits for.
+    """
+    code = main()
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 def shadowed(packages: tuple[str, ...] = PACKAGES, home: Path | None = None) -> str | None:

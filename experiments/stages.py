@@ -20,6 +20,7 @@ from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
 from formats.provenance import content_digest
 from lightning_modules.optim import scaled_rate
+from lightning_modules.seen import trained_on
 from training.compiled import compiler_errors
 from training.domain import described
 from training.ema import take_average
@@ -53,6 +54,7 @@ class Run:
         module.facts = dataclasses.replace(module.facts, trained_on=described(self.data))
         begun = time.perf_counter()
         module.optimizer_config = self._optimizer()
+        module.facts = trained_on(module.facts, self.data.fingerprints(("train", "val")))
         compiling = compiler_errors() if self.config.trainer.compile else contextlib.nullcontext()
         with self.signals.deferring(), compiling:
             self.trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint_path(self.folder), weights_only=True)

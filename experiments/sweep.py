@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.shadow import shadowed
+from experiments.shadow import program, shadowed
 
 USAGE = """\
 python -m experiments.sweep SWEEP [--count N] [--submit [--dry-run] slurm.key=value ...]
@@ -85,4 +85,4 @@ def _run(told: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -11,6 +11,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from formats.atomic import atomic_path
+from formats.deletion import remove_file
 from formats.errors import InputError
 from formats.omezarr_find import OWN, is_zarr
 from formats.volume import ZYX, check_spacing
@@ -106,7 +107,7 @@ def begin_omezarr(
 def resume_omezarr(folder: Path) -> zarr.Array:
     """The array of a folder that `begin_omezarr` made, perhaps in another process, to be written further."""
     for torn in folder.rglob("*.partial"):  # what zarr was writing when it was killed
-        torn.unlink(missing_ok=True)
+        remove_file(torn, folder)
     return zarr.open_array(LocalStore(folder), path="0", mode="r+")
 
 

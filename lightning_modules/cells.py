@@ -16,6 +16,7 @@ from datamodules.cases import Case, RawCase
 from lightning_modules.cell_scoring import CellTestScores
 from lightning_modules.facts import KEY, CellsFacts, Weights, load_network
 from lightning_modules.optim import OptimizerConfig, configure
+from lightning_modules.seen import resumed_from
 from networks import network_config
 from transforms.cell_field import CellField, CellFinder, SeedRule
 from transforms.cell_networks import ConditionedCells, VotingCells
@@ -157,6 +158,11 @@ class CellsModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint says what it is."""
         checkpoint[KEY] = dataclasses.asdict(self.facts)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What the checkpoint has seen was seen."""
+        known = checkpoint.get(KEY, {})
+        self.facts = resumed_from(self.facts, known.get("seen", ()), bool(known.get("seen_all", False)))
 
 
 def build_finder(

@@ -35,6 +35,11 @@ class Facts:
     """Of these facts."""
     trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Ranges of the training inputs, as `training.domain.describe` makes them; empty where unknown."""
+    seen: list[str] = dataclasses.field(default_factory=list)
+    """Fingerprints (`lightning_modules.seen`) of the cells or volumes that the weights were trained, stopped early or
+    tuned on, sorted."""
+    seen_all: bool = False
+    """Whether these are all of them; not known of weights from before they were kept."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

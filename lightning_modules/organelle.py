@@ -20,6 +20,7 @@ from formats.errors import InputError
 from lightning_modules.facts import KEY, OrganelleFacts
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.scoring import TestScores
+from lightning_modules.seen import resumed_from
 from networks.norms import channels_last_pays
 from transforms.compiled import Compile
 from transforms.inference import DenseInferer, probability_predictor
@@ -222,6 +223,11 @@ class OrganelleModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint says what it is."""
         checkpoint[KEY] = dataclasses.asdict(self.facts)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What the checkpoint has seen was seen."""
+        known = checkpoint.get(KEY, {})
+        self.facts = resumed_from(self.facts, known.get("seen", ()), bool(known.get("seen_all", False)))
 
     def _laid_out(self, image_BCZYX: torch.Tensor) -> torch.Tensor:
         layout = torch.channels_last_3d if self.channels_last else torch.contiguous_format

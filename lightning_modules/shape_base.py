@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 from formats.errors import InputError
 from lightning_modules.facts import KEY, Facts
 from lightning_modules.optim import OptimizerConfig, configure
+from lightning_modules.seen import resumed_from
 from lightning_modules.shape_scoring import Shapes, ShapeScores
 from transforms.device_memory import DeviceLimits
 from transforms.shape_fields import ShapeField
@@ -203,6 +204,11 @@ class ShapeBase(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint says what it is."""
         checkpoint[KEY] = dataclasses.asdict(self.facts)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What the checkpoint has seen was seen."""
+        known = checkpoint.get(KEY, {})
+        self.facts = resumed_from(self.facts, known.get("seen", ()), bool(known.get("seen_all", False)))
 
 
 def _cells(batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:

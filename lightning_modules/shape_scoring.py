@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.distributed as dist
 
 from analysis.reliability import Reliability
 from analysis.shape_scores import ShapeErrors, as_metrics, sample_errors, shape_errors
-from analysis.volume_spread import sampled_scores
+from analysis.volume_spread import central_interval, sampled_scores
 
 #: Samples that the best is chosen of.
 BEST_OF = 5
@@ -113,7 +114,8 @@ class ShapeScores:
         if len(self.cells[0].volumes) > 1:
             volumes_NS = np.array([cell.volumes for cell in self.cells])
             spread = sampled_scores(volumes_NS, np.array([cell.volume for cell in self.cells]))
-            found["volume_coverage_90"] = float(spread.covered_N.mean())
+            if not np.isnan(spread.covered_N).any():  # else there are too few samples for such an interval
+                found["volume_coverage_90"] = float(spread.covered_N.mean())
             found["volume_crps"] = float(spread.relative_crps_N.mean())
             found["calibration_error"] = self.reliability.calibration_error()
         return found
@@ -129,8 +131,7 @@ class ShapeScores:
                 **({f"best_{k}": v for k, v in asdict(cell.best).items()} if cell.best is not None else {}),
                 "volume": cell.volume,
                 "volume_mean_shape": cell.mean_volume,
-                "volume_low": float(np.quantile(cell.volumes, 0.05)),
-                "volume_high": float(np.quantile(cell.volumes, 0.95)),
+                **volume_columns(cell.volumes),
             }
             for cell in self.cells
         ]
@@ -141,6 +142,28 @@ class ShapeScores:
         if not ranked:
             return {}
         return {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
+
+
+def volume_columns(volumes: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """Return the columns of a cell's central 90 % of sampled volumes: the interval that `ShapeScores.means` scores.
+
+    Parameters
+    ----------
+    volumes : sequence of float
+        Volumes of the samples of one cell.
+
+    Returns
+    -------
+    dict
+        `volume_low` and `volume_high` in the unit of the volumes, and `volume_interval_coverage`, the probability that
+        one more sample lies between them; nan with fewer than 19 samples.
+    """
+    found = central_interval(np.asarray(volumes, np.float64)[None])
+    return {
+        "volume_low": float(found.low_N[0]),
+        "volume_high": float(found.high_N[0]),
+        "volume_interval_coverage": found.coverage,
+    }
 
 
 #: Columns of the errors in a table.

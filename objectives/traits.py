@@ -72,7 +72,7 @@ def measure_traits(field_BCZYX: torch.Tensor) -> Traits:
     volume_B = weight_BYX.sum((1, 2)).clamp(min=1.0)
     area_B = inside_BZYX[:, depth // 2].sum((1, 2)).clamp(min=1.0)
     # the middle of each column, from the imaged slice's own
-    # a product and a sum: a matrix product would round by the size of the batch
+    # a product and a sum: a matrix product would round more, and more differently, by the size of the batch
     middle_BYX = ((z - z[depth // 2])[:, None, None] * inside_BZYX).sum(1) / weight_BYX.clamp(min=1e-3)
     share_BYX = weight_BYX / volume_B[:, None, None]
 

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import datetime as dt
 import json
+import re
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.launch import launch
+from formats.deletion import remove_file
 from formats.errors import InputError
 from lightning_modules.facts import read_checkpoint
 from lightning_modules.weights_file import SUFFIX, write_weights
@@ -280,8 +282,10 @@ def write_half_weights(checkpoint: Path, out: Path, limit: int = FILE_BYTES) -> 
     names = [out.with_stem(f"{out.stem}-{number}-of-{len(parts)}") for number in range(1, len(parts) + 1)]
     names = names if len(parts) > 1 else [out]
     written = [write_weights(path, part, facts) for path, part in zip(names, parts, strict=True)]
-    for old in {*out.parent.glob(f"{out.stem}-*-of-*{SUFFIX}"), out}.difference(written):
-        old.unlink(missing_ok=True)
+    part_of = re.compile(rf"{re.escape(out.stem)}-\d+-of-\d+{re.escape(SUFFIX)}")
+    earlier = {path for path in out.parent.iterdir() if part_of.fullmatch(path.name)} | {out}
+    for old in earlier.difference(written):
+        remove_file(old, out.parent)
     return written
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 
@@ -48,9 +50,16 @@ def cpu_mixed_precision(precision: str, accelerator: str) -> MixedPrecision | No
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware."""
+    """Whether the CPU multiplies bfloat16 in hardware, and oneDNN may (`ONEDNN_MAX_CPU_ISA`)."""
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    if most in _WITHOUT_BFLOAT16:
+        return False
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+#: What oneDNN calls instruction sets that have no product of bfloat16.
+_WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 
 
 def require_supported_gpu(accelerator: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -79,13 +78,6 @@ def _times(spacing_um: tuple[float, float, float], step: Shape) -> tuple[float, 
 def picture_name(name: str, t: int) -> str:
     """Of a frame's overlay, in the folder of figures."""
     return f"predict_{name}_t{t:03d}.png"
-
-
-def remove_pictures(folder: Path, name: str) -> None:
-    """Remove what was drawn of a file, by the base name of its output."""
-    for path in folder.glob("predict_*"):
-        if re.fullmatch(rf"predict_{re.escape(name)}_t\d{{3,}}\.(png|glb)", path.name):
-            path.unlink(missing_ok=True)
 
 
 def thinned(shape: Shape, spacing_um: tuple[float, float, float], most: int) -> Shape:

@@ -23,7 +23,9 @@ from formats import (
     write_ometiff,
     write_ometiff_planes,
 )
+from formats.deletion import remove_in_scratch
 from formats.errors import InputError
+from formats.names import safe_name
 from formats.nifti import require_nifti_size
 from training.unfinished import Unfinished, chunks_for
 
@@ -39,7 +41,7 @@ _MASKS_SHRINK, _PROBABILITIES_SHRINK = 1000, 50
 
 def mask_file(name: str, file_format: Format, t: int, organelle: str) -> str:
     """Name of the file that holds a mask: NIfTI, as ITK-SNAP reads it, has one a frame and organelle."""
-    part = f"_t{t:03d}_{organelle}" if file_format == "nifti" else ""
+    part = f"_t{t:03d}_{safe_name(organelle)}" if file_format == "nifti" else ""
     return name + part + SUFFIX[file_format]
 
 
@@ -177,7 +179,7 @@ class ProbabilityFile:
             self._array = np.empty(shape, np.float32)
             return
         self.path = folder / f"{stem}.ome.zarr"
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_in_scratch(self.path, folder)
         self._zarr = begin_omezarr(
             self.path, (1, *shape), np.float32, volume.spacing_um, organelles, origin_um=volume.origin_um,
             chunks=chunks_for(box),

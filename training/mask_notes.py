@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from formats.deletion import remove_file
 from formats.errors import InputError
 from formats.provenance import digest_of
 from training.mask_files import SUFFIX, Format
@@ -47,7 +48,7 @@ class Notes:
 
     def remove(self, name: str) -> None:
         """Say that its masks are about to be replaced."""
-        self.path(name).unlink(missing_ok=True)
+        remove_file(self.path(name), self.folder)
 
     def keep(self, name: str) -> None:
         """Copy the rows to the run, with paths that lead to the masks from anywhere; it says nothing of `made_from`."""

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +18,13 @@ import numpy as np
 
 from datamodules.paths import stem_of
 from formats import Box, FrameReader, Volume, read_volume
+from formats.deletion import Manifest, remove_scratch
 from formats.errors import InputError
+from formats.names import name_key, safe_name, unique_names
 from formats.provenance import Fingerprint, content_digest
 from formats.spacing import SpacingFrom
 from training.domain import Read
-from training.mask_figures import draw_frame, picture_name, remove_pictures
+from training.mask_figures import draw_frame, picture_name
 from training.mask_files import (
     Format,
     ProbabilityFile,
@@ -38,6 +39,7 @@ from training.mask_inputs import CheckedReader, UnusableInput, told_of_input
 from training.mask_notes import Notes
 from training.rundir import RunFolder, write_text
 from training.unfinished import Unfinished, moved_rows, read_state
+from transforms.holes import FILLED, MAX_HOLE_UM3
 
 COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output", "outside_training")
 #: From a box to its masks (K, z, y, x).
@@ -119,12 +121,12 @@ class MaskWriter:
             self._predict(path, infer)
         except UnusableInput as fault:
             self.faults.append(str(fault))
-            shutil.rmtree(hidden, ignore_errors=True)
-            remove_pictures(self.folder.figures, self.names[path])
+            remove_scratch(hidden)
+            self._pictures(path).remove_all()
         except InputError as fault:
             if done := len(read_state(hidden).get("frames", ())):
                 raise InputError(f"{fault}; {done} finished frames are kept in {hidden}, to go on from") from fault
-            shutil.rmtree(hidden, ignore_errors=True)
+            remove_scratch(hidden)
             raise
 
     def made_from(self, path: Path) -> Fingerprint:
@@ -167,7 +169,7 @@ class MaskWriter:
         elif known.get("input") != str(path.absolute()):  # the same content lies elsewhere now
             moved = [{**row, "input": str(path)} for row in known.get("rows", [])]
             self.notes.write(name, path, known["made_from"], moved)
-        shutil.rmtree(hidden, ignore_errors=True)
+        remove_scratch(hidden)
         self.notes.keep(name)
         if done:
             self._draw_again(path, volume)
@@ -180,7 +182,7 @@ class MaskWriter:
         with told_of_output(final):
             self.target.mkdir(parents=True, exist_ok=True)
             if not made_from.agrees(read_state(self._hidden(path)).get("made_from")):
-                remove_pictures(self.folder.figures, name)
+                self._pictures(path).remove_all()
             begin = begin_masks(volume, self.organelles, final.name)
             store = Unfinished(self._hidden(path), made_from, begin, box)
         missing = [t for t in range(volume.shape[0]) if store.voxels(t) is None]
@@ -221,6 +223,9 @@ class MaskWriter:
             raise RuntimeError(f"{seen} of {math.prod(volume.shape[2:])} voxels were predicted")
         if file is not None:
             file.close()
+        if FILLED in self.organelles:
+            k = self.organelles.index(FILLED)
+            voxels[k] += store.fill_holes(t, k, MAX_HOLE_UM3 / float(np.prod(volume.spacing_um)))
         store.frame_done(t, voxels.tolist(), self.outside(reader.read, volume))
 
     def _rows(self, path: Path, volume: Volume, t: int, store: Unfinished) -> Iterator[dict[str, Any]]:
@@ -244,6 +249,8 @@ class MaskWriter:
         picture = self.folder.figures / picture_name(self.names[path], t)
         title = f"{path.name}, frame {t}"
         draw_frame(picture, reader, masks, self.organelles, volume.spacing_um, title, surfaces=t == 0)
+        for drawn in (picture, picture.with_suffix(".glb")):
+            self._pictures(path).add(drawn)
 
     def _draw_again(self, path: Path, volume: Volume) -> None:
         """Pictures of masks that another run has made in the folder that both share."""
@@ -253,12 +260,18 @@ class MaskWriter:
                 masks = read_masks(files, t, split=self.file_format == "nifti")
                 self._draw(path, volume, t, CheckedReader(volume, path, t), masks)
 
+    def _pictures(self, path: Path) -> Manifest:
+        """What was drawn of a file: no other picture is removed when it is drawn again."""
+        return Manifest(self.folder.path, f"predict-{self.names[path]}")
+
     def _hidden(self, path: Path) -> Path:
         return self.target / f".unfinished-{self.names[path]}"
 
 
 def output_names(paths: list[Path]) -> dict[Path, str]:
     """A base name for each input: its own, with its folders' in front where two would be the same.
+
+    Every name is a file's on any system, whatever the input is called (`formats.names.safe_name`).
 
     Raises
     ------
@@ -267,20 +280,19 @@ def output_names(paths: list[Path]) -> dict[Path, str]:
     """
     if len({p.resolve() for p in paths}) < len(paths):
         raise InputError("predict.inputs: the same file is named twice")
-    beside = [(path.absolute().parent, stem_of(path).lower()) for path in paths]
+    beside = [(path.absolute().parent, name_key(stem_of(path))) for path in paths]
     own = {  # a.TCF beside a.ome.tif: only the suffix tells them apart
         path: stem_of(path) if beside.count(key) == 1 else path.name.replace(".", "_")
         for path, key in zip(paths, beside, strict=True)
     }
-    names = dict(own)
+    names = {path: safe_name(name) for path, name in own.items()}
     for depth in range(1, 1 + max((len(path.absolute().parent.parts) for path in paths), default=0)):
-        taken = Counter(name.lower() for name in names.values())
+        taken = Counter(name_key(name) for name in names.values())
         for path, name in names.items():
-            if taken[name.lower()] > 1:
+            if taken[name_key(name)] > 1:
                 folders = [folder.strip("/\\:") for folder in path.absolute().parent.parts[-depth:]]
-                names[path] = "_".join([folder for folder in folders if folder] + [own[path]])
-    taken = Counter(name.lower() for name in names.values())
-    return {path: name if taken[name.lower()] == 1 else f"{name}_{n}" for n, (path, name) in enumerate(names.items())}
+                names[path] = safe_name("_".join([folder for folder in folders if folder] + [own[path]]))
+    return dict(zip(paths, unique_names(names[path] for path in paths), strict=True))
 
 
 def collect_table(folder: RunFolder) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from pathlib import Path
 
+from formats.deletion import remove_file
 from training.rundir import RunFolder
 
 #: Seconds between two looks.
@@ -16,8 +18,9 @@ def tell_ready(folder: RunFolder) -> None:
     """Of the first rank: the data are prepared."""
     mark = _mark(folder)
     # only this job's: the tasks of an array share the folder, and the ranks of another still look for theirs
-    for old in folder.path.glob(f".ready-{_job()}-*"):
-        old.unlink(missing_ok=True)
+    for old in folder.path.glob(f".ready-{glob.escape(_job())}-*"):
+        if old.stat().st_size == 0:
+            remove_file(old, folder.path)
     mark.touch()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,21 @@ from analysis.meshes import write_glb
 from datamodules.cases import Case
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import TestScores, mean_dice
+from lightning_modules.seen import COLUMN
 from training.rundir import RunFolder, write_text
 
 
-def write_test_tables(scores: TestScores, folder: RunFolder) -> None:
-    """`test_cases.csv`, `test_groups.csv` and `test_windows.csv`."""
+def write_test_tables(scores: TestScores, folder: RunFolder, seen: Sequence[str]) -> None:
+    """`test_cases.csv`, `test_groups.csv` and `test_windows.csv`; `seen` says of every case if weights know it."""
     dice = [f"dice_{name}" for name in scores.organelles]
     cases = [
-        {"case": c.name, "group": c.line, **{f"dice_{k}": v for k, v in c.dice.items()}, "dice_mean": c.mean}
+        {
+            "case": c.name, "group": c.line, **{f"dice_{k}": v for k, v in c.dice.items()}, "dice_mean": c.mean,
+            COLUMN: seen[c.index],
+        }
         for c in scores.cases
-    ]
-    write_table(folder.tables / "test_cases.csv", ["case", "group", *dice, "dice_mean"], cases)
+    ]  # fmt: skip
+    write_table(folder.tables / "test_cases.csv", ["case", "group", *dice, "dice_mean", COLUMN], cases)
     groups = [
         {"group": line, "n": len(found), **mean_dice(scores.organelles, found)}
         for line, found in scores.groups().items()

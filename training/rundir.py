@@ -16,7 +16,9 @@ from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
 
 from formats.atomic import atomic_path
+from formats.deletion import MadeFolder, require_no_links
 from formats.errors import InputError
+from formats.names import safe_name
 from training.slurm import in_a_shell
 
 #: Ranks that Lightning starts by itself inherit this, so that all of them use the folder of rank 0.
@@ -43,6 +45,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.made: MadeFolder | None = None
+        """Set where this process made the folder: it may then be removed again."""
 
     @classmethod
     def create(cls, runs_dir: Path, name: str, dry_run: bool = False, fresh: bool = False) -> RunFolder:
@@ -66,9 +70,11 @@ class RunFolder:
         """
         # the first rank makes its own, or a second run in one process would write over the first
         given = os.environ.get(ENV_RUN_DIR) if not (fresh or is_first_rank()) else None
-        run_id = _by_time() if fresh else _run_id()
+        run_id = safe_name(_by_time() if fresh else _run_id())
         path = Path(given) if given else _new_folder(runs_dir / name, ("dry-" if dry_run else "") + run_id)
         folder = cls(path.absolute())
+        with contextlib.suppress(OSError):  # said below
+            folder.made = MadeFolder.make(folder.path)
         folder.require_writable()
         os.environ[ENV_RUN_DIR] = str(folder.path)
         return folder
@@ -82,8 +88,9 @@ class RunFolder:
         InputError
             No folder there, or one that is not a run's.
         """
-        if not (path / "config.yaml").is_file():
-            raise InputError(f"resume: {path}: not a run folder (no config.yaml in it); expected runs/<name>/<id>")
+        for name in ("config.yaml", "status.json"):  # a folder with a config of the user's own is no run's
+            if not (path / name).is_file():
+                raise InputError(f"resume: {path}: not a run folder (no {name} in it); expected runs/<name>/<id>")
         folder = cls(path.absolute())
         folder.require_writable()
         os.environ[ENV_RUN_DIR] = str(folder.path)
@@ -91,6 +98,7 @@ class RunFolder:
 
     def require_writable(self) -> None:
         """Fail now, in one line, rather than after an hour of training."""
+        require_no_links(self.path)
         try:
             for part in (self.path, self.checkpoints, self.tables, self.figures):
                 part.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,8 @@ class StopSignals:
 
     Outside of a fit there is nothing to save, and the signal stops the run where it is, as Ctrl-C does. In a fit
     (`deferred`) it is a note only: a handler that saved by itself would wait for ranks that are in the middle of a
-    collective of their own, for ever.
+    collective of their own, for ever. A signal that comes while the run is stopping already changes nothing: `timeout`
+    sends each twice, to its child and to its group.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class StopSignals:
     def __call__(self, number: int, _: FrameType | None = None) -> None:
         """The handler."""
         self.came = signal.Signals(number).name
-        if not self.deferred:
+        if not self.deferred and not _stopping():
             raise Preempted(self.came)
 
     @contextmanager
@@ -51,6 +52,16 @@ class StopSignals:
             self.deferred = False
         if self.came is not None:
             raise Preempted(self.came)
+
+
+def _stopping() -> bool:
+    """Whether what runs now, below this signal's handler, ends a run."""
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, Preempted):
+            return True
+        error = error.__context__
+    return False
 
 
 @contextmanager

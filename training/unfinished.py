@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ import numpy as np
 import zarr
 
 from formats import Box, resume_omezarr
-from formats.atomic import sweep
+from formats.deletion import make_scratch, remove_in_scratch, remove_scratch, sweep
 from formats.provenance import Fingerprint
 from training.rundir import write_json
+from transforms.holes import closed_holes
 
 #: Most voxels along z, y, x of one file of the masks, as viewers like them; and fewest voxels of one, or a large
 #: volume would become a million files.
@@ -58,10 +58,10 @@ class Unfinished:
             self._outside = {int(t): text for t, text in state.get("outside", {}).items() if int(t) in self._frames}
             self._drawn = [entry for entry in state["drawn"] if entry[0] in self._frames]
             for t in set(range(self.array.shape[0])) - set(self._frames):
-                shutil.rmtree(self.masks / "0" / "c" / str(t), ignore_errors=True)  # half a frame, perhaps a torn chunk
+                remove_in_scratch(self.masks / "0" / "c" / str(t), folder)  # half a frame, perhaps a torn chunk
             return
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        remove_scratch(folder)
+        make_scratch(folder)
         self.array = begin(self.masks, chunks_for(box))
         self._save()
 
@@ -77,6 +77,17 @@ class Unfinished:
     def write(self, t: int, box: Box, masks_Kzyx: np.ndarray) -> None:
         """Put a box of a frame."""
         self.array[(t, slice(None), *box)] = masks_Kzyx
+
+    def fill_holes(self, t: int, k: int, most_voxels: float) -> int:
+        """Fill the holes of one mask of a frame whose boxes were all put; return how many voxels were added."""
+        added = z = 0
+        for hole in closed_holes(lambda: self.slabs(t, k, 2**24), most_voxels):
+            depth = self._step(2**24) if hole is None else len(hole)
+            if hole is not None:
+                added += int(np.count_nonzero(hole))
+                self.array[t, k, z : z + depth] = np.asarray(self.array[t, k, z : z + depth]) | hole
+            z += depth
+        return added
 
     def outside(self, t: int) -> str:
         """What of a frame that is done lies outside what the weights were trained on."""
@@ -108,10 +119,13 @@ class Unfinished:
 
     def slabs(self, t: int, k: int, most: int = 2**27) -> Iterator[np.ndarray]:
         """One mask of a frame, (z, Y, X) after (z, Y, X): of a chunk's depth, or less where that is very large."""
-        depth, height, width = self.array.shape[2:]
-        step = max(1, min(self.array.chunks[2], most // (height * width)))
-        for z in range(0, depth, step):
+        step = self._step(most)
+        for z in range(0, self.array.shape[2], step):
             yield np.asarray(self.array[t, k, z : z + step])
+
+    def _step(self, most: int) -> int:
+        """Depth of a slab."""
+        return max(1, min(self.array.chunks[2], most // (self.array.shape[3] * self.array.shape[4])))
 
     def _is_whole(self, t: int, voxels: list[int]) -> bool:
         """Whether a frame holds what was counted: after a power cut, files may be missing that were written."""

@@ -1,6 +1,5 @@
 """Tensors by key, within a budget of memory; what is beyond it lies in plain files."""
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from formats.atomic import write_fault
+from formats.deletion import PART, remove_file, remove_temporary
 
 Key = tuple[int, int, int]
 
@@ -55,7 +55,7 @@ class BrickStore:
         self._in_files.clear()
         self._bytes = 0
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_temporary(self._folder)
             self._folder = None
 
     def __contains__(self, key: Key) -> bool:
@@ -113,7 +113,7 @@ class BrickStore:
         try:
             if self._folder is None:
                 where.mkdir(parents=True, exist_ok=True)
-                self._folder = Path(tempfile.mkdtemp(prefix=".part-bricks-", dir=where))
+                self._folder = Path(tempfile.mkdtemp(prefix=f"{PART}bricks-", dir=where))
             with self._path(key).open("wb", buffering=0) as file:
                 rest = brick.numpy().data.cast("B")
                 while rest:  # an unbuffered write may be a partial one
@@ -133,7 +133,7 @@ class BrickStore:
         return brick
 
     def _remove(self, key: Key) -> None:
-        self._path(key).unlink()
+        remove_file(self._path(key), self._path(key).parent)
         del self._in_files[key]
 
     def _path(self, key: Key) -> Path:

@@ -225,11 +225,8 @@ def _workers(count: int) -> Iterator[Callable[[FrameJob], Future[list[str]]]]:
 
         yield here
         return
-    pool = worker_pool(count)
-    try:
+    with worker_pool(count) as pool:
         yield lambda job: pool.submit(finish_frame, job)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def now() -> str:

@@ -25,6 +25,7 @@ from formats.errors import InputError
 from formats.spacing import Resolved, resolve_spacing
 from transforms.cell_field import CellField
 from transforms.cell_watershed import unclaimed
+from transforms.holes import fill_cells
 
 #: Columns that only a tomogram can fill.
 _OF_RI = ("mean_ri", "sd_ri", "concentration_g_per_ml", "dry_mass_pg")
@@ -73,12 +74,15 @@ def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
         found = finder(CellField(inside, nuclei, spacing, ri, seeds))
         if not (found.seeds_ZYX > 0).any():
             print(f"note: frame {t}: no nucleus, so no cell was told from another", file=sys.stderr)
-        rows += _rows(found.cells_ZYX, nuclei, inside, ri, spacing, t, volume, inputs.nucleus[t])
-        frames.append(found.cells_ZYX)
-        lone += float(unclaimed(inside, found.cells_ZYX).sum()) * float(np.prod(spacing))
+        cells_ZYX = fill_cells(found.cells_ZYX)
+        if added := int(np.count_nonzero(cells_ZYX != found.cells_ZYX)):
+            print(f"note: frame {t}: {added} voxels in holes of cells are filled", file=sys.stderr)
+        rows += _rows(cells_ZYX, nuclei, inside, ri, spacing, t, volume, inputs.nucleus[t])
+        frames.append(cells_ZYX)
+        lone += float(unclaimed(inside, cells_ZYX).sum()) * float(np.prod(spacing))
         if t == 0:
             shown = ri if ri is not None else inside.astype(np.float32)
-            cells_figure(out / "cells.png", shown, found.cells_ZYX, spacing, Path(config.membrane).name)
+            cells_figure(out / "cells.png", shown, cells_ZYX, spacing, Path(config.membrane).name)
     kind = np.uint16 if max(int(cells.max(initial=0)) for cells in frames) < 2**16 else np.uint32
     write_ometiff(out / "cells.ome.tif", np.stack(frames)[:, None].astype(kind), spacing, ["cells"])
     table = pd.DataFrame(rows)

@@ -7,6 +7,8 @@ import pandas as pd
 from analysis.course_figures import GroupSeries, Panel, boxes_figure, curves_figure, lineage_figure
 from analysis.tracking import Track
 from experiments.pipelines.time_series_tables import QUANTITIES, Study, cell_series, group_names
+from formats.deletion import Manifest
+from formats.names import safe_name
 from training.rundir import RunFolder
 
 #: Lineages drawn at most: the table has all.
@@ -25,16 +27,14 @@ def panels_of(study: Study) -> list[Panel]:
 
 def draw_results(study: Study, tracks: pd.DataFrame, folder: RunFolder) -> None:
     """Curves, box plots and lineages; a picture that would be empty is removed."""
+    written = Manifest(folder.path, "results")
+    written.remove_all()
     panels = panels_of(study)
     in_frames = study.window.in_frames
-    for name, drawn in (
-        ("curves_cells", curves_figure(folder.figures / "curves_cells.png", panels, in_frames)),
-        ("boxes_cells", boxes_figure(folder.figures / "boxes_cells.png", panels)),
-    ):
-        if drawn is None:
-            (folder.figures / f"{name}.png").unlink(missing_ok=True)
-    for old in folder.figures.glob("lineage_*.png"):
-        old.unlink()
+    curves_figure(folder.figures / "curves_cells.png", panels, in_frames)
+    boxes_figure(folder.figures / "boxes_cells.png", panels)
+    for name in ("curves_cells", "boxes_cells"):
+        written.add(folder.figures / f"{name}.png")
     table = study.table
     for file, rows in list(tracks.groupby("file", sort=True))[:MAX_LINEAGES]:
         lines = [
@@ -45,4 +45,6 @@ def draw_results(study: Study, tracks: pd.DataFrame, folder: RunFolder) -> None:
             for row in rows.itertuples()
         ]  # fmt: skip
         frames = int(table.loc[table["file"] == file, "frame"].max()) + 1
-        lineage_figure(folder.figures / f"lineage_{file}.png", lines, frames)
+        picture = folder.figures / f"lineage_{safe_name(str(file))}.png"
+        lineage_figure(picture, lines, frames)
+        written.add(picture)

@@ -27,6 +27,7 @@ from formats import Volume, read_volume
 from formats.errors import InputError
 from formats.provenance import ContentDigests, Fingerprint, StampedNotes, array_digest, stamp_of
 from training.domain import frame_outside
+from transforms.holes import FILLED, fill_holes
 
 
 @dataclass
@@ -266,6 +267,8 @@ class Frames:
                 strange = frame_outside([trained_on(weights)], lambda box: ri[box], film.volume)
             mirrored = np.ascontiguousarray(np.flip(ri, axes))
             masks, said = self.predict(mirrored, film.volume.spacing_um)
+            if FILLED in masks:
+                masks[FILLED] = fill_holes(masks[FILLED], film.volume.spacing_um)
             masks = {name: np.flip(mask, axes) for name, mask in masks.items()}
             if said is not None:
                 state.save_said(np.flip(said, tuple(1 + axis for axis in axes)))

@@ -18,12 +18,14 @@ from datamodules.label_source import LabelSource
 from experiments.pipelines.predictors import cell_finder, trained_on
 from experiments.pipelines.state import FrameState
 from formats import read_volume
+from formats.deletion import remove_file
 from formats.errors import InputError
 from formats.provenance import Fingerprint
 from formats.spacing import SpacingFrom
 from training.domain import frame_outside
 from transforms.cell_field import CellField, FoundCells, SeedRule
 from transforms.cell_watershed import unclaimed
+from transforms.holes import fill_cells
 
 #: Axes (of z, y, x) of the mirror images: in the plane, since the missing cone lies along z.
 MIRRORS: tuple[tuple[int, ...], ...] = ((1,), (2,), (1, 2))
@@ -114,7 +116,7 @@ def finish_frame(job: FrameJob) -> list[str]:
         cells_from=job.cells_from, notes=notes, outside_training=_outside(state),
     )  # fmt: skip
     for k in range(job.members + 1):
-        (state if k == 0 else state.member(k)).said.unlink(missing_ok=True)
+        remove_file((state if k == 0 else state.member(k)).said, job.state)
     return notes
 
 
@@ -143,11 +145,11 @@ def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]
     for k, axes in enumerate(MIRRORS[: job.members], start=1):
         state = FrameState(job.state).member(k)
         masks, said = state.masks(), state.read_said()
-        membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else said
+        membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else _filled(said, masks["membrane"])
         mirrored = [np.flip(image, axes) for image in (membrane, nucleus, ri)]
         finder = cell_finder(job.method, job.weights, job.rule)
         field = CellField(mirrored[0], mirrored[1], spacing_um, mirrored[2])
-        found.append(np.flip(finder(field).cells_ZYX, axes))
+        found.append(np.flip(fill_cells(finder(field).cells_ZYX), axes))
     return found
 
 
@@ -164,13 +166,20 @@ def _found(
             f"{', '.join(masks) or 'none'}; give both, or cells=..."
         )
     said = None if job.binary else state.read_said()
-    membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else said
+    membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else _filled(said, masks["membrane"])
     # the masks decide what is inside, the probabilities only tell the network how sure that is
     seeds = None if job.seeds is None else job.seeds.objects()
     field = CellField(membrane, nucleus, spacing_um, ri, seeds)
     if not masks["nucleus"].any():
         notes.append(f"frame {job.t}: no nucleus, so no cell was told from another")
-    return cell_finder(job.method, job.weights, job.rule)(field)
+    found = cell_finder(job.method, job.weights, job.rule)(field)
+    return FoundCells(fill_cells(found.cells_ZYX), found.seeds_ZYX)
+
+
+def _filled(said_2ZYX: np.ndarray, membrane_ZYX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of membrane and nucleus, those of filled holes of the membrane raised to what makes a mask."""
+    membrane, nucleus = said_2ZYX
+    return np.where(membrane_ZYX, np.maximum(membrane, np.float32(0.5)), membrane), nucleus
 
 
 def rules_of(medium_ri: float, measure: Any) -> Rules:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from experiments.preflight import require_room
 from experiments.progress import Bars, hush_lightning
 from experiments.report import write_report
 from experiments.tasks.device_defaults import require_compilable
+from formats.deletion import remove_if_empty
 from formats.errors import InputError
 from networks.weights import shipped_weights
 from training.environment import describe_environment
@@ -153,8 +153,7 @@ def run_folder(config: AnalyzeConfig) -> RunFolder:
     """The folder of this analysis: the same for the same question, so that the same command goes on in it."""
     folder = RunFolder.existing(Path(config.resume)) if config.resume is not None else RunFolder(run_path(config))
     folder.require_writable()
-    with contextlib.suppress(OSError):
-        folder.checkpoints.rmdir()  # nothing is trained here
+    remove_if_empty(folder.checkpoints)  # nothing is trained here
     return folder
 
 
@@ -163,12 +162,23 @@ def run_path(config: AnalyzeConfig) -> Path:
     if config.out is not None:
         path = Path(config.out)
         require_room(path, "out")
-        if path.is_dir() and any(path.iterdir()) and not (path / "config.yaml").is_file():
-            raise InputError(f"out: {path}: holds other files; choose an empty folder, or one of an earlier analysis")
+        run = all((path / name).is_file() for name in ("config.yaml", "status.json"))
+        if path.is_dir() and not run and (other := _other_file(path)) is not None:
+            raise InputError(
+                f"out: {path}: holds other files ({other}); choose an empty folder, or one of an earlier analysis"
+            )
     else:
         require_room(Path(config.runs_dir) / config.name, "runs_dir")
         path = Path(config.runs_dir) / config.name / STEPS["analyze.folder"].fingerprint(absolute(config)).name[:12]
     return path.absolute()
+
+
+def _other_file(folder: Path) -> str | None:
+    """A file that no analysis which was killed at its very beginning leaves."""
+    left = ("status.json", ".lock", ".lock-status", "checkpoints", "tables", "figures")
+    return next(
+        (p.name for p in sorted(folder.iterdir()) if p.name not in left or (p.is_dir() and any(p.iterdir()))), None
+    )
 
 
 def absolute(config: AnalyzeConfig) -> AnalyzeConfig:
@@ -189,9 +199,9 @@ def absolute(config: AnalyzeConfig) -> AnalyzeConfig:
 
 def _record(config: AnalyzeConfig, folder: RunFolder) -> None:
     tree = {**resolved_pipeline(absolute(config)), "resume": None, "out": str(folder.path)}
+    folder.update_status(status="running", started=folder.status().get("started") or now())
     write_text(folder.path / "config.yaml", to_yaml(tree))
     write_json(folder.path / "environment.json", describe_environment(0))
-    folder.update_status(status="running", started=folder.status().get("started") or now())
 
 
 def _close(folder: RunFolder, status: str) -> None:

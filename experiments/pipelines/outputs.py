@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from experiments.pipelines.films import Film
 from experiments.pipelines.results import FilmResult
 from experiments.pipelines.state import FrameState
 from formats import write_ometiff
-from formats.atomic import atomic_path, sweep
+from formats.atomic import atomic_path
+from formats.deletion import Manifest, remove_file, sweep
+from formats.names import safe_name
 from training.mask_figures import thinned
 from training.rundir import RunFolder
 
@@ -36,9 +37,11 @@ def write_film(film: Film, result: FilmResult, folder: RunFolder, config: Analyz
     made_from = STEPS["analyze.files"].fingerprint(config, frames=result.key, input=film.source.path.name)
     if note.has("outputs", made_from):
         return False
-    (film.folder / "outputs.json").unlink(missing_ok=True)
+    remove_file(film.folder / "outputs.json", folder.path)
     sweep(film.folder)
     name = film.source.name
+    written = Manifest(folder.path, f"analyze-{name}")
+    written.remove_all()
     names = in_order({n for t in range(film.frames) for n in film.state(t).facts("organelles")["names"]})
     volume, origin = film.volume, film.volume.origin_um
     if names:
@@ -55,8 +58,8 @@ def write_film(film: Film, result: FilmResult, folder: RunFolder, config: Analyz
             folder.predictions / f"{name}_agreement.ome.tif", _agreements(film), volume.spacing_um, ["agreement"],
             film.times_s, origin, shape=(film.frames, 1, *volume.shape[2:]),
         )  # fmt: skip
-    _draw(film, result, folder)
-    _write_meshes(film, folder, config.meshes)
+    _draw(film, result, folder, written)
+    _write_meshes(film, folder, config.meshes, written)
     note.save("outputs", made_from, {})
     return True
 
@@ -80,18 +83,18 @@ def _agreements(film: Film) -> Iterator[np.ndarray]:
         yield film.state(t).arrays("cells")["agreement"][None]
 
 
-def _draw(film: Film, result: FilmResult, folder: RunFolder) -> None:
+def _draw(film: Film, result: FilmResult, folder: RunFolder, written: Manifest) -> None:
     name = film.source.name
-    for old in folder.figures.glob(f"cells_{name}_t[0-9]*.png"):
-        old.unlink()
     shown = sorted({round(k * (film.frames - 1) / max(1, PICTURES - 1)) for k in range(PICTURES)})
     for t in shown:
         cells = film.state(t).arrays("cells")["cells"].astype(np.int32)
         numbers = {label: track for (at, label), track in result.tracked.track_of.items() if at == t}
+        picture = folder.figures / f"cells_{name}_t{t:04d}.png"
         cells_figure(
-            folder.figures / f"cells_{name}_t{t:04d}.png", film.volume.frame(t), cells, film.volume.spacing_um,
+            picture, film.volume.frame(t), cells, film.volume.spacing_um,
             f"{film.source.path.name}, frame {t}: tracks", numbers,
         )  # fmt: skip
+        written.add(picture)
     first = film.state(0)
     cells = first.arrays("cells")["cells"].astype(np.int32)
     step = thinned(cells.shape, film.volume.spacing_um, SHOWN_VOXELS)
@@ -101,14 +104,13 @@ def _draw(film: Film, result: FilmResult, folder: RunFolder) -> None:
     surfaces = {f"cell {label}": cells == label for label in labels}
     colours = {f"cell {label}": colour_of(label) for label in labels}
     glb = folder.figures / f"cells_{name}.glb"
-    if write_glb(glb, surfaces, (z, y, x), 8_000, colours) is None:
-        glb.unlink(missing_ok=True)
+    if write_glb(glb, surfaces, (z, y, x), 8_000, colours) is not None:
+        written.add(glb)
 
 
-def _write_meshes(film: Film, folder: RunFolder, which: str) -> None:
+def _write_meshes(film: Film, folder: RunFolder, which: str, written: Manifest) -> None:
     """Each cell of a frame as one scene (GLB), and each of its compartments as a surface (PLY), lengths in µm."""
     target = folder.path / "meshes" / film.source.name
-    shutil.rmtree(target, ignore_errors=True)
     frames = {"all": range(film.frames), "ends": sorted({0, film.frames - 1}), "none": ()}[which]
     for t in frames:
         state = film.state(t)
@@ -118,16 +120,20 @@ def _write_meshes(film: Film, folder: RunFolder, which: str) -> None:
                 continue
             own = cells[box] == label
             inner = {n: masks[n][box] & own for n in in_order(masks) if n != "membrane"}
-            _write_cell(target / f"t{t:04d}_cell{label:04d}", {"membrane": own, **inner}, film, box)
+            _write_cell(target / f"t{t:04d}_cell{label:04d}", {"membrane": own, **inner}, film, box, written)
 
 
-def _write_cell(stem: Path, masks: dict[str, np.ndarray], film: Film, box: tuple[slice, slice, slice]) -> None:
+def _write_cell(
+    stem: Path, masks: dict[str, np.ndarray], film: Film, box: tuple[slice, slice, slice], written: Manifest
+) -> None:
     spacing = film.volume.spacing_um
     surfaces = {name: surface_mesh(mask, spacing, FACES) for name, mask in masks.items() if mask.any()}
-    write_glb(stem.with_suffix(".glb"), masks, spacing, FACES, meshes=surfaces)
+    if write_glb(stem.with_suffix(".glb"), masks, spacing, FACES, meshes=surfaces) is not None:
+        written.add(stem.with_suffix(".glb"))
     place = [o + part.start * s for o, part, s in zip(film.volume.origin_um, box, spacing, strict=True)]
     for name, mesh in surfaces.items():
         mesh.apply_translation(place[::-1])  # where it lies in the tomogram: x, y, z
-        path = stem.with_name(f"{stem.name}_{'cell' if name == 'membrane' else name}.ply")
+        path = stem.with_name(f"{stem.name}_{'cell' if name == 'membrane' else safe_name(name)}.ply")
         with atomic_path(path) as part:
             mesh.export(part, file_type="ply")
+        written.add(path)

@@ -110,7 +110,7 @@ def _table(
                 }
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *last])
-    whole = {name: "Int64" for name in ("track", "nuclei") if name in frame}
+    whole = {name: "Int64" for name in ("track", "nuclei", "specks") if name in frame}
     whole |= {"original_label": "UInt64"} if "original_label" in frame else {}
     return frame.astype({**whole, "time_s": "float64"})
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from formats.atomic import atomic_path
+from formats.deletion import remove_file
 from formats.provenance import Fingerprint
 
 
@@ -46,7 +47,7 @@ class FrameState:
         """Arrays first, then the note that makes them count."""
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / f"{what}.json"
-        note.unlink(missing_ok=True)
+        remove_file(note, self.folder)
         if arrays:
             with atomic_path(self.folder / f"{what}.npz") as part, part.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

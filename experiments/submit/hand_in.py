@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from experiments.submit.config import SlurmConfig
 from experiments.submit.script import Job, script_of
+from formats.deletion import remove_file
 from formats.errors import InputError
 from training.rundir import write_text
 from training.slurm import SCRIPT, job_number, told
@@ -41,7 +43,8 @@ def hand_in(job: Job, text: str) -> str:
     script = job.folder / SCRIPT.name
     write_text(script, text)
     for old in job.folder.glob("killed*"):  # `retries` are those of one submission
-        old.unlink(missing_ok=True)
+        if re.fullmatch(r"killed(_?\d+)?", old.name):
+            remove_file(old, job.folder)
     try:
         done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)  # noqa: S603, S607
     except OSError as fault:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from experiments.submit.hand_in import Refused, hand_in, hand_in_both, require_s
 from experiments.submit.script import Job, require_one_line, script_of
 from experiments.submit.site import WITH_SITE, add_site
 from experiments.tasks import known_keys, task_of
+from formats.deletion import MadeFolder, remove_file
 from formats.errors import InputError
 from training.rundir import RunFolder, write_json, write_text
 from training.slurm import GATHER, SCRIPT
@@ -58,7 +58,6 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     if not dry_run:
         require_slurm()
     folder = RunFolder.existing(Path(resumed)) if resumed else _new_folder(typed, dry_run)
-    made = isinstance(typed, Config) or not folder.path.exists()  # an analysis goes on in the folder of its question
     words = [word for word in overrides if resumed and not word.startswith(("resume=", "slurm."))]
     job, gather = _jobs(typed, folder, words, inputs)
     texts = [script_of(one, typed.slurm, Path.cwd(), sys.executable) for one in (job, gather) if one is not None]
@@ -70,13 +69,13 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     write_json(folder.path / NEEDS, needs_of(typed, folder))  # of a run that began elsewhere, too
     try:
         if gather is None:
-            (folder.path / GATHER).unlink(missing_ok=True)  # of an array that was submitted before
+            remove_file(folder.path / GATHER, folder.path)  # of an array that was submitted before
             number = hand_in(job, texts[0])
         else:
             number = hand_in_both(job, texts[0], gather, typed.slurm)
     except Refused:
-        if made and not resumed:
-            shutil.rmtree(folder.path, ignore_errors=True)
+        if folder.made is not None:
+            folder.made.remove()
         raise
     print(f"job {number}: squeue --job {number}")
     print(f"log: {job.folder}")
@@ -141,7 +140,10 @@ def _new_folder(typed: Any, dry_run: bool) -> RunFolder:
         from experiments.pipelines.launch import run_path
 
         path = run_path(typed)
-        return RunFolder(path.absolute())
+        folder = RunFolder(path.absolute())
+        if not dry_run:  # None where it is there already: an analysis goes on in the folder of its question
+            folder.made = MadeFolder.make(folder.path)
+        return folder
     if not isinstance(typed, Config):
         raise InputError(f"--submit: not for task {typed.task}, which takes seconds; run it where you are")
     require_room(Path(typed.runs_dir) / typed.name, "runs_dir")

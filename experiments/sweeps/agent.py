@@ -12,6 +12,7 @@ from pathlib import Path
 from experiments.sweeps.results import write_results
 from experiments.sweeps.state import SweepRun, SweepState, logged, read_history, read_metric
 from experiments.sweeps.sweep_file import Sweep, shown
+from formats.deletion import remove_file
 from formats.errors import InputError
 from training.run_lock import sole_user
 from training.rundir import ENV_RUN_DIR, ENV_RUN_ID, RunFolder
@@ -130,7 +131,7 @@ def _wait_for(run: SweepRun, folder: RunFolder) -> None:
 def _begin_anew(run: SweepRun, folder: RunFolder) -> None:
     """Let a failed run that left no weights take the config as it is by now."""
     for name in ("config.yaml", "metrics.csv"):
-        (folder.path / name).unlink(missing_ok=True)
+        remove_file(folder.path / name, folder.path)
     run.history = []
 
 

@@ -31,6 +31,9 @@ class DataModule(Protocol):
     def digest(self) -> str:
         """Hash of the data of the run."""
 
+    def fingerprints(self, splits: Sequence[str]) -> list[str]:
+        """Of the cells or volumes of these splits: what weights will say they have seen."""
+
     def notes(self) -> list[str]:
         """What was accepted in the files, but should be said."""
 

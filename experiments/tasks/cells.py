@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from formats.errors import InputError
 from lightning_modules.cell_scoring import WAYS, CellTestScores
 from lightning_modules.cells import CHANNELS, MONITOR, CellsModule, network_of, windows_of
 from lightning_modules.facts import CellsFacts, Weights, load_network
+from lightning_modules.seen import counted_seen, seen_metrics, seen_note
 from training.rundir import RunFolder, write_text
 from transforms.tiling import SlidingWindow
 
@@ -112,7 +114,11 @@ class CellsTask(Task):
             return
         write_scores(module.scores, run.folder)
         metrics = {f"test/{name}": value for name, value in module.scores.metrics().items()}
-        run.folder.update_metrics({**metrics, "test/cases": len(module.scores.of("true"))})
+        _, counted = counted_seen(module.facts, run.data.fingerprints(("test",)))
+        told = {"test/cases": len(module.scores.of("true")), **seen_metrics(counted, "test")}
+        run.folder.update_metrics({**metrics, **told})
+        if note := seen_note(counted, "test cases", "their scores say nothing about new fields"):
+            print(note, file=sys.stderr)
 
     def predict(self, run: Run) -> None:
         """See `cells_faults`."""

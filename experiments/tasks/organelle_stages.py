@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch.utils.data import DataLoader
 
 from datamodules.cache import cache_root
+from datamodules.fingerprints import volume_fingerprints
 from datamodules.paths import shard_of
 from datamodules.sampling import EvaluationSampler
 from datamodules.steps import STEPS
@@ -17,6 +18,7 @@ from formats.errors import InputError
 from formats.provenance import ContentDigests, Fingerprint
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
+from lightning_modules.seen import counted_seen, seen_metrics, seen_note
 from training.domain import frame_outside
 from training.prediction import MaskWriter, collect_table, output_names
 from training.results import draw_examples, write_test_tables
@@ -33,7 +35,9 @@ def test(run: Run) -> None:
     if not run.trainer.is_global_zero:
         return
     scores = module.scores
-    write_test_tables(scores, run.folder)
+    fingerprints = run.data.fingerprints(("test",))
+    seen, _ = counted_seen(module.facts, fingerprints)
+    write_test_tables(scores, run.folder, seen)
     draw_examples(module, scores, list(cases), run.folder)
     windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.fit_windows().values() if w.n}
     means = {f"test/{name}": value for name, value in scores.means().items()}
@@ -41,7 +45,11 @@ def test(run: Run) -> None:
     for line, found in scores.groups().items():
         key = f"test/{line.replace('/', '_')}"
         lines.update({f"{key}/{name}": value for name, value in mean_dice(scores.organelles, found).items()})
-    run.folder.update_metrics({**means, **windows, **lines, "test/cases": len(scores.cases)})
+    _, counted = counted_seen(module.facts, [fingerprints[score.index] for score in scores.cases])
+    told = {"test/cases": len(scores.cases), **seen_metrics(counted, "test")}
+    run.folder.update_metrics({**means, **windows, **lines, **told})
+    if note := seen_note(counted, "test cases", "their scores say nothing about new tomograms"):
+        print(note, file=sys.stderr)
 
 
 def predict(run: Run) -> None:
@@ -75,7 +83,11 @@ def predict(run: Run) -> None:
     if run.trainer.is_global_zero and predict.shard is None:
         collect_table(run.folder)
         done = sum(writer.is_done(path) for path in run.inputs)
-        run.folder.update_metrics({"predict/files": done})
+        found = volume_fingerprints([path for path in run.inputs if path.exists()], cache_root(None))
+        _, counted = counted_seen(module.facts, found)
+        run.folder.update_metrics({"predict/files": done, **seen_metrics(counted, "predict")})
+        if note := seen_note(counted, "inputs", "their masks are better than those of new tomograms"):
+            print(note, file=sys.stderr)
     faults = run.gathered(writer.faults)
     if len(mine) > 1 and faults:
         faults.append(

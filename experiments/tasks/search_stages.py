@@ -15,6 +15,7 @@ import torch
 from analysis.genotype_figure import genotype_figure
 from experiments.tasks.organelle_config import OrganelleConfig
 from experiments.tasks.search_config import SearchTaskConfig, retrained_model
+from formats.deletion import MadeFolder
 from formats.errors import InputError
 from lightning_modules.organelle import MONITOR
 from lightning_modules.search import SearchModule
@@ -106,6 +107,8 @@ def retrain(run: Run) -> None:
     if run.trainer.is_global_zero:
         put_aside_another(folder, config)
     run.trainer.strategy.barrier("put aside")
+    if run.trainer.is_global_zero:
+        folder.made = MadeFolder.make(folder.path)
     folder.require_writable()
     begun, stages = (folder.path / "config.yaml").is_file(), stages_left(folder, config)
     dry_run = bool(run.folder.status().get("dry_run"))

@@ -13,16 +13,18 @@ from torch.utils.data import DataLoader
 
 from analysis.meshes import write_glb
 from analysis.shape_charts import reliability_figure
-from analysis.shape_features import features_2d, features_3d
+from analysis.shape_features import features_2d, features_3d, in_unit
 from analysis.shape_figures import GalleryCell, gallery_figure
+from analysis.volume_spread import samples_needed
 from datamodules.sampling import EvaluationSampler
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
 from datamodules.shape_folder import find_inputs, read_shapes
 from datamodules.steps import STEPS
 from formats.provenance import Fingerprint
+from lightning_modules.seen import COLUMN, counted_seen, seen_metrics, seen_note
 from lightning_modules.shape_base import ShapeBase
-from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores
+from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns
 from training.domain import cell_statistics, outside
 from training.results import write_table
 from training.rundir import RunFolder
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
     from experiments.stages import Run
 
 #: Columns of a predicted cell's row.
-PREDICTED = ("cell", "input", "samples", "volume", "volume_low", "volume_high", "unit", "output", "outside_training")
+PREDICTED = (
+    "cell", "input", COLUMN, "samples", "volume", "volume_low", "volume_high", "volume_interval_coverage", "unit",
+    "output", "outside_training",
+)  # fmt: skip
 #: Cells in the gallery of a prediction.
 SHOWN = 4
 
@@ -45,14 +50,30 @@ def test(run: Run) -> None:
     if not run.trainer.is_global_zero:
         return
     scores = module.scores
-    _write_tables(scores, cells, run.folder)
+    _note_few_samples(module.samples)
+    seen, _ = counted_seen(module.facts, [cell.fingerprint for cell in cells])
+    _write_tables(scores, cells, seen, run.folder)
     _draw(module, scores, cells, run.folder)
     means = {f"test/{name}": value for name, value in scores.means().items()}
-    run.folder.update_metrics({**means, "test/cases": len(scores.cells)})
+    _, counted = counted_seen(module.facts, [cells[score.index].fingerprint for score in scores.cells])
+    run.folder.update_metrics({**means, "test/cases": len(scores.cells), **seen_metrics(counted, "test")})
+    if note := seen_note(counted, "test cells", "their scores say nothing about new cells"):
+        print(note, file=sys.stderr)
 
 
-def _write_tables(scores: ShapeScores, cells: Sequence[ShapeCell], folder: RunFolder) -> None:
+def _note_few_samples(samples: int) -> None:
+    """Say that there is no 90 % interval of volumes where several samples are too few for one."""
+    if 1 < samples < samples_needed():
+        print(
+            f"note: predict.samples={samples} are too few for a 90 % interval of volumes ({samples_needed()} or more "
+            "are needed): volume_low and volume_high are empty, and no coverage is scored",
+            file=sys.stderr,
+        )
+
+
+def _write_tables(scores: ShapeScores, cells: Sequence[ShapeCell], seen: Sequence[str], folder: RunFolder) -> None:
     rows = scores.rows([cell.name for cell in cells], [cell.group for cell in cells])
+    rows = [{**row, COLUMN: seen[score.index]} for row, score in zip(rows, scores.cells, strict=True)]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     write_table(folder.tables / "test_cells.csv", columns, rows)
     groups = []
@@ -105,20 +126,22 @@ class Predictor:
         voxel_um = self.writer.voxel_um or 1.0
         size = voxel_um**3
         volumes = size * found.samples_NZYX.flatten(1).sum(1).double().numpy()
+        features = {
+            **features_2d(cell.image_YX, cell.mask_YX, (voxel_um,) * 2),
+            **features_3d(found.mean_ZYX.numpy(), (voxel_um,) * 3),
+        }
         row = {
             "cell": cell.name,
             "input": str(self.sources[cell.name]),
             "samples": len(volumes),
             "volume": size * float(found.mean_ZYX.sum()),
-            "volume_low": float(np.quantile(volumes, 0.05)),
-            "volume_high": float(np.quantile(volumes, 0.95)),
+            **volume_columns(volumes),
             "unit": "voxels" if self.writer.voxel_um is None else "um3",
             "output": cell.name,
             "outside_training": "; ".join(outside(self.trained_on, cell_statistics(cell))),
             "features": {
-                "unit": "voxels" if self.writer.voxel_um is None else "um",
-                **features_2d(cell.image_YX, cell.mask_YX, (voxel_um,) * 2),
-                **features_3d(found.mean_ZYX.numpy(), (voxel_um,) * 3),
+                "unit": "px" if self.writer.voxel_um is None else "um",
+                **in_unit(features, known=self.writer.voxel_um is not None),
             },
         }
         self.writer(cell, found, [row])
@@ -145,8 +168,14 @@ def predict(run: Run) -> None:
     run.trainer.predict(module, loader, return_predictions=False)
     run.trainer.strategy.barrier("predict")
     if run.trainer.is_global_zero:
-        rows = [row for cell in cells for row in read_note(writer.target / cell.name).get("rows", [])]
-        features = [{"cell": row["cell"], **row.pop("features")} for row in rows]
+        _note_few_samples(told.samples)
+        seen, counted = counted_seen(module.facts, [cell.fingerprint for cell in cells])
+        rows = [
+            {**row, COLUMN: answer}
+            for cell, answer in zip(cells, seen, strict=True)
+            for row in read_note(writer.target / cell.name).get("rows", [])
+        ]
+        features = [_features_row(row) for row in rows]
         strange = [row["cell"] for row in rows if row.get("outside_training")]
         if strange:
             some = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
@@ -158,7 +187,17 @@ def predict(run: Run) -> None:
         write_table(run.folder.tables / "predicted_shapes.csv", list(PREDICTED), rows)
         write_table(run.folder.tables / "predicted_features.csv", list(features[0]) if features else ["cell"], features)
         _draw_predicted(cells[:SHOWN], writer.target, run.folder)
-        run.folder.update_metrics({"predict/files": len(rows)})
+        run.folder.update_metrics({"predict/files": len(rows), **seen_metrics(counted, "predict")})
+        consequence = "their shapes and features are better than those of new cells, and classifiers refuse them"
+        if note := seen_note(counted, "predicted cells", consequence):
+            print(note, file=sys.stderr)
+
+
+def _features_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Row of `predicted_features.csv`; the features are taken out of the row of the cell."""
+    features = row.pop("features")
+    unit = features.pop("unit")
+    return {"cell": row["cell"], "unit": unit, COLUMN: row[COLUMN], **features}
 
 
 def _draw_predicted(cells: Sequence[ShapeCell], target: Path, folder: RunFolder) -> None:

@@ -29,6 +29,18 @@ def toy(per_class=9, classes=3, seed=0):
     return table, {cell: cell[0] for cell in cells}, [cells[i::3] for i in range(3)]
 
 
+def test_a_forest_is_the_published_one_unless_another_is_asked_for():
+    """1000 trees of depth 10 (Waibel et al. 2022), whose scores the docs compare with."""
+    table, class_of, _ = toy(per_class=60, seed=5)
+    noise = table.columns(["noise"])
+    grown = Forest().fit(noise.values_NF, np.array([class_of[cell] for cell in noise.cells]), 0)
+    assert len(grown.estimators_) == 1000
+    assert max(tree.get_depth() for tree in grown.estimators_) == 10
+    assert grown.bootstrap
+    assert grown.max_features == "sqrt"
+    assert len(set(Forest().seeds)) == 5
+
+
 def test_a_forest_tells_a_separable_toy_apart_and_noise_not():
     table, class_of, folds = toy()
     assert cross_validate(measured_folds(table, folds), class_of, SMALL).macro_f1 > 0.95

@@ -128,3 +128,45 @@ def test_arrays_that_do_not_fit_are_refused(frame):
         measure_frame(ri[1:], cells, organelles, SPACING, Rules(MEDIUM))
     with pytest.raises(ValueError, match="'smooth': expected one of enclosing, staircase"):
         measure_frame(ri, cells, organelles, SPACING, Rules(MEDIUM, area="smooth"))
+
+
+def test_a_speck_does_not_hide_the_form_of_a_cell_or_its_nucleus(frame):
+    ri, cells, organelles = frame
+    clean = measure_frame(ri, cells, organelles, SPACING, Rules(MEDIUM)).compartments
+    dusty, nucleus = cells.copy(), organelles["nucleus"].copy()
+    dusty[2, 8:11, 8] = 1  # 3 voxels of 0.016 µm³, away from the cell
+    dusty[37, 70:72, 8] = 1
+    nucleus[20, 40, 62:64] = True  # inside cell 1, away from its nucleus
+    assert cells[20, 40, 62] == 1
+    found = measure_frame(ri, dusty, {**organelles, "nucleus": nucleus}, SPACING, Rules(MEDIUM)).compartments
+    for name, specks, volume in ((WHOLE, 2, 5 * 0.016), ("nucleus", 1, 2 * 0.016)):
+        one, two = (only(rows, cell=1, compartment=name) for rows in (clean, found))
+        assert (one.specks, one.specks_um3, one.parts) == (0, 0.0, 1)
+        assert (two.specks, two.parts) == (specks, specks + 1)
+        assert two.specks_um3 == pytest.approx(volume)
+        assert two.volume_um3 == pytest.approx(one.volume_um3 + volume)
+        assert two.sphericity == one.sphericity
+
+
+def test_a_second_nucleus_is_no_speck_and_droplets_never_are(frame):
+    ri, cells, organelles = frame
+    two = ball(cells.shape, (8, 8, 5.2), 2.0) | ball(cells.shape, (8, 8, 10.8), 2.2)
+    found = measure_frame(ri, cells, {**organelles, "nucleus": two}, SPACING, Rules(MEDIUM)).compartments
+    nucleus, lipid = (only(found, cell=1, compartment=name) for name in ("nucleus", "lipid"))
+    assert (nucleus.nuclei, nucleus.parts, nucleus.specks, nucleus.specks_um3) == (2, 2, 0, 0.0)
+    assert nucleus.sphericity == pytest.approx(1, abs=0.02)  # of the larger one
+    assert (lipid.parts, lipid.specks) == (2, None)
+    assert np.isnan(lipid.specks_um3)
+    # the smallest volume that counts as a nucleus decides
+    strict = measure_frame(
+        ri, cells, {**organelles, "nucleus": two}, SPACING, Rules(MEDIUM, min_nucleus_um3=40.0)
+    ).compartments
+    assert only(strict, cell=1, compartment="nucleus").specks == 1
+
+
+def test_a_thin_cell_is_flagged(frame):
+    ri, cells, _ = frame
+    thin = np.zeros_like(cells)
+    thin[20:22, 10:70, 10:70] = 1
+    found = measure_frame(ri, np.where(thin, 1, np.where(cells == 4, 4, 0)), {}, SPACING, Rules(MEDIUM)).compartments
+    assert [(row.cell, row.area_flag) for row in found] == [(1, "thin"), (4, "")]

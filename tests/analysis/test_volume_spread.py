@@ -17,6 +17,7 @@ from analysis.volume_spread import (
     joined,
     log_residuals,
     sampled_scores,
+    samples_needed,
     spread_rows,
 )
 
@@ -68,10 +69,46 @@ def test_samples_exchangeable_with_the_truth_are_covered_as_often_as_the_level_s
     assert narrow.covered_N.mean() < 0.7
 
 
+@pytest.mark.parametrize("samples", [19, 20, 25, 38, 39, 64, 100])
+@pytest.mark.parametrize("level", [0.9, 0.8])
+def test_the_interval_covers_exchangeable_truths_as_often_as_it_says_and_at_least_the_level(samples, level):
+    rng = np.random.default_rng(samples)
+    draws = rng.lognormal(7, 0.4, (20_000, samples + 1))
+    found = central_interval(draws[:, :samples], level)
+    covered = ((found.low_N <= draws[:, -1]) & (draws[:, -1] <= found.high_N)).mean()
+    assert found.coverage >= level - 1e-12
+    assert covered == pytest.approx(found.coverage, abs=0.008)
+    # no narrower interval between ranks would do
+    assert found.coverage - 2 / (samples + 1) < level
+
+
+def test_plain_quantiles_of_twenty_samples_would_cover_too_little():
+    rng = np.random.default_rng(7)
+    draws = rng.lognormal(7, 0.4, (20_000, 21))
+    low, high = np.quantile(draws[:, :20], [0.05, 0.95], axis=1)
+    plain = ((low <= draws[:, 20]) & (draws[:, 20] <= high)).mean()
+    assert plain < 0.84
+    assert sampled_scores(draws[:, :20], draws[:, 20]).covered_N.mean() >= 0.9 - 0.008
+
+
 def test_nineteen_samples_give_their_extremes_and_thirty_nine_the_second_from_each_end():
-    for s, (low, high) in ((19, (0, 18)), (39, (1, 37)), (5, (0, 4))):
+    for s, (low, high), coverage in ((19, (0, 18), 0.9), (20, (0, 19), 19 / 21), (39, (1, 37), 0.9)):
         got = central_interval(np.random.default_rng(2).permutation(s)[None].astype(float))
-        assert (got[0][0], got[1][0]) == pytest.approx((low, high))
+        assert (got.low_N[0], got.high_N[0]) == (low, high)
+        assert got.coverage == pytest.approx(coverage)
+
+
+def test_fewer_samples_than_the_level_needs_give_no_interval():
+    assert [samples_needed(level) for level in (0.5, 0.8, 0.9, 0.95)] == [3, 9, 19, 39]
+    for level in (0.5, 0.8, 0.9, 0.95):
+        enough = samples_needed(level)
+        assert central_interval(np.zeros((1, enough)), level).coverage == pytest.approx(level)
+        assert np.isnan(central_interval(np.zeros((1, enough - 1)), level).low_N).all()
+    scores = sampled_scores(np.arange(1.0, 19.0)[None], np.array([9.0]))
+    assert np.isnan([scores.covered_N[0], scores.width_N[0]]).all()
+    assert np.isfinite(scores.crps_N).all()
+    with pytest.raises(ValueError, match="0 < level < 1"):
+        central_interval(np.zeros((1, 30)), 1.0)
 
 
 def test_conformal_intervals_scale_with_the_prediction_and_cover_new_cells():

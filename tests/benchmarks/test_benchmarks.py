@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from networks.residual_unet import ResidualUNetConfig
+from training.device import cpu_has_bfloat16
 
 HOME = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(HOME.glob("benchmarks/[a-z]*.py"))
@@ -31,7 +32,7 @@ def quick(tmp_path):
         command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--repeats", "2", "--out", str(out), *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            command, cwd=HOME, env=environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=HOME, env=environment, capture_output=True, text=True, timeout=1800, check=False
         )
         assert done.returncode == 0, done.stderr
         assert "do not quote these figures" in done.stdout
@@ -40,6 +41,38 @@ def quick(tmp_path):
         return json.loads(written.read_text())
 
     return run
+
+
+def test_bfloat16_is_left_out_where_the_processor_has_no_instructions_for_it(monkeypatch, capsys):
+    common, inference = load("_common"), load("inference")
+    monkeypatch.setattr(common, "cpu_has_bfloat16", lambda: False)
+    ways = inference.ways_here()
+    assert list(ways) == ["MONAI, float32", "ours, float32, nothing skipped", "ours, float32"]
+    assert capsys.readouterr().err.startswith("note: this processor has no instructions for bfloat16")
+    assert "bfloat16" not in load("_floor").machine_tasks(quick=True, mixed=False)
+    monkeypatch.setattr(common, "cpu_has_bfloat16", lambda: True)
+    assert inference.ways_here() == inference.WAYS
+    assert capsys.readouterr().err == ""
+
+
+def test_every_round_is_said_as_it_ends(capsys):
+    common = load("_common")
+    told = argparse.Namespace(name="x", quick=True, repeats=2)
+    assert common.quiet_rounds(told, common.Watch(), lambda: 1) == [1, 1]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["x: round 1", "x: round 2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["inference", "network_speed"])
+def test_a_processor_without_bfloat16_measures_float32_alone(quick, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    words = ["--part", "speed", "--cache", str(tmp_path / "cache")] if name == "inference" else []
+    result = quick(name, *words)
+    check_form(result, name)
+    assert result["machine"]["cpu_bfloat16"] is False
+    assert result["ratios"]
+    assert not [key for key in result["ratios"] if "bf16" in key or "bfloat16" in key]
 
 
 def check_form(result, name, rounds=2):
@@ -83,10 +116,12 @@ def test_networks_are_timed_in_both_precisions_beside_those_of_monai(quick):
             row = result["rows"][f"{stage}: {name}"]
             assert row["parameters"] > 0
             assert row["gflop"] > 0
-            assert all(len(row["seconds"][precision]) == 2 for precision in ("float32", "bf16"))
+            assert all(len(seconds) == 2 for seconds in row["seconds"].values())
+            assert ("bf16" in row["seconds"]) == cpu_has_bfloat16()
     assert "training: full resolution over default, width 32: float32" in result["ratios"]
-    assert "training: checkpointing over none: bf16" in result["ratios"]
-    assert "forward: layout: residual_unet 16 (demo)" in result["ratios"]
+    if cpu_has_bfloat16():
+        assert "training: checkpointing over none: bf16" in result["ratios"]
+        assert "forward: layout: residual_unet 16 (demo)" in result["ratios"]
 
 
 @pytest.mark.slow
@@ -106,14 +141,18 @@ def test_predictions_are_timed_beside_those_of_monai_and_against_the_floor(quick
     result = quick("inference", "--part", "speed", "--cache", str(tmp_path / "cache"))
     check_form(result, "inference")
     rows = result["rows"]
-    assert rows["machine"].keys() == {"bfloat16", "float32", "bandwidth"}
+    mixed = cpu_has_bfloat16()
+    assert rows["machine"].keys() == {"float32", "bandwidth", *(["bfloat16"] if mixed else [])}
     assert all(floor > 0 for floor in rows["floor of a window, s"].values())
-    assert rows["quick: MONAI, float32"]["dice_mean"] == pytest.approx(rows["quick: ours"]["dice_mean"], abs=0.002)
-    for way in ("MONAI, float32", "MONAI, bfloat16", "ours", "ours, float32"):
+    ours = "ours" if mixed else "ours, float32"
+    assert rows["quick: MONAI, float32"]["dice_mean"] == pytest.approx(rows[f"quick: {ours}"]["dice_mean"], abs=0.002)
+    for way in ("MONAI, float32", "ours, float32", *(["MONAI, bfloat16", "ours"] if mixed else [])):
         row = rows[f"quick: {way}"]
         assert all(0 < inside < total for inside, total in zip(row["in_network"], row["seconds"], strict=True))
-    assert "ours over MONAI in float32 (aim: 5): quick" in result["ratios"]
-    assert "ours over MONAI at equal precision and layout (aim: 1.5): quick" in result["ratios"]
+    assert "float32 in both: quick" in result["ratios"]
+    if mixed:
+        assert "ours over MONAI in float32 (aim: 5): quick" in result["ratios"]
+        assert "ours over MONAI at equal precision and layout (aim: 1.5): quick" in result["ratios"]
     assert rows["profile"]["in the network: convolutions"] > 0
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npz"]
 
@@ -204,7 +243,7 @@ def test_a_round_beside_busy_neighbours_is_done_again_and_the_first_does_not_cou
     monkeypatch.setattr(common, "_own_seconds", lambda: next(own))
     monkeypatch.setattr(common, "_busy_seconds", lambda: next(own) + next(others))
     played = iter(["warm", "first", "spoilt", "second"])
-    told, watch = argparse.Namespace(quick=False, repeats=2), common.Watch()
+    told, watch = argparse.Namespace(name="x", quick=False, repeats=2), common.Watch()
     assert common.quiet_rounds(told, watch, lambda: next(played)) == ["first", "second"]
     assert watch.dropped == 1
     assert not watch.crowded
@@ -215,7 +254,7 @@ def test_a_machine_that_is_never_quiet_gives_crowded_figures_in_the_end(monkeypa
     seconds = iter(range(0, 100_000, 50))
     monkeypatch.setattr(common, "_own_seconds", lambda: 0.0)
     monkeypatch.setattr(common, "_busy_seconds", lambda: next(seconds))
-    told, watch = argparse.Namespace(quick=False, repeats=1), common.Watch()
+    told, watch = argparse.Namespace(name="x", quick=False, repeats=1), common.Watch()
     assert common.quiet_rounds(told, watch, lambda: 1) == [1]
     assert watch.dropped == common.PATIENCE
     assert watch.crowded

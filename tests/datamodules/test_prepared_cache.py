@@ -145,7 +145,7 @@ def test_two_processes_prepare_one_case_at_once(tmp_path: Path) -> None:
         )
         for _ in range(3)
     ]  # fmt: skip
-    paths = [process.communicate(timeout=120)[0].strip() for process in started]
+    paths = [process.communicate(timeout=1800)[0].strip() for process in started]
     assert [process.returncode for process in started] == [0, 0, 0]
     assert len(set(paths)) == 1
     assert PreparedCase(Path(paths[0])).usable()

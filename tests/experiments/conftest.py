@@ -146,7 +146,7 @@ def process(_session_cache: str) -> Callable[..., subprocess.Popen[str]]:
 def command(process: Callable[..., subprocess.Popen[str]]) -> Cli:
     """A process that is waited for."""
 
-    def run(*words: str, cwd: Path, timeout: float = 240, **more: str) -> Answer:
+    def run(*words: str, cwd: Path, timeout: float = 1800, **more: str) -> Answer:
         started = process(*words, cwd=cwd, **more)
         try:
             out, err = started.communicate(timeout=timeout)

@@ -154,7 +154,7 @@ def test_ten_kills_at_random_moments_and_the_same_tables_byte_for_byte(process, 
         started.kill()
         started.communicate()
     started = process(*asked, cwd=tmp_path)
-    _, err = started.communicate(timeout=300)
+    _, err = started.communicate(timeout=1800)
     assert started.returncode == 0, err
     assert tables(out) == tables(done.run)
     assert not list(out.rglob(".part-*"))
@@ -310,6 +310,7 @@ def test_another_process_in_the_folder_is_waited_for_by_nobody(cli, films, tmp_p
     out = tmp_path / "run"
     out.mkdir()
     (out / "config.yaml").write_text("task: analyze\n")
+    (out / "status.json").write_text("{}\n")
     with FileLock(out / ".lock"):
         answer = cli(*words(films, out))
     assert answer.code == 2
@@ -329,13 +330,14 @@ def test_what_lands_is_analysed_and_half_a_file_is_waited_for(process, films, tm
     content = second.read_bytes()
     (landing / second.name).write_bytes(content[: len(content) // 2])
     started = process(*asked, cwd=tmp_path)
-    for _ in range(300):
-        time.sleep(0.2)
-        if (out / "report.html").is_file():
-            break
+    end = time.monotonic() + 1800
+    while not (out / "report.html").is_file():
+        assert started.poll() is None, started.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.1)
     assert set(pd.read_csv(out / "tables" / "files.csv")["file"]) == {first.stem}
     (landing / second.name).write_bytes(content)
-    out_text, err = started.communicate(timeout=120)
+    out_text, err = started.communicate(timeout=1800)
     assert started.returncode == 0, err
     assert set(pd.read_csv(out / "tables" / "files.csv")["file"]) == {first.stem, second.stem}
     assert re.search(r"2 files are analysed", out_text)

@@ -136,4 +136,5 @@ def test_the_prediction_runs_the_network_as_asked_and_finds_the_same(copied, cel
     masks.with_name("HeLa-00002.json").unlink()  # the note that makes it done
     assert cli(*words, "predict.compile=default", "predict.batch_size=4").code == 0
     assert len(compiled) == 1
-    assert np.array_equal(read_volume(masks).frame(0, "membrane"), eager)
+    # in batches of four a probability that is just one half may fall to the other side
+    assert (read_volume(masks).frame(0, "membrane") != eager).mean() < 1e-3

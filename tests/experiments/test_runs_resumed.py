@@ -48,7 +48,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, tiny, process, cli):
     assert [p.name for p in run.glob("environment_*.json")] == ["environment_1.json"]
 
 
-def wait_for(found, running, seconds: float = 90):
+def wait_for(found, running, seconds: float = 1800):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if (result := found()) is not None:
@@ -118,15 +118,27 @@ def test_a_run_is_not_resumed_under_another_name(copied, cli):
     assert answer.faults == [f"resume: {copied} is a run of name tiny, but organelle_demo says organelle_demo"]
 
 
+def interrupted(running, seconds: float = 1800) -> str:
+    """What a process says on stderr that is interrupted until it ends.
+
+    Python drops an interrupt that falls into a finaliser; a person then presses again. The first one is given time: a
+    second one would cut short what the run writes at its end.
+    """
+    end, patience = time.monotonic() + seconds, 60.0
+    while time.monotonic() < end:
+        os.kill(running.pid, signal.SIGINT)
+        try:
+            return running.communicate(timeout=patience)[1]
+        except subprocess.TimeoutExpired:
+            patience *= 2
+    running.kill()
+    raise AssertionError(f"it did not end: {running.communicate()[1]}")
+
+
 def test_ctrl_c_says_how_to_go_on(tmp_path, tiny, process):
     running = process(tiny, "trainer.max_epochs=5000", f"runs_dir={tmp_path}", cwd=tmp_path)
     last = wait_for(lambda: next(iter(tmp_path.glob("tiny/*/checkpoints/last.ckpt")), None), running)
-    os.kill(running.pid, signal.SIGINT)
-    try:
-        _, err = running.communicate(timeout=10)
-    except subprocess.TimeoutExpired:  # Python drops an interrupt that falls into a finaliser: a person presses again
-        os.kill(running.pid, signal.SIGINT)
-        _, err = running.communicate(timeout=60)
+    err = interrupted(running)
     run = last.parent.parent
     assert running.returncode == 130
     assert "Traceback" not in err

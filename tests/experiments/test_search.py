@@ -81,7 +81,7 @@ def test_entropy_falls(searched):
 @pytest.mark.skipif(sys.platform == "win32", reason="torch has no gloo launcher of this kind on Windows")
 def test_two_ranks_search_one_network_and_train_it(tmp_path, command):
     words = ["trainer.devices=2", "trainer.strategy=ddp", f"runs_dir={tmp_path}"]
-    answer = command("scnas_search_demo", *SMALL, *words, cwd=tmp_path, timeout=240)
+    answer = command("scnas_search_demo", *SMALL, *words, cwd=tmp_path, timeout=1800)
     assert answer.faults == []
     metrics = json.loads((answer.run / "metrics.json").read_text())
     assert metrics["search/entropy"] < 1

@@ -13,13 +13,18 @@ import tifffile
 import trimesh
 import yaml
 
+from analysis.feature_tables import read_features
+from experiments.export import main as export
+from formats.errors import InputError
+from lightning_modules.facts import read_checkpoint
+
 TINY = {
     "seed": 3,
     "model": {"channels": [8, 16]},
     "field": {"size": 16},
     "data": {"folds": 2, "val": 0.3, "num_workers": 0, "batch_size": 4, "class_pattern": r"(.+)_\d+"},
     "trainer": {"max_epochs": 2, "accelerator": "cpu", "devices": 1, "enable_progress_bar": False},
-    "predict": {"samples": 6, "voxel_um": 0.5},
+    "predict": {"samples": 19, "voxel_um": 0.5},
     "logging": {"wandb": "disabled"},
 }
 
@@ -72,12 +77,12 @@ def test_a_prediction_leaves_volumes_surfaces_and_a_table(run, inputs):
     rows = list(csv.DictReader((run / "tables" / "predicted_shapes.csv").open()))
     assert sorted(r["cell"] for r in rows) == names
     features = {r["cell"]: r for r in csv.DictReader((run / "tables" / "predicted_features.csv").open())}
-    assert all(len(r) == 2 + 12 + 15 and r["unit"] == "um" and all(r.values()) for r in features.values())
+    assert all(len(r) == 3 + 12 + 15 and r["unit"] == "um" and all(r.values()) for r in features.values())
     for row in rows:
         folder = run / "predictions" / row["cell"]
-        samples = np.stack([tifffile.imread(folder / f"sample_{n:02d}.tif") for n in range(1, 7)])
+        samples = np.stack([tifffile.imread(folder / f"sample_{n:02d}.tif") for n in range(1, 20)])
         mask = tifffile.imread(inputs / "mask" / f"{row['cell']}.tif") > 127
-        assert samples.shape == (6, 64, 64, 64)
+        assert samples.shape == (19, 64, 64, 64)
         assert ((samples[:, 32] > 0) == mask).all()
         probability = tifffile.imread(folder / "probability.tif")
         assert np.allclose(probability, (samples > 0).mean(0), atol=1e-6)
@@ -85,11 +90,57 @@ def test_a_prediction_leaves_volumes_surfaces_and_a_table(run, inputs):
         assert float(row["volume"]) == pytest.approx(mean.sum() * 0.125, rel=1e-4)
         assert float(features[row["cell"]]["volume_um3"]) == pytest.approx(mean.sum() * 0.125, rel=1e-4)
         assert float(features[row["cell"]]["area_um2"]) == pytest.approx(mask.sum() * 0.25, rel=1e-4)
-        assert float(row["volume_low"]) <= float(row["volume_high"])
+        volumes = (samples > 0).sum(axis=(1, 2, 3)) * 0.125
+        ends = [float(row[name]) for name in ("volume_low", "volume_high", "volume_interval_coverage")]
+        assert ends == pytest.approx([volumes.min(), volumes.max(), 0.9], rel=1e-4)
         surface = trimesh.load_mesh(folder / "mean.ply")
         assert surface.is_watertight
         assert surface.volume == pytest.approx(mean.sum() * 0.125, rel=0.1)
         assert (folder / "samples.glb").stat().st_size > 1000
+
+
+def seen_of(run: Path, table: str) -> dict[str, str]:
+    with (run / "tables" / f"{table}.csv").open() as file:
+        return {row["cell"]: row["seen_in_training"] for row in csv.DictReader(file)}
+
+
+def test_cells_of_the_training_are_known_again_and_others_are_not(cli, run, shape_folder, tmp_path):
+    tested = seen_of(run, "test_cells")
+    assert set(tested.values()) == {"no"}
+    # under other names, as other files
+    for kind in ("image", "mask"):
+        (tmp_path / "all" / kind).mkdir(parents=True)
+        for path in (shape_folder / kind).iterdir():
+            np.save(tmp_path / "all" / kind / f"new_{path.stem}.npy", tifffile.imread(path))
+    asked = ["stages=[predict]", f"predict.inputs=[{tmp_path / 'all'}]", f"predict.out={tmp_path / 'out'}"]
+    words = [*asked, "predict.samples=1", "predict.voxel_um=null", "predict.views=false"]
+    answer = cli(f"resume={run}", *words)
+    assert answer.code == 0
+    for table in ("predicted_shapes", "predicted_features"):
+        found = {name.removeprefix("new_"): seen for name, seen in seen_of(run, table).items()}
+        assert {name for name, seen in found.items() if seen == "no"} == set(tested)
+        assert {seen for name, seen in found.items() if name not in tested} == {"yes"}
+    count = len(found) - len(tested)
+    assert f"note: {count} of {len(found)} predicted cells were seen in training by these weights" in answer.err
+    assert f"{count} cells were seen in training by these weights." in (run / "report.html").read_text()
+    features = run / "tables" / "predicted_features.csv"
+    with pytest.raises(InputError, match=f"{count} of {len(found)} cells were seen in training"):
+        read_features(features)
+    # without a voxel size no column says that it is in micrometres
+    names = read_features(features, allow_seen=True).names
+    assert {"area_px2", "perimeter_px", "volume_voxels", "surface_px2", "major_axis_px"} <= set(names)
+    assert not [name for name in names if "_um" in name]
+
+
+def test_weights_that_go_on_from_others_have_seen_what_those_have(cli, run, config, tmp_path):
+    first = read_checkpoint(run / "checkpoints" / "last.ckpt", "shape", "x").facts
+    assert (len(first.seen), first.seen_all) == (8 - len(seen_of(run, "test_cells")), True)
+    words = ["stages=[fit]", "data.fold=1", f"init_from={run}", "trainer.max_epochs=1", f"runs_dir={tmp_path}"]
+    tuned = cli(config, *words).run
+    facts = read_checkpoint(tuned / "checkpoints" / "last.ckpt", "shape", "x").facts
+    assert (len(facts.seen), facts.seen_all) == (8, True)
+    assert export([str(tuned), str(tmp_path / "tuned.safetensors")]) == 0
+    assert read_checkpoint(tmp_path / "tuned.safetensors", "shape", "x").facts == facts
 
 
 def test_cells_that_are_done_are_not_done_again_and_changed_ones_are(run, cli, inputs, tmp_path):

@@ -174,6 +174,7 @@ def test_a_refusal_leaves_an_earlier_analysis_as_it_is(cli, cells, tmp_path: Pat
     out = tmp_path / "results"
     (out / "tables").mkdir(parents=True)
     (out / "config.yaml").write_text("task: analyze\n")
+    (out / "status.json").write_text("{}\n")
     (out / "tables" / "cells.csv").write_text("precious\n")
     answer = cli("analyze", f"inputs=[{cells}/*.TCF]", f"out={out}", "--submit")
     assert answer.code == 2

@@ -67,7 +67,7 @@ def test_the_export_command_runs_as_a_process(tmp_path, trained):
     home = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-m", "experiments.export", str(trained.run), str(tmp_path / "a.safetensors")],
-        cwd=home, capture_output=True, text=True, timeout=120,
+        cwd=home, capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert read_checkpoint(tmp_path / "a.safetensors", "organelle", "x").facts.organelles[0] == "membrane"

@@ -14,7 +14,7 @@ import pytest
 HOME = Path(__file__).resolve().parents[2]
 
 
-def run(*words: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def run(*words: object, cwd: Path, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     return subprocess.run(
         list(map(str, words)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False

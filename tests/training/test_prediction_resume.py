@@ -26,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_omezarr, write_tcf
+from formats.deletion import make_scratch
 from formats.errors import InputError
 from formats.provenance import Fingerprint
 from training import mask_figures, mask_files, mask_inputs, prediction
@@ -155,14 +156,18 @@ def test_after_kill_9_only_the_missing_frames_are_computed(tmp_path: Path, lapse
     writer(lapse, rest)
     assert rest.calls == 2, "frames 2 and 3; frame 2 had been cut"
     np.testing.assert_array_equal(_masks(folder, kind, "in", 4), _truth(4))
-    assert not [p for p in folder.rglob("*") if p.name.startswith(".") or p.suffix == ".partial"]
+    left = [p for p in folder.rglob("*") if p.name.startswith(".") or p.suffix == ".partial"]
+    assert [p.name for p in left] == [".in.ome.zarr.written.json"]
     assert len(list(folder.glob("in_t*_probabilities.ome.tif"))) == 4
     with collect_table(writer.folder).open(newline="") as file:
         voxels = [int(row["voxels"]) for row in csv.DictReader(file)]
     assert voxels == _truth(4).sum(axis=(2, 3, 4)).ravel().tolist()
 
 
-@pytest.mark.parametrize("other", [{"threshold": 0.4}, {"fingerprint": lambda path: Fingerprint({"weights": "other"})}, {"file_format": "nifti"}])
+@pytest.mark.parametrize(
+    "other",
+    [{"threshold": 0.4}, {"fingerprint": lambda path: Fingerprint({"weights": "other"})}, {"file_format": "nifti"}],
+)
 def test_frames_of_other_weights_or_settings_are_not_gone_on_from(
     tmp_path: Path, lapse: Path, other: dict[str, Any]
 ) -> None:
@@ -383,7 +388,7 @@ def test_a_damaged_note_or_state_is_as_good_as_none(tmp_path: Path, lapse: Path)
     writer(lapse, Boxes())
     writer.notes.path("in").write_text("{")
     hidden = writer.target / ".unfinished-in"
-    hidden.mkdir()
+    make_scratch(hidden)
     (hidden / "state.json").write_text(json.dumps([1]))
     writer(lapse, again)
     assert again.calls == 4

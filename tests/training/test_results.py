@@ -61,7 +61,7 @@ def test_a_test_leaves_tables_and_pictures_that_agree_with_the_masks(tmp_path: P
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
                          default_root_dir=tmp_path)  # fmt: skip
     means = trainer.test(module, datamodule=data, verbose=False)[0]
-    write_test_tables(module.scores, folder)
+    write_test_tables(module.scores, folder, ["no"] * 99)
     draw_examples(module, module.scores, list(data.find()["test"]), folder)
 
     def rows(name: str) -> list[dict[str, str]]:

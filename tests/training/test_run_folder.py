@@ -262,6 +262,22 @@ def test_precision_follows_the_device(
     assert choose_precision("32-true", accelerator) == "32-true"
 
 
+@pytest.mark.parametrize(
+    ("most", "has"), [(None, True), ("DEFAULT", True), ("avx2", False), ("AVX512_CORE_BF16", True)]
+)
+def test_bfloat16_counts_only_where_the_processor_and_onednn_have_it(
+    most: str | None, has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if most is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+    assert device.cpu_has_bfloat16() is has
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert device.cpu_has_bfloat16() is False
+
+
 def test_the_environment_is_plain_json_whatever_lies_uncommitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,22 @@ def test_nucleus_by_nucleus_gives_the_nearest_nucleus_whatever_the_batch(batch):
     assert set(np.unique(found[CELLS == 0])) == {0}
 
 
+@pytest.mark.parametrize(("probability", "claimed"), [(0.3, False), (0.49, False), (0.51, True), (0.7, True)])
+def test_a_voxel_is_background_where_no_nucleus_reaches_one_half(probability, claimed):
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 1, *x.shape[2:]), float(np.log(probability / (1 - probability))))
+
+    found = ConditionedCells(Constant(), ResampleTo(grid=SHAPE))(field(seeds_ZYX=NUCLEI)).cells_ZYX
+    assert (found > 0).all() == (found > 0).any() == claimed
+
+
+@pytest.mark.parametrize(("probability", "inside"), [(0.49, False), (0.5, True), (0.51, True)])
+def test_a_voxel_is_membrane_from_one_half(probability, inside):
+    given = CellField(np.full(SHAPE, probability, np.float32), (NUCLEI > 0).astype(np.float32), SPACING)
+    assert given.inside("membrane").any() == given.inside("membrane").all() == inside
+
+
 class Falls(nn.Module):
     """A probability above one half everywhere, the higher the nearer to the chosen nucleus along x."""
 

@@ -1,0 +1,72 @@
+"""File names made of text from outside: stems of inputs, names of organelles, cells, records and runs."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+
+#: Characters that some system does not allow in a file name, or that separate folders.
+_FORBIDDEN = frozenset('<>:"/\\|?*')
+#: Names that Windows keeps for devices, whatever their suffix.
+_RESERVED = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in "0123456789¹²³")]
+)
+#: Bytes of a name at most: file systems allow 255, and our own suffixes and prefixes come beside it.
+LONGEST = 160
+
+
+def safe_name(text: str) -> str:
+    """Return a name that is one file's or folder's on every system, whatever the text.
+
+    Separators, control characters, unpaired surrogates and what Windows forbids become `_`. A name does not begin with
+    a dot (hidden, or the folder itself or its parent), nor end with a dot or a space; it is not empty, not a device of
+    Windows, and at most `LONGEST` bytes long. Two texts may get one name: see `unique_names`.
+
+    Parameters
+    ----------
+    text : str
+        Such as the stem of an input.
+
+    Returns
+    -------
+    str
+        The text itself, where it is safe already.
+    """
+    name = "".join("_" if c in _FORBIDDEN or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+    begins = len(name) - len(name.lstrip(". "))
+    name = "_" * begins + name[begins:]
+    kept = name.rstrip(". ")
+    name = kept + "_" * (len(name) - len(kept))
+    if name.split(".")[0].rstrip().lower() in _RESERVED:
+        name = f"_{name}"
+    if len(name.encode()) > LONGEST:
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        name = name.encode()[: LONGEST - 9].decode(errors="ignore").rstrip(". ") + f"-{digest}"
+    return name or "_"
+
+
+def name_key(name: str) -> str:
+    """Return what two names have in common where a system takes them for one: case and composed letters."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def unique_names(texts: Iterable[str]) -> list[str]:
+    """Return a safe name for each text, all different on every system; later ones get a number.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        In an order that does not change from run to run.
+    """
+    names = [safe_name(text) for text in texts]
+    taken: set[str] = set()
+    once = [name_key(name) for name in names]
+    result = []
+    for name in names:
+        chosen, number = name, 2
+        while name_key(chosen) in taken or (chosen != name and name_key(chosen) in once):
+            chosen, number = f"{name}_{number}", number + 1
+        taken.add(name_key(chosen))
+        result.append(chosen)
+    return result

@@ -1,0 +1,178 @@
+"""Weights know again what they were trained on, whatever its file is called and however it is stored."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from analysis.feature_tables import Fold, read_features
+from datamodules.fingerprints import DIGITS, cell_fingerprint, volume_fingerprints
+from datamodules.shape_cases import ShapeFiles, read_cell
+from datamodules.shape_config import ShapeFolderData
+from datamodules.shape_folder import find_shapes, read_shapes
+from datamodules.shapes import ShapeDataModule
+from formats.errors import InputError
+from lightning_modules.facts import SHAPRFacts, read_checkpoint
+from lightning_modules.seen import begun_from, counted_seen, resumed_from, seen_by_all, seen_note, trained_on
+from networks.weights import shipped_weights
+
+NEW = SHAPRFacts(task="shapr", model={})
+
+
+def cell(seed=0):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:64, :64] - 31.5
+    return rng.integers(0, 256, (64, 64), dtype=np.uint8), np.hypot(y, x) < 12 + seed
+
+
+def answers(facts, *fingerprints):
+    return counted_seen(facts, fingerprints)[0]
+
+
+def test_a_cell_is_known_again_in_every_format_and_number_type(tmp_path: Path):
+    image, mask = cell()
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    Image.fromarray(image).save(tmp_path / "b.png")
+    np.save(tmp_path / "c.npy", image.astype(np.float32) / 255)
+    tifffile.imwrite(tmp_path / "d.tif", image.astype(np.uint16) * 257)
+    np.save(tmp_path / "mask.npy", mask)
+    tifffile.imwrite(tmp_path / "mask.tif", mask.astype(np.uint8) * 255)
+    found = {
+        read_cell(ShapeFiles("cell", "", tmp_path / name, tmp_path / drawn)).fingerprint
+        for name in ("a.tif", "b.png", "c.npy", "d.tif")
+        for drawn in ("mask.npy", "mask.tif")
+    }
+    assert found == {cell_fingerprint(image / 255, mask)}
+    assert len(found.pop()) == DIGITS
+
+
+def test_another_image_mask_or_place_is_another_cell():
+    image, mask = cell()
+    image = image / 255
+    own = cell_fingerprint(image, mask)
+    grey = image.copy()
+    grey[5, 5] = 1 - grey[5, 5]
+    others = [(grey, mask), (image, np.roll(mask, 1, 0)), (image[::-1], mask), (image, ~mask)]
+    assert own not in {cell_fingerprint(*other) for other in others}
+
+
+def test_a_volume_is_known_by_its_content_and_a_folder_by_all_its_files(tmp_path: Path):
+    (tmp_path / "a.tif").write_bytes(b"one")
+    (tmp_path / "b.tif").write_bytes(b"one")
+    (tmp_path / "c.zarr" / "0").mkdir(parents=True)
+    (tmp_path / "c.zarr" / "0" / "x").write_bytes(b"one")
+    cache = tmp_path / "cache"
+    a, b, c = volume_fingerprints([tmp_path / name for name in ("a.tif", "b.tif", "c.zarr")], cache)
+    assert a == b != c
+    (tmp_path / "a.tif").write_bytes(b"two!")
+    (tmp_path / "c.zarr" / "0" / "x").write_bytes(b"two!")
+    assert not {a, c} & set(volume_fingerprints([tmp_path / "a.tif", tmp_path / "c.zarr"], cache))
+
+
+def test_a_training_adds_to_what_its_weights_have_seen():
+    fresh = begun_from(NEW, None)
+    first = trained_on(fresh, ["b", "a"])
+    assert (first.seen, first.seen_all) == (["a", "b"], True)
+    assert answers(first, "a", "c") == ["yes", "no"]
+    tuned = trained_on(begun_from(NEW, first), ["c"])
+    assert tuned.seen == ["a", "b", "c"]
+    # weights from before fingerprints were kept: nobody knows what they have seen, and it stays so
+    old = trained_on(begun_from(NEW, NEW), ["c"])
+    assert (old.seen, old.seen_all) == (["c"], False)
+    assert answers(old, "a", "c") == ["unknown", "yes"]
+    assert resumed_from(first, ["z"], True).seen == ["a", "b", "z"]
+    assert not resumed_from(first, [], False).seen_all
+    both = seen_by_all(first, [tuned, old])
+    assert (both.seen, both.seen_all) == (["a", "b", "c"], False)
+    assert first.seen == ["a", "b"]
+
+
+def test_what_is_said_names_those_that_were_seen_and_those_that_may_have_been():
+    first = trained_on(begun_from(NEW, None), ["a"])
+    assert seen_note(counted_seen(first, ["b"])[1], "cells", "x") is None
+    assert seen_note(counted_seen(first, ["a", "b"])[1], "cells", "so what") == (
+        "note: 1 of 2 cells were seen in training by these weights: so what"
+    )
+    doubtful = dataclasses.replace(first, seen_all=False)
+    assert "of 1 of 2 cells it is not known" in str(seen_note(counted_seen(doubtful, ["a", "b"])[1], "cells", "x"))
+
+
+TABLE = "cell,unit,seen_in_training,area_px2,volume_voxels\nx,px,{},1,2\ny,px,no,3,4\nz,px,no,5,6\n"
+
+
+def test_features_of_new_cells_are_read(tmp_path: Path):
+    path = tmp_path / "predicted_features.csv"
+    path.write_text(TABLE.format("no"))
+    table = read_features(path)
+    assert (table.cells, table.names) == (("x", "y", "z"), ("area_px2", "volume_voxels"))
+    assert table.values_NF.tolist() == [[1, 2], [3, 4], [5, 6]]
+    Fold(table.of("xy"), table.of("z"))
+
+
+@pytest.mark.parametrize(("answer", "told"), [("yes", "1 of 3 cells were seen"), ("unknown", "of 1 it is not known")])
+def test_features_of_cells_that_were_seen_are_refused_unless_they_are_asked_for(tmp_path: Path, answer, told):
+    path = tmp_path / "predicted_features.csv"
+    path.write_text(TABLE.format(answer))
+    with pytest.raises(InputError, match=rf"{told}.*\(first: x\).*allow_seen=True") as caught:
+        read_features(path)
+    assert "\n" not in str(caught.value)
+    assert read_features(path, allow_seen=True).cells == ("x", "y", "z")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "cell,unit,area_px2\nx,px,1\n", TABLE.format("no") + "w,px,no,7\n", TABLE.format("no") + "w,px,no,a,7\n"],
+)
+def test_what_is_no_table_of_features_is_refused(tmp_path: Path, text):
+    path = tmp_path / "predicted_features.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match="predict again"):
+        read_features(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_features(tmp_path / "none.csv")
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
+def test_shipped_weights_know_the_real_cells_they_were_trained_on_and_no_others(tmp_path: Path):
+    root = Path(os.environ["CYTOVOX_DATA"])
+    cells = {
+        name: read_shapes(find_shapes(ShapeFolderData(root=str(root / name), folds=0))) for name in ("rbc", "nuclei")
+    }
+    for name, other in (("rbc", "nuclei"), ("nuclei", "rbc")):
+        facts = read_checkpoint(shipped_weights()[f"shape_{name}"], "shape", "x").facts
+        own = [cell.fingerprint for cell in cells[name]]
+        assert set(answers(facts, *own)) == {"yes"}
+        assert facts.seen == sorted(own)  # all of them, and nothing else
+        assert set(answers(facts, *(cell.fingerprint for cell in cells[other]))) == {"no"}
+    # a copy in another format is the same cell, another crop of it is not
+    first = cells["rbc"][0]
+    np.save(tmp_path / "image.npy", first.image_YX)
+    np.save(tmp_path / "mask.npy", first.mask_YX)
+    copy = read_cell(ShapeFiles("copy", "", tmp_path / "image.npy", tmp_path / "mask.npy"))
+    assert copy.fingerprint == first.fingerprint
+    assert cell_fingerprint(np.roll(first.image_YX, 1, 0), np.roll(first.mask_YX, 1, 0)) != first.fingerprint
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
+def test_weights_of_a_fold_of_real_cells_know_its_training_cells_and_not_its_test_cells():
+    config = ShapeFolderData(root=str(Path(os.environ["CYTOVOX_DATA"]) / "rbc"), folds=5, fold=2, val=0.1)
+    data = ShapeDataModule(config, seed=1)
+    facts = trained_on(begun_from(NEW, None), data.fingerprints(("train", "val")))
+    assert set(answers(facts, *data.fingerprints(("train", "val")))) == {"yes"}
+    tested = data.fingerprints(("test",))
+    assert len(tested) in (20, 21)
+    assert set(answers(facts, *tested)) == {"no"}
+
+
+@pytest.mark.parametrize("name", sorted(shipped_weights()))
+def test_shipped_weights_say_what_they_have_seen(name):
+    facts = read_checkpoint(shipped_weights()[name], None, "x").facts
+    assert facts.seen_all
+    assert len(facts.seen) == {"shape_rbc": 101, "shape_nuclei": 58}.get(name, 0)
+    assert all(len(one) == DIGITS for one in facts.seen)

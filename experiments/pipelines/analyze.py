@@ -108,7 +108,7 @@ class Analysis:
             return changed  # the tables are of all inputs
         tables, made_from = FrameState(self.states), self._tables_from(results)
         if changed or not tables.has("tables", made_from) or not (self.folder.tables / "cells.csv").is_file():
-            if not changed and (why := made_from.why(tables.made_from("tables"))):
+            if not self.recomputed and (why := made_from.why(tables.made_from("tables"))):
                 self.recomputed["tables: " + why] += 1
             write_results(results, self.faults, self.notes, self.folder, self.config)
             tables.save("tables", made_from, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.transforms import Compose
@@ -37,13 +38,15 @@ class Preparer:
         self.resample = ResampleTo.chosen(config.resample, config.resample_spacing_um, config.resample_grid)
         self.ri_range = [float(index) for index in config.ri_range]
         normalise = NormaliseRId("image", self.ri_range[0], self.ri_range[1])
+        #: What else an entry depends on, for heirs.
+        self.more: dict[str, Any] = {}
         self.transform = Compose([normalise, ResampleToCommonGridd(self.resample)])
 
     def fingerprint(self, case: Case) -> Fingerprint:
         """What the entry of a case depends on: the content of its files, and all that is done to them."""
         return STEPS["prepare"].fingerprint(
             self.config, "data.", files=[self.digests.of(path) for path in case.files], case=case.settings,
-            prepared_as=type(self).__name__,
+            prepared_as=type(self).__name__, more=self.more,
         )  # fmt: skip
 
     def path_of(self, case: Case) -> Path:

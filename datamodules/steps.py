@@ -40,7 +40,7 @@ _ANALYSIS = {
 _LATER = "is used in a later step"
 _TABLES = {
     "groups": _LATER, "control": _LATER, "border": _LATER, "interval_min": _LATER, "track.*": _LATER, "meshes": _LATER,
-    "statistics.*": _LATER, "cohort": _LATER,
+    "statistics.*": _LATER, "cohort": _LATER, "quality.*": _LATER,
 }  # fmt: skip
 _CELLS = {"method": _LATER, "seeds.*": _LATER, "uncertainty": _LATER}
 

@@ -91,6 +91,8 @@ class CellsFacts(Facts):
     """Refractive indices that became 0 and 1."""
     patch_size: list[int]
     """Window z, y, x that the network was trained on."""
+    z: str = "fit"
+    """Which slices it sees: `fit`, `center` or `middle` (`transforms.cell_networks.ConditionedCells`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

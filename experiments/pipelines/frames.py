@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.cell_contrast import cell_contrasts
 from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
 from analysis.refractive import Increments
 from analysis.volume_interval import VolumeInterval, agreement, volume_intervals
@@ -104,11 +105,15 @@ def finish_frame(job: FrameJob) -> list[str]:
     cells = state.arrays("cells")["cells"].astype(np.int32)
     told = state.facts("cells")["intervals"]
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
+    contrasts = cell_contrasts(ri, cells, volume.spacing_um)
     lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
         "rows", job.rows_made_from, {},
         compartments=[
-            {**_plain(row), **_interval(row, told), "original_label": _original(job.cells, row.cell)}
+            {
+                **_plain(row), **_interval(row, told), **_contrast(row, contrasts),
+                **_original(job.cells, row.cell),
+            }
             for row in measured.compartments
         ],
         parts=[_plain(row) for row in measured.parts],
@@ -134,9 +139,17 @@ def _interval(row: Compartment, told: dict[str, list[float]]) -> dict[str, float
     return {"volume_low_um3": low, "volume_high_um3": high}
 
 
-def _original(cells: LabelSource | None, label: int) -> int | None:
-    """Label in the file of a cell that was given; None where there is none, and for what is in no cell."""
-    return None if cells is None or label <= 0 else cells.reading.original(label)
+def _original(cells: LabelSource | None, label: int) -> dict[str, int | None]:
+    """Label in the file, of cells that were given; None where there is none, and for what is in no cell."""
+    if cells is None:
+        return {}
+    return {"original_label": cells.reading.original(label) if label > 0 else None}
+
+
+def _contrast(row: Compartment, contrasts: dict[int, float]) -> dict[str, float | None]:
+    """Of whole cells; None where the surroundings are not seen."""
+    value = contrasts.get(row.cell, math.nan) if row.compartment == WHOLE else math.nan
+    return {"contrast_ri": None if math.isnan(value) else value}
 
 
 def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]:

@@ -91,7 +91,7 @@ def _own_flags(state: CellState, rules: QualityRules) -> set[str]:
     if state.border:
         flags.add("border")
     if state.nuclei == 0:
-        flags.add("no_nucleus")
+        flags |= {"no_nucleus", "rim"} if state.border else {"no_nucleus"}
     elif state.nuclei is not None and state.nuclei > 1:
         flags.add("several_nuclei")
     if rules.min_contrast_ri is not None and state.contrast_ri < rules.min_contrast_ri:

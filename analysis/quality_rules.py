@@ -60,6 +60,9 @@ FLAGS: dict[str, Flag] = {
             (((WHOLE,), ("dry_mass_pg", *MEANS)),),
         ),
         Flag("border", "the cell reaches the border of the field: it is cut there", (((), SIZES),)),
+        Flag(
+            "rim", "the cell is cut, its nucleus is not in the field: only its rim is seen", (((), SIZES + MEANS),)
+        ),
         Flag("several_nuclei", "the cell has several nuclei", ((("nucleus",), SIZES), ((WHOLE,), ("nuclei",)))),
         Flag(
             "no_nucleus", "the cell has no nucleus",
@@ -73,6 +76,10 @@ FLAGS: dict[str, Flag] = {
 }  # fmt: skip
 
 
+#: Flags that the key `border` of an analysis decides on.
+OF_CUT_CELLS = ("border", "rim")
+
+
 @dataclass(frozen=True)
 class QualityRules:
     """From which values on something is flagged; None turns a flag off."""
@@ -80,7 +87,7 @@ class QualityRules:
     exclude: bool = True
     """Whether what is flagged is left out of curves and tests."""
     border: bool = True
-    """Whether that holds for what a cut cell invalidates."""
+    """Whether what a cut cell invalidates (`OF_CUT_CELLS`) is left out."""
     volume_jump: float | None = MAX_JUMP
     mass_jump: float | None = MAX_JUMP
     min_contrast_ri: float | None = MIN_CONTRAST_RI
@@ -103,9 +110,9 @@ def as_text(flags: frozenset[str] | set[str] | tuple[str, ...]) -> str:
 def excluded_columns(flags: tuple[str, ...], compartment: str, rules: QualityRules) -> tuple[str, ...]:
     """Columns of a row that do not count in curves and tests, in the order of `SIZES` and `MEANS`."""
     if not rules.exclude:
-        flags = ("border",) if "border" in flags else ()
+        flags = tuple(name for name in flags if name in OF_CUT_CELLS)
     invalid: set[str] = set()
     for name in flags:
-        if name in FLAGS and (name != "border" or rules.border):
+        if name in FLAGS and (name not in OF_CUT_CELLS or rules.border):
             invalid |= FLAGS[name].columns(compartment)
     return tuple(column for column in SIZES + MEANS if column in invalid)

@@ -14,10 +14,8 @@ from datamodules.config import FolderData, OrganelleData
 from datamodules.paths import stem_of
 from datamodules.splits import SPLITS, Division
 from formats.errors import InputError
+from formats.spacing import PLAUSIBLE_UM
 from transforms.spatial import ResampleTo, common_grid
-
-#: Voxel sizes of holotomography, in um: beyond these the unit is in doubt.
-PLAUSIBLE_UM = (0.02, 5.0)
 
 #: Times the others' voxel size: warning, error.
 SPACING_RATIO, SPACING_RATIO_ERROR = 4.0, 100.0

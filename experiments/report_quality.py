@@ -36,7 +36,7 @@ def contents(tables: Path, cells: list[Row]) -> dict[str, Any]:
 
 
 #: Flags that a cell which is cut bears for no other reason.
-_OF_CUT = {"border", "no_nucleus", "low_contrast"}
+_OF_CUT = {"border", "rim", "no_nucleus", "low_contrast"}
 
 
 def _cut_only(flags: tuple[str, ...]) -> bool:

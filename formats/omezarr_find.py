@@ -87,7 +87,8 @@ def find_image(path: Path, store: LocalStore, inner: str, series: Series) -> Zar
         more = f"; arrays in it: {', '.join(arrays[:10])}, each of which can be opened by itself" if arrays else ""
         raise InputError(f"{path}: no OME-NGFF metadata (multiscales with axes): expected version 0.4 or 0.5{more}")
     # named by their place, which a user can also write as a path
-    number = choose_series(path, [(place, _about(group)) for place, group in found], series)
+    titles = [str(_ome(group.attrs.asdict())["multiscales"][0].get("name") or "") for _, group in found]
+    number = choose_series(path, [(place, _about(group)) for place, group in found], series, titles)
     place, group = found[number]
     return _of_group(path, f"{inner}/{place}".strip("/"), _ome(group.attrs.asdict()), None)
 

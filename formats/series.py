@@ -11,7 +11,9 @@ from formats.errors import InputError
 Series = int | str | None
 
 
-def choose_series(path: object, found: Sequence[tuple[str, str]], series: Series, what: str = "images") -> int:
+def choose_series(
+    path: object, found: Sequence[tuple[str, str]], series: Series, titles: Sequence[str] = (), what: str = "images"
+) -> int:
     """Number of the image that is meant.
 
     Parameters
@@ -22,6 +24,8 @@ def choose_series(path: object, found: Sequence[tuple[str, str]], series: Series
         All images of the file, in order.
     series : int, str or None
         What was asked for. A text that is no name is taken for a number.
+    titles : sequence of str
+        Second names, one an image, which serve where only one image has them.
     what : str
         What these images are called in the file.
 
@@ -36,6 +40,7 @@ def choose_series(path: object, found: Sequence[tuple[str, str]], series: Series
         raise InputError(f"{path}: holds {len(found)} {what}: choose one with series: {_listed(found)}")
     if isinstance(series, str):
         named = [k for k, (name, _) in enumerate(found) if _plain(name) == _plain(series)]
+        named = named or [k for k, title in enumerate(titles) if _plain(title) == _plain(series)]
         if len(named) == 1:
             return named[0]
         if len(named) > 1:

@@ -216,4 +216,6 @@ def _describe(path: Path, series: Series) -> tuple[TiffFrames, TiffFacts, tuple[
     with open_tiff(path) as tiff:
         number, notes = choose_image(path, tiff, series)
         layout = layout_of(path, tiff.series[number])
+        if layout.colours > 1:
+            notes = (*notes, f"{path.name}: a grey colour image: one of its {layout.colours} equal colours is read")
         return TiffFrames(path, number, layout), facts_of(tiff, number, layout), notes

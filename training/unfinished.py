@@ -78,6 +78,10 @@ class Unfinished:
         """Put a box of a frame."""
         self.array[(t, slice(None), *box)] = masks_Kzyx
 
+    def outside(self, t: int) -> str:
+        """What of a frame that is done lies outside what the weights were trained on."""
+        return self._outside.get(t, "")
+
     def fill_holes(self, t: int, k: int, most_voxels: float) -> int:
         """Fill the holes of one mask of a frame whose boxes were all put; return how many voxels were added."""
         added = z = 0
@@ -88,10 +92,6 @@ class Unfinished:
                 self.array[t, k, z : z + depth] = np.asarray(self.array[t, k, z : z + depth]) | hole
             z += depth
         return added
-
-    def outside(self, t: int) -> str:
-        """What of a frame that is done lies outside what the weights were trained on."""
-        return self._outside.get(t, "")
 
     def frame_done(self, t: int, voxels: list[int], outside: str = "") -> None:
         """Note that every box of a frame was put, how many voxels they hold, and what lies outside the training's."""

@@ -266,10 +266,15 @@ class Frames:
             if weights is not None:
                 strange = frame_outside([trained_on(weights)], lambda box: ri[box], film.volume)
             mirrored = np.ascontiguousarray(np.flip(ri, axes))
-            masks, said = self.predict(mirrored, film.volume.spacing_um)
-            if FILLED in masks:
-                masks[FILLED] = fill_holes(masks[FILLED], film.volume.spacing_um)
+            masks, said = self._predicted(mirrored)
             masks = {name: np.flip(mask, axes) for name, mask in masks.items()}
             if said is not None:
                 state.save_said(np.flip(said, tuple(1 + axis for axis in axes)))
         state.save_masks(made_from, masks, ri.shape, notes=notes, outside=strange)
+
+    def _predicted(self, ri: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Masks and probabilities of a frame; cells are filled."""
+        masks, said = self.predict(ri, self.film.volume.spacing_um)
+        if FILLED in masks:
+            masks[FILLED] = fill_holes(masks[FILLED], self.film.volume.spacing_um)
+        return masks, said

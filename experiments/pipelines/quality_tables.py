@@ -21,7 +21,7 @@ from experiments.pipelines.films import Film
 from formats.atomic import atomic_path
 
 #: Raised when flags come out different for the same inputs and config.
-QUALITY_VERSION = 1
+QUALITY_VERSION = 2
 #: Fields a group from which rates of exclusion are compared by fields instead of cells.
 MIN_FIELDS = 2
 

@@ -120,8 +120,16 @@ def _table(
     if any("original_label" in row for result in results for row in rows_of(result)):
         columns.insert(columns.index("cell") + 1, "original_label")
     first = ["file", "group", "dish", "field", "frame", "time_s", "track", "lineage"]
-    last = ["flags", "excluded", "cells_from", "medium_ri", "medium_from", "increments", "area_estimator"]
-    last.append("outside_training")
+    last = [
+        "flags",
+        "excluded",
+        "cells_from",
+        "medium_ri",
+        "medium_from",
+        "increments",
+        "area_estimator",
+        "outside_training",
+    ]
     rows, quality = [], quality_rules(config)
     for result in results:
         film, source = result.film, result.film.source
@@ -199,7 +207,8 @@ def file_table(results: Sequence[FilmResult], faults: Sequence[Fault]) -> pd.Dat
     columns = [
         "file", "path", "group", "frames", "cells", "cells_followed", "tracks", "divisions", "cells_flagged", "flags",
         "cells_at_border", "cells_without_nucleus",
-        "unclaimed_um3", "z_um", "y_um", "x_um", "medium_ri", "medium_from", "outside_training", "state", "fault",
+        "unclaimed_um3", "z_um", "y_um", "x_um", "medium_ri", "medium_from", "outside_training", "state",
+        "fault",
     ]  # fmt: skip
     frame = pd.DataFrame(rows, columns=columns)
     counts = (

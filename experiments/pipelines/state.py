@@ -93,7 +93,7 @@ class FrameState:
 
     def forget_said(self) -> None:
         """Remove them."""
-        self.said.unlink(missing_ok=True)
+        remove_file(self.said, self.folder)
 
     def save_said(self, said_2ZYX: np.ndarray) -> None:
         """Keep probabilities for the cells."""

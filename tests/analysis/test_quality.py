@@ -157,6 +157,8 @@ def test_what_one_frame_tells():
         (0, 1): {"border"}, (0, 2): {"several_nuclei"}, (0, 3): {"no_nucleus"}, (0, 4): {"low_contrast"},
         (0, 5): {"wide_interval"},
     }  # fmt: skip
+    assert flagged([state(0, 1, 0, 30, border="y-", nuclei=0)])[0] == {(0, 1): {"border", "rim", "no_nucleus"}}
+    assert flagged([state(0, 1, 0, 30, border="y-", nuclei=None)])[0] == {(0, 1): {"border"}}
     off = QualityRules(min_contrast_ri=None, max_interval=None)
     assert set(flagged(one, off)[0]) == {(0, 1), (0, 2), (0, 3)}
 
@@ -183,6 +185,8 @@ def test_each_flag_leaves_out_quantities_and_no_more():
     assert not left_out("merge", own=QualityRules(exclude=False))
     assert left_out("border", own=QualityRules(exclude=False))  # `border` has a key of its own
     assert not left_out("border", own=QualityRules(border=False))
+    assert left_out("rim") == set(SIZES + MEANS)
+    assert not left_out("rim", own=QualityRules(border=False))
     assert all(flag.meaning for flag in FLAGS.values())
     assert as_text({"split", "merge", "own"}) == "merge split own"
 
@@ -276,3 +280,50 @@ def test_cells_that_do_not_divide_are_left_as_they_are():
     tracks = lineage_tracks().assign(lineage=[1, 2, 3], parent=None, divided=False)
     table = sum_lineages(pd.DataFrame(rows), tracks, QualityRules())
     pd.testing.assert_frame_equal(table[list(rows[0])], pd.DataFrame(rows), check_dtype=False)
+
+
+@pytest.mark.parametrize(("piece", "counts"), [(115, True), (105, False)])
+def test_pieces_below_a_tenth_of_the_joined_volume_do_not_count(piece, counts):
+    flags, _ = flagged(two_cells({2}, volumes=(1000, piece, 1100)))
+    assert any("merge" in own for own in flags.values()) == counts
+
+
+@pytest.mark.parametrize(("inside", "counts"), [(0.52, True), (0.48, False)])
+def test_half_of_a_cell_must_lie_in_the_mask_that_holds_it(inside, counts):
+    # the mask gained 0.6 of what is gone, and too little for its volume alone to tell
+    states = two_cells({2}, volumes=(1000, 500, 1000 + 500 * 0.6), frames=3)
+    states = [one for one in states if one.key[1] != 9]
+    far = [one for one in states if not (one.key == (1, 2))] + [state(1, 2, 20, 500)]
+    overlaps = {2: {(1, 1): 900.0, (2, 1): inside * 500}}
+    assert any("merge" in own for own in flagged(far, overlaps=overlaps)[0].values()) == counts
+
+
+@pytest.mark.parametrize(("gained", "counts"), [(0.52, True), (0.48, False), (1.48, True), (1.52, False)])
+def test_a_mask_must_have_gained_about_the_volume_that_is_gone(gained, counts):
+    flags, _ = flagged(two_cells({2}, volumes=(1000, 400, 1000 + 400 * gained)))
+    assert any("merge" in own for own in flags.values()) == counts
+
+
+def test_a_common_change_needs_three_cells():
+    def swelling(cells):
+        return [state(t, k, 30 * k, 1000 * (1.5 if t > 2 else 1)) for t in range(6) for k in range(1, cells + 1)]
+
+    assert flagged(swelling(3))[0] == {}
+    assert len(flagged(swelling(2))[0]) == 6
+
+
+def test_the_surroundings_reach_as_far_as_they_should():
+    cells = np.zeros((4, 60, 60), int)
+    cells[:, 25:35, 25:35] = 1
+    ri = np.full(cells.shape, 1.30)
+    near = (slice(None), slice(22, 38), slice(22, 38))  # 1.5 µm around
+    ri[near] = 1.337
+    ri[cells == 1] = 1.35
+    assert cell_contrasts(ri, cells, (0.5, 0.5, 0.5))[1] == pytest.approx(0.013)
+    assert cell_contrasts(ri, cells, (0.5, 0.5, 0.5), shell_um=3.0)[1] == pytest.approx(0.05)
+    ri[:, 23:37, 23:37] = 1.33
+    ri[cells == 1] = 1.35
+    assert cell_contrasts(ri, cells, (0.5, 0.5, 0.5))[1] == pytest.approx(0.02)
+    few = np.full((1, 12, 12), 1)
+    few[0, 0, :] = 0  # twelve voxels tell nothing
+    assert math.isnan(cell_contrasts(np.full(few.shape, 1.34), few, (0.5, 0.5, 0.5))[1])

@@ -111,7 +111,7 @@ CELL_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
                                photometric="rgb"), "",
     ),
     "no voxel size": (lambda p: scenes.plain(p, labels16()), ""),
-    "um written as mm": (lambda p: scenes.nifti(p, labels16(), (600.0, 500.0, 500.0)), "times wrong"),
+    "um written as mm": (lambda p: scenes.nifti(p, labels16(), (600.0, 500.0, 500.0)), "read as its tomogram"),
     "a channel of its own name": (lambda p: scenes.ome(p, labels16(), ["Otsu 3"]), ""),
     "one of several channels": (
         lambda p: scenes.ome(p, np.stack([labels16() * 0, labels16()]), ["nuclei", "Cell labels"]),

@@ -82,7 +82,7 @@ def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
         told.append(facts["cells_from"])
         strange.append(facts["outside_training"])
         keys.append(facts["key"])
-        frame_flags[t] = list(facts.get("flags", ()))
+        frame_flags[t] = ["weights_range"] if facts["outside_training"] else []
         film.notes.extend(note for note in facts["notes"] if note not in film.notes)
     film.notes.extend(
         f"{film.source.path.name}: outside what the weights were trained on: {text}"

@@ -105,7 +105,7 @@ def test_a_mask_that_took_micrometres_for_millimetres_is_accepted_with_a_note(tm
     case = _case(tmp_path, {"nucleus": _nifti(tmp_path, _mask(), (500.0, 200.0, 250.0))})
     assert case.load().masks_KZYX[1].sum() == _mask().sum()
     assert len(case.notes) == 1
-    assert case.notes[0].startswith("m.nii.gz: its voxel size")
+    assert case.notes[0].startswith("m.nii.gz: its spacing")
 
 
 @pytest.mark.parametrize("signs", [(-1, -1, 1), (1, 1, 1), (1, -1, -1), (-1, 1, -1)])

@@ -24,6 +24,7 @@ from experiments.pipelines.predictors import (
     digest,
     organelle_inferer,
     organelle_weights,
+    seen_notes,
 )
 from experiments.pipelines.results import FilmResult, film_result, write_results
 from experiments.pipelines.sources import Source
@@ -112,7 +113,9 @@ class Analysis:
         corrections = Path(self.config.corrections) if self.config.corrections else self.folder.predictions
         for source in sources:
             try:
-                films.append(open_film(source, self.config, self.states, corrections))
+                film = open_film(source, self.config, self.states, corrections)
+                film.notes += seen_notes(self._organelle_weights, source.path)
+                films.append(film)
             except (InputError, OSError) as fault:
                 self._failed(source, fault)
         return films

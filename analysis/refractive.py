@@ -67,6 +67,40 @@ def concentration_g_per_ml(
     return contrast / np.where(lipid_N, increments.lipid_ml_per_g, increments.other_ml_per_g)
 
 
+#: Increments of Choi et al. 2021, mL/g: one for each compartment as a whole.
+CHOI_LIPID_ML_PER_G, CHOI_OTHER_ML_PER_G = 0.135, 0.190
+#: The same as it stands in a table.
+CHOI_RULE = f"as published: lipid {CHOI_LIPID_ML_PER_G:g}, cell, nucleus and nucleolus {CHOI_OTHER_ML_PER_G:g} mL/g"
+
+
+def concentration_choi_g_per_ml(mean_ri: float, compartment: str, medium_ri: float) -> float:
+    """Concentration of a whole compartment as published: one increment for all of its voxels.
+
+    Droplets inside a cell count with the cell's increment, where `concentration_g_per_ml` gives them that of lipid. The
+    mean over voxels of (n - n0) / increment is that of the mean index, since the increment is the same in all of them.
+
+    Parameters
+    ----------
+    mean_ri : float
+        Mean refractive index of the compartment; nan where it is empty.
+    compartment : str
+        "lipid", or any other: cell, nucleus, nucleolus.
+    medium_ri : float
+        Index n0 of the medium.
+
+    Returns
+    -------
+    float
+        g/mL, which is pg/µm³; nan where the index is.
+
+    References
+    ----------
+    Choi et al. 2021, bioRxiv 2021.05.23.445351, eq. 1 and the text below it.
+    """
+    increment = CHOI_LIPID_ML_PER_G if compartment == "lipid" else CHOI_OTHER_ML_PER_G
+    return (mean_ri - medium_ri) / increment
+
+
 def dry_mass_pg(concentration_N: np.ndarray, voxel_um3: float) -> float:
     """Mass of what is solved in voxels of these concentrations (g/mL): a g/mL is a pg/µm³."""
     return float(np.sum(concentration_N, dtype=np.float64)) * voxel_um3

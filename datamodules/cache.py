@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,45 +15,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from formats.atomic import atomic_path
+from formats.provenance import Fingerprint
 
-#: Part of every key: raise it when the preparation changes.
-CACHE_VERSION = 1
+#: Key of an entry's metadata that holds the parts of its fingerprint.
+MADE_FROM = "made_from"
 
 
 def cache_root(given: str | None) -> Path:
     """The folder asked for, else CYTOVOX_CACHE, else the user's cache folder."""
     chosen = given or os.environ.get("CYTOVOX_CACHE")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("cytovox", appauthor=False))
-
-
-class ContentDigests:
-    """SHA-256 of files, remembered by path, size and time of change: a folder of 100 GB is read once."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root / "digests"
-
-    def of(self, path: Path) -> str:
-        """Digest of a file, or of every file of a folder (OME-Zarr)."""
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        state = [f"{p.relative_to(path).as_posix()}:{(s := p.stat()).st_size}:{s.st_mtime_ns}" for p in files]
-        # one note a volume, not one a chunk: clusters count files
-        name = hashlib.sha256("\n".join([str(path.absolute()), *state]).encode()).hexdigest()
-        note = self._root / name[:2] / name
-        if note.is_file() and len(known := note.read_text()) == 64:
-            return known
-        if path.is_dir():
-            text = "".join(f"{p.relative_to(path).as_posix()}:{_sha256(p)}\n" for p in files)
-            digest = hashlib.sha256(text.encode()).hexdigest()
-        else:
-            digest = _sha256(path)
-        with atomic_path(note) as temporary:
-            Path(temporary).write_text(digest)
-        return digest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -69,15 +39,17 @@ class PreparedCase:
         whole = {key: handle.get_tensor(key) for key in handle.keys() if key not in ("image", "mask")}  # noqa: SIM118
         return {"image": LazyArray(handle, "image"), "mask": LazyArray(handle, "mask"), **whole}
 
-    def usable(self) -> bool:
-        """Whether the file is there and whole."""
+    def usable(self, fingerprint: Fingerprint | None = None) -> bool:
+        """Whether the file is there, whole and, where a fingerprint is given, made from just that."""
         if not self.path.is_file():
             return False
         try:
             self.arrays()
+            with safe_open(str(self.path), framework="numpy") as handle:
+                made_from = json.loads((handle.metadata() or {}).get(MADE_FROM, "null"))
         except (SafetensorError, OSError, ValueError):
             return False
-        return True
+        return fingerprint is None or fingerprint.agrees(made_from)
 
 
 class LazyArray:
@@ -99,17 +71,13 @@ class LazyArray:
         return self.shape[0]
 
 
-def key_of(parts: dict[str, Any]) -> str:
-    """Name of a cache entry: what went in and how it was prepared."""
-    text = json.dumps({"version": CACHE_VERSION, **parts}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def store(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an entry whole or not at all."""
+def store(path: Path, arrays: dict[str, np.ndarray], made_from: dict[str, Any] | None = None) -> None:
+    """Write an entry whole or not at all, with the parts of its fingerprint if they are given."""
+    about = {MADE_FROM: json.dumps(made_from, sort_keys=True)} if made_from is not None else None
     with atomic_path(path) as temporary:
         try:
-            save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, str(temporary))
+            whole = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+            save_file(whole, str(temporary), metadata=about)
         except SafetensorError as fault:  # names the system's error, such as a full disk, in its text only
             number = re.search(r"os error (\d+)", str(fault))
             if number is None:

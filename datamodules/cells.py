@@ -18,8 +18,9 @@ from datamodules.prepare import CENTRES, Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset
 from formats.errors import InputError
 from transforms.cell_field import resize_labels
+from transforms.cell_layer import find_slab
 from transforms.cell_patches import RandCellPatch, RandOneNucleus, RandSoften
-from transforms.intensity import RandRIShiftd
+from transforms.intensity import NormaliseRI, RandRIShiftd
 from transforms.patches import foreground_centres
 
 #: Fewer voxels of a cell's nucleus on the common grid are no nucleus to vote for.
@@ -29,8 +30,18 @@ FEWEST_VOXELS = 20
 class CellPreparer(Preparer):
     """Makes and finds cache entries of labelled fields: labels stay labels, and nuclei have their centres."""
 
+    def __init__(self, config: CellsFolder | CellsSimulator) -> None:
+        super().__init__(config)
+        self.z, self.depth = config.z, int(config.resample_grid[0])
+        if self.z != "fit":
+            self.more = {"z": self.z}
+
     def arrays(self, raw: RawCase) -> dict[str, np.ndarray]:
         """What an entry holds: beside the usual, `nuclei` (N, 4), label and centre in voxels of the common grid."""
+        if self.z != "fit":
+            layer = find_slab(self.z, self.depth, NormaliseRI(*self.ri_range)(raw.ri_ZYX.astype(np.float32)))
+            slab = slice(layer.start, layer.stop)
+            raw = replace(raw, ri_ZYX=raw.ri_ZYX[slab], masks_KZYX=raw.masks_KZYX[:, slab])
         masks = replace(raw, masks_KZYX=(raw.masks_KZYX[:2] != 0).astype(np.uint8))
         entry = super().arrays(masks)
         cells = resize_labels(raw.masks_KZYX[2], entry["image"].shape[1:])
@@ -90,6 +101,7 @@ class CellsDataModule(OrganelleDataModule):
         return found
 
     def _preparer(self) -> CellPreparer:
+        assert isinstance(self.config, CellsFolder | CellsSimulator)
         return CellPreparer(self.config)
 
     def _prepare(self, splits: Sequence[str]) -> None:

@@ -22,6 +22,10 @@ class _CellsData(OrganelleData):
     """Voxel size z, y, x in um for `resample: spacing_um`."""
     resample_grid: list[int] = field(default_factory=lambda: [64, 128, 128])
     """Shape z, y, x for `resample: grid`."""
+    z: Literal["fit", "center", "middle"] = "fit"
+    """With `resample: grid`: `fit`, the whole depth becomes the grid's; `center`, only as many slices of a tomogram as
+    the grid has, centred on the layer of cells, which is found in the tomogram (published: the central 64 slices);
+    `middle`, as many in its middle. No cell is found above or below them."""
     patch_size: list[int] = field(default_factory=lambda: [40, 112, 112])
     """Training patch z, y, x in voxels of the common grid; with `resample: grid` it is the grid."""
     foreground: float = 1.0
@@ -64,6 +68,8 @@ def cells_data_faults(config: CellsFolder | CellsSimulator) -> list[str]:
             "masks: expected a pattern with {organelle}, which stands for membrane, nucleus and cells: cells are "
             "labels of their own, one value a cell"
         )
+    if config.z != "fit" and config.resample != "grid":
+        faults.append(f"z: {config.z}: as many slices as a grid has: needs data.resample grid; else leave it at fit")
     for key in ("p_binary", "p_no_ri"):
         if not 0 <= getattr(config, key) <= 1:
             faults.append(f"{key}: expected a probability from 0 to 1, got {getattr(config, key)}")

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.cache import ContentDigests, PreparedCase, cache_root
+from datamodules.cache import PreparedCase, cache_root
 from datamodules.cases import Case, FolderCase, RawCase
 from datamodules.config import FolderData, OrganelleData, SimulatorData
 from datamodules.fingerprints import case_fingerprints
@@ -21,6 +21,7 @@ from datamodules.simulated import cases_of, cores, make_volumes, requests_of
 from datamodules.splits import SPLITS, divide
 from formats.errors import InputError
 from formats.processes import leave_signals_to_parent, signals_held
+from formats.provenance import ContentDigests
 from transforms.intensity import RandRIShiftd
 from transforms.patches import RandOrganellePatchd
 

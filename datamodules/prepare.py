@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.transforms import Compose
 
-from datamodules.cache import ContentDigests, PreparedCase, cache_root, key_of, store
+from datamodules.cache import PreparedCase, cache_root, store
 from datamodules.cases import Case, RawCase
 from datamodules.config import OrganelleData
+from datamodules.steps import STEPS
+from formats.provenance import ContentDigests, Fingerprint
 from transforms.intensity import NormaliseRId
 from transforms.patches import foreground_centres
 from transforms.spatial import ResampleTo, ResampleToCommonGridd
@@ -29,39 +32,48 @@ class Preparer:
     """
 
     def __init__(self, config: OrganelleData) -> None:
+        self.config = config
         self.root = cache_root(config.cache_dir) / "prepared"
         self.digests = ContentDigests(cache_root(config.cache_dir))
         self.resample = ResampleTo.chosen(config.resample, config.resample_spacing_um, config.resample_grid)
         self.ri_range = [float(index) for index in config.ri_range]
         normalise = NormaliseRId("image", self.ri_range[0], self.ri_range[1])
+        #: What else an entry depends on, for heirs.
+        self.more: dict[str, Any] = {}
         self.transform = Compose([normalise, ResampleToCommonGridd(self.resample)])
 
+    def fingerprint(self, case: Case) -> Fingerprint:
+        """What the entry of a case depends on: the content of its files, and all that is done to them."""
+        return STEPS["prepare"].fingerprint(
+            self.config, "data.", files=[self.digests.of(path) for path in case.files], case=case.settings,
+            prepared_as=type(self).__name__, more=self.more,
+        )  # fmt: skip
+
     def path_of(self, case: Case) -> Path:
-        """Where the entry of a case lies: named by the content of its files and by what is done to them."""
-        key = key_of(
-            {
-                "files": [self.digests.of(path) for path in case.files],
-                "settings": case.settings,
-                "resample": repr(self.resample),
-                "ri_range": self.ri_range,
-            }
-        )
-        return self.root / key[:2] / f"{key}.safetensors"
+        """Where the entry of a case lies: named by its fingerprint."""
+        return self._path(self.fingerprint(case))
+
+    def _path(self, fingerprint: Fingerprint) -> Path:
+        return self.root / fingerprint.name[:2] / f"{fingerprint.name}.safetensors"
+
+    def find(self, case: Case) -> PreparedCase | None:
+        """The entry of a case; None where it is missing, broken or not current."""
+        fingerprint = self.fingerprint(case)
+        entry = PreparedCase(self._path(fingerprint))
+        return entry if entry.usable(fingerprint) else None
 
     def prepare(self, cases: Sequence[Case], progress: Callable[[int, int], None] | None = None) -> list[PreparedCase]:
-        """Entries of all cases, made where they are missing or broken."""
+        """Entries of all cases, made where they are missing, broken or not current."""
         entries = []
         for done, case in enumerate(cases, start=1):
-            entry = PreparedCase(self.path_of(case))
-            if not entry.usable():
-                self._make(case, entry.path)
+            fingerprint = self.fingerprint(case)
+            entry = PreparedCase(self._path(fingerprint))
+            if not entry.usable(fingerprint):
+                store(entry.path, self.arrays(case.load()), fingerprint.parts)
             entries.append(entry)
             if progress is not None:
                 progress(done, len(cases))
         return entries
-
-    def _make(self, case: Case, path: Path) -> None:
-        store(path, self.arrays(case.load()))
 
     def arrays(self, raw: RawCase) -> dict[str, np.ndarray]:
         """What an entry holds."""

@@ -37,6 +37,9 @@ class ShapeData:
     """Largest random offset of the image, which runs from 0 to 1."""
     noise: float = 0.02
     """Largest deviation of the noise added to the image."""
+    mirror_yz: float = 0.0
+    """Chance of a mirror image along y, and apart from it of one along z, beside `flip` and `flip_z`: DISPR's code
+    defines it with 0.333 for each and does not use it."""
     num_workers: int | str = "auto"
     """Loader processes; `auto` leaves one core to the training, 8 at most."""
     cache_dir: str | None = None
@@ -103,8 +106,9 @@ def shape_data_faults(config: ShapeData) -> list[str]:
             faults.append(f"{key}: expected a number from 0 to {most}, got {getattr(config, key)}")
     if not 0 <= config.intensity_scale < 1:
         faults.append(f"intensity_scale: expected a part from 0 to below 1, got {config.intensity_scale}")
-    if not 0 <= config.elastic_probability <= 1:
-        faults.append(f"elastic_probability: expected a number from 0 to 1, got {config.elastic_probability}")
+    for key in ("elastic_probability", "mirror_yz"):
+        if not 0 <= getattr(config, key) <= 1:
+            faults.append(f"{key}: expected a number from 0 to 1, got {getattr(config, key)}")
     workers = config.num_workers
     if workers != "auto" and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 0):
         faults.append(f"num_workers: expected auto, 0 or more, got {workers!r}")

@@ -9,10 +9,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from datamodules.cache import cache_root, key_of, store
+from datamodules.cache import cache_root, store
 from datamodules.config import simulated_names
 from datamodules.shape_cases import SIDE, ShapeCell
 from datamodules.shape_config import ShapeSimulatorData
+from formats.provenance import digest_of
 from simulator.shapes import SHAPES_VERSION, simulate_shape
 
 Progress = Callable[[int, int], None]
@@ -36,7 +37,7 @@ def simulated_shapes(
     names = simulated_names(getattr(config, split))[:limit]
     if not names:
         return []
-    key = key_of({"what": "shapes", "simulator": SHAPES_VERSION, "cells": names})
+    key = digest_of({"what": "shapes", "simulator": SHAPES_VERSION, "cells": names})
     path = cache_root(config.cache_dir) / "shapes" / f"{key}.safetensors"
     images_NYX, objects_NZYX = _load(path, len(names)) or _make(path, names, progress)
     return [

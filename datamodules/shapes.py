@@ -146,6 +146,7 @@ class ShapeDataModule(pl.LightningDataModule):
             intensity_scale=config.intensity_scale,
             intensity_offset=config.intensity_offset,
             noise=config.noise,
+            mirror_yz=config.mirror_yz,
         )
 
     def train_dataloader(self) -> DataLoader:

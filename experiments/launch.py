@@ -17,7 +17,8 @@ from experiments.preflight import preflight
 from experiments.progress import Bars, hush_lightning
 from experiments.schema import STAGES, Config
 from experiments.summary import print_summary
-from experiments.tasks import task_of
+from experiments.tasks import known_keys, task_of
+from experiments.unused import unused_notes
 from formats.errors import InputError
 from training.ready import tell_ready, wait_until_ready
 from training.rundir import ENV_RUN_DIR, RunFolder, is_first_rank
@@ -52,6 +53,9 @@ def launch(
     try:
         order = read_order(config, overrides, dry_run)
         if check:
+            if config and ("=" not in config or Path(config).is_file()):
+                for line in unused_notes(compose(config, overrides, known_keys), order.config):
+                    print(f"note: {line}", file=sys.stderr)
             check_run(order.config, order.stages, order.folder, dry_run)
             return
         inputs = preflight(order.config, order.stages, order.folder, dry_run)

@@ -161,7 +161,8 @@ def _search(folder: Path) -> dict[str, Any]:
 def _analysis(folder: Path) -> dict[str, Any]:
     """What the sections of an analysis show."""
     figures, shown = folder / "figures", analysed.contents(folder)
-    parts = [("scores", "Results"), ("groups", "Groups"), ("predictions", "Cells"), ("lineages", "Lineages")]
+    parts = [("quality", "Quality"), ("scores", "Results"), ("groups", "Groups"), ("predictions", "Cells")]
+    parts += [("lineages", "Lineages")]
     return {
         **shown,
         "sections": {**_sections("analyze", "Cells", "µm"), "trained": False, "parts": parts},

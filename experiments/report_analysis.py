@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.charts import read_rows
+from experiments import report_quality
 from experiments.report_data import link, number, read_text, shown_volume
 
 #: Rows of a table that the page shows; the files have all.
@@ -14,7 +15,8 @@ MAX_PICTURES = 12
 _CELL = (
     ("volume_um3", "volume, µm³", None), ("volume_low_um3", "from", None), ("volume_high_um3", "to", None),
     ("surface_area_um2", "area, µm²", None), ("sphericity", "sphericity", 3), ("mean_ri", "mean RI", 4),
-    ("concentration_g_per_ml", "concentration, g/mL", 4), ("dry_mass_pg", "dry mass, pg", None),
+    ("concentration_g_per_ml", "concentration, g/mL", 4),
+    ("concentration_choi_g_per_ml", "concentration as published, g/mL", 4), ("dry_mass_pg", "dry mass, pg", None),
 )  # fmt: skip
 
 
@@ -26,6 +28,7 @@ def contents(folder: Path) -> dict[str, Any]:
     overlays = sorted(figures.glob("cells_*_t[0-9]*.png"))
     lineages = sorted(figures.glob("lineage_*.png"))
     return {
+        "quality": report_quality.contents(tables, cells),
         "analysed": _summary(files),
         "broken": [row for row in files if row.get("state") == "broken"],
         "notes": [line for line in read_text(tables / "notes.txt").splitlines() if line][:MAX_ROWS],
@@ -51,7 +54,9 @@ def _summary(files: list[dict[str, str]]) -> list[tuple[str, str]]:
         return []
     return [
         ("files", str(len(done))), ("broken files", str(len(files) - len(done))), ("frames", str(total("frames"))),
-        ("cells followed", str(total("tracks"))), ("cell images at the border", str(total("cells_at_border"))),
+        ("cells followed", str(total("cells_followed"))),
+        ("tracks (a division ends one and begins two)", str(total("tracks"))), ("divisions", str(total("divisions"))),
+        ("cell images at the border", str(total("cells_at_border"))),
         ("cell images without a nucleus", str(total("cells_without_nucleus"))),
         ("groups", ", ".join(sorted({row.get("group", "") for row in done})) or "–"),
     ]  # fmt: skip
@@ -95,10 +100,7 @@ def _cells(cells: list[dict[str, str]]) -> dict[str, Any]:
 
 def _flags(row: dict[str, str]) -> list[str]:
     flags = [f"border {row['border']}"] if row.get("border") else []
-    if row.get("nuclei") == "0":
-        flags.append("no nucleus")
-    elif number(row.get("nuclei")) > 1:
-        flags.append(f"{row['nuclei']} nuclei")
+    flags += [flag.replace("_", " ") for flag in row.get("flags", "").split() if flag != "border"]
     return flags + ([row["cells_from"]] if row.get("cells_from") not in ("predicted", None, "") else [])
 
 

@@ -238,6 +238,7 @@ def predictions(run_folder: Path) -> dict[str, Any] | None:
                 "frame": frame,
                 "volumes": [shown_volume(by_name.get(name, {}).get("volume_um3")) for name in names],
                 "output": output,
+                "outside": next((row.get("outside_training", "") for row in by_name.values()), ""),
                 "href": link(run_folder, output),
             }
         )

@@ -73,6 +73,7 @@ def predictions(run_folder: Path) -> dict[str, Any] | None:
                 "samples": row.get("samples", ""),
                 "seen": row.get(SEEN, ""),
                 "output": row.get("output", ""),
+                "outside": row.get("outside_training", ""),
                 "href": link(run_folder, row.get("output", "")),
             }
             for row in rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import sys
 import time
@@ -19,9 +18,11 @@ from experiments.build import build_for_training, build_from_weights
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
+from formats.provenance import content_digest
 from lightning_modules.optim import scaled_rate
 from lightning_modules.seen import trained_on
 from training.compiled import compiler_errors
+from training.domain import described
 from training.ema import take_average
 from training.pace import fit_metrics
 from training.rundir import RunFolder
@@ -44,10 +45,13 @@ class Run:
 
     def __post_init__(self) -> None:
         self._loaded: tuple[list[Path], pl.LightningModule] | None = None
+        self.trained_on: list[dict[str, Any]] = []
+        """What the weights of `module` were trained on, one entry for each member of an ensemble."""
 
     def fit(self) -> None:
         """Train, from the last checkpoint of the folder if there is one."""
         module: Any = build_for_training(self.config)
+        module.facts = dataclasses.replace(module.facts, trained_on=described(self.data))
         begun = time.perf_counter()
         module.optimizer_config = self._optimizer()
         module.facts = trained_on(module.facts, self.data.fingerprints(("train", "val")))
@@ -111,18 +115,15 @@ class Run:
                 for note in found.notes:
                     print(f"note: {note}", file=sys.stderr)
                 print(f"weights: {', '.join(map(str, paths))}", flush=True)
-            module = build_from_weights(self.config, read_weights(self.config, paths))
-            self._loaded = (paths, module)
+            weights = read_weights(self.config, paths)
+            self.trained_on = [member.facts.trained_on for member in weights]
+            self._loaded = (paths, build_from_weights(self.config, weights))
         return self._loaded[1]
 
     def weights_digests(self) -> list[str]:
         """SHA-256 of the files of `module`, sorted."""
         assert self._loaded is not None
-        digests = []
-        for path in self._loaded[0]:
-            with path.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-        return sorted(digests)
+        return sorted(content_digest(path) for path in self._loaded[0])
 
     def gathered(self, faults: list[str]) -> list[str]:
         """Every rank's faults, on every rank."""

@@ -86,7 +86,7 @@ def find_weights(config: Config, folder: RunFolder | None) -> Found:
         )
         return Found([found], "newest", (note,))
     raise InputError(
-        f"predict.checkpoint: no weights: none named, none in this run, no weights.default in the config and no earlier "
+        "predict.checkpoint: no weights: none named, none in this run, no weights.default in the config and no earlier "
         f"run in {config.runs_dir}/{config.name}; give predict.checkpoint=RUN_FOLDER, or shipped weights "
         f"({', '.join(shipped_weights())}), or train with stages=[fit,test]"
     )

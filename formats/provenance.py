@@ -8,6 +8,7 @@ its fingerprint, so that the part that changed can be named.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,11 +22,15 @@ from typing import Any
 import numpy as np
 
 from formats.atomic import atomic_path
+from formats.errors import InputError
+from formats.tiff_file import set_members
 
 #: Name of the part that holds the version of a step's method.
 METHOD = "method version"
 #: A file that was changed within so many ns before it was read may change again without another time stamp.
 RACY_NS = 2_000_000_000
+#: Value of a group that is there, and by default is not; its keys count beside it.
+GIVEN = "given"
 #: Parts that are named at most when a result is computed again.
 NAMED = 3
 #: Longest value that is shown of a part.
@@ -128,7 +133,7 @@ class Step:
     def reason(self, key: str) -> str | None:
         """Why a key is ignored; None for one that counts."""
         groups = key.split(".")
-        listed = [key, *(".".join([*groups[:n], "*"]) for n in range(1, len(groups)))]
+        listed = [key, f"{key}.*", *(".".join([*groups[:n], "*"]) for n in range(1, len(groups)))]
         return next((self.ignored[name] for name in listed if name in self.ignored), None)
 
     def unknown(self, keys: Iterable[str]) -> list[str]:
@@ -162,6 +167,8 @@ def leaves_of(config: Any, prefix: str = "", default: Any = None) -> dict[str, L
         value = getattr(config, about.name)
         usual = getattr(default, about.name) if type(default) is type(config) else _default(about)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            if usual is None:
+                found[f"{prefix}{about.name}"] = Leaf(GIVEN, None)  # a group that need not be there
             found |= leaves_of(value, f"{prefix}{about.name}.", usual)
         else:
             usual = None if dataclasses.is_dataclass(usual) else usual
@@ -197,14 +204,26 @@ def array_digest(array: np.ndarray) -> str:
     return text.hexdigest()
 
 
+def files_of(path: Path) -> dict[str, Path]:
+    """Files that an input is made of: all of a folder (OME-Zarr), all of an OME-TIFF set, else the file itself.
+
+    Returns
+    -------
+    dict of str to Path
+        By their names in the folder or set, sorted.
+    """
+    if path.is_dir():
+        return {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
+    return {member.name: member for member in set_members(path)}
+
+
 def stamp_of(path: Path) -> list[list[Any]]:
-    """Name, size, times of change (ns) and inode of a file, or of every file of a folder.
+    """Name, size, times of change (ns) and inode of every file of an input.
 
     The time of the last change of the inode (`st_ctime_ns`) counts, too: no program can set it back, so that content
     that was replaced with its old size and time stamp is seen.
     """
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [[p.relative_to(path).as_posix() if p != path else p.name, *_state(os.stat(p))] for p in files]
+    return [[name, *_state(os.stat(file))] for name, file in files_of(path).items()]
 
 
 def _state(found: os.stat_result) -> tuple[int, ...]:
@@ -221,11 +240,14 @@ def settled(stamp: list[list[Any]], read_ns: int) -> bool:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file's content, or of the names and contents of all files of a folder: 64 hexadecimal digits."""
-    if not path.is_dir():
+    """SHA-256 of a file's content, or of the names and contents of all files of a folder or set: 64 hexadecimal digits.
+
+    A file is known by its content alone, wherever it lies.
+    """
+    files = files_of(path)
+    if not path.is_dir() and len(files) == 1:
         return _sha256(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    text = "".join(f"{p.relative_to(path).as_posix()}:{_sha256(p)}\n" for p in files)
+    text = "".join(f"{name}:{_sha256(file)}\n" for name, file in files.items())
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -271,7 +293,8 @@ class StampedNotes:
         read_ns : int
             `time.time_ns()` before it was read.
         """
-        with atomic_path(self._note(path)) as part:
+        # a folder that takes no notes costs time, not correctness
+        with contextlib.suppress(OSError, InputError), atomic_path(self._note(path)) as part:
             part.write_text(json.dumps({"stamp": stamp, "read_ns": read_ns, "found": found}), encoding="utf-8")
 
     def _note(self, path: Path) -> Path:
@@ -286,18 +309,25 @@ class ContentDigests:
     ----------
     root : Path
         The cache folder; notes lie in `digests/` below it.
+    once : bool
+        Read no file twice for this object, whatever becomes of it meanwhile: for one pass over inputs that belong
+        together.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._notes = StampedNotes(root / "digests")
+    def __init__(self, root: Path, once: bool = False) -> None:
+        self._notes, self._once = StampedNotes(root / "digests"), once
+        self._known: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
         """Digest of a file, or of every file of a folder (OME-Zarr)."""
-        known = self._notes.read(path)
-        if isinstance(known, str) and len(known) == 64:
-            return known
-        stamp, read_ns = stamp_of(path), time.time_ns()
-        digest = content_digest(path)
-        if stamp_of(path) == stamp:
-            self._notes.write(path, digest, stamp, read_ns)
+        if path in self._known:
+            return self._known[path]
+        digest = self._notes.read(path)
+        if not isinstance(digest, str) or len(digest) != 64:
+            stamp, read_ns = stamp_of(path), time.time_ns()
+            digest = content_digest(path)
+            if stamp_of(path) == stamp:
+                self._notes.write(path, digest, stamp, read_ns)
+        if self._once:
+            self._known[path] = digest
         return digest

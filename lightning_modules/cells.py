@@ -180,7 +180,7 @@ def build_finder(
         "normalise": NormaliseRI(*facts.ri_range), "rule": rule, "device": device, "precision": precision
     }  # fmt: skip
     if facts.method == "network":
-        return ConditionedCells(network, resample, batch_size=batch_size, **shared)
+        return ConditionedCells(network, resample, batch_size=batch_size, z=facts.z, **shared)
     return VotingCells(network, resample, tiling=tiling, **shared)
 
 

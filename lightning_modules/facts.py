@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 import struct
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ class Facts:
     """`network` and its options."""
     schema_version: int = 1
     """Of these facts."""
+    trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Ranges of the training inputs, as `training.domain.describe` makes them; empty where unknown."""
     seen: list[str] = dataclasses.field(default_factory=list)
     """Fingerprints (`lightning_modules.seen`) of the cells or volumes that the weights were trained, stopped early or
     tuned on, sorted."""
@@ -88,6 +91,8 @@ class CellsFacts(Facts):
     """Refractive indices that became 0 and 1."""
     patch_size: list[int]
     """Window z, y, x that the network was trained on."""
+    z: str = "fit"
+    """Which slices it sees: `fit`, `center` or `middle` (`transforms.cell_networks.ConditionedCells`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,7 +174,18 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
     state = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
     if (name := first_nonfinite(state)) is not None:
         raise InputError(f"{key}: {path}: its weights are NaN or infinite (first: {name}); give weights of another run")
+    told = {"trained_on": _sidecar(path), **told}
     return Weights(path, kind(**{f.name: told[f.name] for f in known if f.name in told}), state)
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """What a file beside weights (NAME.json) says they were trained on, for weights that do not say it themselves."""
+    try:
+        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) if path.suffix == SUFFIX else {}
+    except (OSError, ValueError):
+        return {}
+    told = content.get("trained_on") if isinstance(content, Mapping) else None
+    return dict(told) if isinstance(told, Mapping) else {}
 
 
 def _content(path: Path) -> Any:

@@ -26,6 +26,8 @@ class Parts:
     preconditioning: Preconditioning
     loss: DenoisingLoss
     sampler: Sampler
+    validation_sampler: Sampler | None = None
+    """Draws the samples that training is validated by; None for `sampler`."""
 
 
 class ShapeModule(ShapeBase):
@@ -77,4 +79,12 @@ class ShapeModule(ShapeBase):
 
     def _sample(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         size = self.field.size
-        return self.parts.sampler(self.denoiser, (1, size, size, size), condition_BCYX, generator)
+        sampler = self.parts.sampler
+        if self.parts.validation_sampler is not None and self._validates:
+            sampler = self.parts.validation_sampler
+        return sampler(self.denoiser, (1, size, size, size), condition_BCYX, generator)
+
+    @property
+    def _validates(self) -> bool:
+        """Whether a training is being validated now."""
+        return self._trainer is not None and (self._trainer.validating or self._trainer.sanity_checking)

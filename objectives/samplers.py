@@ -221,7 +221,22 @@ class _Shared:
 
 
 @dataclass
-class AncestralConfig(_Shared):
+class _Stepwise(_Shared):
+    """Options of samplers that take steps."""
+
+    validation_steps: int | None = None
+    """Steps of the samples that training is validated by; null for as many as `steps`."""
+
+    def faults(self) -> list[str]:
+        """What is wrong with the options; empty where all is well."""
+        few = self.validation_steps is not None and self.validation_steps < 1
+        return super().faults() + (
+            [f"validation_steps: {self.validation_steps}: expected 1 or more, or null"] if few else []
+        )
+
+
+@dataclass
+class AncestralConfig(_Stepwise):
     """DDPM's sampler, DISPR's too."""
 
     steps: int = 1000
@@ -241,7 +256,7 @@ class AncestralConfig(_Shared):
 
 
 @dataclass
-class DDIMConfig(_Shared):
+class DDIMConfig(_Stepwise):
     """Deterministic steps along DDPM's marginals, trailing: the first starts at the very end."""
 
     steps: int = 50
@@ -260,7 +275,7 @@ class DDIMConfig(_Shared):
 
 
 @dataclass
-class EulerConfig(_Shared):
+class EulerConfig(_Stepwise):
     """First-order steps along the velocity."""
 
     steps: int = 8
@@ -273,7 +288,7 @@ class EulerConfig(_Shared):
 
 
 @dataclass
-class HeunConfig(_Shared):
+class HeunConfig(_Stepwise):
     """Second-order steps along the velocity."""
 
     steps: int = 4

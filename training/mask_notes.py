@@ -8,6 +8,7 @@ from typing import Any
 
 from formats.deletion import remove_file
 from formats.errors import InputError
+from formats.provenance import digest_of
 from training.mask_files import SUFFIX, Format
 from training.rundir import write_json
 
@@ -33,16 +34,17 @@ class Notes:
         return self.folder / f"{name}.json"
 
     def read(self, name: str) -> dict[str, Any]:
-        """`rows` and `made_from` of a finished file; empty for one that is not."""
+        """`rows`, `made_from` (parts of the fingerprint) and `input` of a finished file; empty for one that is not."""
         try:
             content = json.loads(self.path(name).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
 
-    def write(self, name: str, made_from: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    def write(self, name: str, source: Path, made_from: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         """Say that a file is finished."""
-        write_json(self.path(name), {"made_from": made_from, "rows": rows})
+        about = {"input": str(source.absolute()), "key": digest_of(made_from), "made_from": made_from, "rows": rows}
+        write_json(self.path(name), about)
 
     def remove(self, name: str) -> None:
         """Say that its masks are about to be replaced."""
@@ -72,7 +74,7 @@ class Notes:
             There are masks of another input that still exists, the input itself, or a file of unknown origin.
         """
         final = self.folder / (name + SUFFIX[self.file_format])
-        owner = self.read(name).get("made_from", {}).get("input")
+        owner = self.read(name).get("input")
         if final.exists() and final.resolve() == source.resolve():
             raise InputError(f"predict.out: {final} is the input itself: choose another folder")
         if owner is not None and owner != str(source.absolute()) and Path(owner).exists():

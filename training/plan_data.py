@@ -82,8 +82,8 @@ def look_through(cases: Sequence[Case], config: OrganelleData, look_s: float = L
         if time.perf_counter() - begun > look_s:
             break
         looked += 1
-        entry = PreparedCase(preparer.path_of(case))
-        if entry.usable():
+        entry = preparer.find(case)
+        if entry is not None:
             found.append(entry)
     missing = round((looked - len(found)) / looked * len(cases)) if looked else 0
     return Looked(missing, found)

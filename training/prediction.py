@@ -21,7 +21,9 @@ from formats import Box, FrameReader, Volume, read_volume
 from formats.deletion import Manifest, remove_scratch
 from formats.errors import InputError
 from formats.names import name_key, safe_name, unique_names
+from formats.provenance import Fingerprint, content_digest
 from formats.spacing import SpacingFrom
+from training.domain import Read
 from training.mask_figures import draw_frame, picture_name
 from training.mask_files import (
     Format,
@@ -39,7 +41,7 @@ from training.rundir import RunFolder, write_text
 from training.unfinished import Unfinished, moved_rows, read_state
 from transforms.holes import FILLED, MAX_HOLE_UM3
 
-COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output")
+COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output", "outside_training")
 #: From a box to its masks (K, z, y, x).
 Regions = Callable[[Box], np.ndarray]
 #: Frames of a time-lapse that get an overlay: the report shows a few, not hundreds.
@@ -86,10 +88,15 @@ class MaskWriter:
     """Which decides where an input states another voxel size."""
     series: int | str | None = None
     """Number or name of the image in files of several."""
-    weights: str = ""
-    """What tells these weights from others: files that others predicted are done again."""
+    fingerprint: Callable[[Path], Fingerprint] | None = None
+    """Of the masks of a file: those that were made from anything else are made again. None: of the file's content and
+    the settings above, for weights that stay the same."""
+    outside: Callable[[Read, Volume], str] = lambda read, volume: ""
+    """What of a frame lies outside what the weights were trained on."""
     out: Path | None = None
     """Another folder for the masks; several runs may share it."""
+    told: Callable[[str], None] = lambda text: None
+    """Called with a line for each file whose masks are there, but not current."""
     faults: list[str] = field(default_factory=list)
     """What was wrong with the inputs that could not be predicted: one of them does not stop the others."""
 
@@ -122,18 +129,31 @@ class MaskWriter:
             remove_scratch(hidden)
             raise
 
+    def made_from(self, path: Path) -> Fingerprint:
+        """Everything that a file's masks depend on."""
+        if self.fingerprint is not None:
+            return self.fingerprint(path)
+        settings = [
+            *(self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])),
+            *(self.spacing_from, self.series),
+        ]
+        return Fingerprint(
+            {"input": content_digest(path), "organelles": list(self.organelles), "settings": settings}
+        )  # fmt: skip
+
     def is_done(self, path: Path) -> bool:
         """Whether the masks of a file are there, made from what it is now."""
         try:
-            return self.notes.read(self.names[path]).get("made_from") == self._made_from(path)
+            return self.made_from(path).agrees(self.notes.read(self.names[path]).get("made_from"))
         except (OSError, ValueError):
             return False
 
     def _predict(self, path: Path, infer: Infer) -> None:
         name, hidden = self.names[path], self._hidden(path)
         with told_of_input(path):
-            made_from = self._made_from(path)
-            done = self.notes.read(name).get("made_from") == made_from
+            made_from = self.made_from(path)
+            known = self.notes.read(name)
+            done = made_from.agrees(known.get("made_from"))
             volume = read_volume(path, self.spacing_um, self.spacing_from, self.series)
             for note in volume.notes:
                 print(f"note: {note}", file=sys.stderr)
@@ -141,22 +161,27 @@ class MaskWriter:
                 self.notes.require_free(name, path, hidden.exists())
         rows = moved_rows(hidden, made_from)
         if not done and rows is None:
+            if why := made_from.why(known.get("made_from")):
+                self.told(f"{path.name}: predicted again: {why}")
             rows = self._compute(path, volume, infer, made_from)
         if not done:
-            self.notes.write(name, made_from, rows or [])
+            self.notes.write(name, path, made_from.parts, rows or [])
+        elif known.get("input") != str(path.absolute()):  # the same content lies elsewhere now
+            moved = [{**row, "input": str(path)} for row in known.get("rows", [])]
+            self.notes.write(name, path, known["made_from"], moved)
         remove_scratch(hidden)
         self.notes.keep(name)
         if done:
             self._draw_again(path, volume)
 
-    def _compute(self, path: Path, volume: Volume, infer: Infer, made_from: dict[str, Any]) -> list[dict[str, Any]]:
+    def _compute(self, path: Path, volume: Volume, infer: Infer, made_from: Fingerprint) -> list[dict[str, Any]]:
         """Masks of all frames, put into their files; what an earlier process has done is not done again."""
         name, final = self.names[path], self.target / mask_file(self.names[path], self.file_format, 0, "masks")
         with told_of_input(path):
             box = infer.box_shape(volume.shape[2:], volume.spacing_um)
         with told_of_output(final):
             self.target.mkdir(parents=True, exist_ok=True)
-            if read_state(self._hidden(path)).get("made_from") != made_from:
+            if not made_from.agrees(read_state(self._hidden(path)).get("made_from")):
                 self._pictures(path).remove_all()
             begin = begin_masks(volume, self.organelles, final.name)
             store = Unfinished(self._hidden(path), made_from, begin, box)
@@ -171,7 +196,9 @@ class MaskWriter:
             if t < FIGURES_A_FILE and not store.is_drawn(t, self.folder.figures):
                 self._draw(path, volume, t, reader, partial(store.region, t))
                 store.drawn(t, self.folder.figures)
-        rows = [row for t in range(volume.shape[0]) for row in self._rows(path, volume, t, store.voxels(t) or [])]
+        rows = [row for t in range(volume.shape[0]) for row in self._rows(path, volume, t, store)]
+        for text in dict.fromkeys(row["outside_training"] for row in rows if row["outside_training"]):
+            self.told(f"{path.name}: outside what the weights were trained on: {text}")
         store.close(rows)
         # the note is written last: without it, a killed run predicts this file again
         self.notes.remove(name)
@@ -199,9 +226,10 @@ class MaskWriter:
         if FILLED in self.organelles:
             k = self.organelles.index(FILLED)
             voxels[k] += store.fill_holes(t, k, MAX_HOLE_UM3 / float(np.prod(volume.spacing_um)))
-        store.frame_done(t, voxels.tolist())
+        store.frame_done(t, voxels.tolist(), self.outside(reader.read, volume))
 
-    def _rows(self, path: Path, volume: Volume, t: int, voxels: Sequence[int]) -> Iterator[dict[str, Any]]:
+    def _rows(self, path: Path, volume: Volume, t: int, store: Unfinished) -> Iterator[dict[str, Any]]:
+        voxels = store.voxels(t) or []
         voxel_um3 = float(np.prod(volume.spacing_um))
         for organelle, count in zip(self.organelles, voxels, strict=True):
             yield {
@@ -212,6 +240,7 @@ class MaskWriter:
                 "voxels": count,
                 "volume_um3": count * voxel_um3,
                 "output": mask_file(self.names[path], self.file_format, t, organelle),
+                "outside_training": store.outside(t),
             }
 
     def _draw(
@@ -237,20 +266,6 @@ class MaskWriter:
 
     def _hidden(self, path: Path) -> Path:
         return self.target / f".unfinished-{self.names[path]}"
-
-    def _made_from(self, path: Path) -> dict[str, Any]:
-        """Everything that a file's masks depend on."""
-        files = [path, *path.rglob("*")] if path.is_dir() else [path]
-        return {
-            "input": str(path.absolute()),
-            "changed": max(file.stat().st_mtime_ns for file in files),
-            "weights": self.weights,
-            "organelles": list(self.organelles),
-            "settings": [
-                *(self.threshold, self.file_format, self.probabilities, list(self.spacing_um or [])),
-                *(self.spacing_from, self.series),
-            ],
-        }
 
 
 def output_names(paths: list[Path]) -> dict[Path, str]:
@@ -283,7 +298,7 @@ def output_names(paths: list[Path]) -> dict[Path, str]:
 def collect_table(folder: RunFolder) -> Path:
     """`tables/predictions.csv` out of the notes of all files that are done, by whichever call."""
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n", restval="")
     table.writeheader()
     for note in sorted(folder.predictions.glob("[!.]*.json")):
         rows = json.loads(note.read_text(encoding="utf-8")).get("rows", [])

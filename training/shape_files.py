@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import tifffile
 from analysis.meshes import scene, surface_mesh
 from datamodules.shape_cases import ShapeCell
 from formats.atomic import atomic_path
+from formats.provenance import Fingerprint
 from lightning_modules.shape_scoring import Shapes
 from training.rundir import RunFolder, write_json
 
@@ -36,8 +37,8 @@ class ShapeWriter:
 
     folder: RunFolder
     """Of the run; the shapes go to its `predictions/` if there is no `out`."""
-    made_from: dict[str, Any] = field(default_factory=dict)
-    """What shapes depend on beside their cell: weights, samples, seed."""
+    fingerprint: Callable[[ShapeCell], Fingerprint]
+    """Of the shapes of a cell: those that were made from anything else are made again."""
     voxel_um: float | None = None
     """Size of a voxel; lengths are in voxels where it is not known."""
     out: Path | None = None
@@ -50,7 +51,11 @@ class ShapeWriter:
 
     def is_done(self, cell: ShapeCell) -> bool:
         """Whether the cell's shapes are there, made from what it is now."""
-        return read_note(self.target / cell.name).get("made_from") == self._origin(cell)
+        return self.fingerprint(cell).agrees(read_note(self.target / cell.name).get("made_from"))
+
+    def why(self, cell: ShapeCell) -> str:
+        """What changed since the cell's shapes were made; empty where there are none."""
+        return self.fingerprint(cell).why(read_note(self.target / cell.name).get("made_from"))
 
     def __call__(self, cell: ShapeCell, shapes: Shapes, rows: Sequence[dict[str, Any]]) -> None:
         """Write a cell's folder, whole or not at all.
@@ -81,7 +86,8 @@ class ShapeWriter:
             surface.export(part / "mean.ply")
             (part / "mean.glb").write_bytes(scene({"shape": mean_ZYX}, spacing_um).export(file_type="glb"))
             (part / "samples.glb").write_bytes(scene(beside(samples_NZYX), spacing_um).export(file_type="glb"))
-            write_json(part / NOTE, {"made_from": self._origin(cell), "rows": list(rows)})
+            made_from = self.fingerprint(cell)
+            write_json(part / NOTE, {"key": made_from.key, "made_from": made_from.parts, "rows": list(rows)})
 
     def _write_volume(self, path: Path, volume_ZYX: np.ndarray) -> None:
         data = volume_ZYX.astype(np.uint8) * np.uint8(255) if volume_ZYX.dtype == bool else volume_ZYX
@@ -93,12 +99,13 @@ class ShapeWriter:
         density = 1 / self.voxel_um
         tifffile.imwrite(path, data, imagej=True, compression="zlib", metadata=told, resolution=(density, density))
 
-    def _origin(self, cell: ShapeCell) -> dict[str, Any]:
-        """What the cell's files follow from."""
-        content = hashlib.sha256()
-        content.update(np.rint(cell.image_YX * 65535).astype("<u2").tobytes())
-        content.update(np.packbits(cell.mask_YX).tobytes())
-        return {**self.made_from, "voxel_um": self.voxel_um, "cell": content.hexdigest()}
+
+def cell_digest(cell: ShapeCell) -> str:
+    """Digest of a cell's image and mask, as they are read."""
+    content = hashlib.sha256()
+    content.update(np.rint(cell.image_YX * 65535).astype("<u2").tobytes())
+    content.update(np.packbits(cell.mask_YX).tobytes())
+    return content.hexdigest()
 
 
 def beside(samples_NZYX: np.ndarray, count: int = DRAWN) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import zarr
 
 from formats import Box, resume_omezarr
 from formats.deletion import make_scratch, remove_in_scratch, remove_scratch, sweep
+from formats.provenance import Fingerprint
 from training.rundir import write_json
 from transforms.holes import closed_holes
 
@@ -33,8 +34,8 @@ class Unfinished:
     ----------
     folder : Path
         Where it lies; made where it is not there yet.
-    made_from : dict
-        Everything that the masks depend on, as JSON has it.
+    made_from : Fingerprint
+        Everything that the masks depend on.
     begin : callable
         Begins an empty OME-Zarr (T, K, Z, Y, X) in the folder given, its chunks as given.
     box : (z, y, x)
@@ -42,17 +43,19 @@ class Unfinished:
     """
 
     def __init__(
-        self, folder: Path, made_from: dict[str, Any], begin: Callable[[Path, tuple[int, ...]], zarr.Array], box: Any
+        self, folder: Path, made_from: Fingerprint, begin: Callable[[Path, tuple[int, ...]], zarr.Array], box: Any
     ) -> None:
-        self.folder, self._made_from = folder, made_from
+        self.folder, self._made_from = folder, made_from.parts
         self._frames: dict[int, list[int]] = {}
+        self._outside: dict[int, str] = {}
         self._drawn: list[list[Any]] = []
         self._rows: list[dict[str, Any]] | None = None
         state = read_state(folder)
-        if state.get("made_from") == made_from and self.masks.is_dir():
+        if made_from.agrees(state.get("made_from")) and self.masks.is_dir():
             sweep(folder)
             self.array = resume_omezarr(self.masks)
             self._frames = {int(t): voxels for t, voxels in state["frames"].items() if self._is_whole(int(t), voxels)}
+            self._outside = {int(t): text for t, text in state.get("outside", {}).items() if int(t) in self._frames}
             self._drawn = [entry for entry in state["drawn"] if entry[0] in self._frames]
             for t in set(range(self.array.shape[0])) - set(self._frames):
                 remove_in_scratch(self.masks / "0" / "c" / str(t), folder)  # half a frame, perhaps a torn chunk
@@ -75,6 +78,10 @@ class Unfinished:
         """Put a box of a frame."""
         self.array[(t, slice(None), *box)] = masks_Kzyx
 
+    def outside(self, t: int) -> str:
+        """What of a frame that is done lies outside what the weights were trained on."""
+        return self._outside.get(t, "")
+
     def fill_holes(self, t: int, k: int, most_voxels: float) -> int:
         """Fill the holes of one mask of a frame whose boxes were all put; return how many voxels were added."""
         added = z = 0
@@ -86,9 +93,10 @@ class Unfinished:
             z += depth
         return added
 
-    def frame_done(self, t: int, voxels: list[int]) -> None:
-        """Note that every box of a frame was put, and how many voxels they hold."""
+    def frame_done(self, t: int, voxels: list[int], outside: str = "") -> None:
+        """Note that every box of a frame was put, how many voxels they hold, and what lies outside the training's."""
         self._frames[t] = voxels
+        self._outside[t] = outside
         self._save()
 
     def is_drawn(self, t: int, folder: Path) -> bool:
@@ -129,14 +137,18 @@ class Unfinished:
 
     def _save(self) -> None:
         frames = {str(t): voxels for t, voxels in self._frames.items()}
-        state = {"made_from": self._made_from, "frames": frames, "drawn": self._drawn, "rows": self._rows}
+        outside = {str(t): text for t, text in self._outside.items()}
+        state = {
+            "made_from": self._made_from, "frames": frames, "outside": outside, "drawn": self._drawn,
+            "rows": self._rows,
+        }  # fmt: skip
         write_json(self.folder / _STATE, state)
 
 
-def moved_rows(folder: Path, made_from: dict[str, Any]) -> list[dict[str, Any]] | None:
+def moved_rows(folder: Path, made_from: Fingerprint) -> list[dict[str, Any]] | None:
     """Rows of masks that were moved out already, when a process was killed before it could say so; else None."""
     state = read_state(folder)
-    moved = state.get("made_from") == made_from and not (folder / MASKS).exists()
+    moved = made_from.agrees(state.get("made_from")) and not (folder / MASKS).exists()
     return state.get("rows") if moved else None
 
 

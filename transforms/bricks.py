@@ -221,7 +221,7 @@ class Bricks:
         yield from product(*ends)
 
     def untouched(self) -> Iterator[Key]:
-        """The bricks that no window reaches: above and below the slab of `z: center`."""
+        """The bricks that no window reaches: above and below the slab of `z: center` or `middle`."""
         for key in product(*(range(len(axis.bricks)) for axis in self.axes)):
             if not all(axis.windows[b] for axis, b in zip(self.axes, key, strict=True)):
                 yield key  # type: ignore[misc]

@@ -36,6 +36,11 @@ class CellField:
         z, y, x = self.membrane_ZYX.shape
         return z, y, x
 
+    def slices(self, part: slice) -> "CellField":
+        """The same field, these slices of it only."""
+        ri, seeds = (None if whole is None else whole[part] for whole in (self.ri_ZYX, self.seeds_ZYX))
+        return CellField(self.membrane_ZYX[part], self.nucleus_ZYX[part], self.spacing_um, ri, seeds, self.threshold)
+
     def inside(self, what: str) -> np.ndarray:
         """Mask of "membrane" or "nucleus": bool array (Z, Y, X)."""
         values = self.membrane_ZYX if what == "membrane" else self.nucleus_ZYX

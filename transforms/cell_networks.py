@@ -10,6 +10,7 @@ from torch import nn
 
 from formats.errors import DeviceError
 from transforms.cell_field import CellField, FoundCells, SeedRule, resize_image, resize_labels
+from transforms.cell_layer import find_slab
 from transforms.cell_votes import (
     DOUBT_UM,
     REACH_UM,
@@ -72,22 +73,25 @@ class ConditionedCells(_NetworkCells):
     batch_size: int = 4
     """Nuclei the network sees at once."""
     z: str = "fit"
-    """`fit`: the whole depth on the grid; `center`: only its central slices, as many as the grid has, as published."""
+    """`fit`: the whole depth on the grid. `center`: only as many of the field's slices as the grid has, centred on the
+    layer of cells (published: the central ones). `middle`: as many in the middle. Nothing is found above or below."""
 
     def __post_init__(self) -> None:
         self.limits = DeviceLimits(self.batch_size)
+        self._noted = False
 
     @torch.inference_mode()
     def __call__(self, cells: CellField) -> FoundCells:
         """Find the cells of a field, nucleus by nucleus."""
-        seeds = self.rule.seeds(cells)
-        labels = np.unique(seeds)[1:]
-        slab = self._slab(cells.shape)
-        ri = None if cells.ri_ZYX is None else cells.ri_ZYX[slab]
-        inner = CellField(cells.membrane_ZYX[slab], cells.nucleus_ZYX[slab], cells.spacing_um, ri)
+        slab = self._slab(cells)
+        inner = cells.slices(slab)
+        inside = self.rule.seeds(inner)
+        labels = np.unique(inside[inside > 0])
+        seeds = np.zeros(cells.shape, np.int32)
+        seeds[slab] = inside
         shape, _ = common_grid(inner.shape, cells.spacing_um, self.resample)
         images = self._images(inner, shape)
-        own = torch.from_numpy(resize_labels(seeds[slab], shape).astype(np.int32)).to(self.device)
+        own = torch.from_numpy(resize_labels(inside, shape).astype(np.int32)).to(self.device)
         best = torch.full(shape, 0.5, device=self.device)
         found = torch.zeros(shape, dtype=torch.int32, device=self.device)
         done = 0
@@ -120,13 +124,16 @@ class ConditionedCells(_NetworkCells):
                 ) from error
         return None
 
-    def _slab(self, shape: Shape) -> slice:
-        """Slices that the network sees."""
-        grid = self.resample.grid
-        if self.z == "fit" or grid is None or shape[0] <= grid[0]:
-            return slice(0, shape[0])
-        first = (shape[0] - grid[0]) // 2
-        return slice(first, first + grid[0])
+    def _slab(self, cells: CellField) -> slice:
+        """Slices that the network sees: by the index, or where there is none, by the membrane that is given."""
+        if self.z == "fit" or self.resample.grid is None:
+            return slice(0, cells.shape[0])
+        image = cells.membrane_ZYX if cells.ri_ZYX is None else self.normalise(np.asarray(cells.ri_ZYX, np.float32))
+        layer = find_slab(self.z, self.resample.grid[0], image)
+        if layer.notes and not self._noted:
+            self._noted = True
+            note(f"{layer.notes[0]} (said once, for the first of such fields)")
+        return slice(layer.start, layer.stop)
 
 
 def conditioned(images_3ZYX: torch.Tensor, seeds_ZYX: torch.Tensor, label: int) -> torch.Tensor:

@@ -38,6 +38,11 @@ class Turn:
     elastic_KK2: np.ndarray | None = None
     """Displacement in pixels at the nodes of a coarse grid, x then y; None leaves it out."""
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing."""
+        return self.elastic_KK2 is None and self == Turn()
+
 
 def keep_inside(turn: Turn, mask_YX: torch.Tensor, obj_ZYX: torch.Tensor) -> Turn:
     """The same turn with zoom and shift reduced until the turned cell lies within its frame.
@@ -126,7 +131,7 @@ def apply_turn(
     image_YX, mask_YX, obj_ZYX : float32 tensors
         Of the same shapes; mask and object of 0 and 1.
     """
-    if turn == Turn():
+    if turn.is_identity:
         return image_YX, mask_YX, obj_ZYX
     grid = _plane_grid(turn, image_YX.shape[-1])
     stack_CYX = torch.cat([_along_z(obj_ZYX, turn), mask_YX[None]])
@@ -150,7 +155,7 @@ def turn_distance(turn: Turn, distance_ZYX: torch.Tensor) -> torch.Tensor:
     float32 tensor, (Z, Y, X)
         In voxels; exact for turns, mirrors and shifts, and about right where the plane is bent.
     """
-    if turn == Turn():
+    if turn.is_identity:
         return distance_ZYX
     grid = _plane_grid(turn, distance_ZYX.shape[-1])
     stack_ZYX = _along_z(distance_ZYX, turn, border=True)
@@ -183,6 +188,9 @@ class RandShaped(Randomizable, MapTransform):
     intensity_scale, intensity_offset, noise : float
         The image is multiplied by 1 +- scale, lifted by +- offset, and gets noise of a deviation between 0 and
         `noise`; then clipped to 0..1.
+    mirror_yz : float
+        Chance of a mirror image along y, and apart from it of one along z about slice 32. DISPR's loader defines it
+        with one third, and does not call it.
     """
 
     def __init__(
@@ -198,6 +206,7 @@ class RandShaped(Randomizable, MapTransform):
         intensity_scale: float = 0.1,
         intensity_offset: float = 0.05,
         noise: float = 0.02,
+        mirror_yz: float = 0.0,
     ) -> None:
         super().__init__(tuple(keys))
         if len(self.keys) != 3:
@@ -207,6 +216,7 @@ class RandShaped(Randomizable, MapTransform):
         self.rotate, self.flip, self.flip_z, self.zoom, self.shift = rotate, flip, flip_z, zoom, shift
         self.elastic, self.elastic_probability = elastic, elastic_probability
         self.intensity_scale, self.intensity_offset, self.noise = intensity_scale, intensity_offset, noise
+        self.mirror_yz = mirror_yz
         self.turn = Turn()
 
     def randomize(self, data: Any = None) -> None:
@@ -215,9 +225,11 @@ class RandShaped(Randomizable, MapTransform):
         z, y, x = (bool(f) for f in self.R.random(3) < 0.5)
         shift_y, shift_x = self.R.uniform(-self.shift, self.shift, 2)
         bent = self.R.random() < self.elastic_probability and self.elastic > 0
+        # drawn last but for the bend, and only if asked for: other draws stay what they are without it
+        again_z, again_y = (self.R.random(2) < self.mirror_yz).tolist() if self.mirror_yz > 0 else (False, False)
         self.turn = Turn(
             angle=float(angle) if self.rotate else 0.0,
-            flip=(z and self.flip_z, y and self.flip, x and self.flip),
+            flip=((z and self.flip_z) != again_z, (y and self.flip) != again_y, x and self.flip),
             zoom=float(zoom),
             shift_YX=(float(shift_y), float(shift_x)),
             elastic_KK2=self.R.normal(scale=self.elastic, size=(_NODES, _NODES, 2)) if bent else None,
@@ -227,7 +239,8 @@ class RandShaped(Randomizable, MapTransform):
         result = dict(data)
         image_YX, mask_YX, obj_ZYX = (torch.as_tensor(result[key])[0].float() for key in self.keys)
         self.randomize()
-        self.turn = keep_inside(self.turn, mask_YX, obj_ZYX)
+        if not self.turn.is_identity:  # a cell that reaches the frame's border stays as it is, unless it is turned
+            self.turn = keep_inside(self.turn, mask_YX, obj_ZYX)
         image_YX, mask_YX, obj_ZYX = apply_turn(self.turn, image_YX, mask_YX, obj_ZYX)
         turned = (self._expose(image_YX), mask_YX, obj_ZYX)
         for key, value in zip(self.keys, turned, strict=True):

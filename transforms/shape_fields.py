@@ -29,13 +29,22 @@ class ShapeField(Protocol):
         """Signed distances of objects in voxels, (B, 64, 64, 64), to fields (B, 1, size, size, size) in -1..1."""
 
     def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
-        """Fields to objects (B, 64, 64, 64), bool; the imaged slice is the mask, exactly."""
+        """Fields to objects (B, 64, 64, 64), bool; with `known_slice` the imaged slice is the mask, exactly."""
 
 
 class Occupancy:
-    """1 inside and -1 outside at full resolution, as DISPR's."""
+    """1 inside and -1 outside at full resolution, as DISPR's.
+
+    Parameters
+    ----------
+    known_slice : bool
+        Write the mask into the imaged slice of every shape.
+    """
 
     size = SIDE
+
+    def __init__(self, known_slice: bool = True) -> None:
+        self.known_slice = known_slice
 
     def encode(self, distance_BZYX: torch.Tensor) -> torch.Tensor:
         """The sign of the distance; see `ShapeField`."""
@@ -43,7 +52,8 @@ class Occupancy:
 
     def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
         """Inside above 0; see `ShapeField`."""
-        return _with_slice(field_BCZYX[:, 0] > 0, mask_BYX)
+        inside_BZYX = field_BCZYX[:, 0] > 0
+        return _with_slice(inside_BZYX, mask_BYX) if self.known_slice else inside_BZYX
 
 
 class SignedDistance:
@@ -73,7 +83,8 @@ class SignedDistance:
             matrix = _finer_matrix(self.size, SIDE, device, self.config.blur)
             blurred = _separable(field_BCZYX.float(), [matrix] * 3)
             fine = fine + self.config.sharpen * (fine - blurred)
-        return _with_slice(fine[:, 0] > 0, mask_BYX)
+        inside_BZYX = fine[:, 0] > 0
+        return _with_slice(inside_BZYX, mask_BYX) if self.config.known_slice else inside_BZYX
 
 
 def _with_slice(obj_BZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
@@ -127,8 +138,16 @@ def _finer_matrix(size: int, fine: int, device: torch.device, blur: float | None
 
 
 @dataclass
-class OccupancyConfig:
-    """Voxels inside and outside, at full resolution: the published way. It has no options."""
+class _Shared:
+    """What every field has."""
+
+    known_slice: bool = True
+    """Write the mask into the imaged slice of every shape: it is known. Published (DISPR): false."""
+
+
+@dataclass
+class OccupancyConfig(_Shared):
+    """Voxels inside and outside, at full resolution: the published way."""
 
     size = SIDE
 
@@ -138,11 +157,11 @@ class OccupancyConfig:
 
     def build(self) -> Occupancy:
         """The field."""
-        return Occupancy()
+        return Occupancy(self.known_slice)
 
 
 @dataclass
-class SignedDistanceConfig:
+class SignedDistanceConfig(_Shared):
     """Truncated signed distances, at full resolution or coarser."""
 
     size: int = 32

@@ -12,13 +12,14 @@ from rich.progress import Progress
 from formats.errors import InputError
 from formats.regions import Box, Shape
 from transforms.bricks import Bricks, Said, brick_shape, layer_shape
-from transforms.device_memory import DeviceLimits, with_less_memory
+from transforms.cell_layer import find_layer, middle_slab
+from transforms.device_memory import DeviceLimits, note, with_less_memory
 from transforms.stitching import Place, Predict, WindowPass
 from transforms.store import BrickStore
 from transforms.transfers import Step, indexed
 from transforms.windows import PAD_MODES, WEIGHTS, Source, TensorSource, Windows, window_starts, window_weight
 
-Z_RULES = ("tile", "center")
+Z_RULES = ("tile", "center", "middle")
 
 
 @dataclass
@@ -33,7 +34,8 @@ class SlidingWindow(Inferer):
 
     References
     ----------
-    Choi et al. 2021, bioRxiv 2021.05.23.445351: `weight: spline`, `z: center`, stride 64 and `pad_yx: [64, 64]`.
+    Choi et al. 2021, bioRxiv 2021.05.23.445351: `weight: spline`, `z: center`, stride 64 and `pad_yx: [64, 64]`. Of z
+    its text says the central 64 slices: of tomograms that are focused on the cells.
     """
 
     window: Shape = (64, 128, 128)
@@ -43,7 +45,8 @@ class SlidingWindow(Inferer):
     weight: str = "spline"
     """How a window's voxels count: spline (triangular, as in the paper), gaussian or constant."""
     z: str = "tile"
-    """tile: the whole depth. center: one window of depth in the middle, as in the paper; 0 above and below it."""
+    """tile: the whole depth. center: a slab, one window deep, centred on the layer of cells (`transforms.cell_layer`),
+    0 above and below it; as in the paper, whose cells lie in the middle. middle: a slab in the middle of the volume."""
     pad_yx: tuple[int, int] = (64, 64)
     """Voxels added on either side of y and x before tiling and cut off again after it; 64 in the paper."""
     pad_mode: str = "symmetric"
@@ -61,6 +64,8 @@ class SlidingWindow(Inferer):
 
     limits: DeviceLimits = field(init=False, repr=False, compare=False)
     """How far a device's memory reached; kept from volume to volume."""
+    noted: set[str] = field(init=False, repr=False, compare=False, default_factory=set)
+    """Kinds of notes that were printed: each once, not for every volume."""
 
     def __post_init__(self) -> None:
         faults = self.faults()
@@ -116,7 +121,8 @@ class SlidingWindow(Inferer):
         Returns
         -------
         float32 tensor, (B, K, Z, Y, X)
-            The weighted mean of what the windows said. 0 outside the slab of `z: center`. It carries no gradient.
+            The weighted mean of what the windows said. 0 outside the slab of `z: center` and `middle`. It carries no
+            gradient.
         """
         results: list[torch.Tensor] = []
         number = 0
@@ -220,7 +226,8 @@ class SlidingWindow(Inferer):
         torch.OutOfMemoryError
             One window does not fit into the device's memory, or the sums do not.
         """
-        windows, box = self.windows(source.shape), brick_shape(source.shape, self.stride)
+        windows = self.windows(source.shape, self.find_slab(source))
+        box = brick_shape(source.shape, self.stride)
         device, in_layers = indexed(device), self.sums_in_layers(device, layers)
         brick = layer_shape(source.shape, self.stride) if in_layers else box
         bricks = Bricks(windows, brick, window_weight(self.window, self.weight), store, box)
@@ -242,9 +249,18 @@ class SlidingWindow(Inferer):
         """Return whether sums are kept in whole layers, where the network computes."""
         return not self.limits.sums_on_host and (device.type != "cpu" if layers is None else layers)
 
-    def windows(self, shape_ZYX: Sequence[int]) -> Windows:
-        """Where windows lie in a volume of that size. Windows of nothing but padding are left out."""
-        start, stop = self.slab(shape_ZYX[0])
+    def windows(self, shape_ZYX: Sequence[int], slab: tuple[int, int] | None = None) -> Windows:
+        """Where windows lie in a volume of that size. Windows of nothing but padding are left out.
+
+        Parameters
+        ----------
+        shape_ZYX : three ints
+            Size of the volume.
+        slab : two ints, optional
+            Start and stop along z of what is predicted (`find_slab`); in the middle of the volume if not given, which
+            has as many windows as any other.
+        """
+        start, stop = slab if slab is not None else self.middle(shape_ZYX[0])
         ranges = [(start, stop), (0, shape_ZYX[1]), (0, shape_ZYX[2])]
         pads = self._pads([b - a for a, b in ranges])
         starts = []
@@ -254,12 +270,24 @@ class SlidingWindow(Inferer):
         z, y, x = shape_ZYX
         return Windows((z, y, x), self.window, (starts[0], starts[1], starts[2]))
 
-    def slab(self, depth: int) -> tuple[int, int]:
-        """Start and stop along z of what is predicted in a volume of that depth."""
-        if self.z == "tile" or depth <= self.window[0]:
-            return 0, depth
-        start = (depth - self.window[0]) // 2
-        return start, start + self.window[0]
+    def middle(self, depth: int) -> tuple[int, int]:
+        """Start and stop along z of a slab in the middle of a volume of that depth; all of it for `z: tile`."""
+        return (0, depth) if self.z == "tile" else middle_slab(depth, self.window[0])
+
+    def find_slab(self, source: Source) -> tuple[int, int]:
+        """Start and stop along z of what is predicted in a volume; for `z: center` its voxels are read once more.
+
+        Prints a note, once for all volumes, where no layer of cells is found, and where the slab cuts it.
+        """
+        if self.z != "center":
+            return self.middle(source.shape[0])
+        layer = find_layer(source, self.window[0])
+        for text in layer.notes:
+            kind = "cut" if layer.found else "none"
+            if kind not in self.noted:
+                self.noted.add(kind)
+                note(f"{text} (said once, for the first of such volumes)")
+        return layer.start, layer.stop
 
     def _pads(self, shape_ZYX: Sequence[int]) -> list[tuple[int, int]]:
         """Voxels before and after in z, y, x: the wanted padding, and what is missing to one window."""

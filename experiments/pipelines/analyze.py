@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -15,23 +16,24 @@ import numpy as np
 
 from datamodules.paths import shard_of
 from datamodules.simulated import cores
+from datamodules.steps import STEPS
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Asked, Film, Frames, open_film
 from experiments.pipelines.frames import FrameJob, finish_frame
 from experiments.pipelines.outputs import write_film
 from experiments.pipelines.predictors import (
     cell_weights,
-    digest,
     organelle_inferer,
     organelle_weights,
     seen_notes,
 )
 from experiments.pipelines.results import FilmResult, film_result, write_results
 from experiments.pipelines.sources import Source
-from experiments.pipelines.state import key_of
+from experiments.pipelines.state import FrameState
 from formats import ArrayReader
 from formats.errors import DeviceError, InputError
 from formats.processes import worker_pool
+from formats.provenance import ContentDigests, Fingerprint, stamp_of
 from training.rundir import RunFolder
 
 #: Called with (what, done, all).
@@ -67,6 +69,8 @@ class Analysis:
         self.faults: list[Fault] = []
         self.notes: list[str] = []
         self.asked = 0
+        self.recomputed: Counter[str] = Counter()
+        """Frames whose stored results are not current, by what changed."""
         self._predictor: Any = None
         self._organelle_weights = organelle_weights(config.organelle_weights) if config.organelles is None else None
         self._cell_weights = None
@@ -88,6 +92,7 @@ class Analysis:
             Whether anything was new.
         """
         self.faults, self.notes, self.asked = [], [], len(sources)
+        self.recomputed.clear()
         films = self._open(shard_of(sources, self.config.shard))
         changed = self._frames(films)
         results, failed = [], {fault.source.name for fault in self.faults}
@@ -101,12 +106,24 @@ class Analysis:
         self.notes += [note for film in films for note in film.notes]
         if self.config.shard is not None:
             return changed  # the tables are of all inputs
-        key = key_of([result.key for result in results], [(f.source.name, f.text) for f in self.faults])
-        if changed or self.folder.status().get("results") != key:
+        tables, made_from = FrameState(self.states), self._tables_from(results)
+        if changed or not tables.has("tables", made_from) or not (self.folder.tables / "cells.csv").is_file():
+            if not self.recomputed and (why := made_from.why(tables.made_from("tables"))):
+                self.recomputed["tables: " + why] += 1
             write_results(results, self.faults, self.notes, self.folder, self.config)
-            self.folder.update_status(results=key)
+            tables.save("tables", made_from, {})
             changed = True
         return changed
+
+    def _tables_from(self, results: list[FilmResult]) -> Fingerprint:
+        """What the tables and the figures of them depend on."""
+        films = [
+            [r.key, dataclasses.asdict(r.film.source), r.film.medium_from, list(r.film.volume.spacing_um)]
+            for r in results
+        ]  # fmt: skip
+        return STEPS["analyze.tables"].fingerprint(
+            self.config, films=films, broken_inputs=[[fault.source.name, fault.text] for fault in self.faults]
+        )
 
     def _open(self, sources: list[Source]) -> list[Film]:
         films = []
@@ -128,16 +145,15 @@ class Analysis:
     def _frames(self, films: list[Film]) -> bool:
         """Bring every frame up to date; whether there was anything to do."""
         asked = Asked(
-            self.config, self.asked, self._weights_key(), self._cell_weights,
-            key_of(self.config.method, self._cell_weights and digest(self._cell_weights),
-                   dataclasses.asdict(self.config.seeds.rule())),
+            self.config, self.asked, self._organelle_weights, self._cell_weights,
+            ContentDigests(self.folder.path / ".notes", once=True),
         )  # fmt: skip
         total, done, changed = sum(film.frames for film in films), 0, False
         with _workers(self._workers(films)) as submit:
             waiting: list[tuple[Film, Future[list[str]]]] = []
             for film in films:
+                frames = Frames(film, asked, self._predict)
                 try:
-                    frames = Frames(film, asked, self._predict)
                     for t in range(film.frames):
                         job = frames.job(t)
                         if job is not None:
@@ -150,6 +166,7 @@ class Analysis:
                     raise
                 except (InputError, OSError) as fault:
                     self._failed(film.source, fault)
+                self.recomputed.update(frames.recomputed)
             self._collect(waiting)
         return changed
 
@@ -163,17 +180,15 @@ class Analysis:
             except (InputError, OSError) as fault:
                 self._failed(film.source, fault)
 
-    def _weights_key(self) -> str:
-        return "" if self._organelle_weights is None else digest(self._organelle_weights)
-
     def _predict(
         self, ri_ZYX: np.ndarray, spacing_um: tuple[float, float, float]
     ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         """Masks, and probabilities of membrane and nucleus."""
-        if self._predictor is None:
-            assert self._organelle_weights is not None
-            self._predictor = organelle_inferer(self._organelle_weights, self.config.compile)
-        inferer, names = self._predictor
+        assert self._organelle_weights is not None
+        stamp = stamp_of(self._organelle_weights)
+        if self._predictor is None or self._predictor[0] != stamp:
+            self._predictor = (stamp, organelle_inferer(self._organelle_weights, self.config.compile))
+        inferer, names = self._predictor[1]
         masks = np.zeros((len(names), *ri_ZYX.shape), bool)
         both = [names.index(name) for name in ("membrane", "nucleus") if name in names]
         said = np.zeros((2, *ri_ZYX.shape), np.float32) if len(both) == 2 and self.config.cells is None else None
@@ -221,6 +236,10 @@ def now() -> str:
 
 def tell(analysis: Analysis) -> None:
     """Notes and faults, one line each, on stderr."""
+    for why, count in analysis.recomputed.items():
+        told = why.removeprefix("tables: ")
+        what = "tables are written" if told != why else f"{count} frame{'s are' if count > 1 else ' is'} analysed"
+        print(f"note: {what} again: {told}", file=sys.stderr)
     for note in analysis.notes:
         print(f"note: {note}", file=sys.stderr)
     for fault in analysis.faults:

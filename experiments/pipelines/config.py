@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from analysis.morphometry import AREA_ESTIMATORS
+from analysis.quality_rules import MAX_INTERVAL, MAX_JUMP, MIN_CONTRAST_RI
 from analysis.refractive import Increments
 from analysis.tracking import MAX_DISTANCE_UM
 from datamodules.config import SERIES, TEXTS, TEXTS_OR_NULL, spacing_faults
@@ -48,6 +49,9 @@ class MeasureConfig:
     """Of everything else."""
     uniform: bool = False
     """Whether droplets are counted with the increment of everything else."""
+    concentration_choi: bool = False
+    """Write the concentration as published, too (Choi et al. 2021): column concentration_choi_g_per_ml of cells.csv and
+    parts.csv, one increment a compartment: 0.135 mL/g for lipid, 0.19 for the whole cell, nucleus and nucleolus."""
     area: Literal["enclosing", "staircase"] = "enclosing"
     """Estimator of the surface area; `staircase` is the published one, 8 to 15 % too large."""
 
@@ -60,10 +64,30 @@ class TrackConfig:
     """A cell is not looked for farther away than this."""
     max_gap: int = 1
     """Frames that a cell may be missing in."""
-    divisions: bool = True
-    """Whether a track may go on as two."""
+    divisions: bool = False
+    """Whether a track may go on as two, where place and size of mother and daughters allow it. The daughters are then
+    summed into their mother's lineage; without it, each is a cell of its own."""
     volume_weight: float = 1.0
     """How much a difference of the cells' diameters counts, beside their distance."""
+
+
+@dataclass
+class QualityConfig:
+    """`quality:` which measurements are doubtful; flagged quantities do not count in curves and tests."""
+
+    exclude: bool = True
+    """Whether flagged quantities are left out; the tables list the flags either way."""
+    merges: bool = True
+    """Whether cells that join with or fall apart from others are looked for."""
+    volume_jump: float | None = MAX_JUMP
+    """Factor between a cell's volume and that of its last good frame from which it is flagged; null for never."""
+    mass_jump: float | None = MAX_JUMP
+    """The same of its dry mass."""
+    min_contrast_ri: float | None = MIN_CONTRAST_RI
+    """Refractive index of a cell less that of its surroundings below which it is flagged; null for never."""
+    max_interval: float | None = MAX_INTERVAL
+    """Width of the interval on a cell's volume, over the volume, above which it is flagged (`uncertainty`); null for
+    never."""
 
 
 @dataclass
@@ -161,14 +185,16 @@ class AnalyzeConfig(PipelineConfig):
     """From voxels to physical units."""
     track: TrackConfig = field(default_factory=TrackConfig)
     """What may be the same cell."""
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    """Which measurements are doubtful, and whether they count."""
     cohort: Literal["complete", "available"] = "complete"
     """Cells in curves, changes and tests: `complete`, those with a value at every time point of the window;
     `available`, those at both of its ends, and curves add up the mean changes of the cells there are at each step."""
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
     """How groups are compared."""
     border: Literal["exclude", "include"] = "exclude"
-    """Whether cells that reach the border of the field count in curves and tests: what lies beyond is not measured.
-    The tables have them either way."""
+    """Whether sizes and masses of cells that reach the border of the field count in curves and tests: what lies beyond
+    is not measured. The tables have them either way."""
     uncertainty: bool = False
     """Analyse mirror images of every frame, too: their spread is an interval on each cell's volume (4 x the time)."""
     meshes: Literal["all", "ends", "none"] = "ends"
@@ -237,6 +263,19 @@ def pipeline_faults(config: PipelineConfig) -> list[str]:
 _EXAMPLE = {"membrane": "cell_membrane.nii.gz", "nucleus": "cell_nucleus.nii.gz", "out": "labels"}
 
 
+def _quality_faults(quality: QualityConfig) -> list[str]:
+    faults = []
+    for key in ("volume_jump", "mass_jump"):
+        value = getattr(quality, key)
+        if value is not None and not value > 1:
+            faults.append(f"quality.{key}: expected a factor above 1, such as {MAX_JUMP}, or null, got {value}")
+    for key in ("min_contrast_ri", "max_interval"):
+        value = getattr(quality, key)
+        if value is not None and not value >= 0:
+            faults.append(f"quality.{key}: expected 0 or more, or null, got {value}")
+    return faults
+
+
 def _statistics_faults(rules: StatisticsConfig) -> list[str]:
     faults = []
     window = rules.window
@@ -264,6 +303,7 @@ def _analyze_faults(config: AnalyzeConfig) -> list[str]:
         faults.append(f"track.max_gap: expected 0 or more, got {track.max_gap}")
     if not track.volume_weight >= 0:
         faults.append(f"track.volume_weight: expected 0 or more, got {track.volume_weight}")
+    faults += _quality_faults(config.quality)
     faults += _statistics_faults(config.statistics)
     if config.interval_min is not None and not config.interval_min > 0:
         faults.append(f"interval_min: expected minutes above 0, got {config.interval_min}")

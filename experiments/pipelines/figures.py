@@ -39,8 +39,8 @@ def draw_results(study: Study, tracks: pd.DataFrame, folder: RunFolder) -> None:
     for file, rows in list(tracks.groupby("file", sort=True))[:MAX_LINEAGES]:
         lines = [
             Track(
-                int(row.track), None if pd.isna(row.parent) else int(row.parent), int(row.first_frame),
-                int(row.last_frame), int(row.sightings), bool(row.divided),
+                int(row.track), None if pd.isna(row.parent) else int(row.parent), int(row.lineage),
+                int(row.first_frame), int(row.last_frame), int(row.sightings), bool(row.divided),
             )
             for row in rows.itertuples()
         ]  # fmt: skip

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,14 +16,16 @@ from analysis.refractive import PAPER_MEDIUM_RI
 from datamodules.cases import checked_ri
 from datamodules.corrections import find_corrections
 from datamodules.paths import stem_of
+from datamodules.steps import STEPS
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.frames import MIRRORS, FrameJob, rules_of
-from experiments.pipelines.predictors import digest
+from experiments.pipelines.predictors import trained_on
 from experiments.pipelines.sources import Source, given_file, read_labels
-from experiments.pipelines.state import FrameState, array_digest, key_of
+from experiments.pipelines.state import FrameState
 from formats import Volume, open_labels, read_volume
-from formats.atomic import atomic_path
 from formats.errors import InputError
+from formats.provenance import ContentDigests, Fingerprint, StampedNotes, array_digest, stamp_of
+from training.domain import frame_outside
 from transforms.holes import FILLED, fill_holes
 
 
@@ -107,11 +108,12 @@ class Asked:
     config: AnalyzeConfig
     sources: int
     """Number of inputs."""
-    weights_key: str
-    """Digest of what predicts organelles; empty where masks are given."""
+    organelle_weights: Path | None
+    """What predicts organelles; None where masks are given."""
     cell_weights: Path | None
-    cells_key: str
-    """Digest of what tells cells from each other."""
+    """What tells cells from each other; None where a rule does, or they are given."""
+    digests: ContentDigests
+    """Of weights, masks and labels."""
 
 
 class Frames:
@@ -119,7 +121,13 @@ class Frames:
 
     def __init__(self, film: Film, asked: Asked, predict: Predict) -> None:
         self.film, self.asked, self.predict = film, asked, predict
-        self._digests = self._known_digests()
+        self.recomputed: Counter[str] = Counter()
+        """Frames that are computed again, by what changed."""
+        self._notes = StampedNotes(film.folder / "read")
+        self._stamp, self._read_ns = stamp_of(film.source.path), time.time_ns()
+        known = self._notes.read(film.source.path)
+        self._digests = {int(t): str(text) for t, text in known.items()} if isinstance(known, dict) else {}
+        self._held: tuple[int, np.ndarray] | None = None  # the frame that was read last
 
     def job(self, t: int) -> FrameJob | None:
         """Organelles of a frame, and the job that is left; None where nothing is.
@@ -130,37 +138,79 @@ class Frames:
             The frame cannot be read, is no refractive index, or its masks do not fit it.
         """
         film, asked, config = self.film, self.asked, self.asked.config
-        state, ri = film.state(t), None
-        if t not in self._digests:
-            ri = checked_ri(film.volume.frame(t), f"{film.source.path}, frame {t}")
-            self._note_digest(t, array_digest(ri))
+        state = film.state(t)
         given = self._given(t)
-        spacing = list(film.volume.spacing_um)
-        key = key_of(self._digests[t], spacing, [(n, digest(p), c) for n, p, c in given] or asked.weights_key)
-        if not state.has("organelles", key):
-            ri = film.volume.frame(t) if ri is None else ri
-            self._organelles(t, key, ri, given)
-        members = len(MIRRORS) if config.uncertainty else 0
-        for k, axes in enumerate(MIRRORS[:members], start=1):
-            if not state.member(k).has("organelles", key):
-                ri = film.volume.frame(t) if ri is None else ri
-                self._mirrored(t, k, axes, key, ri)
-        corrected = tuple((n, p) for (n, at), p in sorted(film.corrections.items()) if at == t and n != CELLS)
         cells, cells_from = self._cells(t)
-        cells_key = key_of(
-            key, members, [(n, digest(p)) for n, p in corrected],
-            digest(cells) if cells is not None and cells.is_file() else str(cells or asked.cells_key),
+        corrected = tuple((n, p) for (n, at), p in sorted(film.corrections.items()) if at == t and n != CELLS)
+        members = len(MIRRORS) if config.uncertainty else 0
+        made_from = self._organelles_from(t, given)
+        mirrors = {k: self._organelles_from(t, given, axes) for k, axes in enumerate(MIRRORS[:members], start=1)}
+
+        def cells_made_from() -> Fingerprint:
+            return STEPS["analyze.cells"].fingerprint(
+                config, organelles=state.key("organelles", made_from),
+                mirror_images=[state.member(k).key("organelles", mirror) for k, mirror in mirrors.items()],
+                corrected_masks=[[n, self._digest(p)] for n, p in corrected],
+                labels_of_cells=None if cells is None else self._digest(cells),
+                cell_weights=None if cells is not None or asked.cell_weights is None
+                else self._digest(asked.cell_weights),
+            )  # fmt: skip
+
+        # probabilities are kept until the cells are found, and are needed to find them otherwise
+        probable = not given and not corrected and cells is None
+        found = state.has("cells", cells_made_from())
+        why = ""
+        for k, axes, wanted in [(0, (), made_from), *((k, MIRRORS[k - 1], mirror) for k, mirror in mirrors.items())]:
+            own = state.member(k) if k else state
+            current = own.has("organelles", wanted)
+            lost = current and not found and probable and not own.has_said()
+            if not current or lost:
+                why = why or wanted.why(own.made_from("organelles")) or ("probabilities are gone" if lost else "")
+                self._organelles(t, own, wanted, axes, given)
+            film.notes.extend(n for n in own.facts("organelles").get("notes", []) if n not in film.notes)
+        cells_from_these = cells_made_from()
+        rows_from_these = STEPS["analyze.rows"].fingerprint(
+            config, cells=state.key("cells", cells_from_these), refractive_index_of_medium=film.medium_ri,
+            origin_um=list(film.volume.origin_um), cells_are=cells_from,
         )  # fmt: skip
-        rules = rules_of(film.medium_ri, config.measure)
-        rows_key = key_of(cells_key, film.medium_ri, rules.increments.rule, rules.area, cells_from)
-        if state.has("cells", cells_key) and state.has("rows", rows_key):
+        has_cells, has_rows = state.has("cells", cells_from_these), state.has("rows", rows_from_these)
+        why = why or ("" if has_cells else cells_from_these.why(state.made_from("cells")))
+        why = why or ("" if has_rows else rows_from_these.why(state.made_from("rows")))
+        self.recomputed.update([why] if why else [])
+        if has_cells and has_rows:
             return None
         return FrameJob(
             film.source.path, t, tuple(config.spacing_um) if config.spacing_um else None,  # type: ignore[arg-type]
             config.spacing_from, config.series,
-            state.folder, config.method, asked.cell_weights, config.seeds.rule(), rules, cells, cells_from,
-            corrected, bool(given or corrected), members, cells_key, rows_key,
+            state.folder, config.method, asked.cell_weights, config.seeds.rule(),
+            rules_of(film.medium_ri, config.measure), cells, cells_from, corrected, bool(given or corrected), members,
+            cells_from_these, rows_from_these,
         )  # fmt: skip
+
+    def _organelles_from(self, t: int, given: list[tuple[str, Path, int]], axes: tuple[int, ...] = ()) -> Fingerprint:
+        """What the organelles of a frame, or of its mirror image about some axes, depend on."""
+        weights = self.asked.organelle_weights
+        return STEPS["analyze.organelles"].fingerprint(
+            self.asked.config, tomogram=self._frame_digest(t), voxel_size=list(self.film.volume.spacing_um),
+            given_masks=[[name, self._digest(path), channel] for name, path, channel in given],
+            organelle_weights=None if given or weights is None else self._digest(weights), mirrored=list(axes),
+        )  # fmt: skip
+
+    def _digest(self, path: Path) -> str:
+        return self.asked.digests.of(path)
+
+    def _frame_digest(self, t: int) -> str:
+        """Of the frame's refractive indices; read only where that is not known of the file as it is now."""
+        if t not in self._digests:
+            self._digests[t] = array_digest(self._ri(t))
+            self._notes.write(self.film.source.path, self._digests, self._stamp, self._read_ns)
+        return self._digests[t]
+
+    def _ri(self, t: int) -> np.ndarray:
+        if self._held is None or self._held[0] != t:
+            film = self.film
+            self._held = (t, checked_ri(film.volume.frame(t), f"{film.source.path}, frame {t}"))
+        return self._held[1]
 
     def _given(self, t: int) -> list[tuple[str, Path, int]]:
         """Existing masks: organelle, file, channel."""
@@ -199,17 +249,26 @@ class Frames:
             raise InputError(f"{self.film.source.path}, frame {t}: no file of cells={config.cells} is there")
         return path, "given"
 
-    def _organelles(self, t: int, key: str, ri: np.ndarray, given: list[tuple[str, Path, int]]) -> None:
-        film, state = self.film, self.film.state(t)
-        said: np.ndarray | None = None
+    def _organelles(
+        self, t: int, state: FrameState, made_from: Fingerprint, axes: tuple[int, ...],
+        given: list[tuple[str, Path, int]],
+    ) -> None:  # fmt: skip
+        """Masks of a frame as given, or as predicted from it or from its mirror image and turned back."""
+        film, ri = self.film, self._ri(t)
+        notes: list[str] = []
+        strange, weights = "", self.asked.organelle_weights
+        state.forget_said()
         if given:
-            masks = {n: read_labels(path, t, channel, film.volume, film.notes) != 0 for n, path, channel in given}
+            masks = {n: read_labels(path, t, channel, film.volume, notes) != 0 for n, path, channel in given}
         else:
-            masks, said = self._predicted(ri)
-        if said is not None:
-            state.folder.mkdir(parents=True, exist_ok=True)
-            state.save_said(said)
-        state.save_masks(key, masks, ri.shape)
+            if weights is not None:
+                strange = frame_outside([trained_on(weights)], lambda box: ri[box], film.volume)
+            mirrored = np.ascontiguousarray(np.flip(ri, axes))
+            masks, said = self._predicted(mirrored)
+            masks = {name: np.flip(mask, axes) for name, mask in masks.items()}
+            if said is not None:
+                state.save_said(np.flip(said, tuple(1 + axis for axis in axes)))
+        state.save_masks(made_from, masks, ri.shape, notes=notes, outside=strange)
 
     def _predicted(self, ri: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         """Masks and probabilities of a frame; cells are filled."""
@@ -217,32 +276,3 @@ class Frames:
         if FILLED in masks:
             masks[FILLED] = fill_holes(masks[FILLED], self.film.volume.spacing_um)
         return masks, said
-
-    def _mirrored(self, t: int, k: int, axes: tuple[int, ...], key: str, ri: np.ndarray) -> None:
-        """What the network says of a mirror image, turned back."""
-        state = self.film.state(t).member(k)
-        masks, said = self._predicted(np.ascontiguousarray(np.flip(ri, axes)))
-        if said is not None:
-            state.folder.mkdir(parents=True, exist_ok=True)
-            state.save_said(np.flip(said, tuple(1 + axis for axis in axes)))
-        state.save_masks(key, {name: np.flip(mask, axes) for name, mask in masks.items()}, ri.shape)
-
-    def _known_digests(self) -> dict[int, str]:
-        """Of frames that were read before, if the file is what it was."""
-        with contextlib.suppress(OSError, ValueError):
-            told: dict[str, Any] = json.loads((self.film.folder / "film.json").read_text(encoding="utf-8"))
-            if told["stamp"] == stamp_of(self.film.source.path):
-                return {int(t): text for t, text in told["frames"].items()}
-        return {}
-
-    def _note_digest(self, t: int, text: str) -> None:
-        self._digests[t] = text
-        with atomic_path(self.film.folder / "film.json") as part:
-            told = {"stamp": stamp_of(self.film.source.path), "frames": self._digests}
-            part.write_text(json.dumps(told, sort_keys=True), encoding="utf-8")
-
-
-def stamp_of(path: Path) -> list[list[Any]]:
-    """Names, sizes and times of change of a file, or of those of a folder."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]

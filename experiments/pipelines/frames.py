@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.cell_contrast import cell_contrasts
 from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
 from analysis.refractive import Increments
 from analysis.volume_interval import VolumeInterval, agreement, volume_intervals
-from experiments.pipelines.predictors import cell_finder
+from experiments.pipelines.predictors import cell_finder, trained_on
 from experiments.pipelines.sources import read_labels
 from experiments.pipelines.state import FrameState
 from formats import read_volume
 from formats.deletion import remove_file
 from formats.errors import InputError
+from formats.provenance import Fingerprint
 from formats.spacing import SpacingFrom
+from training.domain import frame_outside
 from transforms.cell_field import CellField, FoundCells, SeedRule
 from transforms.cell_watershed import unclaimed
 from transforms.holes import fill_cells
@@ -55,8 +58,8 @@ class FrameJob:
     """Masks were given or corrected: probabilities are not used."""
     members: int
     """Mirror images of the frame that were predicted, too."""
-    cells_key: str
-    rows_key: str
+    cells_made_from: Fingerprint
+    rows_made_from: Fingerprint
 
 
 def finish_frame(job: FrameJob) -> list[str]:
@@ -75,12 +78,12 @@ def finish_frame(job: FrameJob) -> list[str]:
     torch.set_num_threads(1)  # beside the network that predicts; and the same result in any process
     state, notes = FrameState(job.state), list[str]()
     volume = read_volume(job.source, job.spacing_um, job.spacing_from, job.series)
-    if state.has("cells", job.cells_key) and state.has("rows", job.rows_key):
+    if state.has("cells", job.cells_made_from) and state.has("rows", job.rows_made_from):
         return notes
     ri = volume.frame(job.t)
     corrected = {name: read_labels(path, job.t, 0, volume, notes) != 0 for name, path in job.corrected}
     masks = {**state.masks(), **corrected}
-    if not state.has("cells", job.cells_key):
+    if not state.has("cells", job.cells_made_from):
         found = _found(job, state, ri, masks, volume.spacing_um, notes, volume)
         kind = np.uint16 if found.cells_ZYX.max(initial=0) < 2**16 else np.uint32
         arrays = {"cells": found.cells_ZYX.astype(kind), "seeds": found.seeds_ZYX.astype(kind)}
@@ -90,30 +93,50 @@ def finish_frame(job: FrameJob) -> list[str]:
             members = _members(job, ri, volume.spacing_um)
             intervals = volume_intervals(found.cells_ZYX, members, float(np.prod(volume.spacing_um)))
             arrays["agreement"] = np.rint(255 * agreement(found.cells_ZYX, members)).astype(np.uint8)
+        strange = ""
+        if job.cells is None and job.weights is not None:
+            strange = frame_outside([trained_on(job.weights)], lambda box: ri[box], volume)
         state.save(
-            "cells", job.cells_key, arrays, corrected=sorted(corrected),
+            "cells", job.cells_made_from, arrays, corrected=sorted(corrected), outside=strange,
             intervals={str(k): [found.low_um3, found.high_um3] for k, found in intervals.items()},
         )  # fmt: skip
     cells = state.arrays("cells")["cells"].astype(np.int32)
     told = state.facts("cells")["intervals"]
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
+    contrasts = cell_contrasts(ri, cells, volume.spacing_um)
     lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
-        "rows", job.rows_key, {},
-        compartments=[{**_plain(row), **_interval(row, told)} for row in measured.compartments],
+        "rows", job.rows_made_from, {},
+        compartments=[
+            {**_plain(row), **_interval(row, told), **_contrast(row, contrasts)} for row in measured.compartments
+        ],
         parts=[_plain(row) for row in measured.parts],
         unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),
-        cells_from=job.cells_from, notes=notes,
+        cells_from=job.cells_from, notes=notes, outside_training=_outside(state),
     )  # fmt: skip
     for k in range(job.members + 1):
         remove_file((state if k == 0 else state.member(k)).said, job.state)
     return notes
 
 
+def _outside(state: FrameState) -> str:
+    """What of a frame lies outside what its weights were trained on."""
+    found = {"organelles": state.facts("organelles").get("outside"), "cells": state.facts("cells").get("outside")}
+    if found["organelles"] == found["cells"]:
+        return found["cells"] or ""
+    return "; ".join(f"{what}: {text}" for what, text in found.items() if text)
+
+
 def _interval(row: Compartment, told: dict[str, list[float]]) -> dict[str, float | None]:
     """Of whole cells."""
     low, high = told.get(str(row.cell), (None, None)) if row.compartment == WHOLE else (None, None)
     return {"volume_low_um3": low, "volume_high_um3": high}
+
+
+def _contrast(row: Compartment, contrasts: dict[int, float]) -> dict[str, float | None]:
+    """Of whole cells; None where the surroundings are not seen."""
+    value = contrasts.get(row.cell, math.nan) if row.compartment == WHOLE else math.nan
+    return {"contrast_ri": None if math.isnan(value) else value}
 
 
 def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 from datamodules.paths import shard_of
+from datamodules.steps import STEPS
 from experiments.compose import compose
 from experiments.config import to_yaml
 from experiments.pipelines import resolved_pipeline, typed_pipeline
 from experiments.pipelines.analyze import Analysis, now, tell
 from experiments.pipelines.config import AnalyzeConfig, CellsFromMasksConfig
 from experiments.pipelines.sources import Source, find_sources
-from experiments.pipelines.state import key_of
 from experiments.preflight import require_room
 from experiments.progress import Bars, hush_lightning
 from experiments.report import write_report
@@ -166,10 +167,7 @@ def run_path(config: AnalyzeConfig) -> Path:
             )
     else:
         require_room(Path(config.runs_dir) / config.name, "runs_dir")
-        tree = absolute(config)
-        for key in ("runs_dir", "out", "resume", "workers", "watch", "slurm", "shard", "compile"):
-            tree.pop(key)
-        path = Path(config.runs_dir) / config.name / key_of(tree)[:12]
+        path = Path(config.runs_dir) / config.name / STEPS["analyze.folder"].fingerprint(absolute(config)).name[:12]
     return path.absolute()
 
 
@@ -181,23 +179,24 @@ def _other_file(folder: Path) -> str | None:
     )
 
 
-def absolute(config: AnalyzeConfig) -> dict[str, Any]:
+def absolute(config: AnalyzeConfig) -> AnalyzeConfig:
     """The config with its paths as they are from anywhere."""
-    tree = resolved_pipeline(config)
+    changed: dict[str, Any] = {}
     for key in ("inputs", "organelles", "cells", "corrections", "groups", "runs_dir", "out"):
-        value = tree[key]
+        value = getattr(config, key)
         if isinstance(value, str):
-            tree[key] = value if key == "groups" and "{group}" in value else str(Path(value).absolute())
+            changed[key] = value if key == "groups" and "{group}" in value else str(Path(value).absolute())
         elif isinstance(value, list):
-            tree[key] = [str(Path(one).absolute()) for one in value]
+            changed[key] = [str(Path(one).absolute()) for one in value]
     for key in ("organelle_weights", "cell_weights"):
-        if tree[key] is not None and tree[key] not in shipped_weights():
-            tree[key] = str(Path(tree[key]).absolute())
-    return tree
+        value = getattr(config, key)
+        if value is not None and value not in shipped_weights():
+            changed[key] = str(Path(value).absolute())
+    return dataclasses.replace(config, **changed)
 
 
 def _record(config: AnalyzeConfig, folder: RunFolder) -> None:
-    tree = {**absolute(config), "resume": None, "out": str(folder.path)}
+    tree = {**resolved_pipeline(absolute(config)), "resume": None, "out": str(folder.path)}
     folder.update_status(status="running", started=folder.status().get("started") or now())
     write_text(folder.path / "config.yaml", to_yaml(tree))
     write_json(folder.path / "environment.json", describe_environment(0))

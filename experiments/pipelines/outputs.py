@@ -11,10 +11,11 @@ import scipy.ndimage as ndi
 from analysis.cell_figures import cells_figure, colour_of
 from analysis.meshes import surface_mesh, write_glb
 from analysis.organelles import in_order
+from datamodules.steps import STEPS
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film
 from experiments.pipelines.results import FilmResult
-from experiments.pipelines.state import FrameState, key_of
+from experiments.pipelines.state import FrameState
 from formats import write_ometiff
 from formats.atomic import atomic_path
 from formats.deletion import Manifest, remove_file, sweep
@@ -32,8 +33,9 @@ FACES = 20_000
 
 def write_film(film: Film, result: FilmResult, folder: RunFolder, config: AnalyzeConfig) -> bool:
     """Write the files of a film, unless they are those of these results; whether they were written."""
-    note, key = FrameState(film.folder), key_of(result.key, config.meshes, film.frames)
-    if note.has("outputs", key):
+    note = FrameState(film.folder)
+    made_from = STEPS["analyze.files"].fingerprint(config, frames=result.key, input=film.source.path.name)
+    if note.has("outputs", made_from):
         return False
     remove_file(film.folder / "outputs.json", folder.path)
     sweep(film.folder)
@@ -58,7 +60,7 @@ def write_film(film: Film, result: FilmResult, folder: RunFolder, config: Analyz
         )  # fmt: skip
     _draw(film, result, folder, written)
     _write_meshes(film, folder, config.meshes, written)
-    note.save("outputs", key, {})
+    note.save("outputs", made_from, {})
     return True
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +15,7 @@ from experiments.tasks.organelle_build import build_from_weights
 from experiments.tasks.organelle_config import OrganelleConfig, PredictConfig
 from experiments.weights import weights_path
 from formats.errors import InputError
+from formats.provenance import stamp_of
 from lightning_modules.cells import build_finder, network_of, windows_of
 from lightning_modules.facts import Weights, read_checkpoint
 from networks.norms import channels_last_pays
@@ -30,10 +31,15 @@ from transforms.spatial import ResampleTo
 CELL_WEIGHTS = {"fast": "cells_fast", "network": "cells_network"}
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def trained_on(path: Path) -> dict[str, Any]:
+    """What weights were trained on; see `training.domain`."""
+    return _trained_on(path, str(stamp_of(path)))
+
+
+@lru_cache(maxsize=8)
+def _trained_on(path: Path, stamp: str) -> dict[str, Any]:
+    found: dict[str, Any] = read_checkpoint(path, None, "weights").facts.trained_on
+    return found
 
 
 def device_and_precision() -> tuple[str, str]:
@@ -126,9 +132,13 @@ def cell_weights(method: str, given: str | None) -> Path | None:
     return path
 
 
-@lru_cache(maxsize=4)
 def cell_finder(method: str, path: Path | None, rule: SeedRule) -> CellFinder:
-    """What tells cells from each other."""
+    """What tells cells from each other; weights are read once, and again when their file changes."""
+    return _cell_finder(path, rule, str(stamp_of(path)) if path is not None else "")
+
+
+@lru_cache(maxsize=4)
+def _cell_finder(path: Path | None, rule: SeedRule, stamp: str) -> CellFinder:
     if path is None:
         return WatershedCells(rule)
     return finder_of(read_checkpoint(path, "cells", "cell_weights"), rule)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,21 +12,7 @@ import numpy as np
 
 from formats.atomic import atomic_path
 from formats.deletion import remove_file
-
-#: Part of every key: raise it when a frame would come out different.
-STATE_VERSION = 2
-
-
-def key_of(*parts: Any) -> str:
-    """Digest of what a result depends on."""
-    return hashlib.sha256(json.dumps([STATE_VERSION, *parts], sort_keys=True).encode()).hexdigest()[:32]
-
-
-def array_digest(array: np.ndarray) -> str:
-    """Digest of an array's content and form."""
-    text = hashlib.blake2b(f"{array.shape} {array.dtype.str}".encode(), digest_size=16)
-    text.update(np.ascontiguousarray(array).data)
-    return text.hexdigest()
+from formats.provenance import Fingerprint
 
 
 class FrameState:
@@ -36,9 +21,19 @@ class FrameState:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def has(self, what: str, key: str) -> bool:
+    def has(self, what: str, fingerprint: Fingerprint) -> bool:
         """Whether "organelles", "cells" or "rows" are there, made from just this."""
-        return self.facts(what).get("key") == key
+        facts = self.facts(what)
+        whole = not facts.get("arrays") or (self.folder / f"{what}.npz").is_file()
+        return whole and fingerprint.agrees(facts.get("made_from"))
+
+    def made_from(self, what: str) -> Any:
+        """Parts of the fingerprint of what is there; None where it is not."""
+        return self.facts(what).get("made_from")
+
+    def key(self, what: str, fingerprint: Fingerprint) -> str:
+        """What later steps know the result by: as it was stored, where it is current."""
+        return str(self.facts(what)["key"]) if self.has(what, fingerprint) else fingerprint.key
 
     def facts(self, what: str) -> dict[str, Any]:
         """What was noted with it; empty where it is not there."""
@@ -48,7 +43,7 @@ class FrameState:
                 return told
         return {}
 
-    def save(self, what: str, key: str, arrays: Mapping[str, np.ndarray], **facts: Any) -> None:
+    def save(self, what: str, fingerprint: Fingerprint, arrays: Mapping[str, np.ndarray], **facts: Any) -> None:
         """Arrays first, then the note that makes them count."""
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / f"{what}.json"
@@ -57,17 +52,20 @@ class FrameState:
             with atomic_path(self.folder / f"{what}.npz") as part, part.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         with atomic_path(note) as part:
-            part.write_text(json.dumps({"key": key, **facts}, sort_keys=True), encoding="utf-8")
+            told = {"key": fingerprint.key, "made_from": fingerprint.parts, "arrays": bool(arrays), **facts}
+            part.write_text(json.dumps(told, sort_keys=True), encoding="utf-8")
 
     def arrays(self, what: str) -> dict[str, np.ndarray]:
         """The arrays that were saved."""
         with np.load(self.folder / f"{what}.npz", allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
-    def save_masks(self, key: str, masks: Mapping[str, np.ndarray], shape: tuple[int, ...], **facts: Any) -> None:
+    def save_masks(
+        self, fingerprint: Fingerprint, masks: Mapping[str, np.ndarray], shape: tuple[int, ...], **facts: Any
+    ) -> None:
         """Masks of organelles, eight voxels a byte."""
         packed = {f"mask_{name}": np.packbits(mask) for name, mask in masks.items()}
-        self.save("organelles", key, packed, names=list(masks), shape=list(shape), **facts)
+        self.save("organelles", fingerprint, packed, names=list(masks), shape=list(shape), **facts)
 
     def masks(self) -> dict[str, np.ndarray]:
         """Masks of organelles as predicted or given: name to bool array (Z, Y, X)."""
@@ -89,8 +87,17 @@ class FrameState:
         """Probabilities of membrane and nucleus, until the cells are found: uint8, 0 to 255."""
         return self.folder / "said.npy"
 
+    def has_said(self) -> bool:
+        """Whether probabilities are kept."""
+        return self.said.is_file()
+
+    def forget_said(self) -> None:
+        """Remove them."""
+        remove_file(self.said, self.folder)
+
     def save_said(self, said_2ZYX: np.ndarray) -> None:
         """Keep probabilities for the cells."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.said) as part, part.open("wb") as file:
             np.save(file, np.rint(255 * said_2ZYX).astype(np.uint8))
 

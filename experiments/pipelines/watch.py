@@ -9,10 +9,10 @@ from typing import Any
 
 from datamodules.paths import is_volume
 from experiments.pipelines.analyze import Analysis
-from experiments.pipelines.films import stamp_of
 from experiments.pipelines.sources import Source, find_groups
 from formats import read_volume
 from formats.errors import InputError
+from formats.provenance import stamp_of
 from training.prediction import output_names
 
 

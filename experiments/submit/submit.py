@@ -161,9 +161,10 @@ def _record(typed: Any, folder: RunFolder, inputs: list[Path]) -> None:
         tree = {**resolved(typed), "resume": None}
         group = tree["predict"]
     else:
+        from experiments.pipelines import resolved_pipeline
         from experiments.pipelines.launch import absolute
 
-        tree = {**absolute(typed), "resume": None, "out": str(folder.path)}
+        tree = {**resolved_pipeline(absolute(typed)), "resume": None, "out": str(folder.path)}
         group = tree
     if inputs:  # as they are now: a file that lands later would move every other to another task
         write_text(folder.path / MANIFEST, "".join(f"{path.absolute()}\n" for path in inputs))

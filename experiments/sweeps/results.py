@@ -26,7 +26,7 @@ def best_of(sweep: Sweep, runs: list[SweepRun]) -> SweepRun | None:
 
 def write_results(sweep: Sweep, runs: list[SweepRun]) -> None:
     """`sweep.csv` and `sweep.png` in the sweep's folder."""
-    keys = list(sweep.values["parameters"])
+    keys = list(sweep.parameters)
     name, _ = sweep.metric
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -42,7 +42,7 @@ def write_results(sweep: Sweep, runs: list[SweepRun]) -> None:
 def print_results(sweep: Sweep, runs: list[SweepRun]) -> None:
     """The table on the terminal, the best run first."""
     name, larger = sweep.metric
-    keys = list(sweep.values["parameters"])
+    keys = list(sweep.parameters)
     table = Table(title=sweep.id)
     for head in ("run", "state", name or "metric", *keys):
         table.add_column(head, justify="right" if head != "state" else "left")

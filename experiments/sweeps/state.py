@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from experiments.preflight import require_room
 from experiments.sweeps.sweep_file import Sweep
+from formats.errors import InputError
 from training.rundir import RunFolder, write_json
 
 #: Runs that will not go on.
@@ -89,6 +90,8 @@ class SweepState:
         with self._locked() as runs:
             found = next((r for r in runs if r.state not in ENDED and self._is_free(r)), None)
             limit = min(count or 10**9, int(self.sweep.values.get("run_cap") or 10**9))
+            if self._reached(runs):
+                limit = 0
             if found is None and len(runs) < limit and (suggested := self._suggest(runs)) is not None:
                 parent = Path(self.sweep.typed.runs_dir).absolute() / self.sweep.typed.name
                 number = len(runs)
@@ -107,6 +110,13 @@ class SweepState:
             if lock is not None:
                 lock.release()
 
+    def _reached(self, runs: list[SweepRun]) -> bool:
+        """Whether a run has come to `metric.target`, where the sweep names one."""
+        target = (self.sweep.values.get("metric") or {}).get("target")
+        known = [run.metric for run in runs if run.metric is not None]
+        _, larger = self.sweep.metric
+        return target is not None and any(value >= target if larger else value <= target for value in known)
+
     def note(self, run: SweepRun) -> None:
         """Keep what became of a run."""
         with self._locked() as runs:
@@ -121,8 +131,8 @@ class SweepState:
             warnings.simplefilter("ignore")
             import sweeps
 
-            known = [self._told(one) for one in self.runs()]
-            return any(told.name == str(run.number) for told in sweeps.stop_runs(self.sweep.values, known))
+            known = [self._told(one, banded=True) for one in self.runs()]
+            return any(told.name == str(run.number) for told in sweeps.stop_runs(self.sweep.for_engine, known))
 
     def _suggest(self, runs: list[SweepRun]) -> dict[str, Any] | None:
         """The engine's next point, the same for the same runs so far."""
@@ -133,21 +143,29 @@ class SweepState:
             seed = (self.sweep.typed.seed + 7919 * len(runs)) % 2**32
             random.seed(seed)  # the engine draws from both
             np.random.seed(seed)  # noqa: NPY002
-            found = sweeps.next_run(self.sweep.values, [self._told(run) for run in runs])
+            found = sweeps.next_run(self.sweep.for_engine, [self._told(run) for run in runs])
         if found is None:
             return None
-        return {key: _plain(entry["value"]) for key, entry in found.config.items()}
+        suggested = {key: _plain(entry["value"]) for key, entry in found.config.items()}
+        if self.sweep.values["method"] == "grid" and any(run.suggested == suggested for run in runs):
+            raise InputError(
+                f"{self.sweep.path.name}: W&B's sweep engine repeats a point of the grid ({suggested}); it cannot tell "
+                "these parameters apart: list their values, as numbers or texts"
+            )
+        return suggested
 
-    def _told(self, run: SweepRun) -> Any:
-        """A run as the engine wants it."""
+    def _told(self, run: SweepRun, banded: bool = False) -> Any:
+        """A run as the engine wants it; `banded` as its hyperband does."""
         import sweeps
 
         name, _ = self.sweep.metric
+        # the n-th validation belongs to band n; engines before 0.3 look one further (`h[band]`), so give them one more
+        first = run.history[:1] if banded and _version(sweeps.__version__) < (0, 3) else []
         return sweeps.SweepRun(
             name=str(run.number),
             state=_STATES[run.state],
             config={key: {"value": value} for key, value in run.suggested.items()},
-            sampledHistory=run.history,
+            sampledHistory=[*first, *run.history],
             summaryMetrics={} if run.metric is None else {name: run.metric},
         )
 
@@ -160,6 +178,11 @@ class SweepState:
                 return True
         except Timeout:
             return False
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor, *_ = (int("".join(filter(str.isdigit, part)) or 0) for part in f"{text}.0".split("."))
+    return major, minor
 
 
 def _plain(value: Any) -> Any:

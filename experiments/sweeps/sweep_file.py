@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.compose import find_config, read_yaml, shipped_sweeps
-from experiments.config import load_config
+from experiments.config import load_config, resolved
 from experiments.faults import ConfigFaults
 from experiments.schema import Config
 from experiments.sweeps.sweep_schema import sweep_faults
+from experiments.unused import sweep_rules, unused_keys, without_effect
 from formats.errors import InputError
 
 METHODS = ("random", "grid", "bayes")
@@ -43,6 +44,16 @@ class Sweep:
     """The config with the fixed words."""
 
     @property
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """What is varied, by key path: nested parameters by the path that they lie at."""
+        return flat_parameters(self.values["parameters"])
+
+    @property
+    def for_engine(self) -> dict[str, Any]:
+        """The file as W&B's engine is given it: without nesting, which 0.2 does not find again in its own runs."""
+        return {**self.values, "parameters": self.parameters}
+
+    @property
     def id(self) -> str:
         """The same for the same file: a sweep that was killed goes on in its folder."""
         digest = hashlib.sha256(json.dumps(self.values, sort_keys=True, default=str).encode()).hexdigest()
@@ -62,6 +73,14 @@ class Sweep:
     def words(self, suggested: Mapping[str, Any]) -> list[str]:
         """`key=value` words of a run, as `${args_no_hyphens}` has them."""
         return [f"{key}={_word(value)}" for key, value in suggested.items()]
+
+    def overrides(self, suggested: Mapping[str, Any]) -> list[str]:
+        """All `key=value` words of a run in the order of its command: the last one of a key counts."""
+        parts = list(map(str, self.values["command"]))
+        found: list[str] = []
+        for part in parts[parts.index("experiments.run") + 1 :]:
+            found += self.words(suggested) if part == _ARGUMENTS else [part] if part in self.fixed else []
+        return found
 
     def command(self, suggested: Mapping[str, Any], python: str = sys.executable) -> list[str]:
         """Words of the process that runs it, with this interpreter."""
@@ -157,19 +176,95 @@ def _require_keys(sweep: Sweep) -> None:
     """Ask W&B's schema, and load the config once for every value that a parameter names, the others as they are."""
     refused = dict(sweep_faults(sweep.values))
     faults = [f"{sweep.path.name}: {where}: {fault}" for where, fault in refused.items()]
-    for key, told in sweep.values["parameters"].items():
-        if f"parameters.{key}" in refused:
+    try:
+        parameters = sweep.parameters
+    except InputError as fault:
+        raise ConfigFaults([*faults, f"{sweep.path.name}: {fault}"]) from None
+    loaded: dict[str, list[Config]] = {}
+    for key, told in parameters.items():
+        if f"parameters.{key}" in refused or not isinstance(told, dict):
             continue
-        tried = told.get("values", [told[name] for name in ("value", "min", "max", "mu") if name in told])
-        for value in tried:
+        if sweep.values.get("method") == "grid" and (twice := _twice(told.get("values", []))) is not None:
+            faults.append(f"{sweep.path.name}: parameters.{key}: values: {twice}: the same point of the grid twice")
+        for value in named_values(told):
             try:
-                load_config(find_config(sweep.config), [*sweep.fixed, *sweep.words({str(key): value})])
+                config = load_config(find_config(sweep.config), sweep.overrides({key: value}))
+                loaded.setdefault(key, []).append(config)
             except ConfigFaults as fault:
                 faults += [f"{sweep.path.name}: parameters: {line}" for line in str(fault).splitlines()]
             except InputError as fault:
                 faults.append(f"{sweep.path.name}: parameters: {fault}")
     if faults:
         raise ConfigFaults(list(dict.fromkeys(faults)))
+    _require_effect(sweep, loaded)
+
+
+def flat_parameters(tree: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Parameters of a sweep by key path: `optimizer: {parameters: {lr: ...}}` is `optimizer.lr`.
+
+    Raises
+    ------
+    InputError
+        Two of them name one key of the config.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, told in tree.items():
+        key = f"{prefix}{name}"
+        nested = told.get("parameters") if isinstance(told, dict) else None
+        more = flat_parameters(nested, f"{key}.") if isinstance(nested, dict) else {key: told}
+        if twice := [other for other in more if other in found]:
+            raise InputError(f"parameters: {twice[0]} is given twice, nested and by its path; leave one of them out")
+        found |= more
+    return found
+
+
+def named_values(told: Mapping[str, Any]) -> list[Any]:
+    """Values that a parameter names: all of a list, or what bounds its distribution."""
+    return list(told.get("values", [told[name] for name in ("value", "min", "max", "mu") if name in told]))
+
+
+def _twice(values: list[Any]) -> str | None:
+    """Two values of a list that are one: 0 and 0.0, but not 1 and true."""
+    for k, value in enumerate(values):
+        for other in values[:k]:
+            if value == other and isinstance(value, bool) == isinstance(other, bool):
+                return f"{other!r} and {value!r}"
+    return None
+
+
+def _require_effect(sweep: Sweep, loaded: Mapping[str, list[Config]]) -> None:
+    """Refuse keys that change nothing, whatever the other parameters are.
+
+    A key counts as used if one of the configs uses it: that of the command alone, or one with a value that any
+    parameter names, the others being as the command has them.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        Its values are those of the config's keys.
+    loaded : mapping
+        For each parameter the configs of its values.
+
+    Raises
+    ------
+    ConfigFaults
+        A line for each key, with the reason.
+    """
+    rules = sweep_rules(sweep.metric[0])
+    configs = [sweep.typed, *(config for found in loaded.values() for config in found)]
+    unused = [unused_keys(config, rules) for config in configs]
+    faults = []
+    for key, found in loaded.items():
+        if "value" in sweep.parameters[key]:
+            continue  # a constant: what it does, it does in every run
+        reasons = [without_effect(key, one) for one in unused]
+        trees = [resolved(config) for config in found]
+        if all(reasons):
+            faults.append(f"parameters.{key}: has no effect: {reasons[0]}; leave it out")
+        elif len(trees) > 1 and all(tree == trees[0] for tree in trees):
+            faults.append(f"parameters.{key}: has no effect: its values give one and the same config; leave it out")
+    if faults:
+        raise ConfigFaults([f"{sweep.path.name}: {fault}" for fault in faults])
 
 
 def _require_engine(sweep: Sweep) -> None:
@@ -179,9 +274,9 @@ def _require_engine(sweep: Sweep) -> None:
         import sweeps
 
         try:
-            sweeps.next_run(sweep.values, [])
+            sweeps.next_run(sweep.for_engine, [])
             if sweep.values.get("early_terminate"):
-                sweeps.stop_runs(sweep.values, [])
+                sweeps.stop_runs(sweep.for_engine, [])
         except Exception as fault:
             reason = " ".join(str(fault).split())
             raise InputError(f"{sweep.path.name}: W&B's sweep engine refuses it: {reason}") from None

@@ -63,6 +63,7 @@ class CellsTask(Task):
             resample_grid=[int(n) for n in data.resample_grid],
             ri_range=[float(v) for v in data.ri_range],
             patch_size=[int(p) for p in (data.resample_grid if data.resample == "grid" else data.patch_size)],
+            z=data.z,
         )
 
     def for_training(self, config: CellsConfig, weights: Weights | None) -> CellsModule:

@@ -65,6 +65,8 @@ def cells_faults(config: CellsConfig) -> list[str]:
     faults += [f"loss.{f}" for f in (config.loss.faults() if votes else config.loss.faults(1))]
     if config.method == "network" and config.data.resample != "grid":
         faults.append("data.resample: method network sees whole fields on one grid; set it to grid")
+    if config.method == "fast" and config.data.z != "fit":
+        faults.append(f"data.z: {config.data.z} is for method network; method fast sees the whole depth: fit")
     faults += (own := [f"model.{f}" for f in config.model.faults()])
     seen = config.data.resample_grid if config.data.resample == "grid" else config.data.patch_size
     if not own and len(seen) == 3 and all(n > 0 for n in seen):

@@ -45,8 +45,10 @@ class PredictConfig:
     """Overlap of neighbouring windows along z, y, x as a part of the window, instead of `stride`."""
     weight: Literal["spline", "gaussian", "constant"] = "spline"
     """How a window's voxels count; `spline` is triangular, as in the paper."""
-    z: Literal["tile", "center"] = "tile"
-    """`tile`: the whole depth; `center`: one window in the middle, as in the paper."""
+    z: Literal["tile", "center", "middle"] = "tile"
+    """`tile`: the whole depth; `center`: a slab, one window deep, centred on the layer of cells, which is found in the
+    tomogram (the paper's, whose tomograms are focused on the cells); `middle`: such a slab in the middle of the volume.
+    Above and below a slab nothing is predicted, and scores count the whole volume."""
     pad_yx: list[int] | None = None
     """Voxels added around y and x before tiling; null for half a window (64 in the paper)."""
     pad_mode: Literal["symmetric", "edge", "constant"] = "symmetric"

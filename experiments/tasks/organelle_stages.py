@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,13 @@ from datamodules.cache import cache_root
 from datamodules.fingerprints import volume_fingerprints
 from datamodules.paths import shard_of
 from datamodules.sampling import EvaluationSampler
+from datamodules.steps import STEPS
 from formats.errors import InputError
+from formats.provenance import ContentDigests, Fingerprint
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
 from lightning_modules.seen import counted_seen, seen_metrics, seen_note
+from training.domain import frame_outside
 from training.prediction import MaskWriter, collect_table, output_names
 from training.results import draw_examples, write_test_tables
 
@@ -64,7 +67,11 @@ def predict(run: Run) -> None:
         spacing_um=(spacing[0], spacing[1], spacing[2]) if spacing is not None else None,
         spacing_from=predict.spacing_from,
         series=predict.series,
-        weights=_origin(run, module),
+        fingerprint=_fingerprint(run),
+        outside=lambda read, volume: "; ".join(
+            filter(None, [*_other_organelles(run, module), frame_outside(run.trained_on, read, volume)])
+        ),
+        told=lambda text: print(f"note: {text}", file=sys.stderr),
         out=Path(predict.out) if predict.out is not None else None,
     )
     module.write_masks = writer
@@ -91,11 +98,20 @@ def predict(run: Run) -> None:
         raise InputError("\n".join(faults))
 
 
-def _origin(run: Run, module: OrganelleModule) -> str:
-    """What probabilities depend on beside their input: weights' content, windows, mirror images and precision.
+def _other_organelles(run: Run, module: OrganelleModule) -> list[str]:
+    """What the config asks for and the weights were not trained on."""
+    missing = [name for name in run.config.data.organelles if name not in module.organelles]
+    return [f"{', '.join(missing)}: asked for (data.organelles), but not predicted by these weights"] if missing else []
 
-    The batch size and `predict.compile` change the last bits only: what is predicted is kept when they change.
-    """
-    windows = dataclasses.replace(module.tiling, sw_batch_size=1)
-    flips, precision = "".join(sorted(module.flips)), str(run.trainer.precision)
-    return " ".join([*run.weights_digests(), str(windows), flips, precision])
+
+def _fingerprint(run: Run) -> Callable[[Path], Fingerprint]:
+    """What the masks of a file depend on; see `datamodules.steps` for what is ignored."""
+    digests, weights = ContentDigests(cache_root(None)), run.weights_digests()
+    precision = str(run.trainer.precision)
+
+    def of(path: Path) -> Fingerprint:
+        return STEPS["predict.masks"].fingerprint(
+            run.config, input=digests.of(path), content_of_weights=weights, precision=precision
+        )
+
+    return of

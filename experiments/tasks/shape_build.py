@@ -70,7 +70,10 @@ def shape_module(config: ShapeConfig, facts: ShapeFacts, weights: Weights | None
     network = model.build(size=field.size, outputs=preconditioning.outputs, told=traits.channels)
     if weights is not None:
         load_network(network, weights, key)
-    parts = Parts(process.build(), preconditioning.build(), config.loss.build(), config.sampler.build())
+    sampler, validates = config.sampler, None
+    if getattr(sampler, "validation_steps", None) is not None:
+        validates = dataclasses.replace(sampler, steps=min(sampler.validation_steps, sampler.steps)).build()
+    parts = Parts(process.build(), preconditioning.build(), config.loss.build(), sampler.build(), validates)
     # how widely traits are drawn is the user's to say, like the sampler; whether the network knows any is not
     told = config.traits if config.traits.name == traits.name else traits
     return ShapeModule(parts, told.build(), network=network, facts=facts, field=field.build(), **_shared(config))

@@ -20,12 +20,15 @@ from datamodules.sampling import EvaluationSampler
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
 from datamodules.shape_folder import find_inputs, read_shapes
+from datamodules.steps import STEPS
+from formats.provenance import Fingerprint
 from lightning_modules.seen import COLUMN, counted_seen, seen_metrics, seen_note
 from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns
+from training.domain import cell_statistics, outside
 from training.results import write_table
 from training.rundir import RunFolder
-from training.shape_files import ShapeWriter, beside, read_note, read_samples
+from training.shape_files import ShapeWriter, beside, cell_digest, read_note, read_samples
 
 if TYPE_CHECKING:
     from experiments.stages import Run
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 #: Columns of a predicted cell's row.
 PREDICTED = (
     "cell", "input", COLUMN, "samples", "volume", "volume_low", "volume_high", "volume_interval_coverage", "unit",
-    "output",
+    "output", "outside_training",
 )  # fmt: skip
 #: Cells in the gallery of a prediction.
 SHOWN = 4
@@ -107,13 +110,17 @@ def _shapes(module: ShapeBase, cell: ShapeCell, number: int) -> Any:
 class Predictor:
     """What the trainer runs over the cells of a prediction: one at a time, each written as it comes."""
 
-    def __init__(self, module: ShapeBase, writer: ShapeWriter, sources: dict[str, Path]) -> None:
-        self.module, self.writer, self.sources = module, writer, sources
+    def __init__(
+        self, module: ShapeBase, writer: ShapeWriter, sources: dict[str, Path], trained_on: dict[str, Any]
+    ) -> None:
+        self.module, self.writer, self.sources, self.trained_on = module, writer, sources, trained_on
 
     def __call__(self, cell: ShapeCell) -> None:
         """Predict a cell, unless it is done."""
         if self.writer.is_done(cell):
             return
+        if why := self.writer.why(cell):
+            print(f"note: {cell.name}: predicted again: {why}", file=sys.stderr)
         # by its name, not its place: another cell in the folder does not change this one's samples
         found = _shapes(self.module, cell, zlib.crc32(cell.name.encode()))
         voxel_um = self.writer.voxel_um or 1.0
@@ -131,6 +138,7 @@ class Predictor:
             **volume_columns(volumes),
             "unit": "voxels" if self.writer.voxel_um is None else "um3",
             "output": cell.name,
+            "outside_training": "; ".join(outside(self.trained_on, cell_statistics(cell))),
             "features": {
                 "unit": "px" if self.writer.voxel_um is None else "um",
                 **in_unit(features, known=self.writer.voxel_um is not None),
@@ -146,10 +154,15 @@ def predict(run: Run) -> None:
     files = [cell for folder in run.inputs for cell in find_inputs(folder)]
     sources = {cell.name: cell.image for cell in files}
     cells = read_shapes(files)
-    made_from = {"weights": run.weights_digests(), "samples": told.samples, "views": told.views}
-    made_from |= {"seed": run.config.seed, "sampler": repr(getattr(run.config, "sampler", None))}
-    writer = ShapeWriter(run.folder, made_from, told.voxel_um, Path(told.out) if told.out is not None else None)
-    module.predict_cell = Predictor(module, writer, sources)
+    weights, precision = run.weights_digests(), str(run.trainer.precision)
+
+    def fingerprint(cell: ShapeCell) -> Fingerprint:
+        return STEPS["predict.shapes"].fingerprint(
+            run.config, cell=cell_digest(cell), name_of_cell=cell.name, content_of_weights=weights, precision=precision
+        )
+
+    writer = ShapeWriter(run.folder, fingerprint, told.voxel_um, Path(told.out) if told.out is not None else None)
+    module.predict_cell = Predictor(module, writer, sources, run.trained_on[0])
     sampler = EvaluationSampler(len(cells), run.trainer.global_rank, run.trainer.world_size)
     loader: DataLoader = DataLoader(cells, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
     run.trainer.predict(module, loader, return_predictions=False)
@@ -163,6 +176,14 @@ def predict(run: Run) -> None:
             for row in read_note(writer.target / cell.name).get("rows", [])
         ]
         features = [_features_row(row) for row in rows]
+        strange = [row["cell"] for row in rows if row.get("outside_training")]
+        if strange:
+            some = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+            print(
+                f"note: {len(strange)} of {len(rows)} cells ({some}) lie outside what the weights were trained on; see "
+                "outside_training in tables/predicted_shapes.csv",
+                file=sys.stderr,
+            )
         write_table(run.folder.tables / "predicted_shapes.csv", list(PREDICTED), rows)
         write_table(run.folder.tables / "predicted_features.csv", list(features[0]) if features else ["cell"], features)
         _draw_predicted(cells[:SHOWN], writer.target, run.folder)

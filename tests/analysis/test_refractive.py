@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from analysis.refractive import Increments, concentration_g_per_ml, dry_mass_pg
+from analysis.refractive import (
+    CHOI_RULE,
+    Increments,
+    concentration_choi_g_per_ml,
+    concentration_g_per_ml,
+    dry_mass_pg,
+)
 from formats.errors import InputError
 
 
@@ -20,6 +26,19 @@ def test_lipid_has_an_increment_of_its_own_unless_all_is_uniform():
     assert concentration_g_per_ml(ri, lipid, 1.33, uniform) == pytest.approx([0.07 / 0.19] * 2)
     assert uniform.rule == "0.19 mL/g"
     assert Increments().rule == "lipid 0.135, other 0.19 mL/g"
+
+
+def test_as_published_a_compartment_has_one_increment_whatever_lies_in_it():
+    ri, lipid = np.array([1.36, 1.36, 1.36, 1.42]), np.array([False, False, False, True])
+    ours = concentration_g_per_ml(ri, lipid, 1.337).mean()
+    whole = concentration_choi_g_per_ml(float(ri.mean()), "cell", 1.337)
+    assert whole == pytest.approx(np.mean((ri - 1.337) / 0.19))
+    assert whole < ours  # the droplet's voxel counts more in ours
+    assert concentration_choi_g_per_ml(1.42, "lipid", 1.337) == pytest.approx(0.083 / 0.135)
+    for compartment in ("nucleus", "nucleolus", "membrane", "another"):
+        assert concentration_choi_g_per_ml(1.37, compartment, 1.337) == pytest.approx(0.033 / 0.19)
+    assert np.isnan(concentration_choi_g_per_ml(float("nan"), "cell", 1.337))
+    assert CHOI_RULE == "as published: lipid 0.135, cell, nucleus and nucleolus 0.19 mL/g"
 
 
 def test_a_gram_in_a_millilitre_is_a_picogram_in_a_cubic_micrometre():

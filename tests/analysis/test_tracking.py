@@ -33,12 +33,115 @@ def test_a_frame_in_which_nobody_was_seen_is_a_gap():
     assert [one.sightings for one in found.tracks] == [3]
 
 
-def test_a_division_makes_two_daughters_of_one_mother():
+DIVIDING = TrackingRules(divisions=True)
+
+
+def mother_and(*daughters, neighbours=(), frames=3):
+    """A cell of 1000 µm³ for three frames, then (volume, y) daughters; and neighbours that are always there."""
     film = [seen(t, 1, 0, 0) for t in range(3)]
-    film += [seen(t, 1, -4, 0, 500) for t in range(3, 6)] + [seen(t, 2, 4, 0, 500) for t in range(3, 6)]
-    found = track_cells(film)
-    assert [(one.parent, one.divided) for one in found.tracks] == [(None, True), (1, False), (1, False)]
-    assert len(track_cells(film, TrackingRules(divisions=False)).tracks) == 2
+    film += [seen(t, k, y, 0, v) for t in range(3, 3 + frames) for k, (v, y) in enumerate(daughters, start=1)]
+    return film + [seen(t, 90 + k, y, 0, v) for t in range(3 + frames) for k, (v, y) in enumerate(neighbours)]
+
+
+def test_a_division_makes_two_daughters_of_one_mother():
+    film = mother_and((500, -4), (500, 4))
+    found = track_cells(film, DIVIDING)
+    assert [(one.parent, one.divided, one.lineage) for one in found.tracks] == [
+        (None, True, 1), (1, False, 1), (1, False, 1),
+    ]  # fmt: skip
+    assert [(one.first_frame, one.last_frame, one.sightings) for one in found.tracks] == [
+        (0, 2, 3),
+        (3, 5, 3),
+        (3, 5, 3),
+    ]
+    without = track_cells(film)  # divisions are off unless asked for
+    assert [(one.parent, one.lineage) for one in without.tracks] == [(None, 1), (None, 2)]
+
+
+def test_a_speck_beside_a_cell_ends_no_track():
+    found = track_cells(mother_and((1000, 0), (25, 9)), DIVIDING)
+    assert [one.sightings for one in found.tracks] == [6, 3]
+    assert not any(one.divided for one in found.tracks)
+    assert [one.lineage for one in found.tracks] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("volumes", "divides"),
+    [
+        ((500, 500), True),
+        ((260, 500), True),  # each at least a quarter of the mother
+        ((240, 470), False),
+        ((740, 500), True),  # at most three quarters
+        ((760, 500), False),
+        ((352, 352), True),  # both at least 0.7 of her
+        ((348, 348), False),
+        ((698, 698), True),  # and at most 1.4
+        ((702, 702), False),
+        ((335, 665), True),  # neither more than twice the other
+        ((325, 665), False),
+    ],
+)
+def test_daughters_have_plausible_sizes(volumes, divides):
+    film = mother_and(*zip(volumes, (-4, 4), strict=True))
+    assert any(one.divided for one in track_cells(film, DIVIDING).tracks) == divides
+
+
+@pytest.mark.parametrize(("away", "divides"), [(14.9, True), (15.1, False)])
+def test_daughters_lie_within_the_distance(away, divides):
+    film = mother_and((500, 0), (500, away))
+    assert any(one.divided for one in track_cells(film, DIVIDING).tracks) == divides
+    assert (
+        any(one.divided for one in track_cells(film, TrackingRules(divisions=True, max_distance_um=14)).tracks) is False
+    )
+
+
+def test_a_mask_that_falls_in_two_for_one_frame_is_no_division():
+    film = mother_and((500, -4), (500, 4), frames=1) + [seen(t, 1, 0, 0, 901) for t in (4, 5)]
+    assert not any(one.divided for one in track_cells(film, DIVIDING).tracks)
+    grown = mother_and((500, -4), (500, 4), frames=1) + [seen(4, k, y, 0, 899) for k, y in ((1, -4), (2, 4))]
+    assert any(one.divided for one in track_cells(grown, DIVIDING).tracks)
+
+
+def test_a_division_beside_a_neighbour_leaves_the_neighbour_alone():
+    film = mother_and((480, -5), (520, 5), neighbours=[(1000, 14), (500, -14)])
+    found = track_cells(film, DIVIDING)
+    assert sorted(one.sightings for one in found.tracks) == [3, 3, 3, 6, 6]
+    mother = found.track_of[(0, 1)]
+    assert {one.parent for one in found.tracks} == {None, mother}
+    assert [found.track_of[(t, 90)] for t in range(6)] == [found.track_of[(0, 90)]] * 6
+    # a neighbour that comes into the field is no daughter of a cell that stays as it is
+    comes = mother_and((1000, 0), neighbours=[]) + [seen(t, 7, 12, 0, 500) for t in (3, 4, 5)]
+    assert not any(one.divided for one in track_cells(comes, DIVIDING).tracks)
+
+
+@pytest.mark.parametrize("missing", [{1}, {2}, {1, 2}])
+def test_a_division_with_a_gap_is_found(missing):
+    film = [one for one in mother_and((500, -4), (500, 4)) if not (one.frame == 3 and one.label in missing)]
+    found = track_cells(film, DIVIDING)
+    assert [one.divided for one in found.tracks] == [True, False, False]
+    assert {one.lineage for one in found.tracks} == {1}
+    closed = track_cells(film, TrackingRules(divisions=True, max_gap=0))
+    assert not any(one.divided for one in closed.tracks)
+
+
+def test_daughters_divide_in_their_turn_and_stay_of_one_lineage():
+    film = mother_and((500, -8), (500, 8)) + [
+        seen(t, k, y, 0, 250) for t in (6, 7) for k, y in ((1, -11), (2, -5), (3, 5), (4, 11))
+    ]
+    found = track_cells(film, DIVIDING)
+    assert len(found.tracks) == 7
+    assert {one.lineage for one in found.tracks} == {1}
+    assert sum(one.divided for one in found.tracks) == 3
+
+
+def test_two_cells_that_divide_at_once_share_no_daughter():
+    def pair(y):
+        return [seen(t, int(y), y, 0) for t in range(3)] + [
+            seen(t, int(y) + k, y + way, 0, 500) for t in range(3, 5) for k, way in ((0, -3), (1, 3))
+        ]
+
+    found = track_cells(pair(10) + pair(20), DIVIDING)
+    assert [one.parent for one in found.tracks] == [None, None, 1, 1, 2, 2]
 
 
 def test_nobody_is_no_track():

@@ -84,7 +84,9 @@ def test_every_fault_is_reported_at_once(tmp_path):
 
 def test_a_wrong_choice_names_the_legal_ones(tmp_path):
     path = write(tmp_path, "data: {source: simulator}\npredict: {z: centre}\n")
-    assert faults_of(path) == ["mine.yaml: predict.z: expected one of tile, center, got 'centre'; did you mean center?"]
+    assert faults_of(path) == [
+        "mine.yaml: predict.z: expected one of tile, center, middle, got 'centre'; did you mean center?"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ SMALLER: dict[str, list[str]] = {
         "model.multipliers=[1,1]",
         "model.attention_levels=[]",
         "sampler.steps=2",
+        "sampler.validation_steps=1",
         "predict.samples=1",
         "data.folds=2",
     ],

@@ -55,6 +55,92 @@ def test_zero_stays_what_it_was(write_sweep) -> None:
     assert sorted(seen) == [0.0, 0.5]
 
 
+NESTED = {
+    "optimizer": {"parameters": {"lr": {"values": [0.01, 0.001]}, "warmup_steps": {"values": [0, 5]}}},
+    "seed": {"values": [0, 1]},
+}
+
+
+def taken(sweep, most: int) -> list[dict]:
+    """Points until there are no more, each with a metric; the state is read from its file each time."""
+    seen: list[dict] = []
+    while len(seen) < most:
+        state = SweepState(sweep)
+        with state.take(None) as run:
+            if run is None:
+                break
+            seen.append(run.suggested)
+            run.state, run.metric = "finished", float(len(seen))
+            state.note(run)
+    return seen
+
+
+def test_nested_parameters_are_every_point_once_and_keys_of_the_config(write_sweep) -> None:
+    sweep = read_sweep(write_sweep(parameters=NESTED))
+    seen = taken(sweep, 12)
+    assert len(seen) == 8
+    assert len({tuple(point.values()) for point in seen}) == 8
+    assert all(set(point) == {"optimizer.lr", "optimizer.warmup_steps", "seed"} for point in seen)
+    assert sweep.words(seen[0])[0].startswith("optimizer.lr=0.0")
+
+
+@pytest.mark.parametrize("method", ["bayes", "random"])
+def test_nested_parameters_are_drawn_by_the_other_methods_too(write_sweep, method: str) -> None:
+    rate = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}
+    sweep = read_sweep(write_sweep(method=method, parameters={"optimizer": {"parameters": {"lr": rate}}}))
+    seen = [point["optimizer.lr"] for point in taken(sweep, 5)]
+    assert len(set(seen)) == 5
+    assert all(1e-4 <= value <= 1e-1 for value in seen)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"optimizer": {"parameters": {"lrate": {"values": [1, 2]}}}}, "optimizer.lrate: no such key"),
+        ({"optimizer": {"parameters": {"lr": {"values": [1, -2]}}}}, "optimizer.lr: expected a positive number"),
+        (
+            {"optimizer": {"parameters": {"lr": {"value": 1}}}, "optimizer.lr": {"value": 2}},
+            "optimizer.lr is given twice",
+        ),
+        ({"data.scale_probability": {"values": [0, 0.5, 0.0]}}, "0 and 0.0: the same point of the grid twice"),
+        ({"data.foreground": {"min": 0.1, "max": 0.9}}, "disallowed type with grid search"),
+    ],
+)
+def test_grids_that_cannot_be_are_refused(write_sweep, parameters: dict, told: str) -> None:
+    with pytest.raises(InputError) as fault:
+        read_sweep(write_sweep(parameters=parameters))
+    assert told in str(fault.value)
+
+
+def test_a_grid_that_repeats_itself_ends(write_sweep, monkeypatch) -> None:
+    import sweeps
+
+    sweep = read_sweep(write_sweep())
+    first = taken(sweep, 1)[0]
+    repeated = sweeps.SweepRun(config={key: {"value": value} for key, value in first.items()})
+    monkeypatch.setattr(sweeps, "next_run", lambda *_: repeated)
+    with pytest.raises(InputError, match="repeats a point of the grid"), SweepState(sweep).take(None):
+        pass
+
+
+def test_no_run_begins_once_the_target_is_reached(write_sweep) -> None:
+    metric = {"name": "val/dice_mean", "goal": "maximize", "target": 3.0}
+    sweep = read_sweep(write_sweep(method="random", metric=metric, parameters={"seed": {"min": 1, "max": 99}}))
+    assert len(taken(sweep, 9)) == 3  # their metrics are 1, 2 and 3
+
+
+@pytest.mark.parametrize(("validations", "stopped"), [(1, False), (2, True), (3, True), (4, True)])
+def test_a_run_is_judged_at_a_band_by_as_many_validations(write_sweep, validations: int, stopped: bool) -> None:
+    """Of bands 2, 4, ...: not before the second validation, and not one later; by the best so far."""
+    sweep = read_sweep(write_sweep(method="random", early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2}))
+    state = SweepState(sweep)
+    good = [[{"val/dice_mean": 0.5 + n / 10}] * 4 for n in range(3)]
+    runs = [SweepRun(n, {"optimizer.lr": 0.01}, "x", "finished", history) for n, history in enumerate(good)]
+    runs.append(SweepRun(3, {"optimizer.lr": 0.01}, "x", history=[{"val/dice_mean": 0.1}] * validations))
+    state.path.write_text(json.dumps([run.__dict__ for run in runs]))
+    assert state.to_stop(runs[3]) is stopped
+
+
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_the_same_runs_so_far_give_the_same_next_one(write_sweep, method: str, tmp_path: Path) -> None:
     told = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}}

@@ -137,3 +137,12 @@ def test_training_state_is_not_shipped_with_weights(exported):
     names = read_checkpoint(exported, "organelle", "x").network_state
     assert all(isinstance(tensor, torch.Tensor) for tensor in names.values())
     assert not [name for name in names if "optimizer" in name or "ema" in name]
+
+
+def test_a_training_notes_the_ranges_of_its_inputs_and_the_export_keeps_them(trained, exported):
+    best = read_checkpoint(trained.run / "checkpoints" / "best.ckpt", "organelle", "x").facts.trained_on
+    assert (best["inputs"], best["looked_at"]) == (2, 2)
+    assert best["spacing_um"] == [[0.6, 0.6, 0.6], [0.6, 0.6, 0.6]]
+    low, high = best["statistics"]["ri_p99.9"]
+    assert 1.34 < low < high < 1.45
+    assert read_checkpoint(exported, "organelle", "x").facts.trained_on == best

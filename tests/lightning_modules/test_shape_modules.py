@@ -1,5 +1,7 @@
 """The shape modules: what they learn from, that samples have names, and that SHAPR's two networks learn apart."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -102,6 +104,31 @@ def test_the_validation_leaves_out_cells_that_only_fill_a_batch(tmp_path, cells)
     wrong = {**cells[0], "index": -1, "obj": 1 - cells[0]["obj"]}
     done = trainer(tmp_path).validate(shape, loader([cells[0], wrong]), verbose=False)
     assert done[0]["val/iou"] == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_training_is_validated_by_samples_of_fewer_steps_and_tested_by_all(tmp_path, cells):
+    shape = module()
+    whole, quick = Counting(shape.parts.sampler), Counting(shape.parts.sampler)
+    shape.parts = dataclasses.replace(shape.parts, sampler=whole, validation_sampler=quick)
+    shape.views, shape.samples = False, 1
+    one = loader([cells[0]])
+    trainer(tmp_path, max_steps=1).fit(shape, one, one)
+    assert (whole.calls, quick.calls > 0) == (0, True)
+    before = quick.calls
+    trainer(tmp_path).test(shape, one, verbose=False)
+    assert (whole.calls, quick.calls) == (1, before)
+
+
+class Counting:
+    """A sampler that counts how often it is asked."""
+
+    def __init__(self, sampler):
+        self.sampler, self.calls = sampler, 0
+
+    def __call__(self, *given):
+        self.calls += 1
+        return self.sampler(*given)
 
 
 class Slab(torch.nn.Module):

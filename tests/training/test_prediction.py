@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from formats import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_tcf
 from formats.errors import InputError
+from formats.provenance import Fingerprint
 from training.mask_files import Format
 from training.prediction import MaskWriter, collect_table, output_names
 from training.rundir import RunFolder
@@ -180,8 +181,12 @@ def test_a_finished_file_is_not_done_again_and_an_interrupted_one_goes_on(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "more", [{"threshold": 0.4}, {"file_format": "nifti"}, {"weights": "other"}, {"probabilities": True}]
-)
+    "more",
+    [
+        {"threshold": 0.4}, {"file_format": "nifti"}, {"probabilities": True},
+        {"fingerprint": lambda path: Fingerprint({"input": "as it was", "weights": "other"})},
+    ],
+)  # fmt: skip
 def test_a_file_that_other_settings_made_is_done_again(tmp_path: Path, more: dict[str, object]) -> None:
     path, again = _tcf(tmp_path / "cell.TCF", 1), Boxes()
     _writer(tmp_path, [path])(path, Boxes())

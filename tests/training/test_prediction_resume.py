@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from formats import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_omezarr, write_tcf
 from formats.deletion import make_scratch
 from formats.errors import InputError
+from formats.provenance import Fingerprint
 from training import mask_figures, mask_files, mask_inputs, prediction
 from training.mask_figures import gather, thinned
 from training.mask_files import Format
@@ -163,7 +164,10 @@ def test_after_kill_9_only_the_missing_frames_are_computed(tmp_path: Path, lapse
     assert voxels == _truth(4).sum(axis=(2, 3, 4)).ravel().tolist()
 
 
-@pytest.mark.parametrize("other", [{"threshold": 0.4}, {"weights": "other"}, {"file_format": "nifti"}])
+@pytest.mark.parametrize(
+    "other",
+    [{"threshold": 0.4}, {"fingerprint": lambda path: Fingerprint({"weights": "other"})}, {"file_format": "nifti"}],
+)
 def test_frames_of_other_weights_or_settings_are_not_gone_on_from(
     tmp_path: Path, lapse: Path, other: dict[str, Any]
 ) -> None:
@@ -391,9 +395,15 @@ def test_a_damaged_note_or_state_is_as_good_as_none(tmp_path: Path, lapse: Path)
     assert writer.is_done(lapse)
 
 
-def test_changed_inputs_are_seen_by_their_time(lapse: Path, tmp_path: Path) -> None:
+def test_changed_inputs_are_seen_by_their_content_and_not_by_their_time(lapse: Path, tmp_path: Path) -> None:
     writer = _writer(tmp_path, [lapse])
     writer(lapse, Boxes())
     assert writer.is_done(lapse)
+    stat = lapse.stat()
     os.utime(lapse, ns=(time.time_ns(), time.time_ns() + 10**9))
+    assert writer.is_done(lapse)
+    content = bytearray(lapse.read_bytes())
+    content[-1] ^= 1
+    lapse.write_bytes(content)
+    os.utime(lapse, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert not writer.is_done(lapse)

@@ -45,7 +45,7 @@ def test_another_grid_brings_a_smooth_frame_back_to_its_own(resample):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.tuples(*[st.integers(1, 14)] * 3), st.sampled_from(["tile", "center"]))
+@given(st.tuples(*[st.integers(1, 14)] * 3), st.sampled_from(["tile", "center", "middle"]))
 def test_any_size_of_frame_gives_probabilities_of_that_size(shape, z):
     tiling = SlidingWindow((8, 8, 8), (5, 8, 3), pad_yx=(2, 3), z=z)
     infer = DenseInferer(Logit(), ResampleTo(spacing_um=(0.3, 0.2, 0.2)), tiling)

@@ -44,7 +44,7 @@ def tilings(draw):
         window,
         tuple(draw(st.integers(max(1, w // 3), w)) for w in window),
         weight=draw(st.sampled_from(["spline", "gaussian", "constant"])),
-        z=draw(st.sampled_from(["tile", "center"])),
+        z=draw(st.sampled_from(["tile", "center", "middle"])),
         pad_yx=draw(st.tuples(*[st.integers(0, 9)] * 2)),
         pad_mode=draw(st.sampled_from(["symmetric", "edge", "constant"])),
         sw_batch_size=draw(st.integers(1, 5)),
@@ -100,8 +100,9 @@ def test_a_network_of_ones_gives_exactly_one_in_layers(tiling, shape):
         yield Said(torch.ones((len(windows), 2, *windows.shape[2:])))
 
     tiling = dataclasses.replace(tiling, skip_below=None)
-    result = predicted(tiling, torch.rand((1, *shape)), ones, layers=True)
-    start, stop = tiling.slab(shape[0])
+    image = torch.rand((1, *shape))
+    result = predicted(tiling, image, ones, layers=True)
+    start, stop = tiling.find_slab(TensorSource(image))
     assert (result[:, start:stop] == 1).all()
     assert not result[:, :start].any()
     assert not result[:, stop:].any()

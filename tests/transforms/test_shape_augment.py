@@ -155,6 +155,50 @@ def test_cells_on_a_slide_keep_their_upper_side() -> None:
         assert augment(sample(obj))["obj"][0, : SLICE - 1].sum() == 0
 
 
+NOTHING = {
+    "rotate": False, "flip": False, "flip_z": False, "zoom": (1.0, 1.0), "shift": 0.0, "intensity_scale": 0.0,
+    "intensity_offset": 0.0, "noise": 0.0,
+}  # fmt: skip
+
+
+def test_without_augmentation_a_cell_stays_as_it_is_even_where_it_fills_its_frame() -> None:
+    given = sample(torch.ones(SIDE, SIDE, SIDE))
+    augment = RandShaped(**NOTHING)
+    augment.set_random_state(0)
+    for key, value in augment(given).items():
+        assert torch.equal(value, given[key])
+
+
+def test_published_mirrors_come_in_a_third_of_the_samples_along_y_and_z_apart() -> None:
+    augment = RandShaped(**NOTHING, mirror_yz=1 / 3)
+    augment.set_random_state(1)
+    seen = []
+    for _ in range(3000):
+        augment.randomize()
+        seen.append(augment.turn.flip)
+        assert augment.turn == Turn(flip=augment.turn.flip)
+    z, y, x = np.mean(seen, axis=0)
+    assert (z, y) == pytest.approx((1 / 3, 1 / 3), abs=0.03)
+    assert x == 0
+    assert np.mean([a and b for a, b, _ in seen]) == pytest.approx(1 / 9, abs=0.02)
+
+
+def test_other_draws_do_not_depend_on_whether_the_published_mirrors_are_asked_for() -> None:
+    plain, mirrored = RandShaped(), RandShaped(mirror_yz=1.0)
+    for augment in (plain, mirrored):
+        augment.set_random_state(5)
+        augment.randomize()
+    z, y, x = plain.turn.flip
+    assert mirrored.turn == Turn(plain.turn.angle, (not z, not y, x), plain.turn.zoom, plain.turn.shift_YX)
+
+
+def test_a_bend_alone_is_a_turn() -> None:
+    augment = RandShaped(**NOTHING, elastic=2.0, elastic_probability=1.0)
+    augment.set_random_state(2)
+    given = sample(lopsided())
+    assert not torch.equal(augment(given)["obj"], given["obj"])
+
+
 def test_the_same_seed_draws_the_same_turn_and_another_another() -> None:
     augment, obj = RandShaped(elastic=1.0), lopsided()
     drawn = []

@@ -67,6 +67,14 @@ def test_the_known_slice_holds_whatever_the_field_says(config):
     assert (obj[:, 32] == mask).all()
 
 
+@pytest.mark.parametrize("kind", [OccupancyConfig, SignedDistanceConfig])
+def test_without_the_known_slice_every_slice_is_what_the_field_says(kind):
+    config = kind(known_slice=False)
+    mask, field = torch.zeros(1, 64, 64), torch.full((1, 1, config.size, config.size, config.size), 0.9)
+    assert config.build().decode(field, mask).all()
+    assert not kind().build().decode(field, mask)[:, 32].any()
+
+
 def test_sharpening_gives_back_the_corners_that_a_blur_took():
     box = np.zeros((64, 64, 64), bool)
     box[16:48, 20:44, 20:44] = True

@@ -37,7 +37,7 @@ def says_zero_of_medium(threshold):
 
 
 @quick
-@given(windows_and_strides, sizes, st.integers(0, 99), st.integers(1, 5), st.sampled_from(["tile", "center"]))
+@given(windows_and_strides, sizes, st.integers(0, 99), st.integers(1, 5), st.sampled_from(["tile", "center", "middle"]))
 def test_skipping_changes_no_bit_where_the_network_says_zero_of_medium(tiles, shape, seed, batch, z):
     image, network = spotted(shape, seed), says_zero_of_medium(0.05)
     common = {"window": tiles[0], "stride": tiles[1], "pad_yx": (2, 3), "sw_batch_size": batch, "z": z}

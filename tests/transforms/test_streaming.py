@@ -47,7 +47,12 @@ def whole(inferer: DenseInferer, ri, spacing_um) -> np.ndarray:
 
 
 @quick
-@given(grids, st.tuples(*[st.integers(1, 9)] * 3), st.sampled_from([0, 4e-6, 1.0]), st.sampled_from(["tile", "center"]))
+@given(
+    grids,
+    st.tuples(*[st.integers(1, 9)] * 3),
+    st.sampled_from([0, 4e-6, 1.0]),
+    st.sampled_from(["tile", "center", "middle"]),
+)
 def test_boxes_cover_the_own_grid_once_and_are_what_the_whole_volume_gives(
     tmp_path_factory, resample, shape, memory, z
 ):

@@ -126,8 +126,8 @@ def test_windows_lie_where_monais_do_at_any_window_stride_and_size(numbers):
 
 
 @quick
-@given(tilings(z="center"), sizes)
-def test_the_center_rule_predicts_exactly_one_window_of_depth(tiling, shape):
+@given(st.one_of(tilings(z="center"), tilings(z="middle")), sizes)
+def test_a_slab_is_exactly_one_window_of_depth(tiling, shape):
     depth, window = shape[0], tiling.window[0]
     result = tiling(torch.ones((1, 1, *shape)), lambda windows: torch.ones_like(windows))
     expected = torch.zeros(depth)
@@ -137,9 +137,9 @@ def test_the_center_rule_predicts_exactly_one_window_of_depth(tiling, shape):
     assert expected.sum() == min(depth, window)
 
 
-def test_the_center_slab_shows_its_own_voxels():
+def test_the_slab_in_the_middle_shows_its_own_voxels():
     image = torch.rand((1, 1, 13, 9, 9))
-    result = SlidingWindow((4, 8, 8), (4, 4, 4), z="center", pad_yx=(3, 3))(image, identity)
+    result = SlidingWindow((4, 8, 8), (4, 4, 4), z="middle", pad_yx=(3, 3))(image, identity)
     torch.testing.assert_close(result[:, :, 4:8], image[:, :, 4:8])
     assert not result[:, :, :4].any()
     assert not result[:, :, 8:].any()

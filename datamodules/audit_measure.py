@@ -10,9 +10,10 @@ import numpy as np
 
 from datamodules.audit_findings import Fault
 from datamodules.audit_placement import Misplaced, misplaced
-from datamodules.cases import RI_LIMITS, FolderCase
+from datamodules.cases import FolderCase
 from formats import open_labels, read_volume
 from formats.errors import InputError
+from formats.values import RI_LIMITS
 from formats.volume import Volume
 
 #: Which organelle lies inside which.
@@ -64,6 +65,8 @@ class RIFacts:
     """Part of the cells (the membrane's mask, else what is unlike the medium) above data.ri_range, by `MARGIN_RI`."""
     below: float
     """The same below it."""
+    middle: float
+    """Median of all voxels."""
 
 
 @dataclass
@@ -93,6 +96,7 @@ def measure(job: Job) -> Measured:
     volume = _open(case, result)
     if volume is not None:
         result.shape, result.spacing_um = volume.shape[2:], volume.spacing_um
+        result.notes += volume.notes
         try:
             if job.every_frame:
                 _measure_frames(volume, job, result)
@@ -146,7 +150,7 @@ def _read_masks(case: FolderCase, volume: Volume, result: Measured) -> dict[str,
             masks.update(case.read_drawing(drawing, volume))
         except InputError as fault:
             result.faults.append(Fault(getattr(fault, "kind", "unreadable-mask"), drawing.file, str(fault)))
-    result.notes = list(case.notes)
+    result.notes += case.notes
     return masks
 
 
@@ -196,7 +200,8 @@ def _facts(
     beneath = float((inside < ri_range[0] - MARGIN_RI).mean()) if inside.size else 0.0
     size = int(np.prod(shape))
     return RIFacts(
-        frame, size, low, high, bad, first, zeros, strange, constant / size, value, top - bottom, medium, above, beneath
+        *(frame, size, low, high, bad, first, zeros, strange, constant / size, value, top - bottom, medium),
+        *(above, beneath, float(np.median(sample))),
     )
 
 

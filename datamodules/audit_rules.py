@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datamodules.audit_findings import Finding, below, finding, of_fault
 from datamodules.audit_measure import MARGIN_RI, Job, Measured, RIFacts
-from datamodules.cases import RI_LIMITS
+from formats.values import RI_LIMITS, middle_fault
 
 #: Part of the cells beyond data.ri_range: above, below.
 CLIPPED_ABOVE, CLIPPED_BELOW = 0.10, 0.30
@@ -71,6 +71,8 @@ def _of_ri(facts: RIFacts, ri_range: tuple[float, float]) -> list[tuple[str, str
     if facts.strange:
         found = f"values from {facts.low:.4g} to {facts.high:.4g} are no refractive index "
         return [("not-ri", "error", found + f"({RI_LIMITS[0]} to {RI_LIMITS[1]})")]
+    if (told := middle_fault(facts.middle)) is not None:
+        return [("not-ri", "error", told)]
     if facts.high == facts.low:
         return [("constant", "error", f"every voxel is {facts.low:.5g}")]
     results = []

@@ -16,11 +16,10 @@ from formats import Volume, check_finite, open_labels, read_volume
 from formats.errors import InputError
 from formats.label_layout import channels_of, unnamed
 from formats.spacing import SpacingFrom
+from formats.values import ri_fault
 
 #: Labels of cells are kept in 16 bits.
 MOST_CELLS = 65_535
-#: What a refractive index can be.
-RI_LIMITS = (1.0, 2.5)
 
 
 @dataclass(frozen=True)
@@ -244,8 +243,16 @@ def mask_type(organelles: Collection[str]) -> type[np.unsignedinteger]:
     return np.uint16 if CELLS in organelles else np.uint8
 
 
-def checked_ri(ri_ZYX: np.ndarray, where: str) -> np.ndarray:
-    """The frame, if it is a refractive index.
+def checked_ri(ri_ZYX: np.ndarray, where: str, whole: bool = True) -> np.ndarray:
+    """Return the frame, if it is a refractive index of cells in a medium.
+
+    Parameters
+    ----------
+    ri_ZYX : float array, (Z, Y, X)
+    where : str
+        Named in the message: the file, with the frame.
+    whole : bool
+        False for a region of a frame (see `ri_fault`).
 
     Raises
     ------
@@ -256,11 +263,6 @@ def checked_ri(ri_ZYX: np.ndarray, where: str) -> np.ndarray:
         check_finite(ri_ZYX, where)
     except InputError as fault:
         raise DataFault("not-finite", str(fault)) from None
-    low, high = float(ri_ZYX.min()), float(ri_ZYX.max())
-    if low < RI_LIMITS[0] or high > RI_LIMITS[1]:
-        raise DataFault(
-            "not-ri",
-            f"{where}: values from {low:.4g} to {high:.4g} are no refractive index ({RI_LIMITS[0]} to {RI_LIMITS[1]}); "
-            "is this another channel, or an RI scaled by 10 000 in a file that is not a TCF?",
-        )
+    if (found := ri_fault(ri_ZYX, whole)) is not None:
+        raise DataFault("not-ri", f"{where}: {found}")
     return ri_ZYX

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ from datamodules.faults import DataFault, Told, refuse
 from datamodules.masks import MaskFinder
 from datamodules.paths import expand
 from datamodules.splits import SPLITS
+from formats.csv_files import existing, read_csv
 from formats.errors import InputError
 
 
@@ -111,25 +111,19 @@ def _folder_of(volume: Path, word: str | None, key: str, told: Told) -> Path | N
 def _from_table(config: FolderData, told: Told) -> list[FolderCase]:
     """Cases of a CSV; paths in it start from the table's folder."""
     table = Path(config.root) / str(config.table)
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise InputError(
-            f"data.table: {table}: cannot be read ({fault}); expected a CSV with a column 'volume'"
-        ) from None
-    if not rows or "volume" not in rows[0]:
+    rows = read_csv(existing(table), "data.table")
+    if not rows or "volume" not in rows[0].cells:
         raise InputError(
             f"data.table: {table}: no column 'volume'; expected volume, then mask or {', '.join(config.organelles)}"
         )
     for key in ("group", "line"):
         column = getattr(config, key)
-        if column is not None and column not in rows[0]:
-            raise InputError(f"data.{key}: {table.name} has no column {column!r}; it has {', '.join(rows[0])}")
-    _refuse_misspelt(config, table, list(rows[0]))
+        if column is not None and column not in rows[0].cells:
+            raise InputError(f"data.{key}: {table.name} has no column {column!r}; it has {', '.join(rows[0].cells)}")
+    _refuse_misspelt(config, table, list(rows[0].cells))
     cases: dict[str, FolderCase] = {}
     lines: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         try:
             case = _row_case(config, table, number, row)
             first = lines.setdefault(os.path.abspath(case.volume), number)
@@ -157,7 +151,7 @@ def _row_case(config: FolderData, table: Path, number: int, row: dict[str, str])
         text = row.get(column, "")
         if not text:
             return None
-        full = table.parent / text
+        full = existing(table.parent / text)
         if not full.exists():
             raise InputError(f"data.table: {table.name} line {number}: {column}: no such file: {full}")
         return full

@@ -7,10 +7,13 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
+from unicodedata import normalize
 
 from datamodules.faults import Told, refuse
-from formats import KINDS
+from formats import KINDS, one_of_each_set
+from formats.csv_files import existing, read_text
 from formats.errors import InputError
+from formats.omezarr_find import is_zarr, zarr_root
 
 #: Ends of the file names that volumes and masks have, the longer ones first.
 VOLUME_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", *KINDS)
@@ -26,6 +29,8 @@ def is_volume(path: Path) -> bool:
     """
     if path.name.startswith("."):
         return False
+    if zarr_root(path)[1]:  # a group or an array inside an OME-Zarr
+        return is_zarr(path)
     kind = next((kind for end, kind in KINDS.items() if path.name.lower().endswith(end)), None)
     return kind is not None and path.is_dir() == (kind == "omezarr")
 
@@ -40,7 +45,7 @@ def expand(patterns: str | Iterable[str], root: Path, key: str, told: Told = ref
     """
     found: dict[str, Path] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        full = root / pattern
+        full = existing(root / pattern)
         if full.suffix == ".txt" and full.is_file():
             paths = [Path(line) for line in listed(full)]
             if missing := [path for path in paths if not path.exists()]:
@@ -50,7 +55,8 @@ def expand(patterns: str | Iterable[str], root: Path, key: str, told: Told = ref
         elif full.exists():
             paths = [full]
         else:
-            paths = sorted(p for p in matching(full) if is_volume(p))
+            inside = ".zarr/" in full.as_posix().lower()  # else a Zarr is one file, whatever groups it holds
+            paths = sorted(p for p in matching(full) if is_volume(p) and (inside or not zarr_root(p)[1]))
         if not paths:
             told(
                 InputError(
@@ -60,16 +66,13 @@ def expand(patterns: str | Iterable[str], root: Path, key: str, told: Told = ref
             )
         for path in paths:  # two patterns may name one file, each in its own way
             found.setdefault(os.path.abspath(path), path)
-    return list(found.values())
+    return one_of_each_set(found.values())
 
 
 def listed(manifest: Path) -> list[str]:
     """Lines of a text file that name files, from its own folder."""
-    try:
-        lines = [line.strip() for line in manifest.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InputError(f"{manifest}: cannot be read ({fault}); expected a text file, a path a line") from None
-    return [os.path.abspath(manifest.parent / line) for line in lines if line and not line.startswith("#")]
+    lines = [line.strip() for line in read_text(manifest).splitlines()]
+    return [os.path.abspath(existing(manifest.parent / line)) for line in lines if line and not line.startswith("#")]
 
 
 def shard_of(items: Sequence[Item], shard: str | None) -> list[Item]:
@@ -91,19 +94,25 @@ def shard_fault(shard: str | None) -> str | None:
 def split_pattern(full: Path) -> tuple[Path, str]:
     """The folders of a glob that exist as they are written (`dish[1]` may be a name), and the rest, a true glob."""
     base, rest = Path(full.anchor), list(full.parts[1:] if full.anchor else full.parts)
-    while len(rest) > 1 and (base / rest[0]).is_dir():
-        base /= rest.pop(0)
+    while len(rest) > 1 and existing(base / rest[0]).is_dir():
+        base = existing(base / rest.pop(0))
     return base, "/".join(rest)
 
 
 def matching(full: Path) -> list[Path]:
     """What a glob matches; nothing whose name, or whose folder's, begins with a dot the glob does not write."""
     base, rest = split_pattern(full)
-    return [Path(p) for p in glob.glob(str(Path(glob.escape(str(base))) / rest), recursive=True)]
+    forms = dict.fromkeys(normalize(form, rest) for form in ("NFC", "NFD"))  # accents as Linux or as macOS writes them
+    globs = dict.fromkeys([rest, *forms])
+    found = [Path(p) for one in globs for p in glob.glob(str(Path(glob.escape(str(base))) / one), recursive=True)]
+    return list(dict.fromkeys(found))
 
 
 def stem_of(path: Path) -> str:
     """A file's name without its known suffixes: `0007.ome.tif` -> `0007`."""
+    root, inner = zarr_root(path)
+    if inner:
+        return f"{stem_of(root)}_{inner.replace('/', '_')}"
     lower = path.name.lower()
     suffix = max((s for s in VOLUME_SUFFIXES if lower.endswith(s)), key=len, default=path.suffix)
     return path.name[: len(path.name) - len(suffix)] if suffix else path.name

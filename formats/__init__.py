@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from formats.atomic import atomic_path, put_in_place, write_fault
+from formats.csv_files import existing
 from formats.errors import InputError
 from formats.label_film import LabelFilm
 from formats.nifti import open_nifti_labels, read_nifti, read_nifti_mask, write_nifti
 from formats.ometiff import write_ometiff, write_ometiff_planes
+from formats.ometiff_set import one_of_each_set, set_members
 from formats.omezarr import open_omezarr_labels, read_omezarr, read_omezarr_mask
+from formats.omezarr_find import zarr_root
 from formats.omezarr_writer import begin_omezarr, create_omezarr, resume_omezarr, write_omezarr
 from formats.regions import ArrayReader, Box, FrameReader, grid_boxes
 from formats.series import Series, only_series
@@ -41,6 +44,7 @@ __all__ = [
     "grid_boxes",
     "kind_of",
     "match_spacing",
+    "one_of_each_set",
     "open_labels",
     "put_in_place",
     "read_fluorescence",
@@ -48,6 +52,7 @@ __all__ = [
     "read_volume",
     "resolve_spacing",
     "resume_omezarr",
+    "set_members",
     "spacing_agrees",
     "write_fault",
     "write_nifti",
@@ -64,6 +69,7 @@ KINDS = {
     ".tiff": "tiff",
     ".nii": "nifti",
     ".nii.gz": "nifti",
+    ".hdr": "nifti",
     ".zarr": "omezarr",
 }
 
@@ -97,7 +103,7 @@ def read_volume(
     InputError
         An unknown kind of file, or one that cannot be read; the message names the file.
     """
-    path = Path(path)
+    path = existing(Path(path))
     kind = kind_of(path)
     if kind == "tiff":
         return read_tiff(path, spacing_um, spacing_from, series)
@@ -118,25 +124,24 @@ def read_mask(path: str | Path, series: Series = None) -> Mask:
     ----------
     path : str or Path
     series : int or str, optional
-        As for `read_volume`.
+        Number or name of the image in a file of several; a file of one is taken whatever is asked for.
 
     Returns
     -------
     Mask
-        Integer labels (Z, Y, X) that lie as the tomogram does; see `spacing_agrees` for comparing their grids.
+        Integer labels (Z, Y, X) that lie as the tomogram does; see `match_spacing` for comparing their grids.
 
     Raises
     ------
     InputError
         An unknown kind of file, one that cannot be read, or values that are no labels.
     """
-    path = Path(path)
+    path = existing(Path(path))
     kind = kind_of(path)
     if kind == "tiff":
         return read_tiff_mask(path, series)
     if kind == "omezarr":
         return read_omezarr_mask(path, series)
-    only_series(path, series)
     if kind == "nifti":
         return read_nifti_mask(path)
     raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
@@ -155,12 +160,12 @@ def open_labels(path: str | Path, series: Series = None) -> LabelFilm:
     InputError
         An unknown kind of file, or one that cannot be read.
     """
+    path = existing(Path(path))
     kind = kind_of(path)
     if kind == "tiff":
         return open_tiff_labels(path, series)
     if kind == "omezarr":
         return open_omezarr_labels(path, series)
-    only_series(path, series)
     if kind == "nifti":
         return open_nifti_labels(path)
     raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
@@ -172,4 +177,6 @@ def kind_of(path: str | Path) -> str:
     for end, kind in KINDS.items():
         if name.endswith(end):
             return kind
+    if zarr_root(Path(path))[1]:
+        return "omezarr"
     raise InputError(f"{path}: unknown kind of file: expected .TCF, .ome.tif, .tif, .nii, .nii.gz, .ome.zarr or .zarr")

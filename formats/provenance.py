@@ -23,7 +23,7 @@ import numpy as np
 
 from formats.atomic import atomic_path
 from formats.errors import InputError
-from formats.tiff_file import set_members
+from formats.ometiff_set import set_members
 
 #: Name of the part that holds the version of a step's method.
 METHOD = "method version"

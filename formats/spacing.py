@@ -237,11 +237,11 @@ def match_spacing(
         if reading.agrees(spacing_um):
             return (f"{name}: voxel size {say(spacing_um)} um, its tomogram's: {reading.how}",)
     for reading in stored.readings:
-        for factor in (1e-3, 1e3):
+        for factor, written, expected in ((1e-3, "um", "mm"), (1e3, "mm", "um")):
             if reading.agrees(spacing_um, factor):
                 return (
-                    f"{name}: its voxel size is {factor:g} times wrong ({say(reading.lengths_um)} um, as when um are "
-                    f"written where mm are expected); read as its tomogram's {say(spacing_um)} um",
+                    f"{name}: its spacing is written in {written} where {expected} is expected "
+                    f"({say(reading.lengths_um)} um); read as its tomogram's {say(spacing_um)} um",
                 )
     raise InputError(
         f"{path}: voxel size {_all_of(stored)} um (z, y, x), but {of} has {say(spacing_um)} um: "

@@ -149,7 +149,9 @@ def _require_sane_ome(path: Path, tiff: tifffile.TiffFile) -> None:
         )
 
 
-def choose_image(path: Path, tiff: tifffile.TiffFile, series: Series) -> tuple[int, tuple[str, ...]]:
+def choose_image(
+    path: Path, tiff: tifffile.TiffFile, series: Series, lone: bool = False
+) -> tuple[int, tuple[str, ...]]:
     """Number of the image to read among those of the file, and what is to be said of the choice."""
     images = tiff.series
     if not images:
@@ -157,20 +159,25 @@ def choose_image(path: Path, tiff: tifffile.TiffFile, series: Series) -> tuple[i
     if series is None and len(images) > 1 and _is_pyramid(images):
         note = f"{path.name}: {len(images) - 1} smaller copies of the image are left out"
         return 0, (note,)
+    if series is None and len(images) > 1:  # a set of one file per position: each file is its own image
+        own = [k for k, s in enumerate(images) if any(page is not None and page.parent is tiff for page in s.pages)]
+        if len(own) == 1:
+            return own[0], (f"{path.name}: image {own[0]} of the {len(images)} of its OME-TIFF set",)
     found = [(str(s.name or ""), f"{s.axes} {'x'.join(map(str, s.shape))}") for s in images]
-    return choose_series(path, found, series), ()
+    return choose_series(path, found, series, lone=lone), ()
 
 
 def _is_pyramid(images: Sequence[Any]) -> bool:
-    """Whether all images behind the first are the first made smaller in the plane, by one whole factor or so."""
+    """Whether all images behind the first are the first made smaller by a whole factor."""
     first = images[0]
     for other in images[1:]:
         if other.axes != first.axes or "Y" not in other.axes or "X" not in other.axes:
             return False
-        ratios = {a: n / m for a, n, m in zip(first.axes, first.shape, other.shape, strict=True)}
-        if any(ratios[a] != 1 for a in first.axes if a not in "ZYX") or ratios["Y"] < 1.5:
+        sizes = {a: (n, m) for a, n, m in zip(first.axes, first.shape, other.shape, strict=True)}
+        factor = round(sizes["Y"][0] / sizes["Y"][1])
+        if any(n != m for a, (n, m) in sizes.items() if a not in "ZYX") or factor < 2:
             return False
-        if abs(ratios["Y"] / ratios["X"] - 1) > 0.1:
+        if any(abs(n / factor - m) >= 1 for a, (n, m) in sizes.items() if a in "YX" or (a == "Z" and n != m)):
             return False
     return True
 
@@ -265,30 +272,3 @@ def _plain_spacing(page: Any, flat: bool) -> StoredSpacing:
     y, x = _pixel_um(page, "Y", unit), _pixel_um(page, "X", unit)
     stored = StoredSpacing.of((y if flat else None, y, x))
     return stored if stored.readings and stored.readings[0].plausible() else StoredSpacing()
-
-
-def set_members(path: Path) -> tuple[Path, ...]:
-    """All files of the OME-TIFF set that a file belongs to, in the order of their names; the file alone if to none.
-
-    The files of a set are one input: each opens the whole set, and what is read depends on them all.
-
-    Parameters
-    ----------
-    path : Path
-        A file of any kind.
-
-    Returns
-    -------
-    tuple of Path
-        Those that are there, `path` among them.
-    """
-    if not path.name.lower().endswith((".tif", ".tiff")) or not path.is_file():
-        return (path,)
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            text = tiff.ome_metadata or ""
-    except _FAULTS:
-        return (path,)
-    names = set(re.findall(r'FileName="([^"]+)"', text)) - {path.name}
-    members = {path.parent / name for name in names if Path(name).name == name}
-    return tuple(sorted({path, *(member for member in members if member.is_file())}))

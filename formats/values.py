@@ -7,6 +7,13 @@ from formats.errors import InputError
 #: Stored refractive index is often multiplied by this, to fit 16 bits.
 RI_SCALE = 1e4
 
+#: What a refractive index can be, and what the middle one of a tomogram of cells in a medium can be.
+RI_LIMITS = (1.0, 2.5)
+TYPICAL_RI = (1.25, 1.65)
+
+#: Voxels that are looked at for the middle one, about.
+_SAMPLES = 1_000_000
+
 #: Factors met in files, each with the range that all non-zero voxels lie in then. The second is narrow: counts of a
 #: camera lie near 1000, too.
 RI_SCALES = {RI_SCALE: (10_000.0, 20_000.0), 1e3: (1_250.0, 1_700.0)}
@@ -32,6 +39,50 @@ def check_finite(frame_ZYX: np.ndarray, where: object, at: tuple[int, int, int] 
     raise InputError(
         f"{where}: {bad.size} of {frame_ZYX.size} voxels are NaN or infinite, the first at z, y, x = {first}: "
         "expected finite values; repair the file or leave it out"
+    )
+
+
+def ri_fault(values_ZYX: np.ndarray, whole: bool = True) -> str | None:
+    """Why finite values are no refractive index of cells in a medium; None where they may be one.
+
+    Parameters
+    ----------
+    values_ZYX : float array
+    whole : bool
+        Whether this is a whole frame, of which most voxels are medium or cell; False for a region, which may lie in a
+        single droplet or in a margin without data.
+    """
+    low, high = float(values_ZYX.min()), float(values_ZYX.max())
+    if low == 0 and RI_LIMITS[0] <= high <= RI_LIMITS[1]:
+        empty = values_ZYX == 0
+        if float(values_ZYX.min(where=~empty, initial=high)) >= RI_LIMITS[0]:
+            return (
+                f"{100 * float(empty.mean()):.3g} % of the voxels are exactly 0, which is no refractive index: fill "
+                "them with the medium's"
+            )
+    if low < RI_LIMITS[0] or high > RI_LIMITS[1]:
+        return (
+            f"values from {low:.4g} to {high:.4g} are no refractive index ({RI_LIMITS[0]} to {RI_LIMITS[1]}): is this "
+            "another channel, a normalised image, or a difference from the medium?"
+        )
+    if not whole:
+        return None
+    stride = max(1, round((values_ZYX.size / _SAMPLES) ** (1 / 3)))
+    sample = values_ZYX[::stride, ::stride, ::stride]
+    if np.array_equal(sample, np.rint(sample)):
+        return f"whole numbers from {low:g} to {high:g} are no refractive index: is this a mask?"
+    return middle_fault(float(np.median(sample)))
+
+
+def middle_fault(middle: float) -> str | None:
+    """Why this is no median of a tomogram of cells in a medium; None where it may be one."""
+    if TYPICAL_RI[0] <= middle <= TYPICAL_RI[1]:
+        return None
+    root = TYPICAL_RI[0] <= middle**0.5 <= TYPICAL_RI[1]
+    hint = "; its square root would be one: is this a permittivity?" if root else ": is it relative to the medium?"
+    return (
+        f"the middle value is {middle:.4g}, but a medium and cells have a refractive index of {TYPICAL_RI[0]} to "
+        f"{TYPICAL_RI[1]}{hint}"
     )
 
 

@@ -56,7 +56,7 @@ class CheckedReader:
             region_zyx = self._reader.read(box)
             if not self._whole:
                 check_finite(region_zyx, self._where, (box[0].start, box[1].start, box[2].start))
-                checked_ri(region_zyx, self._where)
+                checked_ri(region_zyx, self._where, whole=False)
             return region_zyx
 
     def _open(self) -> FrameReader:

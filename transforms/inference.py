@@ -18,6 +18,7 @@ from torch import nn
 
 from formats.errors import InputError
 from formats.regions import ArrayReader, Box, FrameReader, Shape
+from formats.values import unscaled_ri
 from transforms.bricks import BRICK, brick_shape
 from transforms.compiled import Compile
 from transforms.device_memory import with_less_memory
@@ -94,7 +95,7 @@ class DenseInferer:
         Parameters
         ----------
         ri_ZYX : array, (Z, Y, X)
-            Refractive index, 1.33 to 1.45.
+            Refractive index, 1.33 to 1.45; or that times 1000 or 10 000, as files may store it (see `unscaled_ri`).
         spacing_um : three floats
             Voxel size (z, y, x) in µm.
 
@@ -115,7 +116,7 @@ class DenseInferer:
                 results.append(torch.empty((channels, *ri_ZYX.shape)))
             return results[0][:, box[0], box[1], box[2]]
 
-        for _ in self._boxes(ArrayReader(ri_ZYX), spacing_um, place):
+        for _ in self._boxes(ArrayReader(unscaled_ri(ri_ZYX)), spacing_um, place):
             pass
         return results[0].numpy()
 

@@ -36,8 +36,8 @@ from formats.processes import worker_pool
 from formats.provenance import ContentDigests, Fingerprint, stamp_of
 from training.rundir import RunFolder
 
-#: Called with (what, done, all).
-Progress = Callable[[str, int, int], None]
+#: Called with (what, done, all, and what is at hand).
+Progress = Callable[..., None]
 #: Voxels of all frames below which a second process takes longer to begin than it saves.
 FEW_VOXELS = 30_000_000
 
@@ -110,7 +110,7 @@ class Analysis:
         if changed or not tables.has("tables", made_from) or not (self.folder.tables / "cells.csv").is_file():
             if not self.recomputed and (why := made_from.why(tables.made_from("tables"))):
                 self.recomputed["tables: " + why] += 1
-            write_results(results, self.faults, self.notes, self.folder, self.config)
+            self.notes += write_results(results, self.faults, self.notes, self.folder, self.config)
             tables.save("tables", made_from, {})
             changed = True
         return changed
@@ -160,7 +160,7 @@ class Analysis:
                             waiting.append((film, submit(job)))
                             changed = True
                         done += 1
-                        self.progress("analysing frames", done, total)
+                        self.progress("analysing frames", done, total, f"{film.source.path.name}, frame {t}")
                         self._collect([pair for pair in waiting if pair[1].done()])
                 except DeviceError:
                     raise

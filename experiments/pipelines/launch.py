@@ -118,7 +118,8 @@ def _analyze(config: AnalyzeConfig, sources: list[Source], watch: str | None) ->
     )
     print(f"tables: {folder.tables}")
     print(f"report: {folder.path / 'report.html'}")
-    print(f"run: {folder.path}", flush=True)
+    print(f"run: {folder.path}")
+    print(f"masks: {folder.predictions}", flush=True)
     return SOME_BROKEN if analysis.faults else 0
 
 

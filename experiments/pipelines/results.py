@@ -82,7 +82,7 @@ def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
         told.append(facts["cells_from"])
         strange.append(facts["outside_training"])
         keys.append(facts["key"])
-        frame_flags[t] = list(facts.get("flags", ()))
+        frame_flags[t] = ["weights_range"] if facts["outside_training"] else []
         film.notes.extend(note for note in facts["notes"] if note not in film.notes)
     film.notes.extend(
         f"{film.source.path.name}: outside what the weights were trained on: {text}"
@@ -230,8 +230,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def write_results(
     results: Sequence[FilmResult], faults: Sequence[Fault], notes: Sequence[str], folder: RunFolder,
     config: AnalyzeConfig,
-) -> None:  # fmt: skip
-    """All tables, all figures and the numbers of the run."""
+) -> list[str]:  # fmt: skip
+    """Write all tables, all figures and the numbers of the run; return what was decided about time series."""
     from experiments.pipelines.figures import draw_results
 
     table, tracks, rules = compartment_table(results, config), track_table(results), quality_rules(config)
@@ -246,11 +246,11 @@ def write_results(
         "changes": change_table(study), "tests": test_table(study), "curves": curve_table(study),
         "files": file_table(results, faults),
     }  # fmt: skip
-    notes = [*notes, *series_notes(study, tables["tests"])]
+    found = series_notes(study, tables["tests"])
     for name, rows in tables.items():
         write_table(rows, folder.tables / f"{name}.csv")
     with atomic_path(folder.tables / "notes.txt") as part:
-        part.write_text("".join(f"{note}\n" for note in dict.fromkeys(notes)), encoding="utf-8")
+        part.write_text("".join(f"{note}\n" for note in dict.fromkeys([*notes, *found])), encoding="utf-8")
     draw_results(study, tracks, folder)
     cells = table[(table["compartment"] == WHOLE) & (table["cell"] > 0)]
     folder.update_metrics(
@@ -262,3 +262,4 @@ def write_results(
             "analyze/cells_flagged": int((cells["flags"] != "").sum()),
         }
     )  # fmt: skip
+    return found

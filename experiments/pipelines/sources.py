@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from datamodules.paths import expand, stem_of
 from experiments.faults import ConfigFaults
 from experiments.pipelines.config import AnalyzeConfig
 from formats import Volume, open_labels, spacing_agrees
+from formats.csv_files import read_csv, same_name
 from formats.errors import InputError
 from training.prediction import output_names
 
@@ -99,18 +99,16 @@ def _by_pattern(paths: Sequence[Path], given: str) -> dict[Path, tuple[str, str,
 def _by_table(paths: Sequence[Path], table: Path) -> dict[Path, tuple[str, str, str]]:
     """A CSV: file (its name, or a path from the table's folder), group, and perhaps field and dish."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise InputError(
-            f"groups: {table}: cannot be read ({fault}); expected a CSV, or a pattern with {{group}}"
-        ) from None
-    if not rows or not {"file", "group"} <= set(rows[0]):
+        rows = read_csv(table, "groups")
+    except InputError as fault:
+        raise InputError(f"{fault}; or give a pattern with {{group}}") from None
+    if not rows or not {"file", "group"} <= set(rows[0].cells):
         raise InputError(f"groups: {table}: expected the columns file and group")
     found: dict[Path, tuple[str, str, str]] = {}
     faults = []
-    for number, row in enumerate(rows, start=2):
-        named = [p for p in paths if p.name == row["file"] or p.absolute() == (table.parent / row["file"]).absolute()]
+    for number, row in rows:
+        whole = (table.parent / row["file"]).absolute()
+        named = [p for p in paths if same_name(p.name, row["file"]) or same_name(str(p.absolute()), str(whole))]
         if not named or not row["group"]:
             why = "names no input" if row["group"] else "has no group"
             faults.append(f"groups: {table.name} line {number}: {row['file']} {why}")

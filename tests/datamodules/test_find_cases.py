@@ -207,6 +207,6 @@ def test_a_column_that_the_config_names_must_be_in_the_table(tmp_path: Path) -> 
 
 
 def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "t.csv").write_bytes(b"\x00\x01\x02\xff")
     with pytest.raises(InputError, match=r"data\.table: .*cannot be read"):
         find_cases(FolderData(root=str(tmp_path), table="t.csv"))

@@ -39,7 +39,7 @@ def test_an_image_reads_back_with_its_grid_names_and_times(tmp_path: Path) -> No
     for t in range(2):
         for c in range(2):
             np.testing.assert_array_equal(volume.frame(t, c), data[t, c])
-    assert [p.name for p in tmp_path.iterdir()] == ["a.ome.zarr"]
+    assert [p.name for p in tmp_path.glob("[!.]*")] == ["a.ome.zarr"]
 
 
 @pytest.mark.parametrize("times", [None, (0.0,), (0.0, 30.0)])
@@ -92,11 +92,11 @@ def test_an_exception_leaves_the_old_image_and_nothing_half_written(tmp_path: Pa
 
     with pytest.raises(InputError, match=r"a\.zarr: no space left on"):
         write_omezarr(path, frames(), SPACING, ("RI",), shape=(2, 1, 2, 3, 4))
-    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+    assert [p.name for p in tmp_path.glob("[!.]*")] == ["a.zarr"]
     np.testing.assert_array_equal(read_omezarr(path).frame(), stack(1, 1, 2, 3, 4)[0, 0])
     write_omezarr(path, np.zeros((1, 1, 2, 3, 4), np.float32), SPACING, ("RI",))
     assert read_omezarr(path).frame().max() == 0
-    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+    assert [p.name for p in tmp_path.glob("[!.]*")] == ["a.zarr"]
 
 
 def test_a_folder_that_holds_something_else_is_never_replaced(tmp_path: Path) -> None:

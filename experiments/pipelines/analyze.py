@@ -26,6 +26,7 @@ from experiments.pipelines.predictors import (
     cell_weights,
     organelle_inferer,
     organelle_weights,
+    seen_notes,
 )
 from experiments.pipelines.results import FilmResult, film_result, write_results
 from experiments.pipelines.sources import Source
@@ -132,7 +133,9 @@ class Analysis:
         self.notes += [f"{path}: corrects none of the inputs" for path in existing.corrections.orphans]
         for source in shard_of(sources, self.config.shard):
             try:
-                films.append(open_film(source, self.config, self.states, existing))
+                film = open_film(source, self.config, self.states, existing)
+                film.notes += seen_notes(self._organelle_weights, source.path)
+                films.append(film)
             except (InputError, OSError) as fault:
                 self._failed(source, fault)
         return films

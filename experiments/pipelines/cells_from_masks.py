@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.cell_contrast import cell_contrasts
 from analysis.cell_figures import cells_figure
 from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
+from analysis.quality import CellState, frame_flags
+from analysis.quality_rules import QualityRules, as_text
 from analysis.refractive import PAPER_MEDIUM_RI
+from analysis.tracking import Sighting
 from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.pipelines.config import CellsFromMasksConfig
@@ -177,10 +181,25 @@ def _rows(
     image = np.full(cells.shape, math.nan, np.float32) if ri is None else ri
     measured = measure_frame(image, cells, {"membrane": membrane, "nucleus": nucleus}, spacing, Rules(medium))
     names = [field.name for field in dataclasses.fields(Compartment)]
+    contrasts = {} if ri is None else cell_contrasts(ri, cells, spacing)
+    flags = {
+        row.cell: as_text(frame_flags(_state(t, row, contrasts.get(row.cell, math.nan)), QualityRules()))
+        for row in measured.compartments
+        if row.compartment == WHOLE
+    }
     rows: list[dict[str, object]] = []
     for row in measured.compartments:
         values = {name: getattr(row, name) for name in names if ri is not None or name not in _OF_RI}
         # cell k grew from nucleus k
         original = {"original_label": seeds.reading.original(row.cell) if row.cell > 0 else None}
-        rows.append({"frame": t, **values, **(original if seeds.instances else {})})
+        contrast = {"contrast_ri": contrasts.get(row.cell) if row.compartment == WHOLE else None}
+        rows.append(
+            {"frame": t, **values, **(original if seeds.instances else {}), **(contrast if ri is not None else {}),
+             "flags": flags.get(row.cell, "")}
+        )  # fmt: skip
     return rows
+
+
+def _state(t: int, row: Compartment, contrast_ri: float) -> CellState:
+    sighting = Sighting(t, row.cell, (row.z_um, row.y_um, row.x_um), row.volume_um3)
+    return CellState(sighting, row.dry_mass_pg, row.border, row.nuclei, contrast_ri)

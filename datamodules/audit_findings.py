@@ -41,7 +41,8 @@ KINDS: dict[str, str] = {
     "time-points": "set data.group (or a column group in data.table), so that one cell stays on one side",
     "duplicate": "keep one of them: a copy counts double",
     "empty-split": "give data.split a share or files for it",
-    "unlabelled": "draw it in some volumes of that split, or leave it out of data.organelles",
+    "unlabelled": "nothing, if its output shall stay near that of init_from; else draw it in some volumes of that "
+    "split, or leave it out of data.organelles: outputs of init_from are matched by name",
     "small": "nothing, if that is all there is: patches are padded; else a smaller data.patch_size or finer grid",
     "one-slice": "use 3D recordings: out of a single slice no depth is learned or predicted",
 }

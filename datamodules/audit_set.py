@@ -166,15 +166,15 @@ def label_findings(
     """Organelles that nobody drew in a split."""
     findings = []
     for organelle in config.organelles:
-        for split, severity in (("train", "error"), ("val", "warning")):
+        for split in ("train", "val"):
             cases = division[split]
             if not cases or "fit" not in stages:
                 continue
             drawn = [c for c in cases if any(organelle in drawing.organelles for drawing in c.drawings())]
             if not drawn:
-                what = "is never learned" if split == "train" else "is not validated"
-                found = f"{organelle}: no mask in any of {len(cases)} volumes: it {what}"
-                findings.append(finding("unlabelled", severity, f"data.split.{split}", found))  # type: ignore[arg-type]
+                what = "its output is not trained" if split == "train" else "it is not validated"
+                found = f"{organelle}: no mask in any of {len(cases)} volumes: {what}"
+                findings.append(finding("unlabelled", "warning", f"data.split.{split}", found))
             elif split == "train" and len(drawn) > 1 and _all_empty(organelle, drawn, measured):
                 found = f"{organelle}: all {len(drawn)} masks are empty: it is never seen"
                 findings.append(finding("unlabelled", "warning", "data.split.train", found))

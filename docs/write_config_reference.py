@@ -6,12 +6,14 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import json
 import textwrap
 import typing
 from pathlib import Path
 from typing import Any
 
 from experiments.pipelines import PIPELINES
+from experiments.quick_check import KEYS, stored_schema
 from experiments.schema import Choice, Config, branch
 from experiments.tasks import TASKS
 from experiments.validate import describe
@@ -127,6 +129,11 @@ def _shared() -> set[str]:
     return every | {group for task in TASKS.values() for group in task.choices}
 
 
+def keys_text() -> str:
+    """Names and types of all keys, for the check of typos that imports nothing slow."""
+    return json.dumps(stored_schema(TASKS, PIPELINES, Config.task), indent=1, ensure_ascii=False) + "\n"
+
+
 def branches(group: str, choice: Choice, prefix: str) -> list[str]:
     """A section for every branch of a group."""
     parts = []
@@ -142,3 +149,5 @@ if __name__ == "__main__":
     target = Path(__file__).with_name("config.md")
     target.write_text(reference(), encoding="utf-8")
     print(f"wrote {target}")
+    KEYS.write_text(keys_text(), encoding="utf-8")
+    print(f"wrote {KEYS}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -47,6 +49,8 @@ class Order:
     """Of a resumed run."""
     dry_run: bool
     """One step of every stage."""
+    changed: list[str] = dataclasses.field(default_factory=list)
+    """Keys of a resumed run that are another from now on."""
 
     @property
     def shard(self) -> str | None:
@@ -88,7 +92,7 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
             config.trainer, folder, loggers, task_of(config).monitor, order.dry_run,
             [ExactResume(config.seed), stopper], config.data.batch_size,
         )  # fmt: skip
-        run = Run(config, folder, trainer, data, inputs, signals)
+        run = Run(config, folder, trainer, data, inputs, signals, order.dry_run)
         begun = True
         for stage in order.stages:
             getattr(run, stage)()
@@ -147,10 +151,15 @@ def _close(folder: RunFolder, wandb: WandbLogger | None, status: str, goes_on: b
 
 
 def _record(order: Order, folder: RunFolder, tree: dict[str, Any], data: Any) -> None:
-    """What the run is, before it begins; a resumed run keeps its first config, and environment_1.json of its start."""
+    """What the run is, before it begins; a resumed run keeps environment_1.json of its start, and changed configs."""
     if (folder.path / "config.yaml").is_file():
         sweep(folder.path)
+        left = [stage for stage in folder.status()["stages_done"] if stage not in order.stages]
+        folder.update_status(stages_done=left)  # what is done again is not done until it is
+        if order.changed:
+            _record_changes(folder, tree)
     else:
+        folder.update_status(status="running", started=_now())
         predict = {**tree["predict"], **({"shard": None} if order.shard else {})}
         write_text(folder.path / "config.yaml", to_yaml({**tree, "predict": predict, "resume": None}))
     digest = data.digest() if {"fit", "test"} & set(order.stages) else None
@@ -160,6 +169,17 @@ def _record(order: Order, folder: RunFolder, tree: dict[str, Any], data: Any) ->
         write_json(folder.path / f"environment_{1 + len(list(folder.path.glob('environment_*.json')))}.json", earlier)
     write_json(folder.path / "environment.json", environment)
     folder.update_status(status="running", started=folder.status().get("started") or _now(), dry_run=order.dry_run)
+
+
+def _record_changes(folder: RunFolder, tree: dict[str, Any]) -> None:
+    """Let config.yaml say what the run is from now on; the one before is kept as config_1.yaml and so on."""
+    path = folder.path / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    earlier = yaml.safe_load(text)
+    number = next(n for n in itertools.count(1) if not (folder.path / f"config_{n}.yaml").exists())
+    write_text(folder.path / f"config_{number}.yaml", text)
+    of_the_call = {key: earlier[key] for key in ("stages", "predict") if key in earlier}
+    write_text(path, to_yaml({**tree, **of_the_call, "resume": None}))
 
 
 def _last_step(folder: RunFolder) -> int | None:

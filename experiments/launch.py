@@ -12,9 +12,10 @@ from experiments.build import build_data
 from experiments.carry_out import Order, carry_out
 from experiments.check import check_run
 from experiments.compose import compose
-from experiments.config import load_config
+from experiments.config import load_config, resolved
 from experiments.preflight import preflight
 from experiments.progress import Bars, hush_lightning
+from experiments.resumed import PER_CALL, changed_keys, resumption
 from experiments.schema import STAGES, Config
 from experiments.summary import print_summary
 from experiments.tasks import known_keys, task_of
@@ -90,19 +91,34 @@ def read_order(config: str, overrides: list[str], dry_run: bool = False) -> Orde
     if dry_run:
         raise InputError("resume: not with --dry-run, which would train over that run's weights; leave one of them out")
     folder = RunFolder.existing(Path(loaded.resume))
+    kept = resolved(load_config(folder.path / "config.yaml"))
     # stages named on the command line are done again
     named = any(word.startswith("stages=") for word in overrides)
-    done = [] if named else folder.status()["stages_done"]
-    return Order(loaded, [stage for stage in stages if stage not in done], folder, dry_run)
+    found = resumption(folder, kept, resolved(loaded), named)
+    if is_first_rank():
+        for note in found.notes:
+            print(f"note: {note}", file=sys.stderr)
+    return Order(loaded, found.stages, folder, dry_run, found.recorded)
 
 
 def _config_of_run(run: str, config: str, overrides: list[str]) -> Config:
-    source = RunFolder.existing(Path(run)).path / "config.yaml"
+    """The run's config with what the command line changes; a file that is named beside it must say the same."""
+    folder = RunFolder.existing(Path(run))
+    source = folder.path / "config.yaml"
     if config:
         given, kept = compose(config).values, compose(str(source)).values
         for key in ("name", "task"):
             if given.get(key, kept.get(key)) != kept.get(key):
                 raise InputError(f"resume: {run} is a run of {key} {kept.get(key)}, but {config} says {given[key]}")
+        own, asked = resolved(load_config(source, overrides)), resolved(load_config(config, overrides))
+        differ = [
+            key for key in changed_keys(own, asked) if key.split(".")[0] not in (*PER_CALL, "runs_dir", "predict")
+        ]
+        if differ:
+            raise InputError(
+                f"resume: {config} differs from {run}/config.yaml in {', '.join(differ[:5])}: a run goes on with its "
+                "own config: leave the file out, and give what shall change as key=value"
+            )
     return load_config(source, overrides)
 
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.progress_bar import EVERY_S
 from training.rundir import is_first_rank
 
 
 class Bars:
-    """A bar a job on a terminal; a line now and then in a log file. Use as a context and call it."""
+    """A bar a job on a terminal; in a log file a line a minute, and one when a job is done. A context, to be called.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    clock : callable
+        Seconds; rising.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._said, self._ended = clock, clock(), set[str]()
         self._console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -26,7 +36,6 @@ class Bars:
             console=self._console,
         )
         self._tasks: dict[str, int] = {}
-        self._told: dict[str, int] = {}
 
     def __enter__(self) -> Bars:
         if self._console.is_terminal:
@@ -39,15 +48,20 @@ class Bars:
         if self._console.is_terminal:
             self._bars.stop()
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Say that `done` of `total` are done; only the first rank says it."""
+    def __call__(self, what: str, done: int, total: int, item: str = "") -> None:
+        """Say that `done` of `total` are done, and which is at hand; only the first rank says it."""
         if not is_first_rank():
             return
         if not self._console.is_terminal:
-            tenth = 10 * done // max(1, total)
-            if tenth != self._told.get(what):
-                self._told[what] = tenth
-                print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+            now, ends = self._clock(), done >= total and what not in self._ended
+            if ends or now - self._said >= EVERY_S:
+                self._said = now
+                at = f" ({item})" if item and not ends else ""
+                print(f"{what}: {done}/{total}{at}", file=sys.stderr, flush=True)
+            if ends:
+                self._ended.add(what)
+            elif done < total:
+                self._ended.discard(what)
             return
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)

@@ -48,14 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from formats.errors import InputError
 
     try:
-        from experiments.launch import launch
-        from experiments.pipelines import asks_for_pipeline
+        from experiments.quick_check import require_known_keys
 
         if told.plan and (told.check or told.dry_run):
             raise InputError("--plan: not with --check or --dry-run; choose one of them")
         words = [*told.overrides, *extra]
         if "=" in told.config and not Path(told.config).is_file():
             told.config, words = "", [told.config, *words]
+        require_known_keys(told.config, words)  # a typo is said before torch is imported, which takes seconds
+
+        from experiments.launch import launch
+        from experiments.pipelines import asks_for_pipeline
+
         if told.submit:
             if told.plan or told.check or told.watch:
                 raise InputError("--submit: not with --plan, --check or --watch; leave them out")

@@ -23,6 +23,7 @@ from lightning_modules.optim import scaled_rate
 from lightning_modules.seen import trained_on
 from training.compiled import compiler_errors
 from training.domain import described
+from training.dry_run import SAMPLES, STEPS, limit_evaluations
 from training.ema import take_average
 from training.pace import fit_metrics
 from training.rundir import RunFolder
@@ -42,15 +43,23 @@ class Run:
     """Files of the predict stage."""
     signals: StopSignals
     """What asks the run to stop."""
+    dry_run: bool = False
+    """One step of every stage."""
 
     def __post_init__(self) -> None:
         self._loaded: tuple[list[Path], pl.LightningModule] | None = None
+        if self.dry_run:
+            self.config = _shortened(self.config)
         self.trained_on: list[dict[str, Any]] = []
         """What the weights of `module` were trained on, one entry for each member of an ensemble."""
 
     def fit(self) -> None:
         """Train, from the last checkpoint of the folder if there is one."""
         module: Any = build_for_training(self.config)
+        self._limit(module)
+        if self.trainer.is_global_zero:
+            for note in getattr(module, "notes", []):
+                print(f"note: {note}", file=sys.stderr)
         module.facts = dataclasses.replace(module.facts, trained_on=described(self.data))
         begun = time.perf_counter()
         module.optimizer_config = self._optimizer()
@@ -98,6 +107,11 @@ class Run:
             self.folder.update_metrics({"fit/ranks": ranks, "fit/global_batch": samples, "fit/lr": rate_now})
         return dataclasses.replace(optimizer, lr=rate)
 
+    def _limit(self, module: Any) -> None:
+        if self.dry_run:
+            for network in (module.network, *getattr(module, "companions", [])):
+                limit_evaluations(network)
+
     def test(self) -> None:
         """Score the best weights on the test cases."""
         task_of(self.config).test(self)
@@ -117,7 +131,9 @@ class Run:
                 print(f"weights: {', '.join(map(str, paths))}", flush=True)
             weights = read_weights(self.config, paths)
             self.trained_on = [member.facts.trained_on for member in weights]
-            self._loaded = (paths, build_from_weights(self.config, weights))
+            module = build_from_weights(self.config, weights)
+            self._limit(module)
+            self._loaded = (paths, module)
         return self._loaded[1]
 
     def weights_digests(self) -> list[str]:
@@ -132,6 +148,17 @@ class Run:
         everyone: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
         torch.distributed.all_gather_object(everyone, faults)
         return [fault for told in everyone for fault in told]
+
+
+def _shortened(config: Config) -> Config:
+    """The config of a dry run: a sampler takes few steps, and few samples are drawn."""
+    sampler, predict = getattr(config, "sampler", None), config.predict
+    more: dict[str, Any] = {}
+    if getattr(sampler, "steps", 0) > STEPS:
+        more["sampler"] = dataclasses.replace(sampler, steps=STEPS)  # type: ignore[type-var]
+    if getattr(predict, "samples", 0) > SAMPLES:
+        more["predict"] = dataclasses.replace(predict, samples=SAMPLES)
+    return dataclasses.replace(config, **more)
 
 
 def _rate_of(checkpoint: Path | None) -> float | None:

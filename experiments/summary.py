@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
@@ -29,10 +30,12 @@ def print_check(config: Config, stages: Sequence[str], done: Audited, valid: boo
 
 
 def print_summary(folder: RunFolder, config: Config) -> None:
-    """The numbers, and where everything lies; the last line is the run folder."""
+    """The numbers, and where everything lies; the last line is the run folder, or the folder of its predictions."""
     task_of(config).show(folder, config)
     metrics = folder.metrics()
-    if "predict/files" in metrics:
-        print(f"predictions: {folder.predictions} ({int(metrics['predict/files'])} files)")
     print(f"report: {folder.path / 'report.html'}")
     print(f"run: {folder.path}", flush=True)
+    if "predict" in config.stages and "predict/files" in metrics:  # what a prediction is for
+        out = getattr(config.predict, "out", None)
+        target = Path(out).absolute() if out is not None else folder.predictions
+        print(f"predictions: {target} ({int(metrics['predict/files'])} files)", flush=True)

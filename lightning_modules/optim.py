@@ -12,6 +12,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from formats.errors import InputError
+
 
 @dataclass
 class Schedule:
@@ -90,6 +92,33 @@ OptimizerConfig = Adam | AdamW | SGD
 
 #: Optimisers by the name a config uses.
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+
+
+def require_validation(schedule: str | None, early_stopping: bool) -> None:
+    """Refuse to train without a validation volume where something follows the validation.
+
+    Parameters
+    ----------
+    schedule : str, optional
+        Of the learning rate.
+    early_stopping : bool
+        Whether the validation metric may end the training.
+
+    Raises
+    ------
+    InputError
+        Names the key.
+    """
+    if schedule == "plateau":
+        raise InputError(
+            "optimizer.schedule: plateau follows the validation, but there is no validation volume; "
+            "give data some, or choose cosine, poly or constant"
+        )
+    if early_stopping:
+        raise InputError(
+            "trainer.early_stopping: follows the validation, but there is no validation volume; "
+            "give data some, or set it to null"
+        )
 
 
 def optimizer_faults(config: OptimizerConfig) -> list[str]:

@@ -16,9 +16,8 @@ from torchmetrics import MeanMetric
 
 from analysis.overlap import dice_per_organelle
 from datamodules.cases import Case, RawCase
-from formats.errors import InputError
 from lightning_modules.facts import KEY, OrganelleFacts
-from lightning_modules.optim import OptimizerConfig, configure
+from lightning_modules.optim import OptimizerConfig, configure, require_validation
 from lightning_modules.scoring import TestScores
 from lightning_modules.seen import resumed_from
 from networks.norms import channels_last_pays
@@ -81,6 +80,10 @@ class OrganelleModule(pl.LightningModule):
         self._val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in self.organelles)
         self.scores = TestScores(self.organelles)
         self.write_masks: Callable[[Path, DenseInferer], None] | None = None
+        self.notes: list[str] = []
+        """What should be said when its training begins."""
+        self.validated = True
+        """False where a training is cut short without its validation, to be measured."""
         self.scratch: Path | None = None
         """Folder for what the stitching of a large volume does not keep in memory; the system's if not given."""
         # a rank without a file to predict is idle, not wrong
@@ -113,20 +116,13 @@ class OrganelleModule(pl.LightningModule):
         InputError
             The schedule or the early stopping follows the validation, and there is none.
         """
+        if not self.validated:
+            return
         config = self.optimizer_config
         found = self.trainer.val_dataloaders is None or any(self.trainer.num_val_batches)  # None: not looked for yet
-        if self.trainer.enable_validation and found:
-            return
-        if config is not None and config.schedule == "plateau":
-            raise InputError(
-                "optimizer.schedule: plateau follows the validation, but there is no validation volume; "
-                "give data some, or choose cosine, poly or constant"
-            )
-        if self.trainer.early_stopping_callbacks:
-            raise InputError(
-                "trainer.early_stopping: follows the validation, but there is no validation volume; "
-                "give data some, or set it to null"
-            )
+        if not (self.trainer.enable_validation and found):
+            schedule = config.schedule if config is not None else None
+            require_validation(schedule, bool(self.trainer.early_stopping_callbacks))
 
     def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
         """Loss of each organelle that was drawn, summed (Choi et al. 2021)."""

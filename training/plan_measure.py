@@ -18,6 +18,7 @@ import torch
 from pytorch_lightning.loggers import Logger
 
 from formats.errors import InputError
+from lightning_modules.optim import require_validation
 from training.memory import PeakMemory
 from training.metrics_log import MetricsCSV
 from training.plan import FitTimes
@@ -125,6 +126,7 @@ def fit_shortly(
 ) -> tuple[Clock, PeakMemory, float, float]:
     """Train, and tell when what happened; the last two numbers are when the fit was called and when it came back."""
     short.cut(batches)
+    module.validated = validate_every is not None  # type: ignore[assignment]
     clock = Clock()
     loggers: list[Logger] = [MetricsCSV(folder.path / "metrics.csv")]
     config = short_config(trainer, epochs, validate_every)
@@ -173,13 +175,17 @@ def measure_fit(
     folder : RunFolder
         For checkpoints and metrics, to be thrown away.
     """
-    probe, first, _, _ = fit_shortly(build(), short, trainer, folder, PROBE)
+    guess = short.validation_seconds
+    validated = guess is not None and trainer.limit_val_batches != 0
+    module = build()
+    if not validated and hasattr(module, "validated"):  # as the run itself would refuse
+        schedule = getattr(getattr(module, "optimizer_config", None), "schedule", None)
+        require_validation(schedule, trainer.early_stopping is not None)
+    probe, first, _, _ = fit_shortly(module, short, trainer, folder, PROBE)
     rough = probe.batches[0][-1] - probe.batches[0][-2]
     batches = affordable(rough, trainer.accumulate_grad_batches)
     # of a long validation one is enough: it has no first time worth leaving out
-    guess = short.validation_seconds
     twice = guess is not None and guess(rough) < AIM_S
-    validated = guess is not None and trainer.limit_val_batches != 0
     every = (1 if twice else 2) if validated else None
     clock, memory, begun, back = fit_shortly(build(), short, trainer, folder, batches, epochs=2, validate_every=every)
     return Measured(*_read(clock, begun, back), memory, first.gpu_reserved_bytes, first.watch.start_bytes)

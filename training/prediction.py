@@ -95,6 +95,8 @@ class MaskWriter:
     """What of a frame lies outside what the weights were trained on."""
     out: Path | None = None
     """Another folder for the masks; several runs may share it."""
+    report: Callable[[str], None] = lambda _: None
+    """Told how far a file is."""
     told: Callable[[str], None] = lambda text: None
     """Called with a line for each file whose masks are there, but not current."""
     faults: list[str] = field(default_factory=list)
@@ -217,6 +219,8 @@ class MaskWriter:
             store.write(t, region, masks_Kzyx.view(np.uint8))
             voxels += np.count_nonzero(masks_Kzyx, axis=(1, 2, 3))
             seen += math.prod(masks_Kzyx.shape[1:])
+            share = 100 * seen // math.prod(volume.shape[2:])
+            self.report(f"predicting: {path.name}, frame {t + 1} of {volume.shape[0]}, {share} %")
             if file is not None:
                 file.write(region, probabilities_Kzyx)
         if seen != math.prod(volume.shape[2:]):

@@ -7,13 +7,17 @@ about to show them. So training steps log their loss without it, and the bars he
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 
 #: Training batches between two updates of the numbers beside a bar.
 REFRESH = 25
+#: Seconds between two lines of a log file.
+EVERY_S = 60.0
 #: What every training step logs, and a bar shows.
 LOSS = "train/loss"
 
@@ -51,13 +55,75 @@ class RichLossBar(LossBar, RichProgressBar):
             super()._update_metrics(trainer, pl_module)
 
 
-class TQDMLossBar(LossBar, TQDMProgressBar):
-    """Lightning's bar in a file; it is drawn, and its numbers read, every `REFRESH` batches."""
+class LogLines(LossBar):
+    """Progress in a log file: a line a minute, with the names of files.
 
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=REFRESH)
+    Parameters
+    ----------
+    clock : callable
+        Seconds; rising.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock, self._said, self._on = clock, clock(), True
+
+    def disable(self) -> None:
+        """Of every rank but the first."""
+        self._on = False
+
+    def enable(self) -> None:
+        """Of the first rank."""
+        self._on = True
+
+    def say(self, text: str | Callable[[], str]) -> None:
+        """Print a line if the last one is a minute old; a text that takes a read from the device is asked for then."""
+        now = self._clock()
+        if self._on and now - self._said >= EVERY_S:
+            self._said = now
+            print(text if isinstance(text, str) else text(), file=sys.stderr, flush=True)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A batch of the training."""
+
+        def text() -> str:
+            last = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+            loss = trainer.callback_metrics.get(LOSS)
+            about = "" if loss is None else f", {LOSS} {float(loss):.4g}"
+            batches = f"batch {batch_idx + 1}/{trainer.num_training_batches}"
+            return f"training: epoch {trainer.current_epoch + 1}{last}, {batches}, step {trainer.global_step}{about}"
+
+        self.say(text)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *more: Any) -> None:
+        """A volume of the validation."""
+        self.say(f"validating: {more[2] + 1}/{sum(trainer.num_val_batches):g}{_item(more[1])}")
+
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *more: Any) -> None:
+        """A case of the test."""
+        self.say(f"testing: {more[2] + 1}/{sum(trainer.num_test_batches):g}{_item(more[1])}")
+
+    def on_predict_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *more: Any) -> None:
+        """A file of the prediction."""
+        self.say(f"predicting: {more[1] + 1}/{sum(trainer.num_predict_batches):g}{_item(more[0])}")
+
+
+def _item(batch: Any) -> str:
+    """The name of the file or case that a batch is, if it has one."""
+    for value in batch if isinstance(batch, tuple | list) else (batch,):
+        if isinstance(name := getattr(value, "name", None), str):
+            return f" ({name})"
+    return ""
 
 
 def progress_bar() -> ProgressBar:
-    """The bar for standard error: rich on a terminal, tqdm elsewhere."""
-    return RichLossBar(console_kwargs={"stderr": True}) if sys.stderr.isatty() else TQDMLossBar()
+    """The bar for standard error: rich's on a terminal, a line a minute elsewhere."""
+    return RichLossBar(console_kwargs={"stderr": True}) if sys.stderr.isatty() else LogLines()
+
+
+def reporter(trainer: pl.Trainer) -> Callable[[str], None]:
+    """What a stage tells of its own steps within a batch: printed in a log file, as often as other lines."""
+    lines = [callback for callback in trainer.callbacks if isinstance(callback, LogLines)]  # type: ignore[attr-defined]
+    return lines[0].say if lines else lambda _: None

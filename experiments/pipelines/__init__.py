@@ -27,7 +27,8 @@ def typed_pipeline(composed: Composed) -> Any:
         Everything that is wrong with it, at once.
     """
     kind = PIPELINES[str(composed.values["task"])]
-    faults = find_faults(composed, kind, {})
+    inner = {field.name: field.default_factory for field in dataclasses.fields(kind)}
+    faults = find_faults(composed, kind, {n: group for n, group in inner.items() if dataclasses.is_dataclass(group)})  # type: ignore[misc]
     if not faults:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), composed.values))
         assert isinstance(config, kind)

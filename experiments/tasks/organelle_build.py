@@ -9,6 +9,7 @@ from torch import nn
 
 from experiments.schema import branch
 from experiments.tasks.organelle_config import CHOICES, OrganelleConfig, tiling
+from experiments.tasks.organelle_outputs import match_outputs
 from formats.errors import InputError
 from lightning_modules.facts import OrganelleFacts, Weights, load_network
 from lightning_modules.organelle import OrganelleModule
@@ -33,9 +34,11 @@ def build_for_training(config: OrganelleConfig, weights: Weights | None) -> Orga
     """A new network, with these weights if there are any."""
     facts = facts_of(config)
     network = config.model.build(1, len(facts.organelles))
+    notes: list[str] = []
     if weights is not None:
+        weights, notes = match_outputs(weights, network, config.model.build, facts.organelles)
         load_network(network, weights, "init_from")
-    return OrganelleModule(
+    module = OrganelleModule(
         network,
         facts,
         tiling(config, facts.patch_size),
@@ -43,6 +46,8 @@ def build_for_training(config: OrganelleConfig, weights: Weights | None) -> Orga
         config.optimizer,
         config.predict.threshold,
     )
+    module.notes = notes
+    return module
 
 
 def build_from_weights(config: OrganelleConfig, ensemble: Sequence[Weights]) -> OrganelleModule:

@@ -21,6 +21,7 @@ from lightning_modules.scoring import mean_dice
 from lightning_modules.seen import counted_seen, seen_metrics, seen_note
 from training.domain import frame_outside
 from training.prediction import MaskWriter, collect_table, output_names
+from training.progress_bar import reporter
 from training.results import draw_examples, write_test_tables
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def predict(run: Run) -> None:
         told=lambda text: print(f"note: {text}", file=sys.stderr),
         out=Path(predict.out) if predict.out is not None else None,
     )
+    writer.report = reporter(run.trainer)
     module.write_masks = writer
     mine = shard_of(run.inputs, predict.shard)
     sampler = EvaluationSampler(len(mine), run.trainer.global_rank, run.trainer.world_size)

@@ -83,9 +83,9 @@ class Answer:
 
     @property
     def run(self) -> Path:
-        """The run folder, which is the last line printed."""
+        """The run folder, which is the last line printed, but for the folder of predictions."""
         assert self.code == 0, self.err
-        last = self.out.splitlines()[-1]
+        *_, last = [line for line in self.out.splitlines() if not line.startswith(("predictions: ", "masks: "))]
         assert last.startswith("run: ")
         return Path(last.removeprefix("run: "))
 

@@ -281,7 +281,7 @@ PLANTS: dict[str, tuple[str, str, str, Plant, list[str]]] = {
                       ["data.split.val=[]"]),
     "nothing to test": ("error", "empty-split", "data.split.test", lambda r: shutil.rmtree(r / "dish4"),
                         ["data.split.test=[]"]),
-    "never drawn": ("error", "unlabelled", "data.split.train", lambda r: drop_masks(r, "dish[12]/*_lipid*"), []),
+    "never drawn": ("warning", "unlabelled", "data.split.train", lambda r: drop_masks(r, "dish[12]/*_lipid*"), []),
     "not validated": ("warning", "unlabelled", "data.split.val", lambda r: drop_masks(r, "dish3/*_lipid*"), []),
     "a list that names nothing": ("error", "split", "data.split.train", lambda r: None,
                                   ["data.split.train=[dish1, dish2, dish9]"]),

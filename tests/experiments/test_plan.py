@@ -73,6 +73,16 @@ def test_a_plan_names_memory_time_patches_and_the_device(cli, alone, cells):
     assert re.fullmatch(r"the run would take .+", answer.out.splitlines()[-1])
 
 
+def test_a_plan_of_a_plateau_measures_without_a_validation_first(cli, alone):
+    words = ["--plan", "stages=[fit]", "optimizer.schedule=plateau", "trainer.early_stopping={patience: 3}"]
+    answer = cli(alone, *words)
+    assert answer.code == 0, answer.err
+    assert "the run would take" in answer.out
+    refused = cli(alone, *words, "data.val.count=0")
+    assert refused.code == 2
+    assert any("plateau follows the validation" in line for line in refused.faults)
+
+
 def test_a_plan_leaves_no_file_beside_the_cache(cli, alone, monkeypatch):
     before = sorted(alone.parent.rglob("*"))
     temporary = alone.parent.parent / f"{alone.parent.name}_temporary"

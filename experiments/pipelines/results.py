@@ -82,7 +82,7 @@ def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
         told.append(facts["cells_from"])
         strange.append(facts["outside_training"])
         keys.append(facts["key"])
-        frame_flags[t] = list(facts.get("flags", ()))
+        frame_flags[t] = ["weights_range"] if facts["outside_training"] else []
         film.notes.extend(note for note in facts["notes"] if note not in film.notes)
     film.notes.extend(
         f"{film.source.path.name}: outside what the weights were trained on: {text}"
@@ -118,7 +118,7 @@ def _table(
     if choi:
         columns.insert(columns.index("concentration_g_per_ml") + 1, CHOI)
     if any("original_label" in row for result in results for row in rows_of(result)):
-        columns.append("original_label")
+        columns.insert(columns.index("cell") + 1, "original_label")
     first = ["file", "group", "dish", "field", "frame", "time_s", "track", "lineage"]
     last = [
         "flags",
@@ -154,6 +154,7 @@ def _table(
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *(last if rules else [])])
     whole = {name: "Int64" for name in ("track", "lineage", "nuclei", "specks") if name in frame}
+    whole |= {"original_label": "UInt64"} if "original_label" in frame else {}
     known = {name: "float64" for name in ("time_s", "contrast_ri") if name in frame}
     return frame.astype({**whole, **known})
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages before this script's own neighbours
+
 import numpy as np
 import pandas as pd
 from scipy import stats
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages before this script's own neighbours
 
 from analysis import false_positives as levels
 from analysis.group_tests import Sample, compare_groups, compare_with_zero

@@ -18,6 +18,7 @@ from experiments.pipelines.predictors import cell_finder, cell_weights
 from experiments.pipelines.results import write_table
 from experiments.preflight import require_room
 from formats import LabelFilm, open_labels, read_volume, spacing_agrees, write_ometiff
+from formats.deletion import Manifest
 from formats.errors import InputError
 from transforms.cell_field import CellField
 from transforms.cell_watershed import unclaimed
@@ -50,6 +51,11 @@ def cells_from_masks(config: CellsFromMasksConfig) -> int:
     finder = cell_finder(config.method, cell_weights(config.method, config.cell_weights), config.seeds.rule())
     out = Path(config.out)
     require_room(out, "out")
+    written, results = (
+        Manifest(out, "cells_from_masks"),
+        [out / name for name in ("cells.ome.tif", "cells.csv", "cells.png")],
+    )
+    written.require_free(results)
     rows, frames, lone = [], [], 0.0
     for t in range(membrane.shape[0]):
         inside, nuclei = membrane.frame(t) != 0, nucleus.frame(t)
@@ -74,6 +80,8 @@ def cells_from_masks(config: CellsFromMasksConfig) -> int:
     cells = table[(table["compartment"] == WHOLE)] if len(table) else table
     print(f"cells: {len(cells)} in {len(frames)} frames; {lone:.1f} um3 of the membrane mask are in none")
     print(f"labels: {out / 'cells.ome.tif'}")
+    for path in results:
+        written.add(path)
     print(f"table: {out / 'cells.csv'}", flush=True)
     return 0
 

@@ -19,7 +19,7 @@ def test_dispr_evaluates_its_network_a_few_times_only(cli, shape_folder, tmp_pat
         return forward(self, *args, **more)
 
     monkeypatch.setattr(DISPRUNet, "forward", counted)
-    words = [f"data.root={shape_folder}", "data.num_workers=0", f"runs_dir={tmp_path}", "logging.wandb=disabled"]
+    words = [f"data.root={shape_folder}", "data.folds=2", "data.num_workers=0", f"runs_dir={tmp_path}"]
     with torch.random.fork_rng():
         answer = cli("shape_dispr", *words, "--dry-run")
     assert answer.code == 0, answer.err

@@ -1,28 +1,16 @@
-"""A dry run of a shipped config ends soon, however many sampler steps and windows its test takes."""
+"""A dry run of a shipped config ends soon, however many sampler steps its test takes."""
 
 from __future__ import annotations
 
-import pytest
-import torch
-
-from networks.dispr_unet import DISPRUNet
-from tests.experiments.folders import numbers
+from experiments.config import load_config
+from experiments.stages import _shortened
+from training.dry_run import SAMPLES, STEPS
 
 
-@pytest.mark.slow
-def test_dispr_evaluates_its_network_a_few_times_only(cli, shape_folder, tmp_path, monkeypatch):
-    calls = []
-    forward = DISPRUNet.forward
-
-    def counted(self, *args, **more):
-        calls.append(self.training)
-        return forward(self, *args, **more)
-
-    monkeypatch.setattr(DISPRUNet, "forward", counted)
-    words = [f"data.root={shape_folder}", "data.folds=2", "data.num_workers=0", f"runs_dir={tmp_path}"]
-    with torch.random.fork_rng():
-        answer = cli("shape_dispr", *words, "--dry-run")
-    assert answer.code == 0, answer.err
-    assert calls.count(True) == 1
-    assert calls.count(False) <= 4
-    assert numbers(answer.run)["test/cases"] >= 1
+def test_a_dry_run_takes_few_steps_of_the_sampler_and_few_samples():
+    config = load_config("shape_dispr", ["data.root=."])
+    assert config.sampler.steps == 1000
+    short = _shortened(config)
+    assert (short.sampler.steps, short.predict.samples) == (STEPS, SAMPLES)
+    assert short.process == config.process
+    assert config.sampler.steps == 1000

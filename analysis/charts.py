@@ -150,6 +150,7 @@ def _draw_box(ax: Axes, at: int, values: np.ndarray, colour: str) -> None:
         values,
         positions=[at],
         widths=0.5,
+        whis=1.5,
         showfliers=False,
         patch_artist=True,
         boxprops={"facecolor": (*to_rgb(colour), 0.25), "edgecolor": INK, "linewidth": 1},

@@ -85,8 +85,9 @@ def _draw_group(
     ax: Axes, series: GroupSeries, cohort: Cohort, times: np.ndarray, moments: Sequence[TimePoint], colour: str,
     group: str,
 ) -> None:  # fmt: skip
-    for values in series.values_NT[cohort_members(series.values_NT, cohort)]:
-        ax.plot(times, values, color=colour, lw=0.6, alpha=0.35, zorder=1)
+    members = series.values_NT[cohort_members(series.values_NT, cohort)]
+    for values in members:
+        ax.plot(times, values, color=colour, lw=0.6, alpha=min(0.35, 8 / len(members)), zorder=1)
     mean, sd = np.array([m.mean for m in moments]), np.array([m.sd for m in moments])
     ax.plot(times, mean, color=colour, lw=2, label=group, zorder=3)
     known = np.isfinite(mean) & np.isfinite(sd)

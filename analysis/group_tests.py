@@ -98,7 +98,7 @@ def compare_groups(group: Sample, control: Sample, test: TestName = "student", u
     -------
     TestResult
         Refused, with p and interval nan, with fewer than two units in a group, without any spread, and where the
-        test's rate of false positives for these numbers of units and cells exceeds `false_positives.MAX_LEVEL`.
+        test's rate of false positives for these numbers of units and cells would exceed `false_positives.MAX_LEVEL`.
 
     References
     ----------

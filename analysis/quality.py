@@ -67,7 +67,7 @@ def flag_cells(
     dict of (frame, label) -> set of str
         Names in `analysis.quality_rules.FLAGS`; every cell has an entry.
     """
-    flags: Flags = {state.key: _own_flags(state, rules) for state in states}
+    flags: Flags = {state.key: frame_flags(state, rules) for state in states}
     if rules.merges:
         events = find_events([state.sighting for state in states], tracked, overlaps or {}, max_distance_um)
         _flag_joined(states, tracked, events, flags)
@@ -85,8 +85,8 @@ def flag_cells(
     return flags
 
 
-def _own_flags(state: CellState, rules: QualityRules) -> set[str]:
-    """Flags that one frame alone gives."""
+def frame_flags(state: CellState, rules: QualityRules) -> set[str]:
+    """Return the flags that one frame alone gives."""
     flags = set()
     if state.border:
         flags.add("border")

@@ -1,4 +1,4 @@
-"""Puts the figures of benchmarks/results/*.json into docs/benchmarks.md, cluster.md and search.md, between their marks.
+"""Puts the figures of benchmarks/results/*.json between their marks in docs/*.md.
 
 Run as ``python benchmarks/_write_docs.py`` after ``make bench`` on a quiet machine.
 """
@@ -19,7 +19,7 @@ from formats.atomic import atomic_path
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-PAGES = (PAGE, *(HERE.parent / "docs" / name for name in ("cluster.md", "search.md")))
+PAGES = (PAGE, *(HERE.parent / "docs" / name for name in ("cluster.md", "search.md", "statistics.md")))
 NOT_YET = "Not measured yet.\n"
 MARKS = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

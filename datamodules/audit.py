@@ -152,7 +152,7 @@ def _orphans(config: FolderData, cases: Sequence[FolderCase]) -> list[Finding]:
     if config.table is not None or not cases:
         return []
     root = Path(config.root)
-    finder = MaskFinder(config.masks or "", root, config.organelles)
+    finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
     lone = finder.orphans(drawing.file for case in cases for drawing in case.drawings())
     if not lone:
         return []

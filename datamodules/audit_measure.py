@@ -136,7 +136,7 @@ def _read_alone(case: FolderCase, result: Measured) -> None:
     """Masks whose volume cannot be read: at least they can be."""
     for drawing in case.drawings():
         try:
-            open_labels(drawing.file).stored(0, 0)
+            open_labels(drawing.file, case.series).stored(0, 0)
         except InputError as fault:
             result.faults.append(Fault("unreadable-mask", drawing.file, str(fault)))
 

@@ -46,7 +46,7 @@ def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
     name = measured.name
     findings = [of_fault(fault, name, below(fault.file, root)) for fault in measured.faults]
     for note in measured.notes:
-        kind = "mask-unit" if "its spacing is written" in note else "mask-note"
+        kind = "mask-unit" if "its tomogram's" in note else "mask-note"
         findings.append(finding(kind, "warning", name, note, (name,)))
     for facts in measured.ri:
         frame = f"frame {facts.frame}: " if len(measured.ri) > 1 else ""

@@ -167,12 +167,12 @@ class FolderCase:
         """Where each organelle of a file is, and how it is read; what was decided for the user is in `notes`."""
         grid = Grid(
             self.volume.name, volume.shape[0], volume.shape[2:], volume.spacing_um, self.check_spacing,
-            ", or set data.check_spacing=false if they lie voxel on voxel",
+            ", or set data.check_spacing=false if they lie voxel on voxel", self.series,
         )  # fmt: skip
         if not drawing.multi:
             organelle = drawing.organelles[0]
             return {organelle: self._source(drawing.file, organelle, grid)}
-        film = open_labels(drawing.file)
+        film = open_labels(drawing.file, self.series)
         if (film.shape[1] > 1 and film.shape[2] > 1) or not unnamed(film):
             channels = channels_of(film, drawing.organelles, self.notes)
             return {k: self._source(drawing.file, k, grid, channel) for k, channel in channels.items()}

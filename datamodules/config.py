@@ -93,8 +93,10 @@ class FolderData(OrganelleData):
     volumes: Any = field(default_factory=list, metadata=TEXTS)
     """A glob, a folder or a list of them: TCF, OME-TIFF, TIFF, NIfTI or OME-Zarr."""
     masks: str | None = None
-    """Pattern of the mask files with {organelle} for one file an organelle, without for one multi-label file; `*` or
-    {stem} in the file's name stands for the volume's name."""
+    """Pattern of the mask files with {organelle} for one file an organelle, without for one file of all (a channel
+    each, found by their names, or a value each); `*` or {stem} in the file's name stands for the volume's name.
+    {parent} is the volume's folder, {relative} its path below `root` without the suffix, {frame} the number in
+    `frame`."""
     label_values: dict[str, list[int]] = field(
         default_factory=lambda: {"membrane": [1, 2, 3, 4], "nucleus": [2, 3], "nucleolus": [3], "lipid": [4]}
     )

@@ -55,7 +55,7 @@ def _below(path: Path, root: Path) -> str:
 
 def _from_folders(config: FolderData, told: Told) -> list[FolderCase]:
     root = Path(config.root)
-    finder = MaskFinder(config.masks or "", root, config.organelles)
+    finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
     volumes = [p for p in expand(config.volumes, root, "data.volumes", told) if not finder.is_mask(p)]
     cases = []
     for volume, (masks, label_file) in zip(volumes, finder.assign(volumes, told), strict=True):

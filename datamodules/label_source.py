@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from formats.label_film import LabelFilm
 from formats.label_layout import Grid, Slices, channel_of, place, stored_frame
 from formats.labels import LabelContent, LabelFault, LabelReading, LabelUse, decide, merged, scan
 
-__all__ = ["Grid", "LabelSource", "label_sources", "use_of"]
+__all__ = ["Grid", "LabelSource", "class_source", "label_sources", "use_of", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class LabelSource:
     reading: LabelReading
     values: tuple[int, ...] | None = None
     """Of a multi-label file: the values of this organelle."""
+    series: int | str | None = None
+    """The image in a file of several."""
 
     def mask(self) -> np.ndarray:
         """Bool array (Z, Y, X).
@@ -54,10 +56,11 @@ class LabelSource:
     @property
     def key(self) -> str:
         """What a result depends on beside the content of the file."""
-        return f"{self.frame} {self.channel} {self.slices} {self.reading.key} {self.values}"
+        return f"{self.frame} {self.channel} {self.slices} {self.reading.key} {self.values} {self.series}"
 
     def _stored(self) -> np.ndarray:
-        return _stored(open_labels(self.path), self.frame, self.channel, self.slices)
+        film = open_labels(self.path, self.series)
+        return _kept(film, self.frame, self.channel, self.slices, self.series)
 
 
 def use_of(organelle: str) -> LabelUse:
@@ -112,10 +115,11 @@ def label_sources(
     """
     opened: dict[Path, tuple[LabelFilm, int, Slices, LabelContent]] = {}
     for path in dict.fromkeys(files.values()):
-        film = open_labels(path)
+        film = open_labels(path, grid.series)
+        notes.extend(note for note in film.notes if note not in notes)
         slices = place(film, grid, own_frame, notes)
         c = 0 if slices == "c" else channel_of(film, organelle, notes) if channel is None else channel
-        opened[path] = (film, c, slices, _content(film, c, slices))
+        opened[path] = (film, c, slices, _content(film, c, slices, grid.series))
     paths = list(opened)
     if not paths:
         return {}
@@ -126,16 +130,22 @@ def label_sources(
         film, c, slices, _ = opened[paths[most]]
         return stored_frame(film, content.richest, c, slices)
 
-    reading = decide(content, use or use_of(organelle), labels, where, richest, notes, quiet=quiet)
-    return {t: _source(path, t, opened[path], reading) for t, path in sorted(files.items())}
+    def frames() -> Iterator[np.ndarray]:
+        for film, c, slices, _ in opened.values():
+            for t in range(1 if slices == "t" else film.shape[0]):
+                yield stored_frame(film, t, c, slices)
+
+    reading = decide(content, use or use_of(organelle), labels, where, richest, frames, notes, quiet=quiet)
+    return {t: _source(path, t, opened[path], reading, grid.series) for t, path in sorted(files.items())}
 
 
 def _source(
-    path: Path, t: int, opened: tuple[LabelFilm, int, Slices, LabelContent], reading: LabelReading
-) -> LabelSource:
+    path: Path, t: int, opened: tuple[LabelFilm, int, Slices, LabelContent], reading: LabelReading,
+    series: int | str | None,
+) -> LabelSource:  # fmt: skip
     film, channel, slices, _ = opened
     frames = 1 if slices == "t" else film.shape[0]
-    return LabelSource(path, t if frames > 1 else 0, channel, slices, reading)
+    return LabelSource(path, t if frames > 1 else 0, channel, slices, reading, series=series)
 
 
 def class_source(
@@ -157,34 +167,41 @@ def class_source(
     InputError
         As `label_sources`; or a value that is in no organelle.
     """
-    film = open_labels(path)
+    film = open_labels(path, grid.series)
     slices = place(film, grid, own_frame, notes)
     if film.shape[1] != 1 and slices != "c":
         raise LabelFault("labels", f"{path}: expected one channel of several labels; the file holds {film.holds()}")
-    content = _content(film, 0, slices)
+    content = _content(film, 0, slices, grid.series)
     known = {int(v) for values in organelles.values() for v in values}
     strange = [int(v) for v in content.values if int(v) not in known]
-    reading = decide(content, "classes", "auto", path.name, lambda: np.empty(0), notes)
+    reading = decide(content, "classes", "auto", path.name, lambda: np.empty(0), list, notes)
     if strange:
         raise LabelFault("labels", f"{path}: label {strange[0]} is in no organelle of label_values; add it there")
-    source = _source(path, t, (film, 0, slices, content), reading)
+    source = _source(path, t, (film, 0, slices, content), reading, grid.series)
     return {
-        organelle: LabelSource(path, source.frame, 0, slices, reading, tuple(int(v) for v in values))
+        organelle: LabelSource(path, source.frame, 0, slices, reading, tuple(int(v) for v in values), grid.series)
         for organelle, values in organelles.items()
     }
 
 
-def _content(film: LabelFilm, channel: int, slices: Slices) -> LabelContent:
-    return _scanned(film.path.absolute(), _stamp(film.path), channel, slices)
+def values_of(film: LabelFilm, slices: Slices, series: int | str | None = None) -> np.ndarray:
+    """Different values of the first channel of a file, except the background."""
+    return _content(film, 0, slices, series).values
+
+
+def _content(film: LabelFilm, channel: int, slices: Slices, series: int | str | None) -> LabelContent:
+    return _scanned(film.path.absolute(), _stamp(film.path), channel, slices, series)
 
 
 @lru_cache(maxsize=256)
-def _scanned(path: Path, stamp: tuple[object, ...], channel: int, slices: Slices) -> LabelContent:
+def _scanned(
+    path: Path, stamp: tuple[object, ...], channel: int, slices: Slices, series: int | str | None
+) -> LabelContent:
     """Content of a channel, kept for as long as the file is as it was: several frames and organelles ask for it."""
-    film = open_labels(path)
+    film = open_labels(path, series)
     frames = 1 if slices == "t" else film.shape[0]
     names = (f"{path}, frame {t}" if frames > 1 else str(path) for t in range(frames))
-    return scan((name, _stored(film, t, channel, slices, keep=frames == 1)) for t, name in enumerate(names))
+    return scan((name, _kept(film, t, channel, slices, series, frames == 1)) for t, name in enumerate(names))
 
 
 def _stamp(path: Path) -> tuple[object, ...]:
@@ -196,8 +213,11 @@ def _stamp(path: Path) -> tuple[object, ...]:
 _last: dict[tuple[object, ...], np.ndarray] = {}
 
 
-def _stored(film: LabelFilm, t: int, channel: int, slices: Slices, keep: bool = False) -> np.ndarray:
-    key = (film.path.absolute(), _stamp(film.path), t, channel, slices)
+def _kept(
+    film: LabelFilm, t: int, channel: int, slices: Slices, series: int | str | None, keep: bool = False
+) -> np.ndarray:
+    """Values (Z, Y, X) of a frame as they are in the file."""
+    key = (film.path.absolute(), _stamp(film.path), t, channel, slices, series)
     kept = _last.pop(key, None)
     if kept is not None:
         return kept

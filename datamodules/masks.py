@@ -8,15 +8,34 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from datamodules.faults import Told, refuse
-from datamodules.paths import matching, split_pattern, stem_of
+from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_faults, wild_regex
+from datamodules.paths import matching, split_pattern
 from formats.errors import InputError
 
 
 class MaskFinder:
-    """Which mask files belong to a volume, by a pattern such as `dish*/**/*_{organelle}.nii.gz`."""
+    """Which mask files belong to a volume, by a pattern such as `dish*/**/*_{organelle}.nii.gz`.
 
-    def __init__(self, pattern: str, root: Path, organelles: Iterable[str]) -> None:
-        self.root = root
+    Parameters
+    ----------
+    pattern : str
+        Placeholders are those of `datamodules.file_patterns`; without {stem}, {parent} and {relative}, `*` in the
+        file's name stands for the volume's name.
+    root : Path
+        Where it starts, and what {relative} is relative to.
+    organelles : iterable of str
+        What {organelle} stands for.
+    frame : int
+        What {frame} stands for, padded with zeros or not.
+    """
+
+    def __init__(self, pattern: str, root: Path, organelles: Iterable[str], frame: int = 0) -> None:
+        pattern_faults(pattern, "data.masks")
+        self.root, self.pattern, self.frame = root, pattern, frame
+        self.exact = "{parent}" in pattern or "{relative}" in pattern
+        """Whether the pattern itself says which volume a mask is of."""
+        self.elsewhere: list[Path] = []
+        """Masks named as a volume, in the folder of another one."""
         self.found: dict[str | None, list[tuple[str | None, Path]]] = {}
         for organelle in organelles if "{organelle}" in pattern else (None,):
             chosen = pattern.replace("{organelle}", organelle) if organelle is not None else pattern
@@ -25,6 +44,9 @@ class MaskFinder:
 
     def _search(self, pattern: str) -> list[tuple[str | None, Path]]:
         """(stem or None, file) of everything the pattern matches."""
+        if self.exact:
+            anything = pattern.replace("{relative}", "**/*").replace("{parent}", "*").replace("{stem}", "*")
+            return [(None, path) for path in sorted(matching(self.root / anything.replace("{frame}", "*")))]
         folder, _, name = pattern.rpartition("/")
         if "{stem}" not in pattern and "*" in name:
             if name.count("*") > 1:
@@ -34,12 +56,14 @@ class MaskFinder:
             name = name.replace("*", "{stem}")
         whole = self.root / (f"{folder}/{name}" if folder else name)
         base, rest = split_pattern(whole)
-        reader = re.compile(re.escape(base.as_posix().rstrip("/") + "/" if base.parts else "") + _as_regex(rest))
+        below = re.escape(base.as_posix().rstrip("/") + "/" if base.parts else "")
+        reader = re.compile(below + _as_regex(rest, self.frame))
         result: list[tuple[str | None, Path]] = []
-        for path in sorted(matching(base / rest.replace("{stem}", "*"))):
+        for path in sorted(matching(base / rest.replace("{stem}", "*").replace("{frame}", "*"))):
             match = reader.fullmatch(path.as_posix())
-            if match or "{stem}" not in rest:
-                result.append((match.group("stem") if match and "stem" in reader.groupindex else None, path))
+            if match or ("{stem}" not in rest and "{frame}" not in rest):
+                stem = match.group("stem") if match and "stem" in reader.groupindex else None
+                result.append((None if stem is None else composed(stem), path))
         return result
 
     def orphans(self, assigned: Iterable[Path]) -> list[Path]:
@@ -72,10 +96,10 @@ class MaskFinder:
         by_name: dict[str | None, list[Path]] = {}
         for stem, path in self.found[organelle]:
             by_name.setdefault(stem, []).append(path)
+        images = dict(zip(volumes, images_of(volumes, self.root), strict=True))
         takers: dict[Path, list[Path]] = {}
         for volume in volumes:
-            beside = [path for path in by_name.get(None, []) if path.parent == volume.parent]
-            mask = _nearest(volume, by_name.get(stem_of(volume)) or beside, "belong to", told)
+            mask = self._mask_of(images[volume], organelle, by_name, told)
             if mask is not None:
                 takers.setdefault(mask, []).append(volume)
         pairs = {}
@@ -84,6 +108,35 @@ class MaskFinder:
             if owner is not None:
                 pairs[owner] = mask
         return pairs
+
+    def _mask_of(
+        self, image: Image, organelle: str | None, by_name: dict[str | None, list[Path]], told: Told
+    ) -> Path | None:
+        if self.exact:
+            found = files_for(str(self.root / self.pattern), image, organelle or "")
+            candidates = found.get(self.frame if "{frame}" in self.pattern else None, [])
+            if len(candidates) > 1:
+                told(InputError(f"data.masks: {' and '.join(map(str, candidates))} could both belong to {image.path}"))
+            return candidates[0] if len(candidates) == 1 else None
+        volume = image.path
+        named = by_name.get(composed(image.stem), [])
+        candidates = [path for path in named if not _of_another_sample(path, volume)]
+        self.elsewhere += [path for path in named if path not in candidates]
+        beside = [path for path in by_name.get(None, []) if path.parent == volume.parent]
+        return _nearest(volume, candidates or beside, "belong to", told)
+
+
+def _of_another_sample(mask: Path, volume: Path) -> bool:
+    """Whether a mask lies in a folder that is named like one of the volume's, but for a number: dish2, not dish1."""
+    shared = _shared_folders(mask, volume)[0]
+    own, other = (path.absolute().parent.parts[shared:] for path in (volume, mask))
+    strange = set(other) - set(own)
+    return any(_alike(folder, mine) for folder in strange for mine in own if mine not in other)
+
+
+def _alike(one: str, other: str) -> bool:
+    """dish1 and dish2, or p and q: names of samples, not of what a folder holds, such as raw and masks."""
+    return re.sub(r"\d+", "", one) == re.sub(r"\d+", "", other) or max(len(one), len(other)) == 1
 
 
 def _nearest(one: Path, candidates: list[Path], relation: str, told: Told) -> Path | None:
@@ -110,22 +163,15 @@ def _shared_folders(one: Path, other: Path) -> tuple[int, int]:
     return count, len(set(mine[count:]) & set(theirs[count:]))
 
 
-def _as_regex(pattern: str) -> str:
-    """A glob with {stem} as a regular expression that captures it."""
-    out, at, named = "", 0, False
-    while at < len(pattern):
-        if pattern.startswith("{stem}", at):
-            out, at = out + ("(?P=stem)" if named else "(?P<stem>[^/]+)"), at + 6
+def _as_regex(pattern: str, frame: int) -> str:
+    """A glob with {stem} as a regular expression that captures it; {frame} is the number of this frame."""
+    out, named = "", False
+    for part in re.split(r"(\{stem\}|\{frame\}|(?<![^/])\*\*/)", pattern):
+        if part == "{stem}":
+            out += "(?P=stem)" if named else "(?P<stem>[^/]+)"
             named = True
-        elif pattern.startswith("**/", at):
-            out, at = out + "(?:.*/)?", at + 3
-        elif pattern[at] == "*":
-            out, at = out + "[^/]*", at + 1
-        elif pattern[at] == "?":
-            out, at = out + "[^/]", at + 1
-        elif pattern[at] == "[" and (end := pattern.find("]", at + 2)) > 0:
-            inside = pattern[at + 1 : end].replace("\\", "\\\\")
-            out, at = out + "[" + ("^" + inside[1:] if inside[0] == "!" else inside) + "]", end + 1
+        elif part == "{frame}":
+            out += f"0*{frame}(?![0-9])"
         else:
-            out, at = out + re.escape(pattern[at]), at + 1
+            out += "(?:.*/)?" if part == "**/" else wild_regex(part)
     return out

@@ -6,6 +6,7 @@ from typing import Any
 from analysis.charts import read_rows
 from experiments import report_quality
 from experiments.report_data import link, number, read_text, shown_volume
+from experiments.report_tests import groups_section
 
 #: Rows of a table that the page shows; the files have all.
 MAX_ROWS = 200
@@ -33,7 +34,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "broken": [row for row in files if row.get("state") == "broken"],
         "notes": [line for line in read_text(tables / "notes.txt").splitlines() if line][:MAX_ROWS],
         "rules": _rules(cells),
-        "tests": [_test(row) for row in read_rows(tables / "tests.csv")],
+        "groups": groups_section(tables),
         "first_cells": _cells(cells),
         "inputs": files,
         "downloads": [(name, link(folder, f"tables/{name}")) for name in _tables(tables)],
@@ -109,19 +110,6 @@ def _value(text: object, digits: int | None) -> str:
     if value != value:
         return "–"
     return shown_volume(value) if digits is None else f"{value:.{digits}f}"
-
-
-def _test(row: dict[str, str]) -> dict[str, str]:
-    p = number(row.get("p"))
-    told = "–" if p != p else ("< 0.0001" if p < 1e-4 else f"{p:.4f}")
-    effect = number(row.get("effect"))
-    against = f" against {row['against']}" if row.get("against") else ", first to last"
-    return {
-        "what": f"{row.get('compartment', '')} {row.get('quantity', '')}", "who": f"{row.get('group', '')}{against}",
-        "n": row.get("n", "") + (f", {row['n_against']}" if row.get("against") else ""),
-        "effect": "–" if effect != effect else f"{effect:+.4g}", "p": told, "test": row.get("test", ""),
-        "assumes": row.get("assumes", ""),
-    }  # fmt: skip
 
 
 def _tables(tables: Path) -> list[str]:

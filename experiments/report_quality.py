@@ -27,8 +27,13 @@ def contents(tables: Path, cells: list[Row]) -> dict[str, Any]:
         "left_out": sum(bool(row.get("excluded")) for row in flagged),
         "flags": read_rows(tables / "quality.csv"),
         "cells": _listed(whole),
-        "cut_only": sum(_cut_only(flags_of(row["flags"])) for row in flagged),
-        "more": max(0, sum(not _cut_only(flags_of(row["flags"])) for row in flagged) - MAX_ROWS),
+        "cut_only": sum("border" in flags_of(row["flags"]) and _common(flags_of(row["flags"])) for row in flagged),
+        "outside": [
+            (row.get("file", ""), row["outside_training"])
+            for row in read_rows(tables / "files.csv")
+            if row.get("outside_training")
+        ][:MAX_ROWS],
+        "more": max(0, sum(not _common(flags_of(row["flags"])) for row in flagged) - MAX_ROWS),
         "exclusions": [_exclusion(row) for row in exclusions][:MAX_ROWS],
         "differ": _differing(exclusions),
         "both": _both(read_rows(tables / "tests.csv")),
@@ -39,9 +44,10 @@ def contents(tables: Path, cells: list[Row]) -> dict[str, Any]:
 _OF_CUT = {"border", "rim", "no_nucleus", "low_contrast"}
 
 
-def _cut_only(flags: tuple[str, ...]) -> bool:
-    """Whether a cell has no other fault than that it is cut: fields are full of these."""
-    return "border" in flags and set(flags) <= _OF_CUT
+def _common(flags: tuple[str, ...]) -> bool:
+    """Whether a cell is merely cut, or has no flag but that of its whole file: these are counted, and not listed."""
+    own = set(flags) - {"weights_range"}
+    return not own or ("border" in own and own <= _OF_CUT)
 
 
 def _listed(whole: list[Row]) -> list[dict[str, str]]:
@@ -52,7 +58,7 @@ def _listed(whole: list[Row]) -> list[dict[str, str]]:
     for row in sorted(whole, key=lambda one: (one.get("file", ""), number(one.get("frame")))):
         key, volume = (row.get("file", ""), row.get("track", "")), number(row.get("volume_um3"))
         flags = flags_of(row.get("flags", ""))
-        if flags and not _cut_only(flags):
+        if not _common(flags):
             rank = min(order.get(flag, len(order)) for flag in flags)
             was = shown_volume(before[key]) + " → " if key in before else ""
             rows.append((rank, len(rows), {**row, "flags": ", ".join(flags), "volume": was + shown_volume(volume)}))

@@ -124,7 +124,7 @@ def read_mask(path: str | Path, series: Series = None) -> Mask:
     ----------
     path : str or Path
     series : int or str, optional
-        As for `read_volume`.
+        Number or name of the image in a file of several; a file of one is taken whatever is asked for.
 
     Returns
     -------
@@ -142,7 +142,6 @@ def read_mask(path: str | Path, series: Series = None) -> Mask:
         return read_tiff_mask(path, series)
     if kind == "omezarr":
         return read_omezarr_mask(path, series)
-    only_series(path, series)
     if kind == "nifti":
         return read_nifti_mask(path)
     raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
@@ -167,7 +166,6 @@ def open_labels(path: str | Path, series: Series = None) -> LabelFilm:
         return open_tiff_labels(path, series)
     if kind == "omezarr":
         return open_omezarr_labels(path, series)
-    only_series(path, series)
     if kind == "nifti":
         return open_nifti_labels(path)
     raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")

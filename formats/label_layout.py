@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from formats.errors import InputError
 from formats.label_film import LabelFilm
 from formats.labels import LabelFault
-from formats.volume import ZYX, spacing_agrees
+from formats.spacing import StoredSpacing, match_spacing
+from formats.volume import ZYX
 
 #: Where the slices of a mask lie: along z; or, in files of one slice, along the channels or the frames.
 Slices = Literal["z", "c", "t"]
@@ -48,6 +50,8 @@ class Grid:
     check_spacing: bool = True
     advice: str = ""
     """What else helps against another spacing."""
+    series: int | str | None = None
+    """Image in files of masks that hold several."""
 
 
 def place(film: LabelFilm, grid: Grid, own_frame: bool, notes: list[str]) -> Slices:
@@ -73,7 +77,7 @@ def place(film: LabelFilm, grid: Grid, own_frame: bool, notes: list[str]) -> Sli
         raise LabelFault(
             "mask-shape",
             f"{film.path}: mask of shape {tuple(zyx)} (z, y, x), but {grid.owner} has {grid.shape}: the file holds "
-            f"{film.holds()}; save the mask on the tomogram's own grid",
+            f"{film.holds()}; save both on one grid",
         )
     if slices != "z":
         axis = "channels" if slices == "c" else "frames"
@@ -102,21 +106,16 @@ def _slices(film: LabelFilm, grid: Grid) -> Slices | None:
 
 
 def _check_spacing(film: LabelFilm, grid: Grid, slices: Slices, notes: list[str]) -> None:
-    if film.spacing_um is None or grid.spacing_um is None or not grid.check_spacing:
+    if grid.spacing_um is None or not grid.check_spacing:
         return
-    # a file of one slice has no distance of slices
-    own = film.spacing_um if slices == "z" else (grid.spacing_um[0], *film.spacing_um[1:])
-    agrees = spacing_agrees(own, grid.spacing_um)
-    if agrees == "thousandfold":
-        notes.append(f"{film.path.name}: its spacing is written in um where NIfTI expects mm; read as um")
-    elif agrees != "same":
-        written = ", ".join(f"{s:.4g}" for s in own)
-        needed = ", ".join(f"{s:.4g}" for s in grid.spacing_um)
-        raise LabelFault(
-            "mask-spacing",
-            f"{film.path}: mask spacing ({written}) um (z, y, x), but {grid.owner} has ({needed}); export it with the "
-            f"tomogram's spacing{grid.advice}",
-        )
+    stored = film.stored_spacing
+    if slices != "z":  # a file of one slice has no distance of slices
+        flat = (replace(one, lengths_um=(None, *one.lengths_um[1:])) for one in stored.readings)
+        stored = StoredSpacing(tuple(flat))
+    try:
+        notes.extend(match_spacing(film.path, stored, grid.spacing_um, grid.owner, grid.advice))
+    except InputError as fault:
+        raise LabelFault("mask-spacing", str(fault)) from None
 
 
 def stored_frame(film: LabelFilm, t: int, c: int, slices: Slices) -> np.ndarray:
@@ -137,7 +136,9 @@ def meaning(name: str) -> str:
 
 def unnamed(film: LabelFilm) -> bool:
     """Whether the channels have no names, or names such as "Channel 1" that say nothing."""
-    return film.channels is None or all(_UNNAMED.fullmatch(name.strip().casefold()) for name in film.channels)
+    if film.channels is None:
+        return True
+    return all(_UNNAMED.fullmatch(name.strip().casefold()) or not meaning(name) for name in film.channels)
 
 
 def channel_of(film: LabelFilm, organelle: str, notes: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 * One value beside the background is a mask, whatever the value: {0, 1}, {0, 255}, bool. Where objects are needed
   (cells, nuclei) they are its connected parts, 26 neighbours.
+  One value that is none of these, in one large part in every frame, is the label of the only cell.
 * Several values are labels, one object a value, unless they look like organelles in one file (one value lies inside
   another, or has several parts) or like grey levels (values scattered over the image): these are refused.
 * Values between 0 and 1 are probabilities: inside from 0.5.
@@ -46,6 +47,8 @@ _SPECK = 0.005
 _SECOND_PART = 0.25
 #: Voxels that touch by a corner belong together.
 _TOUCHING = np.ones((3, 3, 3), bool)
+#: Values that programs write into masks; another single value may be the label of the only cell.
+_MASK_VALUES = (1, 127, 255, 32_767, 65_535, 2**31 - 1, 2**32 - 1)
 _OBJECTS = {"mask": "parts", "nucleus": "nuclei", "cells": "cells", "classes": "values"}
 
 
@@ -246,7 +249,7 @@ class LabelReading:
 
 def decide(
     content: LabelContent, use: LabelUse, labels: str, where: str, richest: Callable[[], np.ndarray],
-    notes: list[str], *, quiet: bool = False,
+    frames: Callable[[], Iterable[np.ndarray]], notes: list[str], *, quiet: bool = False,
 ) -> LabelReading:  # fmt: skip
     """Decide how values are taken, and add to `notes` whatever is decided for the user.
 
@@ -262,6 +265,8 @@ def decide(
         The file, for messages.
     richest : callable
         Values (Z, Y, X) of the frame that holds the most of them; called where their form decides.
+    frames : callable
+        Values of all frames, one after the other; called where it must be known whether one value is one object.
     notes : list of str
         Given whatever was decided.
     quiet : bool
@@ -290,6 +295,8 @@ def decide(
     if use != "classes" and several and labels == "auto":
         _refuse_other_images(content, use, richest(), where)
     instances = labels == "instances" or (labels == "auto" and several)
+    if use == "cells" and labels == "auto" and len(values) == 1 and int(values[0]) not in _MASK_VALUES:
+        instances = all(_is_one_object(stored == values[0]) for stored in frames())
     if use in ("nucleus", "cells") and len(values):
         if instances and quiet and use == "cells":
             pass
@@ -307,6 +314,12 @@ def decide(
         column = "; column original_label holds the file's own" if use == "cells" else ""
         notes.append(f"{where}: labels up to {values[-1]} are renumbered 1 to {len(values)}{column}")
     return LabelReading("instances", content.background, originals=tuple(int(v) for v in values))
+
+
+def _is_one_object(mask_ZYX: np.ndarray) -> bool:
+    """Whether a mask is one large part, perhaps with specks."""
+    sizes = np.sort(np.bincount(ndi.label(mask_ZYX, _TOUCHING)[0].ravel())[1:])
+    return len(sizes) < 2 or bool(sizes[-2] < _SECOND_PART * sizes[-1])
 
 
 def _count(values: np.ndarray) -> str:

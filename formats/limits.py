@@ -10,6 +10,16 @@ from formats.errors import InputError
 _SHARE = 0.9
 
 
+#: Frames, or channels, beyond which a header is wrong.
+_MOST = 1_000_000
+
+
+def require_count(path: object, frames: int, channels: int) -> None:
+    """Refuse a header that states more frames or channels than any recording has; InputError."""
+    if max(frames, channels) > _MOST:
+        raise InputError(f"{path}: its header states {frames} frames and {channels} channels: it is wrong")
+
+
 def require_memory(path: object, voxels: int, bytes_each: int) -> None:
     """Refuse to read what cannot be held: a damaged or lying header, or a file that is truly too large.
 

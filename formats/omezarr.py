@@ -15,7 +15,7 @@ from zarr.storage import LocalStore
 from formats.channels import name_channels, require_slices
 from formats.errors import InputError
 from formats.label_film import LabelFilm
-from formats.limits import require_memory
+from formats.limits import require_count, require_memory
 from formats.omezarr_find import OWN, ZarrImage, find_image, is_zarr, zarr_root
 from formats.regions import Box, FrameReader, StoredReader
 from formats.series import Series
@@ -91,7 +91,7 @@ def read_omezarr(
 def read_omezarr_mask(path: str | Path, series: Series = None) -> Mask:
     """Labels from an OME-Zarr image or label of one frame and one channel."""
     path = Path(path)
-    frames, facts = _describe(path, series)
+    frames, facts = _describe(path, series, lone=True)
     if frames.shape[:2] != (1, 1):
         t, c = frames.shape[:2]
         raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
@@ -101,7 +101,7 @@ def read_omezarr_mask(path: str | Path, series: Series = None) -> Mask:
 def open_omezarr_labels(path: str | Path, series: Series = None) -> LabelFilm:
     """Labels of every frame and channel of an OME-Zarr."""
     path = Path(path)
-    frames, facts = _describe(path, series)
+    frames, facts = _describe(path, series, lone=True)
     return LabelFilm(
         *(path, frames.shape, facts.spacing.spacing_um, facts.channels, frames.read),
         stored_spacing=facts.spacing,
@@ -172,14 +172,14 @@ class _Facts:
     notes: tuple[str, ...] = ()
 
 
-def _describe(path: Path, series: Series) -> tuple[ZarrFrames, _Facts]:
+def _describe(path: Path, series: Series, lone: bool = False) -> tuple[ZarrFrames, _Facts]:
     root, inner = zarr_root(path)
     if not root.exists():
         raise InputError(f"{path}: no such folder")
     if not root.is_dir() or not is_zarr(root):
         raise InputError(f"{path}: not an OME-Zarr: expected a folder with zarr.json, .zgroup or .zarray")
     with _faults(path):
-        found = find_image(path, LocalStore(root, read_only=True), inner, series)
+        found = find_image(path, LocalStore(root, read_only=True), inner, series, lone)
         array = _array(root, found.node, path)
         axes = found.axes or _plain_axes(path, array)
         if len(axes) != array.ndim or not set(axes) <= set("tczyx") or len(set(axes)) != len(axes):
@@ -187,6 +187,7 @@ def _describe(path: Path, series: Series) -> tuple[ZarrFrames, _Facts]:
                 f"{path}: axes {axes} of {array.ndim} dimensions: expected each of t, c, z, y, x at most once"
             )
         frames = ZarrFrames(root, found.node, axes, array.shape, np.dtype(array.dtype))
+        require_count(path, *frames.shape[:2])
         if found.multiscale is None:
             return frames, _Facts(notes=found.notes)
         return frames, replace(_facts(found, axes, frames.shape[0]), notes=found.notes)

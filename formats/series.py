@@ -12,7 +12,7 @@ Series = int | str | None
 
 
 def choose_series(
-    path: object, found: Sequence[tuple[str, str]], series: Series, titles: Sequence[str] = (), what: str = "images"
+    path: object, found: Sequence[tuple[str, str]], series: Series, titles: Sequence[str] = (), lone: bool = False
 ) -> int:
     """Number of the image that is meant.
 
@@ -26,25 +26,25 @@ def choose_series(
         What was asked for. A text that is no name is taken for a number.
     titles : sequence of str
         Second names, one an image, which serve where only one image has them.
-    what : str
-        What these images are called in the file.
+    lone : bool
+        Whether a file of one image is taken whatever is asked for: a mask of one position, say.
 
     Raises
     ------
     InputError
         Several images and none asked for, or none of that number or name; the message lists them.
     """
+    if len(found) == 1 and (series is None or lone):
+        return 0
     if series is None:
-        if len(found) == 1:
-            return 0
-        raise InputError(f"{path}: holds {len(found)} {what}: choose one with series: {_listed(found)}")
+        raise InputError(f"{path}: holds {len(found)} images: choose one with series: {_listed(found)}")
     if isinstance(series, str):
         named = [k for k, (name, _) in enumerate(found) if _plain(name) == _plain(series)]
         named = named or [k for k, title in enumerate(titles) if _plain(title) == _plain(series)]
         if len(named) == 1:
             return named[0]
         if len(named) > 1:
-            raise InputError(f"{path}: series: {series}: {len(named)} {what} have this name: {_listed(found)}")
+            raise InputError(f"{path}: series: {series}: {len(named)} images have this name: {_listed(found)}")
     number = int(series) if not isinstance(series, bool) and str(series).strip().isdecimal() else -1
     if not 0 <= number < len(found):
         raise InputError(f"{path}: series: {series}: no such image; the file holds {_listed(found)}")

@@ -79,7 +79,7 @@ def read_tiff(
 def read_tiff_mask(path: str | Path, series: Series = None) -> Mask:
     """Labels from a TIFF of one frame and one channel; `spacing_um` is None where the file tells none."""
     path = Path(path)
-    frames, facts, _ = _describe(path, series)
+    frames, facts, _ = _describe(path, series, lone=True)
     if frames.shape[:2] != (1, 1):
         t, c = frames.shape[:2]
         raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
@@ -89,7 +89,7 @@ def read_tiff_mask(path: str | Path, series: Series = None) -> Mask:
 def open_tiff_labels(path: str | Path, series: Series = None) -> LabelFilm:
     """Labels of every frame and channel of a TIFF."""
     path = Path(path)
-    frames, facts, notes = _describe(path, series)
+    frames, facts, notes = _describe(path, series, lone=True)
     return LabelFilm(
         *(path, frames.shape, facts.spacing.spacing_um, facts.channels, frames.read),
         stored_spacing=facts.spacing,
@@ -212,9 +212,9 @@ def _is_whole(page: Any) -> bool:
     return all(o + n <= size for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
 
 
-def _describe(path: Path, series: Series) -> tuple[TiffFrames, TiffFacts, tuple[str, ...]]:
+def _describe(path: Path, series: Series, lone: bool = False) -> tuple[TiffFrames, TiffFacts, tuple[str, ...]]:
     with open_tiff(path) as tiff:
-        number, notes = choose_image(path, tiff, series)
+        number, notes = choose_image(path, tiff, series, lone)
         layout = layout_of(path, tiff.series[number])
         if layout.colours > 1:
             notes = (*notes, f"{path.name}: a grey colour image: one of its {layout.colours} equal colours is read")

@@ -149,7 +149,9 @@ def _require_sane_ome(path: Path, tiff: tifffile.TiffFile) -> None:
         )
 
 
-def choose_image(path: Path, tiff: tifffile.TiffFile, series: Series) -> tuple[int, tuple[str, ...]]:
+def choose_image(
+    path: Path, tiff: tifffile.TiffFile, series: Series, lone: bool = False
+) -> tuple[int, tuple[str, ...]]:
     """Number of the image to read among those of the file, and what is to be said of the choice."""
     images = tiff.series
     if not images:
@@ -162,7 +164,7 @@ def choose_image(path: Path, tiff: tifffile.TiffFile, series: Series) -> tuple[i
         if len(own) == 1:
             return own[0], (f"{path.name}: image {own[0]} of the {len(images)} of its OME-TIFF set",)
     found = [(str(s.name or ""), f"{s.axes} {'x'.join(map(str, s.shape))}") for s in images]
-    return choose_series(path, found, series), ()
+    return choose_series(path, found, series, lone=lone), ()
 
 
 def _is_pyramid(images: Sequence[Any]) -> bool:

@@ -20,11 +20,13 @@ from datamodules.steps import STEPS
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Asked, Film, Frames, open_film
 from experiments.pipelines.frames import FrameJob, finish_frame
+from experiments.pipelines.given import find_existing
 from experiments.pipelines.outputs import write_film
 from experiments.pipelines.predictors import (
     cell_weights,
     organelle_inferer,
     organelle_weights,
+    seen_notes,
 )
 from experiments.pipelines.results import FilmResult, film_result, write_results
 from experiments.pipelines.sources import Source
@@ -92,7 +94,7 @@ class Analysis:
         """
         self.faults, self.notes, self.asked = [], [], len(sources)
         self.recomputed.clear()
-        films = self._open(shard_of(sources, self.config.shard))
+        films = self._open(sources)
         changed = self._frames(films)
         results, failed = [], {fault.source.name for fault in self.faults}
         done = [film for film in films if film.source.name not in failed]
@@ -109,7 +111,7 @@ class Analysis:
         if changed or not tables.has("tables", made_from) or not (self.folder.tables / "cells.csv").is_file():
             if not self.recomputed and (why := made_from.why(tables.made_from("tables"))):
                 self.recomputed["tables: " + why] += 1
-            write_results(results, self.faults, self.notes, self.folder, self.config)
+            self.notes += write_results(results, self.faults, self.notes, self.folder, self.config)
             tables.save("tables", made_from, {})
             changed = True
         return changed
@@ -127,9 +129,13 @@ class Analysis:
     def _open(self, sources: list[Source]) -> list[Film]:
         films = []
         corrections = Path(self.config.corrections) if self.config.corrections else self.folder.predictions
-        for source in sources:
+        existing = find_existing(sources, self.config, corrections)
+        self.notes += [f"{path}: corrects none of the inputs" for path in existing.corrections.orphans]
+        for source in shard_of(sources, self.config.shard):
             try:
-                films.append(open_film(source, self.config, self.states, corrections))
+                film = open_film(source, self.config, self.states, existing)
+                film.notes += seen_notes(self._organelle_weights, source.path)
+                films.append(film)
             except (InputError, OSError) as fault:
                 self._failed(source, fault)
         return films

@@ -15,9 +15,21 @@ from datamodules.paths import shard_fault
 from experiments.schema import SCHEMA_VERSION, name_faults
 from experiments.submit.config import SlurmConfig, slurm_faults
 from formats.errors import InputError
+from formats.labels import LABEL_KINDS
 from transforms.cell_field import SeedRule
 from transforms.compiled import Compile
 from transforms.seeds import MIN_VOLUME_UM3
+
+
+def _is_label_kind(value: Any) -> bool:
+    return value in LABEL_KINDS if isinstance(value, str) else _is_kind_of_each(value)
+
+
+def _is_kind_of_each(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) and one in LABEL_KINDS for one in value.values())
+
+
+LABELS = {"accepts": _is_label_kind, "expects": "auto, binary or instances, or one of them for each of some organelles"}
 
 
 @dataclass
@@ -154,10 +166,20 @@ class AnalyzeConfig(PipelineConfig):
     out: str | None = None
     """Folder of the results; null for one below `runs_dir`, named by what is asked for."""
     organelles: Any = field(default=None, metadata=TEXTS_OR_NULL)
-    """Existing masks instead of predicted ones: a pattern with {stem}, {organelle} and {frame}, such as
-    `masks/{stem}_{organelle}.nii.gz`; without {organelle} one file with a channel an organelle."""
+    """Existing masks instead of predicted ones: a pattern such as `masks/{stem}_{organelle}.nii.gz`, or a list of files
+    that are named as their inputs. {stem} is the input's name, {parent} its folder's, {relative} its path below the
+    folder that all inputs share, {frame} the frame's number. Without {organelle} one file holds all, a channel each
+    (found by their names) or a value each (`label_values`)."""
     cells: Any = field(default=None, metadata=TEXTS_OR_NULL)
-    """Existing labels of cells instead of predicted ones: a pattern with {stem} and {frame}."""
+    """Existing labels of cells instead of predicted ones: a pattern, or a list of files, as `organelles`."""
+    labels: Any = field(default="auto", metadata=LABELS)
+    """How values of existing masks are taken: `auto` decides by content and says so; `binary` is one mask, whose
+    connected parts are the objects (cells, nuclei); `instances` is one object a value. Or one of these for each of some
+    organelles and cells, such as `{nucleus: instances, cells: binary}`."""
+    label_values: dict[str, list[int]] = field(
+        default_factory=lambda: {"membrane": [1, 2, 3, 4], "nucleus": [2, 3], "nucleolus": [3], "lipid": [4]}
+    )
+    """Multi-label files in `organelles`: the values inside each organelle (the membrane is the whole cell)."""
     organelle_names: list[str] = field(default_factory=lambda: ["membrane", "nucleus", "nucleolus", "lipid"])
     """What {organelle} stands for, and the names of unnamed channels of existing masks."""
     organelle_weights: str = "organelle"
@@ -218,11 +240,14 @@ class CellsFromMasksConfig(PipelineConfig):
     membrane: str = ""
     """Mask of filled cells: OME-TIFF, TIFF, NIfTI or OME-Zarr."""
     nucleus: str = ""
-    """Mask of nuclei, on the same grid; a label image is taken as one nucleus a label."""
+    """Mask of nuclei, on the same grid: its connected parts are the nuclei; labels are one nucleus a value."""
     ri: str | None = None
     """The tomogram, if there is one: the networks can use it."""
     out: str = ""
     """Folder of the labels and the table."""
+    labels: Any = field(default="auto", metadata=LABELS)
+    """How values are taken: `auto` decides by content and says so; `binary` is one mask, whose connected parts are the
+    nuclei; `instances` is one nucleus a value."""
     spacing_um: list[float] | None = None
     """Voxel size z, y, x in um of masks that do not say it."""
     spacing_from: Literal["file", "config"] = "file"
@@ -314,6 +339,8 @@ def _analyze_faults(config: AnalyzeConfig) -> list[str]:
             faults.append(f"watch.{key}: expected seconds above 0, got {getattr(watch, key)}")
     if not config.organelle_names or len(set(config.organelle_names)) < len(config.organelle_names):
         faults.append(f"organelle_names: expected different names, at least one, got {config.organelle_names}")
+    if isinstance(config.labels, dict) and (strange := set(config.labels) - {*config.organelle_names, "cells"}):
+        faults.append(f"labels: expected some of {', '.join(config.organelle_names)}, cells; got {sorted(strange)}")
     if config.compile != "none" and config.organelles is not None:
         faults.append("compile: it is for the network that predicts organelles; not with existing masks (organelles)")
     if config.uncertainty and (config.organelles is not None or config.cells is not None):

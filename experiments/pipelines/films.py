@@ -14,15 +14,16 @@ import numpy as np
 from analysis.organelles import CELLS
 from analysis.refractive import PAPER_MEDIUM_RI
 from datamodules.cases import checked_ri
-from datamodules.corrections import find_corrections
-from datamodules.paths import stem_of
+from datamodules.faults import Told, refuse
+from datamodules.label_source import LabelSource
 from datamodules.steps import STEPS
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.frames import MIRRORS, FrameJob, rules_of
+from experiments.pipelines.given import Existing, open_existing
 from experiments.pipelines.predictors import trained_on
-from experiments.pipelines.sources import Source, given_file, read_labels
+from experiments.pipelines.sources import Source
 from experiments.pipelines.state import FrameState
-from formats import Volume, open_labels, read_volume
+from formats import Volume, read_volume
 from formats.errors import InputError
 from formats.provenance import ContentDigests, Fingerprint, StampedNotes, array_digest, stamp_of
 from training.domain import frame_outside
@@ -41,7 +42,11 @@ class Film:
     medium_from: str
     """given, file or paper."""
     times_s: tuple[float, ...] | None
-    corrections: dict[tuple[str, int], Path]
+    corrections: dict[tuple[str, int], LabelSource]
+    masks: dict[str, dict[int, LabelSource]] = field(default_factory=dict)
+    """Masks that are there already, by organelle and frame."""
+    cells: dict[int, LabelSource] = field(default_factory=dict)
+    """Labels of cells that are there already, by frame."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -54,30 +59,44 @@ class Film:
         return FrameState(self.folder / f"t{t:04d}")
 
 
-def open_film(source: Source, config: AnalyzeConfig, states: Path, corrections: Path) -> Film:
-    """Open an input.
+def open_film(
+    source: Source, config: AnalyzeConfig, states: Path, existing: Existing, told: Told = refuse
+) -> Film:  # fmt: skip
+    """Open an input, and whatever belongs to it.
+
+    Parameters
+    ----------
+    source, config
+        The input, and what is asked of it.
+    states : Path
+        Folder of what is known of all inputs.
+    existing : Existing
+        Masks, labels and corrections that are there already.
+    told : callable
+        Given each error of masks, labels and corrections. The default raises it.
 
     Raises
     ------
     InputError
-        It cannot be read, or its time stamps do not rise.
+        It cannot be read, its time stamps do not rise; or masks, labels or corrections cannot be used, unless `told`
+        goes on.
     """
     spacing = tuple(config.spacing_um) if config.spacing_um is not None else None
     volume = read_volume(source.path, spacing, config.spacing_from, config.series)
     notes = list(volume.notes)
-    medium, told = config.measure.medium_ri, "given"
+    medium, medium_from = config.measure.medium_ri, "given"
     if medium is None:
-        medium, told = volume.medium_ri, "file"
+        medium, medium_from = volume.medium_ri, "file"
     if medium is None:
-        medium, told = PAPER_MEDIUM_RI, "paper"
+        medium, medium_from = PAPER_MEDIUM_RI, "paper"
         notes.append(
             f"{source.path.name}: tells no index of its medium; {PAPER_MEDIUM_RI} (Choi et al. 2021) was taken, and an "
             "error of 0.003 is 14 % of a concentration: give measure.medium_ri"
         )
-    names = [*config.organelle_names, CELLS]
-    found = find_corrections(corrections, (source.name, stem_of(source.path)), volume.shape[0], names)
     times = _times(source, volume, config.interval_min, notes)
-    return Film(source, volume, states / source.name, float(medium), told, times, found, notes)
+    film = Film(source, volume, states / source.name, float(medium), medium_from, times, {}, notes=notes)
+    film.corrections, film.masks, film.cells = open_existing(existing, source, config, volume, notes, told)
+    return film
 
 
 def _times(source: Source, volume: Volume, interval_min: float | None, notes: list[str]) -> tuple[float, ...] | None:
@@ -141,6 +160,7 @@ class Frames:
         state = film.state(t)
         given = self._given(t)
         cells, cells_from = self._cells(t)
+        seeds = None if cells is not None else self._seeds(t)
         corrected = tuple((n, p) for (n, at), p in sorted(film.corrections.items()) if at == t and n != CELLS)
         members = len(MIRRORS) if config.uncertainty else 0
         made_from = self._organelles_from(t, given)
@@ -150,8 +170,9 @@ class Frames:
             return STEPS["analyze.cells"].fingerprint(
                 config, organelles=state.key("organelles", made_from),
                 mirror_images=[state.member(k).key("organelles", mirror) for k, mirror in mirrors.items()],
-                corrected_masks=[[n, self._digest(p)] for n, p in corrected],
-                labels_of_cells=None if cells is None else self._digest(cells),
+                corrected_masks=[[n, *self._read_from(source)] for n, source in corrected],
+                labels_of_cells=None if cells is None else self._read_from(cells),
+                labels_of_nuclei=None if seeds is None else self._read_from(seeds),
                 cell_weights=None if cells is not None or asked.cell_weights is None
                 else self._digest(asked.cell_weights),
             )  # fmt: skip
@@ -181,20 +202,22 @@ class Frames:
             return None
         return FrameJob(
             film.source.path, t, tuple(config.spacing_um) if config.spacing_um else None,  # type: ignore[arg-type]
-            config.spacing_from, config.series,
-            state.folder, config.method, asked.cell_weights, config.seeds.rule(),
-            rules_of(film.medium_ri, config.measure), cells, cells_from, corrected, bool(given or corrected), members,
-            cells_from_these, rows_from_these,
+            config.spacing_from, config.series, state.folder, config.method, asked.cell_weights, config.seeds.rule(),
+            rules_of(film.medium_ri, config.measure), cells, cells_from, seeds, corrected, bool(given or corrected),
+            members, cells_from_these, rows_from_these,
         )  # fmt: skip
 
-    def _organelles_from(self, t: int, given: list[tuple[str, Path, int]], axes: tuple[int, ...] = ()) -> Fingerprint:
+    def _organelles_from(self, t: int, given: list[tuple[str, LabelSource]], axes: tuple[int, ...] = ()) -> Fingerprint:
         """What the organelles of a frame, or of its mirror image about some axes, depend on."""
         weights = self.asked.organelle_weights
         return STEPS["analyze.organelles"].fingerprint(
             self.asked.config, tomogram=self._frame_digest(t), voxel_size=list(self.film.volume.spacing_um),
-            given_masks=[[name, self._digest(path), channel] for name, path, channel in given],
+            given_masks=[[name, *self._read_from(source)] for name, source in given],
             organelle_weights=None if given or weights is None else self._digest(weights), mirrored=list(axes),
         )  # fmt: skip
+
+    def _read_from(self, source: LabelSource) -> list[str]:
+        return [self._digest(source.path), source.key]
 
     def _digest(self, path: Path) -> str:
         return self.asked.digests.of(path)
@@ -212,46 +235,25 @@ class Frames:
             self._held = (t, checked_ri(film.volume.frame(t), f"{film.source.path}, frame {t}"))
         return self._held[1]
 
-    def _given(self, t: int) -> list[tuple[str, Path, int]]:
-        """Existing masks: organelle, file, channel."""
-        config, source = self.asked.config, self.film.source
-        if config.organelles is None:
-            return []
-        patterns = [config.organelles] if isinstance(config.organelles, str) else list(config.organelles)
-        if any("{organelle}" in pattern for pattern in patterns):
-            found = {
-                name: given_file(config.organelles, source, self.asked.sources, t, name, "organelles")
-                for name in config.organelle_names
-            }
-            files = [(name, path, 0) for name, path in found.items() if path is not None]
-        else:
-            path = given_file(config.organelles, source, self.asked.sources, t, "", "organelles")
-            files = [] if path is None else self._channels(path)
-        if not files:
-            raise InputError(f"{source.path}, frame {t}: no file of organelles={config.organelles} is there")
-        return files
+    def _given(self, t: int) -> list[tuple[str, LabelSource]]:
+        """Existing masks of a frame: organelle, and where and how it is read."""
+        return [(name, by_frame[t]) for name, by_frame in self.film.masks.items() if t in by_frame]
 
-    def _channels(self, path: Path) -> list[tuple[str, Path, int]]:
-        film, names = open_labels(path), self.asked.config.organelle_names
-        told = film.channels if film.channels and set(film.channels) & set(names) else tuple(names[: film.shape[1]])
-        return [(name, path, channel) for channel, name in enumerate(told)]
-
-    def _cells(self, t: int) -> tuple[Path | None, str]:
-        """Labels that are not to be predicted, and where they come from; the correction wins."""
+    def _cells(self, t: int) -> tuple[LabelSource | None, str]:
+        """Labels that are not to be predicted, and where they come from; the correction takes precedence."""
         corrected = self.film.corrections.get((CELLS, t))
         if corrected is not None:
             return corrected, "corrected"
-        config = self.asked.config
-        if config.cells is None:
-            return None, "predicted"
-        path = given_file(config.cells, self.film.source, self.asked.sources, t, CELLS, "cells")
-        if path is None:
-            raise InputError(f"{self.film.source.path}, frame {t}: no file of cells={config.cells} is there")
-        return path, "given"
+        return (self.film.cells[t], "given") if self.film.cells else (None, "predicted")
+
+    def _seeds(self, t: int) -> LabelSource | None:
+        """Nuclei that are told from each other already: labels, given or corrected."""
+        nuclei = self.film.corrections.get(("nucleus", t)) or self.film.masks.get("nucleus", {}).get(t)
+        return nuclei if nuclei is not None and nuclei.instances else None
 
     def _organelles(
         self, t: int, state: FrameState, made_from: Fingerprint, axes: tuple[int, ...],
-        given: list[tuple[str, Path, int]],
+        given: list[tuple[str, LabelSource]],
     ) -> None:  # fmt: skip
         """Masks of a frame as given, or as predicted from it or from its mirror image and turned back."""
         film, ri = self.film, self._ri(t)
@@ -259,7 +261,7 @@ class Frames:
         strange, weights = "", self.asked.organelle_weights
         state.forget_said()
         if given:
-            masks = {n: read_labels(path, t, channel, film.volume, notes) != 0 for n, path, channel in given}
+            masks = {name: source.mask() for name, source in given}
         else:
             if weights is not None:
                 strange = frame_outside([trained_on(weights)], lambda box: ri[box], film.volume)

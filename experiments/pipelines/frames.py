@@ -15,8 +15,8 @@ from analysis.cell_contrast import cell_contrasts
 from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
 from analysis.refractive import Increments
 from analysis.volume_interval import VolumeInterval, agreement, volume_intervals
+from datamodules.label_source import LabelSource
 from experiments.pipelines.predictors import cell_finder, trained_on
-from experiments.pipelines.sources import read_labels
 from experiments.pipelines.state import FrameState
 from formats import read_volume
 from formats.deletion import remove_file
@@ -48,12 +48,14 @@ class FrameJob:
     weights: Path | None
     rule: SeedRule
     rules: Rules
-    cells: Path | None
+    cells: LabelSource | None
     """Labels that are there already, or were corrected."""
     cells_from: str
     """predicted, given or corrected."""
-    corrected: tuple[tuple[str, Path], ...]
-    """Masks that were corrected: organelle and file."""
+    seeds: LabelSource | None
+    """Nuclei that are told from each other already."""
+    corrected: tuple[tuple[str, LabelSource], ...]
+    """Masks that were corrected: organelle, and where it is."""
     binary: bool
     """Masks were given or corrected: probabilities are not used."""
     members: int
@@ -81,10 +83,10 @@ def finish_frame(job: FrameJob) -> list[str]:
     if state.has("cells", job.cells_made_from) and state.has("rows", job.rows_made_from):
         return notes
     ri = volume.frame(job.t)
-    corrected = {name: read_labels(path, job.t, 0, volume, notes) != 0 for name, path in job.corrected}
+    corrected = {name: source.mask() for name, source in job.corrected}
     masks = {**state.masks(), **corrected}
     if not state.has("cells", job.cells_made_from):
-        found = _found(job, state, ri, masks, volume.spacing_um, notes, volume)
+        found = _found(job, state, ri, masks, volume.spacing_um, notes)
         kind = np.uint16 if found.cells_ZYX.max(initial=0) < 2**16 else np.uint32
         arrays = {"cells": found.cells_ZYX.astype(kind), "seeds": found.seeds_ZYX.astype(kind)}
         arrays |= {f"mask_{name}": np.packbits(mask) for name, mask in corrected.items()}
@@ -108,7 +110,11 @@ def finish_frame(job: FrameJob) -> list[str]:
     state.save(
         "rows", job.rows_made_from, {},
         compartments=[
-            {**_plain(row), **_interval(row, told), **_contrast(row, contrasts)} for row in measured.compartments
+            {
+                **_plain(row), **_interval(row, told), **_contrast(row, contrasts),
+                **_original(job.cells, row.cell),
+            }
+            for row in measured.compartments
         ],
         parts=[_plain(row) for row in measured.parts],
         unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),
@@ -133,6 +139,13 @@ def _interval(row: Compartment, told: dict[str, list[float]]) -> dict[str, float
     return {"volume_low_um3": low, "volume_high_um3": high}
 
 
+def _original(cells: LabelSource | None, label: int) -> dict[str, int | None]:
+    """Label in the file, of cells that were given; None where there is none, and for what is in no cell."""
+    if cells is None:
+        return {}
+    return {"original_label": cells.reading.original(label) if label > 0 else None}
+
+
 def _contrast(row: Compartment, contrasts: dict[int, float]) -> dict[str, float | None]:
     """Of whole cells; None where the surroundings are not seen."""
     value = contrasts.get(row.cell, math.nan) if row.compartment == WHOLE else math.nan
@@ -154,11 +167,10 @@ def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]
 
 
 def _found(
-    job: FrameJob, state: FrameState, ri: np.ndarray, masks: dict[str, np.ndarray], spacing_um: Any, notes: list[str],
-    volume: Any,
-) -> FoundCells:  # fmt: skip
+    job: FrameJob, state: FrameState, ri: np.ndarray, masks: dict[str, np.ndarray], spacing_um: Any, notes: list[str]
+) -> FoundCells:
     if job.cells is not None:
-        cells = read_labels(job.cells, job.t, 0, volume, notes).astype(np.int32)
+        cells = job.cells.objects()
         nuclei = masks.get("nucleus")
         return FoundCells(cells, np.where(nuclei, cells, 0) if nuclei is not None else np.zeros_like(cells))
     if "nucleus" not in masks or "membrane" not in masks:
@@ -169,7 +181,8 @@ def _found(
     said = None if job.binary else state.read_said()
     membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else _filled(said, masks["membrane"])
     # the masks decide what is inside, the probabilities only tell the network how sure that is
-    field = CellField(membrane, nucleus, spacing_um, ri)
+    seeds = None if job.seeds is None else job.seeds.objects()
+    field = CellField(membrane, nucleus, spacing_um, ri, seeds)
     if not masks["nucleus"].any():
         notes.append(f"frame {job.t}: no nucleus, so no cell was told from another")
     found = cell_finder(job.method, job.weights, job.rule)(field)

@@ -13,7 +13,9 @@ from experiments.compose import compose
 from experiments.config import to_yaml
 from experiments.pipelines import resolved_pipeline, typed_pipeline
 from experiments.pipelines.analyze import Analysis, now, tell
+from experiments.pipelines.check import check_analyze
 from experiments.pipelines.config import AnalyzeConfig, CellsFromMasksConfig
+from experiments.pipelines.given import find_existing
 from experiments.pipelines.sources import Source, find_sources
 from experiments.preflight import require_room
 from experiments.progress import Bars, hush_lightning
@@ -55,10 +57,7 @@ def launch_pipeline(config: str, overrides: list[str], watch: str | None = None,
 
         if watch is not None:
             raise InputError("--watch: only for task analyze; leave it out")
-        if check:
-            print("the config is valid")
-            return 0
-        return cells_from_masks(typed)
+        return cells_from_masks(typed, check)
     assert isinstance(typed, AnalyzeConfig)
     if watch is not None:
         folder = Path(watch)
@@ -68,9 +67,18 @@ def launch_pipeline(config: str, overrides: list[str], watch: str | None = None,
     require_compilable(typed.compile, "auto", "compile")
     sources = [] if watch is not None else find_sources(typed)
     if check:
-        _print_sources(sources)
+        check_analyze(typed, sources, _corrections(typed))
         return 0
+    if watch is None:
+        find_existing(sources, typed, _corrections(typed)).require_clear()
     return _analyze(typed, sources, watch)
+
+
+def _corrections(config: AnalyzeConfig) -> Path:
+    """The folder that corrections are looked for in."""
+    if config.corrections is not None:
+        return Path(config.corrections)
+    return (Path(config.resume) if config.resume is not None else run_path(config)) / "predictions"
 
 
 def _require_one_task() -> None:
@@ -80,12 +88,6 @@ def _require_one_task() -> None:
             "SLURM: a step of several tasks, but this pipeline is one process: put srun --ntasks=1 before the command; "
             "slurm.array shares its inputs among jobs"
         )
-
-
-def _print_sources(sources: list[Source]) -> None:
-    print("the config is valid; it would analyse")
-    for source in sources:
-        print(f"  {source.path} ({source.group})")
 
 
 def _analyze(config: AnalyzeConfig, sources: list[Source], watch: str | None) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from datamodules.cache import cache_root
+from datamodules.fingerprints import volume_fingerprints
 from experiments.tasks.device_defaults import NUCLEI_ON_CPU, batch_size
 from experiments.tasks.organelle_build import build_from_weights
 from experiments.tasks.organelle_config import OrganelleConfig, PredictConfig
@@ -50,6 +52,25 @@ def device_and_precision() -> tuple[str, str]:
 def organelle_weights(given: str) -> Path:
     """File of the weights that predict organelles."""
     return weights_path(given, "organelle_weights")
+
+
+def seen_notes(weights: Path | None, source: Path) -> list[str]:
+    """Return what is to be said of an input that the organelles' weights have seen in training."""
+    if weights is None:
+        return []
+    seen = _seen(weights, weights.stat().st_mtime_ns)
+    # large files are read for their fingerprints, so only where one may be known
+    if not seen or volume_fingerprints([source], cache_root(None))[0] not in seen:
+        return []
+    return [
+        f"{source.name}: seen in training by the weights that predict its organelles: its masks are better than those "
+        "of new tomograms"
+    ]
+
+
+@lru_cache(maxsize=2)
+def _seen(weights: Path, changed_ns: int) -> frozenset[str]:
+    return frozenset(read_checkpoint(weights, "organelle", "organelle_weights").facts.seen)
 
 
 def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInferer, tuple[str, ...]]:

@@ -82,7 +82,7 @@ def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
         told.append(facts["cells_from"])
         strange.append(facts["outside_training"])
         keys.append(facts["key"])
-        frame_flags[t] = list(facts.get("flags", ()))
+        frame_flags[t] = ["weights_range"] if facts["outside_training"] else []
         film.notes.extend(note for note in facts["notes"] if note not in film.notes)
     film.notes.extend(
         f"{film.source.path.name}: outside what the weights were trained on: {text}"
@@ -118,7 +118,7 @@ def _table(
     if choi:
         columns.insert(columns.index("concentration_g_per_ml") + 1, CHOI)
     if any("original_label" in row for result in results for row in rows_of(result)):
-        columns.append("original_label")
+        columns.insert(columns.index("cell") + 1, "original_label")
     first = ["file", "group", "dish", "field", "frame", "time_s", "track", "lineage"]
     last = [
         "flags",
@@ -154,6 +154,7 @@ def _table(
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *(last if rules else [])])
     whole = {name: "Int64" for name in ("track", "lineage", "nuclei", "specks") if name in frame}
+    whole |= {"original_label": "UInt64"} if "original_label" in frame else {}
     known = {name: "float64" for name in ("time_s", "contrast_ri") if name in frame}
     return frame.astype({**whole, **known})
 
@@ -230,8 +231,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def write_results(
     results: Sequence[FilmResult], faults: Sequence[Fault], notes: Sequence[str], folder: RunFolder,
     config: AnalyzeConfig,
-) -> None:  # fmt: skip
-    """All tables, all figures and the numbers of the run."""
+) -> list[str]:  # fmt: skip
+    """Write all tables, all figures and the numbers of the run; return what was decided about time series."""
     from experiments.pipelines.figures import draw_results
 
     table, tracks, rules = compartment_table(results, config), track_table(results), quality_rules(config)
@@ -246,11 +247,11 @@ def write_results(
         "changes": change_table(study), "tests": test_table(study), "curves": curve_table(study),
         "files": file_table(results, faults),
     }  # fmt: skip
-    notes = [*notes, *series_notes(study, tables["tests"])]
+    found = series_notes(study, tables["tests"])
     for name, rows in tables.items():
         write_table(rows, folder.tables / f"{name}.csv")
     with atomic_path(folder.tables / "notes.txt") as part:
-        part.write_text("".join(f"{note}\n" for note in dict.fromkeys(notes)), encoding="utf-8")
+        part.write_text("".join(f"{note}\n" for note in dict.fromkeys([*notes, *found])), encoding="utf-8")
     draw_results(study, tracks, folder)
     cells = table[(table["compartment"] == WHOLE) & (table["cell"] > 0)]
     folder.update_metrics(
@@ -262,3 +263,4 @@ def write_results(
             "analyze/cells_flagged": int((cells["flags"] != "").sum()),
         }
     )  # fmt: skip
+    return found

@@ -8,17 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from datamodules.paths import expand, stem_of
 from experiments.faults import ConfigFaults
 from experiments.pipelines.config import AnalyzeConfig
-from formats import Volume, open_labels, spacing_agrees
 from formats.csv_files import read_csv, same_name
 from formats.errors import InputError
 from training.prediction import output_names
-
-Shape = tuple[int, int, int]
 
 #: What a file without a group is in.
 NO_GROUP = "all"
@@ -122,58 +117,3 @@ def _by_table(paths: Sequence[Path], table: Path) -> dict[Path, tuple[str, str, 
     if faults:
         raise ConfigFaults(faults)
     return found
-
-
-def given_file(
-    pattern: str | Sequence[str], source: Source, sources: int, t: int, organelle: str, key: str
-) -> Path | None:
-    """The file of existing masks for a frame; None where there is none for this organelle.
-
-    Raises
-    ------
-    InputError
-        One file for several inputs.
-    """
-    for one in [pattern] if isinstance(pattern, str) else pattern:
-        if sources > 1 and "{stem}" not in one and isinstance(pattern, str):
-            raise InputError(
-                f"{key}: {one}: one file for {sources} inputs; write {{stem}} where the input's name stands"
-            )
-        filled = one.replace("{stem}", stem_of(source.path)).replace("{organelle}", organelle)
-        path = Path(filled.replace("{frame}", str(t)))
-        mine = isinstance(pattern, str) or "{stem}" in one or stem_of(path).startswith(stem_of(source.path))
-        if (mine or sources == 1) and path.exists():
-            return path
-    return None
-
-
-def read_labels(path: Path, t: int, channel: int, volume: Volume, notes: list[str]) -> np.ndarray:
-    """Labels of a frame, on the volume's own grid.
-
-    A file of one frame serves frame 0 of a film of one frame, or the frame that its name tells.
-
-    Raises
-    ------
-    InputError
-        Another grid, or no such frame.
-    """
-    film = open_labels(path)
-    if film.shape[2:] != volume.shape[2:]:
-        raise InputError(
-            f"{path}: labels of shape {film.shape[2:]} (z, y, x), but {volume.source} has {volume.shape[2:]}; save "
-            "them on the tomogram's own grid"
-        )
-    if film.spacing_um is not None:
-        agrees = spacing_agrees(film.spacing_um, volume.spacing_um)
-        if agrees == "thousandfold":
-            notes.append(f"{path.name}: its spacing is written in um where mm is expected; read as um")
-        elif agrees != "same":
-            raise InputError(
-                f"{path}: spacing {film.spacing_um} um (z, y, x), but {volume.source} has {volume.spacing_um}; save it "
-                "with the tomogram's spacing"
-            )
-    if film.shape[0] == volume.shape[0]:
-        return film.frame(t, channel)
-    if film.shape[0] == 1:
-        return film.frame(0, channel)
-    raise InputError(f"{path}: {film.shape[0]} frames, but {volume.source} has {volume.shape[0]}")

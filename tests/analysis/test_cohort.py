@@ -110,7 +110,7 @@ def test_intervals_that_differ_meet_at_their_common_times_only():
 
 @pytest.mark.parametrize(("off", "same"), [(0.99, True), (1.01, False)])
 def test_frames_within_a_quarter_of_the_shortest_interval_are_one_time_point(off, same):
-    late = TOLERANCE * 1000 * off
+    late = 250 * off
     window = common_window({"a": [0.0, 1000, 2000], "b": [0.0, 1000 + late, 2000]})
     assert len(window.points) == (3 if same else 2)
 

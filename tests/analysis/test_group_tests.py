@@ -147,17 +147,17 @@ def test_false_positives_stay_at_the_level_whatever_the_share_between_fields(nam
     for row in field_means[:400]:  # the function itself
         called += levels.student(levels.Units(row[: len(one)], one), levels.Units(row[len(one) :], two)).p <= 0.05
     assert called <= stats.binom.isf(1e-6, 400, levels.MAX_LEVEL)
-    if levels.student_level((one, two)) <= levels.MAX_LEVEL:  # and the same rule for many draws at once
+    if levels.student_level((one, two)) <= levels.DECIDING_LEVEL:  # and the same rule for many draws at once
         rejected = levels.student_rejects(field_means, len(one))
     else:
         t = stats.ttest_ind(field_means[:, : len(one)], field_means[:, len(one) :], axis=1).statistic
         rejected = np.abs(t) > levels.critical_t((one, two))
     assert rejected[:400].sum() == called
-    assert rejected.sum() <= stats.binom.isf(1e-6, draws, levels.MAX_LEVEL)
+    assert rejected.sum() <= stats.binom.isf(0.01, draws, levels.MAX_LEVEL)
     for test in ("welch", "permutation"):
         if not levels.refusal(test, levels.Units(field_means[0, : len(one)], one),
                               levels.Units(field_means[0, len(one) :], two), "fields"):  # fmt: skip
-            assert levels.REJECTS[test](field_means, len(one)).sum() <= stats.binom.isf(1e-6, draws, levels.MAX_LEVEL)
+            assert levels.REJECTS[test](field_means, len(one)).sum() <= stats.binom.isf(0.01, draws, levels.MAX_LEVEL)
 
 
 def test_the_plain_t_is_left_where_it_would_exceed_the_level():

@@ -1,10 +1,12 @@
 """Corrections are found by their names, win over what was there, and bring frames of their own."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from datamodules.config import FolderData
-from datamodules.corrections import find_corrections
+from datamodules.corrections import Corrections
 from datamodules.folder import find_cases
 from formats import write_nifti, write_tcf
 from formats.errors import InputError
@@ -36,13 +38,43 @@ def config(folder, **more):
 def test_one_frame_wins_over_the_film_and_other_names_are_passed_over(tmp_path):
     for name in ("a_cells", "a_t002_cells", "ab_cells", "a_cells_old", "a_t001_lipid"):
         (tmp_path / f"{name}_corrected.nii.gz").touch()
-    found = find_corrections(tmp_path, ["a"], 3, ["cells", "nucleus"])
-    assert {key: path.name for key, path in found.items()} == {
-        ("cells", 0): "a_cells_corrected.nii.gz",
-        ("cells", 1): "a_cells_corrected.nii.gz",
-        ("cells", 2): "a_t002_cells_corrected.nii.gz",
+    corrections = Corrections(tmp_path, {Path("x/a.TCF"): "a"}, ["cells", "nucleus"])
+    found = corrections.of(Path("x/a.TCF"), range(3))
+    assert {key: (one.path.name, one.own_frame) for key, one in found.items()} == {
+        ("cells", 0): ("a_cells_corrected.nii.gz", False),
+        ("cells", 1): ("a_cells_corrected.nii.gz", False),
+        ("cells", 2): ("a_t002_cells_corrected.nii.gz", True),
     }
-    assert find_corrections(tmp_path / "nowhere", ["a"], 3, ["cells"]) == {}
+    orphans = ["a_cells_old_corrected.nii.gz", "a_t001_lipid_corrected.nii.gz", "ab_cells_corrected.nii.gz"]
+    assert [path.name for path in corrections.orphans] == orphans
+    assert Corrections(tmp_path / "nowhere", {Path("a.TCF"): "a"}, ["cells"]).of(Path("a.TCF"), range(3)) == {}
+
+
+def test_images_of_one_name_never_share_a_correction(tmp_path):
+    images = {Path("p/f.tif"): "p_f", Path("q/f.tif"): "q_f", Path("w1.tif"): "w1", Path("w10.tif"): "w10"}
+    for name in ("p_f_nucleus", "w10_nucleus"):
+        (tmp_path / f"{name}_corrected.nii.gz").touch()
+    corrections = Corrections(tmp_path, images, ["nucleus"])
+    found = {image: sorted(one.path.name for one in corrections.of(image, [0]).values()) for image in images}
+    assert list(found.values()) == [["p_f_nucleus_corrected.nii.gz"], [], [], ["w10_nucleus_corrected.nii.gz"]]
+    (tmp_path / "f_nucleus_corrected.nii.gz").touch()
+    corrections = Corrections(tmp_path, images, ["nucleus"])
+    for image in list(images)[:2]:
+        with pytest.raises(InputError, match=r"f_nucleus_corrected.*could be the correction of p/f.tif, q/f.tif"):
+            corrections.of(image, [0])
+    assert corrections.of(Path("w10.tif"), [0])
+
+
+def test_the_name_of_results_is_exact_and_two_corrections_of_one_mask_are_refused(tmp_path):
+    (tmp_path / "f_t001_nucleus_corrected.nii.gz").touch()
+    images = {Path("f.tif"): "f", Path("f_t001.tif"): "f_t001"}  # an image that is named like a frame of another
+    corrections = Corrections(tmp_path, images, ["nucleus"])
+    assert corrections.of(Path("f.tif"), range(2)) == {}
+    assert corrections.of(Path("f_t001.tif"), [0]).keys() == {("nucleus", 0)}
+    (tmp_path / "f_nucleus_corrected.nii.gz").touch()
+    (tmp_path / "f_nucleus_corrected.ome.tif").touch()
+    with pytest.raises(InputError, match=r"two corrections of one mask; keep one"):
+        Corrections(tmp_path, images, ["nucleus"]).of(Path("f.tif"), [0])
 
 
 def test_a_correction_is_trained_on_instead_of_the_mask(folder):

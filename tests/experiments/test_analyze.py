@@ -214,7 +214,7 @@ def test_a_correction_of_another_grid_is_that_files_fault(cli, films, tmp_path):
     write_nifti(out / "predictions" / "RAW264.7-00007-LPS_t001_cells_corrected.nii.gz", wrong, SPACING)
     answer = cli(*asked)
     assert answer.code == 3
-    assert any("labels of shape (8, 8, 8)" in line for line in answer.faults)
+    assert any("mask of shape (8, 8, 8)" in line for line in answer.faults)
 
 
 def test_cells_are_found_where_none_are_given(cli, films, tmp_path):

@@ -108,7 +108,7 @@ def several_labels(folder: Path, name: str) -> None:
 MASKS = [
     pytest.param(no_mask, "1 of 3 volumes have no mask", id="no mask"),
     pytest.param(other_shape, "mask of shape (16, 31, 32)", id="other shape"),
-    pytest.param(other_spacing, "mask spacing (0.6, 0.3, 0.3)", id="other spacing"),
+    pytest.param(other_spacing, "voxel size (0.6, 0.3, 0.3)", id="other spacing"),
     pytest.param(several_labels, "3 different labels", id="labels"),
 ]
 

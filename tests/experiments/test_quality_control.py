@@ -10,6 +10,7 @@ import pytest
 
 from analysis.quality_rules import QualityRules
 from experiments.pipelines.quality_tables import exclusion_table, quality_summary, study_table
+from experiments.report_quality import contents
 from formats import write_ometiff
 
 SPACING, SHAPE = (1.0, 1.0, 1.0), (20, 32, 80)
@@ -197,6 +198,18 @@ def test_with_one_field_a_group_cells_are_compared_and_it_is_said():
     assert row["p"] == pytest.approx(0.0325, abs=0.001)
     assert "Fisher" in row["test"]
     assert "too small" in row["assumes"]
+
+
+def test_the_report_says_what_is_outside_the_weights_range(tmp_path):
+    (tmp_path / "files.csv").write_text("file,outside_training\na,voxels of 2 um\nb,\n")
+    cells = [
+        {"file": "a", "frame": "0", "track": "1", "cell": "1", "compartment": "cell", "flags": flags}
+        for flags in ("weights_range", "border weights_range", "merge weights_range", "")
+    ]  # fmt: skip
+    shown = contents(tmp_path, cells)
+    assert shown["outside"] == [("a", "voxels of 2 um")]
+    assert (shown["flagged"], shown["cut_only"]) == (3, 1)
+    assert [row["flags"] for row in shown["cells"]] == ["merge, weights range"]
 
 
 def test_flags_of_other_parts_are_listed_and_leave_nothing_out():

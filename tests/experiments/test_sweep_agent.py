@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -117,7 +117,7 @@ def test_an_agent_does_not_repeat_what_fails_beside_it_nor_after_a_requeue(sweep
     assert agent._to_try_again(state) == set()
 
 
-def test_a_run_whose_agent_was_killed_is_waited_for(sweep, tmp_path: Path, capsys) -> None:
+def test_a_run_whose_agent_was_killed_is_waited_for(sweep, tmp_path: Path, capsys, monkeypatch) -> None:
     path = sweep(parameters={"seed": {"values": [0]}})
     state = SweepState(read_sweep(path))
     with state.take(None) as run:
@@ -125,7 +125,8 @@ def test_a_run_whose_agent_was_killed_is_waited_for(sweep, tmp_path: Path, capsy
     folder.mkdir(parents=True)
     left = FileLock(folder / ".lock", thread_local=False)
     left.acquire()
-    threading.Timer(1.0, left.release).start()
+    # let go of when the agent waits for the first time, however long it took to come there
+    monkeypatch.setattr(agent, "time", SimpleNamespace(sleep=lambda _: left.release()))
     assert main([str(path)]) == 0
     assert capsys.readouterr().err.count("another process is at work in it") == 1
     assert states(path) == ["finished"]

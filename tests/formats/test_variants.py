@@ -8,6 +8,7 @@ import pytest
 
 from formats import open_labels, read_volume
 from formats.errors import InputError
+from tests.formats import variants
 from tests.formats.variants import BOX, DROP_RI, DROP_UM3, MEDIUM_RI, SHAPE, VARIANTS, Variant
 
 
@@ -50,3 +51,16 @@ def test_labels_are_read_from_the_same_files_with_the_same_grid(tmp_path: Path, 
     if film.shape[2] > 1:  # slices that are stored as channels are told by the tomogram
         assert film.shape == variant.shape
     assert film.spacing_um == pytest.approx(variant.spacing, rel=1e-5)
+
+
+def test_a_mask_of_one_image_serves_whatever_series_the_tomogram_has(tmp_path: Path) -> None:
+    for make, name in ((variants.ome(), "m.ome.tif"), (variants.nifti(), "m.nii"), (variants.ngff(), "m.zarr")):
+        make(tmp_path / name)
+        assert open_labels(tmp_path / name, 2).shape == (1, 1, *SHAPE)
+        with pytest.raises(InputError, match="series: 2"):
+            read_volume(tmp_path / name, series=2)
+    variants._two_images(tmp_path / "two.ome.tif")
+    with pytest.raises(InputError, match="series: 2"):
+        open_labels(tmp_path / "two.ome.tif", 2)
+    with pytest.raises(InputError, match="holds 2 images"):
+        open_labels(tmp_path / "two.ome.tif")

@@ -261,10 +261,11 @@ def _lying(path: Path) -> None:
     path.write_bytes(gzip.compress(bytes(content)) if path.suffix == ".gz" else bytes(content))
 
 
-def _lying_zarr(path: Path, **array: Any) -> None:
+def _lying_zarr(path: Path, axes: str = "zyx", **array: Any) -> None:
     """No chunk is there: all voxels are the fill value."""
-    about = {"axes": [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"], "version": "0.4"}
-    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": list(SPACING)}]}
+    about = {"axes": [{"name": a, "unit": "second" if a == "t" else "micrometer"} for a in axes], "version": "0.4"}
+    scale = [*[1.0] * (len(axes) - 3), *SPACING]
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
     group = zarr.create_group(path, zarr_format=2)
     group.create_array("0", dtype="f4", fill_value=1.34, **array)
     group.attrs["multiscales"] = [{**about, "datasets": [level]}]
@@ -410,8 +411,11 @@ VARIANTS = [
     Variant("lying.nii.gz", _lying, refused="header is wrong"),
     Variant("lying.nii", _lying, refused="truncated"),
     Variant("lying.zarr", lambda path: _lying_zarr(path, shape=(10**5,) * 3, chunks=(64,) * 3), refused="GB of memory"),
+    Variant("chunks.zarr", lambda p: _lying_zarr(p, shape=(8, 8, 8), chunks=(10**5,) * 3), refused="GB of memory"),
     Variant(
-        "chunks.zarr", lambda p: _lying_zarr(p, shape=(8, 8, 8), chunks=(10**5,) * 3), refused="GB of memory"
+        "frames_lie.zarr",
+        lambda p: _lying_zarr(p, "tzyx", shape=(10**12, 2, 2, 2), chunks=(1, 2, 2, 2)),
+        refused="states 10",
     ),
     Variant("planes.ome.tif", _many_planes, refused="states 16000000000 planes"),
     # OME-Zarr

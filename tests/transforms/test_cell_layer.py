@@ -14,6 +14,7 @@ from torch import nn
 from formats import read_volume
 from formats.regions import ArrayReader
 from simulator import PRESETS
+from simulator.draw import draw_scene
 from simulator.tomogram import simulate
 from transforms.cell_field import CellField
 from transforms.cell_layer import LEAST_HELD, Layer, find_layer, find_slab, layer_profile, middle_slab
@@ -81,6 +82,17 @@ def test_as_simulated_a_perfect_network_loses_nothing_to_the_slab(preset):
     mask = made.masks["membrane"]
     assert dice(mask, layer_of(normalised(made.ri_ZYX)).start) >= 0.99
     assert dice(mask, middle_slab(len(mask), DEPTH)[0]) < 0.75  # what the slab in the middle of the field would reach
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_the_slab_begins_below_the_coverslip_and_ends_above_the_cells(preset):
+    """By the origin of the simulator's field: what the scene says of its coverslip and of the cells' heights."""
+    extent = (SHAPE[0] * SPACING_UM[0], SHAPE[1] * SPACING_UM[1], SHAPE[2] * SPACING_UM[2])
+    scene = draw_scene(PRESETS[preset], 0, extent)
+    usual = float(np.median([cell.lift_um + cell.height_um / (2 if cell.lift_um else 1) for cell in scene.cells]))
+    found = layer_of(normalised(tomogram(preset, 0).ri_ZYX))
+    assert found.start * SPACING_UM[0] <= scene.coverslip_um
+    assert found.stop * SPACING_UM[0] >= scene.coverslip_um + usual
 
 
 def textured(centre: float, thickness: float, size: int = 60, seed: int = 0) -> np.ndarray:

@@ -220,8 +220,8 @@ def test_fetch_does_not_unpack_into_a_link_or_its_own_folder(record, tmp_path):
 def test_labels_from_masks_are_not_written_over_files_of_the_users_own(cli, field, tmp_path):
     words = [
         "cells_from_masks",
-        f"membrane={field}/cells.ome.tif",
-        f"nucleus={field}/cells.ome.tif",
+        f"membrane={field}/masks.ome.tif",
+        f"nucleus={field}/masks.ome.tif",
         "method=watershed",
     ]
     (tmp_path / "cells.csv").write_text("mine")

@@ -25,6 +25,7 @@ from experiments.pipelines.predictors import cell_finder, cell_weights
 from experiments.pipelines.results import write_table
 from experiments.preflight import require_room
 from formats import LabelFilm, Volume, open_labels, read_volume, write_ometiff
+from formats.deletion import Manifest
 from formats.errors import InputError
 from formats.spacing import Resolved, resolve_spacing
 from transforms.cell_field import CellField
@@ -69,6 +70,9 @@ def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
         return _check(config, inputs)
     finder, out = cell_finder(config.method, weights, config.seeds.rule()), Path(config.out)
     require_room(out, "out")
+    written = Manifest(out, "cells_from_masks")
+    results = [out / name for name in ("cells.ome.tif", "cells.csv", "cells.png")]
+    written.require_free(results)
     spacing, volume = inputs.spacing_um, inputs.volume
     rows, frames, lone = [], [], 0.0
     for t in inputs.membrane:
@@ -96,6 +100,8 @@ def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
     cells = table[(table["compartment"] == WHOLE)] if len(table) else table
     print(f"cells: {len(cells)} in {len(frames)} frames; {lone:.1f} um3 of the membrane mask are in none")
     print(f"labels: {out / 'cells.ome.tif'}")
+    for path in results:
+        written.add(path)
     print(f"table: {out / 'cells.csv'}", flush=True)
     return 0
 

@@ -36,6 +36,7 @@ def groups_section(tables: Path) -> dict[str, Any]:
         "within": [_shown(row, ignored) for row in within],
         "with_exclusions": bool(ignored),
         "with_holm": any(number(row.get("p_holm")) > number(row.get("p")) for row in between),
+        "of_changes": any("change" in row.get("compares", "") for row in between),
         "unit": {"field": "fields of view", "dish": "dishes"}.get(applied[0].get("unit", ""), "") if applied else "",
         "assumptions": sorted({(row["test"], row.get("assumes", "")) for row in applied if row.get("test")}),
         "refused": _refusals(applied),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.group_tests import Unit
 from analysis.lineage_sums import sum_lineages
 from analysis.measurements import WHOLE
 from analysis.quality import CellState, Flags, flag_cells
@@ -22,7 +23,7 @@ from formats.atomic import atomic_path
 
 #: Raised when flags come out different for the same inputs and config.
 QUALITY_VERSION = 2
-#: Fields a group from which rates of exclusion are compared by fields instead of cells.
+#: Fields (or dishes) a group from which rates of exclusion are compared by these instead of by cells.
 MIN_FIELDS = 2
 
 
@@ -122,8 +123,9 @@ EXCLUSION_COLUMNS = (
 
 
 def exclusion_table(
-    study: pd.DataFrame, quantities: Iterable[tuple[str, str]], control: str, rules: QualityRules
-) -> pd.DataFrame:
+    study: pd.DataFrame, quantities: Iterable[tuple[str, str]], control: str, rules: QualityRules,
+    unit: Unit = "field",
+) -> pd.DataFrame:  # fmt: skip
     """Count what is left out of curves and tests, and test whether groups differ in it.
 
     Parameters
@@ -135,16 +137,20 @@ def exclusion_table(
     control : str
         The group that others are compared with.
     rules : QualityRules
+    unit : {"field", "dish"}
+        What is independent, as in the tests of groups.
 
     Returns
     -------
     DataFrame
         For each reason, quantity and group: rows (`frames`: one a cell and frame) and how many of them are left out,
         cells (lineages) and how many of these lose a frame. The reason "any" counts each row once. `p` compares the
-        group with the control by the shares of their fields (Student's t), or, with fewer than two fields a group or
-        without any spread, by their cells (Fisher's exact test).
+        group with the control by the shares of their fields or dishes (Student's t), or, with fewer than two of them
+        a group or without any spread, by their cells (Fisher's exact test). Without a group of the control's name the
+        first is the control; where the control has no such rows, there is no p.
     """
     rows = []
+    names = sorted(study["group"].unique(), key=lambda name: (name != control, name))
     for compartment, column in quantities:
         own = study[study["compartment"] == compartment]
         texts = own["flags"].map(flags_of)
@@ -155,36 +161,39 @@ def exclusion_table(
         hits["any"] = own[left_out].to_numpy(bool) if left_out in own else np.zeros(len(own), bool)
         for reason, hit in hits.items():
             if hit.any():
-                found = _by_group(own.assign(hit=hit), control)
+                found = _by_group(own.assign(hit=hit), names, unit)
                 rows += [{"reason": reason, "compartment": compartment, "quantity": column, **row} for row in found]
     table = pd.DataFrame(rows, columns=list(EXCLUSION_COLUMNS))
     order = {name: k for k, name in enumerate(("any", *FLAGS))}
     return table.sort_values("reason", kind="stable", key=lambda one: one.map(order).fillna(len(order)))
 
 
-def _by_group(own: pd.DataFrame, control: str) -> list[dict[str, Any]]:
-    names = sorted(own["group"].unique(), key=lambda name: (name != control, name))
+def _by_group(own: pd.DataFrame, names: Sequence[str], unit: Unit) -> list[dict[str, Any]]:
+    """A row a group that has any; the first name is the control's."""
     parts = {name: own[own["group"] == name] for name in names}
     rows = []
-    for name in names:
+    for name in (name for name in names if len(parts[name])):
         part = parts[name]
         cells = part.groupby(["file", "track"])["hit"].any()
         row = {
             "group": name, "frames": len(part), "excluded_frames": int(part["hit"].sum()),
             "share": float(part["hit"].mean()), "cells": len(cells), "excluded_cells": int(cells.sum()),
-            "fields": part["field"].nunique(), "against": "", "p": float("nan"), "test": "", "assumes": "",
+            "fields": part.groupby(["dish", "field"]).ngroups, "against": "", "p": float("nan"), "test": "",
+            "assumes": "",
         }  # fmt: skip
-        if name != names[0]:
-            row |= {"against": names[0], **_compared(parts[names[0]], part)}
+        if name != names[0] and len(parts[names[0]]):
+            row |= {"against": names[0], **_compared(parts[names[0]], part, unit)}
         rows.append(row)
     return rows
 
 
-def _compared(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
-    shares = [part.groupby("field")["hit"].mean().to_numpy(float) for part in (one, other)]
+def _compared(one: pd.DataFrame, other: pd.DataFrame, unit: Unit) -> dict[str, Any]:
+    fields = [part.groupby(["dish", "field"])["hit"].mean() for part in (one, other)]
+    shares = [(own.groupby("dish").mean() if unit == "dish" else own).to_numpy(float) for own in fields]
     if min(len(values) for values in shares) >= MIN_FIELDS and any(np.ptp(values) > 0 for values in shares):
         p = float(stats.ttest_ind(*shares).pvalue)
-        return {"p": p, "test": "Student's t, share of each field", "assumes": "fields are independent"}
+        units = "dishes" if unit == "dish" else "fields"
+        return {"p": p, "test": f"Student's t, share of each {unit}", "assumes": f"{units} are independent"}
     cells = [part.groupby(["file", "track"])["hit"].any() for part in (one, other)]
     counts = [[int(hit.sum()), int((~hit).sum())] for hit in cells]
     return {

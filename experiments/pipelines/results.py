@@ -239,11 +239,12 @@ def write_results(
     summed = study_table(table, tracks, rules)
     times = {result.film.source.name: result.film.times_s or result.film.frames for result in results}
     # what a cut cell invalidates is among the exclusions
-    study = study_of(summed, times, dataclasses.replace(config, border="include"))
+    groups = {source.group for source in [*(r.film.source for r in results), *(fault.source for fault in faults)]}
+    study = study_of(summed, times, dataclasses.replace(config, border="include"), groups)
     quantities = [(one.compartment, one.column) for one in QUANTITIES]
     tables = {
         "cells": table, "parts": part_table(results, config), "tracks": tracks, "quality": quality_summary(table),
-        "exclusions": exclusion_table(summed, quantities, config.control, rules),
+        "exclusions": exclusion_table(summed, quantities, config.control, rules, study.unit),
         "changes": change_table(study), "tests": test_table(study), "curves": curve_table(study),
         "files": file_table(results, faults),
     }  # fmt: skip

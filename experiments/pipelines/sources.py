@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.paths import expand, stem_of
+from datamodules.paths import expand
 from experiments.faults import ConfigFaults
 from experiments.pipelines.config import AnalyzeConfig
 from formats.csv_files import read_csv, same_name
@@ -45,7 +47,7 @@ def find_sources(config: AnalyzeConfig) -> list[Source]:
         raise InputError("inputs: nothing to analyse; give tomograms, such as inputs=[cells/*.TCF]")
     paths = expand(config.inputs, Path(), "inputs")
     names = output_names(paths)
-    groups = find_groups(paths, config.groups)
+    groups = find_groups(paths, config.groups, names)
     sources = [Source(path, names[path], *groups[path]) for path in paths]
     if config.statistics.unit == "dish":
         _require_dishes(sources)
@@ -66,14 +68,20 @@ def _require_dishes(sources: Sequence[Source]) -> None:
             )
 
 
-def find_groups(paths: Sequence[Path], given: str | None) -> dict[Path, tuple[str, str, str]]:
-    """Group, field and dish of each file, from a CSV, from a pattern, or all of one group."""
+def find_groups(
+    paths: Sequence[Path], given: str | None, names: Mapping[Path, str]
+) -> dict[Path, tuple[str, str, str]]:
+    """Group, field and dish of each file, from a CSV, from a pattern, or all of one group.
+
+    A file without a field in the CSV is a field of its own, called by its unique name: files of one name in several
+    folders are several fields.
+    """
     if given is None:
-        return {path: (NO_GROUP, stem_of(path), "") for path in paths}
-    return _by_pattern(paths, given) if "{group}" in given else _by_table(paths, Path(given))
+        return {path: (NO_GROUP, names[path], "") for path in paths}
+    return _by_pattern(paths, given, names) if "{group}" in given else _by_table(paths, Path(given), names)
 
 
-def _by_pattern(paths: Sequence[Path], given: str) -> dict[Path, tuple[str, str, str]]:
+def _by_pattern(paths: Sequence[Path], given: str, names: Mapping[Path, str]) -> dict[Path, tuple[str, str, str]]:
     """`*/{group}_*.TCF` against the end of each path."""
     parts = [fnmatch.translate(part)[4:-3] for part in given.split("{group}")]  # without (?s: and )\\Z
     if any("group" in part for part in parts) or len(parts) != 2:
@@ -85,13 +93,13 @@ def _by_pattern(paths: Sequence[Path], given: str) -> dict[Path, tuple[str, str,
         if told is None:
             bare.append(str(path))
         else:
-            found[path] = (told["group"], stem_of(path), "")
+            found[path] = (told["group"], names[path], "")
     if bare:
         raise InputError(f"groups: {given}: {len(bare)} of {len(paths)} inputs do not match, such as {bare[0]}")
     return found
 
 
-def _by_table(paths: Sequence[Path], table: Path) -> dict[Path, tuple[str, str, str]]:
+def _by_table(paths: Sequence[Path], table: Path, names: Mapping[Path, str]) -> dict[Path, tuple[str, str, str]]:
     """A CSV: file (its name, or a path from the table's folder), group, and perhaps field and dish."""
     try:
         rows = read_csv(table, "groups")
@@ -102,18 +110,37 @@ def _by_table(paths: Sequence[Path], table: Path) -> dict[Path, tuple[str, str, 
     found: dict[Path, tuple[str, str, str]] = {}
     faults = []
     for number, row in rows:
-        whole = (table.parent / row["file"]).absolute()
-        named = [p for p in paths if same_name(p.name, row["file"]) or same_name(str(p.absolute()), str(whole))]
+        named = _named(row["file"], paths, table.parent)
+        if len(named) > 1:
+            several = ", ".join(str(path) for path in named[:3]) + (", ..." if len(named) > 3 else "")
+            faults.append(
+                f"groups: {table.name} line {number}: {row['file']} names {len(named)} inputs ({several}); give each "
+                "with its path from the table's folder"
+            )
         if not named or not row["group"]:
             why = "names no input" if row["group"] else "has no group"
             faults.append(f"groups: {table.name} line {number}: {row['file']} {why}")
         if named and not row.get("dish", "-"):
             faults.append(f"groups: {table.name} line {number}: {row['file']} has no dish; name one in every line")
         for path in named:
-            if found.get(path, (row["group"],))[0] != row["group"]:
-                faults.append(f"groups: {table.name} line {number}: {path.name} is in group {found[path][0]}, too")
-            found[path] = (row["group"], row.get("field") or stem_of(path), row.get("dish", ""))
-    faults += [f"groups: {table.name}: no line for {path.name}" for path in paths if path not in found]
+            told = (row["group"], row.get("field") or names[path], row.get("dish", ""))
+            for what, before, now in zip(("group", "field", "dish"), found.get(path, told), told, strict=True):
+                if before != now:
+                    faults.append(f"groups: {table.name} line {number}: {path.name} is in {what} {before}, too")
+            found[path] = told
+    twice = Counter(path.name for path in paths)
+    faults += [
+        f"groups: {table.name}: no line for {path.name if twice[path.name] == 1 else path}"
+        for path in paths
+        if path not in found
+    ]
     if faults:
         raise ConfigFaults(faults)
     return found
+
+
+def _named(text: str, paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Inputs that a line of the table means: the one at this path from the table's folder, else all of this name."""
+    whole = os.path.abspath(folder / text)
+    at_place = [path for path in paths if same_name(os.path.abspath(path), whole)]
+    return at_place or [path for path in paths if same_name(path.name, text)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,6 +65,8 @@ class Study:
     test: TestName = "student"
     unit: Unit = "field"
     notes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    """All groups of the study, those without any cell, too."""
 
     @property
     def is_time_lapse(self) -> bool:
@@ -78,7 +80,9 @@ class Study:
         return any(bool(_true(self.table[name]).any()) for name in columns)
 
 
-def study_of(table: pd.DataFrame, times: Mapping[str, Sequence[float] | int], config: AnalyzeConfig) -> Study:
+def study_of(
+    table: pd.DataFrame, times: Mapping[str, Sequence[float] | int], config: AnalyzeConfig, groups: Iterable[str] = ()
+) -> Study:
     """Return the study of a table of compartments.
 
     Parameters
@@ -88,6 +92,8 @@ def study_of(table: pd.DataFrame, times: Mapping[str, Sequence[float] | int], co
     times : dict of file -> sequence of float, or int
         Time of every frame in seconds; the number of frames of a file without time stamps.
     config : AnalyzeConfig
+    groups : iterable of str
+        Groups of all files: those in which no cell was found are not in the table.
     """
     rules = config.statistics
     in_frames = all(isinstance(value, int) for value in times.values())
@@ -95,11 +101,15 @@ def study_of(table: pd.DataFrame, times: Mapping[str, Sequence[float] | int], co
     window = common_window(times, given)
     unit, told = unit_of(table, rules.unit)
     notes = [*_window_notes(window, rules.window), *told]
-    groups = sorted(table["group"].unique())
-    if len(groups) > 1 and config.control not in groups:
-        pairs = "each pair of groups is compared" if len(groups) > 2 else "the first in the alphabet takes its place"
+    seen = set(table["group"].astype(str))
+    known = sorted({*seen, *groups})
+    notes += [f"groups: no cell was found in group {name}" for name in known if name not in seen]
+    if len(known) > 1 and config.control not in known:
+        pairs = "each pair of groups is compared" if len(known) > 2 else "the first in the alphabet takes its place"
         notes.append(f"control: no group is named {config.control}; {pairs}")
-    return Study(table, window, config.cohort, config.border, config.control, rules.test, unit, tuple(notes))
+    return Study(
+        table, window, config.cohort, config.border, config.control, rules.test, unit, tuple(notes), tuple(known)
+    )
 
 
 def unit_of(table: pd.DataFrame, asked: str) -> tuple[Unit, list[str]]:
@@ -294,11 +304,12 @@ test_table.__test__ = False  # type: ignore[attr-defined]
 
 def _tests_of(study: Study, quantity: Quantity, exclusions: Exclusions) -> Iterator[dict[str, Any]]:
     series = cell_series(study, quantity, exclusions)
-    if not study.window.points:
+    if not study.window.points or not series.cells:
         return
     ends = first_and_last(series.values_NT, study.cohort)
     values = ends[:, 1] - ends[:, 0] if study.is_time_lapse else series.values_NT[:, 0]
-    names = group_names(study, series)
+    # a control without this quantity is refused: no other group takes its place
+    names = sorted({*study.groups, *series.groups}, key=lambda name: (name != study.control, name))
     samples, flags = {}, {}
     for name in names:
         own = series.groups == name

@@ -85,7 +85,8 @@ def follow(analysis: Analysis, folder: Path, written: Callable[[], None]) -> Non
         paths = landing.settled()
         stamps = [stamp_of(path) for path in paths]
         if paths and stamps != known:
-            names, groups = output_names(paths), find_groups(paths, analysis.config.groups)
+            names = output_names(paths)
+            groups = find_groups(paths, analysis.config.groups, names)
             if analysis.update([Source(path, names[path], *groups[path]) for path in paths]):
                 written()
                 last_new = time.monotonic()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analysis.quality_rules import QualityRules
 from experiments.pipelines.quality_tables import exclusion_table, quality_summary, study_table
@@ -154,21 +155,21 @@ def test_thresholds_that_cannot_be_are_refused(cli, tmp_path, key):
     assert any(f"quality.{key.split('=')[0]}" in line for line in answer.faults)
 
 
-def rows(group, field, flags_of_cells, compartment="cell"):
+def rows(group, field, flags_of_cells, compartment="cell", dish=""):
     return [
         {
-            "file": field, "group": group, "field": field, "frame": 0, "cell": k, "compartment": compartment,
-            "track": k, "lineage": k, "border": "", "flags": flags, "volume_um3": 1000.0, "mean_ri": 1.36,
-            "parts": 1, "nuclei": 1, "excluded": "volume_um3" if flags else "",
+            "file": f"{dish}{field}", "group": group, "dish": dish, "field": field, "frame": 0, "cell": k,
+            "compartment": compartment, "track": k, "lineage": k, "border": "", "flags": flags,
+            "volume_um3": 1000.0, "mean_ri": 1.36, "parts": 1, "nuclei": 1, "excluded": "volume_um3" if flags else "",
         }
         for k, flags in enumerate(flags_of_cells, start=1)
     ]  # fmt: skip
 
 
-def excluded(table):
+def excluded(table, unit="field"):
     tracks = table[["file", "track", "lineage"]].drop_duplicates()
     study = study_table(table, tracks, QualityRules())
-    found = exclusion_table(study, [("cell", "volume_um3"), ("cell", "mean_ri")], "control", QualityRules())
+    found = exclusion_table(study, [("cell", "volume_um3"), ("cell", "mean_ri")], "control", QualityRules(), unit)
     return found.set_index(["reason", "quantity", "group"])
 
 
@@ -217,3 +218,35 @@ def test_flags_of_other_parts_are_listed_and_leave_nothing_out():
     table["excluded"] = ""
     assert list(quality_summary(table)["flag"]) == ["weights_range"]
     assert excluded(table).empty
+
+
+def test_exclusions_are_compared_by_the_unit_of_the_tests_and_fields_of_one_name_in_two_dishes_are_two():
+    left_out = {"control": [(0, 1), (1, 1), (0, 0)], "LPS": [(3, 2), (3, 3), (2, 3)]}
+    table = pd.DataFrame(
+        [
+            row
+            for group, dishes in left_out.items()
+            for d, fields in enumerate(dishes)
+            for f, n in enumerate(fields)
+            for row in rows(group, f"f{f}", ["low_contrast"] * n + [""] * (4 - n), dish=f"{group}{d}")
+        ]
+    )
+    key = ("any", "volume_um3", "LPS")
+    means = {group: [np.mean(fields) / 4 for fields in dishes] for group, dishes in left_out.items()}
+    row = excluded(table, "dish").loc[key]
+    assert row["p"] == pytest.approx(stats.ttest_ind(means["LPS"], means["control"]).pvalue)
+    assert (row["fields"], row["test"]) == (6, "Student's t, share of each dish")
+    row = excluded(table, "field").loc[key]
+    fields = [np.ravel(left_out[group]) / 4 for group in ("LPS", "control")]
+    assert row["p"] == pytest.approx(stats.ttest_ind(*fields).pvalue)
+
+
+def test_exclusions_are_never_compared_with_another_group_than_the_control():
+    table = pd.DataFrame(
+        rows("control", "a", ["", ""], "nucleus")  # no whole cell in the control
+        + rows("A", "b", ["low_contrast", ""]) + rows("B", "c", ["low_contrast"] * 2)
+    )  # fmt: skip
+    found = excluded(table)
+    assert set(found.loc["any"].loc["volume_um3"].index) == {"A", "B"}
+    assert found["p"].isna().all()
+    assert (found["against"] == "").all()

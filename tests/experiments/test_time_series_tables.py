@@ -44,11 +44,12 @@ def cells(file, group, volumes, field=None, dish="", border="", **more):
 def study(rows, times=HOURS, **keys):
     table = pd.DataFrame(rows).astype({"track": "Int64"})
     known = times if isinstance(times, dict) else dict.fromkeys(table["file"], times)
+    groups = keys.pop("groups_of_files", ())
     statistics = {key: keys.pop(key) for key in ("test", "unit", "window") if key in keys}
     config = AnalyzeConfig(**keys)
     for key, value in statistics.items():
         setattr(config.statistics, key, value)
-    return study_of(table, known, config)
+    return study_of(table, known, config, groups)
 
 
 def grown(start, steps=3):
@@ -161,6 +162,36 @@ def test_without_a_control_every_pair_is_compared_and_it_is_said():
     pairs = tests[tests["against"] != ""][["group", "against"]].drop_duplicates()
     assert pairs.values.tolist() == [["b", "a"], ["c", "a"], ["c", "b"]]
     assert any("no group is named control" in note for note in made.notes)
+
+
+def test_a_control_without_any_cell_is_refused_and_no_other_group_takes_its_place():
+    rows = [row for n in range(6) for row in cells(f"{n}", "AB"[n % 2], [grown(100 + 7 * n), grown(90 + n)])]
+    own = study(rows, groups_of_files=["A", "B", "control"])
+    tests = test_table(own)
+    between = tests[tests["against"] != ""]
+    assert set(zip(between["group"], between["against"], strict=True)) == {("A", "control"), ("B", "control")}
+    assert between["p"].isna().all()
+    assert between["effect"].isna().all()
+    assert set(between["refused"]) == {"0 fields in the control: needs at least 2 fields in each"}
+    assert set(between["cells_against"]) == {0}
+    assert own.notes == ("groups: no cell was found in group control",)
+
+
+def test_a_control_without_droplets_is_refused_for_their_volume_alone():
+    rows = [
+        row
+        for n in range(6)
+        for row in cells(
+            f"{n}", ("control", "A", "B")[n % 3], [[100 + 7 * n], [90 + n]],
+            mean_part_um3=lambda k, t, n=n: 2.0 + n * k if n % 3 else None,
+        )
+    ]  # fmt: skip
+    tests = test_table(study(rows, (0.0,)))
+    drops = tests[tests["quantity"] == "mean_part_um3"]
+    assert list(zip(drops["group"], drops["against"], strict=True)) == [("A", "control"), ("B", "control")]
+    assert drops["p"].isna().all()
+    assert drops["refused"].str.contains("0 fields in the control").all()
+    assert one(tests, group="A")["p"] > 0
 
 
 def test_single_frames_are_compared_by_their_values():

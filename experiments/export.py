@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -26,9 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from experiments.weights import weights_path
     from formats.errors import InputError
     from lightning_modules.facts import read_checkpoint
-    from lightning_modules.weights_file import write_weights
+    from lightning_modules.weights_file import KEY, read_content, write_weights
 
     try:
+        if told.out.exists():  # weights may be replaced, and nothing else
+            known = False
+            with contextlib.suppress(ValueError, OSError):
+                known = KEY in read_content(told.out)
+            if not known:
+                raise InputError(f"{told.out}: is there, and no weights of Cytovox: choose another name")
         weights = read_checkpoint(weights_path(told.run, "RUN"), None, "RUN")
         state = weights.network_state
         if told.half:

@@ -14,6 +14,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -86,7 +87,7 @@ def digest_of(files: Sequence[str]) -> str:
 
 def _faults(stored: Mapping[str, Any], config: str, overrides: Sequence[str]) -> list[str]:
     tasks: Mapping[str, Any] = stored["tasks"]
-    types = _Types(stored["classes"])
+    made = _Types(stored["classes"])
 
     def keep(task: str, group: str, choice: str) -> set[str] | None:
         kinds = tasks.get(task, {}).get("choices", {}).get(group, {}).get("kinds", {})
@@ -103,14 +104,14 @@ def _faults(stored: Mapping[str, Any], config: str, overrides: Sequence[str]) ->
         faults.append(f"{composed.where(('task',))}: task: expected one of {known}, got {named!r}{hint}")
         named = near[0] if near else stored["default_task"]
     task = tasks[named]
-    branches, more = _branches(composed, task, types)
-    faults += more + find_faults(composed, types(task["class"]), branches)
+    branches, more = _branches(composed, task, made)
+    faults += more + find_faults(composed, made(task["class"]), branches)
     return list(dict.fromkeys(faults))
 
 
-def _branches(composed: Composed, task: Mapping[str, Any], types: Callable[[str], type]) -> tuple[Branches, list[str]]:
+def _branches(composed: Composed, task: Mapping[str, Any], made: Callable[[str], type]) -> tuple[Branches, list[str]]:
     """The dataclass of every group, and faults of the keys that choose them."""
-    found: Branches = {name: types(kind) for name, kind in task["groups"].items()}
+    found: Branches = {name: made(kind) for name, kind in task["groups"].items()}
     faults = []
     for group, choice in task["choices"].items():
         key, kinds, values = choice["key"], choice["kinds"], composed.values.get(group)
@@ -124,7 +125,7 @@ def _branches(composed: Composed, task: Mapping[str, Any], types: Callable[[str]
             faults.append(f"{where}: {group}.{key}: expected one of {', '.join(kinds)}, got {chosen!r}{hint}")
             composed.values[group] = {}
             chosen = choice["default"]
-        found[group] = types(kinds[chosen])
+        found[group] = made(kinds[chosen])
     return found, faults
 
 
@@ -157,7 +158,7 @@ class _Types:
         arguments = tuple(self.hint(one) for one in inner)
         if form == "union":
             return Union[arguments]  # noqa: UP007 - of a tuple
-        return list[arguments[0]] if form == "list" else dict[arguments]  # type: ignore[valid-type, index]
+        return types.GenericAlias(list if form == "list" else dict, arguments)
 
 
 def _accepts(expects: str, value: Any) -> bool:
@@ -216,7 +217,7 @@ def stored_schema(tasks: Mapping[str, Any], pipelines: Mapping[str, type], defau
             return {"class": add(hint)}  # type: ignore[arg-type]
         if origin is Literal:
             return {"literal": list(arguments)}
-        form = {list: "list", dict: "dict"}.get(origin, "union")  # type: ignore[arg-type]
+        form = {list: "list", dict: "dict"}.get(origin, "union")
         return {form: [plain(one) for one in arguments]} if arguments else names[Any]
 
     made: dict[str, Any] = {}

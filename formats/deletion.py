@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,6 +227,20 @@ class Manifest:
                     entry = json.loads(line)
                     found[str(entry["path"])] = (int(entry["size"]), str(entry["digest"]))
         return found
+
+    def require_free(self, paths: Iterable[Path]) -> None:
+        """Refuse to write over files that this step did not write.
+
+        Raises
+        ------
+        NotOurs
+            Names the first of them.
+        """
+        known = self.listed()
+        for path in paths:
+            relative = Path(os.path.abspath(path)).relative_to(Path(os.path.abspath(self.root))).as_posix()
+            if os.path.lexists(path) and relative not in known:
+                raise NotOurs(f"{path}: is there, and no result of an earlier call: choose another folder")
 
     def remove_all(self) -> None:
         """Remove every noted file that is still as it was written, and the folders that are empty then.

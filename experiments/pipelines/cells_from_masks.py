@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.cell_contrast import cell_contrasts
 from analysis.cell_figures import cells_figure
 from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
+from analysis.quality import CellState, frame_flags
+from analysis.quality_rules import QualityRules, as_text
 from analysis.refractive import PAPER_MEDIUM_RI
+from analysis.tracking import Sighting
 from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.pipelines.config import CellsFromMasksConfig
@@ -21,6 +25,7 @@ from experiments.pipelines.predictors import cell_finder, cell_weights
 from experiments.pipelines.results import write_table
 from experiments.preflight import require_room
 from formats import LabelFilm, Volume, open_labels, read_volume, write_ometiff
+from formats.deletion import Manifest
 from formats.errors import InputError
 from formats.spacing import Resolved, resolve_spacing
 from transforms.cell_field import CellField
@@ -65,6 +70,9 @@ def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
         return _check(config, inputs)
     finder, out = cell_finder(config.method, weights, config.seeds.rule()), Path(config.out)
     require_room(out, "out")
+    written = Manifest(out, "cells_from_masks")
+    results = [out / name for name in ("cells.ome.tif", "cells.csv", "cells.png")]
+    written.require_free(results)
     spacing, volume = inputs.spacing_um, inputs.volume
     rows, frames, lone = [], [], 0.0
     for t in inputs.membrane:
@@ -92,6 +100,8 @@ def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
     cells = table[(table["compartment"] == WHOLE)] if len(table) else table
     print(f"cells: {len(cells)} in {len(frames)} frames; {lone:.1f} um3 of the membrane mask are in none")
     print(f"labels: {out / 'cells.ome.tif'}")
+    for path in results:
+        written.add(path)
     print(f"table: {out / 'cells.csv'}", flush=True)
     return 0
 
@@ -177,10 +187,25 @@ def _rows(
     image = np.full(cells.shape, math.nan, np.float32) if ri is None else ri
     measured = measure_frame(image, cells, {"membrane": membrane, "nucleus": nucleus}, spacing, Rules(medium))
     names = [field.name for field in dataclasses.fields(Compartment)]
+    contrasts = {} if ri is None else cell_contrasts(ri, cells, spacing)
+    flags = {
+        row.cell: as_text(frame_flags(_state(t, row, contrasts.get(row.cell, math.nan)), QualityRules()))
+        for row in measured.compartments
+        if row.compartment == WHOLE
+    }
     rows: list[dict[str, object]] = []
     for row in measured.compartments:
         values = {name: getattr(row, name) for name in names if ri is not None or name not in _OF_RI}
         # cell k grew from nucleus k
         original = {"original_label": seeds.reading.original(row.cell) if row.cell > 0 else None}
-        rows.append({"frame": t, **values, **(original if seeds.instances else {})})
+        contrast = {"contrast_ri": contrasts.get(row.cell) if row.compartment == WHOLE else None}
+        rows.append(
+            {"frame": t, **values, **(original if seeds.instances else {}), **(contrast if ri is not None else {}),
+             "flags": flags.get(row.cell, "")}
+        )  # fmt: skip
     return rows
+
+
+def _state(t: int, row: Compartment, contrast_ri: float) -> CellState:
+    sighting = Sighting(t, row.cell, (row.z_um, row.y_um, row.x_um), row.volume_um3)
+    return CellState(sighting, row.dry_mass_pg, row.border, row.nuclei, contrast_ri)

@@ -153,6 +153,8 @@ def _stopped(error: BaseException, folder: RunFolder, config: AnalyzeConfig, wat
 def run_folder(config: AnalyzeConfig) -> RunFolder:
     """The folder of this analysis: the same for the same question, so that the same command goes on in it."""
     folder = RunFolder.existing(Path(config.resume)) if config.resume is not None else RunFolder(run_path(config))
+    if config.resume is not None and config.out is not None and Path(config.out).absolute() != folder.path:
+        raise InputError(f"out: {config.out}: the resumed analysis lies in {folder.path}: leave one of them out")
     folder.require_writable()
     remove_if_empty(folder.checkpoints)  # nothing is trained here
     return folder

@@ -205,7 +205,7 @@ def test_refusals_say_how_many_fields_they_need():
     told = refused("welch", [4] * 2, [20] * 6)
     assert "false positives up to 1" in told
     assert "needs at least 6 fields in each group" in told
-    least = levels.MIN_MIXED_UNITS
+    least = 4  # three gave up to 0.07 between groups
     assert f"needs at least {least} fields in each group" in refused("mixed", [10] * (least - 1), [10] * 6)
     assert refused("mixed", [10] * least, [10] * least) == ""
     assert refused("student", [1] * 2, [30] * 6) == ""
@@ -213,10 +213,11 @@ def test_refusals_say_how_many_fields_they_need():
 
 def test_a_balanced_mixed_model_is_students_t_on_means():
     rng = np.random.default_rng(5)
-    group, control = drawn(rng, [10] * 4, 0.5, 1.0), drawn(rng, [10] * 4, 0.5)
+    group, control = drawn(rng, [10] * 5, 0.5, 1.0), drawn(rng, [10] * 5, 0.5)
     found, wanted = compare_groups(group, control, "mixed"), compare_groups(group, control)
     assert found.p == pytest.approx(wanted.p, rel=1e-3)
     assert (found.effect, found.low, found.high) == pytest.approx((wanted.effect, wanted.low, wanted.high), rel=1e-3)
+    assert "at least 5 fields" in compare_with_zero(drawn(rng, [10] * 4, 0.5), "mixed").refused
     within, t = compare_with_zero(group, "mixed"), compare_with_zero(group)
     assert (within.p, within.effect) == pytest.approx((t.p, t.effect), rel=1e-3)
 

@@ -324,6 +324,13 @@ def test_the_surroundings_reach_as_far_as_they_should():
     ri[:, 23:37, 23:37] = 1.33
     ri[cells == 1] = 1.35
     assert cell_contrasts(ri, cells, (0.5, 0.5, 0.5))[1] == pytest.approx(0.02)
+    # two of three rings of voxels are medium; with a fourth, half of the surroundings are not
+    ri, large = np.full(cells.shape, 1.30), np.zeros_like(cells)
+    large[:, 10:50, 10:50] = 1
+    ri[:, 8:52, 8:52] = 1.337
+    ri[large == 1] = 1.35
+    assert cell_contrasts(ri, large, (0.5, 0.5, 0.5))[1] == pytest.approx(0.013)
+    assert cell_contrasts(ri, large, (0.5, 0.5, 0.5), shell_um=2.0)[1] == pytest.approx(0.05)
     few = np.full((1, 12, 12), 1)
     few[0, 0, :] = 0  # twelve voxels tell nothing
     assert math.isnan(cell_contrasts(np.full(few.shape, 1.34), few, (0.5, 0.5, 0.5))[1])

@@ -67,6 +67,11 @@ def test_labels_of_nuclei_are_the_seeds_and_a_tomogram_is_measured(cli, masks, s
         assert set(np.unique(cells[seen.nuclei_ZYX == label])) == {label}
     table = pd.read_csv(tmp_path / "o" / "cells.csv")
     assert table["mean_ri"].between(1.33, 1.42).any()
+    whole = table[(table["compartment"] == "cell") & (table["cell"] > 0)]
+    flags = whole["flags"].fillna("").str.split()
+    assert [("border" in own) for own in flags] == list(whole["border"].notna())
+    assert [("several_nuclei" in own) for own in flags] == list(whole["nuclei"] > 1)
+    assert [("low_contrast" in own) for own in flags] == list(whole["contrast_ri"] < 0.003)
 
 
 @pytest.mark.parametrize(

@@ -215,3 +215,38 @@ def test_fetch_does_not_unpack_into_a_link_or_its_own_folder(record, tmp_path):
     assert tree(other) == {"mine": b"mine"}
     assert (out / "mine").read_text() == "mine"
     assert (out / "_" / "obj" / "a.tif").is_file()
+
+
+def test_labels_from_masks_are_not_written_over_files_of_the_users_own(cli, field, tmp_path):
+    words = [
+        "cells_from_masks",
+        f"membrane={field}/masks.ome.tif",
+        f"nucleus={field}/masks.ome.tif",
+        "method=watershed",
+    ]
+    (tmp_path / "cells.csv").write_text("mine")
+    answer = cli(*words, f"out={tmp_path}")
+    assert answer.code == 2
+    assert "cells.csv: is there, and no result of an earlier call" in answer.err
+    assert tree(tmp_path) == {"cells.csv": b"mine"}
+    for _ in range(2):
+        assert cli(*words, f"out={tmp_path / 'new'}").code == 0
+
+
+def test_an_export_replaces_weights_only(tmp_path, trained, capsys):
+    from experiments.export import main
+
+    out = tmp_path / "mine.safetensors"
+    out.write_text("mine")
+    assert main([str(trained.run), str(out)]) == 2
+    assert out.read_text() == "mine"
+    out.unlink()
+    for _ in range(2):
+        assert main([str(trained.run), str(out)]) == 0
+    assert out.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

@@ -171,6 +171,8 @@ def _found(
 ) -> FoundCells:
     if job.cells is not None:
         cells = job.cells.objects()
+        if hollow := int(np.count_nonzero(fill_cells(cells) != cells)):
+            notes.append(f"frame {job.t}: {hollow} voxels lie in holes of the given cells, which are taken as they are")
         nuclei = masks.get("nucleus")
         return FoundCells(cells, np.where(nuclei, cells, 0) if nuclei is not None else np.zeros_like(cells))
     if "nucleus" not in masks or "membrane" not in masks:

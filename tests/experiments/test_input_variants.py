@@ -270,3 +270,13 @@ def test_labels_of_nibabel_lie_as_the_array_or_are_said_to_be_mirrored(cli, fiel
     ras = with_affine(field / "r.nii", scenes.cells(), np.diag([0.0005, 0.0005, 0.0006, 1.0]))
     result = scenes.analyze(cli, field / "other", field / "a.ome.tif", f"cells={ras}", given)
     assert "r.nii: its header mirrors x, y against ITK-SNAP's order" in result.err
+
+
+def test_masks_that_are_swapped_are_said_in_both_commands(cli, field):
+    cells = scenes.nifti(field / "a_nucleus.nii.gz", (scenes.cells() > 0).astype(np.uint8))
+    nuclei = scenes.nifti(field / "a_membrane.nii.gz", (scenes.nuclei() > 0).astype(np.uint8))
+    words = f"{100 * (1 - NUCLEUS_UM3 / sum(CELLS_UM3)):.0f} % of the nuclei lie outside the cells"
+    assert words in scenes.from_masks(cli, field / "labels", nuclei, cells).err
+    assert "lie outside" not in scenes.from_masks(cli, field / "right", cells, nuclei).err
+    given = f"organelles={field}/{{stem}}_{{organelle}}.nii.gz"
+    assert words in scenes.analyze(cli, field / "run", field / "a.ome.tif", given).err

@@ -117,7 +117,7 @@ def _matched(
         if given is not None and not given[0] - tolerance <= moment <= given[1] + tolerance:
             continue
         nearest = [int(np.abs(axis - moment).argmin()) for axis in axes.values()]
-        near = all(abs(axis[k] - moment) <= tolerance for axis, k in zip(axes.values(), nearest, strict=True))
+        near = np.ptp([axis[k] for axis, k in zip(axes.values(), nearest, strict=True)]) <= tolerance
         if near and (not found or all(k > before for k, before in zip(nearest, found[-1], strict=True))):
             found.append(nearest)
     if not found:

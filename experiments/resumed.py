@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from experiments.faults import ConfigFaults
 from experiments.schema import STAGES
+from formats.errors import InputError
 from training.rundir import RunFolder
 from training.trainer import checkpoint_path
 
@@ -165,9 +167,13 @@ def _progress(checkpoint: Path | None) -> tuple[int, int] | None:
     """Epochs and steps that were trained; None where nothing was saved yet."""
     if checkpoint is None:
         return None
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    return int(epochs), int(state["global_step"])
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        return int(epochs), int(state["global_step"])
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as fault:
+        reason = str(fault).splitlines()[0][:160] if str(fault) else type(fault).__name__
+        raise InputError(f"resume: {checkpoint}: cannot be read as a checkpoint ({reason})") from None
 
 
 def _is_more(trainer: Mapping[str, Any], progress: tuple[int, int]) -> bool:

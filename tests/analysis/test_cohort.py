@@ -108,6 +108,11 @@ def test_intervals_that_differ_meet_at_their_common_times_only():
     assert window.frames == {"a": (0, 2, 4), "b": (0, 3, 6)}
 
 
+def test_frames_of_one_point_are_near_each_other_not_only_near_a_third():
+    window = common_window({"a": [0.0, 1000, 2000], "b": [0.0, 1200, 2000], "c": [0.0, 800, 2000]})
+    assert len(window.points) == 2
+
+
 @pytest.mark.parametrize(("off", "same"), [(0.99, True), (1.01, False)])
 def test_frames_within_a_quarter_of_the_shortest_interval_are_one_time_point(off, same):
     late = 250 * off

@@ -124,7 +124,7 @@ def scan(frames: Iterable[tuple[str, np.ndarray]]) -> LabelContent:
 def _is_walled(stored_ZYX: np.ndarray) -> bool:
     sides = [stored_ZYX[:, [0, -1]], stored_ZYX[:, :, [0, -1]]]
     inside = sum(int(np.count_nonzero(side)) for side in sides)
-    return inside > _WALLED * sum(side.size for side in sides) and np.count_nonzero(stored_ZYX) < stored_ZYX.size
+    return bool(inside > _WALLED * sum(side.size for side in sides) and np.count_nonzero(stored_ZYX) < stored_ZYX.size)
 
 
 def merged(contents: Sequence[LabelContent], where: str) -> tuple[LabelContent, int]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -45,6 +45,8 @@ _ENCLOSED = 0.7
 _SPECK = 0.005
 #: Size of a label's second part, relative to its first, from which the label is scattered.
 _SECOND_PART = 0.25
+#: Part of the voxels on a field's four sides that are inside, from which a mask may be inverted.
+_WALLED = 0.95
 #: Voxels that touch by a corner belong together.
 _TOUCHING = np.ones((3, 3, 3), bool)
 #: Values that programs write into masks; another single value may be the label of the only cell.
@@ -80,6 +82,8 @@ class LabelContent:
     """Whether values lie between 0 and 1."""
     richest: int
     """Number of the frame that holds the most values."""
+    walled: bool = False
+    """Whether hardly any voxel on the four sides (y and x) of any frame is 0, though others are."""
 
     @property
     def values(self) -> np.ndarray:
@@ -106,14 +110,21 @@ def scan(frames: Iterable[tuple[str, np.ndarray]]) -> LabelContent:
         NaN, infinity, fractions beyond 0..1, negative values beside 0, floats too large to be exact.
     """
     found: list[np.ndarray] = []
-    fractional, most, richest, where = False, -1, 0, "labels"
+    fractional, most, richest, walled, where = False, -1, 0, True, "labels"
     for number, (where, stored) in enumerate(frames):
         values, soft = _values_of(stored, where)
         fractional |= soft
         if len(values) > most:
             most, richest = len(values), number
+        walled = walled and _is_walled(stored)
         found.append(values)
-    return _content(found, fractional, richest, where)
+    return replace(_content(found, fractional, richest, where), walled=walled and bool(found))
+
+
+def _is_walled(stored_ZYX: np.ndarray) -> bool:
+    sides = [stored_ZYX[:, [0, -1]], stored_ZYX[:, :, [0, -1]]]
+    inside = sum(int(np.count_nonzero(side)) for side in sides)
+    return bool(inside > _WALLED * sum(side.size for side in sides) and np.count_nonzero(stored_ZYX) < stored_ZYX.size)
 
 
 def merged(contents: Sequence[LabelContent], where: str) -> tuple[LabelContent, int]:
@@ -121,7 +132,7 @@ def merged(contents: Sequence[LabelContent], where: str) -> tuple[LabelContent, 
     most = max(range(len(contents)), key=lambda k: len(contents[k].everything))
     fractional = any(content.fractional for content in contents)
     whole = _content([content.everything for content in contents], fractional, contents[most].richest, where)
-    return whole, most
+    return replace(whole, walled=all(content.walled for content in contents)), most
 
 
 def _content(found: list[np.ndarray], fractional: bool, richest: int, where: str) -> LabelContent:
@@ -292,6 +303,11 @@ def decide(
     if content.filled:
         _check_filled(content, use, labels, where, [] if quiet else notes)
     several = len(values) > 1
+    if content.walled and not several and content.background == 0 and not quiet:
+        notes.append(
+            f"{where}: nearly every voxel on the sides of the field is inside; is the mask inverted? 0 is read as the "
+            "background"
+        )
     if use != "classes" and several and labels == "auto":
         _refuse_other_images(content, use, richest(), where)
     instances = labels == "instances" or (labels == "auto" and several)
@@ -335,7 +351,7 @@ def _parts_note(where: str, what: str, use: LabelUse) -> str:
 
 def _check_filled(content: LabelContent, use: LabelUse, labels: str, where: str, notes: list[str]) -> None:
     """Some programs count from 1, background included: nothing here says which value that would be."""
-    if use != "classes" and labels == "auto" and len(content.values) > 1:
+    if use != "classes" and labels != "instances" and len(content.values) > 1:
         some = ", ".join(str(v) for v in content.values[:4]) + (", ..." if len(content.values) > 4 else "")
         raise LabelFault(
             "labels",

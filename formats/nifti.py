@@ -27,7 +27,7 @@ from formats.channels import require_slices
 from formats.errors import InputError
 from formats.label_film import LabelFilm
 from formats.limits import require_memory
-from formats.nifti_grid import Grid, Turn, grid_of
+from formats.nifti_grid import Grid, Turn, grid_of, turn_notes
 from formats.regions import FrameReader, KeptReader
 from formats.spacing import SpacingFrom, resolve_spacing
 from formats.units import in_seconds
@@ -79,7 +79,7 @@ def read_nifti(
         origin_um=grid.origin_um,
         times_s=times_s,
         source=path,
-        notes=size.notes,
+        notes=(*size.notes, *turn_notes(path, grid.turn)),
     )
 
 
@@ -108,6 +108,7 @@ def open_nifti_labels(path: str | Path) -> LabelFilm:
         lambda t, c: np.ascontiguousarray(frames.read_stored(t, c)),
         stored_spacing=grid.spacing,
         origin_um=grid.origin_um,
+        notes=turn_notes(path, grid.turn),
     )
 
 

@@ -60,7 +60,8 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
     """The grid that a header states.
 
     The sform is preferred, as nibabel does. An sform that is the identity says nothing where qform or pixdim say
-    something else. Without any affine the axes lie as they are.
+    something else. Without any affine, or with the identity alone, which programs write that know no grid, the axes lie
+    as they are.
 
     Parameters
     ----------
@@ -74,8 +75,10 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
     InputError
         A rotated grid, an affine that is none, or sform and qform that turn the axes differently.
     """
-    statements = _statements(path, header, shape)
     unit = header.get_xyzt_units()[0]
+    statements = _statements(path, header, shape)
+    if unit != "micron" and _only_identity(header):
+        statements = [_statement(path, "", np.diag([-1.0, -1.0, 1.0, 1.0]), shape)]
     stored = [(s, _stored(s, unit)) for s in statements]
     likely = [(s, said) for s, said in stored if any(r.plausible() for r in said.readings)] or stored
     turns = {s.turn for s, _ in likely}
@@ -96,7 +99,7 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
 
 def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statement]:
     """What differs among sform, qform and pixdim, the preferred one first."""
-    zooms = [*(float(zoom) for zoom in header.get_zooms()[:3]), 1.0, 1.0][:3]
+    zooms = _zooms(header)
     sform = header.get_sform() if int(header["sform_code"]) > 0 else None
     qform = header.get_qform() if int(header["qform_code"]) > 0 else None
     blank = sform is not None and np.array_equal(np.abs(sform), np.eye(4)) and any(zoom != 1 for zoom in zooms)
@@ -119,6 +122,17 @@ def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statem
     if not found:  # no affine was stored: axes lie as they are
         found.append(_statement(path, "pixdim", np.diag([-zooms[0], -zooms[1], zooms[2], 1.0]), shape))
     return [replace(s, name="") for s in found] if len(found) == 1 and not blank else found
+
+
+def _only_identity(header: Any) -> bool:
+    """Whether every affine that is stored is the identity, and pixdim says nothing else."""
+    codes = (("sform_code", header.get_sform), ("qform_code", header.get_qform))
+    stored = [np.asarray(affine()) for code, affine in codes if int(header[code]) > 0]
+    return bool(stored) and all(np.array_equal(a, np.eye(4)) for a in stored) and all(z == 1 for z in _zooms(header))
+
+
+def _zooms(header: Any) -> list[float]:
+    return [*(float(zoom) for zoom in header.get_zooms()[:3]), 1.0, 1.0][:3]
 
 
 def _statement(path: Path, name: str, affine: np.ndarray, shape: tuple[int, ...]) -> _Statement:
@@ -154,6 +168,21 @@ def _turn(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[Turn,
     turn = ornt_transform(io_orientation(affine), _ITK_AXES)
     to_itk = np.diag([-1.0, -1.0, 1.0, 1.0])
     return tuple((float(axis), float(flip)) for axis, flip in turn), to_itk @ affine @ inv_ornt_aff(turn, shape)
+
+
+def turn_notes(path: Path, turn: Turn) -> tuple[str, ...]:
+    """What is to be said where voxels do not lie in the order of the file."""
+    mirrored = ", ".join("xyz"[int(axis)] for axis, flip in sorted(turn) if flip < 0)
+    swapped = [axis for axis, _ in turn] != [0, 1, 2]
+    if not mirrored and not swapped:
+        return ()
+    how = " and ".join(
+        word for word in ("swaps axes" if swapped else "", f"mirrors {mirrored}" if mirrored else "") if word
+    )
+    return (
+        f"{path.name}: its header {how} against ITK-SNAP's order of x, y, z; read as ITK-SNAP shows it, so files "
+        "without directions (TIFF, TCF) must lie so, too",
+    )
 
 
 def _round(value: float) -> float:

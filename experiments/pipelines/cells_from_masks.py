@@ -21,6 +21,7 @@ from analysis.tracking import Sighting
 from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.pipelines.config import CellsFromMasksConfig
+from experiments.pipelines.outside import outside_note
 from experiments.pipelines.predictors import cell_finder, cell_weights
 from experiments.pipelines.results import write_table
 from experiments.preflight import require_room
@@ -79,6 +80,8 @@ def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
         inside, nuclei = inputs.membrane[t].mask(), inputs.nucleus[t].mask()
         ri = checked_ri(volume.frame(t), f"{config.ri}, frame {t}") if volume is not None else None
         seeds = inputs.nucleus[t].objects() if inputs.nucleus[t].instances else None
+        if said := outside_note(nuclei, inside):
+            print(f"note: frame {t}: {said}", file=sys.stderr)
         found = finder(CellField(inside, nuclei, spacing, ri, seeds))
         if not (found.seeds_ZYX > 0).any():
             print(f"note: frame {t}: no nucleus, so no cell was told from another", file=sys.stderr)

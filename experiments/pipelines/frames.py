@@ -16,6 +16,7 @@ from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
 from analysis.refractive import Increments
 from analysis.volume_interval import VolumeInterval, agreement, volume_intervals
 from datamodules.label_source import LabelSource
+from experiments.pipelines.outside import outside_note
 from experiments.pipelines.predictors import cell_finder, trained_on
 from experiments.pipelines.state import FrameState
 from formats import read_volume
@@ -171,6 +172,8 @@ def _found(
 ) -> FoundCells:
     if job.cells is not None:
         cells = job.cells.objects()
+        if hollow := int(np.count_nonzero(fill_cells(cells) != cells)):
+            notes.append(f"frame {job.t}: {hollow} voxels lie in holes of the given cells, which are taken as they are")
         nuclei = masks.get("nucleus")
         return FoundCells(cells, np.where(nuclei, cells, 0) if nuclei is not None else np.zeros_like(cells))
     if "nucleus" not in masks or "membrane" not in masks:
@@ -183,6 +186,8 @@ def _found(
     # the masks decide what is inside, the probabilities only tell the network how sure that is
     seeds = None if job.seeds is None else job.seeds.objects()
     field = CellField(membrane, nucleus, spacing_um, ri, seeds)
+    if outside := outside_note(masks["nucleus"], masks["membrane"]):
+        notes.append(f"frame {job.t}: {outside}")
     if not masks["nucleus"].any():
         notes.append(f"frame {job.t}: no nucleus, so no cell was told from another")
     found = cell_finder(job.method, job.weights, job.rule)(field)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -122,6 +123,7 @@ REFUSED: dict[str, tuple[Make, Write, str]] = {
     "float32 beyond its whole numbers": (
         lambda m: (m * 2.0**25).astype(np.float32), as_tif, "save the labels as integers",
     ),
+    "1 and 2": (lambda m: (m > 0).astype(np.uint8) + 1, as_tif, "ilastik counts from 1"),
     "no background": (lambda m: (m + 1).astype(np.uint8), as_tif, "which one is the background"),
     "grey levels": (
         lambda m: np.random.default_rng(0).integers(0, 250, m.shape).astype(np.uint8), as_tif, "like grey levels",
@@ -224,3 +226,57 @@ def test_what_is_neither_a_mask_nor_labels_is_refused_by_every_command(cli, fiel
 def test_shape_of_the_scene_is_what_the_numbers_say():
     assert scenes.cells().shape == SHAPE
     assert len(np.unique(scenes.cells())) == 4
+
+
+def test_a_mask_without_background_is_refused_though_it_is_called_binary(cli, field):
+    path = as_plain(field / "c.tif", (scenes.cells() > 0).astype(np.uint8) + 1)
+    given = [f"cells={path}", f"organelles={nucleus_of(field)}", "labels=binary"]
+    result = scenes.analyze(cli, field / "run", field / "a.ome.tif", *given)
+    assert result.code == 3
+    assert "which one is the background" in result.err
+    nuclei = scenes.nifti(field / "n.nii.gz", scenes.nuclei().astype(np.uint8))
+    alone = scenes.from_masks(cli, field / "labels", path, nuclei, "labels={membrane: binary}")
+    assert alone.code == 2
+    assert "which one is the background" in alone.err
+
+
+def test_an_inverted_mask_and_hollow_cells_are_said(cli, field):
+    inverted = as_tif(field / "i.tif", np.where(scenes.cells() > 0, 0, 255).astype(np.uint8))
+    nuclei = scenes.nifti(field / "n.nii.gz", scenes.nuclei().astype(np.uint8))
+    result = scenes.from_masks(cli, field / "labels", inverted, nuclei)
+    assert "i.tif: nearly every voxel on the sides of the field is inside; is the mask inverted?" in result.err
+    assert "n.nii.gz: nearly" not in result.err
+    hollow = scenes.cells()
+    hollow[4, 6, 6] = 0
+    path = as_tif(field / "c.tif", hollow.astype(np.uint8))
+    result = scenes.analyze(cli, field / "run", field / "a.ome.tif", f"cells={path}", f"organelles={nucleus_of(field)}")
+    assert "1 voxels lie in holes of the given cells" in result.err
+
+
+def with_affine(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
+    nib.save(nib.Nifti1Image(array.astype(np.int16).T, affine), path)
+    return path
+
+
+def test_labels_of_nibabel_lie_as_the_array_or_are_said_to_be_mirrored(cli, field):
+    """The identity tells no directions; any other affine is followed, and that is said."""
+    given = f"organelles={nucleus_of(field)}"
+    plain = with_affine(field / "c.nii", scenes.cells(), np.eye(4))
+    result = scenes.analyze(cli, field / "run", field / "a.ome.tif", f"cells={plain}", given)
+    assert result.code == 0, result.err
+    rows = result.table[(result.table["compartment"] == "cell") & (result.table["cell"] > 0)]
+    assert (rows["mean_ri"] > 1.356).all()
+    assert "mirrors" not in result.err
+    ras = with_affine(field / "r.nii", scenes.cells(), np.diag([0.0005, 0.0005, 0.0006, 1.0]))
+    result = scenes.analyze(cli, field / "other", field / "a.ome.tif", f"cells={ras}", given)
+    assert "r.nii: its header mirrors x, y against ITK-SNAP's order" in result.err
+
+
+def test_masks_that_are_swapped_are_said_in_both_commands(cli, field):
+    cells = scenes.nifti(field / "a_nucleus.nii.gz", (scenes.cells() > 0).astype(np.uint8))
+    nuclei = scenes.nifti(field / "a_membrane.nii.gz", (scenes.nuclei() > 0).astype(np.uint8))
+    words = f"{100 * (1 - NUCLEUS_UM3 / sum(CELLS_UM3)):.0f} % of the nuclei lie outside the cells"
+    assert words in scenes.from_masks(cli, field / "labels", nuclei, cells).err
+    assert "lie outside" not in scenes.from_masks(cli, field / "right", cells, nuclei).err
+    given = f"organelles={field}/{{stem}}_{{organelle}}.nii.gz"
+    assert words in scenes.analyze(cli, field / "run", field / "a.ome.tif", given).err

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from formats.errors import InputError
-from formats.nifti import read_nifti, read_nifti_mask, write_nifti
+from formats.nifti import open_nifti_labels, read_nifti, read_nifti_mask, write_nifti
 
 SPACING = (0.9, 0.2, 0.1)
 SHAPE = (3, 4, 5)
@@ -205,3 +205,15 @@ def test_an_axis_too_long_for_the_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no more than 32767 along an axis; write ome-zarr"):
         write_nifti(tmp_path / "a.nii", np.zeros((1, 1, 40000), np.uint8), (1, 1, 1))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("unit", "turned"), [("mm", False), ("unknown", False), ("micron", True)])
+def test_the_identity_tells_no_directions_unless_it_is_a_size(tmp_path: Path, unit: str, turned: bool) -> None:
+    labels = np.zeros((4, 5, 6), np.int16)
+    labels[1, 1, 2] = 7
+    image = nib.Nifti1Image(labels.T, np.eye(4))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    film = open_nifti_labels(tmp_path / "a.nii")
+    np.testing.assert_array_equal(film.frame(), labels[:, ::-1, ::-1] if turned else labels)
+    assert bool(film.notes) == turned

@@ -398,7 +398,9 @@ VARIANTS = [
     Variant("qform_only.nii", nifti(form="q")),
     Variant("ones.nii", nifti((1, 1, 1), unit="mm"), refused="states no voxel size"),
     Variant("ones_given.nii", nifti((1, 1, 1), unit="mm"), read=GIVEN),
-    Variant("flipped.nii", nifti(axes=(1, 1, -1), data=ri()[::-1, ::-1, ::-1])),
+    Variant("flipped.nii", nifti(axes=(1, 1, -1), data=ri()[::-1, ::-1, ::-1]), note="its header mirrors x, y, z"),
+    Variant("flipped_y.nii", nifti(axes=(-1, 1, 1), data=ri()[:, ::-1]), note="its header mirrors y against"),
+    Variant("ones_as_nibabel.nii", nifti((1, 1, 1), unit="mm", axes=(1, 1, 1)), read=GIVEN),
     Variant(
         "oblique.nii",
         nifti(form="s", sform=np.array([[-0.18, 0.1, 0, 0], [-0.1, -0.22, 0, 0], [0, 0, 0.5, 0], [0, 0, 0, 1]])),

@@ -293,7 +293,7 @@ def test_half_of_a_cell_must_lie_in_the_mask_that_holds_it(inside, counts):
     # the mask gained 0.6 of what is gone, and too little for its volume alone to tell
     states = two_cells({2}, volumes=(1000, 500, 1000 + 500 * 0.6), frames=3)
     states = [one for one in states if one.key[1] != 9]
-    far = [one for one in states if not (one.key == (1, 2))] + [state(1, 2, 20, 500)]
+    far = [one for one in states if one.key != (1, 2)] + [state(1, 2, 20, 500)]
     overlaps = {2: {(1, 1): 900.0, (2, 1): inside * 500}}
     assert any("merge" in own for own in flagged(far, overlaps=overlaps)[0].values()) == counts
 

@@ -38,7 +38,9 @@ def result() -> Any:
         film=SimpleNamespace(source=source, medium_ri=MEDIUM, medium_from="file", times_s=None),
         compartments=[{"frame": 0, **_plain(row)} for row in found.compartments],
         parts=[{"frame": 0, **_plain(row)} for row in found.parts],
-        tracked=SimpleNamespace(track_of={(0, 1): 0}),
+        tracked=SimpleNamespace(track_of={(0, 1): 0}, tracks=[SimpleNamespace(track=0, lineage=0)]),
+        flags={},
+        outside_training=[""],
         cells_from=["network"],
     )
 

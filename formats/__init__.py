@@ -24,7 +24,7 @@ from formats.tcf import read_fluorescence, read_tcf
 from formats.tcf_writer import write_tcf
 from formats.tiff import open_tiff_labels, read_tiff, read_tiff_mask
 from formats.values import check_finite
-from formats.volume import Mask, Volume, spacing_agrees
+from formats.volume import Mask, Volume
 
 __all__ = [
     "KINDS",
@@ -53,7 +53,6 @@ __all__ = [
     "resolve_spacing",
     "resume_omezarr",
     "set_members",
-    "spacing_agrees",
     "write_fault",
     "write_nifti",
     "write_ometiff",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -276,29 +276,3 @@ def check_spacing(spacing_um: Sequence[float], where: object) -> ZYX:
     if len(values) != 3 or not all(np.isfinite(v) and v > 0 for v in values):
         raise InputError(f"{where}: spacing {spacing_um}: expected three positive lengths z, y, x in micrometres")
     return values[0], values[1], values[2]
-
-
-def spacing_agrees(
-    mask_spacing: Sequence[float], volume_spacing: Sequence[float], rtol: float = 0.02
-) -> Literal["same", "thousandfold", "differs"]:
-    """Whether a mask and its volume have the same spacing.
-
-    Parameters
-    ----------
-    mask_spacing, volume_spacing : sequence of 3 float
-        z, y, x in micrometres.
-    rtol : float
-        Largest relative difference per axis that is still the same: files round their numbers.
-
-    Returns
-    -------
-    "same", "thousandfold" or "differs"
-        "thousandfold": the same but for a factor of 1000 either way on all axes, as when a tool wrote micrometres
-        into a file that counts in millimetres.
-    """
-    ratio = np.asarray(mask_spacing, dtype=float) / np.asarray(volume_spacing, dtype=float)
-    if np.allclose(ratio, 1.0, rtol=0, atol=rtol):
-        return "same"
-    if any(np.allclose(ratio * factor, 1.0, rtol=0, atol=rtol) for factor in (1e3, 1e-3)):
-        return "thousandfold"
-    return "differs"

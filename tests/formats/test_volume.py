@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats.errors import InputError
+from formats.spacing import StoredSpacing, match_spacing
 from formats.values import as_labels, check_finite, unscaled_ri
-from formats.volume import Volume, spacing_agrees, to_tczyx
+from formats.volume import Volume, to_tczyx
 
 
 @settings(deadline=None, max_examples=40)
@@ -51,12 +52,16 @@ def test_a_spacing_that_is_none_is_refused(spacing: object) -> None:
 
 
 def test_spacings_are_compared_as_files_round_them() -> None:
-    volume = (0.874, 0.1626, 0.1626)
-    assert spacing_agrees((0.87, 0.163, 0.163), volume) == "same"
-    assert spacing_agrees((874, 162.6, 162.6), volume) == "thousandfold"
-    assert spacing_agrees((0.000874, 0.0001626, 0.0001626), volume) == "thousandfold"
-    assert spacing_agrees((0.874, 0.1626, 162.6), volume) == "differs"
-    assert spacing_agrees((0.1626, 0.1626, 0.874), volume) == "differs"
+    def match(*lengths_um: float) -> tuple[str, ...]:
+        return match_spacing("m.nii", StoredSpacing.of(lengths_um), (0.874, 0.1626, 0.1626), "t.tif")
+
+    assert match(0.87, 0.163, 0.163) == ()
+    for lengths_um, how in (((874, 162.6, 162.6), "um where mm"), ((0.000874, 0.0001626, 0.0001626), "mm where um")):
+        (note,) = match(*lengths_um)
+        assert f"written in {how} is expected" in note
+    for lengths_um in ((0.874, 0.1626, 162.6), (0.1626, 0.1626, 0.874)):
+        with pytest.raises(InputError, match="save it with the tomogram's voxel size"):
+            match(*lengths_um)
 
 
 def test_voxels_that_are_not_finite_are_counted_and_the_first_is_named() -> None:

@@ -11,10 +11,10 @@ from formats.atomic import atomic_path, put_in_place, write_fault
 from formats.csv_files import existing
 from formats.errors import InputError
 from formats.label_film import LabelFilm
-from formats.nifti import open_nifti_labels, read_nifti, read_nifti_mask, write_nifti
+from formats.nifti import open_nifti_labels, read_nifti, write_nifti
 from formats.ometiff import write_ometiff, write_ometiff_planes
 from formats.ometiff_set import one_of_each_set, set_members
-from formats.omezarr import open_omezarr_labels, read_omezarr, read_omezarr_mask
+from formats.omezarr import open_omezarr_labels, read_omezarr
 from formats.omezarr_find import zarr_root
 from formats.omezarr_writer import begin_omezarr, create_omezarr, resume_omezarr, write_omezarr
 from formats.regions import ArrayReader, Box, FrameReader, grid_boxes
@@ -22,7 +22,7 @@ from formats.series import Series, only_series
 from formats.spacing import Resolved, SpacingFrom, StoredSpacing, match_spacing, resolve_spacing
 from formats.tcf import read_fluorescence, read_tcf
 from formats.tcf_writer import write_tcf
-from formats.tiff import open_tiff_labels, read_tiff, read_tiff_mask
+from formats.tiff import open_tiff_labels, read_tiff
 from formats.values import check_finite
 from formats.volume import Mask, Volume
 
@@ -133,17 +133,13 @@ def read_mask(path: str | Path, series: Series = None) -> Mask:
     Raises
     ------
     InputError
-        An unknown kind of file, one that cannot be read, or values that are no labels.
+        An unknown kind of file, one that cannot be read, more than one frame or channel, or values that are no labels.
     """
-    path = existing(Path(path))
-    kind = kind_of(path)
-    if kind == "tiff":
-        return read_tiff_mask(path, series)
-    if kind == "omezarr":
-        return read_omezarr_mask(path, series)
-    if kind == "nifti":
-        return read_nifti_mask(path)
-    raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
+    film = open_labels(path, series)
+    if film.shape[:2] != (1, 1):
+        t, c = film.shape[:2]
+        raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
+    return Mask(film.frame(), film.spacing_um, film.origin_um, film.path)
 
 
 def open_labels(path: str | Path, series: Series = None) -> LabelFilm:

@@ -31,8 +31,8 @@ from formats.nifti_grid import Grid, Turn, grid_of, turn_notes
 from formats.regions import FrameReader, KeptReader
 from formats.spacing import SpacingFrom, resolve_spacing
 from formats.units import in_seconds
-from formats.values import as_labels, unscaled_ri
-from formats.volume import ZYX, Mask, Volume, check_spacing, default_channels
+from formats.values import unscaled_ri
+from formats.volume import ZYX, Volume, check_spacing, default_channels
 
 _FAULTS = (
     *(ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, KeyError, zlib.error),
@@ -81,22 +81,6 @@ def read_nifti(
         source=path,
         notes=(*size.notes, *turn_notes(path, grid.turn)),
     )
-
-
-def read_nifti_mask(path: str | Path) -> Mask:
-    """Labels from NIfTI, lying as the tomogram does; axes of length 1 beyond the third are dropped.
-
-    Raises
-    ------
-    InputError
-        As `read_nifti`, more than one frame, or values that are no whole numbers.
-    """
-    path = Path(path)
-    frames, grid, _ = _describe(path)
-    if frames.shape[:2] != (1, 1):
-        raise InputError(f"{path}: shape {frames.stored_shape}: expected a mask of one 3D frame; save each by itself")
-    labels_ZYX = np.ascontiguousarray(as_labels(frames.read_stored(0, 0), path))
-    return Mask(labels_ZYX, grid.spacing.spacing_um, grid.origin_um, path)
 
 
 def open_nifti_labels(path: str | Path) -> LabelFilm:

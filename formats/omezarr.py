@@ -21,8 +21,8 @@ from formats.regions import Box, FrameReader, StoredReader
 from formats.series import Series
 from formats.spacing import SpacingFrom, StoredSpacing, resolve_spacing
 from formats.units import all_known, in_seconds, micrometres
-from formats.values import as_labels, unscaled_ri
-from formats.volume import ZYX, Mask, Volume, to_tczyx
+from formats.values import unscaled_ri
+from formats.volume import ZYX, Volume, to_tczyx
 
 _FAULTS = (BaseZarrError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError)
 
@@ -86,16 +86,6 @@ def read_omezarr(
         source=path,
         notes=(*facts.notes, *size.notes, *said),
     )
-
-
-def read_omezarr_mask(path: str | Path, series: Series = None) -> Mask:
-    """Labels from an OME-Zarr image or label of one frame and one channel."""
-    path = Path(path)
-    frames, facts = _describe(path, series, lone=True)
-    if frames.shape[:2] != (1, 1):
-        t, c = frames.shape[:2]
-        raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
-    return Mask(as_labels(frames.read(0, 0), path), facts.spacing.spacing_um, facts.origin_um, path)
 
 
 def open_omezarr_labels(path: str | Path, series: Series = None) -> LabelFilm:

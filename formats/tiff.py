@@ -20,8 +20,8 @@ from formats.regions import Box, FrameReader, KeptReader, StoredReader
 from formats.series import Series
 from formats.spacing import SpacingFrom, resolve_spacing
 from formats.tiff_file import Layout, choose_image, facts_of, layout_of, open_tiff
-from formats.values import as_labels, unscaled_ri
-from formats.volume import Mask, Volume, to_tczyx
+from formats.values import unscaled_ri
+from formats.volume import Volume, to_tczyx
 
 
 def read_tiff(
@@ -74,16 +74,6 @@ def read_tiff(
         source=path,
         notes=(*notes, *size.notes, *said),
     )
-
-
-def read_tiff_mask(path: str | Path, series: Series = None) -> Mask:
-    """Labels from a TIFF of one frame and one channel; `spacing_um` is None where the file tells none."""
-    path = Path(path)
-    frames, facts, _ = _describe(path, series, lone=True)
-    if frames.shape[:2] != (1, 1):
-        t, c = frames.shape[:2]
-        raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
-    return Mask(as_labels(frames.read(0, 0), path), facts.spacing.spacing_um, facts.origin_um, path)
 
 
 def open_tiff_labels(path: str | Path, series: Series = None) -> LabelFilm:

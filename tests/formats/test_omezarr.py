@@ -13,8 +13,9 @@ from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.common.omero import Omero
 from ome_zarr_models.v05 import Image
 
+from formats import read_mask
 from formats.errors import InputError
-from formats.omezarr import read_omezarr, read_omezarr_mask
+from formats.omezarr import read_omezarr
 from formats.omezarr_writer import begin_omezarr, create_omezarr, resume_omezarr, write_omezarr
 
 SPACING = (0.9, 0.2, 0.1)
@@ -169,13 +170,13 @@ def test_a_collection_gives_its_first_image(tmp_path: Path) -> None:
 
 def test_masks_are_integers_of_one_frame_and_channel(tmp_path: Path) -> None:
     labels = np.arange(24, dtype=np.uint32).reshape(1, 1, 2, 3, 4)
-    mask = read_omezarr_mask(write_omezarr(tmp_path / "m.zarr", labels, SPACING, ("cells",), origin_um=(1, 2, 3)))
+    mask = read_mask(write_omezarr(tmp_path / "m.zarr", labels, SPACING, ("cells",), origin_um=(1, 2, 3)))
     np.testing.assert_array_equal(mask.labels_ZYX, labels[0, 0])
     assert (mask.spacing_um, mask.origin_um) == (SPACING, (1.0, 2.0, 3.0))
-    assert read_omezarr_mask(write_omezarr(tmp_path / "b.zarr", labels > 3, SPACING, ("c",))).labels_ZYX.max() == 1
+    assert read_mask(write_omezarr(tmp_path / "b.zarr", labels > 3, SPACING, ("c",))).labels_ZYX.max() == 1
     write_omezarr(tmp_path / "two.zarr", stack(1, 2, 2, 3, 4), SPACING, ("a", "b"))
     with pytest.raises(InputError, match="1 frames and 2 channels"):
-        read_omezarr_mask(tmp_path / "two.zarr")
+        read_mask(tmp_path / "two.zarr")
 
 
 class Trap:

@@ -12,9 +12,10 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from formats import read_mask
 from formats.errors import InputError
 from formats.ometiff import write_ometiff, write_ometiff_planes
-from formats.tiff import read_tiff, read_tiff_mask
+from formats.tiff import read_tiff
 
 SPACING = (0.9, 0.2, 0.1)
 
@@ -192,19 +193,19 @@ def test_colours_are_grey_where_they_are_equal_and_refused_where_not(
 def test_masks_are_integers_and_a_plain_one_has_no_spacing(tmp_path: Path) -> None:
     labels = stack(4, 5, 6, dtype=np.uint16)
     tifffile.imwrite(tmp_path / "m.tif", labels, photometric="minisblack")
-    mask = read_tiff_mask(tmp_path / "m.tif")
+    mask = read_mask(tmp_path / "m.tif")
     np.testing.assert_array_equal(mask.labels_ZYX, labels)
     assert mask.spacing_um is None
     write_ometiff(tmp_path / "m.ome.tif", labels[None, None] > 9, SPACING, ("nucleus",))
-    mask = read_tiff_mask(tmp_path / "m.ome.tif")
+    mask = read_mask(tmp_path / "m.ome.tif")
     assert mask.labels_ZYX.dtype == np.uint8
     assert mask.spacing_um == SPACING
     write_ometiff(tmp_path / "p.ome.tif", labels[None, None] / np.float32(200), SPACING, ("nucleus",))
     with pytest.raises(InputError, match=r"p\.ome\.tif: .* no whole number"):
-        read_tiff_mask(tmp_path / "p.ome.tif")
+        read_mask(tmp_path / "p.ome.tif")
     write_ometiff(tmp_path / "c.ome.tif", np.zeros((1, 2, 3, 4, 5), bool), SPACING, ("a", "b"))
     with pytest.raises(InputError, match="1 frames and 2 channels"):
-        read_tiff_mask(tmp_path / "c.ome.tif")
+        read_mask(tmp_path / "c.ome.tif")
 
 
 def read_all(path: Path) -> None:
@@ -248,7 +249,7 @@ def test_the_real_tissue_and_its_labels_lie_on_one_grid() -> None:
     if not folder:
         pytest.skip("CYTOVOX_DATA does not name the folder of real data")
     volume = read_tiff(Path(folder) / "tissue" / "ovule.ome.tif")
-    mask = read_tiff_mask(Path(folder) / "tissue" / "ovule_cells.ome.tif")
+    mask = read_mask(Path(folder) / "tissue" / "ovule_cells.ome.tif")
     assert volume.spacing_um == mask.spacing_um == (0.235, 0.15, 0.15)
     assert volume.shape[2:] == mask.labels_ZYX.shape == (32, 128, 128)
     assert len(np.unique(mask.labels_ZYX)) - 1 == 50

@@ -14,6 +14,7 @@ from formats import open_labels
 from formats.label_film import LabelFilm
 from formats.label_layout import Grid, Slices, channel_of, place, stored_frame
 from formats.labels import LabelContent, LabelFault, LabelReading, LabelUse, decide, merged, scan
+from formats.provenance import stamp_of
 
 __all__ = ["Grid", "LabelSource", "class_source", "label_sources", "use_of", "values_of"]
 
@@ -190,23 +191,16 @@ def values_of(film: LabelFilm, slices: Slices, series: int | str | None = None) 
 
 
 def _content(film: LabelFilm, channel: int, slices: Slices, series: int | str | None) -> LabelContent:
-    return _scanned(film.path.absolute(), _stamp(film.path), channel, slices, series)
+    return _scanned(film.path.absolute(), str(stamp_of(film.path)), channel, slices, series)
 
 
 @lru_cache(maxsize=256)
-def _scanned(
-    path: Path, stamp: tuple[object, ...], channel: int, slices: Slices, series: int | str | None
-) -> LabelContent:
+def _scanned(path: Path, stamp: str, channel: int, slices: Slices, series: int | str | None) -> LabelContent:
     """Content of a channel, kept for as long as the file is as it was: several frames and organelles ask for it."""
     film = open_labels(path, series)
     frames = 1 if slices == "t" else film.shape[0]
     names = (f"{path}, frame {t}" if frames > 1 else str(path) for t in range(frames))
     return scan((name, _kept(film, t, channel, slices, series, frames == 1)) for t, name in enumerate(names))
-
-
-def _stamp(path: Path) -> tuple[object, ...]:
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return tuple((p.name, (about := p.stat()).st_size, about.st_mtime_ns) for p in files)
 
 
 #: The frame that was scanned last, where its file has one frame only: it is read next.
@@ -217,7 +211,7 @@ def _kept(
     film: LabelFilm, t: int, channel: int, slices: Slices, series: int | str | None, keep: bool = False
 ) -> np.ndarray:
     """Values (Z, Y, X) of a frame as they are in the file."""
-    key = (film.path.absolute(), _stamp(film.path), t, channel, slices, series)
+    key = (film.path.absolute(), str(stamp_of(film.path)), t, channel, slices, series)
     kept = _last.pop(key, None)
     if kept is not None:
         return kept

@@ -17,7 +17,7 @@ from experiments.weights import weights_path
 from formats.errors import InputError
 from formats.provenance import stamp_of
 from lightning_modules.cells import build_finder, network_of, windows_of
-from lightning_modules.facts import Weights, read_checkpoint
+from lightning_modules.facts import Facts, Weights, read_checkpoint
 from networks.norms import channels_last_pays
 from networks.weights import shipped_weights
 from training.device import choose_precision
@@ -33,13 +33,13 @@ CELL_WEIGHTS = {"fast": "cells_fast", "network": "cells_network"}
 
 def trained_on(path: Path) -> dict[str, Any]:
     """What weights were trained on; see `training.domain`."""
-    return _trained_on(path, str(stamp_of(path)))
+    return _facts(path, str(stamp_of(path))).trained_on
 
 
 @lru_cache(maxsize=8)
-def _trained_on(path: Path, stamp: str) -> dict[str, Any]:
-    found: dict[str, Any] = read_checkpoint(path, None, "weights").facts.trained_on
-    return found
+def _facts(path: Path, stamp: str) -> Facts:
+    """What weights tell of themselves, read once for as long as the file is as it was."""
+    return read_checkpoint(path, None, "weights").facts
 
 
 def device_and_precision() -> tuple[str, str]:
@@ -58,7 +58,7 @@ def seen_notes(weights: Path | None, source: Path) -> list[str]:
     """Return what is to be said of an input that the organelles' weights have seen in training."""
     if weights is None:
         return []
-    seen = _seen(weights, weights.stat().st_mtime_ns)
+    seen = frozenset(_facts(weights, str(stamp_of(weights))).seen)
     # large files are read for their fingerprints, so only where one may be known
     if not seen or volume_fingerprints([source], cache_root(None))[0] not in seen:
         return []
@@ -66,11 +66,6 @@ def seen_notes(weights: Path | None, source: Path) -> list[str]:
         f"{source.name}: seen in training by the weights that predict its organelles: its masks are better than those "
         "of new tomograms"
     ]
-
-
-@lru_cache(maxsize=2)
-def _seen(weights: Path, changed_ns: int) -> frozenset[str]:
-    return frozenset(read_checkpoint(weights, "organelle", "organelle_weights").facts.seen)
 
 
 def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInferer, tuple[str, ...]]:

@@ -23,10 +23,10 @@ def test_a_file_that_is_replaced_with_its_old_size_and_time_is_scanned_again(tmp
         tifffile.imwrite(path, stored, photometric="minisblack", metadata={"axes": "ZYX"})
         return stored
 
-    labels(1, 2)
+    labels(1, 1, 1)  # a mask: its parts are the cells
     before = path.stat()
-    assert label_sources({0: path}, "cells", grid, [])[0].objects().max() == 2
-    stored = labels(1, 2, 3)
+    assert label_sources({0: path}, "cells", grid, [])[0].objects().max() == 3
+    stored = labels(3, 1, 2)  # labels: taken as they are
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     np.testing.assert_array_equal(label_sources({0: path}, "cells", grid, [])[0].objects(), stored)

@@ -87,6 +87,7 @@ STEPS: dict[str, Step] = {
         Step("analyze.organelles", 1, {**_ANALYSIS, **_TABLES, **_CELLS, "measure.*": _LATER}),
         Step("analyze.cells", 1, {**_ANALYSIS, **_TABLES, "measure.*": _LATER}),
         Step("analyze.rows", 1, {**_ANALYSIS, **_TABLES}),
+        Step("analyze.overlap", 2, {**_ANALYSIS, **_TABLES, "measure.*": "counts voxels of cells alone"}),
         Step(
             "analyze.files",
             1,

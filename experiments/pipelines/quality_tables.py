@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,12 +16,10 @@ from analysis.quality import CellState, Flags, flag_cells
 from analysis.quality_events import Overlap, overlap_of
 from analysis.quality_rules import FLAGS, QualityRules, as_text, excluded_columns, flags_of
 from analysis.tracking import Sighting, Tracked
+from datamodules.steps import STEPS
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film
-from formats.atomic import atomic_path
 
-#: Raised when flags come out different for the same inputs and config.
-QUALITY_VERSION = 2
 #: Fields (or dishes) a group from which rates of exclusion are compared by these instead of by cells.
 MIN_FIELDS = 2
 
@@ -58,7 +55,7 @@ def film_flags(
     overlaps = {}
     if rules.merges:
         present = {row["frame"] for row in whole}
-        overlaps = {t: _overlap(film, t) for t in sorted(present) if t - 1 in present}
+        overlaps = {t: _overlap(film, t, config) for t in sorted(present) if t - 1 in present}
     flags = flag_cells([_state(row) for row in whole], tracked, rules, overlaps, config.track.max_distance_um)
     for (t, _), own in flags.items():
         own.update(frame_flags.get(t, ()))
@@ -79,18 +76,18 @@ def _state(row: Mapping[str, Any]) -> CellState:
     )  # fmt: skip
 
 
-def _overlap(film: Film, t: int) -> Overlap:
+def _overlap(film: Film, t: int, config: AnalyzeConfig) -> Overlap:
     """Of frame t with the one before; kept beside the frame, since reading two frames takes a second."""
     state, before = film.state(t), film.state(t - 1)
-    made_from = [QUALITY_VERSION, before.facts("cells").get("key"), state.facts("cells").get("key")]
-    known = state.facts("overlap")
-    if known.get("made_from") != made_from:
+    made_from = STEPS["analyze.overlap"].fingerprint(
+        config, cells=state.facts("cells").get("key"), cells_before=before.facts("cells").get("key")
+    )
+    if not state.has("overlap", made_from):
         voxel_um3 = float(np.prod(film.volume.spacing_um))
         found = overlap_of(before.arrays("cells")["cells"], state.arrays("cells")["cells"], voxel_um3)
-        known = {"made_from": made_from, "pairs": [[a, b, shared] for (a, b), shared in sorted(found.items())]}
-        with atomic_path(state.folder / "overlap.json") as part:
-            part.write_text(json.dumps(known), encoding="utf-8")
-    return {(int(a), int(b)): float(shared) for a, b, shared in known["pairs"]}
+        pairs = [[a, b, shared] for (a, b), shared in sorted(found.items())]
+        state.save("overlap", made_from, {}, pairs=pairs)
+    return {(int(a), int(b)): float(shared) for a, b, shared in state.facts("overlap")["pairs"]}
 
 
 def quality_columns(row: Mapping[str, Any], flags: Flags, rules: QualityRules) -> dict[str, str]:

@@ -21,7 +21,6 @@ from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film
 from experiments.pipelines.frames import rules_of
 from experiments.pipelines.quality_tables import (
-    QUALITY_VERSION,
     exclusion_table,
     film_flags,
     quality_columns,
@@ -67,7 +66,7 @@ class FilmResult:
     flags: Flags
     """Of every cell and frame."""
     key: str
-    """Digest of all that went in."""
+    """Digest of the measurements and times that went in; what is made of them counts the whole config beside it."""
 
 
 def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
@@ -92,8 +91,7 @@ def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
     rules = TrackingRules(**dataclasses.asdict(config.track))
     tracked = track_cells([sighting_of(row) for row in compartments if row["compartment"] == WHOLE], rules)
     flags = film_flags(film, compartments, tracked, config, frame_flags)
-    quality = [QUALITY_VERSION, dataclasses.asdict(quality_rules(config)), sorted(frame_flags.items())]
-    key = digest_of([keys, dataclasses.asdict(rules), quality, list(film.times_s or ())])
+    key = digest_of([keys, list(film.times_s or ())])
     return FilmResult(film, compartments, parts, tracked, lone, told, strange, flags, key)
 
 

@@ -34,7 +34,7 @@ def fingerprints(config: Any) -> dict[str, Fingerprint]:
     """Of every step that stores results for a config, each referring to the one before it; its content stays."""
     if config.task == "analyze":
         found, before = {}, "content"
-        for name in ("organelles", "cells", "rows", "files", "tables"):
+        for name in ("organelles", "cells", "overlap", "rows", "files", "tables"):
             made = STEPS[f"analyze.{name}"].fingerprint(config, before=before)
             found[f"analyze.{name}"], before = made, made.key
         return {**found, "analyze.folder": STEPS["analyze.folder"].fingerprint(config)}
@@ -131,7 +131,7 @@ def test_each_exception_stands_for_a_key_and_has_a_reason():
 
 
 def test_a_key_that_an_early_step_ignores_for_a_later_one_counts_there():
-    order = ["organelles", "cells", "rows", "files", "tables"]
+    order = ["organelles", "cells", "overlap", "rows", "files", "tables"]
     keys = leaves_of(config_of("analyze"))
     for key in keys:
         reasons = [STEPS[f"analyze.{name}"].reason(key) for name in order]

@@ -125,7 +125,7 @@ def test_the_same_question_has_one_folder_and_another_has_another(cli, films, tm
     assert cli(f"resume={first}").run == first
 
 
-@pytest.mark.parametrize("after", [2, 9])
+@pytest.mark.parametrize("after", [pytest.param(2, marks=pytest.mark.slow), 9])
 def test_a_run_stopped_anywhere_goes_on_to_the_same_tables(cli, films, tmp_path, monkeypatch, after, done):
     calls = {"n": 0}
     save = FrameState.save

@@ -68,7 +68,7 @@ def test_a_shipped_config_names_its_default_weights_and_they_are_its_own(name):
         assert found[0].facts.traits == dataclasses.asdict(config.traits)
 
 
-@pytest.mark.parametrize("preset", ["HeLa", "A549"])
+@pytest.mark.parametrize("preset", ["HeLa", pytest.param("A549", marks=pytest.mark.slow)])
 def test_a_volume_it_has_never_seen_is_segmented(module, preset):
     values = mean_dice(module, preset, 987_654, 0.001)
     assert np.nanmean(values) > 0.85

@@ -20,9 +20,9 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: $(READY) ## Train, test and predict on simulated cells, then measure two groups over time (11 minutes on 2 cores)
-	$(BIN)/python -m simulator --preset HeLa --seed 900001 --shape 64 128 128 --spacing 0.3 0.3 0.3 --out runs/demo_sample
+	$(BIN)/python -m cytovox.simulation --preset HeLa --seed 900001 --shape 64 128 128 --spacing 0.3 0.3 0.3 --out runs/demo_sample
 	$(BIN)/python -m experiments.run experiments/configs/organelle_demo.yaml 'stages=[fit,test,predict]' 'predict.inputs=[runs/demo_sample/*.TCF]'
-	for group in control LPS; do $(BIN)/python -m simulator --preset RAW264.7 --seed 910001 910002 --film $$group --frames 3 --interval 120 --shape 64 160 160 --spacing 0.3 0.3 0.3 --out runs/demo_films || exit 1; done
+	for group in control LPS; do $(BIN)/python -m cytovox.simulation --preset RAW264.7 --seed 910001 910002 --film $$group --frames 3 --interval 120 --shape 64 160 160 --spacing 0.3 0.3 0.3 --out runs/demo_films || exit 1; done
 	$(BIN)/python -m experiments.run experiments/configs/analyze.yaml name=analyze_demo 'inputs=[runs/demo_films/*.TCF]' 'groups=*-{group}.TCF'
 
 # a process a core, one thread each; a file's tests stay together, since they share what they trained

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import Table, Watch, interleaved, ratio, show_ratio
+from cytovox.networks import network_config
+from cytovox.preprocess.resampling import ResampleTo
+from cytovox.segmentation.field import CellField, SeedRule
+from cytovox.segmentation.networks import ConditionedCells
 from experiments.pipelines.predictors import cell_finder, cell_weights
 from lightning_modules.cells import CHANNELS
-from networks import network_config
-from transforms.cell_field import CellField, SeedRule
-from transforms.cell_networks import ConditionedCells
-from transforms.spatial import ResampleTo
 
 COUNTS = (8, 16, 32, 64)
 SHAPE, SPACING = (64, 320, 320), (0.3, 0.3, 0.3)

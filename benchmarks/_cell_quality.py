@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from analysis.bootstrap import interval, mean_of
-from analysis.cell_scores import CellScores, score_cells, summary
 from benchmarks._common import Table
+from cytovox.io import read_mask
+from cytovox.metrics.cells import CellScores, score_cells, summary
+from cytovox.segmentation.field import CellField, SeedRule
+from cytovox.segmentation.seeds import SPLIT_DEPTH_UM
+from cytovox.statistics.bootstrap import interval, mean_of
 from datamodules.cells import CellsDataModule
 from datamodules.cells_config import CellsSimulator
 from datamodules.config import SimulatedSet
 from experiments.pipelines.predictors import cell_finder, organelle_inferer, organelle_weights
 from experiments.weights import weights_path
-from formats import read_mask
 from lightning_modules.cells import field_of, true_seeds
-from transforms.cell_field import CellField, SeedRule
-from transforms.seeds import SPLIT_DEPTH_UM
 
 LINES = ("NIH3T3", "A549", "HeLa", "MDA-MB-231", "RAW264.7")
 #: Fields of 64x192x192 voxels of 0.3 µm, whose seeds no training has.

@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from formats.atomic import atomic_path
+from cytovox.io.atomic import atomic_path
 from training.device import cpu_has_bfloat16
 from training.environment import describe_device
 

@@ -19,7 +19,7 @@ import torch
 from monai.networks.nets.dints import DiNTS, TopologyInstance
 from torch import nn
 
-from networks.sizes import size_faults
+from cytovox.networks.sizes import size_faults
 
 BLOCKS, DEPTHS = 6, 3
 #: Paths of each block, by MONAI's numbers for three depths: 0 and 3 stay, 2 and 5 go down, 4 and 1 come up, 6 is the

@@ -15,16 +15,16 @@ from torch import nn
 from torch.profiler import record_function
 
 from benchmarks._plain import PlainResidualUNet
-from formats.regions import Shape
-from formats.volume import ZYX
+from cytovox.inference.predictor import DenseInferer, probability_predictor
+from cytovox.inference.tiling import SlidingWindow, window_weight
+from cytovox.io.regions import Shape
+from cytovox.io.volume import ZYX
+from cytovox.networks import network_config
+from cytovox.networks.residual_unet import ResidualUNet, ResidualUNetConfig
+from cytovox.preprocess.intensity import NormaliseRI
+from cytovox.preprocess.resampling import ResampleTo
+from cytovox.simulation.tomogram import Tomogram
 from lightning_modules.facts import load_network, read_checkpoint
-from networks import network_config
-from networks.residual_unet import ResidualUNet, ResidualUNetConfig
-from simulator.tomogram import Tomogram
-from transforms.inference import DenseInferer, probability_predictor
-from transforms.intensity import NormaliseRI
-from transforms.spatial import ResampleTo
-from transforms.tiling import SlidingWindow, window_weight
 
 LAST = torch.channels_last_3d
 #: Windows in a batch of MONAI's, as its tutorials have it.

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cytovox.simulation.draw import draw_scene, generator
+from cytovox.simulation.optics import Optics
+from cytovox.simulation.presets import PRESETS, CellLine
+from cytovox.simulation.store import SIMULATOR_VERSION, load, save
+from cytovox.simulation.tomogram import Shape, Spacing, Tomogram, observe
 from datamodules.cache import cache_root
-from simulator.draw import draw_scene, generator
-from simulator.optics import Optics
-from simulator.presets import PRESETS, CellLine
-from simulator.store import SIMULATOR_VERSION, load, save
-from simulator.tomogram import Shape, Spacing, Tomogram, observe
 
 MEDIUM_RI = 1.337
 

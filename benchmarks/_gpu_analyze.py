@@ -58,7 +58,7 @@ def _simulate(folder: Path, settings: Settings) -> dict[str, Any]:
     for name, count in (("first", 1), ("film", 2 if settings.quick else 4)):
         words = ["--preset", "RAW264.7", "--seed", "910001", "--film", "control", "--frames", str(count)]
         words += ["--interval", "120", "--shape", *shape, "--spacing", "0.3", "0.3", "0.3"]
-        command = [sys.executable, "-m", "simulator", *words, "--out", str(folder / name)]
+        command = [sys.executable, "-m", "cytovox.simulation", *words, "--out", str(folder / name)]
         home = Path(__file__).resolve().parents[1]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks._gpu_card import datasheet
-from formats.atomic import atomic_path
+from cytovox.io.atomic import atomic_path
 
 #: Precision of a record to the type that autocast computes in, and whether float32 products may use TF32.
 PRECISIONS: dict[str, tuple[torch.dtype | None, bool]] = {

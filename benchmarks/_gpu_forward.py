@@ -24,7 +24,7 @@ from benchmarks._gpu_common import (
 )
 from benchmarks._gpu_modes import in_mode
 from benchmarks._gpu_record import Recorder
-from formats.regions import Shape
+from cytovox.io.regions import Shape
 
 #: Seconds that must be left before something is compiled.
 COMPILE_S = 60.0

@@ -29,16 +29,16 @@ from benchmarks._gpu_common import (
 from benchmarks._gpu_forward import forward_records
 from benchmarks._gpu_modes import in_mode
 from benchmarks._gpu_record import Candidate, Recorder
-from formats.regions import Shape
+from cytovox.inference.predictor import DenseInferer, probability_predictor
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.inference.windows import window_weight
+from cytovox.io.regions import Shape
+from cytovox.networks import network_config
+from cytovox.networks.weights import shipped_weights
+from cytovox.preprocess.intensity import NormaliseRI
+from cytovox.preprocess.resampling import ResampleTo
+from cytovox.simulation.tomogram import simulate
 from lightning_modules.facts import load_network, read_checkpoint
-from networks import network_config
-from networks.weights import shipped_weights
-from simulator.tomogram import simulate
-from transforms.inference import DenseInferer, probability_predictor
-from transforms.intensity import NormaliseRI
-from transforms.spatial import ResampleTo
-from transforms.tiling import SlidingWindow
-from transforms.windows import window_weight
 
 #: Voxels of the tomogram, and of a quick run's.
 TOMOGRAM, QUICK = (128, 512, 512), (24, 48, 64)

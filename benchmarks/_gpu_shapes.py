@@ -14,12 +14,12 @@ from benchmarks._gpu_common import LIGHTNING, autocast_of, products_in, repeated
 from benchmarks._gpu_modes import compiled
 from benchmarks._gpu_record import Recorder
 from benchmarks._gpu_step import config_of
+from cytovox.inference.device_memory import DeviceLimits
+from cytovox.networks.weights import shipped_weights
 from experiments.build import build_for_training, build_from_weights
 from experiments.config import load_config
 from lightning_modules.facts import read_checkpoint
 from lightning_modules.shape_base import condition, samples_at_once
-from networks.weights import shipped_weights
-from transforms.device_memory import DeviceLimits
 
 #: Samples of a cell.
 SAMPLES = 16

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import Table, Watch, quiet_rounds, ratio, show_ratio
+from cytovox.io import ArrayReader, read_volume, write_tcf
+from cytovox.simulation.tomogram import simulate
 from experiments.pipelines.analyze import Analysis
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.launch import run_folder
 from experiments.pipelines.predictors import organelle_inferer, organelle_weights
 from experiments.pipelines.sources import find_sources
-from formats import ArrayReader, read_volume, write_tcf
-from simulator.tomogram import simulate
 
 SHAPE, SPACING = (128, 512, 512), (0.25, 0.16, 0.16)
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from analysis.matching import match_by_dice, overlaps
-from analysis.volume_interval import DEVIATIONS_90, volume_intervals
 from benchmarks._common import Table
+from cytovox.measure.volume_interval import DEVIATIONS_90, volume_intervals
+from cytovox.metrics.matching import match_by_dice, overlaps
+from cytovox.segmentation.field import CellField, SeedRule
+from cytovox.simulation.tomogram import simulate
 from experiments.pipelines.frames import MIRRORS
 from experiments.pipelines.predictors import cell_finder, cell_weights, organelle_inferer, organelle_weights
-from simulator.tomogram import simulate
-from transforms.cell_field import CellField, SeedRule
 
 LINES = ("NIH3T3", "A549", "HeLa", "MDA-MB-231", "RAW264.7")
 #: No network has seen these.

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import nn
 
-from networks.norms import InstanceNorm3d
-from networks.residual_unet import ResidualUNet
+from cytovox.networks.norms import InstanceNorm3d
+from cytovox.networks.residual_unet import ResidualUNet
 
 
 class PlainResidualUNet(nn.Module):

@@ -43,8 +43,8 @@ def _finished(folder: Path) -> Path | None:
 
 if __name__ == "__main__":
     from benchmarks._dints import DiNTSConfig
+    from cytovox.networks.registry import NETWORKS
     from experiments.run import main
-    from networks.registry import NETWORKS
 
     NETWORKS["dints"] = DiNTSConfig
     sys.exit(main(sys.argv[1:]))

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from analysis.classify import Forest, Outcome, permutation_importance
-from analysis.classify_experiments import PredictedFold, experiment_folds, experiment_rows, run_experiments
-from analysis.feature_tables import Fold, stacked, table_of
-from analysis.feature_tables import Table as FeatureTable
-from analysis.shape_features import features_2d, features_3d
-from analysis.shape_features_large import features_2d_large, features_3d_large
-from analysis.solids import cylinder
 from benchmarks._common import Table
 from benchmarks._shape_predicted import Predicted
+from cytovox.io.atomic import atomic_path
+from cytovox.measure.shape_features import features_2d, features_3d
+from cytovox.measure.shape_features_large import features_2d_large, features_3d_large
+from cytovox.measure.solids import cylinder
+from cytovox.statistics.classify import Forest, Outcome, permutation_importance
+from cytovox.statistics.classify_experiments import PredictedFold, experiment_folds, experiment_rows, run_experiments
+from cytovox.statistics.feature_tables import Fold, stacked, table_of
+from cytovox.statistics.feature_tables import Table as FeatureTable
 from datamodules.shape_cases import ShapeCell
-from formats.atomic import atomic_path
 
 #: Samples of each cell that a forest sees, a row each.
 SAMPLES = 4

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from analysis.shape_scores import ERRORS, ShapeErrors, change_rows, sample_errors, score_rows, shape_errors
-from analysis.solids import cylinder, ellipsoid
 from benchmarks._common import Table
 from benchmarks._shape_predicted import Predicted
+from cytovox.measure.solids import cylinder, ellipsoid
+from cytovox.metrics.shapes import ERRORS, ShapeErrors, change_rows, sample_errors, score_rows, shape_errors
 from datamodules.shape_cases import ShapeCell
 
 BEST_OF = 5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.atomic import atomic_path
+from cytovox.io.atomic import atomic_path
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from analysis.reliability import Reliability
-from analysis.shape_charts import reliability_figure
-from analysis.volume_spread import VolumeScores, conformal_scores, joined, log_residuals, sampled_scores, spread_rows
 from benchmarks._common import Table
 from benchmarks._shape_predicted import Predicted
+from cytovox.metrics.reliability import Reliability
+from cytovox.metrics.volume_spread import (
+    VolumeScores,
+    conformal_scores,
+    joined,
+    log_residuals,
+    sampled_scores,
+    spread_rows,
+)
+from cytovox.plots.shape_charts import reliability_figure
 from datamodules.shape_cases import ShapeCell
 
 COLUMNS = {"coverage": "inside the 90 % interval", "width": "its width / volume", "relative_crps": "CRPS / volume"}

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from analysis.bootstrap import interval, mean_of
-from analysis.shape_scores import sample_errors, shape_errors
 from benchmarks._common import Table
 from benchmarks._shape_predicted import Predicted, is_predicted, read_predicted
 from benchmarks._shape_runs import ONCE
 from benchmarks._shape_train import config_of, fold_cells, predict
+from cytovox.metrics.shapes import sample_errors, shape_errors
+from cytovox.statistics.bootstrap import interval, mean_of
 from datamodules.shape_cases import ShapeCell
 from experiments.build import build_from_weights
 from experiments.weights import read_weights

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from analysis.shape_scores import ERRORS, ShapeErrors, score_rows, shape_errors
 from benchmarks._common import Table
 from benchmarks._shape_runs import outer_runs
 from benchmarks._shape_train import config_of, fold_cells
+from cytovox.diffusion.traits import measure_traits
+from cytovox.metrics.shapes import ERRORS, ShapeErrors, score_rows, shape_errors
+from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.square_symmetries import VIEWS, unview, view
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
 from experiments.build import build_from_weights
 from experiments.weights import read_weights
 from lightning_modules.shape import ShapeModule
 from lightning_modules.shape_base import condition
-from objectives.traits import measure_traits
 from training.rundir import RunFolder
-from transforms.shape_turns import VIEWS, unview, view
-from transforms.signed_distance import signed_distance
 
 
 def told_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Table, dict[str, Any]]:

@@ -23,16 +23,16 @@ import torch
 from rich.progress import track
 
 from benchmarks._common import Table, Watch, finish
+from cytovox.inference.predictor import DenseInferer
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.io.omezarr_writer import create_omezarr
+from cytovox.io.regions import Shape
+from cytovox.networks.residual_unet import ResidualUNet, ResidualUNetConfig
+from cytovox.preprocess.resampling import ResampleTo
+from cytovox.simulation import simulate
 from datamodules.cache import cache_root
-from formats.omezarr_writer import create_omezarr
-from formats.regions import Shape
-from networks.residual_unet import ResidualUNet, ResidualUNetConfig
-from simulator import simulate
 from training.prediction import MaskWriter
 from training.rundir import RunFolder
-from transforms.inference import DenseInferer
-from transforms.spatial import ResampleTo
-from transforms.tiling import SlidingWindow
 
 #: The one of the claim, half and twice its depth.
 SIZES: tuple[Shape, ...] = ((256, 2048, 2048), (512, 2048, 2048), (1024, 2048, 2048))

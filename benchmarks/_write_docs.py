@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/_
 
 from benchmarks import _gpu_tables
 from benchmarks._common import show_others
-from formats.atomic import atomic_path
+from cytovox.io.atomic import atomic_path
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"

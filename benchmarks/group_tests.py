@@ -1,8 +1,8 @@
 """How often tests of groups call groups different that are not, and that are: cells nested in fields, by simulation.
 
 Every draw is a study: fields with normal effects, cells with normal effects in them, of total variance 1. A rate has a
-standard error of 0.003 at 0.05 with 5,000 draws. Tests decide as `analysis.group_tests` does; what it refuses is
-shown in brackets.
+standard error of 0.003 at 0.05 with 5,000 draws. Tests decide as `cytovox.statistics.group_tests` does; what it refuses
+is shown in brackets.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import false_positives as levels
-from analysis.group_tests import Sample, compare_groups, compare_with_zero
-from analysis.mixed_model import fit_mixed
 from benchmarks._common import Table, Watch, finish, options
+from cytovox.statistics import false_positives as levels
+from cytovox.statistics.group_tests import Sample, compare_groups, compare_with_zero
+from cytovox.statistics.mixed_model import fit_mixed
 
 #: Cells of the fields of the group, and of the control.
 DESIGNS: dict[str, tuple[list[int], list[int]]] = {
@@ -113,7 +113,7 @@ def rejected(test: str, studies: Studies, draws: int) -> float:
 
 
 def mixed_p(studies: Studies, draws: int) -> np.ndarray:
-    """p values of `analysis.mixed_model.fit_mixed`, three times as fast: the model is built once and refitted."""
+    """p values of `mixed_model.fit_mixed`, three times as fast: the model is built once and refitted."""
     import mixedlm
     from mixedlm.inference import satterthwaite_df
 

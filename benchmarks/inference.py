@@ -2,8 +2,8 @@
 
 Claims measured here: on a tomogram of 128x512x512 voxels with 6 to 10 cells, the engine is at least five times as
 fast on a CPU as MONAI's sliding window in float32, and half as fast again at equal precision and layout
-(transforms/inference.py, networks/residual_unet.py). The mean Dice of each way stands beside its time: computing the
-same windows it is the same; skipping medium also takes away what a network sees in it. Streamed from
+(cytovox/inference/predictor.py, cytovox/networks/residual_unet.py). The mean Dice of each way stands beside its time:
+computing the same windows it is the same; skipping medium also takes away what a network sees in it. Streamed from
 OME-Zarr to OME-Zarr a prediction needs less than 2 GiB beyond the model, whatever the size of the volume.
 """
 
@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/_
 
 import numpy as np
 
-from analysis.overlap import dice_per_organelle
 from benchmarks import _tables as tables
 from benchmarks._common import Watch, finish, options, quiet_rounds, say, without_bfloat16
 from benchmarks._engine import MONAI_BATCH, Run, Way, Windows, network_of, prepare
@@ -29,9 +28,10 @@ from benchmarks._fields import FIELDS, QUICK, count_cells, simulated
 from benchmarks._floor import floor_seconds, layers_of, machine_tasks, shares
 from benchmarks._plain import PlainResidualUNet
 from benchmarks._streaming import measure_memory
+from cytovox.metrics.overlap import dice_per_organelle
+from cytovox.networks.weights import shipped_weights
+from cytovox.simulation.tomogram import Tomogram
 from experiments.weights import weights_path
-from networks.weights import shipped_weights
-from simulator.tomogram import Tomogram
 
 #: As `predict.skip_below` has it by default.
 SKIP = 0.1

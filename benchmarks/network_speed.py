@@ -1,8 +1,8 @@
 """What a forward pass and a training step cost: our networks, and MONAI's of comparable width.
 
 Claims measured here: a residual U-Net that begins below full resolution trains faster than one that does not
-(networks/residual_unet.py); in bfloat16 channels last is the faster layout (lightning_modules/organelle.py);
-checkpointing costs a third more time (networks/scnas.py).
+(cytovox/networks/residual_unet.py); in bfloat16 channels last is the faster layout (lightning_modules/organelle.py);
+checkpointing costs a third more time (cytovox/networks/scnas.py).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._common import Table, Watch, finish, interleaved, options, ratio, show_ratio, without_bfloat16
-from networks.residual_unet import ResidualUNetConfig
-from networks.scnas import ScNASConfig
-from objectives.segmentation import DiceBCEConfig
+from cytovox.losses.segmentation import DiceBCEConfig
+from cytovox.networks.residual_unet import ResidualUNetConfig
+from cytovox.networks.scnas import ScNASConfig
 
 Shape = tuple[int, int, int, int, int]
 

@@ -51,7 +51,9 @@ def compare(before: dict[str, str], after: dict[str, str]) -> int:
     differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     for name in differing:
         print(f"{name}: {before.get(name, 'missing')} before, {after.get(name, 'missing')} after")
-    print(f"{len(before.keys() & after.keys()) - len(differing)} of {len(before.keys() | after.keys())} results are equal")
+    print(
+        f"{len(before.keys() & after.keys()) - len(differing)} of {len(before.keys() | after.keys())} results are equal"
+    )
     return 1 if differing else 0
 
 
@@ -104,7 +106,7 @@ class Recorder:
         """Run a module of the checkout."""
         environment = {**os.environ, "PYTHONPATH": str(self.checkout), "CYTOVOX_CACHE": str(self.work / ".cache")}
         print(module, *args, flush=True)
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, "-m", module, *args], cwd=self.work, env=environment, capture_output=True, text=True
         )
         if done.returncode:

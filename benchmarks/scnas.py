@@ -26,16 +26,16 @@ import torch
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.bootstrap import Interval
-from analysis.charts import read_rows
 from benchmarks._common import Table, Watch, finish, options, watched
 from benchmarks._dints import DiNTSConfig
 from benchmarks._scnas_run import run_once
-from networks import network_config
-from networks.architecture import random_genotype
-from networks.genotype import OPERATION_NAMES, Genotype, load_genotype
-from networks.scnas import ScNASConfig
-from networks.search_cost import cost_of, cost_tables
+from cytovox.networks import network_config
+from cytovox.networks.architecture import random_genotype
+from cytovox.networks.genotype import OPERATION_NAMES, Genotype, load_genotype
+from cytovox.networks.scnas import ScNASConfig
+from cytovox.networks.search_cost import cost_of, cost_tables
+from cytovox.plots.charts import read_rows
+from cytovox.statistics.bootstrap import Interval
 
 #: One scale for all: width, layers, multiplier, and the patch.
 SCALE: dict[str, Any] = {"width": 4, "layers": 4, "multiplier": 3}

@@ -17,7 +17,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages before this script's own neighbours
 
-from analysis.classify import Forest
 from benchmarks._common import Table, Watch, finish, options
 from benchmarks._shape_classes import SETS, class_tables
 from benchmarks._shape_cost import cost_table
@@ -27,6 +26,7 @@ from benchmarks._shape_spread import spread_tables
 from benchmarks._shape_steps import steps_table
 from benchmarks._shape_told import told_table
 from benchmarks._shape_train import read_cells
+from cytovox.statistics.classify import Forest
 
 Found = tuple[list[Table], dict[str, Any]]
 #: The model that is shipped; and the one whose conformal intervals every spread is held against.

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cytovox.errors import InputError
+from cytovox.io.spacing import SpacingFrom
 from datamodules.audit_findings import Fault, Finding, below, finding, of_config
 from datamodules.audit_measure import Job, Measured, measure
 from datamodules.audit_pool import do_all
@@ -19,8 +21,6 @@ from datamodules.masks import MaskFinder
 from datamodules.organelle import loader_workers
 from datamodules.paths import expand
 from datamodules.splits import SPLITS, Division, divide
-from formats.errors import InputError
-from formats.spacing import SpacingFrom
 
 
 @dataclass
@@ -79,7 +79,7 @@ def audit(
     progress : callable, optional
         Called with (what, done, all).
     input_spacing_from, input_series
-        As for `formats.read_volume`.
+        As for `cytovox.io.read_volume`.
 
     Returns
     -------

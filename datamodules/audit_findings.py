@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 
 Severity = Literal["error", "warning"]
 

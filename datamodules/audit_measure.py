@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from cytovox.errors import InputError
+from cytovox.io import open_labels, read_volume
+from cytovox.io.values import RI_LIMITS
+from cytovox.io.volume import Volume
 from datamodules.audit_findings import Fault
 from datamodules.audit_placement import Misplaced, misplaced
 from datamodules.cases import FolderCase
-from formats import open_labels, read_volume
-from formats.errors import InputError
-from formats.values import RI_LIMITS
-from formats.volume import Volume
 
 #: Which organelle lies inside which.
 INSIDE = (("nucleus", "membrane"), ("nucleolus", "nucleus"), ("lipid", "membrane"))

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from formats.processes import worker_pool
+from cytovox.io.processes import worker_pool
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

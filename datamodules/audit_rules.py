@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cytovox.io.values import RI_LIMITS, middle_fault
 from datamodules.audit_findings import Finding, below, finding, of_fault
 from datamodules.audit_measure import MARGIN_RI, Job, Measured, RIFacts
-from formats.values import RI_LIMITS, middle_fault
 
 #: Part of the cells beyond data.ri_range: above, below.
 CLIPPED_ABOVE, CLIPPED_BELOW = 0.10, 0.30

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cytovox.errors import InputError
+from cytovox.io.spacing import PLAUSIBLE_UM
+from cytovox.preprocess.resampling import ResampleTo, common_grid
 from datamodules.audit_findings import Finding, finding
 from datamodules.audit_measure import Measured
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData, OrganelleData
 from datamodules.paths import stem_of
 from datamodules.splits import SPLITS, Division
-from formats.errors import InputError
-from formats.spacing import PLAUSIBLE_UM
-from transforms.spatial import ResampleTo, common_grid
 
 #: Times the others' voxel size: warning, error.
 SPACING_RATIO, SPACING_RATIO_ERROR = 4.0, 100.0

@@ -14,8 +14,8 @@ import platformdirs
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from formats.atomic import atomic_path
-from formats.provenance import Fingerprint
+from cytovox.io.atomic import atomic_path
+from cytovox.io.provenance import Fingerprint
 
 #: Key of an entry's metadata that holds the parts of its fingerprint.
 MADE_FROM = "made_from"

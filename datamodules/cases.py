@@ -9,14 +9,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from analysis.organelles import CELLS
+from cytovox.errors import InputError
+from cytovox.io import Volume, check_finite, open_labels, read_volume
+from cytovox.io.label_layout import channels_of, unnamed
+from cytovox.io.spacing import SpacingFrom
+from cytovox.io.values import ri_fault
+from cytovox.organelles import CELLS
 from datamodules.faults import DataFault
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources
-from formats import Volume, check_finite, open_labels, read_volume
-from formats.errors import InputError
-from formats.label_layout import channels_of, unnamed
-from formats.spacing import SpacingFrom
-from formats.values import ri_fault
 
 #: Labels of cells are kept in 16 bits.
 MOST_CELLS = 65_535
@@ -230,7 +230,7 @@ class SimulatedCase:
 
     def load(self) -> RawCase:
         """Read it from the simulator's cache."""
-        from simulator import load
+        from cytovox.simulation import load
 
         tomogram = load(self.path)
         drawn = {**tomogram.masks, CELLS: tomogram.cells_ZYX}

@@ -10,17 +10,18 @@ import numpy as np
 import scipy.ndimage as ndi
 from torch.utils.data import DataLoader
 
+from cytovox.errors import InputError
+from cytovox.inference.cell_layer import find_slab
+from cytovox.preprocess.intensity import NormaliseRI
+from cytovox.segmentation.field import resize_labels
 from datamodules.cases import Case, RawCase
 from datamodules.cells_config import CellsFolder, CellsSimulator
 from datamodules.faults import DataFault
 from datamodules.organelle import OrganelleDataModule, RawCases
 from datamodules.prepare import CENTRES, Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset
-from formats.errors import InputError
-from transforms.cell_field import resize_labels
-from transforms.cell_layer import find_slab
 from transforms.cell_patches import RandCellPatch, RandOneNucleus, RandSoften
-from transforms.intensity import NormaliseRI, RandRIShiftd
+from transforms.intensity import RandRIShiftd
 from transforms.patches import foreground_centres
 
 #: Fewer voxels of a cell's nucleus on the common grid are no nucleus to vote for.

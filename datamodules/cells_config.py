@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from analysis.organelles import CELLS
+from cytovox.organelles import CELLS
 from datamodules.config import FolderData, OrganelleData, SimulatorData, data_faults
 
 #: What is read of every case, in this order: a mask, a mask, and labels.

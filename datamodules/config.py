@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from analysis.organelles import CELLS, ORGANELLES
-from formats.errors import InputError
+from cytovox.errors import InputError
+from cytovox.organelles import CELLS, ORGANELLES
 
 
 def is_texts(value: Any) -> bool:
@@ -238,7 +238,7 @@ def _folder_faults(config: FolderData) -> list[str]:
 
 
 def _simulator_faults(config: SimulatorData) -> list[str]:
-    from simulator import PRESETS
+    from cytovox.simulation import PRESETS
 
     faults = []
     strange = [name for name in config.organelles if name not in (*ORGANELLES, CELLS)]
@@ -270,7 +270,7 @@ def _simulator_faults(config: SimulatorData) -> list[str]:
 
 def _field_faults(config: SimulatorData) -> list[str]:
     """What the simulator itself would refuse, found before it begins."""
-    from simulator import Options, Request, check_field, check_options
+    from cytovox.simulation import Options, Request, check_field, check_options
 
     usual = Request("HeLa", 0)
     shape, spacing_um, noise_ri = tuple(config.shape), tuple(config.spacing_um), tuple(config.noise_ri)

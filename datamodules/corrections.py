@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytovox.errors import InputError
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.file_patterns import composed
 from datamodules.paths import is_volume, stem_of
-from formats.errors import InputError
 
 #: How the name of a correction ends, before its suffix.
 CORRECTED = "_corrected"

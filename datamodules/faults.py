@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 
 
 class DataFault(InputError):

@@ -16,9 +16,9 @@ from typing import Any
 import pooch
 import requests
 
-from formats.atomic import write_fault
-from formats.deletion import remove_file
-from formats.errors import InputError
+from cytovox.errors import InputError
+from cytovox.io.atomic import write_fault
+from cytovox.io.deletion import remove_file
 
 #: Where Zenodo answers, and the record of SHAPR's red blood cells and nuclei (Waibel et al. 2022).
 ZENODO_URL = "https://zenodo.org/api"

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytovox.errors import InputError
 from datamodules.paths import is_volume, stem_of
-from formats.errors import InputError
 
 PLACEHOLDERS = ("{stem}", "{parent}", "{relative}", "{organelle}", "{frame}")
 _PLACEHOLDER = re.compile(r"\{(stem|parent|relative|organelle|frame)\}")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cytovox.io.provenance import ContentDigests
 from datamodules.cases import Case
-from formats.provenance import ContentDigests
 
 #: Hexadecimal digits of a fingerprint: 64 bits, so that two of a million cells share one by a chance of 1e-8.
 DIGITS = 16
@@ -44,7 +44,7 @@ def volume_fingerprints(paths: Iterable[Path], cache: Path) -> list[str]:
     paths : iterable of Path
         Tomograms as they lie on the disk; one that was saved in another format has another fingerprint.
     cache : Path
-        Folder that remembers the content of large files, see `formats.provenance.ContentDigests`.
+        Folder that remembers the content of large files, see `cytovox.io.provenance.ContentDigests`.
     """
     digests = ContentDigests(cache)
     return [digests.of(path)[:DIGITS] for path in paths]

@@ -6,6 +6,8 @@ import difflib
 import os
 from pathlib import Path
 
+from cytovox.errors import InputError
+from cytovox.io.csv_files import existing, read_csv
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.corrections import with_corrections
@@ -13,8 +15,6 @@ from datamodules.faults import DataFault, Told, refuse
 from datamodules.masks import MaskFinder
 from datamodules.paths import expand
 from datamodules.splits import SPLITS
-from formats.csv_files import existing, read_csv
-from formats.errors import InputError
 
 
 def find_cases(config: FolderData, told: Told = refuse) -> list[FolderCase]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from cytovox.errors import InputError
 from datamodules.cache import PreparedCase
 from datamodules.organelle import OrganelleDataModule
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
-from formats.errors import InputError
 
 
 def halves(cases: Sequence[PreparedCase]) -> tuple[list[PreparedCase], list[PreparedCase]]:

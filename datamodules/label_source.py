@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.organelles import CELLS
-from formats import open_labels
-from formats.label_film import LabelFilm
-from formats.label_layout import Grid, Slices, channel_of, place, stored_frame
-from formats.labels import LabelContent, LabelFault, LabelReading, LabelUse, decide, merged, scan
-from formats.provenance import stamp_of
+from cytovox.io import open_labels
+from cytovox.io.label_layout import Grid, Slices, channel_of, place, stored_frame
+from cytovox.io.label_volume import LabelFilm
+from cytovox.io.labels import LabelContent, LabelFault, LabelReading, LabelUse, decide, merged, scan
+from cytovox.io.provenance import stamp_of
+from cytovox.organelles import CELLS
 
 __all__ = ["Grid", "LabelSource", "class_source", "label_sources", "use_of", "values_of"]
 

@@ -10,6 +10,9 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from cytovox.errors import InputError
+from cytovox.io.processes import leave_signals_to_parent, signals_held
+from cytovox.io.provenance import ContentDigests
 from datamodules.cache import PreparedCase, cache_root
 from datamodules.cases import Case, FolderCase, RawCase
 from datamodules.config import FolderData, OrganelleData, SimulatorData
@@ -19,9 +22,6 @@ from datamodules.prepare import Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
 from datamodules.simulated import cases_of, cores, make_volumes, requests_of
 from datamodules.splits import SPLITS, divide
-from formats.errors import InputError
-from formats.processes import leave_signals_to_parent, signals_held
-from formats.provenance import ContentDigests
 from transforms.intensity import RandRIShiftd
 from transforms.patches import RandOrganellePatchd
 

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from monai.transforms import Compose
 
+from cytovox.io.provenance import ContentDigests, Fingerprint
+from cytovox.preprocess.resampling import ResampleTo
 from datamodules.cache import PreparedCase, cache_root, store
 from datamodules.cases import Case, RawCase
 from datamodules.config import OrganelleData
 from datamodules.steps import STEPS
-from formats.provenance import ContentDigests, Fingerprint
 from transforms.intensity import NormaliseRId
 from transforms.patches import foreground_centres
-from transforms.spatial import ResampleTo, ResampleToCommonGridd
+from transforms.spatial import ResampleToCommonGridd
 
 #: Voxels of each organelle that patches may be centred on.
 CENTRES = 10_000

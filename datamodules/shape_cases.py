@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cytovox.errors import InputError
+from cytovox.preprocess.resampling import resize_linear, resize_mask
+from cytovox.preprocess.shape_fields import SLICE
 from datamodules.fingerprints import cell_fingerprint
 from datamodules.shape_files import read_array
-from formats.errors import InputError
-from transforms.shape_augment import SLICE
-from transforms.spatial import resize_linear, resize_mask
 
 #: Length of every axis.
 SIDE = 64

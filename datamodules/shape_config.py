@@ -142,7 +142,7 @@ def _folder_faults(config: ShapeFolderData) -> list[str]:
 
 
 def _simulator_faults(config: ShapeSimulatorData) -> list[str]:
-    from simulator import PRESETS
+    from cytovox.simulation import PRESETS
 
     faults = []
     taken: dict[tuple[str, int], str] = {}

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from cytovox.preprocess.signed_distance import signed_distance
 from datamodules.shape_cases import ShapeCell
 from transforms.shape_augment import DISTANCE, RandShaped
-from transforms.signed_distance import signed_distance
 
 Sample = dict[Hashable, Any]
 

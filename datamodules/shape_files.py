@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 
 #: Endings of files that are read; a two-dimensional PNG holds no object.
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".npy")

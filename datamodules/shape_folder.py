@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cytovox.errors import InputError
+from cytovox.preprocess.shape_fields import SLICE
 from datamodules.shape_cases import ShapeCell, ShapeFiles, read_cell
 from datamodules.shape_config import ShapeFolderData
 from datamodules.shape_files import IMAGE_SUFFIXES, OBJECT_SUFFIXES
-from formats.errors import InputError
-from transforms.shape_augment import SLICE
 
 #: A mask that overlaps slice 32 of its object by less is noted. The published red blood cells overlap by 0.98 to 1.
 AGREES = 0.9

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cytovox.errors import InputError
 from datamodules.shape_cases import ShapeFiles
 from datamodules.shape_config import ShapeFolderData
 from datamodules.splits import SPLITS
-from formats.errors import InputError
 
 ShapeDivision = dict[str, list[ShapeFiles]]
 

@@ -9,12 +9,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from cytovox.io.provenance import digest_of
+from cytovox.simulation.shapes import SHAPES_VERSION, simulate_shape
 from datamodules.cache import cache_root, store
 from datamodules.config import simulated_names
 from datamodules.shape_cases import SIDE, ShapeCell
 from datamodules.shape_config import ShapeSimulatorData
-from formats.provenance import digest_of
-from simulator.shapes import SHAPES_VERSION, simulate_shape
 
 Progress = Callable[[int, int], None]
 

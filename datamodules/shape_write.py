@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from cytovox.io.atomic import atomic_path
 from datamodules.shape_cases import ShapeCell
-from formats.atomic import atomic_path
 
 
 def write_shapes(cells: Iterable[ShapeCell], folder: str | Path) -> list[Path]:

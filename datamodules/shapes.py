@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from cytovox.errors import InputError
 from datamodules.organelle import LateLoader, begin_worker, loader_workers
 from datamodules.sampling import EpochSampler, EvaluationSampler
 from datamodules.shape_cases import ShapeCell
@@ -20,7 +21,6 @@ from datamodules.shape_folder import find_shapes, read_shapes, shape_notes
 from datamodules.shape_folds import divide_shapes
 from datamodules.shape_simulated import simulated_shapes
 from datamodules.splits import SPLITS
-from formats.errors import InputError
 from transforms.shape_augment import RandShaped
 
 #: Called with (what, done, all).

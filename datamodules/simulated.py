@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 
+from cytovox.simulation import Options, Request, simulate_many
 from datamodules.cache import cache_root
 from datamodules.cases import SimulatedCase
 from datamodules.config import SimulatorData, simulated_names
 from datamodules.splits import SPLITS
-from simulator import Options, Request, simulate_many
 
 Requests = Mapping[str, Sequence[Request]]
 

@@ -6,7 +6,7 @@ version when its results change for the same inputs and the same config; a relea
 
 from __future__ import annotations
 
-from formats.provenance import Step
+from cytovox.io.provenance import Step
 
 _MERGED = "layout and bases of the file, which is read and merged"
 _PLACE = "where results lie, not what they are"

@@ -10,9 +10,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from formats.atomic import atomic_path
-from formats.deletion import foreign_file
-from formats.errors import InputError
+from cytovox.errors import InputError
+from cytovox.io.atomic import atomic_path
+from cytovox.io.deletion import foreign_file
 
 #: An archive that unpacks to more than this many times its own size is no set of images.
 MOST_GROWTH = 1000

@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image, ImageOps
 
-from analysis.overlap import RIWindowFit
-from simulator import PRESETS, Tomogram, simulate
+from cytovox.metrics.overlap import RIWindowFit
+from cytovox.simulation import PRESETS, Tomogram, simulate
 
 COLOURS = {"membrane": "#4cc9f0", "nucleus": "#f9c74f", "nucleolus": "#f94144", "lipid": "#90be6d"}
 

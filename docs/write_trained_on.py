@@ -12,15 +12,15 @@ import argparse
 import json
 from pathlib import Path
 
+from cytovox.io.atomic import atomic_path
+from cytovox.simulation import PRESETS
 from datamodules.shape_folder import find_inputs, read_shapes
 from datamodules.simulated import cases_of, make_volumes, requests_of
 from datamodules.splits import SPLITS
 from experiments.config import load_config
-from formats.atomic import atomic_path
-from simulator import PRESETS
 from training.domain import describe
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "networks" / "weights"
+WEIGHTS = Path(__file__).resolve().parents[1] / "cytovox" / "networks" / "weights"
 #: Some fields of each line, of those that the cells' networks were trained on.
 FEW = [f"data.train.counts={{{', '.join(f'{line}: 4' for line in PRESETS)}}}"]
 #: Config and overrides of each part of a training, and how many tomograms it had in all.

@@ -14,6 +14,9 @@ import yaml
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from cytovox.errors import InputError
+from cytovox.io.atomic import write_fault
+from cytovox.io.deletion import remove_if_empty, sweep
 from experiments.build import build_loggers
 from experiments.config import resolved, to_yaml
 from experiments.report import write_report
@@ -22,9 +25,6 @@ from experiments.schema import Config
 from experiments.stages import Run
 from experiments.summary import print_summary
 from experiments.tasks import task_of
-from formats.atomic import write_fault
-from formats.deletion import remove_if_empty, sweep
-from formats.errors import InputError
 from training.environment import describe_environment
 from training.exact import ExactResume
 from training.metrics_log import MetricsCSV

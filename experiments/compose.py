@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf._yaml import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 
 #: A key's path from the root: ("trainer", "max_epochs").
 KeyPath = tuple[str, ...]

@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from cytovox.errors import InputError
+from cytovox.networks.weights import shipped_weights
 from experiments.compose import Composed, compose
 from experiments.faults import ConfigFaults
 from experiments.pipelines import PIPELINES
@@ -19,9 +21,7 @@ from experiments.submit.config import slurm_faults
 from experiments.tasks import TASKS, known_keys, task_of
 from experiments.tasks.base import Task
 from experiments.validate import Branches, find_faults
-from formats.errors import InputError
 from lightning_modules.optim import optimizer_faults
-from networks.weights import shipped_weights
 from training.trainer import TrainerConfig, trainer_faults
 
 

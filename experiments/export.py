@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(shadow, file=sys.stderr)
         return 2
 
+    from cytovox.errors import InputError
     from experiments.weights import weights_path
-    from formats.errors import InputError
     from lightning_modules.facts import read_checkpoint
     from lightning_modules.weights_file import KEY, read_content, write_weights
 

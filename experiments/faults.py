@@ -1,6 +1,6 @@
 """Many faults at once."""
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 
 
 class ConfigFaults(InputError):

@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(shadow, file=sys.stderr)
         return 2
 
+    from cytovox.errors import InputError
     from datamodules.fetch import SHAPES_RECORD, ZENODO_URL
-    from formats.errors import InputError
 
     try:
         roots = fetch_shapes(told.out, told.record or SHAPES_RECORD, told.url or ZENODO_URL, told.only)
@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def fetch_shapes(out: Path, record: str, url: str, only: str = "*") -> list[Path]:
     """Fetch a record, unpack its zip archives beside them, and find the folders a config can name as `data.root`."""
+    from cytovox.io.names import safe_name
     from datamodules.fetch import fetch_record
     from datamodules.unzip import require_replaceable, unzip
     from experiments.progress import Bars
-    from formats.names import safe_name
 
     with Bars() as bars:
         files = fetch_record(
@@ -63,7 +63,7 @@ def fetch_shapes(out: Path, record: str, url: str, only: str = "*") -> list[Path
 
 def _is_unpacked(archive: Path, folder: Path) -> bool:
     """A folder is whole or not there, so one of ours that is younger than its archive needs no second time."""
-    from formats.deletion import has_manifest
+    from cytovox.io.deletion import has_manifest
 
     return has_manifest(folder) and folder.stat().st_mtime >= archive.stat().st_mtime
 

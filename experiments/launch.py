@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
+from cytovox.errors import InputError
 from experiments.build import build_data
 from experiments.carry_out import Order, carry_out
 from experiments.check import check_run
@@ -20,7 +21,6 @@ from experiments.schema import STAGES, Config
 from experiments.summary import print_summary
 from experiments.tasks import known_keys, task_of
 from experiments.unused import unused_notes
-from formats.errors import InputError
 from training.ready import tell_ready, wait_until_ready
 from training.rundir import ENV_RUN_DIR, RunFolder, is_first_rank
 from training.signals import Preempted, StopSignals, listening

@@ -22,9 +22,9 @@ from typing import Any, Literal, Union
 
 from omegaconf import MISSING
 
+from cytovox.errors import InputError
 from experiments.compose import Composed, compose
 from experiments.validate import Branches, find_faults
-from formats.errors import InputError
 
 HOME = Path(__file__).resolve().parents[1]
 KEYS = HOME / "experiments" / "configs" / "keys.json"

@@ -11,14 +11,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis.charts import curves_figure, dice_figure, read_rows
-from analysis.genotype_figure import search_figure
-from analysis.meshes import packed_scene
+from cytovox.errors import InputError
+from cytovox.io.atomic import atomic_path
+from cytovox.plots.charts import curves_figure, dice_figure, read_rows
+from cytovox.plots.genotype import search_figure
+from cytovox.plots.meshes import packed_scene
 from experiments import report_analysis as analysed
 from experiments import report_data as data
 from experiments import report_shapes as shapes
-from formats.atomic import atomic_path
-from formats.errors import InputError
 
 log = logging.getLogger(__name__)
 

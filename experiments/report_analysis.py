@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from analysis.charts import read_rows
+from cytovox.plots.charts import read_rows
 from experiments import report_quality
 from experiments.report_data import link, number, read_text, shown_volume
 from experiments.report_tests import groups_section

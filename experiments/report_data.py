@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import yaml
 
-from analysis.charts import read_curves, read_rows, scored
-from analysis.feature_tables import SEEN, UNKNOWN, YES
-from analysis.organelles import COLOURS, OTHER_COLOUR, in_order
-from analysis.overlap import spread
+from cytovox.metrics.overlap import spread
+from cytovox.organelles import COLOURS, OTHER_COLOUR, in_order
+from cytovox.plots.charts import read_curves, read_rows, scored
+from cytovox.statistics.feature_tables import SEEN, UNKNOWN, YES
 
 Row = dict[str, str]
 #: A file list longer than this is cut, and says so.

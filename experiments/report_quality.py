@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from analysis.charts import read_rows
-from analysis.quality_rules import FLAGS, MEANS, SIZES, flags_of
+from cytovox.plots.charts import read_rows
+from cytovox.quality.rules import FLAGS, MEANS, SIZES, flags_of
 from experiments.report_data import number, shown_volume
 
 #: Rows of a table that the page shows; the files have all.

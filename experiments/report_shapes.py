@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from analysis.charts import read_rows
-from analysis.feature_tables import SEEN
+from cytovox.plots.charts import read_rows
+from cytovox.statistics.feature_tables import SEEN
 from experiments.report_data import Row, link, number, read_json, seen_line, shown, shown_volume
 
 #: Columns of the errors, as they are called.

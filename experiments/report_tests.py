@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.charts import read_rows
+from cytovox.plots.charts import read_rows
 from experiments.report_data import number
 
 _COLUMNS = {

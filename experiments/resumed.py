@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from cytovox.errors import InputError
 from experiments.faults import ConfigFaults
 from experiments.schema import STAGES
-from formats.errors import InputError
 from training.rundir import RunFolder
 from training.trainer import checkpoint_path
 

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if shadow is not None:
         return _refuse(shadow)
 
-    from formats.errors import InputError
+    from cytovox.errors import InputError
 
     try:
         from experiments.quick_check import require_known_keys

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cytovox.errors import InputError
 from datamodules.config import TEXTS, TEXTS_OR_NULL
 from experiments.submit.config import SlurmConfig
-from formats.errors import InputError
 from training.trainer import TrainerConfig
 
 #: Version of the config's layout; a config of another version is refused, not guessed at.

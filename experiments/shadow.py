@@ -7,10 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-PACKAGES = (
-    "formats", "simulator", "transforms", "objectives", "networks", "analysis", "datamodules", "lightning_modules",
-    "training",
-)  # fmt: skip
+PACKAGES = ("cytovox", "transforms", "datamodules", "lightning_modules", "training")
 
 
 def program(main: Callable[[], int]) -> int:

@@ -14,11 +14,11 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed
 
+from cytovox.io.provenance import content_digest
 from experiments.build import build_for_training, build_from_weights
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
-from formats.provenance import content_digest
 from lightning_modules.optim import scaled_rate
 from lightning_modules.seen import trained_on
 from training.compiled import compiler_errors

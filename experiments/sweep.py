@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (shadow := shadowed()) is not None:
         print(shadow, file=sys.stderr)
         return 2
-    from formats.errors import InputError
+    from cytovox.errors import InputError
     from training.signals import Preempted, exit_code
 
     try:
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(told: argparse.Namespace) -> int:
+    from cytovox.errors import InputError
     from experiments.sweeps.sweep_file import find_sweep, read_sweep, shown
-    from formats.errors import InputError
 
     if told.count is not None and told.count < 1:
         raise InputError(f"--count: expected 1 or more, got {told.count}")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
+from cytovox.errors import InputError
+from cytovox.networks.weights import shipped_weights
 from experiments.schema import Config
-from formats.errors import InputError
 from lightning_modules.facts import Weights, read_checkpoint
-from networks.weights import shipped_weights
 from training.rundir import RunFolder, newest_run
 
 

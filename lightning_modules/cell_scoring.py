@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch.distributed as dist
 
-from analysis.cell_scores import CellScores
+from cytovox.metrics.cells import CellScores
 from datamodules.cases import Case
 
 #: Ways to the seeds, in the order of tables: the method from true nuclei, from those that the rule finds, and the floor

@@ -11,20 +11,20 @@ import torch
 from torch import nn
 from torchmetrics import MeanMetric
 
-from analysis.cell_scores import CellScores, score_cells
+from cytovox.inference.device_memory import DeviceLimits
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.metrics.cells import CellScores, score_cells
+from cytovox.networks import network_config
+from cytovox.preprocess.intensity import NormaliseRI
+from cytovox.preprocess.resampling import ResampleTo
+from cytovox.segmentation.centre_offsets import UNIT_UM
+from cytovox.segmentation.field import CellField, CellFinder, SeedRule
+from cytovox.segmentation.networks import ConditionedCells, VotingCells
 from datamodules.cases import Case, RawCase
 from lightning_modules.cell_scoring import CellTestScores
 from lightning_modules.facts import KEY, CellsFacts, Weights, load_network
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.seen import resumed_from
-from networks import network_config
-from transforms.cell_field import CellField, CellFinder, SeedRule
-from transforms.cell_networks import ConditionedCells, VotingCells
-from transforms.cell_votes import UNIT_UM
-from transforms.device_memory import DeviceLimits
-from transforms.intensity import NormaliseRI
-from transforms.spatial import ResampleTo
-from transforms.tiling import SlidingWindow
 
 #: Validation metric that picks the best checkpoint; larger is better.
 MONITOR = "val/cells_dice"
@@ -203,7 +203,7 @@ def true_seeds(raw: RawCase) -> np.ndarray:
 
 def floor_scores(rule: SeedRule, field: CellField, truth_ZYX: np.ndarray, lone: list[int]) -> CellScores:
     """What a plain seeded watershed from the rule's nuclei reaches."""
-    from transforms.cell_field import WatershedCells
+    from cytovox.segmentation.field import WatershedCells
 
     return score_cells(truth_ZYX, WatershedCells(rule)(field).cells_ZYX, lone)
 

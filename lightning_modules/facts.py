@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from lightning_modules.finite import first_nonfinite
 from lightning_modules.weights_file import KEY, SUFFIX, read_content
 
@@ -72,7 +72,7 @@ class SearchFacts(OrganelleFacts):
     operations: list[str]
     """What an edge may do."""
     cost_measure: str
-    """What its costs are counted in, one of `networks.search_cost.Measure`."""
+    """What its costs are counted in, one of `cytovox.networks.search_cost.Measure`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class CellsFacts(Facts):
     patch_size: list[int]
     """Window z, y, x that the network was trained on."""
     z: str = "fit"
-    """Which slices it sees: `fit`, `center` or `middle` (`transforms.cell_networks.ConditionedCells`)."""
+    """Which slices it sees: `fit`, `center` or `middle` (`cytovox.segmentation.networks.ConditionedCells`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

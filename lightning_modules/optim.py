@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 
 
 @dataclass

@@ -14,18 +14,18 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from analysis.overlap import dice_per_organelle
+from cytovox.inference.compiled import Compile
+from cytovox.inference.predictor import DenseInferer, probability_predictor
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.metrics.overlap import dice_per_organelle
+from cytovox.networks.norms import channels_last_pays
+from cytovox.preprocess.intensity import NormaliseRI
+from cytovox.preprocess.resampling import ResampleTo
 from datamodules.cases import Case, RawCase
 from lightning_modules.facts import KEY, OrganelleFacts
 from lightning_modules.optim import OptimizerConfig, configure, require_validation
 from lightning_modules.scoring import TestScores
 from lightning_modules.seen import resumed_from
-from networks.norms import channels_last_pays
-from transforms.compiled import Compile
-from transforms.inference import DenseInferer, probability_predictor
-from transforms.intensity import NormaliseRI
-from transforms.spatial import ResampleTo
-from transforms.tiling import SlidingWindow
 
 #: Validation metric that picks the best checkpoint; larger is better.
 MONITOR = "val/dice_mean"
@@ -55,7 +55,7 @@ class OrganelleModule(pl.LightningModule):
     memory_gb : float
         Working memory of the stitching.
     compile : str
-        How test and prediction run the networks: none, default or cuda_graphs (`transforms.compiled`).
+        How test and prediction run the networks: none, default or cuda_graphs (`cytovox.inference.compiled`).
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch.distributed as dist
 
-from analysis.overlap import RIWindow, RIWindowFit, dice_per_organelle
+from cytovox.metrics.overlap import RIWindow, RIWindowFit, dice_per_organelle
 from datamodules.cases import Case, RawCase
 
 

@@ -17,15 +17,15 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.networks.architecture import EDGES, Choice, candidates, fixed
+from cytovox.networks.genotype import CELL_TYPES, OPERATION_NAMES, Genotype, load_genotype
+from cytovox.networks.search_cost import Measure, cost_of, cost_tables, expected_cost
+from cytovox.networks.supernet import Supernet
 from lightning_modules.facts import SearchFacts
 from lightning_modules.optim import Adam, configure
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from lightning_modules.search_config import SearchConfig
-from networks.architecture import EDGES, Choice, candidates, fixed
-from networks.genotype import CELL_TYPES, OPERATION_NAMES, Genotype, load_genotype
-from networks.search_cost import Measure, cost_of, cost_tables, expected_cost
-from networks.supernet import Supernet
-from transforms.tiling import SlidingWindow
 
 
 class SearchModule(OrganelleModule):
@@ -93,7 +93,7 @@ class SearchModule(OrganelleModule):
 
     @property
     def cost_tables(self) -> dict[str, torch.Tensor]:
-        """Of the operations that are searched, by cell type; see `networks.search_cost.cost_tables`."""
+        """Of the operations that are searched, by cell type; see `cytovox.networks.search_cost.cost_tables`."""
         columns = [OPERATION_NAMES.index(name) for name in self.facts.operations]
         tables = {kind: self.get_buffer(f"cost_{kind}") for kind in CELL_TYPES}
         # not by a list of indices, which would be copied to the device at every step

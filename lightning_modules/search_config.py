@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from networks.genotype import OPERATION_NAMES
+from cytovox.networks.genotype import OPERATION_NAMES
 
 
 @dataclass

@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from analysis.feature_tables import NO, UNKNOWN, YES
-from analysis.feature_tables import SEEN as COLUMN
+from cytovox.statistics.feature_tables import NO, UNKNOWN, YES
+from cytovox.statistics.feature_tables import SEEN as COLUMN
 from lightning_modules.facts import Facts
 
 AnyFacts = TypeVar("AnyFacts", bound=Facts)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from cytovox.diffusion.denoising import DenoisingLoss
+from cytovox.diffusion.preconditioning import Denoiser, Preconditioning
+from cytovox.diffusion.processes import Process
+from cytovox.diffusion.samplers import Sampler
+from cytovox.diffusion.traits import TraitsTold
 from lightning_modules.shape_base import Drawn, ShapeBase, condition
-from objectives.denoising import DenoisingLoss
-from objectives.preconditioning import Denoiser, Preconditioning
-from objectives.processes import Process
-from objectives.samplers import Sampler
-from objectives.traits import TraitsTold
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,14 +12,14 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from formats.errors import InputError
+from cytovox.errors import InputError
+from cytovox.inference.device_memory import DeviceLimits
+from cytovox.preprocess.shape_fields import ShapeField
+from cytovox.preprocess.square_symmetries import VIEWS, unview, view
 from lightning_modules.facts import KEY, Facts
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.seen import resumed_from
 from lightning_modules.shape_scoring import Shapes, ShapeScores
-from transforms.device_memory import DeviceLimits
-from transforms.shape_fields import ShapeField
-from transforms.shape_turns import VIEWS, unview, view
 
 #: Validation metric that picks the best checkpoint; larger is better.
 MONITOR = "val/iou"

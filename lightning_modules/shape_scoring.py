@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from analysis.reliability import Reliability
-from analysis.shape_scores import ShapeErrors, as_metrics, sample_errors, shape_errors
-from analysis.volume_spread import central_interval, sampled_scores
+from cytovox.metrics.reliability import Reliability
+from cytovox.metrics.shapes import ShapeErrors, as_metrics, sample_errors, shape_errors
+from cytovox.metrics.volume_spread import central_interval, sampled_scores
 
 #: Samples that the best is chosen of.
 BEST_OF = 5

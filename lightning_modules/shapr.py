@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from cytovox.losses.shapr import SHAPRLoss
 from lightning_modules.optim import configure
 from lightning_modules.shape_base import MONITOR, Drawn, ShapeBase, condition
-from objectives.shapr_loss import SHAPRLoss
 
 
 class SHAPRModule(ShapeBase):

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from formats.atomic import atomic_path
-from formats.errors import InputError
+from cytovox.errors import InputError
+from cytovox.io.atomic import atomic_path
 from lightning_modules.finite import first_nonfinite
 
 #: Key of the facts in a checkpoint and in a weights file.

@@ -21,9 +21,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from cytovox.errors import InputError
+from cytovox.io.deletion import remove_file
 from experiments.launch import launch
-from formats.deletion import remove_file
-from formats.errors import InputError
 from lightning_modules.facts import read_checkpoint
 from lightning_modules.weights_file import SUFFIX, write_weights
 from training.environment import describe_device

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from cytovox.errors import InputError
+from cytovox.inference.ensemble import autocast
+from cytovox.io.atomic import atomic_path
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
-from formats.atomic import atomic_path
-from formats.errors import InputError
 from lightning_modules.shape import ShapeModule
 from lightning_modules.shape_base import condition
 from studies._common import LINE_S, synchronised_seconds
-from transforms.ensemble import autocast
 
 #: Evaluations that the time of a batch is estimated from, after one that does not count.
 TIMED = 2
@@ -123,7 +123,7 @@ def sample_cells(module: ShapeModule, cells: Sequence[ShapeCell], plan: Sampling
 
 
 def seeds_from(seed: int, number: int) -> torch.Generator:
-    """Return a generator that gives the seeds of the samples from this number on (see `objectives.draws.Draws`)."""
+    """Return a generator that gives the seeds of the samples from this number on (see `noise.Draws`)."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(number):
         torch.randint(2**62, (1,), generator=generator)

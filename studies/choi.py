@@ -23,13 +23,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from cytovox.errors import InputError
+from cytovox.simulation import PRESETS
 from experiments.build import build_data
 from experiments.config import load_config
 from experiments.launch import launch
 from experiments.progress import Bars
 from experiments.tasks import task_of
-from formats.errors import InputError
-from simulator import PRESETS
 from studies._common import (
     add_shared_options,
     device_of,

@@ -28,8 +28,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.shape_scores import ERRORS, ShapeErrors, change_rows, mean_shape, sample_errors, score_rows, shape_errors
-from analysis.solids import cylinder, ellipsoid
+from cytovox.errors import InputError
+from cytovox.inference.ensemble import autocast
+from cytovox.io.atomic import atomic_path
+from cytovox.measure.solids import cylinder, ellipsoid
+from cytovox.metrics.shapes import ERRORS, ShapeErrors, change_rows, mean_shape, sample_errors, score_rows, shape_errors
+from cytovox.preprocess.shape_fields import SLICE
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
 from datamodules.shapes import ShapeDataModule
@@ -38,8 +42,6 @@ from experiments.config import load_config
 from experiments.schema import Config
 from experiments.tasks.shape_config import ShapeConfig
 from experiments.weights import read_weights, weights_path
-from formats.atomic import atomic_path
-from formats.errors import InputError
 from lightning_modules.shape_base import ShapeBase
 from studies._common import (
     add_shared_options,
@@ -57,8 +59,6 @@ from studies._common import (
 from studies._sampling import SampleStore, SamplingPlan, sample_cells
 from training.device import choose_precision
 from training.rundir import RunFolder
-from transforms.ensemble import autocast
-from transforms.shape_augment import SLICE
 
 #: Where the study differs from the paper on purpose.
 DEVIATIONS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from lightning_modules.facts import read_checkpoint
 from lightning_modules.weights_file import write_weights
 from studies._common import run_study

@@ -32,18 +32,18 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from analysis.bootstrap import difference, interval, mean_of
-from analysis.organelles import ORGANELLES
-from analysis.overlap import dice_per_organelle
+from cytovox.errors import InputError
+from cytovox.io.atomic import atomic_path
+from cytovox.metrics.overlap import dice_per_organelle
+from cytovox.organelles import ORGANELLES
+from cytovox.simulation import PRESETS
+from cytovox.statistics.bootstrap import difference, interval, mean_of
 from datamodules.cases import Case
 from experiments.build import build_data
 from experiments.config import load_config
 from experiments.launch import launch
 from experiments.progress import Bars
 from experiments.tasks import task_of
-from formats.atomic import atomic_path
-from formats.errors import InputError
-from simulator import PRESETS
 from studies._common import (
     add_shared_options,
     device_of,

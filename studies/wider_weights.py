@@ -8,7 +8,8 @@
 the feature maps of the shipped network. `--width 1 --width 2` trains both, which separates the gain of width from that
 of longer training. The learning rate falls as a cosine over `--schedule-minutes`. Volumes are simulated on all cores,
 or read from a folder (`--volumes FOLDER`: volumes, and one mask file per organelle named `NAME_{organelle}.nii.gz`, as
-`python -m simulator` writes them). All weights are tested on simulated volumes of seeds that none was trained on.
+`python -m cytovox.simulation` writes them). All weights are tested on simulated volumes of seeds that none was trained
+on.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytovox.errors import InputError
+from cytovox.simulation import PRESETS
 from experiments.build import build_data
 from experiments.config import load_config
 from experiments.launch import launch
 from experiments.progress import Bars
 from experiments.tasks import task_of
-from formats.errors import InputError
-from simulator import PRESETS
 from studies._common import (
     add_shared_options,
     device_of,

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from formats.atomic import atomic_path
+from cytovox.io.atomic import atomic_path
 
 
 class FolderCheckpoint(ModelCheckpoint):

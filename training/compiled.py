@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytorch_lightning as pl
 import torch
 
-from formats.errors import DeviceError
+from cytovox.errors import DeviceError
 
 
 class CompiledNetwork(pl.Callback):

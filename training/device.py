@@ -7,7 +7,7 @@ import os
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 
 
 def choose_precision(wanted: str, accelerator: str) -> str:

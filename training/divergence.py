@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from lightning_modules.finite import first_nonfinite
 
 #: The loss scale of 16-mixed below which gradients are lost: fairseq's `min_loss_scale` (Ott et al. 2019). From the

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from skimage.measure import regionprops
 
+from cytovox.errors import InputError
+from cytovox.io import Box, Volume
 from datamodules.cases import Case, FolderCase, RawCase
 from datamodules.shape_cases import ShapeCell
-from formats import Box, Volume
-from formats.errors import InputError
 
 #: Planes of a frame, and voxels of all of them, that its statistics are taken from: evenly spaced, the same in training
 #: and prediction, so that large frames need not be read whole.

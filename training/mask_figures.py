@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.figures import overlay_figure
-from analysis.meshes import write_glb
-from formats import Box, FrameReader, grid_boxes
+from cytovox.io import Box, FrameReader, grid_boxes
+from cytovox.plots.figures import overlay_figure
+from cytovox.plots.meshes import write_glb
 
 Shape = tuple[int, int, int]
 

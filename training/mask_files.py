@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from formats import (
+from cytovox.errors import InputError
+from cytovox.io import (
     Box,
     Volume,
     begin_omezarr,
@@ -23,10 +24,9 @@ from formats import (
     write_ometiff,
     write_ometiff_planes,
 )
-from formats.deletion import remove_in_scratch
-from formats.errors import InputError
-from formats.names import safe_name
-from formats.nifti import require_nifti_size
+from cytovox.io.deletion import remove_in_scratch
+from cytovox.io.names import safe_name
+from cytovox.io.nifti import require_nifti_size
 from training.unfinished import Unfinished, chunks_for
 
 Format = Literal["ome-tiff", "ome-zarr", "nifti"]

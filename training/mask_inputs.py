@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cytovox.errors import InputError
+from cytovox.io import ArrayReader, Box, FrameReader, Volume, check_finite
 from datamodules.cases import checked_ri
-from formats import ArrayReader, Box, FrameReader, Volume, check_finite
-from formats.errors import InputError
 
 #: Frames of more voxels are read region by region (0.5 GB of float32).
 LARGE = 2**27

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formats.deletion import remove_file
-from formats.errors import InputError
-from formats.provenance import digest_of
+from cytovox.errors import InputError
+from cytovox.io.deletion import remove_file
+from cytovox.io.provenance import digest_of
 from training.mask_files import SUFFIX, Format
 from training.rundir import write_json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cytovox.simulation import Request, simulate_many
 from datamodules.cache import PreparedCase, cache_root
 from datamodules.cases import Case, FolderCase
 from datamodules.config import OrganelleData, SimulatorData
 from datamodules.organelle import OrganelleDataModule
 from datamodules.prepare import Preparer
 from datamodules.simulated import cases_of, cores, requests_of
-from simulator import Request, simulate_many
 
 #: Seconds for looking through the cache: a folder that was never read is not read for this.
 LOOK_S = 5.0

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
 
+from cytovox.inference.predictor import DenseInferer
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.preprocess.resampling import ResampleTo, common_grid
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from training.plan_measure import AIM_S, short_config
 from training.rundir import RunFolder
 from training.trainer import TrainerConfig, build_trainer
-from transforms.inference import DenseInferer
-from transforms.spatial import ResampleTo, common_grid
-from transforms.tiling import SlidingWindow
 
 #: Windows that a crop for timing the inference has, at most about; or, if that is more, so many batches.
 WINDOWS, BATCHES = 40, 4

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from lightning_modules.optim import require_validation
 from training.memory import PeakMemory
 from training.metrics_log import MetricsCSV

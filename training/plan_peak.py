@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from networks.registry import NetworkConfig
+from cytovox.networks.registry import NetworkConfig
 
 #: What autocast on CUDA computes in 16 bits, and what in float32, by the names of torch's functions
 #: (https://docs.pytorch.org/docs/stable/amp.html); all others take their arguments as they are.

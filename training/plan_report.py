@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from networks.registry import NetworkConfig
+from cytovox.networks.registry import NetworkConfig
 from training.plan import EpochPlan, FitTimes, RunPlan
 from training.plan_data import Preparation
 from training.plan_machine import Machine

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from networks.registry import NetworkConfig
+from cytovox.networks.registry import NetworkConfig
 
 Shape = tuple[int, int, int]
 

@@ -16,13 +16,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cytovox.errors import InputError
+from cytovox.io import Box, FrameReader, Volume, read_volume
+from cytovox.io.deletion import Manifest, remove_scratch
+from cytovox.io.names import name_key, safe_name, unique_names
+from cytovox.io.provenance import Fingerprint, content_digest
+from cytovox.io.spacing import SpacingFrom
+from cytovox.segmentation.holes import FILLED, MAX_HOLE_UM3
 from datamodules.paths import stem_of
-from formats import Box, FrameReader, Volume, read_volume
-from formats.deletion import Manifest, remove_scratch
-from formats.errors import InputError
-from formats.names import name_key, safe_name, unique_names
-from formats.provenance import Fingerprint, content_digest
-from formats.spacing import SpacingFrom
 from training.domain import Read
 from training.mask_figures import draw_frame, picture_name
 from training.mask_files import (
@@ -39,7 +40,6 @@ from training.mask_inputs import CheckedReader, UnusableInput, told_of_input
 from training.mask_notes import Notes
 from training.rundir import RunFolder, write_text
 from training.unfinished import Unfinished, moved_rows, read_state
-from transforms.holes import FILLED, MAX_HOLE_UM3
 
 COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output", "outside_training")
 #: From a box to its masks (K, z, y, x).
@@ -49,7 +49,7 @@ FIGURES_A_FILE = 4
 
 
 class Infer(Protocol):
-    """From the refractive index to probabilities, as `transforms.inference.DenseInferer` has it."""
+    """From the refractive index to probabilities, as `cytovox.inference.predictor.DenseInferer` has it."""
 
     scratch: Path | None
 
@@ -275,7 +275,7 @@ class MaskWriter:
 def output_names(paths: list[Path]) -> dict[Path, str]:
     """A base name for each input: its own, with its folders' in front where two would be the same.
 
-    Every name is a file's on any system, whatever the input is called (`formats.names.safe_name`).
+    Every name is a file's on any system, whatever the input is called (`cytovox.io.names.safe_name`).
 
     Raises
     ------

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from formats.deletion import remove_file
+from cytovox.io.deletion import remove_file
 from training.rundir import RunFolder
 
 #: Seconds between two looks.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.figures import overlay_figure
-from analysis.meshes import write_glb
+from cytovox.plots.figures import overlay_figure
+from cytovox.plots.meshes import write_glb
 from datamodules.cases import Case
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import TestScores, mean_dice

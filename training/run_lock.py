@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from training.rundir import RunFolder, is_first_rank
 from training.slurm import GATHER, SCRIPT, is_alive, job_id, still_to_do
 

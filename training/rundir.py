@@ -15,10 +15,10 @@ from typing import Any
 from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
 
-from formats.atomic import atomic_path
-from formats.deletion import MadeFolder, require_no_links
-from formats.errors import InputError
-from formats.names import safe_name
+from cytovox.errors import InputError
+from cytovox.io.atomic import atomic_path
+from cytovox.io.deletion import MadeFolder, require_no_links
+from cytovox.io.names import safe_name
 from training.slurm import in_a_shell
 
 #: Ranks that Lightning starts by itself inherit this, so that all of them use the folder of rank 0.

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from analysis.meshes import scene, surface_mesh
+from cytovox.io.atomic import atomic_path
+from cytovox.io.provenance import Fingerprint
+from cytovox.plots.meshes import scene, surface_mesh
 from datamodules.shape_cases import ShapeCell
-from formats.atomic import atomic_path
-from formats.provenance import Fingerprint
 from lightning_modules.shape_scoring import Shapes
 from training.rundir import RunFolder, write_json
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 
 if TYPE_CHECKING:
     from training.rundir import RunFolder

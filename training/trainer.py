@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMon
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
 from training.compiled import CompiledNetwork
 from training.device import choose_precision, cpu_mixed_precision

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import zarr
 
-from formats import Box, resume_omezarr
-from formats.deletion import make_scratch, remove_in_scratch, remove_scratch, sweep
-from formats.provenance import Fingerprint
+from cytovox.io import Box, resume_omezarr
+from cytovox.io.deletion import make_scratch, remove_in_scratch, remove_scratch, sweep
+from cytovox.io.provenance import Fingerprint
+from cytovox.segmentation.holes import closed_holes
 from training.rundir import write_json
-from transforms.holes import closed_holes
 
 #: Most voxels along z, y, x of one file of the masks, as viewers like them; and fewest voxels of one, or a large
 #: volume would become a million files.

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from training.rundir import RunFolder, is_first_rank
 
 #: Seconds that W&B's server may take to answer before a run goes on offline.

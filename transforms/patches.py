@@ -10,7 +10,7 @@ import torch
 from monai.transforms import MapTransform, Randomizable
 from torch.nn.functional import grid_sample
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 
 Shape = tuple[int, int, int]
 

@@ -11,10 +11,8 @@ import torch
 from monai.transforms import MapTransform, Randomizable
 from torch.nn.functional import grid_sample, interpolate
 
-from formats.errors import InputError
-
-#: The slice of an object that was imaged (SHAPR, Waibel et al. 2022): it stays where it is under every turn.
-SLICE = 32
+from cytovox.errors import InputError
+from cytovox.preprocess.shape_fields import SLICE
 
 #: Key of the object's signed distances, where a model learns from them.
 DISTANCE = "distance"

@@ -8,11 +8,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from cytovox.errors import InputError
 from experiments.compose import Composed, compose
 from experiments.faults import ConfigFaults
 from experiments.pipelines.config import AnalyzeConfig, CellsFromMasksConfig, PipelineConfig, pipeline_faults
 from experiments.validate import find_faults
-from formats.errors import InputError
 
 #: The config of each pipeline.
 PIPELINES: dict[str, type[PipelineConfig]] = {"analyze": AnalyzeConfig, "cells_from_masks": CellsFromMasksConfig}

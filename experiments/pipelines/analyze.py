@@ -14,6 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from cytovox.errors import DeviceError, InputError
+from cytovox.io import ArrayReader
+from cytovox.io.processes import worker_pool
+from cytovox.io.provenance import ContentDigests, Fingerprint, stamp_of
 from datamodules.paths import shard_of
 from datamodules.simulated import cores
 from datamodules.steps import STEPS
@@ -31,10 +35,6 @@ from experiments.pipelines.predictors import (
 from experiments.pipelines.results import FilmResult, film_result, write_results
 from experiments.pipelines.sources import Source
 from experiments.pipelines.state import FrameState
-from formats import ArrayReader
-from formats.errors import DeviceError, InputError
-from formats.processes import worker_pool
-from formats.provenance import ContentDigests, Fingerprint, stamp_of
 from training.rundir import RunFolder
 
 #: Called with (what, done, all, and what is at hand).

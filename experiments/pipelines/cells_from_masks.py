@@ -11,13 +11,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.cell_contrast import cell_contrasts
-from analysis.cell_figures import cells_figure
-from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
-from analysis.quality import CellState, frame_flags
-from analysis.quality_rules import QualityRules, as_text
-from analysis.refractive import PAPER_MEDIUM_RI
-from analysis.tracking import Sighting
+from cytovox.errors import InputError
+from cytovox.io import LabelFilm, Volume, open_labels, read_volume, write_ometiff
+from cytovox.io.deletion import Manifest
+from cytovox.io.spacing import Resolved, resolve_spacing
+from cytovox.measure.cell_contrast import cell_contrasts
+from cytovox.measure.measurements import WHOLE, Compartment, Rules, measure_frame
+from cytovox.measure.refractive import PAPER_MEDIUM_RI
+from cytovox.plots.cells import cells_figure
+from cytovox.quality.control import CellState, frame_flags
+from cytovox.quality.rules import QualityRules, as_text
+from cytovox.segmentation.field import CellField
+from cytovox.segmentation.holes import fill_cells
+from cytovox.segmentation.watershed import unclaimed
+from cytovox.tracking.tracking import Sighting
 from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.pipelines.config import CellsFromMasksConfig
@@ -25,13 +32,6 @@ from experiments.pipelines.outside import outside_note
 from experiments.pipelines.predictors import cell_finder, cell_weights
 from experiments.pipelines.results import write_table
 from experiments.preflight import require_room
-from formats import LabelFilm, Volume, open_labels, read_volume, write_ometiff
-from formats.deletion import Manifest
-from formats.errors import InputError
-from formats.spacing import Resolved, resolve_spacing
-from transforms.cell_field import CellField
-from transforms.cell_watershed import unclaimed
-from transforms.holes import fill_cells
 
 #: Columns that only a tomogram can fill.
 _OF_RI = ("mean_ri", "sd_ri", "concentration_g_per_ml", "dry_mass_pg")

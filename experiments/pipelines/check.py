@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cytovox.errors import InputError
 from datamodules.cases import checked_ri
 from experiments.faults import ConfigFaults
 from experiments.pipelines.config import AnalyzeConfig
@@ -14,7 +15,6 @@ from experiments.pipelines.films import Film, open_film
 from experiments.pipelines.given import Existing, find_existing
 from experiments.pipelines.predictors import cell_weights, organelle_weights
 from experiments.pipelines.sources import Source
-from formats.errors import InputError
 from lightning_modules.facts import read_checkpoint
 
 

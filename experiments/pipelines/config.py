@@ -6,19 +6,19 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from analysis.morphometry import AREA_ESTIMATORS
-from analysis.quality_rules import MAX_INTERVAL, MAX_JUMP, MIN_CONTRAST_RI
-from analysis.refractive import Increments
-from analysis.tracking import MAX_DISTANCE_UM
+from cytovox.errors import InputError
+from cytovox.inference.compiled import Compile
+from cytovox.io.labels import LABEL_KINDS
+from cytovox.measure.morphometry import AREA_ESTIMATORS
+from cytovox.measure.refractive import Increments
+from cytovox.quality.rules import MAX_INTERVAL, MAX_JUMP, MIN_CONTRAST_RI
+from cytovox.segmentation.field import SeedRule
+from cytovox.segmentation.seeds import MIN_VOLUME_UM3
+from cytovox.tracking.tracking import MAX_DISTANCE_UM
 from datamodules.config import SERIES, TEXTS, TEXTS_OR_NULL, spacing_faults
 from datamodules.paths import shard_fault
 from experiments.schema import SCHEMA_VERSION, name_faults
 from experiments.submit.config import SlurmConfig, slurm_faults
-from formats.errors import InputError
-from formats.labels import LABEL_KINDS
-from transforms.cell_field import SeedRule
-from transforms.compiled import Compile
-from transforms.seeds import MIN_VOLUME_UM3
 
 
 def _is_label_kind(value: Any) -> bool:

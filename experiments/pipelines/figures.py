@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.course_figures import GroupSeries, Panel, boxes_figure, curves_figure, lineage_figure
-from analysis.tracking import Track
+from cytovox.io.deletion import Manifest
+from cytovox.io.names import safe_name
+from cytovox.plots.time_series import GroupSeries, Panel, boxes_figure, curves_figure, lineage_figure
+from cytovox.tracking.tracking import Track
 from experiments.pipelines.time_series_tables import QUANTITIES, Study, cell_series, group_names
-from formats.deletion import Manifest
-from formats.names import safe_name
 from training.rundir import RunFolder
 
 #: Lineages drawn at most: the table has all.

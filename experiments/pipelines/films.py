@@ -11,8 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.organelles import CELLS
-from analysis.refractive import PAPER_MEDIUM_RI
+from cytovox.errors import InputError
+from cytovox.io import Volume, read_volume
+from cytovox.io.provenance import ContentDigests, Fingerprint, StampedNotes, array_digest, stamp_of
+from cytovox.measure.refractive import PAPER_MEDIUM_RI
+from cytovox.organelles import CELLS
+from cytovox.segmentation.holes import FILLED, fill_holes
 from datamodules.cases import checked_ri
 from datamodules.faults import Told, refuse
 from datamodules.label_source import LabelSource
@@ -23,11 +27,7 @@ from experiments.pipelines.given import Existing, open_existing
 from experiments.pipelines.predictors import trained_on
 from experiments.pipelines.sources import Source
 from experiments.pipelines.state import FrameState
-from formats import Volume, read_volume
-from formats.errors import InputError
-from formats.provenance import ContentDigests, Fingerprint, StampedNotes, array_digest, stamp_of
 from training.domain import frame_outside
-from transforms.holes import FILLED, fill_holes
 
 
 @dataclass

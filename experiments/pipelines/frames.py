@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.cell_contrast import cell_contrasts
-from analysis.measurements import WHOLE, Compartment, Rules, measure_frame
-from analysis.refractive import Increments
-from analysis.volume_interval import VolumeInterval, agreement, volume_intervals
+from cytovox.errors import InputError
+from cytovox.io import read_volume
+from cytovox.io.deletion import remove_file
+from cytovox.io.provenance import Fingerprint
+from cytovox.io.spacing import SpacingFrom
+from cytovox.measure.cell_contrast import cell_contrasts
+from cytovox.measure.measurements import WHOLE, Compartment, Rules, measure_frame
+from cytovox.measure.refractive import Increments
+from cytovox.measure.volume_interval import VolumeInterval, agreement, volume_intervals
+from cytovox.segmentation.field import CellField, FoundCells, SeedRule
+from cytovox.segmentation.holes import fill_cells
+from cytovox.segmentation.watershed import unclaimed
 from datamodules.label_source import LabelSource
 from experiments.pipelines.outside import outside_note
 from experiments.pipelines.predictors import cell_finder, trained_on
 from experiments.pipelines.state import FrameState
-from formats import read_volume
-from formats.deletion import remove_file
-from formats.errors import InputError
-from formats.provenance import Fingerprint
-from formats.spacing import SpacingFrom
 from training.domain import frame_outside
-from transforms.cell_field import CellField, FoundCells, SeedRule
-from transforms.cell_watershed import unclaimed
-from transforms.holes import fill_cells
 
 #: Axes (of z, y, x) of the mirror images: in the plane, since the missing cone lies along z.
 MIRRORS: tuple[tuple[int, ...], ...] = ((1,), (2,), (1, 2))

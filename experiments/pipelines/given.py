@@ -9,7 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis.organelles import CELLS
+from cytovox.errors import InputError
+from cytovox.io import Volume, open_labels
+from cytovox.io.label_layout import channels_of, meaning, place, unnamed
+from cytovox.organelles import CELLS
 from datamodules.corrections import Correction, Corrections
 from datamodules.faults import Told
 from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_faults
@@ -18,9 +21,6 @@ from datamodules.paths import expand, is_volume, stem_of
 from experiments.faults import ConfigFaults
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.sources import Source
-from formats import Volume, open_labels
-from formats.errors import InputError
-from formats.label_layout import channels_of, meaning, place, unnamed
 
 #: Files of an input: by organelle ("" where one file holds all of them), then by frame (None: of every frame).
 Files = dict[str, dict[int | None, Path]]

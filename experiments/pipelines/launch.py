@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cytovox.errors import InputError
+from cytovox.io.deletion import remove_if_empty
+from cytovox.networks.weights import shipped_weights
 from datamodules.paths import shard_of
 from datamodules.steps import STEPS
 from experiments.compose import compose
@@ -21,9 +24,6 @@ from experiments.preflight import require_room
 from experiments.progress import Bars, hush_lightning
 from experiments.report import write_report
 from experiments.tasks.device_defaults import require_compilable
-from formats.deletion import remove_if_empty
-from formats.errors import InputError
-from networks.weights import shipped_weights
 from training.environment import describe_environment
 from training.run_lock import sole_user
 from training.rundir import RunFolder, write_json, write_text

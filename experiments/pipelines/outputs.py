@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage as ndi
 
-from analysis.cell_figures import cells_figure, colour_of
-from analysis.meshes import surface_mesh, write_glb
-from analysis.organelles import in_order
+from cytovox.io import write_ometiff
+from cytovox.io.atomic import atomic_path
+from cytovox.io.deletion import Manifest, remove_file, sweep
+from cytovox.io.names import safe_name
+from cytovox.organelles import in_order
+from cytovox.plots.cells import cells_figure, colour_of
+from cytovox.plots.meshes import surface_mesh, write_glb
 from datamodules.steps import STEPS
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film
 from experiments.pipelines.results import FilmResult
 from experiments.pipelines.state import FrameState
-from formats import write_ometiff
-from formats.atomic import atomic_path
-from formats.deletion import Manifest, remove_file, sweep
-from formats.names import safe_name
 from training.mask_figures import thinned
 from training.rundir import RunFolder
 

@@ -8,24 +8,24 @@ from typing import Any
 
 import torch
 
+from cytovox.errors import InputError
+from cytovox.inference.compiled import Compile
+from cytovox.inference.predictor import DenseInferer
+from cytovox.io.provenance import stamp_of
+from cytovox.networks.norms import channels_last_pays
+from cytovox.networks.weights import shipped_weights
+from cytovox.preprocess.intensity import NormaliseRI
+from cytovox.preprocess.resampling import ResampleTo
+from cytovox.segmentation.field import CellFinder, SeedRule, WatershedCells
 from datamodules.cache import cache_root
 from datamodules.fingerprints import volume_fingerprints
 from experiments.tasks.device_defaults import NUCLEI_ON_CPU, batch_size
 from experiments.tasks.organelle_build import build_from_weights
 from experiments.tasks.organelle_config import OrganelleConfig, PredictConfig
 from experiments.weights import weights_path
-from formats.errors import InputError
-from formats.provenance import stamp_of
 from lightning_modules.cells import build_finder, network_of, windows_of
 from lightning_modules.facts import Facts, Weights, read_checkpoint
-from networks.norms import channels_last_pays
-from networks.weights import shipped_weights
 from training.device import choose_precision
-from transforms.cell_field import CellFinder, SeedRule, WatershedCells
-from transforms.compiled import Compile
-from transforms.inference import DenseInferer
-from transforms.intensity import NormaliseRI
-from transforms.spatial import ResampleTo
 
 #: Shipped weights of each method.
 CELL_WEIGHTS = {"fast": "cells_fast", "network": "cells_network"}
@@ -76,7 +76,7 @@ def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInfer
     path : Path
         File of the weights.
     compile : str
-        How the network is run: none, default or cuda_graphs (`transforms.compiled`).
+        How the network is run: none, default or cuda_graphs (`cytovox.inference.compiled`).
 
     Raises
     ------

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.group_tests import Unit
-from analysis.lineage_sums import sum_lineages
-from analysis.measurements import WHOLE
-from analysis.quality import CellState, Flags, flag_cells
-from analysis.quality_events import Overlap, overlap_of
-from analysis.quality_rules import FLAGS, QualityRules, as_text, excluded_columns, flags_of
-from analysis.tracking import Sighting, Tracked
+from cytovox.measure.measurements import WHOLE
+from cytovox.quality.control import CellState, Flags, flag_cells
+from cytovox.quality.events import Overlap, overlap_of
+from cytovox.quality.lineage_sums import sum_lineages
+from cytovox.quality.rules import FLAGS, QualityRules, as_text, excluded_columns, flags_of
+from cytovox.statistics.group_tests import Unit
+from cytovox.tracking.tracking import Sighting, Tracked
 from datamodules.steps import STEPS
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film

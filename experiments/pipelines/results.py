@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis.measurements import WHOLE, Compartment, Part
-from analysis.quality import Flags
-from analysis.quality_rules import as_text
-from analysis.refractive import CHOI_RULE, concentration_choi_g_per_ml
-from analysis.tracking import Tracked, TrackingRules, track_cells
+from cytovox.io.atomic import atomic_path
+from cytovox.io.provenance import digest_of
+from cytovox.measure.measurements import WHOLE, Compartment, Part
+from cytovox.measure.refractive import CHOI_RULE, concentration_choi_g_per_ml
+from cytovox.quality.control import Flags
+from cytovox.quality.rules import as_text
+from cytovox.tracking.tracking import Tracked, TrackingRules, track_cells
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.films import Film
 from experiments.pipelines.frames import rules_of
@@ -37,8 +39,6 @@ from experiments.pipelines.time_series_tables import (
     study_of,
     test_table,
 )
-from formats.atomic import atomic_path
-from formats.provenance import digest_of
 from training.rundir import RunFolder
 
 if TYPE_CHECKING:

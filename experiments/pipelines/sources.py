@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytovox.errors import InputError
+from cytovox.io.csv_files import read_csv, same_name
 from datamodules.paths import expand
 from experiments.faults import ConfigFaults
 from experiments.pipelines.config import AnalyzeConfig
-from formats.csv_files import read_csv, same_name
-from formats.errors import InputError
 from training.prediction import output_names
 
 #: What a file without a group is in.

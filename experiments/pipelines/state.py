@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from formats.atomic import atomic_path
-from formats.deletion import remove_file
-from formats.provenance import Fingerprint
+from cytovox.io.atomic import atomic_path
+from cytovox.io.deletion import remove_file
+from cytovox.io.provenance import Fingerprint
 
 
 class FrameState:

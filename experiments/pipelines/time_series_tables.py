@@ -10,9 +10,18 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.cohort import COHORTS, Cohort, Window, cohort_flag, cohort_members, common_window, curve, first_and_last
-from analysis.group_tests import Sample, TestName, TestResult, Unit, compare_groups, compare_with_zero
-from analysis.measurements import WHOLE
+from cytovox.measure.measurements import WHOLE
+from cytovox.statistics.cohort import (
+    COHORTS,
+    Cohort,
+    Window,
+    cohort_flag,
+    cohort_members,
+    common_window,
+    curve,
+    first_and_last,
+)
+from cytovox.statistics.group_tests import Sample, TestName, TestResult, Unit, compare_groups, compare_with_zero
 from experiments.pipelines.config import AnalyzeConfig
 
 Exclusions = Literal["applied", "ignored"]

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cytovox.errors import InputError
+from cytovox.io import read_volume
+from cytovox.io.provenance import stamp_of
 from datamodules.paths import is_volume
 from experiments.pipelines.analyze import Analysis
 from experiments.pipelines.sources import Source, find_groups
-from formats import read_volume
-from formats.errors import InputError
-from formats.provenance import stamp_of
 from training.prediction import output_names
 
 

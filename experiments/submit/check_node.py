@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from training.refusal import note_refusal
 
 #: Seconds in which the ranks must have found each other.

@@ -10,8 +10,8 @@ from typing import Any
 
 import platformdirs
 
+from cytovox.errors import InputError
 from datamodules.config import TEXTS
-from formats.errors import InputError
 
 #: Names a file of the site's defaults, instead of the user's own.
 ENV_SITE = "CYTOVOX_SITE"

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cytovox.errors import InputError
+from cytovox.io.deletion import remove_file
 from experiments.submit.config import SlurmConfig
 from experiments.submit.script import Job, script_of
-from formats.deletion import remove_file
-from formats.errors import InputError
 from training.rundir import write_text
 from training.slurm import SCRIPT, job_number, told
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytovox.errors import InputError
 from experiments.submit.config import SlurmConfig
-from formats.errors import InputError
 from training.refusal import ENV_REFUSED
 from training.signals import PREEMPTED
 from training.slurm import ENV_WRAP

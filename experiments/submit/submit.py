@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cytovox.errors import InputError
+from cytovox.io.deletion import MadeFolder, remove_file
 from experiments.compose import Composed, compose
 from experiments.config import resolved, to_yaml, typed_config
 from experiments.pipelines import PIPELINES, typed_pipeline
@@ -19,8 +21,6 @@ from experiments.submit.hand_in import Refused, hand_in, hand_in_both, require_s
 from experiments.submit.script import Job, require_one_line, script_of
 from experiments.submit.site import WITH_SITE, add_site
 from experiments.tasks import known_keys, task_of
-from formats.deletion import MadeFolder, remove_file
-from formats.errors import InputError
 from training.rundir import RunFolder, write_json, write_text
 from training.slurm import GATHER, SCRIPT
 from training.trainer import batches_a_step

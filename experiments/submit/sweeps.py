@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from cytovox.errors import InputError
 from experiments.compose import Composed, compose
 from experiments.config import typed_config
 from experiments.preflight import require_room
@@ -17,7 +18,6 @@ from experiments.submit.script import Job, script_of
 from experiments.submit.site import add_site
 from experiments.sweeps.sweep_file import read_sweep
 from experiments.tasks import known_keys
-from formats.errors import InputError
 
 #: Agents, unless `slurm.array` says how many.
 AGENTS = 4

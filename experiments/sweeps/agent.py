@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+from cytovox.errors import InputError
+from cytovox.io.deletion import remove_file
 from experiments.sweeps.results import write_results
 from experiments.sweeps.state import SweepRun, SweepState, logged, read_history, read_metric
 from experiments.sweeps.sweep_file import Sweep, shown
-from formats.deletion import remove_file
-from formats.errors import InputError
 from training.run_lock import sole_user
 from training.rundir import ENV_RUN_DIR, ENV_RUN_ID, RunFolder
 from training.signals import Preempted, listening

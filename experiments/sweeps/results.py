@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cytovox.io.atomic import atomic_path
 from experiments.sweeps.state import SweepRun
 from experiments.sweeps.sweep_file import Sweep
-from formats.atomic import atomic_path
 from training.rundir import write_text
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from cytovox.errors import InputError
 from experiments.preflight import require_room
 from experiments.sweeps.sweep_file import Sweep
-from formats.errors import InputError
 from training.rundir import RunFolder, write_json
 
 #: Runs that will not go on.

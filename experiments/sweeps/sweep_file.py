@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cytovox.errors import InputError
 from experiments.compose import find_config, read_yaml, shipped_sweeps
 from experiments.config import load_config, resolved
 from experiments.faults import ConfigFaults
 from experiments.schema import Config
 from experiments.sweeps.sweep_schema import sweep_faults
 from experiments.unused import sweep_rules, unused_keys, without_effect
-from formats.errors import InputError
 
 METHODS = ("random", "grid", "bayes")
 #: What shipped sweeps say, and what W&B would run without a `command` cannot: our words have no hyphens.

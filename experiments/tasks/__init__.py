@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from cytovox.errors import InputError
 from experiments.schema import Config, branch
 from experiments.tasks.base import Task
 from experiments.tasks.cells import CellsTask
 from experiments.tasks.organelle import OrganelleTask
 from experiments.tasks.search import SearchTask
 from experiments.tasks.shape import ShapeTask, SHAPRTask
-from formats.errors import InputError
 
 #: As `task:` names them.
 TASKS: dict[str, Task] = {

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from analysis.cell_scores import by_line
+from cytovox.errors import InputError
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.metrics.cells import by_line
 from datamodules.cells import CellsDataModule
 from experiments.tasks.base import Audited, Progress, Task, wide_console
 from experiments.tasks.cells_config import CELLS_CHOICES, CellsConfig, cells_faults
 from experiments.tasks.device_defaults import NUCLEI_ON_CPU, batch_size
 from experiments.tasks.organelle_data import check_test
-from formats.errors import InputError
 from lightning_modules.cell_scoring import WAYS, CellTestScores
 from lightning_modules.cells import CHANNELS, MONITOR, CellsModule, network_of, windows_of
 from lightning_modules.facts import CellsFacts, Weights, load_network
 from lightning_modules.seen import counted_seen, seen_metrics, seen_note
 from training.rundir import RunFolder, write_text
-from transforms.tiling import SlidingWindow
 
 if TYPE_CHECKING:
     from experiments.stages import Run

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cytovox.losses import LOSSES
+from cytovox.losses.centre_offsets import VoteLossConfig
+from cytovox.networks import NETWORKS, network_config
 from datamodules.cells_config import CELL_SOURCES, cells_data_faults
 from datamodules.config import TEXTS_OR_NULL
 from experiments.pipelines.config import SeedsConfig
 from experiments.schema import Choice, Config
 from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_faults
 from lightning_modules.optim import OPTIMIZERS
-from networks import NETWORKS, network_config
-from objectives import LOSSES
-from objectives.cell_votes import VoteLossConfig
 
 #: The loss of `method: fast`; all others are of `method: network`.
 VOTES = "votes"

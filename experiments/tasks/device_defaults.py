@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from formats.errors import InputError
+from cytovox.errors import InputError
+from cytovox.inference.compiled import Compile
 from training.device import uses_cuda
-from transforms.compiled import Compile
 
 #: `batch_size: auto`: windows, or nuclei, a batch on a CUDA device. The batch is halved where memory is short.
 BATCH_ON_CUDA = 32
@@ -67,7 +67,7 @@ def require_compilable(compile: Compile, accelerator: str, key: str) -> None:
     Parameters
     ----------
     compile : str
-        One of `transforms.compiled.Compile`.
+        One of `cytovox.inference.compiled.Compile`.
     accelerator : str
         As of `trainer.accelerator`.
     key : str

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from cytovox.errors import InputError
 from experiments.schema import branch
 from experiments.tasks.organelle_config import CHOICES, OrganelleConfig, tiling
 from experiments.tasks.organelle_outputs import match_outputs
-from formats.errors import InputError
 from lightning_modules.facts import OrganelleFacts, Weights, load_network
 from lightning_modules.organelle import OrganelleModule
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cytovox.errors import InputError
+from cytovox.inference.compiled import Compile
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.losses import LOSSES, loss_config
+from cytovox.networks import NETWORKS, network_config
 from datamodules.config import SERIES, SOURCES, TEXTS, TEXTS_OR_NULL, data_faults, spacing_faults
 from datamodules.paths import shard_fault
 from experiments.schema import Choice, Config
 from experiments.tasks.device_defaults import BATCH_SIZE, batch_size, batch_size_faults, compile_faults
-from formats.errors import InputError
 from lightning_modules.optim import OPTIMIZERS
-from networks import NETWORKS, network_config
-from objectives import LOSSES, loss_config
-from transforms.compiled import Compile
-from transforms.tiling import SlidingWindow
 
 
 @dataclass

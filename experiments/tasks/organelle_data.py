@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cytovox.errors import InputError
+from cytovox.io import read_volume
 from datamodules.cases import Case, FolderCase
 from datamodules.folder import expand
 from datamodules.organelle import OrganelleDataModule, Progress
 from experiments.faults import ConfigFaults
 from experiments.tasks.organelle_config import OrganelleConfig
-from formats import read_volume
-from formats.errors import InputError
 from training.prediction import output_names
 
 

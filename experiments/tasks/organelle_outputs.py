@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from lightning_modules.facts import Weights
 
 

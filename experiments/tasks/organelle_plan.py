@@ -15,6 +15,9 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from cytovox.errors import InputError
+from cytovox.io import read_volume
+from cytovox.preprocess.resampling import ResampleTo, common_grid
 from datamodules.cases import RawCase, checked_ri
 from datamodules.organelle import OrganelleDataModule
 from datamodules.splits import SPLITS
@@ -26,8 +29,6 @@ from experiments.tasks.organelle_plan_tables import advise, patch_table
 from experiments.tasks.plan_card import plan_on_card
 from experiments.tasks.plan_tables import print_plan, write_plan
 from experiments.weights import find_weights, read_weights
-from formats import read_volume
-from formats.errors import InputError
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from lightning_modules.scoring import TestScores
 from training.plan import limited, plan_epoch, plan_run
@@ -46,7 +47,6 @@ from training.plan_measure import Shortened, measure_fit, measuring_notes, told_
 from training.plan_report import FitPlan, Plan, StagePlan
 from training.plan_sizes import BYTES_A_WEIGHT, MemoryModel, Work, advice, count_work, too_large
 from training.rundir import RunFolder
-from transforms.spatial import ResampleTo, common_grid
 
 #: Cases of the test that are predicted a second time, to be drawn.
 DRAWN = 3

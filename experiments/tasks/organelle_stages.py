@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
 
+from cytovox.errors import InputError
+from cytovox.io.provenance import ContentDigests, Fingerprint
 from datamodules.cache import cache_root
 from datamodules.fingerprints import volume_fingerprints
 from datamodules.paths import shard_of
 from datamodules.sampling import EvaluationSampler
 from datamodules.steps import STEPS
-from formats.errors import InputError
-from formats.provenance import ContentDigests, Fingerprint
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
 from lightning_modules.seen import counted_seen, seen_metrics, seen_note

@@ -13,9 +13,9 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
+from cytovox.errors import InputError
 from experiments.tasks.base import wide_console
 from experiments.tasks.plan_tables import gigabytes
-from formats.errors import InputError
 from lightning_modules.optim import SGD
 from training.plan_cards import Card, find_card
 from training.plan_measure import measuring_notes

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cytovox.errors import InputError
+from cytovox.networks.supernet import Supernet
 from datamodules.halves import SearchDataModule
 from experiments.tasks import organelle_data, search_stages
 from experiments.tasks.base import Progress
@@ -13,10 +15,8 @@ from experiments.tasks.organelle import OrganelleTask
 from experiments.tasks.organelle_build import facts_of
 from experiments.tasks.organelle_config import tiling
 from experiments.tasks.search_config import CHOICES, SearchTaskConfig, search_task_faults
-from formats.errors import InputError
 from lightning_modules.facts import SearchFacts, Weights
 from lightning_modules.search import SearchModule, search_measure
-from networks.supernet import Supernet
 from training.rundir import RunFolder
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from cytovox.networks.scnas import ScNASConfig
 from experiments.schema import Choice
 from experiments.tasks.organelle_config import CHOICES as ORGANELLE_CHOICES
 from experiments.tasks.organelle_config import OrganelleConfig, organelle_faults
 from lightning_modules.optim import Adam, AdamW
 from lightning_modules.search_config import SearchConfig, search_faults
-from networks.scnas import ScNASConfig
 from training.trainer import parse_time
 
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 
-from analysis.genotype_figure import genotype_figure
+from cytovox.errors import InputError
+from cytovox.io.deletion import MadeFolder
+from cytovox.networks.architecture import fixed
+from cytovox.networks.genotype import Genotype, load_genotype
+from cytovox.plots.genotype import genotype_figure
 from experiments.tasks.organelle_config import OrganelleConfig
 from experiments.tasks.search_config import SearchTaskConfig, retrained_model
-from formats.deletion import MadeFolder
-from formats.errors import InputError
 from lightning_modules.organelle import MONITOR
 from lightning_modules.search import SearchModule
-from networks.architecture import fixed
-from networks.genotype import Genotype, load_genotype
 from training.rundir import RunFolder, write_json, write_text
 from training.signals import Preempted
 

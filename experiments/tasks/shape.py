@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from cytovox.errors import InputError
 from datamodules.shape_folder import find_inputs as find_folder
 from datamodules.shapes import ShapeDataModule
 from experiments.tasks import shape_build as build
@@ -24,7 +25,6 @@ from experiments.tasks.shape_config import (
     shapr_faults,
 )
 from experiments.tasks.shape_plan import ShapePlanner, fake_cells
-from formats.errors import InputError
 from lightning_modules.facts import Facts, ShapeFacts, SHAPRFacts, Weights
 from lightning_modules.shape_base import MONITOR, ShapeBase
 from training.rundir import RunFolder

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cytovox.errors import InputError
+from cytovox.preprocess.shape_fields import OccupancyConfig
 from datamodules.shape_config import ShapeData
 from datamodules.shape_folder import find_inputs as find_folder
 from datamodules.shape_folder import read_shapes
@@ -14,11 +16,9 @@ from datamodules.shapes import ShapeDataModule
 from experiments.schema import Choice, branch
 from experiments.tasks.base import Progress
 from experiments.tasks.shape_config import SHAPE_CHOICES, SHAPR_CHOICES, ShapeConfig, ShapePredictConfig, SHAPRConfig
-from formats.errors import InputError
 from lightning_modules.facts import ShapeFacts, SHAPRFacts, Weights, load_network
 from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shapr import SHAPRModule
-from transforms.shape_fields import OccupancyConfig
 
 #: What a checkpoint of the shape task says of what surrounds its network.
 TOLD = ("field", "process", "preconditioning", "traits")

@@ -6,16 +6,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from cytovox.diffusion import PARTS, combination_faults
+from cytovox.diffusion.traits import TRAITS
+from cytovox.losses.shapr import SHAPRLossConfig
+from cytovox.networks.shape_registry import SHAPE_NETWORKS, shape_network_config
+from cytovox.networks.shapr import SHAPRConfig as SHAPRNetworkConfig
+from cytovox.preprocess.shape_fields import FIELDS
 from datamodules.config import TEXTS, TEXTS_OR_NULL
 from datamodules.shape_config import SHAPE_SOURCES, shape_data_faults
 from experiments.schema import Choice, Config
 from lightning_modules.optim import OPTIMIZERS
-from networks.shape_registry import SHAPE_NETWORKS, shape_network_config
-from networks.shapr import SHAPRConfig as SHAPRNetworkConfig
-from objectives import PARTS, combination_faults
-from objectives.shapr_loss import SHAPRLossConfig
-from objectives.traits import TRAITS
-from transforms.shape_fields import FIELDS
 
 
 @dataclass

@@ -15,7 +15,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from analysis.shape_features import features_2d, features_3d
+from cytovox.errors import InputError
+from cytovox.measure.shape_features import features_2d, features_3d
+from cytovox.preprocess.shape_fields import SIDE
+from cytovox.preprocess.square_symmetries import VIEWS
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
 from datamodules.shape_folder import find_inputs, read_shapes
@@ -23,7 +26,6 @@ from datamodules.shapes import ShapeDataModule
 from experiments.progress import Bars, hush_lightning
 from experiments.tasks.plan_tables import print_plan, write_plan
 from experiments.weights import find_weights, read_weights
-from formats.errors import InputError
 from lightning_modules.shape_base import MONITOR, ShapeBase
 from lightning_modules.shape_scoring import ShapeScores
 from training.plan import limited, plan_epoch, plan_run
@@ -33,8 +35,6 @@ from training.plan_report import FitPlan, Plan, StagePlan
 from training.plan_sizes import BYTES_A_WEIGHT, MemoryModel, Work
 from training.rundir import RunFolder
 from training.trainer import build_trainer
-from transforms.shape_fields import SIDE
-from transforms.shape_turns import VIEWS
 
 #: Test cells that are predicted a second time, to be drawn.
 DRAWN = 3

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from analysis.meshes import write_glb
-from analysis.shape_charts import reliability_figure
-from analysis.shape_features import features_2d, features_3d, in_unit
-from analysis.shape_figures import GalleryCell, gallery_figure
-from analysis.volume_spread import samples_needed
+from cytovox.io.provenance import Fingerprint
+from cytovox.measure.shape_features import features_2d, features_3d, in_unit
+from cytovox.metrics.volume_spread import samples_needed
+from cytovox.plots.meshes import write_glb
+from cytovox.plots.shape_charts import reliability_figure
+from cytovox.plots.shapes import GalleryCell, gallery_figure
 from datamodules.sampling import EvaluationSampler
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_dataset import shape_sample
 from datamodules.shape_folder import find_inputs, read_shapes
 from datamodules.steps import STEPS
-from formats.provenance import Fingerprint
 from lightning_modules.seen import COLUMN, counted_seen, seen_metrics, seen_note
 from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns

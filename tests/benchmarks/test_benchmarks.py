@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from networks.residual_unet import ResidualUNetConfig
+from cytovox.networks.residual_unet import ResidualUNetConfig
 from training.device import cpu_has_bfloat16
 
 HOME = Path(__file__).resolve().parents[2]
@@ -224,7 +224,7 @@ def test_the_plain_network_that_others_are_compared_with_is_the_same_function():
     x = torch.rand(2, 1, 12, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(plain(x), network(x))
-    assert not any(type(module).__module__.startswith("networks.norms") for module in plain.modules())
+    assert not any(type(module).__module__.startswith("cytovox.networks.norms") for module in plain.modules())
 
 
 def test_the_docs_quote_the_kept_results():

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from networks.genotype import load_genotype
+from cytovox.networks.genotype import load_genotype
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from analysis.classify import Forest
 from benchmarks import _shape_classes as classes
 from benchmarks._shape_errors import error_tables, limits_table, model_errors
 from benchmarks._shape_predicted import Predicted, is_predicted, read_predicted
 from benchmarks._shape_runs import INNER_FOLDS, jobs
 from benchmarks._shape_spread import spread_tables
 from benchmarks._shape_train import fold_cells
+from cytovox.statistics.classify import Forest
 from datamodules.shape_cases import ShapeCell
 
 FOLDS = 5

@@ -69,7 +69,7 @@ def tomograms(jobs: Jobs) -> list[Path]:
         "--out",
         out,
     ]
-    done = jobs.cli(*words, "--out", out, module="simulator")
+    done = jobs.cli(*words, "--out", out, module="cytovox.simulation")
     assert done.returncode == 0, done.stderr
     return sorted(out.glob("*.TCF"))
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cytovox.io import write_nifti, write_ometiff, write_tcf
+from cytovox.simulation import PRESETS, Tomogram, simulate
+from cytovox.simulation.tomogram import Options
 from datamodules.audit import Audit, audit
 from datamodules.audit_placement import misplaced
 from datamodules.audit_pool import do_all
 from datamodules.config import FolderData, SimulatedSet, SimulatorData
-from formats import write_nifti, write_ometiff, write_tcf
-from simulator import PRESETS, Tomogram, simulate
-from simulator.tomogram import Options
 
 SHAPE, SPACING = (16, 32, 32), (0.6, 0.6, 0.6)
 

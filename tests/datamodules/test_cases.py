@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from cytovox.errors import InputError
+from cytovox.io import write_nifti, write_ometiff
 from datamodules.cases import FolderCase
-from formats import write_nifti, write_ometiff
-from formats.errors import InputError
 
 SHAPE, SPACING = (6, 10, 12), (0.5, 0.2, 0.25)
 ORGANELLES = ("membrane", "nucleus", "nucleolus", "lipid")

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cytovox.errors import InputError
+from cytovox.io import write_nifti, write_tcf
 from datamodules.config import FolderData
 from datamodules.corrections import Corrections
 from datamodules.folder import find_cases
-from formats import write_nifti, write_tcf
-from formats.errors import InputError
 
 SHAPE, SPACING = (8, 12, 12), (0.5, 0.3, 0.3)
 

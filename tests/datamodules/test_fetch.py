@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cytovox.errors import InputError
 from datamodules import fetch
 from datamodules.fetch import fetch_record, list_record, part_path
 from datamodules.unzip import unzip
 from experiments.fetch import main
-from formats.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(400_000)
 

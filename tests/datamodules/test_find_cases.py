@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cytovox.errors import InputError
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.folder import find_cases
 from datamodules.paths import expand, stem_of
-from formats.errors import InputError
 
 
 def _touch(root: Path, *names: str) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from cytovox.io.label_layout import Grid
 from datamodules.label_source import label_sources
-from formats.label_layout import Grid
 
 
 def test_a_file_that_is_replaced_with_its_old_size_and_time_is_scanned_again(tmp_path: Path) -> None:

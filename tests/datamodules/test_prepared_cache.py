@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cytovox.io import write_nifti, write_omezarr
+from cytovox.io.provenance import ContentDigests
 from datamodules.cache import PreparedCase, store
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.prepare import Preparer
-from formats import write_nifti, write_omezarr
-from formats.provenance import ContentDigests
 
 SHAPE, SPACING = (8, 12, 14), (0.5, 0.25, 0.25)
 

@@ -12,10 +12,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cytovox.errors import InputError
 from datamodules.shape_cases import ShapeFiles, read_cell, read_image, read_object, read_shape_mask
 from datamodules.shape_config import ShapeFolderData, ShapeSimulatorData, shape_data_faults
 from datamodules.shape_folder import find_inputs, find_shapes, read_shapes, shape_notes
-from formats.errors import InputError
 
 Save = Callable[..., Path]
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cytovox.errors import InputError
 from datamodules.shape_cases import ShapeFiles
 from datamodules.shape_config import ShapeFolderData
 from datamodules.shape_folder import find_shapes
 from datamodules.shape_folds import divide_shapes, stratified_folds, take_share
-from formats.errors import InputError
 
 
 def cells(counts: dict[str, int]) -> tuple[list[str], list[str]]:

@@ -9,13 +9,13 @@ import pytest
 import tifffile
 import torch
 
+from cytovox.errors import InputError
 from datamodules.config import SimulatedSet
 from datamodules.shape_cases import ShapeCell
 from datamodules.shape_config import ShapeFolderData, ShapeSimulatorData
 from datamodules.shape_dataset import ShapeDataset
 from datamodules.shape_write import write_shapes
 from datamodules.shapes import ShapeDataModule
-from formats.errors import InputError
 from transforms.shape_augment import RandShaped
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cytovox.errors import InputError
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData, Split, data_faults
 from datamodules.splits import SPLITS, divide
-from formats.errors import InputError
 
 
 def _case(name: str, group: str | None = None, line: str = "all", split: str | None = None) -> FolderCase:

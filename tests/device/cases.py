@@ -14,6 +14,21 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from cytovox.diffusion.parts import part_config
+from cytovox.diffusion.traits import TraitsConfig
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.losses.centre_offsets import VoteLossConfig
+from cytovox.losses.segmentation import DiceBCEConfig
+from cytovox.losses.shapr import SHAPRLossConfig
+from cytovox.networks.dispr_unet import DISPRUNetConfig
+from cytovox.networks.residual_unet import ResidualUNetConfig
+from cytovox.networks.scnas import ScNASConfig
+from cytovox.networks.shapr import SHAPRConfig
+from cytovox.networks.slab_unet import SlabUNetConfig
+from cytovox.networks.supernet import Supernet
+from cytovox.preprocess.shape_fields import Occupancy, OccupancyConfig, SignedDistanceConfig
+from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.segmentation.field import SeedRule
 from datamodules.cases import RawCase
 from datamodules.cells import samples
 from lightning_modules.cells import CHANNELS, CellsModule, field_of
@@ -24,21 +39,6 @@ from lightning_modules.search import SearchModule
 from lightning_modules.search_config import CostTerm, SearchConfig
 from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shapr import SHAPRModule
-from networks.dispr_unet import DISPRUNetConfig
-from networks.residual_unet import ResidualUNetConfig
-from networks.scnas import ScNASConfig
-from networks.shapr import SHAPRConfig
-from networks.slab_unet import SlabUNetConfig
-from networks.supernet import Supernet
-from objectives.cell_votes import VoteLossConfig
-from objectives.diffusion import part_config
-from objectives.segmentation import DiceBCEConfig
-from objectives.shapr_loss import SHAPRLossConfig
-from objectives.traits import TraitsConfig
-from transforms.cell_field import SeedRule
-from transforms.shape_fields import Occupancy, OccupancyConfig, SignedDistanceConfig
-from transforms.signed_distance import signed_distance
-from transforms.tiling import SlidingWindow
 
 PATCH = (8, 16, 16)
 #: Batches of an epoch: one that makes the optimiser's tensors, and two that are like all later ones.

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from networks.dispr_unet import DISPRUNetConfig
-from networks.registry import NETWORKS
-from objectives.diffusion import DENOISING_LOSSES, PRECONDITIONINGS, PROCESSES, SAMPLERS, combination_faults
-from objectives.preconditioning import Denoiser
-from objectives.segmentation import LOSSES
+from cytovox.diffusion.parts import DENOISING_LOSSES, PRECONDITIONINGS, PROCESSES, SAMPLERS, combination_faults
+from cytovox.diffusion.preconditioning import Denoiser
+from cytovox.inference.predictor import DenseInferer
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.losses.segmentation import LOSSES
+from cytovox.networks.dispr_unet import DISPRUNetConfig
+from cytovox.networks.registry import NETWORKS
+from cytovox.preprocess.resampling import ResampleTo
 from tests.device.fake_device import FakeTensor, Watch, device
 from tests.device.test_tasks_on_a_device import unstated
-from transforms.inference import DenseInferer
-from transforms.spatial import ResampleTo
-from transforms.tiling import SlidingWindow
 
 DATA = torch.rand(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 import torch
 
+import cytovox.diffusion.denoising
+import cytovox.diffusion.noise
+import cytovox.diffusion.processes
+import cytovox.diffusion.samplers
+import cytovox.diffusion.traits
+import cytovox.inference.bricks
+import cytovox.losses.centre_offsets
+import cytovox.losses.segmentation
+import cytovox.networks.architecture
+import cytovox.networks.dispr_unet
+import cytovox.networks.subpixel
+import cytovox.preprocess.shape_fields
 import lightning_modules.shape
-import networks.architecture
-import networks.dispr_unet
-import networks.subpixel
-import objectives.cell_votes
-import objectives.denoising
-import objectives.draws
-import objectives.processes
-import objectives.samplers
-import objectives.segmentation
-import objectives.traits
 import training.ema
-import transforms.bricks
-import transforms.shape_fields
 from lightning_modules.cells import CellsModule
 from lightning_modules.organelle import OrganelleModule
 from tests.device.fake_device import DeviceMixError, Watch
@@ -69,20 +69,20 @@ def blocking_upload(module: ModuleType) -> Plant:
 def plain_attribute(patch: pytest.MonkeyPatch) -> None:
     """A tensor of the loss is no buffer, so it does not follow the module."""
     patch.setattr(
-        objectives.segmentation.SegmentationLoss, "register_buffer",
+        cytovox.losses.segmentation.SegmentationLoss, "register_buffer",
         lambda self, name, value, persistent=True: setattr(self, name, value),
     )  # fmt: skip
 
 
 def noise_on_cpu(patch: pytest.MonkeyPatch) -> None:
     """A sampler's noise stays on the CPU."""
-    begin = objectives.draws.Draws.__init__
+    begin = cytovox.diffusion.noise.Draws.__init__
 
     def start(self: Any, *args: Any) -> None:
         begin(self, *args)
         self.device = CPU
 
-    patch.setattr(objectives.draws.Draws, "__init__", start)
+    patch.setattr(cytovox.diffusion.noise.Draws, "__init__", start)
 
 
 def average_on_cpu(patch: pytest.MonkeyPatch) -> None:
@@ -93,16 +93,16 @@ def average_on_cpu(patch: pytest.MonkeyPatch) -> None:
 
 def matrices_on_cpu(patch: pytest.MonkeyPatch) -> None:
     """The matrices that decode a field are kept on the CPU."""
-    make = transforms.shape_fields._finer_matrix
+    make = cytovox.preprocess.shape_fields._finer_matrix
     patch.setattr(
-        transforms.shape_fields, "_finer_matrix", lambda size, fine, _, blur=None: make(size, fine, CPU, blur)
+        cytovox.preprocess.shape_fields, "_finer_matrix", lambda size, fine, _, blur=None: make(size, fine, CPU, blur)
     )
 
 
 def embedding_on_cpu(patch: pytest.MonkeyPatch) -> None:
     """A network computes its time embedding on the CPU."""
-    make = networks.dispr_unet.get_timestep_embedding
-    patch.setattr(networks.dispr_unet, "get_timestep_embedding", lambda t_B, width: make(t_B.cpu(), width))
+    make = cytovox.networks.dispr_unet.get_timestep_embedding
+    patch.setattr(cytovox.networks.dispr_unet, "get_timestep_embedding", lambda t_B, width: make(t_B.cpu(), width))
 
 
 def condition_on_cpu(patch: pytest.MonkeyPatch) -> None:
@@ -135,35 +135,35 @@ def count_on_the_device(patch: pytest.MonkeyPatch) -> None:
 
 def read_one_by_one(patch: pytest.MonkeyPatch) -> None:
     """A search reads each of its choices apart."""
-    patch.setattr(networks.architecture, "_read", lambda tensors: [one.tolist() for one in tensors])
+    patch.setattr(cytovox.networks.architecture, "_read", lambda tensors: [one.tolist() for one in tensors])
 
 
 def look_at_the_time(patch: pytest.MonkeyPatch) -> None:
     """A sampler asks whether its time is 0."""
-    velocity = objectives.samplers.velocity
+    velocity = cytovox.diffusion.samplers.velocity
 
     def looked(process: Any, t: torch.Tensor, estimate: Any) -> torch.Tensor:
         return velocity(process, t, estimate) if t > 0 else estimate.data_BCZYX
 
-    patch.setattr(objectives.samplers, "velocity", looked)
+    patch.setattr(cytovox.diffusion.samplers, "velocity", looked)
 
 
 #: Mistakes by what they are, and a run that meets them.
 MISTAKES: dict[str, tuple[str, Plant]] = {
-    "vote loss: arange": ("cells_fast", forget(objectives.cell_votes, "arange")),
-    "vote loss: rand": ("cells_fast", forget(objectives.cell_votes, "rand")),
+    "vote loss: arange": ("cells_fast", forget(cytovox.losses.centre_offsets, "arange")),
+    "vote loss: rand": ("cells_fast", forget(cytovox.losses.centre_offsets, "rand")),
     "segmentation loss: weights": ("organelle", plain_attribute),
-    "traits: arange": ("shape_regressor", forget(objectives.traits, "arange")),
-    "denoising: noise": ("shape_flow", blocking_upload(objectives.denoising)),
-    "process: table": ("shape_ddim", no_upload(objectives.processes)),
-    "sampler: times": ("shape_ddim", no_upload(objectives.samplers)),
+    "traits: arange": ("shape_regressor", forget(cytovox.diffusion.traits, "arange")),
+    "denoising: noise": ("shape_flow", blocking_upload(cytovox.diffusion.denoising)),
+    "process: table": ("shape_ddim", no_upload(cytovox.diffusion.processes)),
+    "sampler: times": ("shape_ddim", no_upload(cytovox.diffusion.samplers)),
     "sampler: noise": ("shape_flow", noise_on_cpu),
     "shape field: matrices": ("shape_flow", matrices_on_cpu),
     "shape module: condition": ("shape_flow", condition_on_cpu),
-    "network: eye": ("organelle", forget(networks.subpixel, "eye")),
+    "network: eye": ("organelle", forget(cytovox.networks.subpixel, "eye")),
     "network: time": ("dispr", embedding_on_cpu),
-    "architecture: eye": ("search_joint", forget(networks.architecture, "eye")),
-    "engine: sums": ("organelle", forget(transforms.bricks, "zeros")),
+    "architecture: eye": ("search_joint", forget(cytovox.networks.architecture, "eye")),
+    "engine: sums": ("organelle", forget(cytovox.inference.bricks, "zeros")),
     "average: device": ("cells_fast", average_on_cpu),
     "item in the organelle step": ("organelle", item_in_the_step(OrganelleModule)),
     "item in the cells step": ("cells_network", item_in_the_step(CellsModule)),

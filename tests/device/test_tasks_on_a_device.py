@@ -15,7 +15,7 @@ from training.ema import EMAWeightAveraging
 from training.trainer import EMA, RunFolder
 
 #: A search has to know which operations it computes: one copy for each network that is drawn.
-DRAWN = "to_cpu networks/architecture.py _read"
+DRAWN = "to_cpu cytovox/networks/architecture.py _read"
 #: What is read back in training steps, by task, each step. A log file's progress reads one number a minute.
 PER_STEP = {"search": {DRAWN: 2}, "search_joint": {DRAWN: 1}}
 
@@ -24,8 +24,8 @@ STATED = {
     "training/checkpoint_io.py AtomicCheckpointIO.save_checkpoint",
     "training/ema.py ExponentialAverage.__init__",
     "training/ema.py ExponentialAverage.load_state_dict",
-    "networks/architecture.py _read",
-    "networks/search_cost.py cost_of",
+    "cytovox/networks/architecture.py _read",
+    "cytovox/networks/search_cost.py cost_of",
     "lightning_modules/search.py SearchModule.setup",
     "lightning_modules/search.py SearchModule.configure_optimizers",
     "lightning_modules/search.py SearchModule.on_validation_epoch_end",
@@ -44,26 +44,23 @@ STATED = {
     "lightning_modules/shape_base.py ShapeBase.shapes",
     "lightning_modules/shape_base.py _cells",
     "lightning_modules/shape_base.py ShapeBase.on_validation_epoch_end",
-    "transforms/shape_fields.py _finer_matrix",
+    "cytovox/preprocess/shape_fields.py _finer_matrix",
     # the check for NaN: where metrics are logged, before a validation and before a checkpoint
     "training/divergence.py DivergenceCheck._check",
     "lightning_modules/finite.py first_nonfinite",
-    "transforms/cell_networks.py _NetworkCells._images",
-    "transforms/cell_networks.py ConditionedCells.__call__",
-    "transforms/cell_networks.py VotingCells.votes_um",
+    "cytovox/segmentation/networks.py _NetworkCells._images",
+    "cytovox/segmentation/networks.py ConditionedCells.__call__",
+    "cytovox/segmentation/networks.py VotingCells.votes_um",
     # the inference engine: copies that are asynchronous on CUDA and plain on any other device, and tables once
-    "transforms/transfers.py Transfers.upload",
-    "transforms/transfers.py Transfers.download",
-    "transforms/regions.py DeviceTaps.__init__",
-    "transforms/bricks.py Bricks.lay_out",
-    "transforms/inference.py DenseInferer.__post_init__",
+    "cytovox/inference/transfers.py Transfers.upload",
+    "cytovox/inference/transfers.py Transfers.download",
+    "cytovox/inference/regions.py DeviceTaps.__init__",
+    "cytovox/inference/bricks.py Bricks.lay_out",
+    "cytovox/inference/predictor.py DenseInferer.__post_init__",
 }
 #: Runs whose parts others have as well, for `make test-all`.
 SLOW = {"scnas", "search_joint", "cells_fast_all_voxels", "dispr", "shape_ddim", "shapr_first"}
-PACKAGES = (
-    "formats", "simulator", "transforms", "objectives", "networks", "analysis", "datamodules", "lightning_modules",
-    "training", "experiments",
-)  # fmt: skip
+PACKAGES = ("cytovox", "transforms", "datamodules", "lightning_modules", "training", "experiments")
 
 
 def unstated(syncs: list[Sync]) -> set[str]:

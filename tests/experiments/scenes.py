@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from formats import write_nifti, write_ometiff
+from cytovox.io import write_nifti, write_ometiff
 
 SHAPE, SPACING = (10, 30, 44), (0.6, 0.5, 0.5)
 VOXEL_UM3 = 0.6 * 0.5 * 0.5

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import trimesh
 
-from analysis.measurements import Rules, measure_frame
+from cytovox.io import read_volume, write_nifti, write_ometiff
+from cytovox.measure.measurements import Rules, measure_frame
+from cytovox.simulation.timelapse_files import write_film
+from cytovox.simulation.tomogram import Options
 from experiments.pipelines.state import FrameState
-from formats import read_volume, write_nifti, write_ometiff
-from simulator.film_files import write_film
-from simulator.tomogram import Options
 
 SHAPE, SPACING = (24, 64, 64), (0.6, 0.6, 0.6)
 HOURS = (0.0, 7200.0, 14400.0)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from formats import read_mask, read_volume, write_nifti, write_tcf
+from cytovox.io import read_mask, read_volume, write_nifti, write_tcf
 
 Spoil = Callable[[Path, str], None]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from formats import open_labels, write_nifti, write_ometiff
-from simulator import simulate
+from cytovox.io import open_labels, write_nifti, write_ometiff
+from cytovox.simulation import simulate
 
 SHAPE, SPACING = (32, 64, 64), (0.6, 0.6, 0.6)
 

@@ -11,12 +11,12 @@ import pytest
 import tifffile
 import yaml
 
+from cytovox.errors import InputError
+from cytovox.io import read_mask, read_volume, write_nifti, write_ometiff, write_omezarr, write_tcf
+from cytovox.simulation import simulate
 from datamodules.folder import find_cases
 from datamodules.splits import divide
 from experiments.config import load_config
-from formats import read_mask, read_volume, write_nifti, write_ometiff, write_omezarr, write_tcf
-from formats.errors import InputError
-from simulator import simulate
 
 SHAPE, SPACING = (16, 32, 32), (0.6, 0.6, 0.6)
 ORGANELLES = ("membrane", "nucleus", "nucleolus", "lipid")

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.measurements import Rules, measure_frame
-from analysis.refractive import CHOI_RULE
+from cytovox.measure.measurements import Rules, measure_frame
+from cytovox.measure.refractive import CHOI_RULE
 from experiments.pipelines.config import AnalyzeConfig, MeasureConfig
 from experiments.pipelines.frames import _plain
 from experiments.pipelines.results import compartment_table, part_table

@@ -8,13 +8,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cytovox.errors import InputError
+from cytovox.networks.genotype import genotype_from_json, load_genotype
 from experiments.build import facts_of
 from experiments.compose import SELECTORS, compose, shipped_configs
 from experiments.config import ConfigFaults, load_config, resolved, to_yaml
 from experiments.pipelines import PIPELINES, resolved_pipeline, typed_pipeline
 from experiments.tasks import TASKS
-from formats.errors import InputError
-from networks.genotype import genotype_from_json, load_genotype
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:

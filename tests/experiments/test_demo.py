@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_fill_holes
 
-from formats import read_volume
+from cytovox.io import read_volume
 
 HOME = Path(__file__).resolve().parents[2]
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cytovox.segmentation.field import SeedRule
 from experiments.compose import compose
 from experiments.config import ConfigFaults, load_config, resolved
 from experiments.pipelines import predictors, typed_pipeline
@@ -13,7 +14,6 @@ from experiments.tasks import device_defaults, task_of
 from experiments.tasks.device_defaults import batch_size
 from experiments.tasks.organelle_config import tiling
 from lightning_modules.facts import read_checkpoint
-from transforms.cell_field import SeedRule
 
 WINDOWS = ("organelle", "organelle_choi", "organelle_finetune", "organelle_weights", "scnas_search")
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import tifffile
 
+from cytovox.io import write_nifti, write_ometiff, write_omezarr
 from datamodules.paths import stem_of
-from formats import write_nifti, write_ometiff, write_omezarr
+from tests.cytovox.io.variants import BOX, DROP_UM3, GIVEN, VARIANTS, Variant
 from tests.experiments.folders import rows
 from tests.formats import variants
-from tests.formats.variants import BOX, DROP_UM3, GIVEN, VARIANTS, Variant
 
 #: Of each kind of file some, without those of another grid or of several frames.
 _READ = [v for v in VARIANTS if not v.refused and not set(v.read) - {"spacing_um"} and v.shape[2:] == variants.SHAPE]
@@ -76,7 +76,7 @@ def test_what_cannot_be_read_is_told_in_one_line(cli, tmp_path: Path, variant: V
 
 
 def test_predictions_do_not_depend_on_the_kind_of_file(cli, tmp_path: Path, trained, tiny, cells) -> None:
-    from formats import read_volume
+    from cytovox.io import read_volume
 
     volume = read_volume(cells / "HeLa-00002.TCF")
     ri, spacing = volume.frame(), volume.spacing_um

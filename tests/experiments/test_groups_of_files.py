@@ -2,9 +2,9 @@
 
 import pytest
 
+from cytovox.errors import InputError
 from experiments.pipelines.config import AnalyzeConfig
 from experiments.pipelines.sources import find_sources
-from formats.errors import InputError
 
 PLACES = ("control/d1", "control/d2", "LPS/d1", "LPS/d2")
 

@@ -12,10 +12,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from cytovox.errors import InputError
+from cytovox.io import write_omezarr
 from datamodules.config import FolderData
 from datamodules.folder import find_cases
-from formats import write_omezarr
-from formats.errors import InputError
 from tests.experiments import scenes
 from tests.experiments.scenes import CELLS_UM3, NUCLEI_UM3, NUCLEUS_UM3, SHAPE, SPACING, VOXEL_UM3
 

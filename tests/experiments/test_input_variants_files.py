@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formats import write_ometiff
+from cytovox.io import write_ometiff
 from tests.experiments import scenes
 from tests.experiments.scenes import CELLS_UM3, MEMBRANE_UM3, NUCLEUS_UM3, SPACING
 

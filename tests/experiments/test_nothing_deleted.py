@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
+from cytovox.errors import InputError
+from cytovox.io import write_ometiff, write_tcf
 from experiments.fetch import fetch_shapes
-from formats import write_ometiff, write_tcf
-from formats.errors import InputError
 
 SHAPE, SPACING = (6, 20, 20), (0.6, 0.6, 0.6)
 

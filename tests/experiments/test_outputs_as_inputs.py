@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cytovox.io import Box, FrameReader, read_volume
+from cytovox.simulation.__main__ import write as write_simulated
+from cytovox.simulation.timelapse_files import write_film
+from cytovox.simulation.tomogram import Options, simulate
 from datamodules.config import FolderData
 from datamodules.folder import find_cases
-from formats import Box, FrameReader, read_volume
-from simulator.__main__ import write as write_simulated
-from simulator.film_files import write_film
-from simulator.tomogram import Options, simulate
 from tests.experiments import scenes
 from tests.experiments.scenes import CELLS_UM3, MEMBRANE_UM3, NUCLEUS_UM3, VOXEL_UM3
 from training import prediction

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from cytovox.networks.registry import network_config
 from experiments.tasks.organelle_outputs import match_outputs
 from lightning_modules.facts import OrganelleFacts, Weights, load_network
-from networks.registry import network_config
 
 FOUR = ["membrane", "nucleus", "nucleolus", "lipid"]
 

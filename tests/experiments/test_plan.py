@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 
+from cytovox.networks.residual_unet import ResidualUNetConfig
 from experiments.tasks import organelle_plan as plan_module
 from experiments.tasks.organelle_plan_tables import advise
 from experiments.tasks.plan_tables import duration
 from experiments.tasks.plan_tables import warnings_of as any_warnings_of
-from networks.residual_unet import ResidualUNetConfig
 from training import plan_machine
 from training.plan import EpochPlan, FitTimes, RunPlan
 from training.plan_machine import Machine

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.quality_rules import QualityRules
+from cytovox.io import write_ometiff
+from cytovox.quality.rules import QualityRules
 from experiments.pipelines.quality_tables import exclusion_table, quality_summary, study_table
 from experiments.report_quality import contents
-from formats import write_ometiff
 
 SPACING, SHAPE = (1.0, 1.0, 1.0), (20, 32, 80)
 #: Centres z, y, x: the first two touch, the others are apart.

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from analysis.figures import overlay_figure
-from analysis.meshes import write_glb
-from analysis.organelles import ORGANELLES
+from cytovox.errors import InputError
+from cytovox.organelles import ORGANELLES
+from cytovox.plots.figures import overlay_figure
+from cytovox.plots.meshes import write_glb
 from experiments.report import write_report
 from experiments.report_data import headline
-from formats.errors import InputError
 
 EVIL = "<script>alert(1)</script>"
 SPACING_UM = (0.4, 0.3, 0.3)

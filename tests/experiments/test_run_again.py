@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 import tifffile
 
+from cytovox.io import read_volume, write_nifti
+from cytovox.networks.weights import shipped_weights
+from cytovox.simulation.timelapse_files import write_film
+from cytovox.simulation.tomogram import Options
 from datamodules import steps
 from experiments.pipelines import analyze, figures, launch, outputs
-from formats import read_volume, write_nifti
-from networks.weights import shipped_weights
-from simulator.film_files import write_film
-from simulator.tomogram import Options
 
 SHAPE, SPACING = (12, 32, 32), (1.0, 1.0, 1.0)
 

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import yaml
 
-from formats import read_volume
+from cytovox.io import read_volume
 from tests.experiments.folders import ORGANELLES, numbers, rows, same_everywhere, steps
 
 # what a run leaves

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from formats import read_volume
-from networks.weights import shipped_weights
+from cytovox.io import read_volume
+from cytovox.networks.weights import shipped_weights
 from tests.experiments.folders import ORGANELLES, numbers, rows
 
 

@@ -11,11 +11,11 @@ import types
 import pytest
 import torch
 
+from cytovox.networks.genotype import load_genotype
 from experiments.config import load_config
 from experiments.tasks import task_of
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.search import SearchModule
-from networks.genotype import load_genotype
 
 SMALL = [
     "data.shape=[24,48,48]", "data.spacing_um=[0.9,0.9,0.9]", "data.resample_spacing_um=[0.9,0.9,0.9]",

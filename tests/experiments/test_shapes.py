@@ -13,9 +13,9 @@ import tifffile
 import trimesh
 import yaml
 
-from analysis.feature_tables import read_features
+from cytovox.errors import InputError
+from cytovox.statistics.feature_tables import read_features
 from experiments.export import main as export
-from formats.errors import InputError
 from lightning_modules.facts import read_checkpoint
 
 TINY = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cytovox.networks.genotype import load_genotype
 from experiments.compose import shipped_configs
-from networks.genotype import load_genotype
 
 SMALL_CELLS = ["data.shape=[16,32,32]", "data.spacing_um=[0.6,0.6,0.6]"]
 

@@ -6,15 +6,15 @@ import pytest
 import pytorch_lightning as pl
 import tifffile
 
-from analysis.organelles import ORGANELLES
-from analysis.overlap import dice_per_organelle
+from cytovox.io import read_volume
+from cytovox.metrics.overlap import dice_per_organelle
+from cytovox.networks.weights import shipped_weights
+from cytovox.organelles import ORGANELLES
+from cytovox.simulation import PRESETS, Options, simulate
 from experiments.build import build_from_weights
 from experiments.compose import shipped_configs
 from experiments.config import load_config
 from experiments.weights import read_weights, weights_path
-from formats import read_volume
-from networks.weights import shipped_weights
-from simulator import PRESETS, Options, simulate
 from training.rundir import is_first_rank
 
 MEGABYTE = 1e6

@@ -11,12 +11,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
 
+from cytovox.io.provenance import GIVEN, Fingerprint, leaves_of
 from datamodules.steps import STEPS
 from experiments.compose import compose, shipped_configs
 from experiments.config import load_config
 from experiments.pipelines import PIPELINES, typed_pipeline
 from experiments.tasks import TASKS
-from formats.provenance import GIVEN, Fingerprint, leaves_of
 
 #: Enough for each config to be valid without files.
 WORDS = {"cells_from_masks": ["membrane=a", "nucleus=b", "out=c"]}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from cytovox.errors import InputError
 from datamodules.paths import expand, shard_fault, shard_of
 from experiments.submit import check_node
 from experiments.submit.config import SlurmConfig, slurm_faults
 from experiments.submit.script import Job, options_of, script_of
-from formats.errors import InputError
 from training.run_lock import sole_user
 from training.rundir import RunFolder
 

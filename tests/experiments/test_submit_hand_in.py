@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cytovox.errors import InputError
 from experiments.submit.config import SlurmConfig, slurm_faults
 from experiments.submit.script import Job, script_of
-from formats.errors import InputError
 
 
 def test_two_runs_that_are_submitted_from_within_one_job_have_two_folders(

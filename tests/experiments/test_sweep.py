@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cytovox.errors import InputError
 from experiments.compose import shipped_sweeps
 from experiments.faults import ConfigFaults
 from experiments.sweep import main
 from experiments.sweeps.results import best_of, write_results
 from experiments.sweeps.state import SweepRun, SweepState
 from experiments.sweeps.sweep_file import read_sweep
-from formats.errors import InputError
 
 
 @pytest.mark.parametrize("name", sorted(shipped_sweeps()))

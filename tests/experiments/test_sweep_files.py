@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cytovox.errors import InputError
 from experiments.sweep import main
 from experiments.sweeps.sweep_file import read_sweep
-from formats.errors import InputError
 
 RUN = ["python", "-m", "experiments.run", "organelle_demo"]
 

@@ -8,14 +8,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from cytovox.errors import InputError
+from cytovox.simulation import simulate
 from experiments.build import build_from_weights
 from experiments.config import load_config
 from experiments.export import main as export
 from experiments.weights import read_weights, weights_path
-from formats.errors import InputError
 from lightning_modules.facts import read_checkpoint
 from lightning_modules.weights_file import write_weights
-from simulator import simulate
 
 
 @pytest.fixture

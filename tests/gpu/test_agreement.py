@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.overlap import dice
+from cytovox.diffusion.denoising import NoiseMSEVLBConfig, VelocityMSEConfig
+from cytovox.diffusion.preconditioning import PRECONDITIONINGS, Denoiser
+from cytovox.diffusion.processes import PROCESSES
+from cytovox.diffusion.samplers import SAMPLERS
+from cytovox.inference.ensemble import autocast
+from cytovox.inference.predictor import DenseInferer
+from cytovox.io.regions import ArrayReader
+from cytovox.losses.segmentation import LOSSES
+from cytovox.metrics.overlap import dice
+from cytovox.segmentation.field import CellField, SeedRule
+from cytovox.simulation.tomogram import simulate
 from experiments.build import build_from_weights
 from experiments.config import load_config
 from experiments.pipelines.predictors import organelle_inferer
 from experiments.weights import read_weights, weights_path
-from formats.regions import ArrayReader
 from lightning_modules.cells import build_finder, network_of, windows_of
 from lightning_modules.facts import read_checkpoint
 from lightning_modules.shape import ShapeModule
-from objectives.denoising import NoiseMSEVLBConfig, VelocityMSEConfig
-from objectives.preconditioning import PRECONDITIONINGS, Denoiser
-from objectives.processes import PROCESSES
-from objectives.samplers import SAMPLERS
-from objectives.segmentation import LOSSES
-from simulator.tomogram import simulate
-from transforms.cell_field import CellField, SeedRule
-from transforms.ensemble import autocast
-from transforms.inference import DenseInferer
 
 SHAPE, SPACING = (32, 96, 96), (0.4, 0.4, 0.4)
 #: Largest difference of probabilities to the CPU's float32. Float32 on a GPU sums in another order; float16 has 11

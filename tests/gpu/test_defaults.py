@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from cytovox.inference.device_memory import DeviceLimits
+from cytovox.io import read_volume
+from cytovox.simulation.tomogram import simulate
 from experiments.build import build_from_weights
 from experiments.config import load_config
 from experiments.pipelines.predictors import organelle_inferer
 from experiments.weights import read_weights, weights_path
-from formats import read_volume
-from simulator.tomogram import simulate
 from tests.gpu.conftest import DEVICE
-from transforms.device_memory import DeviceLimits
 
 #: 48 windows of the shipped weights: more than one batch of 32.
 SHAPE, SPACING = (96, 224, 224), (0.3, 0.3, 0.3)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from formats.regions import ArrayReader
+from cytovox.inference.predictor import DenseInferer
+from cytovox.inference.regions import RegionSource
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.inference.transfers import Transfers
+from cytovox.io.regions import ArrayReader
+from cytovox.preprocess.intensity import NormaliseRI
+from cytovox.preprocess.resampling import ResampleTo, resize_linear
 from tests.gpu.conftest import DEVICE
-from transforms.inference import DenseInferer
-from transforms.intensity import NormaliseRI
-from transforms.regions import RegionSource
-from transforms.spatial import ResampleTo, resize_linear
-from transforms.tiling import SlidingWindow
-from transforms.transfers import Transfers
 
 SPACING = (0.2, 0.1, 0.1)
 GRIDS = {"own": ResampleTo(grid=(48, 160, 160)), "finer": ResampleTo(grid=(60, 200, 190))}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from networks.residual_unet import ResidualUNetConfig
-from networks.scnas import ScNASConfig
-from objectives.segmentation import LOSSES
+from cytovox.losses.segmentation import LOSSES
+from cytovox.networks.residual_unet import ResidualUNetConfig
+from cytovox.networks.scnas import ScNASConfig
 from training.plan_peak import predicted_peak_bytes
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from cytovox.errors import InputError
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.losses.segmentation import LOSSES
+from cytovox.preprocess.resampling import ResampleTo
 from datamodules.cases import RawCase
-from formats.errors import InputError
 from lightning_modules.facts import OrganelleFacts, load_network, read_checkpoint
 from lightning_modules.optim import SGD, Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
-from objectives.segmentation import LOSSES
-from transforms.spatial import ResampleTo
-from transforms.tiling import SlidingWindow
 
 SHAPE = (8, 12, 12)
 FACTS = OrganelleFacts(

@@ -9,16 +9,16 @@ import pytest
 import tifffile
 from PIL import Image
 
-from analysis.feature_tables import Fold, read_features
+from cytovox.errors import InputError
+from cytovox.networks.weights import shipped_weights
+from cytovox.statistics.feature_tables import Fold, read_features
 from datamodules.fingerprints import DIGITS, cell_fingerprint, volume_fingerprints
 from datamodules.shape_cases import ShapeFiles, read_cell
 from datamodules.shape_config import ShapeFolderData
 from datamodules.shape_folder import find_shapes, read_shapes
 from datamodules.shapes import ShapeDataModule
-from formats.errors import InputError
 from lightning_modules.facts import SHAPRFacts, read_checkpoint
 from lightning_modules.seen import begun_from, counted_seen, resumed_from, seen_by_all, seen_note, trained_on
-from networks.weights import shipped_weights
 
 NEW = SHAPRFacts(task="shapr", model={})
 

@@ -9,21 +9,21 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from formats.errors import InputError
+from cytovox.diffusion.parts import part_config
+from cytovox.diffusion.traits import HEIGHTS, TraitsConfig, measure_traits
+from cytovox.errors import InputError
+from cytovox.inference.device_memory import DeviceLimits
+from cytovox.losses.shapr import SHAPRLossConfig
+from cytovox.networks.shapr import SHAPRConfig
+from cytovox.networks.slab_unet import SlabUNetConfig
+from cytovox.preprocess.shape_fields import OccupancyConfig, SignedDistanceConfig
+from cytovox.preprocess.signed_distance import signed_distance
 from lightning_modules.facts import ShapeFacts, SHAPRFacts
 from lightning_modules.optim import AdamW
 from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shape_base import condition, samples_at_once
 from lightning_modules.shape_scoring import Shapes, ShapeScores
 from lightning_modules.shapr import SHAPRModule
-from networks.shapr import SHAPRConfig
-from networks.slab_unet import SlabUNetConfig
-from objectives.diffusion import part_config
-from objectives.shapr_loss import SHAPRLossConfig
-from objectives.traits import HEIGHTS, TraitsConfig, measure_traits
-from transforms.device_memory import DeviceLimits
-from transforms.shape_fields import OccupancyConfig, SignedDistanceConfig
-from transforms.signed_distance import signed_distance
 
 FIELD = SignedDistanceConfig(size=16).build()
 FACTS = ShapeFacts(task="shape", model={}, field={}, process={}, preconditioning={})

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from lightning_modules.facts import OrganelleFacts, load_network, read_checkpoint
 from lightning_modules.weights_file import KEY, write_weights
 

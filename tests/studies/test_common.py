@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from lightning_modules.facts import ShapeFacts, read_checkpoint
 from lightning_modules.weights_file import KEY
 from studies import _common

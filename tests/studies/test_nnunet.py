@@ -13,8 +13,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from analysis.organelles import ORGANELLES
-from formats.errors import InputError
+from cytovox.errors import InputError
+from cytovox.organelles import ORGANELLES
 from studies import nnunet
 
 SMALL = (

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from cytovox.errors import InputError
 from datamodules.shapes import ShapeDataModule
 from experiments.build import build_for_training
 from experiments.config import load_config
-from formats.errors import InputError
 from lightning_modules.shape_base import condition
 from studies._sampling import SampleStore, SamplingPlan, conditions, draw, sample_cells, seeds_from
 

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from lightning_modules.finite import first_nonfinite
 from lightning_modules.weights_file import write_weights
 from training.divergence import DivergenceCheck, DivergenceError

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cytovox.io import ArrayReader, write_nifti
+from cytovox.networks.weights import shipped_weights
+from cytovox.simulation.tomogram import Options, simulate
 from datamodules.cases import FolderCase
 from datamodules.shape_cases import ShapeCell
-from formats import ArrayReader, write_nifti
 from lightning_modules.facts import read_checkpoint
-from networks.weights import shipped_weights
-from simulator.tomogram import Options, simulate
 from training import domain
 from training.domain import UNKNOWN, cell_statistics, describe, frame_outside, outside, volume_statistics
 

@@ -12,19 +12,19 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from cytovox.errors import InputError
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.io import write_nifti
+from cytovox.losses.segmentation import LOSSES
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.organelle import OrganelleDataModule
-from formats import write_nifti
-from formats.errors import InputError
 from lightning_modules.facts import OrganelleFacts
 from lightning_modules.optim import Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
-from objectives.segmentation import LOSSES
 from training.metrics_log import MetricsCSV
 from training.rundir import RunFolder
 from training.trainer import EMA, EarlyStop, TrainerConfig, build_trainer, checkpoint_path, trainer_faults
-from transforms.tiling import SlidingWindow
 
 SHAPE, SPACING = (8, 16, 16), (1.0, 1.0, 1.0)
 FACTS = OrganelleFacts(

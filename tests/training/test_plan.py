@@ -17,16 +17,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cytovox.errors import InputError
+from cytovox.inference.predictor import DenseInferer
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.losses.segmentation import LOSSES
+from cytovox.networks import network_config
+from cytovox.networks.residual_unet import ResidualUNetConfig
+from cytovox.networks.scnas import ScNASConfig
+from cytovox.preprocess.resampling import ResampleTo
 from datamodules.config import SimulatedSet, SimulatorData
 from datamodules.organelle import OrganelleDataModule
-from formats.errors import InputError
 from lightning_modules.facts import OrganelleFacts
 from lightning_modules.optim import Adam
 from lightning_modules.organelle import MONITOR, OrganelleModule
-from networks import network_config
-from networks.residual_unet import ResidualUNetConfig
-from networks.scnas import ScNASConfig
-from objectives.segmentation import LOSSES
 from training import plan_inference, plan_machine
 from training.memory import MemoryWatch, PeakMemory, private_bytes
 from training.pace import fit_metrics
@@ -38,9 +41,6 @@ from training.plan_measure import affordable, is_out_of_memory, told_of_memory
 from training.plan_sizes import MemoryModel, Work, advice, axis_sizes, candidates, count_work, smaller_patch, too_large
 from training.rundir import RunFolder
 from training.trainer import EarlyStop, TrainerConfig, build_trainer
-from transforms.inference import DenseInferer
-from transforms.spatial import ResampleTo
-from transforms.tiling import SlidingWindow
 
 MB = 2**20
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from formats.errors import InputError
-from networks.residual_unet import ResidualUNetConfig
-from networks.scnas import ScNASConfig
-from objectives.segmentation import LOSSES
+from cytovox.errors import InputError
+from cytovox.losses.segmentation import LOSSES
+from cytovox.networks.residual_unet import ResidualUNetConfig
+from cytovox.networks.scnas import ScNASConfig
 from training.plan_cards import CARDS, find_card
 from training.plan_peak import BLOCK_BYTES, CudaAutocast, LiveBytes, predicted_peak_bytes, step_flop, step_memory
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from objectives.segmentation import LOSSES
-from objectives.shapr_loss import SHAPRLossConfig
-from objectives.traits import measure_traits
+from cytovox.diffusion.traits import measure_traits
+from cytovox.losses.segmentation import LOSSES
+from cytovox.losses.shapr import SHAPRLossConfig
+from cytovox.preprocess.shape_fields import SignedDistanceConfig
 from tests.training.precision_steps import CASES, check_16_mixed_is_near_float32
-from transforms.shape_fields import SignedDistanceConfig
 
 #: Full width on a CPU without matrix units for float16: 11 s for DISPR alone.
 SLOW = ("DISPR",)

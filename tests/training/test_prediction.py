@@ -14,9 +14,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_tcf
-from formats.errors import InputError
-from formats.provenance import Fingerprint
+from cytovox.errors import InputError
+from cytovox.io import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_tcf
+from cytovox.io.provenance import Fingerprint
 from training.mask_files import Format
 from training.prediction import MaskWriter, collect_table, output_names
 from training.rundir import RunFolder

@@ -25,10 +25,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_omezarr, write_tcf
-from formats.deletion import make_scratch
-from formats.errors import InputError
-from formats.provenance import Fingerprint
+from cytovox.errors import InputError
+from cytovox.io import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_omezarr, write_tcf
+from cytovox.io.deletion import make_scratch
+from cytovox.io.provenance import Fingerprint
 from training import mask_figures, mask_files, mask_inputs, prediction
 from training.mask_figures import gather, thinned
 from training.mask_files import Format

@@ -14,20 +14,20 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from cytovox.errors import InputError
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.io import write_nifti
+from cytovox.losses.segmentation import LOSSES
 from datamodules.config import FolderData
 from datamodules.organelle import OrganelleDataModule
-from formats import write_nifti
-from formats.errors import InputError
 from lightning_modules.facts import OrganelleFacts
 from lightning_modules.optim import Adam, AdamW
 from lightning_modules.organelle import OrganelleModule
-from objectives.segmentation import LOSSES
 from training.exact import ExactResume
 from training.preemption import Preemption
 from training.rundir import RunFolder
 from training.signals import Preempted, StopSignals, listening
 from training.trainer import EMA, EarlyStop, TrainerConfig, build_trainer, checkpoint_path
-from transforms.tiling import SlidingWindow
 
 MONITOR = "val/dice_mean"
 FACTS = OrganelleFacts(

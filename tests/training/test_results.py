@@ -11,14 +11,14 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.simulation import load
 from datamodules.config import SimulatedSet, SimulatorData, data_faults, simulated_names
 from datamodules.organelle import OrganelleDataModule
 from lightning_modules.facts import OrganelleFacts
 from lightning_modules.organelle import OrganelleModule
-from simulator import load
 from training.results import draw_examples, write_table, write_test_tables
 from training.rundir import RunFolder
-from transforms.tiling import SlidingWindow
 
 ORGANELLES = ["membrane", "nucleus", "nucleolus", "lipid"]
 FACTS = OrganelleFacts(

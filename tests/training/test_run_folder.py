@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from training import device, rundir
 from training.device import _runs_on, choose_precision, require_supported_gpu
 from training.environment import describe_environment

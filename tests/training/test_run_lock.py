@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from training.run_lock import sole_user
 from training.rundir import RunFolder
 from training.slurm import GATHER

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formats import write_nifti
+from cytovox.io import write_nifti
 
 SCRIPT = """
 import json, sys
@@ -22,10 +22,10 @@ from datamodules.organelle import OrganelleDataModule
 from lightning_modules.facts import OrganelleFacts
 from lightning_modules.optim import Adam
 from lightning_modules.organelle import OrganelleModule
-from objectives.segmentation import LOSSES
+from cytovox.losses.segmentation import LOSSES
 from training.trainer import TrainerConfig, build_trainer
 from training.rundir import RunFolder
-from transforms.tiling import SlidingWindow
+from cytovox.inference.tiling import SlidingWindow
 
 root = Path(sys.argv[1])
 config = FolderData(

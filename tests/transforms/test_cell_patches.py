@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from objectives.cell_votes import VoteLossConfig
+from cytovox.losses.centre_offsets import VoteLossConfig
 from transforms.cell_patches import RandCellPatch, RandOneNucleus, RandSoften
 from transforms.patches import foreground_centres
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from monai.transforms import Compose
 
-from formats.errors import InputError
-from transforms.intensity import NormaliseRI, NormaliseRId, RandRIShiftd
+from cytovox.errors import InputError
+from cytovox.preprocess.intensity import NormaliseRI
+from transforms.intensity import NormaliseRId, RandRIShiftd
 
 
 def test_the_papers_range_becomes_zero_to_one_and_the_rest_is_clipped():

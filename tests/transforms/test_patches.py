@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from monai.transforms import Compose
 from scipy.ndimage import map_coordinates
 
-from formats.errors import InputError
+from cytovox.errors import InputError
 from transforms.patches import Placement, RandOrganellePatchd, crop, foreground_centres, warp
 
 quick = settings(deadline=None, max_examples=40)

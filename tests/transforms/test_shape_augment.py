@@ -14,9 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.errors import InputError
-from transforms.shape_augment import SLICE, RandShaped, Turn, apply_turn, keep_inside, turn_distance
-from transforms.signed_distance import signed_distance
+from cytovox.errors import InputError
+from cytovox.preprocess.shape_fields import SLICE
+from cytovox.preprocess.signed_distance import signed_distance
+from transforms.shape_augment import RandShaped, Turn, apply_turn, keep_inside, turn_distance
 
 SIDE = 64
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from formats.errors import InputError
-from transforms.spatial import ResampleTo, ResampleToCommonGridd, common_grid, resize_linear, resize_mask
+from cytovox.errors import InputError
+from cytovox.preprocess.resampling import ResampleTo, common_grid, resize_linear, resize_mask
+from transforms.spatial import ResampleToCommonGridd
 
 shapes = st.tuples(*[st.integers(1, 12)] * 3)
 quick = settings(deadline=None, max_examples=40)

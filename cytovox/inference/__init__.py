@@ -1,0 +1,1 @@
+"""Dense prediction over volumes of any size: windows, batches, ensembles, and sums of overlapping windows."""

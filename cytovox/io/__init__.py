@@ -1,0 +1,177 @@
+"""Reading and writing of volumes: TCF, OME-TIFF, plain TIFF, NIfTI and OME-Zarr, by the name of the file.
+
+``read_volume("cell.TCF").frame()`` is the refractive index of the first frame as float32 (Z, Y, X).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cytovox.errors import InputError
+from cytovox.io.atomic import atomic_path, put_in_place, write_fault
+from cytovox.io.csv_files import existing
+from cytovox.io.label_volume import LabelFilm
+from cytovox.io.nifti import open_nifti_labels, read_nifti, write_nifti
+from cytovox.io.ometiff import write_ometiff, write_ometiff_planes
+from cytovox.io.ometiff_set import one_of_each_set, set_members
+from cytovox.io.omezarr import open_omezarr_labels, read_omezarr
+from cytovox.io.omezarr_find import zarr_root
+from cytovox.io.omezarr_writer import begin_omezarr, create_omezarr, resume_omezarr, write_omezarr
+from cytovox.io.regions import ArrayReader, Box, FrameReader, grid_boxes
+from cytovox.io.series import Series, only_series
+from cytovox.io.spacing import Resolved, SpacingFrom, StoredSpacing, match_spacing, resolve_spacing
+from cytovox.io.tcf import read_fluorescence, read_tcf
+from cytovox.io.tcf_writer import write_tcf
+from cytovox.io.tiff import open_tiff_labels, read_tiff
+from cytovox.io.values import check_finite
+from cytovox.io.volume import Mask, Volume
+
+__all__ = [
+    "KINDS",
+    "ArrayReader",
+    "Box",
+    "FrameReader",
+    "InputError",
+    "LabelFilm",
+    "Mask",
+    "Resolved",
+    "StoredSpacing",
+    "Volume",
+    "atomic_path",
+    "begin_omezarr",
+    "check_finite",
+    "create_omezarr",
+    "grid_boxes",
+    "kind_of",
+    "match_spacing",
+    "one_of_each_set",
+    "open_labels",
+    "put_in_place",
+    "read_fluorescence",
+    "read_mask",
+    "read_volume",
+    "resolve_spacing",
+    "resume_omezarr",
+    "set_members",
+    "write_fault",
+    "write_nifti",
+    "write_ometiff",
+    "write_ometiff_planes",
+    "write_omezarr",
+    "write_tcf",
+]
+
+#: Ends of file names, in small letters, and the kind of file they tell.
+KINDS = {
+    ".tcf": "tcf",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".hdr": "nifti",
+    ".zarr": "omezarr",
+}
+
+
+def read_volume(
+    path: str | Path,
+    spacing_um: Sequence[float] | None = None,
+    spacing_from: SpacingFrom = "file",
+    series: Series = None,
+) -> Volume:
+    """Open a volume of any kind; voxels are read when asked for.
+
+    Parameters
+    ----------
+    path : str or Path
+        .TCF, .ome.tif(f), .tif(f), .nii, .nii.gz, .ome.zarr or .zarr.
+    spacing_um : (z, y, x), optional
+        For files that state none, which is every plain TIFF. Where the file states its own, both must agree.
+    spacing_from : "file" or "config"
+        "config": `spacing_um` is taken whatever the file says, and `notes` tell where they differ.
+    series : int or str, optional
+        Number or name of the image in a file of several; without it such a file is refused.
+
+    Returns
+    -------
+    Volume
+        Refractive index is the index itself, however it was stored. `notes` are to be reported.
+
+    Raises
+    ------
+    InputError
+        An unknown kind of file, or one that cannot be read; the message names the file.
+    """
+    path = existing(Path(path))
+    kind = kind_of(path)
+    if kind == "tiff":
+        return read_tiff(path, spacing_um, spacing_from, series)
+    if kind == "omezarr":
+        return read_omezarr(path, spacing_um, spacing_from, series)
+    only_series(path, series)
+    if kind == "nifti":
+        return read_nifti(path, spacing_um, spacing_from)
+    volume = read_tcf(path)
+    size = resolve_spacing(path, StoredSpacing.of(volume.spacing_um), spacing_um, spacing_from)
+    return replace(volume, spacing_um=size.spacing_um, notes=(*volume.notes, *size.notes))
+
+
+def read_mask(path: str | Path, series: Series = None) -> Mask:
+    """Read labels of one frame: OME-TIFF, plain TIFF, NIfTI (as ITK-SNAP writes it) or OME-Zarr.
+
+    Parameters
+    ----------
+    path : str or Path
+    series : int or str, optional
+        Number or name of the image in a file of several; a file of one is taken whatever is asked for.
+
+    Returns
+    -------
+    Mask
+        Integer labels (Z, Y, X) that lie as the tomogram does; see `match_spacing` for comparing their grids.
+
+    Raises
+    ------
+    InputError
+        An unknown kind of file, one that cannot be read, more than one frame or channel, or values that are no labels.
+    """
+    film = open_labels(path, series)
+    if film.shape[:2] != (1, 1):
+        t, c = film.shape[:2]
+        raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
+    return Mask(film.frame(), film.spacing_um, film.origin_um, film.path)
+
+
+def open_labels(path: str | Path, series: Series = None) -> LabelFilm:
+    """Open labels of any number of frames and channels; each is read when asked for.
+
+    Parameters
+    ----------
+    path, series
+        As for `read_mask`.
+
+    Raises
+    ------
+    InputError
+        An unknown kind of file, or one that cannot be read.
+    """
+    path = existing(Path(path))
+    kind = kind_of(path)
+    if kind == "tiff":
+        return open_tiff_labels(path, series)
+    if kind == "omezarr":
+        return open_omezarr_labels(path, series)
+    if kind == "nifti":
+        return open_nifti_labels(path)
+    raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
+
+
+def kind_of(path: str | Path) -> str:
+    """Which reader a file's name asks for: "tcf", "tiff", "nifti" or "omezarr"; InputError for any other."""
+    name = Path(path).name.lower()
+    for end, kind in KINDS.items():
+        if name.endswith(end):
+            return kind
+    if zarr_root(Path(path))[1]:
+        return "omezarr"
+    raise InputError(f"{path}: unknown kind of file: expected .TCF, .ome.tif, .tif, .nii, .nii.gz, .ome.zarr or .zarr")

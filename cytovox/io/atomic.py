@@ -1,0 +1,144 @@
+"""Files that are whole or not there: written under a temporary name, then renamed."""
+
+import errno
+import itertools
+import os
+import re
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cytovox.errors import InputError
+from cytovox.io.deletion import PART, foreign_file, note_folder, remove_own_folder, remove_temporary
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_IMPOSSIBLE = {errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR, errno.EFBIG}
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when not.
+
+    The temporary name starts with a dot and keeps the suffixes of `path`, for writers that choose a format by
+    them. Missing parent folders are made. What is written may be a file or a folder; see `put_in_place` for what is
+    there already. Close the file before the block ends: Windows does not rename an open one.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the result shall lie.
+
+    Yields
+    ------
+    Path
+        The name to write to, in the same folder as `path`.
+
+    Raises
+    ------
+    InputError
+        No space left, or `path` may not be written. Any other exception passes unchanged.
+    """
+    final = Path(path)
+    temporary = final.with_name(f"{PART}{uuid.uuid4().hex[:12]}{''.join(final.suffixes[-2:])[-40:]}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        put_in_place(temporary, final)
+    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+        remove_temporary(temporary)
+        fault = write_fault(error, final, temporary)
+        if fault is None:
+            raise
+        raise fault from error
+    except BaseException:
+        remove_temporary(temporary)
+        raise
+
+
+def write_fault(error: BaseException, path: Path, temporary: Path | None = None) -> InputError | None:
+    """What the user should be told when writing `path` raised `error`; None where it is no fault of theirs.
+
+    Parameters
+    ----------
+    error : exception
+        As raised by Python, or by HDF5, which names the number only in its message.
+    path : Path
+        What was to be written.
+    temporary : Path, optional
+        The name it was written under. An error about some third file is not about writing.
+    """
+    number = getattr(error, "errno", None)
+    if number is None and (found := re.search(r"errno = (\d+)", str(error))):
+        number = int(found.group(1))
+    if number in _FULL:
+        return InputError(f"{path}: no space left on the disk that holds it: free some space, or write elsewhere")
+    named = getattr(error, "filename", None)
+    ours = {os.fspath(p) for p in (path, temporary, *path.parents) if p is not None}
+    if named is not None and os.fsdecode(named) not in ours:
+        return None
+    if number in _FORBIDDEN:
+        return InputError(
+            f"{path}: may not be written: check the folder's permissions and that no other program has the file open"
+        )
+    if number in _IMPOSSIBLE:
+        return InputError(
+            f"{path}: cannot be written there ({error.strerror if isinstance(error, OSError) else error})"
+        )
+    return None
+
+
+def put_in_place(temporary: Path, final: Path) -> None:
+    """Give a finished file or folder its name, on the same disk.
+
+    A file takes the place of a file, or of a link (not of what the link leads to), and may be read by whomever the
+    umask lets: some libraries write for their user alone. A folder takes the place of an earlier one that was put
+    there in the same way and has not been added to since; any other folder is somebody's own, and is kept beside it
+    under another name, which is said in one line.
+    """
+    if not temporary.is_dir():
+        _obey_umask(temporary)
+        os.replace(temporary, final)
+        return
+    if not final.is_dir() and not final.is_symlink():
+        note_folder(temporary, final)
+        os.replace(temporary, final)
+        return
+    foreign = None if final.is_symlink() else foreign_file(final)
+    aside = final.with_name(f"{PART}{uuid.uuid4().hex[:12]}.old") if foreign is None else _kept(final)
+    note_folder(temporary, final)
+    os.replace(final, aside)
+    try:
+        os.replace(temporary, final)
+    except BaseException:
+        os.replace(aside, final)
+        raise
+    if foreign is None:
+        remove_own_folder(aside)
+        return
+    what = "which Cytovox did not write" if foreign == "." else f"with {foreign}, which Cytovox did not write so"
+    print(f"note: {final}: there was a folder of this name, {what}: it is kept as {aside}", file=sys.stderr)
+
+
+def _kept(folder: Path) -> Path:
+    """The first free name for a folder that must make room."""
+    return next(
+        path for n in itertools.count(1) if not os.path.lexists(path := folder.with_name(f"{folder.name}.kept-{n}"))
+    )
+
+
+def _obey_umask(path: Path) -> None:
+    """Let others read a new file as far as the umask and the folder's default rights say."""
+    if os.name != "posix" or path.is_symlink() or path.stat().st_mode & 0o077:
+        return
+    probe = path.with_name(f"{PART}{uuid.uuid4().hex[:12]}.mode")  # the umask itself cannot be read without a change
+    try:
+        number = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        mode = os.fstat(number).st_mode & 0o777
+        os.close(number)
+    finally:
+        remove_temporary(probe)
+    if mode & 0o077:
+        path.chmod(mode)

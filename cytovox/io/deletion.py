@@ -1,0 +1,363 @@
+"""Every deletion of the program: only what it wrote itself, inside its own folder, never through a link.
+
+No other module removes a file or a folder (a test looks for it). A file is removed by its path inside a folder of the
+program's own (`remove_file`), or by a manifest that says what was written (`Manifest`). A folder is removed when this
+process made it (`MadeFolder`), when it is a working folder that bears a mark (`make_scratch`), or when its manifest
+lists all of its files (`foreign_file`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cytovox.errors import InputError
+from cytovox.io.names import LONGEST, safe_name
+
+#: How temporary names begin; what follows is random.
+PART = ".part-"
+_PART_NAME = re.compile(r"\.part-(?:[0-9a-f]{12}.*|bricks-[a-z0-9_]{8})", re.DOTALL)
+#: File that marks a working folder as the program's own.
+SCRATCH = ".cytovox-scratch"
+#: Folder of a run's manifests.
+WRITTEN = ".written"
+
+
+class NotOurs(InputError):
+    """A file or folder that was to be removed is not the program's own."""
+
+
+def require_inside(path: Path, within: Path) -> Path:
+    """Return the path with its folders resolved; refuse one that lies elsewhere than it says.
+
+    Parameters
+    ----------
+    path : Path
+        To be removed or replaced.
+    within : Path
+        The folder it must lie in; this one may itself be reached through links.
+
+    Raises
+    ------
+    NotOurs
+        The path leaves the folder, by `..` or through a link.
+    """
+    root = within.resolve()
+    try:
+        relative = Path(os.path.abspath(path)).relative_to(Path(os.path.abspath(within)))
+    except ValueError:
+        relative = Path(os.path.abspath(path.parent.resolve() / path.name))
+        relative = relative.relative_to(root) if relative.is_relative_to(root) else Path()
+    climbs = path.is_relative_to(within) and ".." in path.relative_to(within).parts
+    if not relative.name or climbs or (root / relative).parent.resolve() != (root / relative).parent:
+        raise NotOurs(f"{path}: does not lie in {within} itself, but outside or behind a link: it is left as it is")
+    return root / relative
+
+
+def remove_file(path: Path, within: Path) -> None:
+    """Remove a file of the program's own; of a link, the link alone. A missing file is no error.
+
+    Raises
+    ------
+    NotOurs
+        The path leaves `within`, by `..` or through a link, or is a folder.
+    """
+    if not (path.exists() or path.is_symlink()):
+        return
+    found = require_inside(path, within)
+    if found.is_dir() and not found.is_symlink():
+        raise NotOurs(f"{path}: is a folder where a file was expected: it is left as it is")
+    found.unlink(missing_ok=True)
+
+
+def remove_temporary(path: Path) -> None:
+    """Remove what was written under a temporary name; errors are not raised, as another one is on its way."""
+    if not _PART_NAME.fullmatch(path.name):
+        raise NotOurs(f"{path}: is no temporary name")
+    _remove_any(path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder and below; only where nobody else is writing.
+
+    Links are not followed, the folder itself included.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for here, folders, files in os.walk(folder, followlinks=False):
+        for name in [*folders, *files]:
+            if _PART_NAME.fullmatch(name):
+                _remove_any(Path(here) / name)
+        folders[:] = [name for name in folders if not _PART_NAME.fullmatch(name)]
+
+
+def _remove_any(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)  # of a link in it, the link alone
+        return
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def make_scratch(folder: Path) -> None:
+    """Make a working folder that may be removed later; an empty one that is there is taken.
+
+    Raises
+    ------
+    NotOurs
+        Something else has this name.
+    """
+    if folder.is_symlink() or (folder.exists() and not _is_scratch(folder)):
+        raise NotOurs(_taken(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SCRATCH).touch()
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove a working folder that `make_scratch` made, with all that is in it. A missing one is no error.
+
+    Raises
+    ------
+    NotOurs
+        It is a link, or does not bear the mark.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if folder.is_symlink() or not _is_scratch(folder):
+        raise NotOurs(_taken(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_in_scratch(path: Path, scratch: Path) -> None:
+    """Remove a file or folder inside a working folder that bears the mark.
+
+    Raises
+    ------
+    NotOurs
+        It lies elsewhere, or the folder does not bear the mark.
+    """
+    if scratch.is_symlink() or not (scratch / SCRATCH).is_file():
+        raise NotOurs(_taken(scratch))
+    if path.exists() or path.is_symlink():
+        _remove_any(require_inside(path, scratch))
+
+
+def _is_scratch(folder: Path) -> bool:
+    """Whether a folder bears the mark, or is empty: its process may have ended before it set the mark."""
+    return folder.is_dir() and ((folder / SCRATCH).is_file() or not any(folder.iterdir()))
+
+
+def _taken(folder: Path) -> str:
+    what = "is a link" if folder.is_symlink() else "was not made by Cytovox"
+    return f"{folder}: a working folder would lie here, but this {what}: move it away, then run again"
+
+
+@dataclass(frozen=True)
+class MadeFolder:
+    """A folder that did not exist before this process made it."""
+
+    path: Path
+    device: int
+    inode: int
+
+    @classmethod
+    def make(cls, path: Path) -> MadeFolder | None:
+        """Make a folder with its parents; None where it is there already."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            return None
+        found = path.lstat()
+        return cls(path, found.st_dev, found.st_ino)
+
+    def remove(self) -> None:
+        """Remove it with all that this process put there; nothing happens where another folder has its name now."""
+        with contextlib.suppress(OSError):
+            found = self.path.lstat()
+            if (found.st_dev, found.st_ino) == (self.device, self.inode) and not self.path.is_symlink():
+                shutil.rmtree(self.path, ignore_errors=True)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing; a link and a folder with content stay."""
+    with contextlib.suppress(OSError):
+        if not folder.is_symlink():
+            folder.rmdir()
+
+
+class Manifest:
+    """Files that one step wrote into a run folder: these, and no others, are removed when the step is done again.
+
+    Parameters
+    ----------
+    root : Path
+        The run folder.
+    name : str
+        Of the step and its input; two processes never write one manifest at the same time.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root, self.file = root, root / WRITTEN / f"{safe_name(name)}.jsonl"
+
+    def add(self, path: Path) -> Path:
+        """Note a file that was just written, and return its path; a missing one (not needed) is no error."""
+        if not path.is_file():
+            return path
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        relative = Path(os.path.abspath(path)).relative_to(Path(os.path.abspath(self.root))).as_posix()
+        line = json.dumps({"path": relative, "size": path.stat().st_size, "digest": _digest(path)})
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        return path
+
+    def listed(self) -> dict[str, tuple[int, str]]:
+        """Size and digest of every file that was noted, by its path in the run folder."""
+        found: dict[str, tuple[int, str]] = {}
+        with contextlib.suppress(OSError):
+            for line in self.file.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a kill cut off
+                    entry = json.loads(line)
+                    found[str(entry["path"])] = (int(entry["size"]), str(entry["digest"]))
+        return found
+
+    def require_free(self, paths: Iterable[Path]) -> None:
+        """Refuse to write over files that this step did not write.
+
+        Raises
+        ------
+        NotOurs
+            Names the first of them.
+        """
+        known = self.listed()
+        for path in paths:
+            relative = Path(os.path.abspath(path)).relative_to(Path(os.path.abspath(self.root))).as_posix()
+            if os.path.lexists(path) and relative not in known:
+                raise NotOurs(f"{path}: is there, and no result of an earlier call: choose another folder")
+
+    def remove_all(self) -> None:
+        """Remove every noted file that is still as it was written, and the folders that are empty then.
+
+        A file that somebody changed or replaced is theirs, and stays; so does what lies behind a link.
+        """
+        folders: set[Path] = set()
+        for relative, (size, digest) in self.listed().items():
+            path = self.root / relative
+            with contextlib.suppress(OSError, NotOurs):
+                if path.is_symlink() or path.stat().st_size != size or _digest(path) != digest:
+                    continue
+                remove_file(path, self.root)
+                folders.add(path.parent)
+        for folder in sorted(folders, key=lambda path: -len(path.parts)):
+            while len(folder.relative_to(self.root).parts) > 1:
+                remove_if_empty(folder)
+                folder = folder.parent
+        remove_file(self.file, self.root)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def note_folder(folder: Path, final: Path) -> None:
+    """Write the manifest of a folder that is complete and about to be put at `final`: names and sizes of its files."""
+    files = {relative: path.lstat().st_size for relative, path in _files(folder)}
+    manifest = _folder_manifest(final)
+    if manifest.is_symlink():
+        raise NotOurs(f"{manifest}: is a link where a manifest would lie: move it away, then run again")
+    manifest.write_text(json.dumps({"files": files}), encoding="utf-8")
+
+
+def foreign_file(folder: Path) -> str | None:
+    """Return a file of a folder that the program did not write there, or changed since; None where all is its own.
+
+    Parameters
+    ----------
+    folder : Path
+        As `note_folder` was told.
+
+    Returns
+    -------
+    str or None
+        Path inside the folder; `.` where there is no manifest, or the folder is a link.
+    """
+    try:
+        known = json.loads(_folder_manifest(folder).read_text(encoding="utf-8"))["files"]
+        if folder.is_symlink():
+            return "."
+        return next((name for name, path in _files(folder) if known.get(name) != path.lstat().st_size), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "."
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether a folder was put there as a whole by this program; it may have been added to since."""
+    return folder.is_dir() and not folder.is_symlink() and _folder_manifest(folder).is_file()
+
+
+def remove_own_folder(aside: Path) -> None:
+    """Remove an earlier result that `foreign_file` found to be the program's own and a new one took the place of.
+
+    Parameters
+    ----------
+    aside : Path
+        A temporary name that it was moved to; of a link, the link alone is removed.
+    """
+    remove_temporary(aside)
+
+
+def _folder_manifest(folder: Path) -> Path:
+    name = folder.name
+    if len(name.encode()) > LONGEST:
+        name = safe_name(name)
+    return folder.with_name(f".{name}.written.json")
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files and links below a folder, links not followed."""
+    for here, folders, files in os.walk(folder, followlinks=False):
+        for name in [*files, *(name for name in folders if (Path(here) / name).is_symlink())]:
+            path = Path(here) / name
+            yield path.relative_to(folder).as_posix(), path
+
+
+#: Folders and files of a run that are written into: none of them may be a link.
+RUN_PARTS = (
+    "checkpoints", "predictions", "tables", "figures", "meshes", "slurm", "retrained", "wandb", ".frames", WRITTEN,
+    ".lock", ".lock-status",
+)  # fmt: skip
+
+
+def require_no_links(run: Path) -> None:
+    """Refuse a run folder one of whose output folders is a link: results would be written into somebody's files.
+
+    Parameters
+    ----------
+    run : Path
+        The run folder; this one, and those above it, may be links.
+
+    Raises
+    ------
+    NotOurs
+        Names the link and where it leads.
+    """
+    for name in RUN_PARTS:
+        path = run / name
+        if path.is_symlink():
+            raise NotOurs(
+                f"{path}: is a link to {os.readlink(path)}: results are not written, and not removed, through a link; "
+                "remove the link (and move the folder here), or link the whole run folder"
+            )
+    frames = run / ".frames"
+    if frames.is_dir():
+        for entry in os.scandir(frames):
+            if entry.is_symlink():
+                raise NotOurs(f"{entry.path}: is a link to {os.readlink(entry.path)}: remove it, then run again")

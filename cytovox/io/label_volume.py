@@ -1,0 +1,61 @@
+"""Labels over time: masks of several frames and channels in one file, each read when asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cytovox.errors import InputError
+from cytovox.io.spacing import StoredSpacing
+from cytovox.io.values import as_labels
+
+ZYX = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class LabelFilm:
+    """Masks or label images (T, C, Z, Y, X) in a file."""
+
+    path: Path
+    shape: tuple[int, int, int, int, int]
+    spacing_um: ZYX | None
+    """z, y, x; None where the file tells none."""
+    channels: tuple[str, ...] | None
+    """Their names, where the file tells them."""
+    stored: Callable[[int, int], np.ndarray]
+    """(t, c) to the values as they are in the file."""
+    stored_spacing: StoredSpacing = field(default_factory=StoredSpacing)
+    """All that the file says of its voxel size, for `resolve_spacing` and `match_spacing`; `spacing_um` is its plain
+    statement."""
+    origin_um: ZYX = (0.0, 0.0, 0.0)
+    """Centre of voxel (0, 0, 0), z, y, x."""
+    notes: tuple[str, ...] = ()
+    """What was decided about the file that it does not plainly say: to be reported by whoever uses it."""
+    colour: bool = False
+    """Whether the channels are those of a colour image (RGB, RGBA)."""
+
+    def holds(self) -> str:
+        """Return what the file holds, for messages."""
+        t, c, *zyx = self.shape
+        named = f" ({', '.join(self.channels)})" if self.channels and any(self.channels) else ""
+        what = "colours" if self.colour else "channels"
+        return f"{t} frame{'s' * (t != 1)} of {c} {what if c != 1 else 'channel'}{named}, z, y, x = {tuple(zyx)}"
+
+    def frame(self, t: int = 0, c: int = 0) -> np.ndarray:
+        """Labels of one frame of one channel.
+
+        Returns
+        -------
+        integer array, (Z, Y, X)
+
+        Raises
+        ------
+        InputError
+            No such frame or channel, values that are no whole numbers, or a file that cannot be read.
+        """
+        if not (0 <= t < self.shape[0] and 0 <= c < self.shape[1]):
+            raise InputError(
+                f"{self.path}: no frame {t} of channel {c}: it has {self.shape[0]} frames and {self.shape[1]} channels"
+            )
+        return as_labels(self.stored(t, c), self.path)

@@ -1,0 +1,190 @@
+"""The grid of a NIfTI file: lengths, origin and orientation, from a header that may state each in three ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+from cytovox.errors import InputError
+from cytovox.io.spacing import RTOL, Reading, StoredSpacing
+from cytovox.io.volume import ZYX
+
+#: Micrometres in NIfTI's units, by what nibabel calls them; "unknown" is none of them.
+UNIT_UM = {"mm": 1e3, "micron": 1.0, "meter": 1e6}
+
+#: Physical x, y, z of ITK as NIfTI names their positive ends.
+_ITK_AXES = axcodes2ornt(("L", "P", "S"))
+
+#: nibabel's orientation: for each stored axis the one of ITK's, and whether it is flipped.
+Turn = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of a NIfTI lie.
+
+    Attributes
+    ----------
+    turn : tuple
+        Stored axes to ITK's x, y, z.
+    spacing : StoredSpacing
+        Everything that the header says of the voxel size.
+    origin_um : (z, y, x)
+        Centre of the first voxel; 0 where the unit is not known.
+    """
+
+    turn: Turn
+    spacing: StoredSpacing
+    origin_um: ZYX
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """One of the header's affines, turned to ITK's axes."""
+
+    name: str
+    turn: Turn
+    lengths: tuple[float, float, float]
+    """z, y, x in the header's unit."""
+    origin: tuple[float, float, float]
+
+    def same_lengths(self, other: _Statement) -> bool:
+        return bool(np.allclose(self.lengths, other.lengths, rtol=RTOL, atol=0))
+
+
+def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
+    """The grid that a header states.
+
+    The sform is preferred, as nibabel does. An sform that is the identity says nothing where qform or pixdim say
+    something else. Without any affine, or with the identity alone, which programs write that know no grid, the axes lie
+    as they are.
+
+    Parameters
+    ----------
+    path : Path
+        Named in messages.
+    header : nibabel.Nifti1Header
+    shape : (x, y, z)
+
+    Raises
+    ------
+    InputError
+        A rotated grid, an affine that is none, or sform and qform that turn the axes differently.
+    """
+    unit = header.get_xyzt_units()[0]
+    statements = _statements(path, header, shape)
+    if unit != "micron" and _only_identity(header):
+        statements = [_statement(path, "", np.diag([-1.0, -1.0, 1.0, 1.0]), shape)]
+    stored = [(s, _stored(s, unit)) for s in statements]
+    likely = [(s, said) for s, said in stored if any(r.plausible() for r in said.readings)] or stored
+    turns = {s.turn for s, _ in likely}
+    if len(turns) > 1:
+        names = " and ".join(s.name for s, _ in likely)
+        raise InputError(
+            f"{path}: its {names} lay the axes differently: it cannot be told which side is left; save it again from "
+            "ITK-SNAP, or as OME-TIFF"
+        )
+    chosen = likely[0][0]
+    readings = [r for s, said in stored for r in said.readings if s.turn == chosen.turn]
+    if len(statements) == 1:
+        readings = list(stored[0][1].readings)
+    factor = UNIT_UM.get(unit) or ((readings[0].lengths_um[0] or 0.0) / chosen.lengths[0] if readings else 0.0)
+    z, y, x = (_round(o * factor) for o in chosen.origin)
+    return Grid(chosen.turn, StoredSpacing(tuple(readings)), (z, y, x))
+
+
+def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statement]:
+    """What differs among sform, qform and pixdim, the preferred one first."""
+    zooms = _zooms(header)
+    sform = header.get_sform() if int(header["sform_code"]) > 0 else None
+    qform = header.get_qform() if int(header["qform_code"]) > 0 else None
+    blank = sform is not None and np.array_equal(np.abs(sform), np.eye(4)) and any(zoom != 1 for zoom in zooms)
+    found: list[_Statement] = []
+    if sform is not None and not (blank and qform is not None):
+        found.append(_statement(path, "sform", np.array(sform, float), shape))
+    if qform is not None:
+        told = _statement(path, "qform", np.array(qform, float), shape)
+        if not found:
+            found.append(replace(told, name="qform, beside an sform that is the identity") if blank else told)
+        elif told.turn != found[0].turn or not told.same_lengths(found[0]):
+            found.append(told)
+    elif sform is not None and all(zoom > 0 for zoom in zooms) and any(zoom != 1 for zoom in zooms):
+        lengths = np.abs(np.array([zooms[int(np.argmax(np.abs(sform[k, :3])))] for k in (2, 1, 0)]))
+        told = replace(found[0], name="pixdim", lengths=(float(lengths[0]), float(lengths[1]), float(lengths[2])))
+        if blank:
+            return [replace(told, name="pixdim, beside an sform that is the identity")]
+        if not told.same_lengths(found[0]):
+            found.append(told)
+    if not found:  # no affine was stored: axes lie as they are
+        found.append(_statement(path, "pixdim", np.diag([-zooms[0], -zooms[1], zooms[2], 1.0]), shape))
+    return [replace(s, name="") for s in found] if len(found) == 1 and not blank else found
+
+
+def _only_identity(header: Any) -> bool:
+    """Whether every affine that is stored is the identity, and pixdim says nothing else."""
+    codes = (("sform_code", header.get_sform), ("qform_code", header.get_qform))
+    stored = [np.asarray(affine()) for code, affine in codes if int(header[code]) > 0]
+    return bool(stored) and all(np.array_equal(a, np.eye(4)) for a in stored) and all(z == 1 for z in _zooms(header))
+
+
+def _zooms(header: Any) -> list[float]:
+    return [*(float(zoom) for zoom in header.get_zooms()[:3]), 1.0, 1.0][:3]
+
+
+def _statement(path: Path, name: str, affine: np.ndarray, shape: tuple[int, ...]) -> _Statement:
+    turn, itk = _turn(path, affine, shape)
+    z, y, x = (_round(float(itk[k, k])) for k in (2, 1, 0))
+    oz, oy, ox = (float(itk[k, 3]) for k in (2, 1, 0))
+    return _Statement(name, turn, (z, y, x), (oz, oy, ox))
+
+
+def _stored(statement: _Statement, unit: str) -> StoredSpacing:
+    """A statement in micrometres; where all lengths are 1 in millimetres or no unit, it says nothing."""
+    how = f"by its {statement.name}" if statement.name else ""
+    if unit not in UNIT_UM:
+        said = StoredSpacing.without_unit(statement.lengths, f"its {statement.name or 'voxel size'}")
+        return StoredSpacing(tuple(said.readings))
+    if unit == "mm" and all(length == 1 for length in statement.lengths):
+        return StoredSpacing()
+    z, y, x = (_round(length * UNIT_UM[unit]) for length in statement.lengths)
+    return StoredSpacing((Reading((z, y, x), how),))
+
+
+def _turn(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[Turn, np.ndarray]:
+    """How to turn the stored axes to ITK's x, y, z, and the affine, in ITK's coordinates, after that."""
+    columns = affine[:3, :3]
+    lengths = np.sqrt((columns**2).sum(axis=0))
+    if not np.isfinite(affine).all() or (lengths == 0).any():
+        raise InputError(f"{path}: its affine is no grid: {affine[:3].tolist()}; save it again from ITK-SNAP")
+    directions = np.abs(columns / lengths)
+    if (directions.max(axis=0) < 0.999).any() or len(set(directions.argmax(axis=0))) < 3:
+        raise InputError(
+            f"{path}: its grid is rotated against x, y, z: expected flips at most; resample it onto the image"
+        )
+    turn = ornt_transform(io_orientation(affine), _ITK_AXES)
+    to_itk = np.diag([-1.0, -1.0, 1.0, 1.0])
+    return tuple((float(axis), float(flip)) for axis, flip in turn), to_itk @ affine @ inv_ornt_aff(turn, shape)
+
+
+def turn_notes(path: Path, turn: Turn) -> tuple[str, ...]:
+    """What is to be said where voxels do not lie in the order of the file."""
+    mirrored = ", ".join("xyz"[int(axis)] for axis, flip in sorted(turn) if flip < 0)
+    swapped = [axis for axis, _ in turn] != [0, 1, 2]
+    if not mirrored and not swapped:
+        return ()
+    how = " and ".join(
+        word for word in ("swaps axes" if swapped else "", f"mirrors {mirrored}" if mirrored else "") if word
+    )
+    return (
+        f"{path.name}: its header {how} against ITK-SNAP's order of x, y, z; read as ITK-SNAP shows it, so files "
+        "without directions (TIFF, TCF) must lie so, too",
+    )
+
+
+def _round(value: float) -> float:
+    """NIfTI stores 32-bit floats: 0.139 um comes back as 0.13899999."""
+    return float(f"{value:.6g}")

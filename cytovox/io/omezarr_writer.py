@@ -1,0 +1,192 @@
+"""Writing OME-Zarr (OME-NGFF 0.5), region by region if need be."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from cytovox.errors import InputError
+from cytovox.io.atomic import atomic_path
+from cytovox.io.deletion import remove_file
+from cytovox.io.omezarr_find import OWN, is_zarr
+from cytovox.io.volume import ZYX, check_spacing
+
+
+@contextmanager
+def create_omezarr(
+    path: str | Path,
+    shape: Sequence[int],
+    dtype: Any,
+    spacing_um: Sequence[float],
+    channels: Sequence[str],
+    times_s: Sequence[float] | None = None,
+    origin_um: Sequence[float] | None = None,
+    *,
+    medium_ri: float | None = None,
+    chunks: Sequence[int] | None = None,
+) -> Iterator[zarr.Array]:
+    """Give an array to write regions to; the folder takes its name when the block ends well, and is gone when not.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in .ome.zarr by custom. An older OME-Zarr there is replaced; any other folder is refused.
+    shape : (T, C, Z, Y, X)
+    dtype : dtype
+        Bool is kept as uint8.
+    spacing_um, origin_um : (float, float, float)
+        z, y, x.
+    channels : sequence of str
+        A name each.
+    times_s : sequence of float, optional
+        Seconds of each frame.
+    medium_ri : float, optional
+        Refractive index of the medium.
+    chunks : (t, c, z, y, x), optional
+        Voxels of one file; (1, 1, 32, 256, 256) at most by default.
+
+    Yields
+    ------
+    zarr.Array
+        Write as ``array[t, c, 0:16] = ...``; regions of whole chunks are fastest.
+
+    Raises
+    ------
+    InputError
+        No space left, or `path` may not be written.
+    """
+    path = Path(path)
+    if path.is_dir() and not is_zarr(path):
+        raise InputError(f"{path}: is a folder that holds something else: it will not be replaced; choose another name")
+    with atomic_path(path) as part:
+        yield begin_omezarr(
+            part, shape, dtype, spacing_um, channels, times_s, origin_um, medium_ri=medium_ri, chunks=chunks, name=path
+        )
+
+
+def begin_omezarr(
+    folder: Path,
+    shape: Sequence[int],
+    dtype: Any,
+    spacing_um: Sequence[float],
+    channels: Sequence[str],
+    times_s: Sequence[float] | None = None,
+    origin_um: Sequence[float] | None = None,
+    *,
+    medium_ri: float | None = None,
+    chunks: Sequence[int] | None = None,
+    name: Path | None = None,
+) -> zarr.Array:
+    """Begin an OME-Zarr in a folder of one's own, to be written region by region and put in its place much later.
+
+    Parameters are those of `create_omezarr`, beside the `name` that it shall have. `resume_omezarr` opens it again.
+    """
+    name = folder if name is None else name
+    spacing = check_spacing(spacing_um, name)
+    full = tuple(int(n) for n in shape)
+    if len(full) != 5 or len(channels) != full[1] or (times_s is not None and len(times_s) != full[0]):
+        raise ValueError(f"shape {full}, {len(channels)} channels, times {times_s}: expected (T, C, Z, Y, X), one each")
+    kept = np.dtype(np.uint8) if np.dtype(dtype) == bool else np.dtype(dtype)
+    about = _metadata(name.name, full, kept, spacing, channels, times_s, origin_um, medium_ri)
+    size = tuple(chunks) if chunks else (1, 1, 32, 256, 256)
+    group = zarr.create_group(LocalStore(folder), zarr_format=3, attributes=about)
+    return group.create_array(
+        "0",
+        shape=full,
+        dtype=kept,
+        chunks=tuple(min(n, m) for n, m in zip(full, size, strict=True)),
+        dimension_names=list("tczyx"),
+    )
+
+
+def resume_omezarr(folder: Path) -> zarr.Array:
+    """The array of a folder that `begin_omezarr` made, perhaps in another process, to be written further."""
+    for torn in folder.rglob("*.partial"):  # what zarr was writing when it was killed
+        remove_file(torn, folder)
+    return zarr.open_array(LocalStore(folder), path="0", mode="r+")
+
+
+def write_omezarr(
+    path: str | Path,
+    data: np.ndarray | Iterable[np.ndarray],
+    spacing_um: Sequence[float],
+    channels: Sequence[str],
+    times_s: Sequence[float] | None = None,
+    origin_um: Sequence[float] | None = None,
+    *,
+    shape: Sequence[int] | None = None,
+    medium_ri: float | None = None,
+) -> Path:
+    """Write an OME-Zarr of an array (T, C, Z, Y, X) or, with `shape`, of an iterable of (C, Z, Y, X) frames.
+
+    Parameters and errors are those of `create_omezarr`.
+    """
+    path = Path(path)
+    if isinstance(data, np.ndarray):
+        shape = data.shape
+    frames = iter(data)
+    first = np.asarray(next(frames, np.empty(0)))
+    if shape is None and times_s is None:
+        raise ValueError("frames from an iterable: expected shape, or times_s")
+    full = tuple(shape) if shape is not None else (len(times_s or ()), *first.shape)
+    with create_omezarr(
+        path, full, first.dtype, spacing_um, channels, times_s, origin_um, medium_ri=medium_ri
+    ) as array:
+        count = 0
+        for frame in chain([first], frames):
+            frame_CZYX = np.asarray(frame)
+            if count == full[0] or frame_CZYX.shape != full[1:]:
+                raise ValueError(f"frame {count} of shape {frame_CZYX.shape}: expected {full[0]} of shape {full[1:]}")
+            array[count] = frame_CZYX.astype(array.dtype, copy=False)
+            count += 1
+        if count != full[0]:
+            raise ValueError(f"{count} frames: expected {full[0]}")
+    return path
+
+
+def _metadata(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    spacing: ZYX,
+    channels: Sequence[str],
+    times_s: Sequence[float] | None,
+    origin_um: Sequence[float] | None,
+    medium_ri: float | None,
+) -> dict[str, Any]:
+    step = float(times_s[-1] - times_s[0]) / (len(times_s) - 1) if times_s is not None and len(times_s) > 1 else 0.0
+    space = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
+    time: dict[str, str] = {"name": "t", "type": "time"} | ({"unit": "second"} if step > 0 else {})
+    scale = {"type": "scale", "scale": [step if step > 0 else 1.0, 1.0, *spacing]}
+    shift = {"type": "translation", "translation": [0.0, 0.0, *(float(o) for o in origin_um or (0, 0, 0))]}
+    image = {
+        "name": name.split(".")[0],
+        "axes": [time, {"name": "c", "type": "channel"}, *space],
+        "datasets": [{"path": "0", "coordinateTransformations": [scale, shift]}],
+    }
+    about: dict[str, Any] = {
+        "ome": {
+            "version": "0.5",
+            "multiscales": [image],
+            "omero": {"channels": [_channel(label, dtype) for label in channels]},
+        }
+    }
+    own: dict[str, Any] = {} if times_s is None else {"times_s": [float(s) for s in times_s]}
+    own |= {} if medium_ri is None else {"medium_ri": float(medium_ri)}
+    return about | ({OWN: own} if own else {})
+
+
+def _channel(label: str, dtype: np.dtype) -> dict[str, Any]:
+    """How a viewer shows a channel at first: a cell's refractive index, or from 0 to 1, or all levels of 16 bits."""
+    low, high = (1.33, 1.40) if label == "RI" else (0.0, 1.0 if dtype.itemsize == 1 or dtype.kind == "f" else 65535.0)
+    return {
+        "label": label,
+        "color": "FFFFFF",
+        "active": True,
+        "window": {"min": low, "max": high, "start": low, "end": high},
+    }

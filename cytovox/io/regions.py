@@ -1,0 +1,137 @@
+"""Frames read region by region, so that one need not fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import product
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from cytovox.io.values import in_ri_units, ri_scale
+
+#: A region along z, y, x: each slice with a start and a stop, inside the frame, and no step.
+Box = tuple[slice, slice, slice]
+Shape = tuple[int, int, int]
+Told = TypeVar("Told")
+
+#: Voxels along each axis of the blocks that tell how a file stores its index.
+_BLOCK = (16, 128, 128)
+
+
+class FrameReader(Protocol):
+    """One frame of one channel."""
+
+    @property
+    def shape(self) -> Shape:
+        """(Z, Y, X)."""
+        ...
+
+    def read(self, box: Box) -> np.ndarray:
+        """A region as a float32 array, C-contiguous. It may be a view of what others read: do not write to it."""
+        ...
+
+
+class ArrayReader:
+    """Regions of an array in memory.
+
+    Parameters
+    ----------
+    array_ZYX : array, (Z, Y, X)
+        Of any type of number.
+    """
+
+    def __init__(self, array_ZYX: np.ndarray) -> None:
+        self.array_ZYX = array_ZYX
+
+    @property
+    def shape(self) -> Shape:
+        z, y, x = self.array_ZYX.shape
+        return z, y, x
+
+    def read(self, box: Box) -> np.ndarray:
+        return np.ascontiguousarray(self.array_ZYX[box], dtype=np.float32)
+
+
+class _Frames(Protocol):
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]: ...
+
+    def read(self, t: int, c: int) -> np.ndarray: ...
+
+
+class KeptReader:
+    """Regions of a frame that its file gives only whole: it is read at the first call and kept.
+
+    Parameters
+    ----------
+    frames : Frames
+        Where it comes from.
+    t, c : int
+        Frame and channel.
+    """
+
+    def __init__(self, frames: _Frames, t: int, c: int) -> None:
+        self._frames, self._t, self._c = frames, t, c
+
+    @property
+    def shape(self) -> Shape:
+        return self._frames.shape[2:]
+
+    @cached_property
+    def _whole(self) -> ArrayReader:
+        return ArrayReader(np.asarray(self._frames.read(self._t, self._c), dtype=np.float32))
+
+    def read(self, box: Box) -> np.ndarray:
+        return self._whole.read(box)
+
+
+class StoredReader:
+    """Regions of a file that may hold a refractive index x 10 000 or x 1000.
+
+    The scale is decided once for all regions, by the first block of voxels that holds any but 0, the one in the
+    middle before the others (see `ri_scale`). For an index any block tells the same as the whole frame does.
+
+    Parameters
+    ----------
+    shape : (Z, Y, X)
+    stored : callable
+        The region of a box, (z, y, x), as it is stored.
+    is_ri : bool
+        Whether it is a refractive index; anything else stays as it is.
+    """
+
+    def __init__(self, shape: Shape, stored: Callable[[Box], np.ndarray], is_ri: bool) -> None:
+        self.shape, self._stored, self._is_ri = shape, stored, is_ri
+
+    @cached_property
+    def _scale(self) -> float:
+        return (first_told(self.shape, lambda box: ri_scale(self._stored(box))) if self._is_ri else None) or 1.0
+
+    def read(self, box: Box) -> np.ndarray:
+        return np.ascontiguousarray(in_ri_units(self._stored(box), self._scale))
+
+
+def first_told(shape: Shape, tell: Callable[[Box], Told | None]) -> Told | None:
+    """What the first block says that says anything but None, the middle one first; None where all are silent."""
+    boxes = list(grid_boxes(shape, _BLOCK))
+    middle = len(boxes) // 2
+    return next((told for box in boxes[middle:] + boxes[:middle] if (told := tell(box)) is not None), None)
+
+
+def grid_boxes(shape: Sequence[int], size: Sequence[int]) -> Iterator[Box]:
+    """Boxes of a regular grid that starts at 0 and covers a frame once; those at the end may be smaller.
+
+    Parameters
+    ----------
+    shape : (Z, Y, X)
+        Of the frame.
+    size : (z, y, x)
+        Of a box.
+    """
+    axes = [
+        [slice(start, min(start + step, end)) for start in range(0, end, step)]
+        for end, step in zip(shape, size, strict=True)
+    ]
+    yield from product(*axes)

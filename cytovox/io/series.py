@@ -1,0 +1,67 @@
+"""Files of several images: each is listed, and one is chosen by its number or name."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from cytovox.errors import InputError
+
+#: As `series` is given: a number from 0, a name, or None where there is only one.
+Series = int | str | None
+
+
+def choose_series(
+    path: object, found: Sequence[tuple[str, str]], series: Series, titles: Sequence[str] = (), lone: bool = False
+) -> int:
+    """Number of the image that is meant.
+
+    Parameters
+    ----------
+    path : Path or str
+        Named in messages.
+    found : sequence of (name, description)
+        All images of the file, in order.
+    series : int, str or None
+        What was asked for. A text that is no name is taken for a number.
+    titles : sequence of str
+        Second names, one an image, which serve where only one image has them.
+    lone : bool
+        Whether a file of one image is taken whatever is asked for: a mask of one position, say.
+
+    Raises
+    ------
+    InputError
+        Several images and none asked for, or none of that number or name; the message lists them.
+    """
+    if len(found) == 1 and (series is None or lone):
+        return 0
+    if series is None:
+        raise InputError(f"{path}: holds {len(found)} images: choose one with series: {_listed(found)}")
+    if isinstance(series, str):
+        named = [k for k, (name, _) in enumerate(found) if _plain(name) == _plain(series)]
+        named = named or [k for k, title in enumerate(titles) if _plain(title) == _plain(series)]
+        if len(named) == 1:
+            return named[0]
+        if len(named) > 1:
+            raise InputError(f"{path}: series: {series}: {len(named)} images have this name: {_listed(found)}")
+    number = int(series) if not isinstance(series, bool) and str(series).strip().isdecimal() else -1
+    if not 0 <= number < len(found):
+        raise InputError(f"{path}: series: {series}: no such image; the file holds {_listed(found)}")
+    return number
+
+
+def only_series(path: object, series: Series) -> None:
+    """InputError where a kind of file that holds one image was asked for another."""
+    if series is not None and str(series).strip() != "0":
+        raise InputError(f"{path}: series: {series}: this kind of file holds one image: leave out series, or give 0")
+
+
+def _listed(found: Sequence[tuple[str, str]], most: int = 20) -> str:
+    shown = [f"{k} ({name + ', ' if name else ''}{about})" for k, (name, about) in enumerate(found[:most])]
+    return ", ".join(shown) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+def _plain(name: str) -> str:
+    """Names are compared as people read them: composed or decomposed accents are the same."""
+    return unicodedata.normalize("NFC", name).strip()

@@ -1,0 +1,278 @@
+"""One volume of microscopy, whatever the file: axes (t, c, z, y, x), spacing in micrometres, read a frame at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from cytovox.errors import InputError
+from cytovox.io.regions import ArrayReader, FrameReader, StoredReader
+from cytovox.io.values import unscaled_ri
+
+ZYX = tuple[float, float, float]
+
+
+class Frames(Protocol):
+    """Where the voxels of a volume come from: an array in memory, or a file that is read one frame at a time."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """(T, C, Z, Y, X)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of what `read` returns."""
+        ...
+
+    def read(self, t: int, c: int) -> np.ndarray:
+        """One frame of one channel, (Z, Y, X)."""
+        ...
+
+    def reader(self, t: int, c: int) -> FrameReader:
+        """The same frame, to be read region by region as float32."""
+        ...
+
+
+class ArrayFrames:
+    """Frames that lie in memory.
+
+    Parameters
+    ----------
+    array_TCZYX : array
+    ri : int, optional
+        Channel that holds a refractive index, perhaps scaled (see `unscaled_ri`).
+    """
+
+    def __init__(self, array_TCZYX: np.ndarray, ri: int | None = None) -> None:
+        self.array_TCZYX, self.ri = array_TCZYX, ri
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        t, c, z, y, x = self.array_TCZYX.shape
+        return t, c, z, y, x
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array_TCZYX.dtype
+
+    def read(self, t: int, c: int) -> np.ndarray:
+        values_ZYX = self.array_TCZYX[t, c]
+        return unscaled_ri(values_ZYX) if c == self.ri else values_ZYX
+
+    def reader(self, t: int, c: int) -> FrameReader:
+        values_ZYX = self.array_TCZYX[t, c]
+        if c != self.ri:
+            return ArrayReader(values_ZYX)
+        return StoredReader(self.shape[2:], lambda box: values_ZYX[box], is_ri=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A 3D image over time, in one or more channels.
+
+    A volume read from a file holds no open handle, so that it can be pickled and handed to another process; each
+    call of `frame` opens the file, reads that frame and closes it.
+
+    Attributes
+    ----------
+    frames : Frames
+        The voxels, (T, C, Z, Y, X).
+    spacing_um : (float, float, float)
+        Distance of neighbouring voxels along z, y, x in micrometres.
+    channels : tuple of str
+        A name per channel; the refractive index is "RI".
+    origin_um : (float, float, float)
+        Centre of voxel (0, 0, 0), z, y, x.
+    stage_um : tuple of (float, float, float), optional
+        Position of the stage at each frame, z, y, x, as the file tells it.
+    medium_ri : float, optional
+        Refractive index of the medium around the cells.
+    times_s : tuple of float, optional
+        Seconds since the first frame, per frame.
+    recorded_at : tuple of str, optional
+        ISO 8601, per frame.
+    source : Path, optional
+        The file it was read from.
+    notes : tuple of str
+        What was decided about the file that it does not plainly say: to be reported by whoever uses it.
+    """
+
+    frames: Frames
+    spacing_um: ZYX
+    channels: tuple[str, ...] = ("RI",)
+    origin_um: ZYX = (0.0, 0.0, 0.0)
+    stage_um: tuple[ZYX, ...] | None = None
+    medium_ri: float | None = None
+    times_s: tuple[float, ...] | None = None
+    recorded_at: tuple[str, ...] | None = None
+    source: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        t, c = self.frames.shape[:2]
+        object.__setattr__(self, "spacing_um", check_spacing(self.spacing_um, self.source or "volume"))
+        if len(self.channels) != c:
+            raise ValueError(f"{len(self.channels)} channel names for {c} channels")
+        for name in ("times_s", "recorded_at", "stage_um"):
+            values = getattr(self, name)
+            if values is not None and len(values) != t:
+                raise ValueError(f"{name} has {len(values)} entries for {t} frames")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """(T, C, Z, Y, X)."""
+        return self.frames.shape
+
+    def frame(self, t: int = 0, channel: str | int = "RI") -> np.ndarray:
+        """Read one frame of one channel.
+
+        Parameters
+        ----------
+        t : int
+            Frame, 0 to T - 1.
+        channel : str or int
+            Name or number.
+
+        Returns
+        -------
+        float32 array, (Z, Y, X)
+            Values as stored, NaN included (see `check_finite`); a refractive index is the index itself.
+
+        Raises
+        ------
+        InputError
+            No such channel or frame, or the file cannot be read.
+        """
+        array_ZYX = self.frames.read(self._frame_index(t), self.channel_index(channel))
+        return np.ascontiguousarray(array_ZYX, dtype=np.float32)
+
+    def reader(self, t: int = 0, channel: str | int = "RI") -> FrameReader:
+        """One frame of one channel, to be read region by region.
+
+        OME-Zarr, TCF and uncompressed TIFF read what is asked for; other files are read at the first call, whole, and
+        kept. A TCF whose chunks are as large as its frames is read whole, too. The values are those of `frame`, but
+        for one case: where a file does not tell whether its index is stored x 10 000, `frame` looks at all voxels, a
+        reader at one block (see `StoredReader`). They differ only where no index is stored at all.
+
+        Parameters
+        ----------
+        t, channel
+            As for `frame`.
+
+        Returns
+        -------
+        FrameReader
+            ``reader.read((slice(0, 8), slice(0, 64), slice(0, 64)))`` is a float32 array of that region.
+
+        Raises
+        ------
+        InputError
+            No such channel or frame; `read` raises it where the file cannot be read.
+        """
+        return self.frames.reader(self._frame_index(t), self.channel_index(channel))
+
+    def _frame_index(self, t: int) -> int:
+        if not 0 <= t < self.shape[0]:
+            raise InputError(f"{self.source or 'volume'}: no frame {t}: it has {self.shape[0]}, counted from 0")
+        return t
+
+    def channel_index(self, channel: str | int) -> int:
+        """Number of a channel, by its name or number; InputError where there is no such channel."""
+        if isinstance(channel, str) and channel in self.channels:
+            return self.channels.index(channel)
+        if isinstance(channel, int) and 0 <= channel < len(self.channels):
+            return channel
+        if channel == "RI" and len(self.channels) == 1:
+            return 0
+        raise InputError(
+            f"{self.source or 'volume'}: no channel {channel}: it has {', '.join(self.channels)}"
+            + ("; name the channel of the refractive index RI, or save it alone" if channel == "RI" else "")
+        )
+
+    @classmethod
+    def from_array(
+        cls,
+        array: np.ndarray,
+        axes: str,
+        spacing_um: Sequence[float],
+        channels: Sequence[str] | None = None,
+        *,
+        origin_um: ZYX = (0.0, 0.0, 0.0),
+        medium_ri: float | None = None,
+        times_s: Sequence[float] | None = None,
+    ) -> "Volume":
+        """A volume of an array in memory.
+
+        Parameters
+        ----------
+        array : array
+            Of any axis order.
+        axes : str
+            A letter out of "tczyx" per axis, such as "zyx".
+        spacing_um : sequence of 3 float
+            z, y, x.
+        channels : sequence of str, optional
+            Defaults to "RI" for one channel, "CH0", "CH1", ... for more. A channel "RI" may hold the index scaled, as
+            a file may (see `unscaled_ri`).
+        """
+        array_TCZYX = to_tczyx(np.asarray(array), axes)
+        names = tuple(channels) if channels is not None else default_channels(array_TCZYX.shape[1])
+        return cls(
+            ArrayFrames(array_TCZYX, names.index("RI") if "RI" in names else None),
+            check_spacing(spacing_um, "volume"),
+            names,
+            origin_um=origin_um,
+            medium_ri=medium_ri,
+            times_s=None if times_s is None else tuple(float(s) for s in times_s),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Labels of one frame.
+
+    Attributes
+    ----------
+    labels_ZYX : integer array, (Z, Y, X)
+        0 is the background.
+    spacing_um : (float, float, float), optional
+        z, y, x; None where the file tells none (a plain TIFF).
+    origin_um : (float, float, float)
+        Centre of voxel (0, 0, 0), z, y, x.
+    source : Path, optional
+        The file it was read from.
+    """
+
+    labels_ZYX: np.ndarray
+    spacing_um: ZYX | None
+    origin_um: ZYX = (0.0, 0.0, 0.0)
+    source: Path | None = None
+
+
+def to_tczyx(array: np.ndarray, axes: str) -> np.ndarray:
+    """A view of `array` with axes t, c, z, y, x; those that `axes` does not name have length 1."""
+    axes = axes.lower()
+    if len(axes) != array.ndim or len(set(axes)) != len(axes) or not set(axes) <= set("tczyx"):
+        raise ValueError(f"axes {axes!r} do not name the {array.ndim} axes of the array, each a letter of 'tczyx'")
+    present = [letter for letter in "tczyx" if letter in axes]
+    ordered = array.transpose([axes.index(letter) for letter in present])
+    return ordered[tuple(slice(None) if letter in axes else None for letter in "tczyx")]
+
+
+def default_channels(count: int) -> tuple[str, ...]:
+    """Names for channels that have none: a single one is taken for the refractive index."""
+    return ("RI",) if count == 1 else tuple(f"CH{c}" for c in range(count))
+
+
+def check_spacing(spacing_um: Sequence[float], where: object) -> ZYX:
+    """Spacing as three positive floats z, y, x; InputError naming `where` if it is not that."""
+    try:
+        values = tuple(float(value) for value in spacing_um)
+    except (TypeError, ValueError):
+        values = ()
+    if len(values) != 3 or not all(np.isfinite(v) and v > 0 for v in values):
+        raise InputError(f"{where}: spacing {spacing_um}: expected three positive lengths z, y, x in micrometres")
+    return values[0], values[1], values[2]

@@ -1,0 +1,1 @@
+"""Measurements of cells, organelles and shapes, and their quality control."""

@@ -1,0 +1,1 @@
+"""What a network reads, as plain functions: index range, resampling, and fields of shapes."""

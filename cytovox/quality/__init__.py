@@ -1,0 +1,1 @@
+"""Quality control of every cell in every frame, and lineages of cells that divide."""

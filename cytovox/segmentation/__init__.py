@@ -1,0 +1,1 @@
+"""Cells from masks of organelles: seeds, watershed, centre offsets, and the nucleus-conditioned network."""

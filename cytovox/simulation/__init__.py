@@ -1,0 +1,22 @@
+"""The virtual holotomograph: cells drawn, grown into arrays and observed through real optics."""
+
+from cytovox.simulation.presets import PRESETS, CellLine
+from cytovox.simulation.store import Request, load, simulate_many
+from cytovox.simulation.timelapse import RESPONSES, Response, time_lapse
+from cytovox.simulation.tomogram import Options, Tomogram, check_field, check_options, simulate
+
+__all__ = [
+    "PRESETS",
+    "RESPONSES",
+    "CellLine",
+    "Options",
+    "Request",
+    "Response",
+    "Tomogram",
+    "check_field",
+    "check_options",
+    "load",
+    "simulate",
+    "simulate_many",
+    "time_lapse",
+]

@@ -1,0 +1,1 @@
+"""Comparison of groups, cohorts over time, bootstrap intervals and classification."""

@@ -1,0 +1,1 @@
+"""Cells linked from frame to frame, and lineages."""

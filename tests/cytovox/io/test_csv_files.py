@@ -13,7 +13,7 @@ from cytovox.errors import InputError
 from cytovox.io import set_members
 from cytovox.io.csv_files import existing, read_csv, read_text
 from datamodules.paths import expand
-from tests.formats import variants
+from tests.cytovox.io import variants
 
 ROWS = [["file", "group"], ["a; b.tif", "control"], ["Zell\u00e4, 1.tif", "LPS"], ["", "x"]]
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp")), min_size=1, max_size=9)

@@ -14,7 +14,7 @@ from cytovox.networks import network_config
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.segmentation.field import CellField, SeedRule
 from cytovox.segmentation.networks import ConditionedCells
-from experiments.pipelines.predictors import cell_finder, cell_weights
+from experiments.tasks.analyze.predictors import cell_finder, cell_weights
 from lightning_modules.cells import CHANNELS
 
 COUNTS = (8, 16, 32, 64)

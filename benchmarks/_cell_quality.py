@@ -18,7 +18,7 @@ from cytovox.statistics.bootstrap import interval, mean_of
 from datamodules.cells import CellsDataModule
 from datamodules.cells_config import CellsSimulator
 from datamodules.config import SimulatedSet
-from experiments.pipelines.predictors import cell_finder, organelle_inferer, organelle_weights
+from experiments.tasks.analyze.predictors import cell_finder, organelle_inferer, organelle_weights
 from experiments.weights import weights_path
 from lightning_modules.cells import field_of, true_seeds
 

@@ -24,7 +24,7 @@ from cytovox.networks.residual_unet import ResidualUNet, ResidualUNetConfig
 from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.simulation.tomogram import Tomogram
-from lightning_modules.facts import load_network, read_checkpoint
+from lightning_modules.checkpoint_metadata import load_network, read_checkpoint
 
 LAST = torch.channels_last_3d
 #: Windows in a batch of MONAI's, as its tutorials have it.

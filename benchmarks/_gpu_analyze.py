@@ -16,8 +16,9 @@ from unittest import mock
 
 from benchmarks._gpu_common import Settings, seconds_of
 from benchmarks._gpu_record import Recorder
-from experiments.pipelines import analyze, frames, predictors
-from experiments.pipelines.analyze import Analysis
+from experiments.tasks.analyze import analysis as analyze
+from experiments.tasks.analyze import frames, predictors
+from experiments.tasks.analyze.analysis import Analysis
 
 #: Methods of telling cells from each other, and of a quick run.
 METHODS, QUICK_METHODS = ("fast", "network"), ("fast",)
@@ -87,7 +88,7 @@ def _analyse(folder: Path, method: str, settings: Settings) -> dict[str, Any]:
 
 
 def _rule() -> Any:
-    from experiments.pipelines.config import SeedsConfig
+    from experiments.tasks.analyze.config import SeedsConfig
 
     return SeedsConfig().rule()
 

@@ -38,7 +38,7 @@ from cytovox.networks.weights import shipped_weights
 from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.simulation.tomogram import simulate
-from lightning_modules.facts import load_network, read_checkpoint
+from lightning_modules.checkpoint_metadata import load_network, read_checkpoint
 
 #: Voxels of the tomogram, and of a quick run's.
 TOMOGRAM, QUICK = (128, 512, 512), (24, 48, 64)

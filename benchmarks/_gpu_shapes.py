@@ -18,7 +18,7 @@ from cytovox.inference.device_memory import DeviceLimits
 from cytovox.networks.weights import shipped_weights
 from experiments.build import build_for_training, build_from_weights
 from experiments.config import load_config
-from lightning_modules.facts import read_checkpoint
+from lightning_modules.checkpoint_metadata import read_checkpoint
 from lightning_modules.shape_base import condition, samples_at_once
 
 #: Samples of a cell.

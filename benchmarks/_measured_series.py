@@ -17,11 +17,11 @@ from cytovox.measure.measurements import WHOLE, Rules, measure_frame
 from cytovox.simulation.timelapse import time_lapse
 from cytovox.simulation.tomogram import Options
 from cytovox.statistics.bootstrap import interval, mean_of
-from experiments.pipelines.analyze import Analysis
-from experiments.pipelines.config import AnalyzeConfig
-from experiments.pipelines.launch import run_folder
-from experiments.pipelines.sources import find_sources
-from experiments.pipelines.time_series_tables import QUANTITIES, Quantity
+from experiments.tasks.analyze.analysis import Analysis
+from experiments.tasks.analyze.config import AnalyzeConfig
+from experiments.tasks.analyze.launch import run_folder
+from experiments.tasks.analyze.sources import find_sources
+from experiments.tasks.analyze.time_series_tables import QUANTITIES, Quantity
 
 SHAPE, SPACING = (64, 160, 160), (0.3, 0.3, 0.3)
 HOURS = (0.0, 2.0, 4.0, 6.0, 8.0)

@@ -14,11 +14,11 @@ import numpy as np
 from benchmarks._common import Table, Watch, quiet_rounds, ratio, show_ratio
 from cytovox.io import ArrayReader, read_volume, write_tcf
 from cytovox.simulation.tomogram import simulate
-from experiments.pipelines.analyze import Analysis
-from experiments.pipelines.config import AnalyzeConfig
-from experiments.pipelines.launch import run_folder
-from experiments.pipelines.predictors import organelle_inferer, organelle_weights
-from experiments.pipelines.sources import find_sources
+from experiments.tasks.analyze.analysis import Analysis
+from experiments.tasks.analyze.config import AnalyzeConfig
+from experiments.tasks.analyze.launch import run_folder
+from experiments.tasks.analyze.predictors import organelle_inferer, organelle_weights
+from experiments.tasks.analyze.sources import find_sources
 
 SHAPE, SPACING = (128, 512, 512), (0.25, 0.16, 0.16)
 

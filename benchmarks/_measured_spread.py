@@ -12,8 +12,8 @@ from cytovox.measure.volume_interval import DEVIATIONS_90, volume_intervals
 from cytovox.metrics.matching import match_by_dice, overlaps
 from cytovox.segmentation.field import CellField, SeedRule
 from cytovox.simulation.tomogram import simulate
-from experiments.pipelines.frames import MIRRORS
-from experiments.pipelines.predictors import cell_finder, cell_weights, organelle_inferer, organelle_weights
+from experiments.tasks.analyze.frames import MIRRORS
+from experiments.tasks.analyze.predictors import cell_finder, cell_weights, organelle_inferer, organelle_weights
 
 LINES = ("NIH3T3", "A549", "HeLa", "MDA-MB-231", "RAW264.7")
 #: No network has seen these.

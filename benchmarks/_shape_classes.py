@@ -21,7 +21,7 @@ from cytovox.statistics.classify import Forest, Outcome, permutation_importance
 from cytovox.statistics.classify_experiments import PredictedFold, experiment_folds, experiment_rows, run_experiments
 from cytovox.statistics.feature_tables import Fold, stacked, table_of
 from cytovox.statistics.feature_tables import Table as FeatureTable
-from datamodules.shape_cases import ShapeCell
+from datamodules.shape.cases import ShapeCell
 
 #: Samples of each cell that a forest sees, a row each.
 SAMPLES = 4

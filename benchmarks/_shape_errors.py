@@ -13,7 +13,7 @@ from benchmarks._common import Table
 from benchmarks._shape_predicted import Predicted
 from cytovox.measure.solids import cylinder, ellipsoid
 from cytovox.metrics.shapes import ERRORS, ShapeErrors, change_rows, sample_errors, score_rows, shape_errors
-from datamodules.shape_cases import ShapeCell
+from datamodules.shape.cases import ShapeCell
 
 BEST_OF = 5
 #: The slice that is imaged.

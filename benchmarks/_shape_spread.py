@@ -20,7 +20,7 @@ from cytovox.metrics.volume_spread import (
     spread_rows,
 )
 from cytovox.plots.shape_charts import reliability_figure
-from datamodules.shape_cases import ShapeCell
+from datamodules.shape.cases import ShapeCell
 
 COLUMNS = {"coverage": "inside the 90 % interval", "width": "its width / volume", "relative_crps": "CRPS / volume"}
 

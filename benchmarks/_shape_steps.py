@@ -14,7 +14,7 @@ from benchmarks._shape_runs import ONCE
 from benchmarks._shape_train import config_of, fold_cells, predict
 from cytovox.metrics.shapes import sample_errors, shape_errors
 from cytovox.statistics.bootstrap import interval, mean_of
-from datamodules.shape_cases import ShapeCell
+from datamodules.shape.cases import ShapeCell
 from experiments.build import build_from_weights
 from experiments.weights import read_weights
 from training.rundir import RunFolder

@@ -17,8 +17,8 @@ from cytovox.diffusion.traits import measure_traits
 from cytovox.metrics.shapes import ERRORS, ShapeErrors, score_rows, shape_errors
 from cytovox.preprocess.signed_distance import signed_distance
 from cytovox.preprocess.square_symmetries import VIEWS, unview, view
-from datamodules.shape_cases import ShapeCell
-from datamodules.shape_dataset import shape_sample
+from datamodules.shape.cases import ShapeCell
+from datamodules.shape.dataset import shape_sample
 from experiments.build import build_from_weights
 from experiments.weights import read_weights
 from lightning_modules.shape import ShapeModule

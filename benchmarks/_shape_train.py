@@ -18,12 +18,12 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks._shape_predicted import Predicted
-from datamodules.shape_cases import ShapeCell
-from datamodules.shape_config import ShapeFolderData
-from datamodules.shape_dataset import shape_sample
-from datamodules.shape_folder import find_shapes, read_shapes
-from datamodules.shape_folds import stratified_folds
-from datamodules.shapes import ShapeDataModule
+from datamodules.shape.cases import ShapeCell
+from datamodules.shape.config import ShapeFolderData
+from datamodules.shape.datamodule import ShapeDataModule
+from datamodules.shape.dataset import shape_sample
+from datamodules.shape.folder import find_shapes, read_shapes
+from datamodules.shape.folds import stratified_folds
 from experiments.build import build_for_training
 from experiments.config import load_config
 from experiments.schema import Config

@@ -15,7 +15,7 @@ from cytovox.io.label_layout import channels_of, unnamed
 from cytovox.io.spacing import SpacingFrom
 from cytovox.io.values import ri_fault
 from cytovox.organelles import CELLS
-from datamodules.faults import DataFault
+from datamodules.errors import DataFault
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources
 
 #: Labels of cells are kept in 16 bits.

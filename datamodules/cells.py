@@ -16,7 +16,7 @@ from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.segmentation.field import resize_labels
 from datamodules.cases import Case, RawCase
 from datamodules.cells_config import CellsFolder, CellsSimulator
-from datamodules.faults import DataFault
+from datamodules.errors import DataFault
 from datamodules.organelle import OrganelleDataModule, RawCases
 from datamodules.prepare import CENTRES, Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset

@@ -11,7 +11,7 @@ from cytovox.io.csv_files import existing, read_csv
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.corrections import with_corrections
-from datamodules.faults import DataFault, Told, refuse
+from datamodules.errors import DataFault, Told, refuse
 from datamodules.masks import MaskFinder
 from datamodules.paths import expand
 from datamodules.splits import SPLITS

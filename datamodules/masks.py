@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cytovox.errors import InputError
-from datamodules.faults import Told, refuse
+from datamodules.errors import Told, refuse
 from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_faults, wild_regex
 from datamodules.paths import matching, split_pattern
 

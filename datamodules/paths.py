@@ -13,7 +13,7 @@ from cytovox.errors import InputError
 from cytovox.io import KINDS, one_of_each_set
 from cytovox.io.csv_files import existing, read_text
 from cytovox.io.omezarr_find import is_zarr, zarr_root
-from datamodules.faults import Told, refuse
+from datamodules.errors import Told, refuse
 
 #: Ends of the file names that volumes and masks have, the longer ones first.
 VOLUME_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", *KINDS)

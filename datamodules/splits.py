@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
-from datamodules.faults import DataFault, Told, refuse
+from datamodules.errors import DataFault, Told, refuse
 
 SPLITS = ("train", "val", "test")
 

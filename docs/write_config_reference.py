@@ -12,10 +12,10 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from experiments.pipelines import PIPELINES
 from experiments.quick_check import KEYS, stored_schema
 from experiments.schema import Choice, Config, branch
 from experiments.tasks import TASKS
+from experiments.tasks.pipelines import PIPELINES
 from experiments.validate import describe
 
 HEAD = """\

@@ -16,9 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cytovox.networks.weights import shipped_weights
-from datamodules.shape_config import ShapeFolderData
-from datamodules.shapes import ShapeDataModule
-from lightning_modules.facts import read_checkpoint
+from datamodules.shape.config import ShapeFolderData
+from datamodules.shape.datamodule import ShapeDataModule
+from lightning_modules.checkpoint_metadata import read_checkpoint
 from lightning_modules.seen import begun_from, trained_on
 from lightning_modules.weights_file import write_weights
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cytovox.io.atomic import atomic_path
 from cytovox.simulation import PRESETS
-from datamodules.shape_folder import find_inputs, read_shapes
+from datamodules.shape.folder import find_inputs, read_shapes
 from datamodules.simulated import cases_of, make_volumes, requests_of
 from datamodules.splits import SPLITS
 from experiments.config import load_config

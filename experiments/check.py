@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.faults import ConfigFaults
+from experiments.errors import ConfigFaults
 from experiments.preflight import preflight
 from experiments.progress import Bars
 from experiments.schema import Config

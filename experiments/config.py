@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 from cytovox.errors import InputError
 from cytovox.networks.weights import shipped_weights
 from experiments.compose import Composed, compose
-from experiments.faults import ConfigFaults
-from experiments.pipelines import PIPELINES
+from experiments.errors import ConfigFaults
 from experiments.schema import SCHEMA_VERSION, STAGES, Config, branch, name_faults
 from experiments.submit.config import slurm_faults
 from experiments.tasks import TASKS, known_keys, task_of
 from experiments.tasks.base import Task
+from experiments.tasks.pipelines import PIPELINES
 from experiments.validate import Branches, find_faults
 from lightning_modules.optim import optimizer_faults
 from training.trainer import TrainerConfig, trainer_faults

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from cytovox.errors import InputError
     from experiments.weights import weights_path
-    from lightning_modules.facts import read_checkpoint
+    from lightning_modules.checkpoint_metadata import read_checkpoint
     from lightning_modules.weights_file import KEY, read_content, write_weights
 
     try:

@@ -10,13 +10,13 @@ import pytorch_lightning as pl
 
 from cytovox.errors import InputError
 from experiments.build import build_data
-from experiments.carry_out import Order, carry_out
 from experiments.check import check_run
 from experiments.compose import compose
 from experiments.config import load_config, resolved
 from experiments.preflight import preflight
 from experiments.progress import Bars, hush_lightning
 from experiments.resumed import PER_CALL, changed_keys, resumption
+from experiments.run_stages import Order, carry_out
 from experiments.schema import STAGES, Config
 from experiments.summary import print_summary
 from experiments.tasks import known_keys, task_of

@@ -9,11 +9,11 @@ from typing import Any
 
 from cytovox.errors import InputError
 from experiments.build import build_for_training, build_from_weights
-from experiments.faults import ConfigFaults
+from experiments.errors import ConfigFaults
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
-from lightning_modules.facts import load_network, read_checkpoint
+from lightning_modules.checkpoint_metadata import load_network, read_checkpoint
 from training.device import require_supported_gpu
 from training.rundir import RunFolder
 from training.slurm import require_srun

@@ -191,7 +191,7 @@ def stored_schema(tasks: Mapping[str, Any], pipelines: Mapping[str, type], defau
     from experiments.schema import branch
 
     classes: dict[str, Any] = {}
-    files = {"experiments/tasks/__init__.py", "experiments/pipelines/__init__.py", "experiments/schema.py"}
+    files = {"experiments/tasks/__init__.py", "experiments/tasks/pipelines.py", "experiments/schema.py"}
 
     def add(kind: type) -> str:
         name = f"{kind.__module__}.{kind.__qualname__}-{','.join(f.name for f in dataclasses.fields(kind))}"

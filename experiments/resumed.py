@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cytovox.errors import InputError
-from experiments.faults import ConfigFaults
+from experiments.errors import ConfigFaults
 from experiments.schema import STAGES
 from training.rundir import RunFolder
 from training.trainer import checkpoint_path

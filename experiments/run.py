@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_known_keys(told.config, words)  # a typo is said before torch is imported, which takes seconds
 
         from experiments.launch import launch
-        from experiments.pipelines import asks_for_pipeline
+        from experiments.tasks.pipelines import asks_for_pipeline
 
         if told.submit:
             if told.plan or told.check or told.watch:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if asks_for_pipeline(told.config, words):
             if told.plan or told.dry_run:
                 raise InputError("--plan, --dry-run: not for this task, which trains nothing; leave them out")
-            from experiments.pipelines.launch import launch_pipeline
+            from experiments.tasks.analyze.launch import launch_pipeline
 
             return launch_pipeline(told.config, words, told.watch, told.check)
         if told.watch is not None:

@@ -25,9 +25,9 @@ from training.compiled import compiler_errors
 from training.domain import described
 from training.dry_run import SAMPLES, STEPS, limit_evaluations
 from training.ema import take_average
-from training.pace import fit_metrics
 from training.rundir import RunFolder
 from training.signals import StopSignals
+from training.step_timer import fit_metrics
 from training.trainer import checkpoint_path
 
 

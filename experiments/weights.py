@@ -14,7 +14,7 @@ import torch
 from cytovox.errors import InputError
 from cytovox.networks.weights import shipped_weights
 from experiments.schema import Config
-from lightning_modules.facts import Weights, read_checkpoint
+from lightning_modules.checkpoint_metadata import Weights, read_checkpoint
 from training.rundir import RunFolder, newest_run
 
 

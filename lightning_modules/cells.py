@@ -22,7 +22,7 @@ from cytovox.segmentation.field import CellField, CellFinder, SeedRule
 from cytovox.segmentation.networks import ConditionedCells, VotingCells
 from datamodules.cases import Case, RawCase
 from lightning_modules.cell_scoring import CellTestScores
-from lightning_modules.facts import KEY, CellsFacts, Weights, load_network
+from lightning_modules.checkpoint_metadata import KEY, CellsFacts, Weights, load_network
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.seen import resumed_from
 

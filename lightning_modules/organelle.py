@@ -22,7 +22,7 @@ from cytovox.networks.norms import channels_last_pays
 from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.preprocess.resampling import ResampleTo
 from datamodules.cases import Case, RawCase
-from lightning_modules.facts import KEY, OrganelleFacts
+from lightning_modules.checkpoint_metadata import KEY, OrganelleFacts
 from lightning_modules.optim import OptimizerConfig, configure, require_validation
 from lightning_modules.scoring import TestScores
 from lightning_modules.seen import resumed_from

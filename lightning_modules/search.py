@@ -22,7 +22,7 @@ from cytovox.networks.architecture import EDGES, Choice, candidates, fixed
 from cytovox.networks.genotype import CELL_TYPES, OPERATION_NAMES, Genotype, load_genotype
 from cytovox.networks.search_cost import Measure, cost_of, cost_tables, expected_cost
 from cytovox.networks.supernet import Supernet
-from lightning_modules.facts import SearchFacts
+from lightning_modules.checkpoint_metadata import SearchFacts
 from lightning_modules.optim import Adam, configure
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from lightning_modules.search_config import SearchConfig

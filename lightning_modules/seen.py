@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from cytovox.statistics.feature_tables import NO, UNKNOWN, YES
 from cytovox.statistics.feature_tables import SEEN as COLUMN
-from lightning_modules.facts import Facts
+from lightning_modules.checkpoint_metadata import Facts
 
 AnyFacts = TypeVar("AnyFacts", bound=Facts)
 

@@ -16,7 +16,7 @@ from cytovox.errors import InputError
 from cytovox.inference.device_memory import DeviceLimits
 from cytovox.preprocess.shape_fields import ShapeField
 from cytovox.preprocess.square_symmetries import VIEWS, unview, view
-from lightning_modules.facts import KEY, Facts
+from lightning_modules.checkpoint_metadata import KEY, Facts
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.seen import resumed_from
 from lightning_modules.shape_scoring import Shapes, ShapeScores

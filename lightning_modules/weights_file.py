@@ -33,7 +33,7 @@ def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], facts: 
     network_state : mapping
         The network's `state_dict`.
     facts : mapping
-        `dataclasses.asdict` of `lightning_modules.facts.Facts`.
+        `dataclasses.asdict` of `lightning_modules.checkpoint_metadata.Facts`.
 
     Raises
     ------

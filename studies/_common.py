@@ -24,7 +24,7 @@ from rich.table import Table
 from cytovox.errors import InputError
 from cytovox.io.deletion import remove_file
 from experiments.launch import launch
-from lightning_modules.facts import read_checkpoint
+from lightning_modules.checkpoint_metadata import read_checkpoint
 from lightning_modules.weights_file import SUFFIX, write_weights
 from training.environment import describe_device
 from training.rundir import RunFolder, write_json

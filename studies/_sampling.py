@@ -16,8 +16,8 @@ import torch
 from cytovox.errors import InputError
 from cytovox.inference.ensemble import autocast
 from cytovox.io.atomic import atomic_path
-from datamodules.shape_cases import ShapeCell
-from datamodules.shape_dataset import shape_sample
+from datamodules.shape.cases import ShapeCell
+from datamodules.shape.dataset import shape_sample
 from lightning_modules.shape import ShapeModule
 from lightning_modules.shape_base import condition
 from studies._common import LINE_S, synchronised_seconds

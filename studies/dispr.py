@@ -34,13 +34,13 @@ from cytovox.io.atomic import atomic_path
 from cytovox.measure.solids import cylinder, ellipsoid
 from cytovox.metrics.shapes import ERRORS, ShapeErrors, change_rows, mean_shape, sample_errors, score_rows, shape_errors
 from cytovox.preprocess.shape_fields import SLICE
-from datamodules.shape_cases import ShapeCell
-from datamodules.shape_dataset import shape_sample
-from datamodules.shapes import ShapeDataModule
+from datamodules.shape.cases import ShapeCell
+from datamodules.shape.datamodule import ShapeDataModule
+from datamodules.shape.dataset import shape_sample
 from experiments.build import build_from_weights
 from experiments.config import load_config
 from experiments.schema import Config
-from experiments.tasks.shape_config import ShapeConfig
+from experiments.tasks.shape.config import ShapeConfig
 from experiments.weights import read_weights, weights_path
 from lightning_modules.shape_base import ShapeBase
 from studies._common import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from cytovox.errors import InputError
-from lightning_modules.facts import read_checkpoint
+from lightning_modules.checkpoint_metadata import read_checkpoint
 from lightning_modules.weights_file import write_weights
 from studies._common import run_study
 

@@ -15,7 +15,7 @@ from skimage.measure import regionprops
 from cytovox.errors import InputError
 from cytovox.io import Box, Volume
 from datamodules.cases import Case, FolderCase, RawCase
-from datamodules.shape_cases import ShapeCell
+from datamodules.shape.cases import ShapeCell
 
 #: Planes of a frame, and voxels of all of them, that its statistics are taken from: evenly spaced, the same in training
 #: and prediction, so that large frames need not be read whole.

@@ -27,7 +27,7 @@ from cytovox.io import (
 from cytovox.io.deletion import remove_in_scratch
 from cytovox.io.names import safe_name
 from cytovox.io.nifti import require_nifti_size
-from training.unfinished import Unfinished, chunks_for
+from training.partial_predictions import Unfinished, chunks_for
 
 Format = Literal["ome-tiff", "ome-zarr", "nifti"]
 SUFFIX = {"ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "nifti": ".nii.gz"}

@@ -37,9 +37,9 @@ from training.mask_files import (
     write_out,
 )
 from training.mask_inputs import CheckedReader, UnusableInput, told_of_input
-from training.mask_notes import Notes
+from training.mask_manifests import Notes
+from training.partial_predictions import Unfinished, moved_rows, read_state
 from training.rundir import RunFolder, write_text
-from training.unfinished import Unfinished, moved_rows, read_state
 
 COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output", "outside_training")
 #: From a box to its masks (K, z, y, x).

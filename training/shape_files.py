@@ -15,7 +15,7 @@ import tifffile
 from cytovox.io.atomic import atomic_path
 from cytovox.io.provenance import Fingerprint
 from cytovox.plots.meshes import scene, surface_mesh
-from datamodules.shape_cases import ShapeCell
+from datamodules.shape.cases import ShapeCell
 from lightning_modules.shape_scoring import Shapes
 from training.rundir import RunFolder, write_json
 

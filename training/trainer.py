@@ -19,11 +19,11 @@ from training.device import choose_precision, cpu_mixed_precision
 from training.divergence import DivergenceCheck
 from training.ema import ema_callback
 from training.memory import PeakMemory
-from training.pace import Pace
 from training.preemption import Preemption, take_signals_from
 from training.progress_bar import progress_bar
 from training.rundir import RunFolder
 from training.slurm import step_size
+from training.step_timer import Pace
 
 
 @dataclass

@@ -7,9 +7,9 @@ from typing import Any
 
 from cytovox.errors import InputError
 from experiments.compose import COMMAND_LINE, Composed, read_yaml
-from experiments.pipelines import PIPELINES
 from experiments.schema import Config
 from experiments.submit.config import site_file
+from experiments.tasks.pipelines import PIPELINES
 from training.rundir import RunFolder
 
 #: In the status of a run that was submitted: its config has the site's defaults, as they were then.

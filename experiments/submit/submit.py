@@ -12,15 +12,15 @@ from cytovox.errors import InputError
 from cytovox.io.deletion import MadeFolder, remove_file
 from experiments.compose import Composed, compose
 from experiments.config import resolved, to_yaml, typed_config
-from experiments.pipelines import PIPELINES, typed_pipeline
-from experiments.pipelines.config import AnalyzeConfig
 from experiments.preflight import require_room
 from experiments.schema import Config
 from experiments.submit.config import SlurmConfig, site_file
-from experiments.submit.hand_in import Refused, hand_in, hand_in_both, require_slurm
 from experiments.submit.script import Job, require_one_line, script_of
 from experiments.submit.site import WITH_SITE, add_site
+from experiments.submit.submit_job import Refused, hand_in, hand_in_both, require_slurm
 from experiments.tasks import known_keys, task_of
+from experiments.tasks.analyze.config import AnalyzeConfig
+from experiments.tasks.pipelines import PIPELINES, typed_pipeline
 from training.rundir import RunFolder, write_json, write_text
 from training.slurm import GATHER, SCRIPT
 from training.trainer import batches_a_step
@@ -130,14 +130,14 @@ def _inputs(typed: Any) -> list[Path]:
         return found
     if not isinstance(typed, AnalyzeConfig):
         raise InputError("slurm.array: shares the inputs of a prediction or an analysis; leave it out")
-    from experiments.pipelines.sources import find_sources
+    from experiments.tasks.analyze.sources import find_sources
 
     return [source.path for source in find_sources(typed)]
 
 
 def _new_folder(typed: Any, dry_run: bool) -> RunFolder:
     if isinstance(typed, AnalyzeConfig):
-        from experiments.pipelines.launch import run_path
+        from experiments.tasks.analyze.launch import run_path
 
         path = run_path(typed)
         folder = RunFolder(path.absolute())
@@ -161,8 +161,8 @@ def _record(typed: Any, folder: RunFolder, inputs: list[Path]) -> None:
         tree = {**resolved(typed), "resume": None}
         group = tree["predict"]
     else:
-        from experiments.pipelines import resolved_pipeline
-        from experiments.pipelines.launch import absolute
+        from experiments.tasks.analyze.launch import absolute
+        from experiments.tasks.pipelines import resolved_pipeline
 
         tree = {**resolved_pipeline(absolute(typed)), "resume": None, "out": str(folder.path)}
         group = tree

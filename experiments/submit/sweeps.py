@@ -13,9 +13,9 @@ from experiments.config import typed_config
 from experiments.preflight import require_room
 from experiments.schema import Config
 from experiments.submit.config import SlurmConfig
-from experiments.submit.hand_in import hand_in, require_slurm
 from experiments.submit.script import Job, script_of
 from experiments.submit.site import add_site
+from experiments.submit.submit_job import hand_in, require_slurm
 from experiments.sweeps.sweep_file import read_sweep
 from experiments.tasks import known_keys
 

@@ -17,7 +17,7 @@ from typing import Any
 from cytovox.errors import InputError
 from experiments.compose import find_config, read_yaml, shipped_sweeps
 from experiments.config import load_config, resolved
-from experiments.faults import ConfigFaults
+from experiments.errors import ConfigFaults
 from experiments.schema import Config
 from experiments.sweeps.sweep_schema import sweep_faults
 from experiments.unused import sweep_rules, unused_keys, without_effect

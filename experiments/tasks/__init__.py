@@ -7,10 +7,10 @@ import dataclasses
 from cytovox.errors import InputError
 from experiments.schema import Config, branch
 from experiments.tasks.base import Task
-from experiments.tasks.cells import CellsTask
-from experiments.tasks.organelle import OrganelleTask
-from experiments.tasks.search import SearchTask
-from experiments.tasks.shape import ShapeTask, SHAPRTask
+from experiments.tasks.cells.task import CellsTask
+from experiments.tasks.organelle.task import OrganelleTask
+from experiments.tasks.search.task import SearchTask
+from experiments.tasks.shape.task import ShapeTask, SHAPRTask
 
 #: As `task:` names them.
 TASKS: dict[str, Task] = {

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from experiments.schema import Choice, Config
-from lightning_modules.facts import Facts, Weights
+from lightning_modules.checkpoint_metadata import Facts, Weights
 from training.rundir import RunFolder
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from benchmarks._gpu_inference import Way, agreement, inference_groups
 from benchmarks._gpu_modes import FixedBatch, in_mode
 from benchmarks._gpu_profile import kernels_of
 from benchmarks._gpu_training import CONFIGS, flop_of_sample, ways_of
-from datamodules.shape_cases import ShapeCell
-from datamodules.shape_dataset import ShapeDataset
+from datamodules.shape.cases import ShapeCell
+from datamodules.shape.dataset import ShapeDataset
 from experiments.compose import shipped_configs
 
 HOME = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from benchmarks._shape_runs import INNER_FOLDS, jobs
 from benchmarks._shape_spread import spread_tables
 from benchmarks._shape_train import fold_cells
 from cytovox.statistics.classify import Forest
-from datamodules.shape_cases import ShapeCell
+from datamodules.shape.cases import ShapeCell
 
 FOLDS = 5
 

@@ -32,7 +32,7 @@ from cytovox.segmentation.field import SeedRule
 from datamodules.cases import RawCase
 from datamodules.cells import samples
 from lightning_modules.cells import CHANNELS, CellsModule, field_of
-from lightning_modules.facts import CellsFacts, OrganelleFacts, SearchFacts, ShapeFacts, SHAPRFacts
+from lightning_modules.checkpoint_metadata import CellsFacts, OrganelleFacts, SearchFacts, ShapeFacts, SHAPRFacts
 from lightning_modules.optim import Adam, AdamW
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.search import SearchModule

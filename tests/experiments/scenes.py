@@ -99,7 +99,8 @@ class Result:
 
 def quick(monkeypatch: object) -> None:
     """Draw no pictures and write no report: they take longer than the analysis of so small a field."""
-    from experiments.pipelines import cells_from_masks, figures, launch, outputs
+    from experiments.tasks.analyze import figures, launch, outputs
+    from experiments.tasks.cells_from_masks import task as cells_from_masks
 
     patch: Callable[..., None] = monkeypatch.setattr  # type: ignore[attr-defined]
     patch(figures, "draw_results", lambda *_, **__: None)

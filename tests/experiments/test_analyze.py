@@ -17,7 +17,7 @@ from cytovox.io import read_volume, write_nifti, write_ometiff
 from cytovox.measure.measurements import Rules, measure_frame
 from cytovox.simulation.timelapse_files import write_film
 from cytovox.simulation.tomogram import Options
-from experiments.pipelines.state import FrameState
+from experiments.tasks.analyze.state import FrameState
 
 SHAPE, SPACING = (24, 64, 64), (0.6, 0.6, 0.6)
 HOURS = (0.0, 7200.0, 14400.0)

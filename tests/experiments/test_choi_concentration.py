@@ -12,9 +12,9 @@ import pytest
 
 from cytovox.measure.measurements import Rules, measure_frame
 from cytovox.measure.refractive import CHOI_RULE
-from experiments.pipelines.config import AnalyzeConfig, MeasureConfig
-from experiments.pipelines.frames import _plain
-from experiments.pipelines.results import compartment_table, part_table
+from experiments.tasks.analyze.config import AnalyzeConfig, MeasureConfig
+from experiments.tasks.analyze.frames import _plain
+from experiments.tasks.analyze.results import compartment_table, part_table
 
 MEDIUM, SPACING_UM = 1.337, (0.5, 0.5, 0.5)
 

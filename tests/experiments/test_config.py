@@ -13,8 +13,8 @@ from cytovox.networks.genotype import genotype_from_json, load_genotype
 from experiments.build import facts_of
 from experiments.compose import SELECTORS, compose, shipped_configs
 from experiments.config import ConfigFaults, load_config, resolved, to_yaml
-from experiments.pipelines import PIPELINES, resolved_pipeline, typed_pipeline
 from experiments.tasks import TASKS
+from experiments.tasks.pipelines import PIPELINES, resolved_pipeline, typed_pipeline
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:

@@ -6,14 +6,15 @@ import torch
 from cytovox.segmentation.field import SeedRule
 from experiments.compose import compose
 from experiments.config import ConfigFaults, load_config, resolved
-from experiments.pipelines import predictors, typed_pipeline
-from experiments.pipelines.config import AnalyzeConfig
-from experiments.pipelines.launch import run_path
-from experiments.pipelines.predictors import cell_weights, finder_of, organelle_inferer, organelle_weights
 from experiments.tasks import device_defaults, task_of
+from experiments.tasks.analyze import predictors
+from experiments.tasks.analyze.config import AnalyzeConfig
+from experiments.tasks.analyze.launch import run_path
+from experiments.tasks.analyze.predictors import cell_weights, finder_of, organelle_inferer, organelle_weights
 from experiments.tasks.device_defaults import batch_size
-from experiments.tasks.organelle_config import tiling
-from lightning_modules.facts import read_checkpoint
+from experiments.tasks.organelle.config import tiling
+from experiments.tasks.pipelines import typed_pipeline
+from lightning_modules.checkpoint_metadata import read_checkpoint
 
 WINDOWS = ("organelle", "organelle_choi", "organelle_finetune", "organelle_weights", "scnas_search")
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -11,9 +11,9 @@ import tifffile
 
 from cytovox.io import write_nifti, write_ometiff, write_omezarr
 from datamodules.paths import stem_of
+from tests.cytovox.io import variants
 from tests.cytovox.io.variants import BOX, DROP_UM3, GIVEN, VARIANTS, Variant
 from tests.experiments.folders import rows
-from tests.cytovox.io import variants
 
 #: Of each kind of file some, without those of another grid or of several frames.
 _READ = [v for v in VARIANTS if not v.refused and not set(v.read) - {"spacing_um"} and v.shape[2:] == variants.SHAPE]

@@ -3,8 +3,8 @@
 import pytest
 
 from cytovox.errors import InputError
-from experiments.pipelines.config import AnalyzeConfig
-from experiments.pipelines.sources import find_sources
+from experiments.tasks.analyze.config import AnalyzeConfig
+from experiments.tasks.analyze.sources import find_sources
 
 PLACES = ("control/d1", "control/d2", "LPS/d1", "LPS/d2")
 

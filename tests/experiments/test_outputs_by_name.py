@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cytovox.networks.registry import network_config
-from experiments.tasks.organelle_outputs import match_outputs
-from lightning_modules.facts import OrganelleFacts, Weights, load_network
+from experiments.tasks.organelle.outputs import match_outputs
+from lightning_modules.checkpoint_metadata import OrganelleFacts, Weights, load_network
 
 FOUR = ["membrane", "nucleus", "nucleolus", "lipid"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from datamodules.cells_config import CellsSimulator
-from datamodules.shapes import ShapeDataModule
+from datamodules.shape.datamodule import ShapeDataModule
 from experiments.compose import shipped_configs
 from experiments.config import load_config
 from experiments.tasks import task_of
-from experiments.tasks.organelle_config import tiling
+from experiments.tasks.organelle.config import tiling
 
 #: Config, key path, value: what Choi et al. 2021 (bioRxiv 2021.05.23.445351) and its authors' inference code say.
 CHOI = {

@@ -11,8 +11,8 @@ from scipy import stats
 
 from cytovox.io import write_ometiff
 from cytovox.quality.rules import QualityRules
-from experiments.pipelines.quality_tables import exclusion_table, quality_summary, study_table
-from experiments.report_quality import contents
+from experiments.tasks.analyze.quality_tables import exclusion_table, quality_summary, study_table
+from experiments.tasks.analyze.report_quality import contents
 
 SPACING, SHAPE = (1.0, 1.0, 1.0), (20, 32, 80)
 #: Centres z, y, x: the first two touch, the others are apart.

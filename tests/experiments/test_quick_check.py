@@ -11,11 +11,11 @@ import pytest
 
 from experiments.compose import compose, shipped_configs
 from experiments.config import load_config
-from experiments.faults import ConfigFaults
-from experiments.pipelines import PIPELINES, typed_pipeline
+from experiments.errors import ConfigFaults
 from experiments.quick_check import KEYS, quick_faults, stored_schema
 from experiments.schema import Config
 from experiments.tasks import TASKS
+from experiments.tasks.pipelines import PIPELINES, typed_pipeline
 
 HOME = Path(__file__).resolve().parents[2]
 CASES = [

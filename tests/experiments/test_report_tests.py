@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from experiments import report
-from experiments.pipelines.results import write_table
-from experiments.pipelines.time_series_tables import curve_table, test_table
-from experiments.report_tests import groups_section
+from experiments.report import page
+from experiments.tasks.analyze.report_tests import groups_section
+from experiments.tasks.analyze.results import write_table
+from experiments.tasks.analyze.time_series_tables import curve_table, test_table
 
 
 def tables(folder, groups=("control", "LPS"), files=3, exclude=False, **keys):
@@ -39,8 +39,8 @@ def noisy(groups, files):
 
 
 def study(table, **keys):
-    from experiments.pipelines.config import AnalyzeConfig
-    from experiments.pipelines.time_series_tables import study_of
+    from experiments.tasks.analyze.config import AnalyzeConfig
+    from experiments.tasks.analyze.time_series_tables import study_of
 
     return study_of(table, dict.fromkeys(table["file"], (0.0, 60.0, 120.0)), AnalyzeConfig(**keys))
 
@@ -88,8 +88,8 @@ def test_several_groups_show_the_correction_for_their_number(tmp_path):
 def test_the_page_is_drawn_with_and_without_tests(tmp_path, files):
     if files:
         tables(tmp_path, files=files)
-    template = report._environment().get_template("analyze_groups.html")
-    page = template.render(groups=groups_section(tmp_path), course=None, boxes=None)
-    assert ("Differences between groups" in page) == bool(files)
-    assert ("Tests that were refused" in page) == (files == 1)
-    assert "effect [95 %]" in page or not files
+    template = page._environment().get_template("analyze_groups.html")
+    html = template.render(groups=groups_section(tmp_path), course=None, boxes=None)
+    assert ("Differences between groups" in html) == bool(files)
+    assert ("Tests that were refused" in html) == (files == 1)
+    assert "effect [95 %]" in html or not files

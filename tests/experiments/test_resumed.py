@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from experiments.config import load_config, resolved
-from experiments.faults import ConfigFaults
+from experiments.errors import ConfigFaults
 from experiments.resumed import PER_CALL, changed_keys, resumption
 from experiments.schema import STAGES
 from tests.experiments.folders import numbers, steps

@@ -17,7 +17,8 @@ from cytovox.networks.weights import shipped_weights
 from cytovox.simulation.timelapse_files import write_film
 from cytovox.simulation.tomogram import Options
 from datamodules import steps
-from experiments.pipelines import analyze, figures, launch, outputs
+from experiments.tasks.analyze import analysis as analyze
+from experiments.tasks.analyze import figures, launch, outputs
 
 SHAPE, SPACING = (12, 32, 32), (1.0, 1.0, 1.0)
 

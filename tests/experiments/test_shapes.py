@@ -16,7 +16,7 @@ import yaml
 from cytovox.errors import InputError
 from cytovox.statistics.feature_tables import read_features
 from experiments.export import main as export
-from lightning_modules.facts import read_checkpoint
+from lightning_modules.checkpoint_metadata import read_checkpoint
 
 TINY = {
     "seed": 3,

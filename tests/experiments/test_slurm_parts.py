@@ -11,8 +11,8 @@ import pytest
 
 from experiments.compose import compose, shipped_configs, shipped_parts
 from experiments.config import load_config
-from experiments.pipelines import PIPELINES
 from experiments.tasks import known_keys
+from experiments.tasks.pipelines import PIPELINES
 from tests.experiments.test_shipped_configs import SMALLER
 
 PARTS = {"slurm/8xV100": (1, 16), "slurm/4x8xV100": (4, 64)}

@@ -15,8 +15,8 @@ from cytovox.io.provenance import GIVEN, Fingerprint, leaves_of
 from datamodules.steps import STEPS
 from experiments.compose import compose, shipped_configs
 from experiments.config import load_config
-from experiments.pipelines import PIPELINES, typed_pipeline
 from experiments.tasks import TASKS
+from experiments.tasks.pipelines import PIPELINES, typed_pipeline
 
 #: Enough for each config to be valid without files.
 WORDS = {"cells_from_masks": ["membrane=a", "nucleus=b", "out=c"]}

@@ -12,7 +12,7 @@ import yaml
 
 from cytovox.errors import InputError
 from experiments.compose import shipped_sweeps
-from experiments.faults import ConfigFaults
+from experiments.errors import ConfigFaults
 from experiments.sweep import main
 from experiments.sweeps.results import best_of, write_results
 from experiments.sweeps.state import SweepRun, SweepState

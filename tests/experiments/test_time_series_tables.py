@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.pipelines.config import AnalyzeConfig, pipeline_faults
-from experiments.pipelines.figures import panels_of
-from experiments.pipelines.time_series_tables import (
+from experiments.tasks.analyze.config import AnalyzeConfig, pipeline_faults
+from experiments.tasks.analyze.figures import panels_of
+from experiments.tasks.analyze.time_series_tables import (
     QUANTITIES,
     cell_series,
     change_table,

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.shapes import ShapeDataModule
+from datamodules.shape.datamodule import ShapeDataModule
 from experiments.compose import compose, shipped_configs
 from experiments.config import load_config
-from experiments.faults import ConfigFaults
-from experiments.pipelines import PIPELINES
+from experiments.errors import ConfigFaults
 from experiments.sweep import main
 from experiments.sweeps.sweep_file import read_sweep
 from experiments.tasks import known_keys
+from experiments.tasks.pipelines import PIPELINES
 from experiments.unused import (
     NEUTRAL,
     OF_THE_TEST,

@@ -14,7 +14,7 @@ from experiments.build import build_from_weights
 from experiments.config import load_config
 from experiments.export import main as export
 from experiments.weights import read_weights, weights_path
-from lightning_modules.facts import read_checkpoint
+from lightning_modules.checkpoint_metadata import read_checkpoint
 from lightning_modules.weights_file import write_weights
 
 

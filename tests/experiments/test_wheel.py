@@ -46,10 +46,10 @@ def test_the_wheel_ships_what_a_run_needs_and_no_tests(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, pattern in [
         ("experiments/configs", "*.yaml"),
-        ("experiments/templates", "*.html"),
-        ("experiments/templates", "*.css"),
-        ("experiments/templates", "*.js"),
-        ("networks/genotypes", "*.json"),
+        ("experiments/report/templates", "*.html"),
+        ("experiments/report/templates", "*.css"),
+        ("experiments/report/templates", "*.js"),
+        ("cytovox/networks/genotypes", "*.json"),
     ]:
         ours = {p.relative_to(HOME).as_posix() for p in (HOME / folder).rglob(pattern)}
         assert ours

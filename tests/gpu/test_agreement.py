@@ -21,10 +21,10 @@ from cytovox.segmentation.field import CellField, SeedRule
 from cytovox.simulation.tomogram import simulate
 from experiments.build import build_from_weights
 from experiments.config import load_config
-from experiments.pipelines.predictors import organelle_inferer
+from experiments.tasks.analyze.predictors import organelle_inferer
 from experiments.weights import read_weights, weights_path
 from lightning_modules.cells import build_finder, network_of, windows_of
-from lightning_modules.facts import read_checkpoint
+from lightning_modules.checkpoint_metadata import read_checkpoint
 from lightning_modules.shape import ShapeModule
 
 SHAPE, SPACING = (32, 96, 96), (0.4, 0.4, 0.4)

@@ -13,7 +13,7 @@ from cytovox.io import read_volume
 from cytovox.simulation.tomogram import simulate
 from experiments.build import build_from_weights
 from experiments.config import load_config
-from experiments.pipelines.predictors import organelle_inferer
+from experiments.tasks.analyze.predictors import organelle_inferer
 from experiments.weights import read_weights, weights_path
 from tests.gpu.conftest import DEVICE
 

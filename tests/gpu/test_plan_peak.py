@@ -10,7 +10,7 @@ import torch
 from cytovox.losses.segmentation import LOSSES
 from cytovox.networks.residual_unet import ResidualUNetConfig
 from cytovox.networks.scnas import ScNASConfig
-from training.plan_peak import predicted_peak_bytes
+from experiments.planning.memory_peak import predicted_peak_bytes
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 

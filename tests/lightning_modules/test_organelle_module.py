@@ -18,7 +18,7 @@ from cytovox.inference.tiling import SlidingWindow
 from cytovox.losses.segmentation import LOSSES
 from cytovox.preprocess.resampling import ResampleTo
 from datamodules.cases import RawCase
-from lightning_modules.facts import OrganelleFacts, load_network, read_checkpoint
+from lightning_modules.checkpoint_metadata import OrganelleFacts, load_network, read_checkpoint
 from lightning_modules.optim import SGD, Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
 

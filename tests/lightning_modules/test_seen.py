@@ -13,11 +13,11 @@ from cytovox.errors import InputError
 from cytovox.networks.weights import shipped_weights
 from cytovox.statistics.feature_tables import Fold, read_features
 from datamodules.fingerprints import DIGITS, cell_fingerprint, volume_fingerprints
-from datamodules.shape_cases import ShapeFiles, read_cell
-from datamodules.shape_config import ShapeFolderData
-from datamodules.shape_folder import find_shapes, read_shapes
-from datamodules.shapes import ShapeDataModule
-from lightning_modules.facts import SHAPRFacts, read_checkpoint
+from datamodules.shape.cases import ShapeFiles, read_cell
+from datamodules.shape.config import ShapeFolderData
+from datamodules.shape.datamodule import ShapeDataModule
+from datamodules.shape.folder import find_shapes, read_shapes
+from lightning_modules.checkpoint_metadata import SHAPRFacts, read_checkpoint
 from lightning_modules.seen import begun_from, counted_seen, resumed_from, seen_by_all, seen_note, trained_on
 
 NEW = SHAPRFacts(task="shapr", model={})

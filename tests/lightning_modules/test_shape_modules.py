@@ -18,7 +18,7 @@ from cytovox.networks.shapr import SHAPRConfig
 from cytovox.networks.slab_unet import SlabUNetConfig
 from cytovox.preprocess.shape_fields import OccupancyConfig, SignedDistanceConfig
 from cytovox.preprocess.signed_distance import signed_distance
-from lightning_modules.facts import ShapeFacts, SHAPRFacts
+from lightning_modules.checkpoint_metadata import ShapeFacts, SHAPRFacts
 from lightning_modules.optim import AdamW
 from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shape_base import condition, samples_at_once

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cytovox.errors import InputError
-from lightning_modules.facts import OrganelleFacts, load_network, read_checkpoint
+from lightning_modules.checkpoint_metadata import OrganelleFacts, load_network, read_checkpoint
 from lightning_modules.weights_file import KEY, write_weights
 
 FACTS = OrganelleFacts(

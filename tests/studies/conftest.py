@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from datamodules.config import SimulatedSet
-from datamodules.shape_config import ShapeSimulatorData
-from datamodules.shape_simulated import simulated_shapes
-from datamodules.shape_write import write_shapes
+from datamodules.shape.config import ShapeSimulatorData
+from datamodules.shape.simulated import simulated_shapes
+from datamodules.shape.write import write_shapes
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cytovox.errors import InputError
-from lightning_modules.facts import ShapeFacts, read_checkpoint
+from lightning_modules.checkpoint_metadata import ShapeFacts, read_checkpoint
 from lightning_modules.weights_file import KEY
 from studies import _common
 from studies._common import ProgressLines, _as_time, existing_run, run_study, trained_seconds, write_half_weights

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cytovox.errors import InputError
-from datamodules.shapes import ShapeDataModule
+from datamodules.shape.datamodule import ShapeDataModule
 from experiments.build import build_for_training
 from experiments.config import load_config
 from lightning_modules.shape_base import condition

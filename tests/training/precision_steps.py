@@ -19,7 +19,7 @@ from cytovox.preprocess.signed_distance import signed_distance
 from cytovox.simulation.tomogram import simulate
 from experiments.config import load_config
 from experiments.tasks import task_of
-from lightning_modules.facts import read_checkpoint
+from lightning_modules.checkpoint_metadata import read_checkpoint
 
 #: Loss scale of the 16-bit step. The scaler's own first one, 65,536, may overflow and be halved a few times.
 SCALE = 1024.0

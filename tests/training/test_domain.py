@@ -12,8 +12,8 @@ from cytovox.io import ArrayReader, write_nifti
 from cytovox.networks.weights import shipped_weights
 from cytovox.simulation.tomogram import Options, simulate
 from datamodules.cases import FolderCase
-from datamodules.shape_cases import ShapeCell
-from lightning_modules.facts import read_checkpoint
+from datamodules.shape.cases import ShapeCell
+from lightning_modules.checkpoint_metadata import read_checkpoint
 from training import domain
 from training.domain import UNKNOWN, cell_statistics, describe, frame_outside, outside, volume_statistics
 

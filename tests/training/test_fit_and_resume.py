@@ -19,7 +19,7 @@ from cytovox.losses.segmentation import LOSSES
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.facts import OrganelleFacts
+from lightning_modules.checkpoint_metadata import OrganelleFacts
 from lightning_modules.optim import Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from training.metrics_log import MetricsCSV

@@ -32,10 +32,10 @@ from cytovox.io.provenance import Fingerprint
 from training import mask_figures, mask_files, mask_inputs, prediction
 from training.mask_figures import gather, thinned
 from training.mask_files import Format
-from training.mask_notes import require_free
+from training.mask_manifests import require_free
+from training.partial_predictions import chunks_for
 from training.prediction import MaskWriter, collect_table, output_names
 from training.rundir import RunFolder
-from training.unfinished import chunks_for
 
 SHAPE, SPACING = (6, 32, 40), (0.8, 0.2, 0.25)
 ORGANELLES = ("membrane", "nucleus")
@@ -205,7 +205,7 @@ def test_one_that_dies_while_files_are_put_in_place_computes_nothing_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            "training.prediction.write_out" if step == "write_out" else "training.mask_notes.write_json", dies
+            "training.prediction.write_out" if step == "write_out" else "training.mask_manifests.write_json", dies
         )
         with pytest.raises(KeyboardInterrupt):
             writer(lapse, Boxes())

@@ -20,7 +20,7 @@ from cytovox.io import write_nifti
 from cytovox.losses.segmentation import LOSSES
 from datamodules.config import FolderData
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.facts import OrganelleFacts
+from lightning_modules.checkpoint_metadata import OrganelleFacts
 from lightning_modules.optim import Adam, AdamW
 from lightning_modules.organelle import OrganelleModule
 from training.exact import ExactResume

@@ -15,7 +15,7 @@ from cytovox.inference.tiling import SlidingWindow
 from cytovox.simulation import load
 from datamodules.config import SimulatedSet, SimulatorData, data_faults, simulated_names
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.facts import OrganelleFacts
+from lightning_modules.checkpoint_metadata import OrganelleFacts
 from lightning_modules.organelle import OrganelleModule
 from training.results import draw_examples, write_table, write_test_tables
 from training.rundir import RunFolder

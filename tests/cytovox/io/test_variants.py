@@ -8,8 +8,8 @@ import pytest
 
 from cytovox.errors import InputError
 from cytovox.io import open_labels, read_volume
-from tests.cytovox.io.variants import BOX, DROP_RI, DROP_UM3, MEDIUM_RI, SHAPE, VARIANTS, Variant
 from tests.cytovox.io import variants
+from tests.cytovox.io.variants import BOX, DROP_RI, DROP_UM3, MEDIUM_RI, SHAPE, VARIANTS, Variant
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)

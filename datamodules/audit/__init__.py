@@ -1,0 +1,1 @@
+"""The audit of a data set (`--check`): unreadable files, misplaced masks, leaks between splits."""

@@ -1,0 +1,187 @@
+"""The audit of a config's data: everything that can be found wrong, before a night of training shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cytovox.errors import InputError
+from cytovox.io.spacing import SpacingFrom
+from datamodules.audit.comparison import label_findings, set_findings, small_findings, split_findings
+from datamodules.audit.findings import Fault, Finding, below, finding, of_config
+from datamodules.audit.measure import Job, Measured, measure
+from datamodules.audit.pool import do_all
+from datamodules.audit.rules import MEDIUM_OFF, volume_findings
+from datamodules.cases import FolderCase
+from datamodules.config import FolderData, OrganelleData, SimulatorData, simulated_names
+from datamodules.folder import find_cases
+from datamodules.masks import MaskFinder
+from datamodules.organelle import loader_workers
+from datamodules.paths import expand
+from datamodules.splits import SPLITS, Division, divide
+
+
+@dataclass
+class Audit:
+    """What was looked at, and what was found."""
+
+    findings: list[Finding] = field(default_factory=list)
+    volumes: list[str] = field(default_factory=list)
+    """Names of all that were looked at."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Volumes of each split."""
+    inputs: int = 0
+    """Files to predict."""
+    simulated: bool = False
+    """Whether training volumes are simulated, so that there is nothing to read."""
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What must be mended."""
+        return [found for found in self.findings if found.severity == "error"]
+
+    def summary(self) -> str:
+        """Such as `212 volumes, 3 with errors, 5 with warnings`."""
+        bad = {name for found in self.errors for name in found.volumes}
+        doubtful = {name for found in self.findings for name in found.volumes} - bad
+        text = f"{len(self.volumes)} volumes, {len(bad)} with errors, {len(doubtful)} with warnings"
+        of_set = [found for found in self.findings if not found.volumes]
+        errors = sum(found.severity == "error" for found in of_set)
+        return f"{text}; of the whole set {errors} errors, {len(of_set) - errors} warnings" if of_set else text
+
+
+def audit(
+    config: OrganelleData,
+    seed: int,
+    stages: Sequence[str],
+    inputs: str | Sequence[str] = (),
+    input_spacing_um: Sequence[float] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    input_spacing_from: SpacingFrom = "file",
+    input_series: int | str | None = None,
+) -> Audit:
+    """Look at everything that a config would read; nothing is written.
+
+    Parameters
+    ----------
+    config : OrganelleData
+        Folders, or the simulator, of which only the numbers can be checked.
+    seed : int
+        The run's, which divides the volumes.
+    stages : sequence of str
+        Out of fit, test, predict: what is not done needs no data.
+    inputs : text or sequence of text
+        What is to be predicted: files, folders, globs.
+    input_spacing_um : (z, y, x), optional
+        Voxel size of inputs that do not tell theirs.
+    progress : callable, optional
+        Called with (what, done, all).
+    input_spacing_from, input_series
+        As for `cytovox.io.read_volume`.
+
+    Returns
+    -------
+    Audit
+        Errors first.
+    """
+    result = Audit()
+    ri_range = (float(config.ri_range[0]), float(config.ri_range[1]))
+    jobs: list[Job] = []
+    division: Division = {split: [] for split in SPLITS}
+    trained = bool({"fit", "test"} & set(stages))
+    if trained and isinstance(config, FolderData):
+        cases, division = _find(config, seed, result)
+        jobs += [Job(case, ri_range) for case in cases]
+    if "predict" in stages:
+        found_inputs = [
+            dataclasses.replace(case, spacing_from=input_spacing_from, series=input_series)
+            for case in _inputs(inputs, input_spacing_um, result)
+        ]
+        jobs += [Job(case, ri_range, every_frame=True) for case in found_inputs]
+    told = None if progress is None else lambda done, all_: progress("checking volumes", done, all_)
+    measured = do_all(measure, jobs, _lost, loader_workers(config.num_workers), told)
+    root = Path(config.root) if isinstance(config, FolderData) else Path()
+    for job, found in zip(jobs, measured, strict=True):
+        result.findings += volume_findings(job, found, Path() if job.every_frame else root)
+    result.volumes = [job.case.name for job in jobs]
+    result.inputs = sum(job.every_frame for job in jobs)
+    if trained and isinstance(config, FolderData):
+        by_name = {m.name: m for job, m in zip(jobs, measured, strict=True) if not job.every_frame}
+        result.findings += set_findings(config, division, by_name, stages)
+        result.findings += label_findings(config, division, by_name, stages)
+        result.counts = {split: len(found) for split, found in division.items()}
+        if not any(found.kind in ("files", "split") for found in result.findings):
+            result.findings += split_findings(config, result.counts, stages)
+    elif trained and isinstance(config, SimulatorData):
+        result.simulated = True
+        result.counts = {split: len(simulated_names(getattr(config, split))) for split in SPLITS}
+        result.findings += split_findings(config, result.counts, stages) + _of_simulator(config)
+    result.findings.sort(key=lambda found: found.severity != "error")
+    return result
+
+
+def _find(config: FolderData, seed: int, result: Audit) -> tuple[list[FolderCase], Division]:
+    """All cases that can be found, and their splits as far as they can be told."""
+    faults: list[InputError] = []
+    cases: list[FolderCase] = []
+    division: Division = {split: [] for split in SPLITS}
+    try:
+        cases = find_cases(config, faults.append)
+    except InputError as fault:
+        if not faults:  # else nothing was found because of what is told already
+            faults.append(fault)
+    result.findings += [of_config(f, "files") for f in faults if getattr(f, "kind", "") != "no-mask"]
+    for case in cases:
+        if not case.drawings():
+            result.findings.append(finding("no-mask", "error", case.name, "has no mask of any organelle", (case.name,)))
+    result.findings += _orphans(config, cases)
+    if cases:
+        faults = []
+        try:
+            division = divide(cases, config, seed, faults.append)
+        except InputError as fault:
+            faults.append(fault)
+        result.findings += [of_config(fault, "split") for fault in faults]
+    return cases, division
+
+
+def _orphans(config: FolderData, cases: Sequence[FolderCase]) -> list[Finding]:
+    """One line for all masks without a volume: of a chosen few volumes there may be hundreds."""
+    if config.table is not None or not cases:
+        return []
+    root = Path(config.root)
+    finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
+    lone = finder.orphans(drawing.file for case in cases for drawing in case.drawings())
+    if not lone:
+        return []
+    names = ", ".join(below(path, root) for path in lone[:5]) + (", ..." if len(lone) > 5 else "")
+    return [finding("orphan-mask", "warning", "data.masks", f"{len(lone)} masks belong to no volume: {names}")]
+
+
+def _inputs(inputs: str | Sequence[str], spacing_um: Sequence[float] | None, result: Audit) -> list[FolderCase]:
+    """Files of the predict stage, as cases without masks."""
+    faults: list[InputError] = []
+    spacing = (spacing_um[0], spacing_um[1], spacing_um[2]) if spacing_um is not None else None
+    paths = expand(inputs, Path(), "predict.inputs", faults.append)
+    result.findings += [of_config(fault, "files") for fault in faults]
+    return [FolderCase(str(p), p, {}, None, {}, (), str(p), "all", spacing_um=spacing) for p in paths]
+
+
+def _lost(job: Job, reason: str) -> Measured:
+    return Measured(job.case.name, faults=[Fault("crashed", job.case.volume, reason)])
+
+
+def _of_simulator(config: SimulatorData) -> list[Finding]:
+    """What can be told of volumes that are not there yet."""
+    low = config.ri_range[0]
+    off = max(abs(config.medium_ri + sign * config.medium_spread - low) for sign in (-1, 1))
+    findings = []
+    if off > MEDIUM_OFF:
+        found = f"the medium is at {config.medium_ri:g} +- {config.medium_spread:g}, data.ri_range begins at {low:g}"
+        findings.append(finding("ri-range", "warning", "data.medium_ri", found))
+    shape = (config.shape[0], config.shape[1], config.shape[2])
+    spacing = (config.spacing_um[0], config.spacing_um[1], config.spacing_um[2])
+    made = Measured("simulated volumes", shape=shape, spacing_um=spacing)
+    return findings + [dataclasses.replace(f, volumes=()) for f in small_findings(config, [made])]

@@ -1,0 +1,128 @@
+"""What the measurements of one volume mean: the rules of the audit, volume by volume.
+
+Called an error: what training or prediction refuses, or what would spoil them. Everything else is a warning. The rules
+and their reasons stand in `docs/checking.md`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cytovox.io.values import RI_LIMITS, middle_fault
+from datamodules.audit.findings import Finding, below, finding, of_fault
+from datamodules.audit.measure import MARGIN_RI, Job, Measured, RIFacts
+
+#: Part of the cells beyond data.ri_range: above, below.
+CLIPPED_ABOVE, CLIPPED_BELOW = 0.10, 0.30
+
+#: How far the medium may be from the lower end of data.ri_range.
+MEDIUM_OFF = 0.01
+
+#: Less than this between the 0.1st and the 99.9th percentile is no contrast.
+NO_CONTRAST = 0.002
+
+#: Part of the volume in blocks of one value from which it was not measured there.
+NO_DATA = 0.01
+
+#: A mask that fills more than this is no organelle.
+FULL = 0.999
+
+#: Part of an organelle outside the one that it lies in: warning, error.
+OUTSIDE, OUTSIDE_ERROR = 0.02, 0.50
+
+
+def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
+    """Everything that is wrong with one volume and its masks.
+
+    Parameters
+    ----------
+    job : Job
+        What was asked.
+    measured : Measured
+        What was found.
+    root : Path
+        The data's root, from which files are named.
+    """
+    name = measured.name
+    findings = [of_fault(fault, name, below(fault.file, root)) for fault in measured.faults]
+    for note in measured.notes:
+        kind = "mask-unit" if "its tomogram's" in note else "mask-note"
+        findings.append(finding(kind, "warning", name, note, (name,)))
+    for facts in measured.ri:
+        frame = f"frame {facts.frame}: " if len(measured.ri) > 1 else ""
+        findings += [
+            finding(kind, severity, name, frame + found, (name,))  # type: ignore[arg-type]
+            for kind, severity, found in _of_ri(facts, job.ri_range)
+        ]
+    if measured.shape is not None and min(measured.shape) == 1:
+        found = f"shape {measured.shape} (z, y, x): a single slice"
+        findings.append(finding("one-slice", "warning", name, found, (name,)))
+    return findings + _of_masks(job, measured, root)
+
+
+def _of_ri(facts: RIFacts, ri_range: tuple[float, float]) -> list[tuple[str, str, str]]:
+    """(kind, severity, what was found) of one frame."""
+    if facts.bad:
+        found = f"{facts.bad} of {facts.size} voxels are NaN or infinite, the first at z, y, x = {facts.first_bad}"
+        return [("not-finite", "error", found)]
+    if facts.strange and facts.strange == facts.zeros < facts.size:
+        share = _percent(facts.zeros / facts.size)
+        return [("no-data", "error", f"{share} of the voxels are exactly 0, which is no refractive index")]
+    if facts.strange:
+        found = f"values from {facts.low:.4g} to {facts.high:.4g} are no refractive index "
+        return [("not-ri", "error", found + f"({RI_LIMITS[0]} to {RI_LIMITS[1]})")]
+    if (told := middle_fault(facts.middle)) is not None:
+        return [("not-ri", "error", told)]
+    if facts.high == facts.low:
+        return [("constant", "error", f"every voxel is {facts.low:.5g}")]
+    results = []
+    if facts.constant > NO_DATA:
+        found = f"{_percent(facts.constant)} of the volume are blocks of one value, such as {facts.constant_value:.5g}"
+        results.append(("no-data", "warning", f"{found}: nothing was measured there"))
+    if facts.span < NO_CONTRAST:
+        found = f"99.8 % of the voxels lie within {facts.span:.2g} of each other"
+        results.append(("no-contrast", "warning", found))
+    if told := _beyond_range(facts, ri_range):
+        results.append(("ri-range", "warning", told))
+    return results
+
+
+def _beyond_range(facts: RIFacts, ri_range: tuple[float, float]) -> str:
+    low, high = ri_range
+    told = []
+    if facts.above > CLIPPED_ABOVE:
+        told.append(f"{_percent(facts.above)} of the cells lie above {high + MARGIN_RI:.4g} and are clipped")
+    if facts.below > CLIPPED_BELOW:
+        told.append(f"{_percent(facts.below)} of the cells lie below {low - MARGIN_RI:.4g} and are clipped")
+    if abs(facts.medium - low) > MEDIUM_OFF:
+        told.append(f"the medium is at {facts.medium:.4f}, data.ri_range begins at {low:.4g}")
+    return "; ".join(told)
+
+
+def _of_masks(job: Job, measured: Measured, root: Path) -> list[Finding]:
+    name = measured.name
+    files = {k: below(drawing.file, root) for drawing in job.case.drawings() for k in drawing.organelles}
+    findings = []
+    for organelle, share in measured.shares.items():
+        if share == 0:
+            found = f"{organelle}: not one voxel: counts as 'there is none'"
+            findings.append(finding("empty-mask", "warning", files[organelle], found, (name,)))
+        elif share > FULL:
+            found = f"{organelle}: {_percent(share)} of all voxels"
+            findings.append(finding("full-mask", "warning", files[organelle], found, (name,)))
+    for (inner, outer), share in measured.outside.items():
+        if share > OUTSIDE:
+            severity = "error" if share > OUTSIDE_ERROR else "warning"
+            found = f"{_percent(share)} of the {inner} lie outside the {outer}"
+            findings.append(finding("outside", severity, files[inner], found, (name,)))  # type: ignore[arg-type]
+    if (place := measured.misplaced) is not None:
+        how = f"mirrored along {', '.join(place.flipped)}" if place.flipped else f"moved by {place.shift} (z, y, x)"
+        found = (
+            f"{place.organelle} fits its tomogram better {how} (correlation {place.better:.2f}, not {place.fit:.2f})"
+        )
+        findings.append(finding("misplaced", "warning", files[place.organelle], found, (name,)))
+    return findings
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

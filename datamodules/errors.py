@@ -1,0 +1,32 @@
+"""Faults of data, each with the name of its kind, and what is done when one is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cytovox.errors import InputError
+
+
+class DataFault(InputError):
+    """A fault of the user's data.
+
+    Parameters
+    ----------
+    kind : str
+        Its name in the audit, such as `mask-shape` (see `datamodules.audit.findings.KINDS`).
+    text : str
+        The one line that is told.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+#: What is done with a fault that one could go on after: a run refuses, the audit notes it.
+Told = Callable[[InputError], None]
+
+
+def refuse(fault: InputError) -> None:
+    """Stop at the first fault, as a run does."""
+    raise fault

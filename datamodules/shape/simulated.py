@@ -1,0 +1,71 @@
+"""Simulated cells: made once, kept in one small file a set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from cytovox.io.provenance import digest_of
+from cytovox.simulation.shapes import SHAPES_VERSION, simulate_shape
+from datamodules.cache import cache_root, store
+from datamodules.config import simulated_names
+from datamodules.shape.cases import SIDE, ShapeCell
+from datamodules.shape.config import ShapeSimulatorData
+
+Progress = Callable[[int, int], None]
+
+
+def simulated_shapes(
+    config: ShapeSimulatorData, split: str, limit: int | None = None, progress: Progress | None = None
+) -> list[ShapeCell]:
+    """The cells of one split, from the cache or made now.
+
+    Parameters
+    ----------
+    config : ShapeSimulatorData
+    split : str
+        `train`, `val` or `test`.
+    limit : int, optional
+        The first so many of them.
+    progress : callable, optional
+        Told (done, all) while cells are made; not when they are in the cache.
+    """
+    names = simulated_names(getattr(config, split))[:limit]
+    if not names:
+        return []
+    key = digest_of({"what": "shapes", "simulator": SHAPES_VERSION, "cells": names})
+    path = cache_root(config.cache_dir) / "shapes" / f"{key}.safetensors"
+    images_NYX, objects_NZYX = _load(path, len(names)) or _make(path, names, progress)
+    return [
+        ShapeCell(f"{preset}_{seed:06d}", preset, image_YX.astype(np.float32) / 255, obj_ZYX[SIDE // 2], obj_ZYX)
+        for (preset, seed), image_YX, obj_ZYX in zip(names, images_NYX, objects_NZYX, strict=True)
+    ]
+
+
+def _make(path: Path, names: Sequence[tuple[str, int]], progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
+    images_NYX = np.empty((len(names), SIDE, SIDE), np.uint8)
+    objects_NZYX = np.empty((len(names), SIDE, SIDE, SIDE), bool)
+    for i, (preset, seed) in enumerate(names):
+        shape = simulate_shape(preset, seed)
+        images_NYX[i], objects_NZYX[i] = shape.image_YX, shape.obj_ZYX
+        if progress is not None:
+            progress(i + 1, len(names))
+    store(path, {"image": images_NYX, "obj": np.packbits(objects_NZYX, axis=-1)})
+    return images_NYX, objects_NZYX
+
+
+def _load(path: Path, count: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """What the cache holds; None where it holds no whole set."""
+    if not path.is_file():
+        return None
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, OSError, ValueError):
+        return None
+    if set(arrays) != {"image", "obj"} or len(arrays["image"]) != count:
+        return None
+    return arrays["image"], np.unpackbits(arrays["obj"], axis=-1).astype(bool)

@@ -1,0 +1,1 @@
+"""The `--plan` option: time and memory of a run, measured or computed before it starts."""

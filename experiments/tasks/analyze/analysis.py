@@ -1,0 +1,254 @@
+"""From tomograms to tables: organelles, cells, tracks, measurements, figures and one report."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cytovox.errors import DeviceError, InputError
+from cytovox.io import ArrayReader
+from cytovox.io.processes import worker_pool
+from cytovox.io.provenance import ContentDigests, Fingerprint, stamp_of
+from datamodules.paths import shard_of
+from datamodules.simulated import cores
+from datamodules.steps import STEPS
+from experiments.tasks.analyze.config import AnalyzeConfig
+from experiments.tasks.analyze.frames import FrameJob, finish_frame
+from experiments.tasks.analyze.given import find_existing
+from experiments.tasks.analyze.outputs import write_film
+from experiments.tasks.analyze.predictors import (
+    cell_weights,
+    organelle_inferer,
+    organelle_weights,
+    seen_notes,
+)
+from experiments.tasks.analyze.results import FilmResult, film_result, write_results
+from experiments.tasks.analyze.sources import Source
+from experiments.tasks.analyze.state import FrameState
+from experiments.tasks.analyze.time_lapses import Asked, Film, Frames, open_film
+from training.rundir import RunFolder
+
+#: Called with (what, done, all, and what is at hand).
+Progress = Callable[..., None]
+#: Voxels of all frames below which a second process takes longer to begin than it saves.
+FEW_VOXELS = 30_000_000
+
+
+@dataclasses.dataclass
+class Fault:
+    """An input that could not be analysed, and why."""
+
+    source: Source
+    text: str
+
+
+class Analysis:
+    """One folder of results, brought up to date with its inputs as often as asked.
+
+    Parameters
+    ----------
+    config : AnalyzeConfig
+        Faultless.
+    folder : RunFolder
+        Where results go.
+    progress : callable
+        Told what is done.
+    """
+
+    def __init__(self, config: AnalyzeConfig, folder: RunFolder, progress: Progress) -> None:
+        self.config, self.folder, self.progress = config, folder, progress
+        self.states = folder.path / ".frames"
+        self.faults: list[Fault] = []
+        self.notes: list[str] = []
+        self.asked = 0
+        self.recomputed: Counter[str] = Counter()
+        """Frames whose stored results are not current, by what changed."""
+        self._predictor: Any = None
+        self._organelle_weights = organelle_weights(config.organelle_weights) if config.organelles is None else None
+        self._cell_weights = None
+        if config.cells is None:
+            self._cell_weights = cell_weights(config.method, config.cell_weights)
+        self._results: dict[str, tuple[str, FilmResult]] = {}
+
+    def update(self, sources: list[Source]) -> bool:
+        """Analyse what is new or changed, and write tables, figures and report if anything is.
+
+        Parameters
+        ----------
+        sources : list of Source
+            All inputs, those that are done too.
+
+        Returns
+        -------
+        bool
+            Whether anything was new.
+        """
+        self.faults, self.notes, self.asked = [], [], len(sources)
+        self.recomputed.clear()
+        films = self._open(sources)
+        changed = self._frames(films)
+        results, failed = [], {fault.source.name for fault in self.faults}
+        done = [film for film in films if film.source.name not in failed]
+        for number, film in enumerate(done, start=1):
+            result = film_result(film, self.config)
+            if write_film(film, result, self.folder, self.config):
+                changed = True
+            results.append(result)
+            self.progress("writing masks and surfaces", number, len(done))
+        self.notes += [note for film in films for note in film.notes]
+        if self.config.shard is not None:
+            return changed  # the tables are of all inputs
+        tables, made_from = FrameState(self.states), self._tables_from(results)
+        if changed or not tables.has("tables", made_from) or not (self.folder.tables / "cells.csv").is_file():
+            if not self.recomputed and (why := made_from.why(tables.made_from("tables"))):
+                self.recomputed["tables: " + why] += 1
+            self.notes += write_results(results, self.faults, self.notes, self.folder, self.config)
+            tables.save("tables", made_from, {})
+            changed = True
+        return changed
+
+    def _tables_from(self, results: list[FilmResult]) -> Fingerprint:
+        """What the tables and the figures of them depend on."""
+        films = [
+            [r.key, dataclasses.asdict(r.film.source), r.film.medium_from, list(r.film.volume.spacing_um)]
+            for r in results
+        ]  # fmt: skip
+        return STEPS["analyze.tables"].fingerprint(
+            self.config, films=films, broken_inputs=[[fault.source.name, fault.text] for fault in self.faults]
+        )
+
+    def _open(self, sources: list[Source]) -> list[Film]:
+        films = []
+        corrections = Path(self.config.corrections) if self.config.corrections else self.folder.predictions
+        existing = find_existing(sources, self.config, corrections)
+        self.notes += [f"{path}: corrects none of the inputs" for path in existing.corrections.orphans]
+        for source in shard_of(sources, self.config.shard):
+            try:
+                film = open_film(source, self.config, self.states, existing)
+                film.notes += seen_notes(self._organelle_weights, source.path)
+                films.append(film)
+            except (InputError, OSError) as fault:
+                self._failed(source, fault)
+        return films
+
+    def _failed(self, source: Source, fault: BaseException) -> None:
+        text = " ".join(str(fault).split())
+        if all(known.source.name != source.name for known in self.faults):
+            self.faults.append(Fault(source, text if str(source.path) in text else f"{source.path}: {text}"))
+
+    def _frames(self, films: list[Film]) -> bool:
+        """Bring every frame up to date; whether there was anything to do."""
+        asked = Asked(
+            self.config, self.asked, self._organelle_weights, self._cell_weights,
+            ContentDigests(self.folder.path / ".notes", once=True),
+        )  # fmt: skip
+        total, done, changed = sum(film.frames for film in films), 0, False
+        with _workers(self._workers(films)) as submit:
+            waiting: list[tuple[Film, Future[list[str]]]] = []
+            for film in films:
+                frames = Frames(film, asked, self._predict)
+                try:
+                    for t in range(film.frames):
+                        job = frames.job(t)
+                        if job is not None:
+                            waiting.append((film, submit(job)))
+                            changed = True
+                        done += 1
+                        self.progress("analysing frames", done, total, f"{film.source.path.name}, frame {t}")
+                        self._collect([pair for pair in waiting if pair[1].done()])
+                except DeviceError:
+                    raise
+                except (InputError, OSError) as fault:
+                    self._failed(film.source, fault)
+                self.recomputed.update(frames.recomputed)
+            self._collect(waiting)
+        return changed
+
+    def _collect(self, finished: list[tuple[Film, Future[list[str]]]]) -> None:
+        """What the workers say; a worker's InputError is its file's fault."""
+        for film, future in finished:
+            try:
+                film.notes += [note for note in future.result() if note not in film.notes]
+            except DeviceError:
+                raise
+            except (InputError, OSError) as fault:
+                self._failed(film.source, fault)
+
+    def _predict(
+        self, ri_ZYX: np.ndarray, spacing_um: tuple[float, float, float]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Masks, and probabilities of membrane and nucleus."""
+        assert self._organelle_weights is not None
+        stamp = stamp_of(self._organelle_weights)
+        if self._predictor is None or self._predictor[0] != stamp:
+            self._predictor = (stamp, organelle_inferer(self._organelle_weights, self.config.compile))
+        inferer, names = self._predictor[1]
+        masks = np.zeros((len(names), *ri_ZYX.shape), bool)
+        both = [names.index(name) for name in ("membrane", "nucleus") if name in names]
+        said = np.zeros((2, *ri_ZYX.shape), np.float32) if len(both) == 2 and self.config.cells is None else None
+        for box, values in inferer.boxes(ArrayReader(ri_ZYX), spacing_um):
+            masks[(slice(None), *box)] = values >= 0.5
+            if said is not None:
+                said[(slice(None), *box)] = values[both]
+        return dict(zip(names, masks, strict=True)), said
+
+    def _workers(self, films: list[Film]) -> int:
+        """Processes beside this one."""
+        if self.config.workers != "auto":
+            return int(self.config.workers)
+        voxels = sum(int(np.prod(film.volume.shape)) for film in films)
+        return 0 if voxels < FEW_VOXELS else max(1, cores() // 2)
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[Callable[[FrameJob], Future[list[str]]]]:
+    """What runs a job: worker processes, or this one at once."""
+    if count == 0:
+        import torch
+
+        def here(job: FrameJob) -> Future[list[str]]:
+            future: Future[list[str]] = Future()
+            threads = torch.get_num_threads()
+            try:
+                future.set_result(finish_frame(job))
+            except (InputError, OSError) as fault:
+                future.set_exception(fault)
+            finally:
+                torch.set_num_threads(threads)
+            return future
+
+        yield here
+        return
+    with worker_pool(count) as pool:
+        yield lambda job: pool.submit(finish_frame, job)
+
+
+def now() -> str:
+    """The time, as files tell it."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def tell(analysis: Analysis) -> None:
+    """Notes and faults, one line each, on stderr."""
+    for why, count in analysis.recomputed.items():
+        told = why.removeprefix("tables: ")
+        what = "tables are written" if told != why else f"{count} frame{'s are' if count > 1 else ' is'} analysed"
+        print(f"note: {what} again: {told}", file=sys.stderr)
+    for note in analysis.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for fault in analysis.faults:
+        print(fault.text, file=sys.stderr)
+    if analysis.faults:
+        print(
+            f"inputs: {len(analysis.faults)} files could not be analysed, the others are done; mend them, run again",
+            file=sys.stderr,
+        )

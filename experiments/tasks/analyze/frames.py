@@ -1,0 +1,215 @@
+"""One frame: its cells told from each other, and measured. What a worker process does."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cytovox.errors import InputError
+from cytovox.io import read_volume
+from cytovox.io.deletion import remove_file
+from cytovox.io.provenance import Fingerprint
+from cytovox.io.spacing import SpacingFrom
+from cytovox.measure.cell_contrast import cell_contrasts
+from cytovox.measure.measurements import WHOLE, Compartment, Rules, measure_frame
+from cytovox.measure.refractive import Increments
+from cytovox.measure.volume_interval import VolumeInterval, agreement, volume_intervals
+from cytovox.segmentation.field import CellField, FoundCells, SeedRule
+from cytovox.segmentation.holes import fill_cells
+from cytovox.segmentation.watershed import unclaimed
+from datamodules.label_source import LabelSource
+from experiments.tasks.analyze.outside import outside_note
+from experiments.tasks.analyze.predictors import cell_finder, trained_on
+from experiments.tasks.analyze.state import FrameState
+from training.domain import frame_outside
+
+#: Axes (of z, y, x) of the mirror images: in the plane, since the missing cone lies along z.
+MIRRORS: tuple[tuple[int, ...], ...] = ((1,), (2,), (1, 2))
+
+
+@dataclass(frozen=True)
+class FrameJob:
+    """A frame whose organelles are known."""
+
+    source: Path
+    t: int
+    spacing_um: tuple[float, float, float] | None
+    """Given by the user, for a file that does not say it."""
+    spacing_from: SpacingFrom
+    series: int | str | None
+    """Number or name of the image in a file of several."""
+    state: Path
+    method: str
+    weights: Path | None
+    rule: SeedRule
+    rules: Rules
+    cells: LabelSource | None
+    """Labels that are there already, or were corrected."""
+    cells_from: str
+    """predicted, given or corrected."""
+    seeds: LabelSource | None
+    """Nuclei that are told from each other already."""
+    corrected: tuple[tuple[str, LabelSource], ...]
+    """Masks that were corrected: organelle, and where it is."""
+    binary: bool
+    """Masks were given or corrected: probabilities are not used."""
+    members: int
+    """Mirror images of the frame that were predicted, too."""
+    cells_made_from: Fingerprint
+    rows_made_from: Fingerprint
+
+
+def finish_frame(job: FrameJob) -> list[str]:
+    """Find the cells of a frame and measure them, unless that is done.
+
+    Returns
+    -------
+    list of str
+        What should be said of it.
+
+    Raises
+    ------
+    InputError
+        Labels that do not fit the tomogram.
+    """
+    torch.set_num_threads(1)  # beside the network that predicts; and the same result in any process
+    state, notes = FrameState(job.state), list[str]()
+    volume = read_volume(job.source, job.spacing_um, job.spacing_from, job.series)
+    if state.has("cells", job.cells_made_from) and state.has("rows", job.rows_made_from):
+        return notes
+    ri = volume.frame(job.t)
+    corrected = {name: source.mask() for name, source in job.corrected}
+    masks = {**state.masks(), **corrected}
+    if not state.has("cells", job.cells_made_from):
+        found = _found(job, state, ri, masks, volume.spacing_um, notes)
+        kind = np.uint16 if found.cells_ZYX.max(initial=0) < 2**16 else np.uint32
+        arrays = {"cells": found.cells_ZYX.astype(kind), "seeds": found.seeds_ZYX.astype(kind)}
+        arrays |= {f"mask_{name}": np.packbits(mask) for name, mask in corrected.items()}
+        intervals: dict[int, VolumeInterval] = {}
+        if job.members and job.cells is None:
+            members = _members(job, ri, volume.spacing_um)
+            intervals = volume_intervals(found.cells_ZYX, members, float(np.prod(volume.spacing_um)))
+            arrays["agreement"] = np.rint(255 * agreement(found.cells_ZYX, members)).astype(np.uint8)
+        strange = ""
+        if job.cells is None and job.weights is not None:
+            strange = frame_outside([trained_on(job.weights)], lambda box: ri[box], volume)
+        state.save(
+            "cells", job.cells_made_from, arrays, corrected=sorted(corrected), outside=strange,
+            intervals={str(k): [found.low_um3, found.high_um3] for k, found in intervals.items()},
+        )  # fmt: skip
+    cells = state.arrays("cells")["cells"].astype(np.int32)
+    told = state.facts("cells")["intervals"]
+    measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
+    contrasts = cell_contrasts(ri, cells, volume.spacing_um)
+    lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
+    state.save(
+        "rows", job.rows_made_from, {},
+        compartments=[
+            {
+                **_plain(row), **_interval(row, told), **_contrast(row, contrasts),
+                **_original(job.cells, row.cell),
+            }
+            for row in measured.compartments
+        ],
+        parts=[_plain(row) for row in measured.parts],
+        unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),
+        cells_from=job.cells_from, notes=notes, outside_training=_outside(state),
+    )  # fmt: skip
+    for k in range(job.members + 1):
+        remove_file((state if k == 0 else state.member(k)).said, job.state)
+    return notes
+
+
+def _outside(state: FrameState) -> str:
+    """What of a frame lies outside what its weights were trained on."""
+    found = {"organelles": state.facts("organelles").get("outside"), "cells": state.facts("cells").get("outside")}
+    if found["organelles"] == found["cells"]:
+        return found["cells"] or ""
+    return "; ".join(f"{what}: {text}" for what, text in found.items() if text)
+
+
+def _interval(row: Compartment, told: dict[str, list[float]]) -> dict[str, float | None]:
+    """Of whole cells."""
+    low, high = told.get(str(row.cell), (None, None)) if row.compartment == WHOLE else (None, None)
+    return {"volume_low_um3": low, "volume_high_um3": high}
+
+
+def _original(cells: LabelSource | None, label: int) -> dict[str, int | None]:
+    """Label in the file, of cells that were given; None where there is none, and for what is in no cell."""
+    if cells is None:
+        return {}
+    return {"original_label": cells.reading.original(label) if label > 0 else None}
+
+
+def _contrast(row: Compartment, contrasts: dict[int, float]) -> dict[str, float | None]:
+    """Of whole cells; None where the surroundings are not seen."""
+    value = contrasts.get(row.cell, math.nan) if row.compartment == WHOLE else math.nan
+    return {"contrast_ri": None if math.isnan(value) else value}
+
+
+def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]:
+    """Cells of the mirror images, turned back."""
+    found = []
+    for k, axes in enumerate(MIRRORS[: job.members], start=1):
+        state = FrameState(job.state).member(k)
+        masks, said = state.masks(), state.read_said()
+        membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else _filled(said, masks["membrane"])
+        mirrored = [np.flip(image, axes) for image in (membrane, nucleus, ri)]
+        finder = cell_finder(job.method, job.weights, job.rule)
+        field = CellField(mirrored[0], mirrored[1], spacing_um, mirrored[2])
+        found.append(np.flip(fill_cells(finder(field).cells_ZYX), axes))
+    return found
+
+
+def _found(
+    job: FrameJob, state: FrameState, ri: np.ndarray, masks: dict[str, np.ndarray], spacing_um: Any, notes: list[str]
+) -> FoundCells:
+    if job.cells is not None:
+        cells = job.cells.objects()
+        if hollow := int(np.count_nonzero(fill_cells(cells) != cells)):
+            notes.append(f"frame {job.t}: {hollow} voxels lie in holes of the given cells, which are taken as they are")
+        nuclei = masks.get("nucleus")
+        return FoundCells(cells, np.where(nuclei, cells, 0) if nuclei is not None else np.zeros_like(cells))
+    if "nucleus" not in masks or "membrane" not in masks:
+        raise InputError(
+            f"{job.source}, frame {job.t}: cells are found from masks of membrane and nucleus, but there are only "
+            f"{', '.join(masks) or 'none'}; give both, or cells=..."
+        )
+    said = None if job.binary else state.read_said()
+    membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else _filled(said, masks["membrane"])
+    # the masks decide what is inside, the probabilities only tell the network how sure that is
+    seeds = None if job.seeds is None else job.seeds.objects()
+    field = CellField(membrane, nucleus, spacing_um, ri, seeds)
+    if outside := outside_note(masks["nucleus"], masks["membrane"]):
+        notes.append(f"frame {job.t}: {outside}")
+    if not masks["nucleus"].any():
+        notes.append(f"frame {job.t}: no nucleus, so no cell was told from another")
+    found = cell_finder(job.method, job.weights, job.rule)(field)
+    return FoundCells(fill_cells(found.cells_ZYX), found.seeds_ZYX)
+
+
+def _filled(said_2ZYX: np.ndarray, membrane_ZYX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of membrane and nucleus, those of filled holes of the membrane raised to what makes a mask."""
+    membrane, nucleus = said_2ZYX
+    return np.where(membrane_ZYX, np.maximum(membrane, np.float32(0.5)), membrane), nucleus
+
+
+def rules_of(medium_ri: float, measure: Any) -> Rules:
+    """`measure:` of a config, with the medium that was found."""
+    return Rules(
+        medium_ri, Increments(measure.lipid_ml_per_g, measure.other_ml_per_g, measure.uniform), str(measure.area)
+    )
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """A row as JSON has it: nan is null."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in dataclasses.asdict(row).items()
+    }

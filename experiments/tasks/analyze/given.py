@@ -1,0 +1,365 @@
+"""Masks and labels that are there already: which files belong to which input, and how each frame of them is read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cytovox.errors import InputError
+from cytovox.io import Volume, open_labels
+from cytovox.io.label_layout import channels_of, meaning, place, unnamed
+from cytovox.organelles import CELLS
+from datamodules.corrections import Correction, Corrections
+from datamodules.errors import Told
+from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_faults
+from datamodules.label_source import Grid, LabelSource, class_source, label_sources, values_of
+from datamodules.paths import expand, is_volume, stem_of
+from experiments.errors import ConfigFaults
+from experiments.tasks.analyze.config import AnalyzeConfig
+from experiments.tasks.analyze.sources import Source
+
+#: Files of an input: by organelle ("" where one file holds all of them), then by frame (None: of every frame).
+Files = dict[str, dict[int | None, Path]]
+
+#: Words that may follow an input's name in the name of its masks.
+_WORDS = (
+    *("mask", "masks", "label", "labels", "seg", "segmentation", "segmented", "instances", "binary"),
+    *("organelles", "cp", "corrected", "predicted"),
+)
+
+
+@dataclass
+class GivenFiles:
+    """The files of `organelles=` or `cells=`, for every input."""
+
+    key: str
+    of: dict[Path, Files]
+    """By the input's path."""
+    faults: dict[Path, list[str]] = field(default_factory=dict)
+    """What is ambiguous: inputs that cannot be analysed before that is said."""
+
+    def files(self, path: Path) -> Files:
+        """Files of an input; InputError where it is not clear which they are."""
+        if path in self.faults:
+            raise InputError("; ".join(dict.fromkeys(self.faults[path])))
+        return self.of[path]
+
+
+def find_given(
+    patterns: str | Sequence[str] | None, sources: Sequence[Source], names: Sequence[str], key: str
+) -> GivenFiles:
+    """Files of masks that belong to each input.
+
+    Parameters
+    ----------
+    patterns : str, sequence of str or None
+        Patterns with placeholders (`datamodules.file_patterns`), or files, globs and folders of masks that are named
+        as the input, such as `w1_nucleus.tif`, `w1_t003_cells.tif`.
+    sources : sequence of Source
+        All inputs: a file that would be two inputs' is neither's.
+    names : sequence of str
+        What {organelle} stands for; "cells" alone for labels of cells.
+    key : str
+        Of the config, for messages.
+
+    Raises
+    ------
+    InputError
+        An unknown placeholder, or a file of a list that is not there.
+    """
+    given = GivenFiles(key, {source.path: {} for source in sources})
+    if patterns is None:
+        return given
+    listed = [patterns] if isinstance(patterns, str) else list(patterns)
+    images = dict(zip([source.path for source in sources], images_of([s.path for s in sources]), strict=True))
+    for one in listed:
+        pattern_faults(one, key)
+    several = not isinstance(patterns, str) or len(sources) > 1
+    pool = [one for one in listed if "{" not in one and (several or (Path(one).is_dir() and not is_volume(Path(one))))]
+    for pattern in (one for one in listed if one not in pool):
+        for source in sources:
+            _add_pattern(given, pattern, images[source.path], names)
+    if pool and isinstance(patterns, str) and Path(patterns).is_file():
+        given.faults = {
+            source.path: [f"{key}: {patterns}: one file for {len(sources)} inputs; write {{stem}} where the input's "
+                          "name stands"]
+            for source in sources
+        }  # fmt: skip
+    elif pool:
+        _add_listed(given, expand(pool, Path(), key), list(images.values()), names)
+    _refuse_shared(given)
+    return given
+
+
+def _add_pattern(given: GivenFiles, pattern: str, image: Image, names: Sequence[str]) -> None:
+    for name in names if "{organelle}" in pattern or list(names) == [CELLS] else [""]:
+        for t, paths in files_for(pattern, image, name).items():
+            _add(given, image.path, name, t, paths)
+
+
+def _add(given: GivenFiles, image: Path, name: str, t: int | None, paths: Sequence[Path]) -> None:
+    """One file for each organelle and frame; two are candidates that the user must choose between."""
+    frames = given.of[image].setdefault(name, {})
+    paths = list({os.path.abspath(path): path for path in (*([frames[t]] if t in frames else []), *paths)}.values())
+    if len(paths) > 1:
+        what = " ".join(word for word in (name, "" if t is None else f"of frame {t}") if word)
+        given.faults.setdefault(image, []).append(
+            f"{given.key}: {image}: {' and '.join(str(path) for path in paths)} could both be its {what or 'masks'}; "
+            "name one"
+        )
+    frames[t] = paths[0]
+
+
+def _add_listed(given: GivenFiles, files: Sequence[Path], images: Sequence[Image], names: Sequence[str]) -> None:
+    """Files by their names: an input's name, then words that say what is in the file."""
+    if len(images) == 1 and len(files) == 1:
+        _add(given, images[0].path, CELLS if list(names) == [CELLS] else _only_name(files[0], names), None, files)
+        return
+    strange = []
+    for file in files:
+        readings = [(image, read) for image in images if (read := _reading(file, image, names)) is not None]
+        longest = max((len(image.stem) for image, _ in readings), default=0)
+        readings = [(image, read) for image, read in readings if len(image.stem) == longest]
+        if len(readings) > 1:
+            near = [(image, read) for image, read in readings if _beside(file, image)]
+            readings = near if len(near) == 1 else readings
+        for image, (name, t) in readings:
+            _add(given, image.path, name, t, [file])  # shared files are refused below
+        if not readings:
+            strange.append(file)
+    if strange:
+        some = ", ".join(str(path) for path in strange[:3]) + (", ..." if len(strange) > 3 else "")
+        for image in images:
+            if not given.of[image.path]:
+                given.faults.setdefault(image.path, []).append(
+                    f"{given.key}: {image.path}: none of the files is named after it ({image.stem}_...); left over are "
+                    f"{some}; rename them, or write a pattern with {{stem}}"
+                )
+
+
+def _only_name(file: Path, names: Sequence[str]) -> str:
+    """The organelle that the only file of the only input is named by; "" where it may hold all."""
+    words = re.split(r"[\W_]+", composed(stem_of(file)).casefold())
+    found = [name for name in names if meaning(name) in {meaning(word) for word in words if word}]
+    return found[0] if len(found) == 1 else ""
+
+
+def _reading(file: Path, image: Image, names: Sequence[str]) -> tuple[str, int | None] | None:
+    """Organelle and frame that a file's name says after an image's name; None where it says anything else."""
+    stem, own = composed(stem_of(file)), composed(image.stem)
+    if not stem.startswith(own) or (len(stem) > len(own) and stem[len(own)].isalnum()):
+        return None
+    known = {meaning(name): name for name in names}
+    name, frame = "", None
+    for word in re.split(r"[\W_]+", stem[len(own) :]):
+        number = re.fullmatch(r"(?:t|frame)([0-9]+)", word.casefold())
+        if not word or word.casefold() in _WORDS:
+            continue
+        if number and frame is None:
+            frame = int(number[1])
+        elif meaning(word) in known and name in ("", known[meaning(word)]):
+            name = known[meaning(word)]
+        else:
+            return None
+    return (name or (CELLS if list(names) == [CELLS] else "")), frame
+
+
+def _beside(file: Path, image: Image) -> bool:
+    """Whether a mask lies in the image's folder, below it, or in a folder of the same name."""
+    own, other = image.path.absolute().parent, file.absolute().parent
+    return other.is_relative_to(own) or own.name in other.parts[-2:]
+
+
+def _refuse_shared(given: GivenFiles) -> None:
+    """No file is two inputs'."""
+    owners: dict[str, list[Path]] = {}
+    for image, files in given.of.items():
+        for path in {os.path.abspath(path) for frames in files.values() for path in frames.values()}:
+            owners.setdefault(path, []).append(image)
+    for path, images in owners.items():
+        if len(images) > 1:
+            both = " and ".join(str(image) for image in images)
+            for image in images:
+                given.faults.setdefault(image, []).append(
+                    f"{given.key}: {path}: would be that of {both}; write {{relative}} or {{parent}} in the pattern"
+                )
+
+
+@dataclass(frozen=True)
+class Existing:
+    """What is there already for all inputs, by their paths."""
+
+    masks: GivenFiles
+    cells: GivenFiles
+    corrections: Corrections
+
+    def require_clear(self) -> None:
+        """Raise ConfigFaults where it is not clear which masks or labels are an input's."""
+        faults = [text for given in (self.masks, self.cells) for texts in given.faults.values() for text in texts]
+        if faults:
+            raise ConfigFaults(list(dict.fromkeys(faults)))
+
+
+def find_existing(sources: Sequence[Source], config: AnalyzeConfig, corrections: Path) -> Existing:
+    """Masks, labels of cells and corrections of all inputs.
+
+    Raises
+    ------
+    InputError
+        An unknown placeholder, or files of a list that are not there.
+    """
+    names = config.organelle_names
+    return Existing(
+        find_given(config.organelles, sources, names, "organelles"),
+        find_given(config.cells, sources, [CELLS], "cells"),
+        Corrections(corrections, {source.path: source.name for source in sources}, [*names, CELLS]),
+    )
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """How values are taken, as the user said."""
+
+    labels: str | Mapping[str, str]
+    values: Mapping[str, Sequence[int]]
+    """Multi-label files: values inside each organelle (`label_values`)."""
+    names: Sequence[str]
+    """Organelles, in the order of channels without names."""
+
+    def of(self, name: str) -> str:
+        """auto, binary or instances, for one organelle or the cells."""
+        return self.labels if isinstance(self.labels, str) else self.labels.get(name, "auto")
+
+
+def given_masks(
+    files: Files, volume: Volume, rules: LabelRules, notes: list[str], key: str
+) -> dict[str, dict[int, LabelSource]]:
+    """Masks of every organelle and frame of an input; of nuclei and cells perhaps labels.
+
+    Returns
+    -------
+    dict of name -> dict of frame -> LabelSource
+
+    Raises
+    ------
+    InputError
+        No files, a frame without one, or files that cannot be used (`datamodules.label_source`).
+    """
+    grid = grid_of(volume)
+    found: dict[str, dict[int, LabelSource]] = {}
+    for name, by_frame in files.items():
+        own_frame = None not in by_frame
+        paths = {t: by_frame[t] if t in by_frame else by_frame[None] for t in _frames(by_frame, volume, name, key)}
+        if name:
+            found[name] = label_sources(
+                paths, name, grid, notes, labels=rules.of(name), own_frame=own_frame
+            )  # fmt: skip
+        else:
+            found |= _all_in_one(paths, grid, own_frame, rules, notes)
+    if not found:
+        raise InputError(f"{volume.source}: no file of {key} is there")
+    return found
+
+
+def _frames(by_frame: Mapping[int | None, Path], volume: Volume, name: str, key: str) -> list[int]:
+    frames = list(range(volume.shape[0]))
+    missing = [t for t in frames if t not in by_frame] if None not in by_frame else []
+    if missing:
+        there = ", ".join(str(t) for t in sorted(t for t in by_frame if t is not None))
+        raise InputError(
+            f"{volume.source}, frame {missing[0]}: no file of {key}{f' ({name})' if name else ''} is there; there are "
+            f"those of frames {there}, counted from 0"
+        )
+    return frames
+
+
+def _all_in_one(
+    paths: Mapping[int, Path], grid: Grid, own_frame: bool, rules: LabelRules, notes: list[str]
+) -> dict[str, dict[int, LabelSource]]:
+    """Files that hold all organelles: a channel each, or a value each."""
+    first = open_labels(next(iter(paths.values())), grid.series)
+    slices = place(first, grid, own_frame, [])
+    alone = slices == "c" or first.shape[1] == 1
+    if alone and unnamed(first) and len(values_of(first, slices, grid.series)) > 1:
+        by_values = {name: rules.values[name] for name in rules.names if name in rules.values}
+        found: dict[str, dict[int, LabelSource]] = {}
+        for t, path in paths.items():
+            for name, source in class_source(path, by_values, grid, notes, own_frame, t).items():
+                found.setdefault(name, {})[t] = source
+        meant = "; ".join(f"{name} {' '.join(map(str, values))}" for name, values in by_values.items())
+        notes.append(f"{first.path.name}: its values are read as organelles: {meant} (label_values)")
+        return found
+    channels = {rules.names[0]: 0} if slices == "c" else channels_of(first, rules.names, notes)
+    for path in set(paths.values()) - {first.path}:
+        other = open_labels(path, grid.series)
+        if other.channels != first.channels or other.shape[1] != first.shape[1]:
+            raise InputError(f"{path}: its channels are not those of {first.path}: expected the same in every frame")
+    return {
+        name: label_sources(
+            paths, name, grid, notes, labels=rules.of(name), own_frame=own_frame, channel=channel
+        )
+        for name, channel in channels.items()
+    }  # fmt: skip
+
+
+def corrected_masks(
+    corrections: Mapping[tuple[str, int], Correction], volume: Volume, rules: LabelRules, notes: list[str]
+) -> dict[tuple[str, int], LabelSource]:
+    """Corrections as they are read; errors as `given_masks`. Frames that the tomogram has not are left out."""
+    grid, found = grid_of(volume), {}
+    for name in sorted({name for name, _ in corrections}):
+        for own_frame in (False, True):
+            paths = {
+                t: correction.path
+                for (what, t), correction in corrections.items()
+                if what == name and correction.own_frame == own_frame and t < volume.shape[0]
+            }
+            sources = label_sources(paths, name, grid, notes, labels=rules.of(name), own_frame=own_frame)
+            found.update({(name, t): source for t, source in sources.items()})
+    return found
+
+
+def open_existing(
+    existing: Existing, source: Source, config: AnalyzeConfig, volume: Volume, notes: list[str], told: Told
+) -> tuple[dict[tuple[str, int], LabelSource], dict[str, dict[int, LabelSource]], dict[int, LabelSource]]:
+    """Corrections, masks and labels of cells of an input; each error is given to `told`."""
+    rules = LabelRules(config.labels, config.label_values, config.organelle_names)
+    corrections: dict[tuple[str, int], LabelSource] = {}
+    masks: dict[str, dict[int, LabelSource]] = {}
+    cells: dict[int, LabelSource] = {}
+    found: dict[tuple[str, int], Correction] = {}
+    with _passed_on(told):
+        found = existing.corrections.of(source.path, range(volume.shape[0]))
+    for name in dict.fromkeys(name for name, _ in found):
+        own = {key: one for key, one in found.items() if key[0] == name}
+        with _passed_on(told):
+            corrections |= corrected_masks(own, volume, rules, notes)
+    if config.organelles is not None:
+        with _passed_on(told):
+            files = existing.masks.files(source.path)
+            for one in [{name: by_frame} for name, by_frame in files.items()] or [{}]:
+                with _passed_on(told):
+                    masks |= given_masks(one, volume, rules, notes, f"organelles={config.organelles}")
+    if config.cells is not None:
+        with _passed_on(told):
+            files = existing.cells.files(source.path)
+            cells = given_masks(files, volume, rules, notes, f"cells={config.cells}")[CELLS]
+    return corrections, masks, cells
+
+
+@contextlib.contextmanager
+def _passed_on(told: Told) -> Iterator[None]:
+    try:
+        yield
+    except InputError as fault:
+        told(fault)
+
+
+def grid_of(volume: Volume) -> Grid:
+    """The grid that masks of a tomogram lie on."""
+    owner = "the tomogram" if volume.source is None else volume.source.name
+    return Grid(owner, volume.shape[0], volume.shape[2:], volume.spacing_um)

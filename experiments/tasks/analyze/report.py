@@ -1,0 +1,138 @@
+"""What the report of an analysis shows, out of its tables and figures."""
+
+from pathlib import Path
+from typing import Any
+
+from cytovox.plots.charts import read_rows
+from experiments.report.data import link, number, read_text, shown_volume
+from experiments.tasks.analyze import report_quality
+from experiments.tasks.analyze.report_tests import groups_section
+
+#: Rows of a table that the page shows; the files have all.
+MAX_ROWS = 200
+MAX_PICTURES = 12
+
+#: Column of the table of cells, its heading, and how many digits it has.
+_CELL = (
+    ("volume_um3", "volume, µm³", None), ("volume_low_um3", "from", None), ("volume_high_um3", "to", None),
+    ("surface_area_um2", "area, µm²", None), ("sphericity", "sphericity", 3), ("mean_ri", "mean RI", 4),
+    ("concentration_g_per_ml", "concentration, g/mL", 4),
+    ("concentration_choi_g_per_ml", "concentration as published, g/mL", 4), ("dry_mass_pg", "dry mass, pg", None),
+)  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Everything the two templates of an analysis read."""
+    tables, figures = folder / "tables", folder / "figures"
+    cells = read_rows(tables / "cells.csv")
+    files = read_rows(tables / "files.csv")
+    overlays = sorted(figures.glob("cells_*_t[0-9]*.png"))
+    lineages = sorted(figures.glob("lineage_*.png"))
+    return {
+        "quality": report_quality.contents(tables, cells),
+        "analysed": _summary(files),
+        "broken": [row for row in files if row.get("state") == "broken"],
+        "notes": [line for line in read_text(tables / "notes.txt").splitlines() if line][:MAX_ROWS],
+        "rules": _rules(cells),
+        "groups": groups_section(tables),
+        "first_cells": _cells(cells),
+        "inputs": files,
+        "downloads": [(name, link(folder, f"tables/{name}")) for name in _tables(tables)],
+        "overlay_paths": overlays[:MAX_PICTURES],
+        "overlays_left_out": max(0, len(overlays) - MAX_PICTURES),
+        "lineage_paths": lineages[:MAX_PICTURES],
+        "lineages_left_out": max(0, len(lineages) - MAX_PICTURES),
+    }
+
+
+def _summary(files: list[dict[str, str]]) -> list[tuple[str, str]]:
+    done = [row for row in files if row.get("state") == "done"]
+
+    def total(column: str) -> int:
+        return int(sum(value for row in done if (value := number(row.get(column))) == value))
+
+    if not files:
+        return []
+    return [
+        ("files", str(len(done))), ("broken files", str(len(files) - len(done))), ("frames", str(total("frames"))),
+        ("cells followed", str(total("cells_followed"))),
+        ("tracks (a division ends one and begins two)", str(total("tracks"))), ("divisions", str(total("divisions"))),
+        ("cell images at the border", str(total("cells_at_border"))),
+        ("cell images without a nucleus", str(total("cells_without_nucleus"))),
+        ("groups", ", ".join(sorted({row.get("group", "") for row in done})) or "–"),
+    ]  # fmt: skip
+
+
+def _rules(cells: list[dict[str, str]]) -> list[str]:
+    """The rules of measurement, each as it stands in the table."""
+    told = {
+        (row.get("medium_ri", ""), row.get("medium_from", ""), row.get("increments", ""), row.get("area_estimator", ""))
+        for row in cells
+    }
+    return [
+        f"medium {medium} ({source}); increments {increments}; surface area: {area}"
+        for medium, source, increments, area in sorted(told)
+    ][:MAX_PICTURES]
+
+
+def _cells(cells: list[dict[str, str]]) -> dict[str, Any]:
+    """Whole cells of the first and last frame of each file."""
+    whole = [row for row in cells if row.get("compartment") == "cell"]
+    ends: dict[str, set[str]] = {}
+    for row in whole:
+        ends.setdefault(row.get("file", ""), set()).add(row.get("frame", ""))
+    kept = {file: {min(frames, key=number), max(frames, key=number)} for file, frames in ends.items()}
+    rows = [row for row in whole if row.get("frame") in kept[row.get("file", "")]]
+    columns = [column for column in _CELL if any(row.get(column[0]) for row in rows)]
+    return {
+        "heads": [head for _, head, _ in columns],
+        "rows": [
+            {
+                "file": row.get("file", ""), "group": row.get("group", ""), "frame": row.get("frame", ""),
+                "track": row.get("track", "") or "–",
+                "values": [_value(row.get(key), digits) for key, _, digits in columns],
+                "flags": ", ".join(_flags(row)),
+            }
+            for row in rows[:MAX_ROWS]
+        ],
+        "more": max(0, len(rows) - MAX_ROWS),
+    }  # fmt: skip
+
+
+def _flags(row: dict[str, str]) -> list[str]:
+    flags = [f"border {row['border']}"] if row.get("border") else []
+    flags += [flag.replace("_", " ") for flag in row.get("flags", "").split() if flag != "border"]
+    return flags + ([row["cells_from"]] if row.get("cells_from") not in ("predicted", None, "") else [])
+
+
+def _value(text: object, digits: int | None) -> str:
+    value = number(text)
+    if value != value:
+        return "–"
+    return shown_volume(value) if digits is None else f"{value:.{digits}f}"
+
+
+def _tables(tables: Path) -> list[str]:
+    return [path.name for path in sorted(tables.glob("*")) if path.suffix in (".csv", ".parquet")]
+
+
+#: Scores of a cells run that the page shows, and their headings.
+_SCORES = (("dice", "Dice"), ("dice_matched", "matched only"), ("ap_50", "AP 0.5"), ("pq", "PQ"))
+_WAYS = {"true": "true nuclei", "rule": "nuclei by the rule", "watershed": "seeded watershed"}
+
+
+def scores(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Means of a cells run's test by line and way, with their intervals."""
+    return {
+        "heads": [head for _, head in _SCORES],
+        "rows": [
+            {
+                "line": row.get("line", ""), "way": _WAYS.get(row.get("seeds", ""), ""), "n": row.get("n", ""),
+                "values": [
+                    "{} [{}, {}]".format(*(_value(row.get(key + end), 3) for end in ("", "_low", "_high")))
+                    for key, _ in _SCORES
+                ],
+            }
+            for row in rows
+        ],
+    }  # fmt: skip

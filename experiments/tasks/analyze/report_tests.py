@@ -1,0 +1,107 @@
+"""What the report shows of groups: window, cohort, curves' numbers of cells, and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cytovox.plots.charts import read_rows
+from experiments.report.data import number
+
+_COLUMNS = {
+    "mean_ri": "mean RI", "concentration_g_per_ml": "concentration, g/mL", "surface_area_um2": "area, µm²",
+    "volume_um3": "volume, µm³", "dry_mass_pg": "dry mass, pg", "parts": "droplets",
+    "mean_part_um3": "volume per droplet, µm³", "mean_part_area_um2": "area per droplet, µm²",
+}  # fmt: skip
+_COHORTS = {
+    "complete": "cells followed through the whole window",
+    "available": "cells seen at both ends of the window; curves add up the mean changes of the cells at each step",
+}
+Row = dict[str, str]
+
+
+def groups_section(tables: Path) -> dict[str, Any]:
+    """Return what the section of groups shows, from `curves.csv` and `tests.csv`; empty values without them."""
+    curves, tests = read_rows(tables / "curves.csv"), read_rows(tables / "tests.csv")
+    applied = [row for row in tests if row.get("exclusions") == "applied"]
+    ignored = {_key(row): row for row in tests if row.get("exclusions") == "ignored"}
+    between, within = _split(applied)
+    told = (curves or tests or [{}])[0]
+    return {
+        "window": told.get("window", ""),
+        "cohort": _COHORTS.get(told.get("cohort", ""), ""),
+        "followed": _followed(curves),
+        "between": [_shown(row, ignored) for row in between],
+        "within": [_shown(row, ignored) for row in within],
+        "with_exclusions": bool(ignored),
+        "with_holm": any(number(row.get("p_holm")) > number(row.get("p")) for row in between),
+        "of_changes": any("change" in row.get("compares", "") for row in between),
+        "unit": {"field": "fields of view", "dish": "dishes"}.get(applied[0].get("unit", ""), "") if applied else "",
+        "assumptions": sorted({(row["test"], row.get("assumes", "")) for row in applied if row.get("test")}),
+        "refused": _refusals(applied),
+    }
+
+
+def _split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    return [row for row in rows if row.get("against")], [row for row in rows if not row.get("against")]
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return tuple(row.get(name, "") for name in ("compartment", "quantity", "group", "against"))
+
+
+def _followed(curves: Sequence[Row]) -> list[Row]:
+    """For each group, cells of the cohort of the cell's volume, at the window's first and last time point."""
+    found: dict[str, list[Row]] = {}
+    for row in curves:
+        if row.get("compartment") == "cell" and row.get("quantity") == "volume_um3":
+            found.setdefault(row.get("group", ""), []).append(row)
+    return [
+        {
+            "group": group, "first": rows[0].get("cells", ""), "last": rows[-1].get("cells", ""),
+            "seen": rows[0].get("cells_seen", ""),
+            **{name: rows[0].get(name, "") for name in ("fields", "dishes", "flag")},
+        }
+        for group, rows in found.items()
+    ]  # fmt: skip
+
+
+def _refusals(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """Reasons why tests were refused, with their number, the most frequent first."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        if row.get("refused"):
+            counts[row["refused"]] = counts.get(row["refused"], 0) + 1
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _shown(row: Row, ignored: dict[tuple[str, ...], Row]) -> dict[str, str]:
+    effect, low, high = (number(row.get(name)) for name in ("effect", "effect_low", "effect_high"))
+    against = row.get("against", "")
+    return {
+        "what": f"{row.get('compartment', '')} {_COLUMNS.get(row.get('quantity', ''), row.get('quantity', ''))}",
+        "who": f"{row.get('group', '')} - {against}" if against else row.get("group", ""),
+        "effect": "–" if effect != effect else f"{effect:+.3g}",
+        "interval": "" if low != low else f"[{low:+.3g}, {high:+.3g}]",
+        "p": _probability(row.get("p")), "holm": _probability(row.get("p_holm")), "q": _probability(row.get("q")),
+        "ignored": _probability(ignored.get(_key(row), {}).get("p")),
+        **{name: _counts(row, name) for name in ("cells", "fields", "dishes")},
+        "remarks": "; ".join(
+            text for text in (
+                row.get("refused") and f"refused: {row['refused']}",
+                "calibrated" if "calibrated" in row.get("test", "") else "", row.get("flag"),
+            ) if text
+        ),
+    }  # fmt: skip
+
+
+def _counts(row: Row, name: str) -> str:
+    """Of the group and of the control, such as "12, 9"; "–" where unknown."""
+    found = [row.get(name, ""), *([row.get(f"{name}_against", "")] if row.get("against") else [])]
+    return ", ".join(found) if all(found) else "–"
+
+
+def _probability(text: object) -> str:
+    p = number(text)
+    return "–" if p != p else "< 0.0001" if p < 1e-4 else f"{p:.4f}"

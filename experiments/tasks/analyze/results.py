@@ -1,0 +1,265 @@
+"""From the rows of frames to tidy tables: tracks, courses, changes and tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cytovox.io.atomic import atomic_path
+from cytovox.io.provenance import digest_of
+from cytovox.measure.measurements import WHOLE, Compartment, Part
+from cytovox.measure.refractive import CHOI_RULE, concentration_choi_g_per_ml
+from cytovox.quality.control import Flags
+from cytovox.quality.rules import as_text
+from cytovox.tracking.tracking import Tracked, TrackingRules, track_cells
+from experiments.tasks.analyze.config import AnalyzeConfig
+from experiments.tasks.analyze.frames import rules_of
+from experiments.tasks.analyze.quality_tables import (
+    exclusion_table,
+    film_flags,
+    quality_columns,
+    quality_rules,
+    quality_summary,
+    sighting_of,
+    study_table,
+)
+from experiments.tasks.analyze.time_lapses import Film
+from experiments.tasks.analyze.time_series_tables import (
+    QUANTITIES,
+    change_table,
+    curve_table,
+    series_notes,
+    study_of,
+    test_table,
+)
+from training.rundir import RunFolder
+
+if TYPE_CHECKING:
+    from experiments.tasks.analyze.analysis import Fault
+
+
+#: Column of the concentration as published.
+CHOI = "concentration_choi_g_per_ml"
+
+
+@dataclass(frozen=True)
+class FilmResult:
+    """All numbers of one input."""
+
+    film: Film
+    compartments: list[dict[str, Any]]
+    """Rows with their frame."""
+    parts: list[dict[str, Any]]
+    tracked: Tracked
+    unclaimed_um3: list[float | None]
+    """Of each frame."""
+    cells_from: list[str]
+    outside_training: list[str]
+    """What of each frame lies outside what its weights were trained on."""
+    flags: Flags
+    """Of every cell and frame."""
+    key: str
+    """Digest of the measurements and times that went in; what is made of them counts the whole config beside it."""
+
+
+def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
+    """Read what is known of a film's frames, and track its cells."""
+    compartments, parts, lone, told, strange, keys = [], [], [], [], [], []
+    frame_flags: dict[int, list[str]] = {}
+    for t in range(film.frames):
+        facts = film.state(t).facts("rows")
+        compartments += [{"frame": t, **row} for row in facts["compartments"]]
+        parts += [{"frame": t, **row} for row in facts["parts"]]
+        lone.append(facts["unclaimed_um3"])
+        told.append(facts["cells_from"])
+        strange.append(facts["outside_training"])
+        keys.append(facts["key"])
+        frame_flags[t] = ["weights_range"] if facts["outside_training"] else []
+        film.notes.extend(note for note in facts["notes"] if note not in film.notes)
+    film.notes.extend(
+        f"{film.source.path.name}: outside what the weights were trained on: {text}"
+        for text in dict.fromkeys(strange)
+        if text
+    )
+    rules = TrackingRules(**dataclasses.asdict(config.track))
+    tracked = track_cells([sighting_of(row) for row in compartments if row["compartment"] == WHOLE], rules)
+    flags = film_flags(film, compartments, tracked, config, frame_flags)
+    key = digest_of([keys, list(film.times_s or ())])
+    return FilmResult(film, compartments, parts, tracked, lone, told, strange, flags, key)
+
+
+def compartment_table(results: Sequence[FilmResult], config: AnalyzeConfig) -> pd.DataFrame:
+    """A row a compartment, cell and frame, with the flags of quality control and what they leave out."""
+    columns = [field.name for field in dataclasses.fields(Compartment)]
+    if config.uncertainty:
+        place = columns.index("volume_um3") + 1
+        columns[place:place] = ["volume_low_um3", "volume_high_um3"]
+    return _table(results, config, [*columns, "contrast_ri"], lambda result: result.compartments, rules=True)
+
+
+def part_table(results: Sequence[FilmResult], config: AnalyzeConfig) -> pd.DataFrame:
+    """A row a droplet, nucleolus and nucleus."""
+    return _table(results, config, [f.name for f in dataclasses.fields(Part)], lambda result: result.parts, rules=False)
+
+
+def _table(
+    results: Sequence[FilmResult], config: AnalyzeConfig, columns: Sequence[str], rows_of: Any, rules: bool
+) -> pd.DataFrame:
+    columns, choi = list(columns), config.measure.concentration_choi
+    if choi:
+        columns.insert(columns.index("concentration_g_per_ml") + 1, CHOI)
+    if any("original_label" in row for result in results for row in rows_of(result)):
+        columns.insert(columns.index("cell") + 1, "original_label")
+    first = ["file", "group", "dish", "field", "frame", "time_s", "track", "lineage"]
+    last = [
+        "flags",
+        "excluded",
+        "cells_from",
+        "medium_ri",
+        "medium_from",
+        "increments",
+        "area_estimator",
+        "outside_training",
+    ]
+    rows, quality = [], quality_rules(config)
+    for result in results:
+        film, source = result.film, result.film.source
+        lineages = {track.track: track.lineage for track in result.tracked.tracks}
+        told = rules_of(film.medium_ri, config.measure)
+        increments = f"{told.increments.rule}; {CHOI_RULE}" if choi else told.increments.rule
+        for row in rows_of(result):
+            row = {**row, CHOI: _choi(row, film.medium_ri)}
+            t = row["frame"]
+            track = result.tracked.track_of.get((t, row["cell"]))
+            rows.append(
+                {
+                    "file": source.name, "group": source.group, "dish": source.dish, "field": source.field, "frame": t,
+                    "time_s": film.times_s[t] if film.times_s is not None else None,
+                    "track": track, "lineage": None if track is None else lineages[track],
+                    **{column: row.get(column) for column in columns},
+                    **(quality_columns(row, result.flags, quality) if rules else {}),
+                    "cells_from": result.cells_from[t], "medium_ri": film.medium_ri, "medium_from": film.medium_from,
+                    "increments": increments, "area_estimator": told.area,
+                    "outside_training": result.outside_training[t],
+                }
+            )  # fmt: skip
+    frame = pd.DataFrame(rows, columns=[*first, *columns, *(last if rules else [])])
+    whole = {name: "Int64" for name in ("track", "lineage", "nuclei", "specks") if name in frame}
+    whole |= {"original_label": "UInt64"} if "original_label" in frame else {}
+    known = {name: "float64" for name in ("time_s", "contrast_ri") if name in frame}
+    return frame.astype({**whole, **known})
+
+
+def _choi(row: dict[str, Any], medium_ri: float) -> float | None:
+    """The published concentration of a row, out of its mean index: nothing need be measured anew for it."""
+    mean_ri = row["mean_ri"]
+    return None if mean_ri is None else concentration_choi_g_per_ml(mean_ri, row["compartment"], medium_ri)
+
+
+def track_table(results: Iterable[FilmResult]) -> pd.DataFrame:
+    """A row a track, with its mother and its lineage: a track is one cell between divisions."""
+    rows = [
+        {"file": r.film.source.name, "group": r.film.source.group, **dataclasses.asdict(track)}
+        for r in results
+        for track in r.tracked.tracks
+    ]
+    columns = ["file", "group", "track", "parent", "lineage", "first_frame", "last_frame", "sightings", "divided"]
+    return pd.DataFrame(rows, columns=columns).astype({"parent": "Int64"})
+
+
+def file_table(results: Sequence[FilmResult], faults: Sequence[Fault]) -> pd.DataFrame:
+    """A row an input: what it is, and how its analysis went."""
+    rows = []
+    for result in results:
+        film, cells = result.film, [row for row in result.compartments if row["compartment"] == WHOLE]
+        lone = [value for value in result.unclaimed_um3 if value is not None]
+        z, y, x = film.volume.spacing_um
+        rows.append(
+            {
+                "file": film.source.name, "path": str(film.source.path), "group": film.source.group,
+                "frames": film.frames, "cells": len({row["cell"] for row in cells if row["frame"] == 0}),
+                "cells_followed": len({track.lineage for track in result.tracked.tracks}),
+                "tracks": len(result.tracked.tracks), "divisions": sum(t.divided for t in result.tracked.tracks),
+                "cells_flagged": sum(bool(own) for own in result.flags.values()),
+                "flags": as_text({flag for own in result.flags.values() for flag in own}),
+                "cells_at_border": len({(r["frame"], r["cell"]) for r in cells if r["border"]}),
+                "cells_without_nucleus": len({(r["frame"], r["cell"]) for r in cells if r["nuclei"] == 0}),
+                "unclaimed_um3": float(np.mean(lone)) if lone else None,
+                "z_um": z, "y_um": y, "x_um": x, "medium_ri": film.medium_ri, "medium_from": film.medium_from,
+                "outside_training": "; ".join(dict.fromkeys(text for text in result.outside_training if text)),
+                "state": "done", "fault": "",
+            }
+        )  # fmt: skip
+    for fault in faults:
+        rows.append(
+            {"file": fault.source.name, "path": str(fault.source.path), "group": fault.source.group, "state": "broken",
+             "fault": fault.text}
+        )  # fmt: skip
+    columns = [
+        "file", "path", "group", "frames", "cells", "cells_followed", "tracks", "divisions", "cells_flagged", "flags",
+        "cells_at_border", "cells_without_nucleus",
+        "unclaimed_um3", "z_um", "y_um", "x_um", "medium_ri", "medium_from", "outside_training", "state",
+        "fault",
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=columns)
+    counts = (
+        "frames", "cells", "cells_followed", "tracks", "divisions", "cells_flagged", "cells_at_border",
+        "cells_without_nucleus",
+    )  # fmt: skip
+    return frame.astype(dict.fromkeys(counts, "Int64"))
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """CSV and Parquet, each whole or not at all; the same table gives the same bytes."""
+    text = io.StringIO()
+    table.to_csv(text, index=False, float_format="%.8g", lineterminator="\n")
+    with atomic_path(path.with_suffix(".csv")) as part:
+        part.write_text(text.getvalue(), encoding="utf-8", newline="\n")
+    with atomic_path(path.with_suffix(".parquet")) as part:
+        table.to_parquet(part, index=False, engine="pyarrow")
+
+
+def write_results(
+    results: Sequence[FilmResult], faults: Sequence[Fault], notes: Sequence[str], folder: RunFolder,
+    config: AnalyzeConfig,
+) -> list[str]:  # fmt: skip
+    """Write all tables, all figures and the numbers of the run; return what was decided about time series."""
+    from experiments.tasks.analyze.figures import draw_results
+
+    table, tracks, rules = compartment_table(results, config), track_table(results), quality_rules(config)
+    summed = study_table(table, tracks, rules)
+    times = {result.film.source.name: result.film.times_s or result.film.frames for result in results}
+    # what a cut cell invalidates is among the exclusions
+    groups = {source.group for source in [*(r.film.source for r in results), *(fault.source for fault in faults)]}
+    study = study_of(summed, times, dataclasses.replace(config, border="include"), groups)
+    quantities = [(one.compartment, one.column) for one in QUANTITIES]
+    tables = {
+        "cells": table, "parts": part_table(results, config), "tracks": tracks, "quality": quality_summary(table),
+        "exclusions": exclusion_table(summed, quantities, config.control, rules, study.unit),
+        "changes": change_table(study), "tests": test_table(study), "curves": curve_table(study),
+        "files": file_table(results, faults),
+    }  # fmt: skip
+    found = series_notes(study, tables["tests"])
+    for name, rows in tables.items():
+        write_table(rows, folder.tables / f"{name}.csv")
+    with atomic_path(folder.tables / "notes.txt") as part:
+        part.write_text("".join(f"{note}\n" for note in dict.fromkeys([*notes, *found])), encoding="utf-8")
+    draw_results(study, tracks, folder)
+    cells = table[(table["compartment"] == WHOLE) & (table["cell"] > 0)]
+    folder.update_metrics(
+        {
+            "analyze/files": len(results), "analyze/broken": len(faults),
+            "analyze/frames": sum(result.film.frames for result in results),
+            "analyze/cells": len(cells), "analyze/tracks": len(tracks),
+            "analyze/cells_followed": len(tracks[["file", "lineage"]].drop_duplicates()),
+            "analyze/cells_flagged": int((cells["flags"] != "").sum()),
+        }
+    )  # fmt: skip
+    return found

@@ -1,0 +1,280 @@
+"""One input over time: what is asked for of each of its frames, and by which keys its results are known."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from cytovox.errors import InputError
+from cytovox.io import Volume, read_volume
+from cytovox.io.provenance import ContentDigests, Fingerprint, StampedNotes, array_digest, stamp_of
+from cytovox.measure.refractive import PAPER_MEDIUM_RI
+from cytovox.organelles import CELLS
+from cytovox.segmentation.holes import FILLED, fill_holes
+from datamodules.cases import checked_ri
+from datamodules.errors import Told, refuse
+from datamodules.label_source import LabelSource
+from datamodules.steps import STEPS
+from experiments.tasks.analyze.config import AnalyzeConfig
+from experiments.tasks.analyze.frames import MIRRORS, FrameJob, rules_of
+from experiments.tasks.analyze.given import Existing, open_existing
+from experiments.tasks.analyze.predictors import trained_on
+from experiments.tasks.analyze.sources import Source
+from experiments.tasks.analyze.state import FrameState
+from training.domain import frame_outside
+
+
+@dataclass
+class Film:
+    """One input, opened."""
+
+    source: Source
+    volume: Volume
+    folder: Path
+    """Of the states of its frames."""
+    medium_ri: float
+    medium_from: str
+    """given, file or paper."""
+    times_s: tuple[float, ...] | None
+    corrections: dict[tuple[str, int], LabelSource]
+    masks: dict[str, dict[int, LabelSource]] = field(default_factory=dict)
+    """Masks that are there already, by organelle and frame."""
+    cells: dict[int, LabelSource] = field(default_factory=dict)
+    """Labels of cells that are there already, by frame."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def frames(self) -> int:
+        """How many."""
+        return self.volume.shape[0]
+
+    def state(self, t: int) -> FrameState:
+        """What is known of a frame."""
+        return FrameState(self.folder / f"t{t:04d}")
+
+
+def open_film(
+    source: Source, config: AnalyzeConfig, states: Path, existing: Existing, told: Told = refuse
+) -> Film:  # fmt: skip
+    """Open an input, and whatever belongs to it.
+
+    Parameters
+    ----------
+    source, config
+        The input, and what is asked of it.
+    states : Path
+        Folder of what is known of all inputs.
+    existing : Existing
+        Masks, labels and corrections that are there already.
+    told : callable
+        Given each error of masks, labels and corrections. The default raises it.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, its time stamps do not rise; or masks, labels or corrections cannot be used, unless `told`
+        goes on.
+    """
+    spacing = tuple(config.spacing_um) if config.spacing_um is not None else None
+    volume = read_volume(source.path, spacing, config.spacing_from, config.series)
+    notes = list(volume.notes)
+    medium, medium_from = config.measure.medium_ri, "given"
+    if medium is None:
+        medium, medium_from = volume.medium_ri, "file"
+    if medium is None:
+        medium, medium_from = PAPER_MEDIUM_RI, "paper"
+        notes.append(
+            f"{source.path.name}: tells no index of its medium; {PAPER_MEDIUM_RI} (Choi et al. 2021) was taken, and an "
+            "error of 0.003 is 14 % of a concentration: give measure.medium_ri"
+        )
+    times = _times(source, volume, config.interval_min, notes)
+    film = Film(source, volume, states / source.name, float(medium), medium_from, times, {}, notes=notes)
+    film.corrections, film.masks, film.cells = open_existing(existing, source, config, volume, notes, told)
+    return film
+
+
+def _times(source: Source, volume: Volume, interval_min: float | None, notes: list[str]) -> tuple[float, ...] | None:
+    count = volume.shape[0]
+    if interval_min is not None:
+        return tuple(60.0 * interval_min * t for t in range(count))
+    if volume.times_s is None:
+        if count > 1:
+            notes.append(f"{source.path.name}: no time stamps; frames are counted instead: give interval_min")
+        return None
+    for t, (before, after) in enumerate(pairwise(volume.times_s)):
+        if after <= before:
+            raise InputError(
+                f"{source.path}: the time stamps of frames {t} and {t + 1} are {before:g} and {after:g} s; expected "
+                "times that rise: mend the file, or give interval_min"
+            )
+    return volume.times_s
+
+
+#: From a frame to masks by organelle, and probabilities of membrane and nucleus (2, Z, Y, X) or None.
+Predict = Callable[[np.ndarray, tuple[float, float, float]], tuple[dict[str, np.ndarray], np.ndarray | None]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an analysis asks of every frame."""
+
+    config: AnalyzeConfig
+    sources: int
+    """Number of inputs."""
+    organelle_weights: Path | None
+    """What predicts organelles; None where masks are given."""
+    cell_weights: Path | None
+    """What tells cells from each other; None where a rule does, or they are given."""
+    digests: ContentDigests
+    """Of weights, masks and labels."""
+
+
+class Frames:
+    """The frames of a film, each brought as far as its organelles; what is left is a job for a worker."""
+
+    def __init__(self, film: Film, asked: Asked, predict: Predict) -> None:
+        self.film, self.asked, self.predict = film, asked, predict
+        self.recomputed: Counter[str] = Counter()
+        """Frames that are computed again, by what changed."""
+        self._notes = StampedNotes(film.folder / "read")
+        self._stamp, self._read_ns = stamp_of(film.source.path), time.time_ns()
+        known = self._notes.read(film.source.path)
+        self._digests = {int(t): str(text) for t, text in known.items()} if isinstance(known, dict) else {}
+        self._held: tuple[int, np.ndarray] | None = None  # the frame that was read last
+
+    def job(self, t: int) -> FrameJob | None:
+        """Organelles of a frame, and the job that is left; None where nothing is.
+
+        Raises
+        ------
+        InputError
+            The frame cannot be read, is no refractive index, or its masks do not fit it.
+        """
+        film, asked, config = self.film, self.asked, self.asked.config
+        state = film.state(t)
+        given = self._given(t)
+        cells, cells_from = self._cells(t)
+        seeds = None if cells is not None else self._seeds(t)
+        corrected = tuple((n, p) for (n, at), p in sorted(film.corrections.items()) if at == t and n != CELLS)
+        members = len(MIRRORS) if config.uncertainty else 0
+        made_from = self._organelles_from(t, given)
+        mirrors = {k: self._organelles_from(t, given, axes) for k, axes in enumerate(MIRRORS[:members], start=1)}
+
+        def cells_made_from() -> Fingerprint:
+            return STEPS["analyze.cells"].fingerprint(
+                config, organelles=state.key("organelles", made_from),
+                mirror_images=[state.member(k).key("organelles", mirror) for k, mirror in mirrors.items()],
+                corrected_masks=[[n, *self._read_from(source)] for n, source in corrected],
+                labels_of_cells=None if cells is None else self._read_from(cells),
+                labels_of_nuclei=None if seeds is None else self._read_from(seeds),
+                cell_weights=None if cells is not None or asked.cell_weights is None
+                else self._digest(asked.cell_weights),
+            )  # fmt: skip
+
+        # probabilities are kept until the cells are found, and are needed to find them otherwise
+        probable = not given and not corrected and cells is None
+        found = state.has("cells", cells_made_from())
+        why = ""
+        for k, axes, wanted in [(0, (), made_from), *((k, MIRRORS[k - 1], mirror) for k, mirror in mirrors.items())]:
+            own = state.member(k) if k else state
+            current = own.has("organelles", wanted)
+            lost = current and not found and probable and not own.has_said()
+            if not current or lost:
+                why = why or wanted.why(own.made_from("organelles")) or ("probabilities are gone" if lost else "")
+                self._organelles(t, own, wanted, axes, given)
+            film.notes.extend(n for n in own.facts("organelles").get("notes", []) if n not in film.notes)
+        cells_from_these = cells_made_from()
+        rows_from_these = STEPS["analyze.rows"].fingerprint(
+            config, cells=state.key("cells", cells_from_these), refractive_index_of_medium=film.medium_ri,
+            origin_um=list(film.volume.origin_um), cells_are=cells_from,
+        )  # fmt: skip
+        has_cells, has_rows = state.has("cells", cells_from_these), state.has("rows", rows_from_these)
+        why = why or ("" if has_cells else cells_from_these.why(state.made_from("cells")))
+        why = why or ("" if has_rows else rows_from_these.why(state.made_from("rows")))
+        self.recomputed.update([why] if why else [])
+        if has_cells and has_rows:
+            return None
+        return FrameJob(
+            film.source.path, t, tuple(config.spacing_um) if config.spacing_um else None,  # type: ignore[arg-type]
+            config.spacing_from, config.series, state.folder, config.method, asked.cell_weights, config.seeds.rule(),
+            rules_of(film.medium_ri, config.measure), cells, cells_from, seeds, corrected, bool(given or corrected),
+            members, cells_from_these, rows_from_these,
+        )  # fmt: skip
+
+    def _organelles_from(self, t: int, given: list[tuple[str, LabelSource]], axes: tuple[int, ...] = ()) -> Fingerprint:
+        """What the organelles of a frame, or of its mirror image about some axes, depend on."""
+        weights = self.asked.organelle_weights
+        return STEPS["analyze.organelles"].fingerprint(
+            self.asked.config, tomogram=self._frame_digest(t), voxel_size=list(self.film.volume.spacing_um),
+            given_masks=[[name, *self._read_from(source)] for name, source in given],
+            organelle_weights=None if given or weights is None else self._digest(weights), mirrored=list(axes),
+        )  # fmt: skip
+
+    def _read_from(self, source: LabelSource) -> list[str]:
+        return [self._digest(source.path), source.key]
+
+    def _digest(self, path: Path) -> str:
+        return self.asked.digests.of(path)
+
+    def _frame_digest(self, t: int) -> str:
+        """Of the frame's refractive indices; read only where that is not known of the file as it is now."""
+        if t not in self._digests:
+            self._digests[t] = array_digest(self._ri(t))
+            self._notes.write(self.film.source.path, self._digests, self._stamp, self._read_ns)
+        return self._digests[t]
+
+    def _ri(self, t: int) -> np.ndarray:
+        if self._held is None or self._held[0] != t:
+            film = self.film
+            self._held = (t, checked_ri(film.volume.frame(t), f"{film.source.path}, frame {t}"))
+        return self._held[1]
+
+    def _given(self, t: int) -> list[tuple[str, LabelSource]]:
+        """Existing masks of a frame: organelle, and where and how it is read."""
+        return [(name, by_frame[t]) for name, by_frame in self.film.masks.items() if t in by_frame]
+
+    def _cells(self, t: int) -> tuple[LabelSource | None, str]:
+        """Labels that are not to be predicted, and where they come from; the correction takes precedence."""
+        corrected = self.film.corrections.get((CELLS, t))
+        if corrected is not None:
+            return corrected, "corrected"
+        return (self.film.cells[t], "given") if self.film.cells else (None, "predicted")
+
+    def _seeds(self, t: int) -> LabelSource | None:
+        """Nuclei that are told from each other already: labels, given or corrected."""
+        nuclei = self.film.corrections.get(("nucleus", t)) or self.film.masks.get("nucleus", {}).get(t)
+        return nuclei if nuclei is not None and nuclei.instances else None
+
+    def _organelles(
+        self, t: int, state: FrameState, made_from: Fingerprint, axes: tuple[int, ...],
+        given: list[tuple[str, LabelSource]],
+    ) -> None:  # fmt: skip
+        """Masks of a frame as given, or as predicted from it or from its mirror image and turned back."""
+        film, ri = self.film, self._ri(t)
+        notes: list[str] = []
+        strange, weights = "", self.asked.organelle_weights
+        state.forget_said()
+        if given:
+            masks = {name: source.mask() for name, source in given}
+        else:
+            if weights is not None:
+                strange = frame_outside([trained_on(weights)], lambda box: ri[box], film.volume)
+            mirrored = np.ascontiguousarray(np.flip(ri, axes))
+            masks, said = self._predicted(mirrored)
+            masks = {name: np.flip(mask, axes) for name, mask in masks.items()}
+            if said is not None:
+                state.save_said(np.flip(said, tuple(1 + axis for axis in axes)))
+        state.save_masks(made_from, masks, ri.shape, notes=notes, outside=strange)
+
+    def _predicted(self, ri: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Masks and probabilities of a frame; cells are filled."""
+        masks, said = self.predict(ri, self.film.volume.spacing_um)
+        if FILLED in masks:
+            masks[FILLED] = fill_holes(masks[FILLED], self.film.volume.spacing_um)
+        return masks, said

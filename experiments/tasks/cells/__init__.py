@@ -1,0 +1,1 @@
+"""The cells task: masks of organelles to one label per cell."""

@@ -1,0 +1,78 @@
+"""The keys of a cells config, and what cannot work in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cytovox.losses import LOSSES
+from cytovox.losses.centre_offsets import VoteLossConfig
+from cytovox.networks import NETWORKS, network_config
+from datamodules.cells_config import CELL_SOURCES, cells_data_faults
+from datamodules.config import TEXTS_OR_NULL
+from experiments.schema import Choice, Config
+from experiments.tasks.analyze.config import SeedsConfig
+from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_faults
+from lightning_modules.optim import OPTIMIZERS
+
+#: The loss of `method: fast`; all others are of `method: network`.
+VOTES = "votes"
+CELL_LOSSES: Mapping[str, type] = {VOTES: VoteLossConfig, **LOSSES}
+
+
+@dataclass
+class CellsPredictConfig:
+    """`predict:` how weights are tested; tomograms are analysed by `task: analyze`."""
+
+    checkpoint: Any = field(default=None, metadata=TEXTS_OR_NULL)
+    """A .ckpt file, a run folder or the name of shipped weights; null for this run's own weights, else `init_from`,
+    else `weights.default`."""
+    batch_size: int | str = field(default="auto", metadata=BATCH_SIZE)
+    """Nuclei in one batch of `method: network`; windows in one batch of `method: fast`, in fields too large to be
+    computed whole. `auto`: 4 nuclei or 1 window on a CPU, 32 of either on a CUDA device. A batch that does not fit into
+    a CUDA device's memory is halved."""
+
+
+@dataclass
+class CellsConfig(Config):
+    """A whole cells config."""
+
+    method: Literal["fast", "network"] = "fast"
+    """`fast`: votes for nuclei, all cells in one pass; `network`: one pass a nucleus (Choi et al. 2021)."""
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
+    """What one nucleus is."""
+    predict: CellsPredictConfig = field(default_factory=CellsPredictConfig)
+    """How weights are tested."""
+
+
+#: The groups with branches.
+CELLS_CHOICES: dict[str, Choice] = {
+    "data": Choice("source", "simulator", CELL_SOURCES),
+    "model": Choice("network", "residual_unet", NETWORKS, network_config),
+    "loss": Choice("name", VOTES, CELL_LOSSES),
+    "optimizer": Choice("name", "adamw", OPTIMIZERS),
+}
+
+
+def cells_faults(config: CellsConfig) -> list[str]:
+    """What cannot work although every type is right, one line each, beginning with the key path."""
+    faults = [f"data.{f}" for f in cells_data_faults(config.data)]
+    votes = isinstance(config.loss, VoteLossConfig)
+    if votes != (config.method == "fast"):
+        need = VOTES if config.method == "fast" else "dice_bce or another of an organelle config"
+        faults.append(f"loss.name: method {config.method} needs {need}")
+    faults += [f"loss.{f}" for f in (config.loss.faults() if votes else config.loss.faults(1))]
+    if config.method == "network" and config.data.resample != "grid":
+        faults.append("data.resample: method network sees whole fields on one grid; set it to grid")
+    if config.method == "fast" and config.data.z != "fit":
+        faults.append(f"data.z: {config.data.z} is for method network; method fast sees the whole depth: fit")
+    faults += (own := [f"model.{f}" for f in config.model.faults()])
+    seen = config.data.resample_grid if config.data.resample == "grid" else config.data.patch_size
+    if not own and len(seen) == 3 and all(n > 0 for n in seen):
+        key = "resample_grid" if config.data.resample == "grid" else "patch_size"
+        faults += [f"data.{key}: {f}" for f in config.model.faults(tuple(seen))]
+    faults += batch_size_faults(config.predict.batch_size)
+    if "predict" in config.stages:
+        faults.append("stages: not predict: tomograms are analysed by `task: analyze`, with cell_weights=RUN")
+    return faults

@@ -1,0 +1,196 @@
+"""The cells task: labelled fields in, a network that tells cells from each other out."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from cytovox.errors import InputError
+from cytovox.inference.tiling import SlidingWindow
+from cytovox.metrics.cells import by_line
+from datamodules.cells import CellsDataModule
+from experiments.tasks.base import Audited, Progress, Task, wide_console
+from experiments.tasks.cells.config import CELLS_CHOICES, CellsConfig, cells_faults
+from experiments.tasks.device_defaults import NUCLEI_ON_CPU, batch_size
+from experiments.tasks.organelle.data import check_test
+from lightning_modules.cell_scoring import WAYS, CellTestScores
+from lightning_modules.cells import CHANNELS, MONITOR, CellsModule, network_of, windows_of
+from lightning_modules.checkpoint_metadata import CellsFacts, Weights, load_network
+from lightning_modules.seen import counted_seen, seen_metrics, seen_note
+from training.rundir import RunFolder, write_text
+
+if TYPE_CHECKING:
+    from experiments.stages import Run
+
+#: What each way is called in tables.
+NAMED = {"true": "true nuclei", "rule": "nuclei by the rule", "watershed": "seeded watershed, by the rule"}
+
+
+class CellsTask(Task):
+    """See `Task`."""
+
+    name = "cells"
+    config = CellsConfig
+    choices = CELLS_CHOICES
+    monitor = MONITOR
+    unit = "volume"
+    paths = (("predict", "checkpoint"), ("data", "root"), ("data", "cache_dir"))
+
+    def faults(self, config: CellsConfig) -> list[str]:
+        """See `Task`."""
+        return cells_faults(config)
+
+    def data(
+        self, config: CellsConfig, progress: Progress | None, limit: int | None, splits: Sequence[str]
+    ) -> CellsDataModule:
+        """See `Task`."""
+        return CellsDataModule(config.data, config.seed, config.method, progress=progress, limit=limit, splits=splits)
+
+    def facts(self, config: CellsConfig) -> CellsFacts:
+        """See `Task`."""
+        data = config.data
+        return CellsFacts(
+            task=config.task,
+            model=dataclasses.asdict(config.model),
+            method=config.method,
+            resample=data.resample,
+            resample_spacing_um=[float(s) for s in data.resample_spacing_um],
+            resample_grid=[int(n) for n in data.resample_grid],
+            ri_range=[float(v) for v in data.ri_range],
+            patch_size=[int(p) for p in (data.resample_grid if data.resample == "grid" else data.patch_size)],
+            z=data.z,
+        )
+
+    def for_training(self, config: CellsConfig, weights: Weights | None) -> CellsModule:
+        """See `Task`."""
+        facts = self.facts(config)
+        network = config.model.build(*CHANNELS[config.method])
+        if weights is not None:
+            load_network(network, weights, "init_from")
+        return CellsModule(
+            network, facts, _windows(config, facts), config.seeds.rule(), config.loss.build(),
+            config.optimizer, _nuclei(config),
+        )  # fmt: skip
+
+    def from_weights(self, config: CellsConfig, ensemble: Sequence[Weights]) -> CellsModule:
+        """See `Task`."""
+        if len(ensemble) > 1:
+            raise InputError("predict.checkpoint: cells are found by one network; name one checkpoint")
+        facts = ensemble[0].facts
+        return CellsModule(
+            network_of(ensemble[0], "predict.checkpoint"), facts, _windows(config, facts),
+            config.seeds.rule(), batch_size=_nuclei(config),
+        )  # fmt: skip
+
+    def require_match(self, config: CellsConfig, facts: CellsFacts) -> None:
+        """See `Task`."""
+        if facts.method != config.method:
+            raise InputError(f"method: the weights are of method {facts.method}, this config's is {config.method}")
+
+    def inputs(self, config: CellsConfig) -> list[Path]:
+        """None: see `cells_faults`."""
+        return []
+
+    def require_free(self, config: CellsConfig, inputs: Sequence[Path]) -> None:
+        """Nothing is predicted."""
+
+    def prepare(self, data: CellsDataModule, stages: Sequence[str], progress: Progress) -> None:
+        """See `Task`."""
+        cases = data.find()
+        if "test" in stages:
+            check_test(cases["test"], progress)
+        if "fit" in stages:
+            data.prepare_data()
+
+    def test(self, run: Run) -> None:
+        """Score the weights, from true nuclei and from those that the rule finds, beside the floor."""
+        module: CellsModule = run.module()
+        run.trainer.test(module, datamodule=run.data, verbose=False)
+        if not run.trainer.is_global_zero:
+            return
+        write_scores(module.scores, run.folder)
+        metrics = {f"test/{name}": value for name, value in module.scores.metrics().items()}
+        _, counted = counted_seen(module.facts, run.data.fingerprints(("test",)))
+        told = {"test/cases": len(module.scores.of("true")), **seen_metrics(counted, "test")}
+        run.folder.update_metrics({**metrics, **told})
+        if note := seen_note(counted, "test cases", "their scores say nothing about new fields"):
+            print(note, file=sys.stderr)
+
+    def predict(self, run: Run) -> None:
+        """See `cells_faults`."""
+        raise InputError("stages: not predict: tomograms are analysed by `task: analyze`")
+
+    def show(self, folder: RunFolder, config: CellsConfig) -> None:
+        """Scores of every way to the seeds."""
+        metrics = folder.metrics()
+        if "test/true/dice" not in metrics:
+            return
+        heads = {"dice": "Dice", "dice_matched": "matched only", "ap_50": "AP 0.5", "pq": "PQ"}
+        table = Table("seeds", *heads.values(), title=f"test, {int(metrics['test/cases'])} volumes")
+        for way in WAYS:
+            cells = [metrics.get(f"test/{way}/{key}") for key in heads]
+            table.add_row(NAMED[way], *("" if value is None else f"{value:.3f}" for value in cells))
+        wide_console().print(table)
+
+    def audit(self, config: CellsConfig, stages: Sequence[str], progress: Progress) -> Audited:
+        """Find every case and read those of a folder: what cannot be used is told a line each."""
+        done = Audited()
+        try:
+            data = self.data(config, None, None, ())
+            cases = data.find()
+            done.counts = {split: len(found) for split, found in cases.items()}
+            if config.data.source == "folder":
+                check_test([case for found in cases.values() for case in found], progress)
+        except InputError as fault:
+            done.errors = len(str(fault).splitlines())
+            print(fault)
+        return done
+
+    def plan(self, config: CellsConfig, stages: Sequence[str], inputs: Sequence[Path]) -> None:
+        """Not offered."""
+        raise InputError(
+            "--plan: not for task cells; --dry-run takes one step of every stage, and --check reads all data"
+        )
+
+
+def write_scores(scores: CellTestScores, folder: RunFolder) -> None:
+    """`tables/test_cells.csv`, a row a case and way; `tables/test_lines.csv`, means with intervals over images."""
+    names = [field.name for field in dataclasses.fields(scores.rows[0].scores)]
+    rows = [",".join(["case", "line", "seeds", *names])]
+    rows += [
+        ",".join([_quoted(r.name), _quoted(r.line), r.way, *(_number(getattr(r.scores, n)) for n in names)])
+        for r in scores.rows
+    ]
+    write_text(folder.tables / "test_cells.csv", "\n".join(rows) + "\n")
+    lines = [",".join(["line", "seeds", "n", *(f"{n}{end}" for n in names for end in ("", "_low", "_high"))])]
+    for way in WAYS:
+        found = by_line(scores.of(way), [row.line for row in scores.rows if row.way == way])
+        for line, intervals in found.items():
+            cells = [_number(v) for n in names for v in _interval(intervals[n])]
+            lines.append(",".join([_quoted(line), way, str(len(scores.of(way, line))), *cells]))
+    write_text(folder.tables / "test_lines.csv", "\n".join(lines) + "\n")
+
+
+def _windows(config: CellsConfig, facts: CellsFacts) -> SlidingWindow:
+    return windows_of(facts.patch_size, batch_size(config.predict.batch_size, config.trainer.accelerator))
+
+
+def _nuclei(config: CellsConfig) -> int:
+    return batch_size(config.predict.batch_size, config.trainer.accelerator, NUCLEI_ON_CPU)
+
+
+def _interval(found: Any) -> tuple[float, float, float]:
+    return found.value, found.low, found.high
+
+
+def _number(value: float) -> str:
+    return "" if value != value else f"{value:.6g}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text

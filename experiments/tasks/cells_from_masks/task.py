@@ -1,0 +1,214 @@
+"""Any masks of membrane and nucleus in, labels of cells out; no refractive index is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cytovox.errors import InputError
+from cytovox.io import LabelFilm, Volume, open_labels, read_volume, write_ometiff
+from cytovox.io.deletion import Manifest
+from cytovox.io.spacing import Resolved, resolve_spacing
+from cytovox.measure.cell_contrast import cell_contrasts
+from cytovox.measure.measurements import WHOLE, Compartment, Rules, measure_frame
+from cytovox.measure.refractive import PAPER_MEDIUM_RI
+from cytovox.plots.cells import cells_figure
+from cytovox.quality.control import CellState, frame_flags
+from cytovox.quality.rules import QualityRules, as_text
+from cytovox.segmentation.field import CellField
+from cytovox.segmentation.holes import fill_cells
+from cytovox.segmentation.watershed import unclaimed
+from cytovox.tracking.tracking import Sighting
+from datamodules.cases import checked_ri
+from datamodules.label_source import Grid, LabelSource, label_sources
+from experiments.preflight import require_room
+from experiments.tasks.analyze.config import CellsFromMasksConfig
+from experiments.tasks.analyze.outside import outside_note
+from experiments.tasks.analyze.predictors import cell_finder, cell_weights
+from experiments.tasks.analyze.results import write_table
+
+#: Columns that only a tomogram can fill.
+_OF_RI = ("mean_ri", "sd_ri", "concentration_g_per_ml", "dry_mass_pg")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that is read, opened."""
+
+    membrane: dict[int, LabelSource]
+    """By frame."""
+    nucleus: dict[int, LabelSource]
+    volume: Volume | None
+    spacing_um: tuple[float, float, float]
+    notes: list[str]
+
+
+def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
+    """Label the cells of every frame; see the config.
+
+    Parameters
+    ----------
+    config : CellsFromMasksConfig
+    check : bool
+        Only open and read everything, and say how it is read; nothing is written.
+
+    Raises
+    ------
+    InputError
+        Files that cannot be read, or do not fit each other.
+    """
+    weights = cell_weights(config.method, config.cell_weights)
+    inputs = open_inputs(config)
+    for note in dict.fromkeys(inputs.notes):
+        print(f"note: {note}", file=sys.stderr)
+    if check:
+        return _check(config, inputs)
+    finder, out = cell_finder(config.method, weights, config.seeds.rule()), Path(config.out)
+    require_room(out, "out")
+    written = Manifest(out, "cells_from_masks")
+    results = [out / name for name in ("cells.ome.tif", "cells.csv", "cells.png")]
+    written.require_free(results)
+    spacing, volume = inputs.spacing_um, inputs.volume
+    rows, frames, lone = [], [], 0.0
+    for t in inputs.membrane:
+        inside, nuclei = inputs.membrane[t].mask(), inputs.nucleus[t].mask()
+        ri = checked_ri(volume.frame(t), f"{config.ri}, frame {t}") if volume is not None else None
+        seeds = inputs.nucleus[t].objects() if inputs.nucleus[t].instances else None
+        if said := outside_note(nuclei, inside):
+            print(f"note: frame {t}: {said}", file=sys.stderr)
+        found = finder(CellField(inside, nuclei, spacing, ri, seeds))
+        if not (found.seeds_ZYX > 0).any():
+            print(f"note: frame {t}: no nucleus, so no cell was told from another", file=sys.stderr)
+        cells_ZYX = fill_cells(found.cells_ZYX)
+        if added := int(np.count_nonzero(cells_ZYX != found.cells_ZYX)):
+            print(f"note: frame {t}: {added} voxels in holes of cells are filled", file=sys.stderr)
+        rows += _rows(cells_ZYX, nuclei, inside, ri, spacing, t, volume, inputs.nucleus[t])
+        frames.append(cells_ZYX)
+        lone += float(unclaimed(inside, cells_ZYX).sum()) * float(np.prod(spacing))
+        if t == 0:
+            shown = ri if ri is not None else inside.astype(np.float32)
+            cells_figure(out / "cells.png", shown, cells_ZYX, spacing, Path(config.membrane).name)
+    kind = np.uint16 if max(int(cells.max(initial=0)) for cells in frames) < 2**16 else np.uint32
+    write_ometiff(out / "cells.ome.tif", np.stack(frames)[:, None].astype(kind), spacing, ["cells"])
+    table = pd.DataFrame(rows)
+    if "original_label" in table:
+        table = table.astype({"original_label": "UInt64"})
+    write_table(table, out / "cells.csv")
+    cells = table[(table["compartment"] == WHOLE)] if len(table) else table
+    print(f"cells: {len(cells)} in {len(frames)} frames; {lone:.1f} um3 of the membrane mask are in none")
+    print(f"labels: {out / 'cells.ome.tif'}")
+    for path in results:
+        written.add(path)
+    print(f"table: {out / 'cells.csv'}", flush=True)
+    return 0
+
+
+def open_inputs(config: CellsFromMasksConfig) -> Inputs:
+    """Open the masks and the tomogram, and decide how they are read.
+
+    Raises
+    ------
+    InputError
+        Files that cannot be read, or do not fit each other.
+    """
+    notes: list[str] = []
+    films = [open_labels(path, config.series) for path in (config.membrane, config.nucleus)]
+    volume = None
+    if config.ri is not None:
+        volume = read_volume(config.ri, config.spacing_um, config.spacing_from, config.series)
+        notes += volume.notes
+        owner, frames, shape, spacing = Path(config.ri).name, volume.shape[0], volume.shape[2:], volume.spacing_um
+    else:
+        owner, frames, shape = _shape(*films)
+        size = _spacing(config, films)
+        notes += size.notes
+        spacing = size.spacing_um
+    check_spacing = config.spacing_from == "file"
+    grid = Grid(owner, frames, shape, spacing, check_spacing, series=config.series)
+    found = [
+        label_sources(
+            dict.fromkeys(range(frames), film.path), name, grid, notes, labels=_labels(config, name)
+        )
+        for film, name in zip(films, ("membrane", "nucleus"), strict=True)
+    ]  # fmt: skip
+    return Inputs(found[0], found[1], volume, spacing, notes)
+
+
+def _labels(config: CellsFromMasksConfig, name: str) -> str:
+    return str(config.labels) if isinstance(config.labels, str) else str(config.labels.get(name, "auto"))
+
+
+def _shape(membrane: LabelFilm, nucleus: LabelFilm) -> tuple[str, int, tuple[int, int, int]]:
+    """Whose grid it is, its frames and its shape: of the mask whose slices lie along z."""
+    film = membrane if membrane.shape[2] > 1 or nucleus.shape[2] == 1 else nucleus
+    t, c, z, y, x = film.shape
+    if z == 1 and (t > 1 or (c > 4 and not film.colour)):
+        axis = "frames" if t > 1 else "channels"
+        raise InputError(
+            f"{film.path}: holds {film.holds()}: are the slices of one volume stored as {axis}? save them along z, or "
+            "give the tomogram (ri)"
+        )
+    return film.path.name, t, (z, y, x)
+
+
+def _spacing(config: CellsFromMasksConfig, films: list[LabelFilm]) -> Resolved:
+    """Voxel size of the first mask that states one."""
+    film = next((film for film in films if film.stored_spacing.readings), films[0])
+    return resolve_spacing(film.path, film.stored_spacing, config.spacing_um, config.spacing_from)
+
+
+def _check(config: CellsFromMasksConfig, inputs: Inputs) -> int:
+    """Read what a run would read, and print how."""
+    parts = 0
+    for t, nucleus in inputs.nucleus.items():
+        parts += len(np.unique(nucleus.objects())) - 1
+        inputs.membrane[t].mask()
+        if inputs.volume is not None:
+            checked_ri(inputs.volume.frame(t), f"{config.ri}, frame {t}")
+    z, y, x = inputs.spacing_um
+    print("the config is valid; it would find cells in")
+    kind = "labels" if inputs.nucleus[0].instances else "connected parts"
+    print(
+        f"  {config.membrane} (membrane) and {config.nucleus} (nucleus, {parts} {kind}): {len(inputs.membrane)} "
+        f"frame{'s' * (len(inputs.membrane) != 1)}, {z:.4g}, {y:.4g}, {x:.4g} um (z, y, x)", flush=True,
+    )  # fmt: skip
+    return 0
+
+
+def _rows(
+    cells: np.ndarray, nucleus: np.ndarray, membrane: np.ndarray, ri: np.ndarray | None,
+    spacing: tuple[float, float, float], t: int, volume: Volume | None, seeds: LabelSource,
+) -> list[dict[str, object]]:  # fmt: skip
+    """Measurements; what only a tomogram tells is left out without one."""
+    medium = getattr(volume, "medium_ri", None) or PAPER_MEDIUM_RI
+    image = np.full(cells.shape, math.nan, np.float32) if ri is None else ri
+    measured = measure_frame(image, cells, {"membrane": membrane, "nucleus": nucleus}, spacing, Rules(medium))
+    names = [field.name for field in dataclasses.fields(Compartment)]
+    contrasts = {} if ri is None else cell_contrasts(ri, cells, spacing)
+    flags = {
+        row.cell: as_text(frame_flags(_state(t, row, contrasts.get(row.cell, math.nan)), QualityRules()))
+        for row in measured.compartments
+        if row.compartment == WHOLE
+    }
+    rows: list[dict[str, object]] = []
+    for row in measured.compartments:
+        values = {name: getattr(row, name) for name in names if ri is not None or name not in _OF_RI}
+        # cell k grew from nucleus k
+        original = {"original_label": seeds.reading.original(row.cell) if row.cell > 0 else None}
+        contrast = {"contrast_ri": contrasts.get(row.cell) if row.compartment == WHOLE else None}
+        rows.append(
+            {"frame": t, **values, **(original if seeds.instances else {}), **(contrast if ri is not None else {}),
+             "flags": flags.get(row.cell, "")}
+        )  # fmt: skip
+    return rows
+
+
+def _state(t: int, row: Compartment, contrast_ri: float) -> CellState:
+    sighting = Sighting(t, row.cell, (row.z_um, row.y_um, row.x_um), row.volume_um3)
+    return CellState(sighting, row.dry_mass_pg, row.border, row.nuclei, contrast_ri)

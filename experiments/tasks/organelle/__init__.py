@@ -1,0 +1,1 @@
+"""The organelle task: refractive-index tomograms to masks of organelles."""

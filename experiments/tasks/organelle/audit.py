@@ -1,0 +1,56 @@
+"""`--check` of tomograms and their masks: what is wrong with them, one table with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from datamodules.audit.audit import Audit, audit
+from datamodules.audit.findings import Finding
+from experiments.tasks.base import Audited, Progress
+from experiments.tasks.organelle.config import OrganelleConfig
+
+
+def audit_data(config: OrganelleConfig, stages: Sequence[str], progress: Progress) -> Audited:
+    """Look at every file that a run would read, and print what was found."""
+    predict = config.predict
+    done = audit(
+        *(config.data, config.seed, stages, predict.inputs, predict.spacing_um, progress),
+        *(predict.spacing_from, predict.series),
+    )
+    print_audit(done)
+    told = {found.origin for found in done.findings if found.origin is not None}
+    return Audited(done.counts, done.inputs, len(done.errors), told)
+
+
+def print_audit(done: Audit) -> None:
+    """The table, if there is anything to tell, and one line of numbers."""
+    console = _console()
+    if done.findings:
+        console.print(_table(done.findings))
+    if done.simulated:
+        print("simulated volumes: there is no file to check, only the config's numbers")
+    if done.volumes or not done.simulated:
+        print(done.summary(), flush=True)
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    table = Table(title="the data", show_lines=True)
+    for name in ("severity", "kind"):
+        table.add_column(name, no_wrap=True)
+    for name in ("where", "found", "what to do"):
+        table.add_column(name, overflow="fold", ratio=2)
+    for found in findings:
+        style = "red" if found.severity == "error" else "yellow"
+        cells = (found.where, found.found, found.advice)
+        table.add_row(f"[{style}]{found.severity}[/]", found.kind, *map(escape, cells))
+    return table
+
+
+def _console() -> Console:
+    """The terminal; in a pipe wide enough for five columns, whose cells are wrapped and never cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)

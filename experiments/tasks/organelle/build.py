@@ -1,0 +1,122 @@
+"""Objects of an organelle run out of its config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from torch import nn
+
+from cytovox.errors import InputError
+from experiments.schema import branch
+from experiments.tasks.organelle.config import CHOICES, OrganelleConfig, tiling
+from experiments.tasks.organelle.outputs import match_outputs
+from lightning_modules.checkpoint_metadata import OrganelleFacts, Weights, load_network
+from lightning_modules.organelle import OrganelleModule
+
+
+def facts_of(config: OrganelleConfig) -> OrganelleFacts:
+    """What the checkpoints of this run will say of themselves."""
+    data = config.data
+    return OrganelleFacts(
+        task=config.task,
+        model=dataclasses.asdict(config.model),
+        organelles=list(data.organelles),
+        resample=data.resample,
+        resample_spacing_um=[float(s) for s in data.resample_spacing_um],
+        resample_grid=[int(n) for n in data.resample_grid],
+        ri_range=[float(v) for v in data.ri_range],
+        patch_size=[int(p) for p in data.patch_size],
+    )
+
+
+def build_for_training(config: OrganelleConfig, weights: Weights | None) -> OrganelleModule:
+    """A new network, with these weights if there are any."""
+    facts = facts_of(config)
+    network = config.model.build(1, len(facts.organelles))
+    notes: list[str] = []
+    if weights is not None:
+        weights, notes = match_outputs(weights, network, config.model.build, facts.organelles)
+        load_network(network, weights, "init_from")
+    module = OrganelleModule(
+        network,
+        facts,
+        tiling(config, facts.patch_size),
+        config.loss.build(),
+        config.optimizer,
+        config.predict.threshold,
+    )
+    module.notes = notes
+    return module
+
+
+def build_from_weights(config: OrganelleConfig, ensemble: Sequence[Weights]) -> OrganelleModule:
+    """The networks that checkpoints hold, with the grid and normalisation they were trained with.
+
+    Parameters
+    ----------
+    config : Config
+        Windows and threshold.
+    ensemble : sequence of Weights
+        One or more; their probabilities will be averaged.
+
+    Raises
+    ------
+    InputError
+        A network cannot be built here, or not be given the windows that this config asks for; or the checkpoints do
+        not belong together.
+    """
+    first = ensemble[0]
+    for other in ensemble[1:]:
+        _require_kinship(first, other)
+    windows = tiling(config, first.facts.patch_size)
+    networks = [_network(weights, windows.window) for weights in ensemble]
+    return OrganelleModule(
+        networks[0],
+        first.facts,
+        windows,
+        threshold=config.predict.threshold,
+        companions=networks[1:],
+        flips=config.predict.flips,
+        memory_gb=config.predict.memory_gb,
+        compile=config.predict.compile,
+    )
+
+
+def _network(weights: Weights, window: tuple[int, int, int]) -> nn.Module:
+    facts = weights.facts
+    kind = branch("model", CHOICES["model"], str(facts.model[CHOICES["model"].key]))
+    known = {f.name for f in dataclasses.fields(kind)}
+    model = kind(**{k: v for k, v in facts.model.items() if k in known})
+    if faults := model.faults(window):
+        raise InputError(f"predict.window: the network of {weights.path}: {'; '.join(faults)}")
+    network: nn.Module = model.build(1, len(facts.organelles))
+    load_network(network, weights, "predict.checkpoint")
+    return network
+
+
+def _require_kinship(first: Weights, other: Weights) -> None:
+    """Refuse an ensemble whose members see another image, or say something else of it."""
+    for key in ("organelles", "resample", "ri_range", first.facts.resample_key):
+        mine, theirs = getattr(first.facts, key), getattr(other.facts, key)
+        if mine != theirs:
+            raise InputError(
+                f"predict.checkpoint: {other.path}: {key} {theirs}, but {first.path} has {mine}: checkpoints of one "
+                "ensemble need the same outputs, grid and normalisation"
+            )
+
+
+def require_organelles(config: OrganelleConfig, facts: OrganelleFacts) -> None:
+    """Refuse to score weights that predict something else than the masks show.
+
+    Raises
+    ------
+    InputError
+        Other organelles, or in another order.
+    """
+    wanted, given = list(config.data.organelles), list(facts.organelles)
+    if wanted != given:
+        raise InputError(
+            f"data.organelles: the weights predict {', '.join(given)}, but this config asks for {', '.join(wanted)}; "
+            "make them the same"
+        )

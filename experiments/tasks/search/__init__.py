@@ -1,0 +1,1 @@
+"""The search task: network architectures for organelle segmentation (ScNAS)."""

@@ -1,0 +1,121 @@
+"""The keys of a search, and what cannot work in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from cytovox.networks.scnas import ScNASConfig
+from experiments.schema import Choice
+from experiments.tasks.organelle.config import CHOICES as ORGANELLE_CHOICES
+from experiments.tasks.organelle.config import OrganelleConfig, organelle_faults
+from lightning_modules.optim import Adam, AdamW
+from lightning_modules.search_config import SearchConfig, search_faults
+from training.trainer import parse_time
+
+
+@dataclass
+class RetrainConfig:
+    """`retrain:`. What the test stage trains from scratch: the searched network, as an organelle run of its own."""
+
+    width: int | None = None
+    """Initial feature maps; null for the search's."""
+    layers: int | None = None
+    """Cells in the encoder, and as many in the decoder; null for the search's."""
+    multiplier: int | None = None
+    """Nodes in a cell's output; null for the search's."""
+    lr: float | None = None
+    """Learning rate; null for the search's."""
+    max_epochs: int | None = None
+    """Epochs; null for the search's limits, max_steps for one."""
+    max_time: str | None = None
+    """Wall-clock limit DD:HH:MM:SS; null for none."""
+
+
+@dataclass
+class SearchTaskConfig(OrganelleConfig):
+    """A whole config of a search."""
+
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """How it searches."""
+    retrain: RetrainConfig = field(default_factory=RetrainConfig)
+    """How the test stage trains the network that was found, from scratch."""
+
+
+#: The groups with branches.
+CHOICES: dict[str, Choice] = {
+    **ORGANELLE_CHOICES,
+    "model": Choice("network", "scnas", {"scnas": ScNASConfig}),
+    "optimizer": Choice("name", "adam", {"adam": Adam, "adamw": AdamW}),
+}
+
+
+def search_task_faults(config: SearchTaskConfig) -> list[str]:
+    """What cannot work although every type is right, one line each, beginning with the key path."""
+    faults = organelle_faults(config)
+    faults += [f"search.{fault}" for fault in search_faults(config.search)]
+    if "predict" in config.stages:
+        faults.append(
+            "stages: a search predicts nothing; predict with its retrained network: "
+            "predict.checkpoint=RUN/retrained in a config of task organelle"
+        )
+    if config.model.genotype != "published":
+        faults.append("model.genotype: not with task search, which looks for one; leave it out")
+    if config.trainer.compile:
+        faults.append("trainer.compile: not with task search, whose network is another in every step; set it false")
+    if config.model.checkpointing:
+        faults.append("model.checkpointing: not with task search, whose network is another in every step; set it false")
+    if config.trainer.max_steps == -1 and config.trainer.max_epochs in (None, -1):
+        faults.append("trainer.max_epochs: a search needs it, or max_steps: temperature and warm-up follow the steps")
+    for key in ("max_time", "early_stopping"):
+        if getattr(config.trainer, key) is not None:
+            faults.append(
+                f"trainer.{key}: not with task search, whose temperature and warm-up follow the steps, and which would "
+                "end undecided; use max_epochs or max_steps (retrain.max_time limits the training that follows)"
+            )
+    if config.trainer.accumulate_grad_batches > 1 or config.trainer.global_batch is not None:
+        faults.append(
+            "trainer.accumulate_grad_batches, global_batch: not with task search, which draws a network a batch; "
+            "leave them out"
+        )
+    if config.init_from is not None:
+        faults.append("init_from: not with task search, whose network holds many; leave it out")
+    return faults + [f"retrain.{fault}" for fault in _retrain_faults(config)]
+
+
+def retrained_model(config: SearchTaskConfig, genotype: str) -> Any:
+    """The network that is trained again, with this genotype."""
+    again, model = config.retrain, config.model
+    return dataclasses.replace(
+        model,
+        width=again.width or model.width,
+        layers=again.layers or model.layers,
+        multiplier=again.multiplier or model.multiplier,
+        genotype=genotype,
+    )
+
+
+def _retrain_faults(config: SearchTaskConfig) -> list[str]:
+    again, faults = config.retrain, []
+    if again.lr is not None and not 0 < again.lr < math.inf:
+        faults.append(f"lr: expected a positive number or null, got {again.lr}")
+    if again.max_epochs is not None and again.max_epochs < 1:
+        faults.append(f"max_epochs: expected 1 or more, or null, got {again.max_epochs}")
+    if again.max_time is not None and parse_time(again.max_time) is None:
+        faults.append(f"max_time: expected DD:HH:MM:SS such as 00:01:30:00, got {again.max_time!r}")
+    for key in ("width", "layers", "multiplier"):
+        if (value := getattr(again, key)) is not None and value < 1:
+            faults.append(f"{key}: expected 1 or more, or null, got {value}")
+    if again.multiplier is not None and again.multiplier < config.model.multiplier:
+        faults.append(
+            f"multiplier: expected the search's {config.model.multiplier} or more, since what it finds may not reach "
+            f"fewer nodes, got {again.multiplier}"
+        )
+    windows = {"data.patch_size": config.data.patch_size, "predict.window": config.predict.window}
+    for key, size in windows.items():
+        if not faults and size is not None and len(size) == 3 and all(n > 0 for n in size):
+            again_faults = retrained_model(config, "published").faults((size[0], size[1], size[2]))
+            faults += [f"{fault.replace('patch:', f'{key}:', 1)}" for fault in again_faults]
+    return faults

@@ -1,0 +1,142 @@
+"""The search task: a genotype out of a supernet, and the network that it builds, trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cytovox.errors import InputError
+from cytovox.networks.supernet import Supernet
+from datamodules.split_in_half import SearchDataModule
+from experiments.tasks.base import Progress
+from experiments.tasks.organelle import data as organelle_data
+from experiments.tasks.organelle.build import facts_of
+from experiments.tasks.organelle.config import tiling
+from experiments.tasks.organelle.task import OrganelleTask
+from experiments.tasks.search import stages as search_stages
+from experiments.tasks.search.config import CHOICES, SearchTaskConfig, search_task_faults
+from lightning_modules.checkpoint_metadata import SearchFacts, Weights
+from lightning_modules.search import SearchModule, search_measure
+from training.rundir import RunFolder
+
+if TYPE_CHECKING:
+    from experiments.stages import Run
+
+
+#: Facts that a search keeps to its end: the key of each, and what it is of.
+_OF_A_SEARCH = {
+    "operations": ("search.operations", "space"), "model": ("model", "space"),
+    "cost_measure": ("search.cost.measure", "cost"), "patch_size": ("data.patch_size", "cost"),
+}  # fmt: skip
+
+
+class SearchTask(OrganelleTask):
+    """See `Task`. What it is told, reads and scores is the organelle task's."""
+
+    name = "search"
+    config = SearchTaskConfig
+    choices = CHOICES
+    tests_weights = False
+
+    def require_ready(self, stages: Sequence[str], folder: RunFolder | None) -> None:
+        """See `Task`. What is trained again must have been found.
+
+        Raises
+        ------
+        InputError
+            The test stage without a search.
+        """
+        if "fit" not in stages and stages and (folder is None or not (folder.path / search_stages.GENOTYPE).is_file()):
+            raise InputError(
+                "stages: test trains what a search has found; add the stage fit, or resume=RUN of a search"
+            )
+
+    def faults(self, config: Any) -> list[str]:
+        """See `Task`."""
+        return search_task_faults(config)
+
+    def data(
+        self, config: Any, progress: Progress | None, limit: int | None, splits: Sequence[str]
+    ) -> SearchDataModule:
+        """See `Task`. Of a dry run two volumes, one for each half."""
+        data = SearchDataModule(config.data, config.seed, progress, limit=limit and limit + 1, splits=splits)
+        data.joint = config.search.joint
+        return data
+
+    def facts(self, config: Any) -> SearchFacts:
+        """See `Task`."""
+        told, search = vars(facts_of(config)), config.search
+        return SearchFacts(**told, operations=list(search.operations), cost_measure=search_measure(search))
+
+    def require_same(self, config: Any, facts: SearchFacts) -> None:
+        """See `Task`.
+
+        Raises
+        ------
+        InputError
+            Other networks, or other costs, are looked at.
+        """
+        mine = self.facts(config)
+        for name, (key, what) in _OF_A_SEARCH.items():
+            told, asked = getattr(facts, name), getattr(mine, name)
+            if told != asked:
+                raise InputError(
+                    f"{key}: the search that is gone on with is of another {what}: {told} there, {asked} here; make "
+                    "them the same, or begin a new search"
+                )
+
+    def for_training(self, config: Any, weights: Weights | None) -> SearchModule:
+        """See `Task`."""
+        facts = self.facts(config)
+        network = Supernet(1, len(facts.organelles), config.model, facts.operations)
+        windows, threshold = tiling(config, facts.patch_size), config.predict.threshold
+        loss = config.loss.build()
+        return SearchModule(network, facts, windows, loss, config.optimizer, config.search, config.seed, threshold)
+
+    def from_weights(self, config: Any, ensemble: Sequence[Weights]) -> Any:
+        """A supernet holds many networks, and none that was trained to the end.
+
+        Raises
+        ------
+        InputError
+            Always: it is the retrained network that predicts.
+        """
+        raise InputError("task search: predict and test with the retrained network: predict.checkpoint=RUN/retrained")
+
+    def prepare(self, data: Any, stages: Sequence[str], progress: Progress) -> None:
+        """See `Task`. The test cases are read before the search begins: a broken one must not be found hours later."""
+        if "fit" in stages:
+            data.require_halves()
+        organelle_data.prepare(data, stages, progress)
+
+    def fitted(self, run: Run, module: SearchModule) -> None:
+        """See `Task`."""
+        search_stages.derive(run, module)
+
+    def test(self, run: Run) -> None:
+        """Train the searched network from scratch, and score it on the test cases."""
+        search_stages.retrain(run)
+
+    def plan(self, config: Any, stages: Sequence[str], inputs: Sequence[Path]) -> None:
+        """See `Task`. What a search takes depends on the networks that it draws.
+
+        Raises
+        ------
+        InputError
+            Always.
+        """
+        raise InputError(
+            "--plan: not for task search, which draws another network in every step; plan the training that follows "
+            "it as task organelle, with model.network=scnas and the same data and trainer"
+        )
+
+    def show(self, folder: RunFolder, config: Any) -> None:
+        """What was found, what it costs, and how good it is."""
+        metrics = folder.metrics()
+        if "search/cost_derived" in metrics:
+            share = metrics["search/cost_derived"] / metrics["search/cost_published"]
+            print(f"genotype: {folder.path / search_stages.GENOTYPE} ({share:.0%} of the published one's cost)")
+        super().show(folder, config)
+        if (retrained := Path(folder.path / search_stages.RETRAINED)).is_dir():
+            print(f"retrained: {retrained}")

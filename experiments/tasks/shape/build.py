@@ -1,0 +1,126 @@
+"""Objects of a shape run and of a SHAPR run out of their configs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cytovox.errors import InputError
+from cytovox.preprocess.shape_fields import OccupancyConfig
+from datamodules.shape.config import ShapeData
+from datamodules.shape.datamodule import ShapeDataModule
+from datamodules.shape.folder import find_inputs as find_folder
+from datamodules.shape.folder import read_shapes
+from experiments.schema import Choice, branch
+from experiments.tasks.base import Progress
+from experiments.tasks.shape.config import SHAPE_CHOICES, SHAPR_CHOICES, ShapeConfig, ShapePredictConfig, SHAPRConfig
+from lightning_modules.checkpoint_metadata import ShapeFacts, SHAPRFacts, Weights, load_network
+from lightning_modules.shape import Parts, ShapeModule
+from lightning_modules.shapr import SHAPRModule
+
+#: What a checkpoint of the shape task says of what surrounds its network.
+TOLD = ("field", "process", "preconditioning", "traits")
+
+
+def build_data(
+    config: ShapeConfig | SHAPRConfig, progress: Progress | None, limit: int | None, splits: Sequence[str]
+) -> ShapeDataModule:
+    """The data module, for these splits."""
+    data: ShapeData = config.data
+    distances = isinstance(config, ShapeConfig)  # SHAPR learns from the object itself
+    return ShapeDataModule(data, config.seed, progress, limit=limit, splits=splits, distances=distances)
+
+
+def find_inputs(predict: ShapePredictConfig) -> list[Path]:
+    """Folders of the predict stage, every cell in them read once.
+
+    Raises
+    ------
+    InputError
+        Anything wrong with an image or a mask, or two cells of one name.
+    """
+    given = [predict.inputs] if isinstance(predict.inputs, str) else list(predict.inputs)
+    folders = [Path(folder) for folder in given]
+    owner: dict[str, Path] = {}
+    for folder in folders:
+        cells = find_folder(folder)
+        read_shapes(cells)
+        for cell in cells:
+            if cell.name in owner:
+                raise InputError(
+                    f"predict.inputs: {cell.name} lies in {owner[cell.name]} and in {folder}: their shapes would have "
+                    "one name; predict them apart"
+                )
+            owner[cell.name] = folder
+    return folders
+
+
+def shape_facts(config: ShapeConfig) -> ShapeFacts:
+    """What the checkpoints of a shape run will say of themselves."""
+    told: dict[str, Any] = {part: dataclasses.asdict(getattr(config, part)) for part in TOLD}
+    return ShapeFacts(task=config.task, model=dataclasses.asdict(config.model), **told)
+
+
+def shape_module(config: ShapeConfig, facts: ShapeFacts, weights: Weights | None, key: str) -> ShapeModule:
+    """A module whose network is what the facts say, with these weights if there are any."""
+    field, process, preconditioning, traits = (_told(SHAPE_CHOICES, part, getattr(facts, part)) for part in TOLD)
+    model = _told(SHAPE_CHOICES, "model", facts.model)
+    network = model.build(size=field.size, outputs=preconditioning.outputs, told=traits.channels)
+    if weights is not None:
+        load_network(network, weights, key)
+    sampler, validates = config.sampler, None
+    if getattr(sampler, "validation_steps", None) is not None:
+        validates = dataclasses.replace(sampler, steps=min(sampler.validation_steps, sampler.steps)).build()
+    parts = Parts(process.build(), preconditioning.build(), config.loss.build(), sampler.build(), validates)
+    # how widely traits are drawn is the user's to say, like the sampler; whether the network knows any is not
+    told = config.traits if config.traits.name == traits.name else traits
+    return ShapeModule(parts, told.build(), network=network, facts=facts, field=field.build(), **_shared(config))
+
+
+def shapr_facts(config: SHAPRConfig) -> SHAPRFacts:
+    """What the checkpoints of a SHAPR run will say of themselves."""
+    return SHAPRFacts(task=config.task, model=dataclasses.asdict(config.model))
+
+
+def shapr_module(config: SHAPRConfig, facts: SHAPRFacts, weights: Weights | None, key: str) -> SHAPRModule:
+    """The same for SHAPR."""
+    model = _told(SHAPR_CHOICES, "model", facts.model)
+    network = model.build()
+    if weights is not None:
+        load_network(network, weights, key)
+    discriminator = model.build_discriminator() if config.supervised < 1 else None
+    return SHAPRModule(
+        discriminator,
+        config.loss.build(),
+        config.supervised,
+        network=network,
+        facts=facts,
+        field=OccupancyConfig().build(),
+        **_shared(config),
+    )
+
+
+def only(ensemble: Sequence[Weights]) -> Weights:
+    """The one checkpoint: fields of several networks have no common sample."""
+    if len(ensemble) > 1:
+        raise InputError("predict.checkpoint: expected one checkpoint: shapes are no ensemble's")
+    return ensemble[0]
+
+
+def _shared(config: ShapeConfig | SHAPRConfig) -> dict[str, Any]:
+    predict = config.predict
+    return {
+        "optimizer": config.optimizer,
+        "samples": predict.samples,
+        "views": predict.views,
+        "seed": config.seed,
+    }
+
+
+def _told(choices: dict[str, Choice], group: str, told: dict[str, Any]) -> Any:
+    """The config of a part out of the facts of a checkpoint; keys of another version are left out."""
+    kind = branch(group, choices[group], str(told[choices[group].key]))
+    known = {f.name for f in dataclasses.fields(kind)}
+    return kind(**{k: v for k, v in told.items() if k in known})

@@ -1,0 +1,123 @@
+"""The keys of a shape config and of a SHAPR config, and what cannot work in them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from cytovox.diffusion import PARTS, combination_faults
+from cytovox.diffusion.traits import TRAITS
+from cytovox.losses.shapr import SHAPRLossConfig
+from cytovox.networks.shape_registry import SHAPE_NETWORKS, shape_network_config
+from cytovox.networks.shapr import SHAPRConfig as SHAPRNetworkConfig
+from cytovox.preprocess.shape_fields import FIELDS
+from datamodules.config import TEXTS, TEXTS_OR_NULL
+from datamodules.shape.config import SHAPE_SOURCES, shape_data_faults
+from experiments.schema import Choice, Config
+from lightning_modules.optim import OPTIMIZERS
+
+
+@dataclass
+class ShapePredictConfig:
+    """`predict:` of the shape tasks. `samples`, `views` and `batch_size` serve the test, too."""
+
+    inputs: Any = dataclasses.field(default_factory=list, metadata=TEXTS)
+    """Folders that hold the folders `image` and `mask`."""
+    checkpoint: Any = dataclasses.field(default=None, metadata=TEXTS_OR_NULL)
+    """A .ckpt file, a run folder or the name of shipped weights. Null for this run's own weights, else `init_from`,
+    else `weights.default`."""
+    out: str | None = None
+    """Folder for the shapes; null for `predictions/` in the run folder."""
+    samples: int = 20
+    """Shapes predicted of each cell; a 90 % interval of volumes needs 19 or more."""
+    views: bool = True
+    """Predict them from the eight turns and mirror images of the image in turn, and turn them back."""
+    voxel_um: float | None = None
+    """Size of a voxel in um, for the files; null where it is not known."""
+
+
+@dataclass
+class ShapeConfig(Config):
+    """A whole shape config."""
+
+    field: Any = None
+    """`name:` and its options: how shapes are told to the network."""
+    process: Any = None
+    """`name:` and its options: how data become noise."""
+    preconditioning: Any = None
+    """`name:` and its options: what the network's output means."""
+    sampler: Any = None
+    """`name:` and its options: from noise to shapes."""
+    traits: Any = None
+    """`name:` and its options: what the network is told beside the image, and what is drawn for every sample."""
+    predict: ShapePredictConfig = dataclasses.field(default_factory=ShapePredictConfig)
+    """What is predicted, and how often."""
+
+
+@dataclass
+class SHAPRConfig(Config):
+    """A whole SHAPR config."""
+
+    supervised: float = 0.5
+    """Part of the training without the discriminator; 1 leaves it out."""
+    predict: ShapePredictConfig = dataclasses.field(default_factory=ShapePredictConfig)
+    """What is predicted."""
+
+
+#: The groups with branches of the shape task.
+SHAPE_CHOICES: dict[str, Choice] = {
+    "data": Choice("source", "folder", SHAPE_SOURCES),
+    "field": Choice("name", "signed_distance", FIELDS),
+    "model": Choice("network", "slab_unet", SHAPE_NETWORKS, shape_network_config),
+    "process": Choice("name", "rectified_flow", PARTS["process"]),
+    "preconditioning": Choice("name", "data", PARTS["preconditioning"]),
+    "loss": Choice("name", "data_mse", PARTS["loss"]),
+    "sampler": Choice("name", "euler", PARTS["sampler"]),
+    "traits": Choice("name", "none", TRAITS),
+    "optimizer": Choice("name", "adamw", OPTIMIZERS),
+}
+
+#: The groups with branches of the SHAPR task.
+SHAPR_CHOICES: dict[str, Choice] = {
+    "data": Choice("source", "folder", SHAPE_SOURCES),
+    "model": Choice("network", "shapr", {"shapr": SHAPRNetworkConfig}),
+    "loss": Choice("name", "shapr", {"shapr": SHAPRLossConfig}),
+    "optimizer": Choice("name", "adam", OPTIMIZERS),
+}
+
+
+def shape_faults(config: ShapeConfig) -> list[str]:
+    """What cannot work although every type is right, one line each, beginning with the key path."""
+    faults = _shared_faults(config)
+    parts = ("field", "process", "preconditioning", "loss", "sampler", "traits")
+    own = [f"{part}.{fault}" for part in parts for fault in getattr(config, part).faults()]
+    if not own:
+        own = combination_faults(config.process, config.preconditioning, config.loss, config.sampler)
+        own += [f"model.{fault}" for fault in config.model.faults(config.field.size)]
+    return faults + own
+
+
+def shapr_faults(config: SHAPRConfig) -> list[str]:
+    """The same of a SHAPR config."""
+    faults = _shared_faults(config) + [f"model.{fault}" for fault in config.model.faults()]
+    faults += [f"loss.{fault}" for fault in config.loss.faults()]
+    if not 0 <= config.supervised <= 1:
+        faults.append(f"supervised: expected a part from 0 to 1, got {config.supervised}")
+    trainer = config.trainer
+    endless = trainer.max_steps == -1 and (trainer.max_epochs is None or trainer.max_epochs == -1)
+    if config.supervised < 1 and endless:
+        faults.append("supervised: a part of the training, which needs trainer.max_epochs or trainer.max_steps")
+    return faults
+
+
+def _shared_faults(config: Any) -> list[str]:
+    faults = [f"data.{fault}" for fault in shape_data_faults(config.data)]
+    predict = config.predict
+    if predict.samples < 1:
+        faults.append(f"predict.samples: expected 1 or more, got {predict.samples}")
+    if predict.voxel_um is not None and not 0 < predict.voxel_um < 100:
+        faults.append(f"predict.voxel_um: expected a size in um, or null, got {predict.voxel_um}")
+    if isinstance(predict.checkpoint, list) and len(predict.checkpoint) > 1:
+        faults.append("predict.checkpoint: expected one checkpoint: shapes are no ensemble's")
+    return faults

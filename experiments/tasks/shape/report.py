@@ -1,0 +1,81 @@
+"""What a report tells of a shape run, out of its folder alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cytovox.plots.charts import read_rows
+from cytovox.statistics.feature_tables import SEEN
+from experiments.report.data import Row, link, number, read_json, seen_line, shown, shown_volume
+
+#: Columns of the errors, as they are called.
+ERRORS = {
+    "iou_error": "1 - IoU",
+    "volume_error": "volume",
+    "surface_error": "surface",
+    "roughness_error": "roughness",
+}
+#: What the errors are of, by their prefix in the metrics.
+OF = {"": "mean shape", "single/": "single sample", "best_of_5/": "best of 5"}
+
+
+def scores(run_folder: Path) -> dict[str, Any] | None:
+    """Errors of the mean shape, of a sample and of the best of five; None where nothing was tested."""
+    metrics = read_json(run_folder / "metrics.json")
+    rows = [
+        (what, [shown(metrics.get(f"test/{prefix}{name}")) for name in ERRORS])
+        for prefix, what in OF.items()
+        if f"test/{prefix}iou_error" in metrics
+    ]
+    if not rows:
+        return None
+    coverage = number(metrics.get("test/volume_coverage_90"))
+    cells = number(metrics.get("test/cases"))
+    return {
+        "errors": list(ERRORS.values()),
+        "rows": rows,
+        "cells": int(cells) if math.isfinite(cells) else "all",
+        "coverage": f"{100 * coverage:.0f} %" if math.isfinite(coverage) else "",
+        "crps": shown(metrics.get("test/volume_crps")),
+        "seen": seen_line(metrics, "test", "test cells", "Their scores say nothing about new cells."),
+    }
+
+
+def error_table(rows: list[Row], first: Iterable[str]) -> dict[str, Any] | None:
+    """A table of the mean shape's errors by cell or by class."""
+    if not rows:
+        return None
+    labels = [name for name in first if any(name in row for row in rows)]
+    return {
+        "labels": labels,
+        "scores": list(ERRORS.values()),
+        "rows": [([row.get(n, "") for n in labels], [shown(row.get(name)) for name in ERRORS]) for row in rows],
+    }
+
+
+def predictions(run_folder: Path) -> dict[str, Any] | None:
+    """A row a predicted cell: its volume, and where its shapes lie."""
+    rows = read_rows(run_folder / "tables/predicted_shapes.csv")
+    if not rows:
+        return None
+    consequence = "Their shapes and features are better than those of new cells; classifiers refuse them."
+    return {
+        "seen": seen_line(read_json(run_folder / "metrics.json"), "predict", "cells", consequence),
+        "unit": "µm³" if rows[0].get("unit") == "um3" else "voxels",
+        "rows": [
+            {
+                "cell": row.get("cell", ""),
+                "path": row.get("input", ""),
+                "volumes": [shown_volume(row.get(name)) for name in ("volume", "volume_low", "volume_high")],
+                "samples": row.get("samples", ""),
+                "seen": row.get(SEEN, ""),
+                "output": row.get("output", ""),
+                "outside": row.get("outside_training", ""),
+                "href": link(run_folder, row.get("output", "")),
+            }
+            for row in rows
+        ],
+    }

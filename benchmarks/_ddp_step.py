@@ -27,7 +27,7 @@ from benchmarks._common import Table, Watch, quiet_rounds, ratio, show_ratio
 from benchmarks._train_loops import StepEnds
 from experiments.build import build_data, build_for_training
 from experiments.config import load_config
-from experiments.progress import hush_lightning
+from experiments.progress import silence_lightning
 from lightning_modules.organelle import MONITOR
 from training.exact import ExactResume
 from training.preemption import Preemption
@@ -45,7 +45,7 @@ QUICK = ("data.shape=[24,32,32]", "data.spacing_um=[0.6,0.6,0.6]", "data.resampl
 
 def play(rank: int, world: int, rounds: int, quick: bool) -> dict[str, list[float]]:
     """Median seconds of a step of each way in each round, on this rank."""
-    hush_lightning()
+    silence_lightning()
     torch.set_num_threads(1)
     per_epoch = STEPS * world
     words = [*WORDS, *(QUICK if quick else ()), f"trainer.devices={world}", f"data.patches_per_epoch={per_epoch}"]

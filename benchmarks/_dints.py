@@ -19,7 +19,7 @@ import torch
 from monai.networks.nets.dints import DiNTS, TopologyInstance
 from torch import nn
 
-from cytovox.networks.sizes import size_faults
+from cytovox.networks.sizes import size_errors
 
 BLOCKS, DEPTHS = 6, 3
 #: Paths of each block, by MONAI's numbers for three depths: 0 and 3 stay, 2 and 5 go down, 4 and 1 come up, 6 is the
@@ -38,9 +38,9 @@ class DiNTSConfig:
 
     divisor = minimum = (16, 16, 16)
 
-    def faults(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
+    def errors(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
         """What is wrong with a patch of this size."""
-        return [] if patch_ZYX is None else [f"patch: {f}" for f in size_faults(patch_ZYX, self.divisor, self.minimum)]
+        return [] if patch_ZYX is None else [f"patch: {f}" for f in size_errors(patch_ZYX, self.divisor, self.minimum)]
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """The network, freshly initialised."""

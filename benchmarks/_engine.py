@@ -158,11 +158,11 @@ def network_of(weights: Path | None, organelles: int) -> tuple[ResidualUNet, Nor
         assert isinstance(network, ResidualUNet)
         return network, NormaliseRI(), None
     read = read_checkpoint(weights, "organelle", "--weights")
-    model = dict(read.facts.model)
+    model = dict(read.metadata.model)
     config = network_config(str(model.pop("network")))(**model)
-    network = config.build(1, len(read.facts.organelles))
+    network = config.build(1, len(read.metadata.organelles))
     load_network(network, read, "--weights")
     if not isinstance(network, ResidualUNet):
-        raise SystemExit(f"--weights: {weights}: expected the weights of a residual_unet, got {read.facts.model}")
-    z, y, x = read.facts.resample_spacing_um
-    return network, NormaliseRI(*read.facts.ri_range), (z, y, x)
+        raise SystemExit(f"--weights: {weights}: expected the weights of a residual_unet, got {read.metadata.model}")
+    z, y, x = read.metadata.resample_spacing_um
+    return network, NormaliseRI(*read.metadata.ri_range), (z, y, x)

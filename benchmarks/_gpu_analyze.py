@@ -53,7 +53,7 @@ def measure_analyze(bench: Recorder) -> None:
 
 
 def _simulate(folder: Path, settings: Settings) -> dict[str, Any]:
-    """Write a time-lapse to `film`, and one of one frame to `first`, by the simulator's command line."""
+    """Write a time-lapse to `time_lapse`, and one of one frame to `first`, by the simulator's command line."""
     shape = ("24", "48", "48") if settings.quick else ("64", "160", "160")
     begun = time.perf_counter()
     for name, count in (("first", 1), ("film", 2 if settings.quick else 4)):
@@ -93,7 +93,7 @@ def _rule() -> Any:
     return SeedsConfig().rule()
 
 
-def _run(folder: Path, films: str, method: str) -> None:
+def _run(folder: Path, which: str, method: str) -> None:
     """The command of a user, within this process.
 
     Raises
@@ -103,7 +103,7 @@ def _run(folder: Path, films: str, method: str) -> None:
     """
     from experiments.run import main
 
-    words = [f"inputs=[{folder / films}/*.TCF]", f"method={method}", f"out={folder / f'out-{films}-{method}'}"]
+    words = [f"inputs=[{folder / which}/*.TCF]", f"method={method}", f"out={folder / f'out-{which}-{method}'}"]
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         code = main(["analyze", *words, "workers=0"])

@@ -112,14 +112,14 @@ def tomogram(settings: Settings, spacing_um: tuple[float, float, float]) -> np.n
 def shipped_subject(settings: Settings) -> Subject:
     """The shipped weights of organelles, on their own grid and in their own windows, half a window apart."""
     weights = read_checkpoint(shipped_weights()["organelle"], "organelle", "weights")
-    facts = weights.facts
-    options = dict(facts.model)
-    network = network_config(str(options.pop("network")))(**options).build(1, len(facts.organelles))
+    metadata = weights.metadata
+    options = dict(metadata.model)
+    network = network_config(str(options.pop("network")))(**options).build(1, len(metadata.organelles))
     load_network(network, weights, "weights")
-    z, y, x = (24, 32, 32) if settings.quick else (int(n) for n in facts.patch_size)
-    dz, dy, dx = (float(s) for s in facts.resample_spacing_um)
+    z, y, x = (24, 32, 32) if settings.quick else (int(n) for n in metadata.patch_size)
+    dz, dy, dx = (float(s) for s in metadata.resample_spacing_um)
     ri_ZYX = tomogram(settings, (dz, dy, dx))
-    normalise = NormaliseRI(*facts.ri_range)
+    normalise = NormaliseRI(*metadata.ri_range)
     return Subject(network.eval(), normalise, (dz, dy, dx), (z, y, x), (z // 2, y // 2, x // 2), ri_ZYX)
 
 

@@ -28,7 +28,7 @@ from benchmarks._gpu_common import (
 from benchmarks._gpu_record import Recorder
 from benchmarks._gpu_step import QUICK, build_step, config_of
 from experiments.build import build_for_training
-from experiments.progress import hush_lightning
+from experiments.progress import silence_lightning
 from experiments.tasks import task_of
 from training.metrics_log import MetricsCSV
 from training.rundir import RunFolder
@@ -193,7 +193,7 @@ def _loop(bench: Recorder, name: str, ema: bool) -> dict[str, Any]:
         precision=LIGHTNING["bfloat16"], enable_progress_bar=False, limit_val_batches=0, num_sanity_val_steps=0,
         benchmark=True, ema=config.trainer.ema if ema else None,
     )  # fmt: skip
-    hush_lightning()
+    silence_lightning()
     batch = random_batch(config, config.data.batch_size, settings.device)
     window = Window(settings.device, first, steps)
     with tempfile.TemporaryDirectory() as folder, products_in("bfloat16"):

@@ -52,7 +52,7 @@ class Reader:
 
     path: Path
     looks: int = 0
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Reader:
@@ -70,8 +70,8 @@ class Reader:
                 try:
                     torch.load(self.path, map_location="cpu", weights_only=True)
                     self.looks += 1
-                except Exception as fault:
-                    self.faults.append(str(fault))
+                except Exception as error:
+                    self.errors.append(str(error))
             time.sleep(0.2)
 
 
@@ -148,7 +148,7 @@ def _one(jobs: Jobs, config: Path, trial: Trial, expected: Any, rng: Any, times:
             jobs.slurm("scancel", "--user=root")
             print(jobs.logs(run)[-3000:])
     trial.seconds = time.monotonic() - begun
-    trial.looks, trial.unreadable = reader.looks, len(reader.faults)
+    trial.looks, trial.unreadable = reader.looks, len(reader.errors)
     if trial.resumed:
         told = differences(expected, trained(run))
         trial.equal = not told

@@ -23,13 +23,13 @@ from experiments.tasks.analyze.sources import find_sources
 SHAPE, SPACING = (128, 512, 512), (0.25, 0.16, 0.16)
 
 
-def large_film(path: Path, frames: int, shape: tuple[int, int, int]) -> None:
+def large_time_lapse(path: Path, frames: int, shape: tuple[int, int, int]) -> None:
     """A film of that size: one simulated field, mirrored to the sides, with noise of its own in each frame."""
     field = simulate("HeLa", 930_001, (shape[0], shape[1] // 2, shape[2] // 2), SPACING)
     ri = np.pad(field.ri_ZYX, ((0, 0), (0, shape[1] - shape[1] // 2), (0, shape[2] - shape[2] // 2)), mode="symmetric")
     rng = np.random.default_rng(0)
-    film = (ri + 0.0002 * rng.standard_normal(shape, np.float32) for _ in range(frames))
-    write_tcf(path, list(film), SPACING, field.medium_ri, [1800.0 * t for t in range(frames)])
+    time_lapse = (ri + 0.0002 * rng.standard_normal(shape, np.float32) for _ in range(frames))
+    write_tcf(path, list(time_lapse), SPACING, field.medium_ri, [1800.0 * t for t in range(frames)])
 
 
 def speed_tables(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], dict[str, Any], dict[str, Any]]:
@@ -37,7 +37,7 @@ def speed_tables(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], d
     shape = (16, 64, 64) if told.quick else SHAPE
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        large_film(folder / "film.TCF", told.frames, shape)
+        large_time_lapse(folder / "film.TCF", told.frames, shape)
         inferer, _ = organelle_inferer(organelle_weights("organelle"))
 
         def inference() -> None:

@@ -67,19 +67,19 @@ def _answers(module: ShapeModule, cell: ShapeCell) -> dict[str, ShapeErrors]:
     told_1CYX = condition(sample["image"][None], sample["mask"][None])
     distance_1ZYX = torch.from_numpy(signed_distance(cell.obj_ZYX).astype(np.float32))[None]
     field_BCZYX = torch.cat([view(module.field.encode(distance_1ZYX), turn) for turn in range(VIEWS)])
-    told_BCYX = torch.cat([view(told_1CYX, turn) for turn in range(VIEWS)])
+    conditioned_BCYX = torch.cat([view(told_1CYX, turn) for turn in range(VIEWS)])
 
     def answer(condition_BCYX: torch.Tensor) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
         return module.parts.sampler(module.denoiser, (1, size, size, size), condition_BCYX, generator)
 
-    nothing = answer(traits.nothing(told_BCYX))
+    nothing = answer(traits.nothing(conditioned_BCYX))
     own, true = measure_traits(nothing), measure_traits(field_BCZYX)
     answers = {
         "nothing": nothing,
-        "the true thickness": answer(traits.knowing(told_BCYX, own._replace(thickness=true.thickness))),
-        "the true tilt and height": answer(traits.knowing(told_BCYX, true._replace(thickness=own.thickness))),
-        "all of them": answer(traits.knowing(told_BCYX, true)),
+        "the true thickness": answer(traits.knowing(conditioned_BCYX, own._replace(thickness=true.thickness))),
+        "the true tilt and height": answer(traits.knowing(conditioned_BCYX, true._replace(thickness=own.thickness))),
+        "all of them": answer(traits.knowing(conditioned_BCYX, true)),
     }
     errors = {}
     for what, fields_BCZYX in answers.items():

@@ -96,8 +96,8 @@ def predict(path: Path, folder: Path, quick: bool) -> dict[str, float]:
     writer = MaskWriter(RunFolder(folder), ORGANELLES, {path: "streamed"}, file_format="ome-zarr")
     before, begun = resident("VmRSS"), time.perf_counter()
     writer(path, inferer)
-    if writer.faults:
-        raise SystemExit(writer.faults[0])
+    if writer.errors:
+        raise SystemExit(writer.errors[0])
     written = sum(file.stat().st_size for file in folder.rglob("*.ome.zarr/**/*") if file.is_file())
     seconds = time.perf_counter() - begun
     return {"before": before, "peak": resident("VmHWM"), "seconds": seconds, "written": written}

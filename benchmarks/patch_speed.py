@@ -28,7 +28,7 @@ from benchmarks._common import Table, Watch, finish, interleaved, options, ratio
 from datamodules.config import SimulatedSet, SimulatorData
 from datamodules.organelle import OrganelleDataModule
 from experiments.config import load_config
-from experiments.progress import hush_lightning
+from experiments.progress import silence_lightning
 from transforms.patches import Placement, RandOrganellePatchd, Shape, foreground_centres, warp
 
 #: Shipped configs; one that reads a folder is given the simulated cells of `organelle_choi`.
@@ -166,7 +166,7 @@ def _draw(dataset: Any, count: int) -> None:
 def main() -> None:
     """Compare the three warps, then time whole samples of the shipped configs."""
     told = options("patch_speed", "Random training patches on one core.", repeats=7)
-    hush_lightning()
+    silence_lightning()
     torch.set_num_threads(1)  # as in a loader process
     count = 2 if told.quick else 24
     modules = {name: data_of(name, told.quick) for name in CONFIGS}

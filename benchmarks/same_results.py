@@ -77,8 +77,8 @@ class Recorder:
         found: dict[str, str] = {}
         size = ["--shape", "64", "128", "128", "--spacing", "0.3", "0.3", "0.3"]
         self.run(self.simulator, "--preset", "HeLa", "--seed", "900001", *size, "--out", "sample")
-        film = ["--preset", "RAW264.7", "--seed", "910001", "--film", "LPS", "--frames", "3", "--interval", "120"]
-        self.run(self.simulator, *film, *size, "--out", "movies")
+        time_lapse = ["--preset", "RAW264.7", "--seed", "910001", "--film", "LPS", "--frames", "3", "--interval", "120"]
+        self.run(self.simulator, *time_lapse, *size, "--out", "movies")
         sample = "predict.inputs=[sample/*.TCF]"
         self.experiment(
             "organelle_demo", "demo", sample, "stages=[fit,test,predict]", f"trainer.max_epochs={epochs}",

@@ -164,16 +164,16 @@ def measure(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
     found = [(name, seed, *model) for seed in seeds for name, model in found_models(genotypes[seed], seed).items()]
     runs += side_by_side(told, [order(told, *one) for one in found])
     dice: dict[str, list[list[float]]] = {}
-    facts: dict[str, list[tuple[float, float, float, float]]] = {}
+    metadata: dict[str, list[tuple[float, float, float, float]]] = {}
     for (name, _, model, _), run in zip([*found, *wanted], [*runs[len(wanted) :], *runs[: len(wanted)]], strict=True):
         dice.setdefault(name, []).append([float(r["dice_mean"]) for r in read_rows(run / "tables" / "test_cases.csv")])
         steps = json.loads((run / "metrics.json").read_text())["fit/steps"]
         numbers = sum(p.numel() for p in model.build(1, 4).parameters()) / 1e6
-        facts.setdefault(name, []).append((numbers, gflop_of(model), seconds_of(model), steps))
+        metadata.setdefault(name, []).append((numbers, gflop_of(model), seconds_of(model), steps))
     found_by = [json.loads((path.parent / "metrics.json").read_text()) for path in genotypes]
     plain = {str(seed): load_genotype(str(path)).to_json() for seed, path in enumerate(genotypes)}
-    rows = {"dice": dice, "facts": facts, "searches": found_by, "genotypes": plain}
-    return tables_of(told, dice, facts, found_by), rows
+    rows = {"dice": dice, "facts": metadata, "searches": found_by, "genotypes": plain}
+    return tables_of(told, dice, metadata, found_by), rows
 
 
 def order(told: argparse.Namespace, name: str, seed: int, _: Any, word: str) -> tuple[str, str, list[str]]:
@@ -182,12 +182,12 @@ def order(told: argparse.Namespace, name: str, seed: int, _: Any, word: str) -> 
     return f"{plain}-{seed}", "organelle_demo", [*train_words(told, seed), word]
 
 
-def tables_of(told: argparse.Namespace, dice: Any, facts: Any, searches: list[dict[str, float]]) -> list[Table]:
+def tables_of(told: argparse.Namespace, dice: Any, metadata: Any, searches: list[dict[str, float]]) -> list[Table]:
     """What a reader sees."""
     heads = ["network", "Dice, unseen lines", "95 %", "parameters (M)", "GFLOP a patch", "seconds a volume", "steps"]
     shown = [
         [name, *spread(found), *(f"{statistics.mean(column):.{3 if n == 0 else 2 if n < 3 else 0}f}"
-                                 for n, column in enumerate(zip(*facts[name], strict=True)))]
+                                 for n, column in enumerate(zip(*metadata[name], strict=True)))]
         for name, found in dice.items()
     ]  # fmt: skip
     random = np.mean([dice[f"random {n + 1}"] for n in range(RANDOM)], axis=0)

@@ -24,7 +24,7 @@ from datamodules.config import SimulatedSet
 from datamodules.organelle import OrganelleDataModule
 from experiments.build import build_data
 from experiments.config import Config, load_config
-from experiments.progress import hush_lightning
+from experiments.progress import silence_lightning
 from training.device import choose_precision
 
 HOME = Path(__file__).resolve().parents[1]
@@ -104,7 +104,7 @@ def _told(name: str, config: Config, cut: Cut, workers: int | str, row: dict[str
 def main() -> None:
     """Train every config in turn, and those beside MONAI's pipeline in both ways."""
     asked = options("training", "Waiting for data and samples a second, in the shipped configs.", repeats=3)
-    hush_lightning()
+    silence_lightning()
     chosen = cuts(asked.quick)
     configs: dict[str, Config] = {}
     tasks: dict[str, Callable[[], dict[str, float]]] = {}

@@ -46,10 +46,10 @@ class PreparedCase:
         try:
             self.arrays()
             with safe_open(str(self.path), framework="numpy") as handle:
-                made_from = json.loads((handle.metadata() or {}).get(MADE_FROM, "null"))
+                provenance = json.loads((handle.metadata() or {}).get(MADE_FROM, "null"))
         except (SafetensorError, OSError, ValueError):
             return False
-        return fingerprint is None or fingerprint.agrees(made_from)
+        return fingerprint is None or fingerprint.agrees(provenance)
 
 
 class LazyArray:
@@ -71,15 +71,15 @@ class LazyArray:
         return self.shape[0]
 
 
-def store(path: Path, arrays: dict[str, np.ndarray], made_from: dict[str, Any] | None = None) -> None:
+def store(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, Any] | None = None) -> None:
     """Write an entry whole or not at all, with the parts of its fingerprint if they are given."""
-    about = {MADE_FROM: json.dumps(made_from, sort_keys=True)} if made_from is not None else None
+    about = {MADE_FROM: json.dumps(provenance, sort_keys=True)} if provenance is not None else None
     with atomic_path(path) as temporary:
         try:
             whole = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
             save_file(whole, str(temporary), metadata=about)
-        except SafetensorError as fault:  # names the system's error, such as a full disk, in its text only
-            number = re.search(r"os error (\d+)", str(fault))
+        except SafetensorError as error:  # names the system's error, such as a full disk, in its text only
+            number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(temporary)) from fault
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(temporary)) from error

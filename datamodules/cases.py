@@ -13,9 +13,9 @@ from cytovox.errors import InputError
 from cytovox.io import Volume, check_finite, open_labels, read_volume
 from cytovox.io.label_layout import channels_of, unnamed
 from cytovox.io.spacing import SpacingFrom
-from cytovox.io.values import ri_fault
+from cytovox.io.values import ri_error
 from cytovox.organelles import CELLS
-from datamodules.errors import DataFault
+from datamodules.errors import DataError
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources
 
 #: Labels of cells are kept in 16 bits.
@@ -64,7 +64,7 @@ class Case(Protocol):
         ...
 
 
-class Drawing(NamedTuple):
+class MaskFile(NamedTuple):
     """A mask file."""
 
     file: Path
@@ -129,8 +129,8 @@ class FolderCase:
         ri = checked_ri(volume.frame(self.frame), str(self.volume))
         masks = np.zeros((len(self.organelles), *ri.shape), mask_type(self.organelles))
         labelled = np.zeros(len(self.organelles), bool)
-        for drawing in self.drawings():
-            for organelle, mask_ZYX in self.read_drawing(drawing, volume):
+        for mask_file in self.mask_files():
+            for organelle, mask_ZYX in self.read_mask_file(mask_file, volume):
                 index = self.organelles.index(organelle)
                 masks[index], labelled[index] = mask_ZYX, True
         return RawCase(ri, masks, labelled, volume.spacing_um)
@@ -139,51 +139,51 @@ class FolderCase:
         """The volume, whose voxels are read when asked for; InputError where the frame is not there."""
         volume = read_volume(self.volume, self.spacing_um, self.spacing_from, self.series)
         if self.frame >= volume.shape[0]:
-            raise DataFault(
+            raise DataError(
                 "frame", f"{self.volume}: has {volume.shape[0]} frames, so there is no data.frame {self.frame}"
             )
         return volume
 
-    def drawings(self) -> list[Drawing]:
+    def mask_files(self) -> list[MaskFile]:
         """Each mask file, and what may be drawn in it."""
-        own = [Drawing(self.masks[k], (k,), multi=False) for k in self.organelles if k in self.masks]
+        own = [MaskFile(self.masks[k], (k,), multi=False) for k in self.organelles if k in self.masks]
         if self.label_file is None:
             return own
         shared = tuple(k for k in self.organelles if k not in self.masks)
-        return [Drawing(self.label_file, shared, multi=True), *own]
+        return [MaskFile(self.label_file, shared, multi=True), *own]
 
-    def read_drawing(self, drawing: Drawing, volume: Volume) -> Iterator[tuple[str, np.ndarray]]:
-        """(organelle, bool mask (Z, Y, X)) of each organelle in one file of `drawings`; of cells, their labels.
+    def read_mask_file(self, mask_file: MaskFile, volume: Volume) -> Iterator[tuple[str, np.ndarray]]:
+        """(organelle, bool mask (Z, Y, X)) of each organelle in one file of `mask_files`; of cells, their labels.
 
         Raises
         ------
         InputError
             Unreadable, of another shape or spacing than the volume's, or wrong labels.
         """
-        for organelle, source in self.label_sources(drawing, volume).items():
+        for organelle, source in self.label_sources(mask_file, volume).items():
             yield organelle, self._cells(source) if organelle == CELLS else source.mask()
 
-    def label_sources(self, drawing: Drawing, volume: Volume) -> dict[str, LabelSource]:
+    def label_sources(self, mask_file: MaskFile, volume: Volume) -> dict[str, LabelSource]:
         """Where each organelle of a file is, and how it is read; what was decided for the user is in `notes`."""
         grid = Grid(
             self.volume.name, volume.shape[0], volume.shape[2:], volume.spacing_um, self.check_spacing,
             ", or set data.check_spacing=false if they lie voxel on voxel", self.series,
         )  # fmt: skip
-        if not drawing.multi:
-            organelle = drawing.organelles[0]
-            return {organelle: self._source(drawing.file, organelle, grid)}
-        film = open_labels(drawing.file, self.series)
-        if (film.shape[1] > 1 and film.shape[2] > 1) or not unnamed(film):
-            channels = channels_of(film, drawing.organelles, self.notes)
-            return {k: self._source(drawing.file, k, grid, channel) for k, channel in channels.items()}
-        values = {k: self.label_values[k] for k in drawing.organelles if k in self.label_values}
+        if not mask_file.multi:
+            organelle = mask_file.organelles[0]
+            return {organelle: self._source(mask_file.file, organelle, grid)}
+        label_volume = open_labels(mask_file.file, self.series)
+        if (label_volume.shape[1] > 1 and label_volume.shape[2] > 1) or not unnamed(label_volume):
+            channels = channels_of(label_volume, mask_file.organelles, self.notes)
+            return {k: self._source(mask_file.file, k, grid, channel) for k, channel in channels.items()}
+        values = {k: self.label_values[k] for k in mask_file.organelles if k in self.label_values}
         if not values:
-            raise DataFault(
+            raise DataError(
                 "labels",
-                f"{drawing.file}: a multi-label file, but data.label_values has none of "
-                f"{', '.join(drawing.organelles)}; say which values lie inside each organelle",
+                f"{mask_file.file}: a multi-label file, but data.label_values has none of "
+                f"{', '.join(mask_file.organelles)}; say which values lie inside each organelle",
             )
-        return class_source(drawing.file, values, grid, self.notes, own_frame=True, t=self.frame)
+        return class_source(mask_file.file, values, grid, self.notes, own_frame=True, t=self.frame)
 
     def _source(self, file: Path, organelle: str, grid: Grid, channel: int | None = None) -> LabelSource:
         found = label_sources(
@@ -195,7 +195,7 @@ class FolderCase:
     def _cells(self, source: LabelSource) -> np.ndarray:
         labels = source.objects()
         if labels.max(initial=0) > MOST_CELLS:
-            raise DataFault("labels", f"{source.path}: {labels.max()} cells: expected at most {MOST_CELLS}")
+            raise DataError("labels", f"{source.path}: {labels.max()} cells: expected at most {MOST_CELLS}")
         return labels
 
 
@@ -252,7 +252,7 @@ def checked_ri(ri_ZYX: np.ndarray, where: str, whole: bool = True) -> np.ndarray
     where : str
         Named in the message: the file, with the frame.
     whole : bool
-        False for a region of a frame (see `ri_fault`).
+        False for a region of a frame (see `ri_error`).
 
     Raises
     ------
@@ -261,8 +261,8 @@ def checked_ri(ri_ZYX: np.ndarray, where: str, whole: bool = True) -> np.ndarray
     """
     try:
         check_finite(ri_ZYX, where)
-    except InputError as fault:
-        raise DataFault("not-finite", str(fault)) from None
-    if (found := ri_fault(ri_ZYX, whole)) is not None:
-        raise DataFault("not-ri", f"{where}: {found}")
+    except InputError as error:
+        raise DataError("not-finite", str(error)) from None
+    if (found := ri_error(ri_ZYX, whole)) is not None:
+        raise DataError("not-ri", f"{where}: {found}")
     return ri_ZYX

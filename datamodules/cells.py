@@ -16,7 +16,7 @@ from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.segmentation.field import resize_labels
 from datamodules.cases import Case, RawCase
 from datamodules.cells_config import CellsFolder, CellsSimulator
-from datamodules.errors import DataFault
+from datamodules.errors import DataError
 from datamodules.organelle import OrganelleDataModule, RawCases
 from datamodules.prepare import CENTRES, Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset
@@ -98,7 +98,7 @@ class CellsDataModule(OrganelleDataModule):
             for case in (case for cases in found.values() for case in cases):
                 bare = [name for name in ("nucleus", "cells") if name not in getattr(case, "masks", {})]
                 if bare:
-                    raise DataFault("no-mask", f"data.masks: {case.name}: no file of {' and '.join(bare)}; draw it")
+                    raise DataError("no-mask", f"data.masks: {case.name}: no file of {' and '.join(bare)}; draw it")
         return found
 
     def _preparer(self) -> CellPreparer:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cytovox.organelles import CELLS
-from datamodules.config import FolderData, OrganelleData, SimulatorData, data_faults
+from datamodules.config import FolderData, OrganelleData, SimulatorData, data_errors
 
 #: What is read of every case, in this order: a mask, a mask, and labels.
 DRAWN = ("membrane", "nucleus", CELLS)
@@ -58,19 +58,19 @@ class CellsSimulator(_CellsData, SimulatorData):
 CELL_SOURCES: dict[str, type[CellsFolder] | type[CellsSimulator]] = {"folder": CellsFolder, "simulator": CellsSimulator}
 
 
-def cells_data_faults(config: CellsFolder | CellsSimulator) -> list[str]:
+def cells_data_errors(config: CellsFolder | CellsSimulator) -> list[str]:
     """What cannot work in these values, one line each, beginning with the key."""
-    faults = data_faults(config)
+    errors = data_errors(config)
     if tuple(config.organelles) != DRAWN:
-        faults.append(f"organelles: expected {list(DRAWN)}, which is what cells are learned from; leave it out")
+        errors.append(f"organelles: expected {list(DRAWN)}, which is what cells are learned from; leave it out")
     if isinstance(config, CellsFolder) and config.table is None and config.masks and "{organelle}" not in config.masks:
-        faults.append(
+        errors.append(
             "masks: expected a pattern with {organelle}, which stands for membrane, nucleus and cells: cells are "
             "labels of their own, one value a cell"
         )
     if config.z != "fit" and config.resample != "grid":
-        faults.append(f"z: {config.z}: as many slices as a grid has: needs data.resample grid; else leave it at fit")
+        errors.append(f"z: {config.z}: as many slices as a grid has: needs data.resample grid; else leave it at fit")
     for key in ("p_binary", "p_no_ri"):
         if not 0 <= getattr(config, key) <= 1:
-            faults.append(f"{key}: expected a probability from 0 to 1, got {getattr(config, key)}")
-    return faults
+            errors.append(f"{key}: expected a probability from 0 to 1, got {getattr(config, key)}")
+    return errors

@@ -174,101 +174,101 @@ class SimulatorData(OrganelleData):
 SOURCES: dict[str, type[FolderData] | type[SimulatorData]] = {"folder": FolderData, "simulator": SimulatorData}
 
 
-def data_faults(config: OrganelleData) -> list[str]:
+def data_errors(config: OrganelleData) -> list[str]:
     """What cannot work in these values, one line each, beginning with the key."""
-    faults = []
+    errors = []
     for key in ("patch_size", "resample_grid", "resample_spacing_um"):
         values = getattr(config, key)
         if len(values) != 3 or any(v <= 0 for v in values):
-            faults.append(f"{key}: expected three positive numbers (z, y, x), got {values}")
+            errors.append(f"{key}: expected three positive numbers (z, y, x), got {values}")
     low_high = config.ri_range
     if len(low_high) != 2 or not 1.0 <= low_high[0] < low_high[1] <= 2.0:
-        faults.append(f"ri_range: expected two refractive indices such as [1.337, 1.390], got {low_high}")
+        errors.append(f"ri_range: expected two refractive indices such as [1.337, 1.390], got {low_high}")
     if len(config.scale) != 2 or not 0 < config.scale[0] <= config.scale[1]:
-        faults.append(f"scale: expected a range such as [0.5, 2.0], got {config.scale}")
+        errors.append(f"scale: expected a range such as [0.5, 2.0], got {config.scale}")
     for key in ("foreground", "scale_probability", "rotate_probability"):
         if not 0 <= getattr(config, key) <= 1:
-            faults.append(f"{key}: expected a number from 0 to 1, got {getattr(config, key)}")
+            errors.append(f"{key}: expected a number from 0 to 1, got {getattr(config, key)}")
     for key in ("batch_size", "patches_per_epoch"):
         if getattr(config, key) < 1:
-            faults.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
+            errors.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
     if not config.ri_offset >= 0:
-        faults.append(f"ri_offset: expected 0 or more, got {config.ri_offset}")
+        errors.append(f"ri_offset: expected 0 or more, got {config.ri_offset}")
     if not 0 <= config.ri_contrast < 1:
-        faults.append(f"ri_contrast: expected a part from 0 to below 1, got {config.ri_contrast}")
+        errors.append(f"ri_contrast: expected a part from 0 to below 1, got {config.ri_contrast}")
     if not config.organelles or len(set(config.organelles)) != len(config.organelles):
-        faults.append(f"organelles: expected different names, at least one, got {config.organelles}")
+        errors.append(f"organelles: expected different names, at least one, got {config.organelles}")
     if config.num_workers != "auto" and (not isinstance(config.num_workers, int) or config.num_workers < 0):
-        faults.append(f"num_workers: expected auto, 0 or more, got {config.num_workers!r}")
+        errors.append(f"num_workers: expected auto, 0 or more, got {config.num_workers!r}")
     if isinstance(config, FolderData):
-        faults += _folder_faults(config)
+        errors += _folder_errors(config)
     if isinstance(config, SimulatorData):
-        faults += _simulator_faults(config)
-    return faults
+        errors += _simulator_errors(config)
+    return errors
 
 
-def spacing_faults(spacing_from: str, spacing_um: Sequence[float] | None) -> list[str]:
+def spacing_errors(spacing_from: str, spacing_um: Sequence[float] | None) -> list[str]:
     """What is wrong with `spacing_from`, in any section that has it."""
     if spacing_from == "config" and spacing_um is None:
         return ["spacing_from: config needs spacing_um: z, y, x in um"]
     return []
 
 
-def _folder_faults(config: FolderData) -> list[str]:
-    faults = []
+def _folder_errors(config: FolderData) -> list[str]:
+    errors = []
     if config.table is None and not config.volumes:
-        faults.append("volumes: no tomograms named; give a glob such as dish*/**/*.TCF, or a table")
+        errors.append("volumes: no tomograms named; give a glob such as dish*/**/*.TCF, or a table")
     if config.table is None and config.masks is None and config.corrections is None and config.volumes:
-        faults.append("masks: no masks named; give a pattern such as dish*/**/*_{organelle}.nii.gz")
+        errors.append("masks: no masks named; give a pattern such as dish*/**/*_{organelle}.nii.gz")
     if config.spacing_um is not None and (len(config.spacing_um) != 3 or any(v <= 0 for v in config.spacing_um)):
-        faults.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {config.spacing_um}")
-    faults += spacing_faults(config.spacing_from, config.spacing_um)
+        errors.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {config.spacing_um}")
+    errors += spacing_errors(config.spacing_from, config.spacing_um)
     if config.frame < 0:
-        faults.append(f"frame: expected 0 or more, got {config.frame}")
+        errors.append(f"frame: expected 0 or more, got {config.frame}")
     if config.train_lines and config.line is None:
-        faults.append("train_lines: needs data.line, which says where a volume's line is read from")
+        errors.append("train_lines: needs data.line, which says where a volume's line is read from")
     shares = [config.split.train, config.split.val, config.split.test]
     numbers = [isinstance(s, int | float) and not isinstance(s, bool) for s in shares]
     if all(numbers):
         if any(s < 0 for s in shares) or abs(sum(shares) - 1) > 1e-6:
-            faults.append(f"split: fractions must be 0 or more and add up to 1, got {shares}")
+            errors.append(f"split: fractions must be 0 or more and add up to 1, got {shares}")
     elif any(n and s != 0 for n, s in zip(numbers, shares, strict=True)):
-        faults.append("split: give three fractions, or three lists of files or globs, not a mixture")
-    return faults
+        errors.append("split: give three fractions, or three lists of files or globs, not a mixture")
+    return errors
 
 
-def _simulator_faults(config: SimulatorData) -> list[str]:
+def _simulator_errors(config: SimulatorData) -> list[str]:
     from cytovox.simulation import PRESETS
 
-    faults = []
+    errors = []
     strange = [name for name in config.organelles if name not in (*ORGANELLES, CELLS)]
     if strange:
-        faults.append(f"organelles: the simulator draws {', '.join(ORGANELLES)}, but not {', '.join(strange)}")
-    faults += _field_faults(config)
+        errors.append(f"organelles: the simulator draws {', '.join(ORGANELLES)}, but not {', '.join(strange)}")
+    errors += _field_errors(config)
     taken: dict[tuple[str, int], str] = {}
     for key in ("train", "val", "test"):
         chosen: SimulatedSet = getattr(config, key)
         lines = list(chosen.counts or chosen.presets)
         if not lines or any(p not in PRESETS for p in lines):
             where = "counts" if chosen.counts else "presets"
-            faults.append(f"{key}.{where}: expected some of {', '.join(PRESETS)}, got {lines}")
+            errors.append(f"{key}.{where}: expected some of {', '.join(PRESETS)}, got {lines}")
             continue
         if min([chosen.count, *chosen.counts.values()]) < 0:
-            faults.append(f"{key}.count: expected 0 or more, got {chosen.counts or chosen.count}")
+            errors.append(f"{key}.count: expected 0 or more, got {chosen.counts or chosen.count}")
             continue
         if chosen.first_seed < 0:
-            faults.append(f"{key}.first_seed: expected 0 or more, got {chosen.first_seed}")
+            errors.append(f"{key}.first_seed: expected 0 or more, got {chosen.first_seed}")
         for request in simulated_names(chosen):
             if request in taken:
-                faults.append(
+                errors.append(
                     f"{key}.first_seed: volume {request} is also in data.{taken[request]}; choose other seeds"
                 )
                 break
             taken[request] = key
-    return faults
+    return errors
 
 
-def _field_faults(config: SimulatorData) -> list[str]:
+def _field_errors(config: SimulatorData) -> list[str]:
     """What the simulator itself would refuse, found before it begins."""
     from cytovox.simulation import Options, Request, check_field, check_options
 
@@ -287,13 +287,13 @@ def _field_faults(config: SimulatorData) -> list[str]:
         "noise_ri": lambda: check_options(Options(noise_ri=noise_ri)),
         "density": lambda: check_options(Options(density=density)),
     }
-    faults = []
+    errors = []
     for key, check in checks.items():
         try:
             check()
-        except InputError as fault:
-            faults.append(f"{key}: {fault}")
-    return faults
+        except InputError as error:
+            errors.append(f"{key}: {error}")
+    return errors
 
 
 def simulated_names(chosen: SimulatedSet) -> list[tuple[str, int]]:

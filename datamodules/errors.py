@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cytovox.errors import InputError
 
 
-class DataFault(InputError):
+class DataError(InputError):
     """A fault of the user's data.
 
     Parameters
@@ -24,9 +24,9 @@ class DataFault(InputError):
 
 
 #: What is done with a fault that one could go on after: a run refuses, the audit notes it.
-Told = Callable[[InputError], None]
+OnError = Callable[[InputError], None]
 
 
-def refuse(fault: InputError) -> None:
+def refuse(error: InputError) -> None:
     """Stop at the first fault, as a run does."""
-    raise fault
+    raise error

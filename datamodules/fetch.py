@@ -17,7 +17,7 @@ import pooch
 import requests
 
 from cytovox.errors import InputError
-from cytovox.io.atomic import write_fault
+from cytovox.io.atomic import write_error
 from cytovox.io.deletion import remove_file
 
 #: Where Zenodo answers, and the record of SHAPR's red blood cells and nuclei (Waibel et al. 2022).
@@ -73,14 +73,14 @@ def list_record(record: str = SHAPES_RECORD, url: str = ZENODO_URL) -> list[Remo
         _refuse_status(answer, where)
         files = answer.json()["files"]
         found = [_remote_file(entry, f"{where}/files") for entry in files]
-    except requests.JSONDecodeError as fault:
-        raise InputError(f"{where}: the answer is not JSON; is this the API of Zenodo or of a mirror?") from fault
-    except requests.RequestException as fault:
-        raise _no_network(where, fault) from fault
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+    except requests.JSONDecodeError as error:
+        raise InputError(f"{where}: the answer is not JSON; is this the API of Zenodo or of a mirror?") from error
+    except requests.RequestException as error:
+        raise _no_network(where, error) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{where}: the answer is no record of files ({fault!r}); check the record and the URL"
-        ) from fault
+            f"{where}: the answer is no record of files ({error!r}); check the record and the URL"
+        ) from error
     if not found:
         raise InputError(f"{where}: the record holds no files, or they are not public")
     return found
@@ -145,12 +145,12 @@ def fetch_record(
         out.mkdir(parents=True, exist_ok=True)
         _refuse_full(out, wanted)
         return [_fetch_file(file, out, progress) for file in wanted]
-    except OSError as fault:
-        named = Path(fault.filename) if isinstance(fault.filename, str) else None
-        told = write_fault(fault, out, named if named and named.is_relative_to(out.absolute()) else None)
+    except OSError as error:
+        named = Path(error.filename) if isinstance(error.filename, str) else None
+        told = write_error(error, out, named if named and named.is_relative_to(out.absolute()) else None)
         if told is None:
             raise
-        raise told from fault
+        raise told from error
 
 
 def part_path(out: Path, file: RemoteFile) -> Path:
@@ -178,11 +178,11 @@ def _fetch_file(file: RemoteFile, out: Path, progress: Progress | None) -> Path:
     downloader = ResumingDownloader(file, part_path(out, file), progress)
     try:
         path = pooch.retrieve(file.url, known_hash=file.checksum, fname=file.name, path=out, downloader=downloader)
-    except ValueError as fault:  # how pooch says that the checksum is wrong; it has removed the file
+    except ValueError as error:  # how pooch says that the checksum is wrong; it has removed the file
         raise InputError(
             f"{out / file.name}: the download does not have the record's checksum ({file.checksum}) and was removed: "
             "fetch it again; if that does not help, the server or the mirror holds another file"
-        ) from fault
+        ) from error
     if progress is not None:
         progress(file.name, file.size, file.size)
     return Path(path)
@@ -221,8 +221,8 @@ class ResumingDownloader:
             time.sleep(_WAIT_S * idle)
             try:
                 self._go_on(url, done)
-            except requests.RequestException as fault:
-                last = fault
+            except requests.RequestException as error:
+                last = error
             now = self._done()
             idle, done = (0 if now > done else idle + 1), now
         if done == 0 and isinstance(last, requests.ConnectionError | requests.Timeout):
@@ -281,13 +281,13 @@ def _refuse_status(answer: requests.Response, where: str) -> None:
     raise InputError(f"{where}: the server says {answer.status_code} {answer.reason}; {hint}")
 
 
-def _no_network(where: str, fault: Exception) -> InputError:
-    return InputError(f"{where}: cannot be reached ({_reason(fault)}): check the network, or give a mirror with --url")
+def _no_network(where: str, error: Exception) -> InputError:
+    return InputError(f"{where}: cannot be reached ({_reason(error)}): check the network, or give a mirror with --url")
 
 
-def _reason(fault: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The innermost cause, in a few words."""
-    cause: BaseException = fault
+    cause: BaseException = error
     while (deeper := cause.__cause__ or cause.__context__) is not None:
         cause = deeper
     return " ".join(str(cause).split())[:120] or type(cause).__name__

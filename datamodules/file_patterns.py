@@ -60,7 +60,7 @@ def images_of(paths: Sequence[Path], root: Path | None = None) -> list[Image]:
     return images
 
 
-def pattern_faults(pattern: str, key: str) -> None:
+def pattern_errors(pattern: str, key: str) -> None:
     """InputError where a pattern holds braces that are no placeholder."""
     strange = [word for word in _BRACES.findall(pattern) if word not in PLACEHOLDERS]
     if strange:

@@ -11,13 +11,13 @@ from cytovox.io.csv_files import existing, read_csv
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.corrections import with_corrections
-from datamodules.errors import DataFault, Told, refuse
+from datamodules.errors import DataError, OnError, refuse
 from datamodules.masks import MaskFinder
 from datamodules.paths import expand
 from datamodules.splits import SPLITS
 
 
-def find_cases(config: FolderData, told: Told = refuse) -> list[FolderCase]:
+def find_cases(config: FolderData, told: OnError = refuse) -> list[FolderCase]:
     """Every tomogram with its masks, in order of name.
 
     Parameters
@@ -42,7 +42,7 @@ def find_cases(config: FolderData, told: Told = refuse) -> list[FolderCase]:
     if bare:
         names = ", ".join(_below(c.volume, Path(config.root)) for c in bare[:5]) + (", ..." if len(bare) > 5 else "")
         text = f"data.masks: {len(bare)} of {len(cases)} volumes have no mask: {names}; "
-        told(DataFault("no-mask", text + "draw one, or leave them out of data.volumes"))
+        told(DataError("no-mask", text + "draw one, or leave them out of data.volumes"))
     return cases
 
 
@@ -53,7 +53,7 @@ def _below(path: Path, root: Path) -> str:
         return path.as_posix()
 
 
-def _from_folders(config: FolderData, told: Told) -> list[FolderCase]:
+def _from_folders(config: FolderData, told: OnError) -> list[FolderCase]:
     root = Path(config.root)
     finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
     volumes = [p for p in expand(config.volumes, root, "data.volumes", told) if not finder.is_mask(p)]
@@ -92,7 +92,7 @@ def _case(
     )
 
 
-def _folder_of(volume: Path, word: str | None, key: str, told: Told) -> Path | None:
+def _folder_of(volume: Path, word: str | None, key: str, told: OnError) -> Path | None:
     """The nearest folder on the volume's path whose name begins with the word."""
     if word is None:
         return None
@@ -108,7 +108,7 @@ def _folder_of(volume: Path, word: str | None, key: str, told: Told) -> Path | N
     return None
 
 
-def _from_table(config: FolderData, told: Told) -> list[FolderCase]:
+def _from_table(config: FolderData, told: OnError) -> list[FolderCase]:
     """Cases of a CSV; paths in it start from the table's folder."""
     table = Path(config.root) / str(config.table)
     rows = read_csv(existing(table), "data.table")
@@ -129,10 +129,10 @@ def _from_table(config: FolderData, told: Told) -> list[FolderCase]:
             first = lines.setdefault(os.path.abspath(case.volume), number)
             if first != number:
                 text = f"data.table: {table.name} line {number}: {case.volume} is in line {first}, too; keep one"
-                raise DataFault("duplicate", text)
+                raise DataError("duplicate", text)
             cases[os.path.abspath(case.volume)] = case
-        except InputError as fault:
-            told(fault)
+        except InputError as error:
+            told(error)
     return list(cases.values())
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from cytovox.io import open_labels
 from cytovox.io.label_layout import Grid, Slices, channel_of, place, stored_frame
-from cytovox.io.label_volume import LabelFilm
-from cytovox.io.labels import LabelContent, LabelFault, LabelReading, LabelUse, decide, merged, scan
+from cytovox.io.label_volume import LabelVolume
+from cytovox.io.labels import LabelContent, LabelError, LabelReading, LabelUse, decide, merged, scan
 from cytovox.io.provenance import stamp_of
 from cytovox.organelles import CELLS
 
@@ -60,8 +60,8 @@ class LabelSource:
         return f"{self.frame} {self.channel} {self.slices} {self.reading.key} {self.values} {self.series}"
 
     def _stored(self) -> np.ndarray:
-        film = open_labels(self.path, self.series)
-        return _kept(film, self.frame, self.channel, self.slices, self.series)
+        label_volume = open_labels(self.path, self.series)
+        return _kept(label_volume, self.frame, self.channel, self.slices, self.series)
 
 
 def use_of(organelle: str) -> LabelUse:
@@ -114,13 +114,13 @@ def label_sources(
     InputError
         A file that cannot be read, does not fit the grid, or holds neither a mask nor labels.
     """
-    opened: dict[Path, tuple[LabelFilm, int, Slices, LabelContent]] = {}
+    opened: dict[Path, tuple[LabelVolume, int, Slices, LabelContent]] = {}
     for path in dict.fromkeys(files.values()):
-        film = open_labels(path, grid.series)
-        notes.extend(note for note in film.notes if note not in notes)
-        slices = place(film, grid, own_frame, notes)
-        c = 0 if slices == "c" else channel_of(film, organelle, notes) if channel is None else channel
-        opened[path] = (film, c, slices, _content(film, c, slices, grid.series))
+        label_volume = open_labels(path, grid.series)
+        notes.extend(note for note in label_volume.notes if note not in notes)
+        slices = place(label_volume, grid, own_frame, notes)
+        c = 0 if slices == "c" else channel_of(label_volume, organelle, notes) if channel is None else channel
+        opened[path] = (label_volume, c, slices, _content(label_volume, c, slices, grid.series))
     paths = list(opened)
     if not paths:
         return {}
@@ -128,24 +128,24 @@ def label_sources(
     content, most = merged([opened[path][3] for path in paths], where)
 
     def richest() -> np.ndarray:
-        film, c, slices, _ = opened[paths[most]]
-        return stored_frame(film, content.richest, c, slices)
+        label_volume, c, slices, _ = opened[paths[most]]
+        return stored_frame(label_volume, content.richest, c, slices)
 
     def frames() -> Iterator[np.ndarray]:
-        for film, c, slices, _ in opened.values():
-            for t in range(1 if slices == "t" else film.shape[0]):
-                yield stored_frame(film, t, c, slices)
+        for label_volume, c, slices, _ in opened.values():
+            for t in range(1 if slices == "t" else label_volume.shape[0]):
+                yield stored_frame(label_volume, t, c, slices)
 
     reading = decide(content, use or use_of(organelle), labels, where, richest, frames, notes, quiet=quiet)
     return {t: _source(path, t, opened[path], reading, grid.series) for t, path in sorted(files.items())}
 
 
 def _source(
-    path: Path, t: int, opened: tuple[LabelFilm, int, Slices, LabelContent], reading: LabelReading,
+    path: Path, t: int, opened: tuple[LabelVolume, int, Slices, LabelContent], reading: LabelReading,
     series: int | str | None,
 ) -> LabelSource:  # fmt: skip
-    film, channel, slices, _ = opened
-    frames = 1 if slices == "t" else film.shape[0]
+    label_volume, channel, slices, _ = opened
+    frames = 1 if slices == "t" else label_volume.shape[0]
     return LabelSource(path, t if frames > 1 else 0, channel, slices, reading, series=series)
 
 
@@ -168,39 +168,41 @@ def class_source(
     InputError
         As `label_sources`; or a value that is in no organelle.
     """
-    film = open_labels(path, grid.series)
-    slices = place(film, grid, own_frame, notes)
-    if film.shape[1] != 1 and slices != "c":
-        raise LabelFault("labels", f"{path}: expected one channel of several labels; the file holds {film.holds()}")
-    content = _content(film, 0, slices, grid.series)
+    label_volume = open_labels(path, grid.series)
+    slices = place(label_volume, grid, own_frame, notes)
+    if label_volume.shape[1] != 1 and slices != "c":
+        raise LabelError(
+            "labels", f"{path}: expected one channel of several labels; the file holds {label_volume.holds()}"
+        )
+    content = _content(label_volume, 0, slices, grid.series)
     known = {int(v) for values in organelles.values() for v in values}
     strange = [int(v) for v in content.values if int(v) not in known]
     reading = decide(content, "classes", "auto", path.name, lambda: np.empty(0), list, notes)
     if strange:
-        raise LabelFault("labels", f"{path}: label {strange[0]} is in no organelle of label_values; add it there")
-    source = _source(path, t, (film, 0, slices, content), reading, grid.series)
+        raise LabelError("labels", f"{path}: label {strange[0]} is in no organelle of label_values; add it there")
+    source = _source(path, t, (label_volume, 0, slices, content), reading, grid.series)
     return {
         organelle: LabelSource(path, source.frame, 0, slices, reading, tuple(int(v) for v in values), grid.series)
         for organelle, values in organelles.items()
     }
 
 
-def values_of(film: LabelFilm, slices: Slices, series: int | str | None = None) -> np.ndarray:
+def values_of(label_volume: LabelVolume, slices: Slices, series: int | str | None = None) -> np.ndarray:
     """Different values of the first channel of a file, except the background."""
-    return _content(film, 0, slices, series).values
+    return _content(label_volume, 0, slices, series).values
 
 
-def _content(film: LabelFilm, channel: int, slices: Slices, series: int | str | None) -> LabelContent:
-    return _scanned(film.path.absolute(), str(stamp_of(film.path)), channel, slices, series)
+def _content(label_volume: LabelVolume, channel: int, slices: Slices, series: int | str | None) -> LabelContent:
+    return _scanned(label_volume.path.absolute(), str(stamp_of(label_volume.path)), channel, slices, series)
 
 
 @lru_cache(maxsize=256)
 def _scanned(path: Path, stamp: str, channel: int, slices: Slices, series: int | str | None) -> LabelContent:
     """Content of a channel, kept for as long as the file is as it was: several frames and organelles ask for it."""
-    film = open_labels(path, series)
-    frames = 1 if slices == "t" else film.shape[0]
+    label_volume = open_labels(path, series)
+    frames = 1 if slices == "t" else label_volume.shape[0]
     names = (f"{path}, frame {t}" if frames > 1 else str(path) for t in range(frames))
-    return scan((name, _kept(film, t, channel, slices, series, frames == 1)) for t, name in enumerate(names))
+    return scan((name, _kept(label_volume, t, channel, slices, series, frames == 1)) for t, name in enumerate(names))
 
 
 #: The frame that was scanned last, where its file has one frame only: it is read next.
@@ -208,14 +210,14 @@ _last: dict[tuple[object, ...], np.ndarray] = {}
 
 
 def _kept(
-    film: LabelFilm, t: int, channel: int, slices: Slices, series: int | str | None, keep: bool = False
+    label_volume: LabelVolume, t: int, channel: int, slices: Slices, series: int | str | None, keep: bool = False
 ) -> np.ndarray:
     """Values (Z, Y, X) of a frame as they are in the file."""
-    key = (film.path.absolute(), str(stamp_of(film.path)), t, channel, slices, series)
+    key = (label_volume.path.absolute(), str(stamp_of(label_volume.path)), t, channel, slices, series)
     kept = _last.pop(key, None)
     if kept is not None:
         return kept
-    stored = stored_frame(film, t, channel, slices)
+    stored = stored_frame(label_volume, t, channel, slices)
     if keep:
         _last.clear()
         _last[key] = stored

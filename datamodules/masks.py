@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cytovox.errors import InputError
-from datamodules.errors import Told, refuse
-from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_faults, wild_regex
+from datamodules.errors import OnError, refuse
+from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_errors, wild_regex
 from datamodules.paths import matching, split_pattern
 
 
@@ -30,7 +30,7 @@ class MaskFinder:
     """
 
     def __init__(self, pattern: str, root: Path, organelles: Iterable[str], frame: int = 0) -> None:
-        pattern_faults(pattern, "data.masks")
+        pattern_errors(pattern, "data.masks")
         self.root, self.pattern, self.frame = root, pattern, frame
         self.exact = "{parent}" in pattern or "{relative}" in pattern
         """Whether the pattern itself says which volume a mask is of."""
@@ -76,22 +76,22 @@ class MaskFinder:
         """Whether a file that matched `data.volumes` is one of the masks."""
         return os.path.abspath(path) in self._files
 
-    def assign(self, volumes: list[Path], told: Told = refuse) -> list[tuple[dict[str, Path], Path | None]]:
+    def assign(self, volumes: list[Path], on_error: OnError = refuse) -> list[tuple[dict[str, Path], Path | None]]:
         """For each volume the mask of each organelle that has one, or the multi-label file.
 
         Raises
         ------
         InputError
-            Two masks are equally near to one volume, or two volumes to one mask, unless `told` goes on.
+            Two masks are equally near to one volume, or two volumes to one mask, unless `on_error` goes on.
         """
-        chosen = {organelle: self._pair(volumes, organelle, told) for organelle in self.found}
+        chosen = {organelle: self._pair(volumes, organelle, on_error) for organelle in self.found}
         result = []
         for volume in volumes:
             masks = {k: pairs[volume] for k, pairs in chosen.items() if k is not None and volume in pairs}
             result.append((masks, chosen[None].get(volume) if None in chosen else None))
         return result
 
-    def _pair(self, volumes: list[Path], organelle: str | None, told: Told) -> dict[Path, Path]:
+    def _pair(self, volumes: list[Path], organelle: str | None, on_error: OnError) -> dict[Path, Path]:
         """One mask a volume and one volume a mask: without the second, a dish would get its neighbour's masks."""
         by_name: dict[str | None, list[Path]] = {}
         for stem, path in self.found[organelle]:
@@ -99,31 +99,33 @@ class MaskFinder:
         images = dict(zip(volumes, images_of(volumes, self.root), strict=True))
         takers: dict[Path, list[Path]] = {}
         for volume in volumes:
-            mask = self._mask_of(images[volume], organelle, by_name, told)
+            mask = self._mask_of(images[volume], organelle, by_name, on_error)
             if mask is not None:
                 takers.setdefault(mask, []).append(volume)
         pairs = {}
         for mask, rivals in takers.items():
-            owner = _nearest(mask, rivals, "own", told)
+            owner = _nearest(mask, rivals, "own", on_error)
             if owner is not None:
                 pairs[owner] = mask
         return pairs
 
     def _mask_of(
-        self, image: Image, organelle: str | None, by_name: dict[str | None, list[Path]], told: Told
+        self, image: Image, organelle: str | None, by_name: dict[str | None, list[Path]], on_error: OnError
     ) -> Path | None:
         if self.exact:
             found = files_for(str(self.root / self.pattern), image, organelle or "")
             candidates = found.get(self.frame if "{frame}" in self.pattern else None, [])
             if len(candidates) > 1:
-                told(InputError(f"data.masks: {' and '.join(map(str, candidates))} could both belong to {image.path}"))
+                on_error(
+                    InputError(f"data.masks: {' and '.join(map(str, candidates))} could both belong to {image.path}")
+                )
             return candidates[0] if len(candidates) == 1 else None
         volume = image.path
         named = by_name.get(composed(image.stem), [])
         candidates = [path for path in named if not _of_another_sample(path, volume)]
         self.elsewhere += [path for path in named if path not in candidates]
         beside = [path for path in by_name.get(None, []) if path.parent == volume.parent]
-        return _nearest(volume, candidates or beside, "belong to", told)
+        return _nearest(volume, candidates or beside, "belong to", on_error)
 
 
 def _of_another_sample(mask: Path, volume: Path) -> bool:
@@ -139,14 +141,14 @@ def _alike(one: str, other: str) -> bool:
     return re.sub(r"\d+", "", one) == re.sub(r"\d+", "", other) or max(len(one), len(other)) == 1
 
 
-def _nearest(one: Path, candidates: list[Path], relation: str, told: Told) -> Path | None:
+def _nearest(one: Path, candidates: list[Path], relation: str, on_error: OnError) -> Path | None:
     """Of these files, the one that shares the most folders with the given one."""
     if not candidates:
         return None
     shared = {path: _shared_folders(path, one) for path in candidates}
     best = [path for path in candidates if shared[path] == max(shared.values())]
     if len(best) > 1:
-        told(
+        on_error(
             InputError(
                 f"data.masks: {best[0]} and {best[1]} could both {relation} {one}; make the pattern "
                 "say which, or use data.table"

@@ -21,7 +21,7 @@ from datamodules.folder import find_cases
 from datamodules.prepare import Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
 from datamodules.simulated import cases_of, cores, make_volumes, requests_of
-from datamodules.splits import SPLITS, divide
+from datamodules.splits import SPLITS, split_cases
 from transforms.intensity import RandRIShiftd
 from transforms.patches import RandOrganellePatchd
 
@@ -64,7 +64,7 @@ class OrganelleDataModule(pl.LightningDataModule):
         """Cases of every split; simulated ones are made here if they are not in the cache."""
         if not self.cases:
             if isinstance(self.config, FolderData):
-                division = divide(find_cases(self.config), self.config, self.seed)
+                division = split_cases(find_cases(self.config), self.config, self.seed)
                 self.cases = {split: found[: self.limit] for split, found in division.items()}
             elif isinstance(self.config, SimulatorData):
                 self.cases = self._simulate(self.config)
@@ -164,7 +164,7 @@ class OrganelleDataModule(pl.LightningDataModule):
     def _loader(self, data: Dataset, sampler: Any, batch_size: int, workers: int | None = None) -> DataLoader:
         count = loader_workers(self.config.num_workers) if workers is None else workers
         more: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if count else {}
-        return LateLoader(
+        return ResumableDataLoader(
             data,
             batch_size=batch_size,
             sampler=sampler,
@@ -175,7 +175,7 @@ class OrganelleDataModule(pl.LightningDataModule):
         )
 
 
-class LateLoader(DataLoader):
+class ResumableDataLoader(DataLoader):
     """Sends its workers out when the first batch is asked for, and goes on within an epoch.
 
     Lightning makes the iterator before it tells the sampler the epoch of a resumed run; workers sent out then would

@@ -13,7 +13,7 @@ from cytovox.errors import InputError
 from cytovox.io import KINDS, one_of_each_set
 from cytovox.io.csv_files import existing, read_text
 from cytovox.io.omezarr_find import is_zarr, zarr_root
-from datamodules.errors import Told, refuse
+from datamodules.errors import OnError, refuse
 
 #: Ends of the file names that volumes and masks have, the longer ones first.
 VOLUME_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", *KINDS)
@@ -35,13 +35,13 @@ def is_volume(path: Path) -> bool:
     return kind is not None and path.is_dir() == (kind == "omezarr")
 
 
-def expand(patterns: str | Iterable[str], root: Path, key: str, told: Told = refuse) -> list[Path]:
+def expand(patterns: str | Iterable[str], root: Path, key: str, on_error: OnError = refuse) -> list[Path]:
     """Files and folders (as OME-Zarr is one) named by globs, files or folders of tomograms.
 
     Raises
     ------
     InputError
-        A pattern that names nothing, unless `told` goes on.
+        A pattern that names nothing, unless `on_error` goes on.
     """
     found: dict[str, Path] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -49,7 +49,7 @@ def expand(patterns: str | Iterable[str], root: Path, key: str, told: Told = ref
         if full.suffix == ".txt" and full.is_file():
             paths = [Path(line) for line in listed(full)]
             if missing := [path for path in paths if not path.exists()]:
-                told(InputError(f"{key}: {full}: {len(missing)} of its files are not there, such as {missing[0]}"))
+                on_error(InputError(f"{key}: {full}: {len(missing)} of its files are not there, such as {missing[0]}"))
         elif full.is_dir() and not is_volume(full):
             paths = sorted(p for p in full.iterdir() if is_volume(p))
         elif full.exists():
@@ -58,7 +58,7 @@ def expand(patterns: str | Iterable[str], root: Path, key: str, told: Told = ref
             inside = ".zarr/" in full.as_posix().lower()  # else a Zarr is one file, whatever groups it holds
             paths = sorted(p for p in matching(full) if is_volume(p) and (inside or not zarr_root(p)[1]))
         if not paths:
-            told(
+            on_error(
                 InputError(
                     f"{key}: {pattern}: no such file, and nothing of a known kind matches "
                     f"({', '.join(VOLUME_SUFFIXES)})"
@@ -83,7 +83,7 @@ def shard_of(items: Sequence[Item], shard: str | None) -> list[Item]:
     return list(items)[index::count]
 
 
-def shard_fault(shard: str | None) -> str | None:
+def shard_error(shard: str | None) -> str | None:
     """What is wrong with the name of a shard."""
     parts = (shard or "0/1").split("/")
     if len(parts) == 2 and all(part.isdigit() for part in parts) and int(parts[0]) < int(parts[1]):

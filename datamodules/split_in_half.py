@@ -13,7 +13,7 @@ from datamodules.organelle import OrganelleDataModule
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
 
 
-def halves(cases: Sequence[PreparedCase]) -> tuple[list[PreparedCase], list[PreparedCase]]:
+def split_in_half(cases: Sequence[PreparedCase]) -> tuple[list[PreparedCase], list[PreparedCase]]:
     """Every other case: of files in an order, both halves see all of it."""
     return list(cases[::2]), list(cases[1::2])
 
@@ -39,7 +39,7 @@ class SearchDataModule(OrganelleDataModule):
 
     joint = False
 
-    def require_halves(self) -> None:
+    def require_both_halves(self) -> None:
         """Refuse to share what cannot be shared.
 
         Raises
@@ -67,6 +67,6 @@ class SearchDataModule(OrganelleDataModule):
         sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
         first, second = (
             PatchDataset(half, self._augmentation(), seed)
-            for half, seed in zip(halves(self.prepared["train"]), (self.seed, self.seed + 2**32), strict=True)
+            for half, seed in zip(split_in_half(self.prepared["train"]), (self.seed, self.seed + 2**32), strict=True)
         )
         return self._loader(PairedPatches(first, second), sampler, config.batch_size)

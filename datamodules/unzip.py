@@ -60,10 +60,10 @@ def unzip(archive: str | Path, folder: str | Path, progress: Callable[[int, int]
                         progress(done, len(members))
     except FileNotFoundError:
         raise InputError(f"{archive}: no such file") from None
-    except (FileExistsError, NotADirectoryError) as fault:
-        raise InputError(f"{archive}: holds {fault.filename} twice: not unpacked") from fault
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as fault:
-        raise InputError(f"{archive}: a damaged zip archive ({fault}): delete it and fetch it again") from fault
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{archive}: holds {error.filename} twice: not unpacked") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise InputError(f"{archive}: a damaged zip archive ({error}): delete it and fetch it again") from error
     return folder
 
 

@@ -31,9 +31,9 @@ def main() -> None:
     told = parser.parse_args()
     weights = read_checkpoint(shipped_weights()[told.name], "shape", "NAME")
     data = ShapeDataModule(ShapeFolderData(root=told.folder, folds=0, val=0.0), seed=1)
-    facts = trained_on(begun_from(weights.facts, None), data.fingerprints(("train", "val")))
-    write_weights(weights.path, weights.network_state, dataclasses.asdict(facts))
-    print(f"written: {weights.path}, {len(facts.seen)} cells")
+    metadata = trained_on(begun_from(weights.metadata, None), data.fingerprints(("train", "val")))
+    write_weights(weights.path, weights.network_state, dataclasses.asdict(metadata))
+    print(f"written: {weights.path}, {len(metadata.seen)} cells")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.tasks.base import Progress
 from experiments.weights import weights_path
-from lightning_modules.checkpoint_metadata import Facts, Weights, read_checkpoint
+from lightning_modules.checkpoint_metadata import CheckpointMetadata, Weights, read_checkpoint
 from lightning_modules.seen import begun_from, seen_by_all
 from training.rundir import RunFolder
 from training.wandb_log import wandb_logger
@@ -29,9 +29,9 @@ def build_data(
     return task_of(config).data(config, progress, 1 if dry_run else None, splits)
 
 
-def facts_of(config: Config) -> Facts:
+def metadata_of(config: Config) -> CheckpointMetadata:
     """What the checkpoints of this run will say of themselves."""
-    return task_of(config).facts(config)
+    return task_of(config).metadata(config)
 
 
 def build_for_training(config: Config, start: bool = True) -> pl.LightningModule:
@@ -40,7 +40,7 @@ def build_for_training(config: Config, start: bool = True) -> pl.LightningModule
     if start and config.init_from is not None:
         weights = read_checkpoint(weights_path(config.init_from, "init_from"), config.task, "init_from")
     module: Any = task_of(config).for_training(config, weights)
-    module.facts = begun_from(module.facts, None if weights is None else weights.facts)
+    module.metadata = begun_from(module.metadata, None if weights is None else weights.metadata)
     return module
 
 
@@ -53,7 +53,7 @@ def build_from_weights(config: Config, ensemble: Sequence[Weights]) -> pl.Lightn
         A network cannot be built here, or the checkpoints do not belong together.
     """
     module: Any = task_of(config).from_weights(config, ensemble)
-    module.facts = seen_by_all(module.facts, [weights.facts for weights in ensemble])
+    module.metadata = seen_by_all(module.metadata, [weights.metadata for weights in ensemble])
     return module
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.preflight import preflight
 from experiments.progress import Bars
 from experiments.schema import Config
@@ -38,18 +38,18 @@ def check_run(config: Config, stages: Sequence[str], folder: RunFolder | None, d
     ConfigFaults
         Something would stop the run, or spoil it: what `preflight` refuses, and one line for all errors of the table.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     try:
         preflight(config, list(stages), folder, dry_run)
-    except ConfigFaults as refused:
-        faults = refused.faults
+    except ConfigErrors as refused:
+        errors = refused.errors
     with Bars() as bars:
         done = task_of(config).audit(config, stages, bars)
-    faults = [fault for fault in faults if fault not in done.told]  # a file that the table names is not told twice
+    errors = [error for error in errors if error not in done.told]  # a file that the table names is not told twice
     if count := done.errors:
         some = f"{count} error{'s' if count > 1 else ''}"
-        faults.append(f"check: {some} in the data; the table says where and what to do")
-    print_check(config, stages, done, valid=not faults)
-    if faults:
-        raise ConfigFaults(faults)
+        errors.append(f"check: {some} in the data; the table says where and what to do")
+    print_check(config, stages, done, valid=not errors)
+    if errors:
+        raise ConfigErrors(errors)
     return done

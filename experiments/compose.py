@@ -118,13 +118,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as a plain dict, through OmegaConf's safe loader (no tags, no duplicate keys)."""
     try:
         tree = _plain(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OmegaConfBaseException) as fault:
-        mark = getattr(fault, "problem_mark", None)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark is not None else ""
-        reason = getattr(fault, "problem", None) or str(fault).splitlines()[0]
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{path.name}:{line} not readable as YAML: {reason}") from None
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InputError(f"{path}: cannot be read ({fault}); expected a YAML text file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected a YAML text file") from None
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise InputError(f"{path.name}: expected `key: value` lines at the top level, got a {type(tree).__name__}")
@@ -199,8 +199,8 @@ def _parse_override(word: str) -> dict[str, Any]:
         value = f"'{value}'" if "'" not in value else value
     try:
         tree = _plain(value)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as fault:
-        reason = str(fault).splitlines()[0]
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        reason = str(error).splitlines()[0]
         raise InputError(f"command line: {key}: {value!r} is not a readable value: {reason}") from None
     for part in reversed(key.strip().split(".")):
         tree = {part: tree}

@@ -14,15 +14,15 @@ from omegaconf import OmegaConf
 from cytovox.errors import InputError
 from cytovox.networks.weights import shipped_weights
 from experiments.compose import Composed, compose
-from experiments.errors import ConfigFaults
-from experiments.schema import SCHEMA_VERSION, STAGES, Config, branch, name_faults
-from experiments.submit.config import slurm_faults
+from experiments.errors import ConfigErrors
+from experiments.schema import SCHEMA_VERSION, STAGES, Config, branch, name_errors
+from experiments.submit.config import slurm_errors
 from experiments.tasks import TASKS, known_keys, task_of
 from experiments.tasks.base import Task
 from experiments.tasks.pipelines import PIPELINES
-from experiments.validate import Branches, find_faults
-from lightning_modules.optim import optimizer_faults
-from training.trainer import TrainerConfig, trainer_faults
+from experiments.validate import Branches, find_errors
+from lightning_modules.optim import optimizer_errors
+from training.trainer import TrainerConfig, trainer_errors
 
 
 def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -48,17 +48,17 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 def typed_config(composed: Composed) -> Config:
     """Check a composed tree and make it the config of its task."""
-    task, faults = _task(composed)
+    task, errors = _task(composed)
     branches, more = _branches(composed, task)
-    faults += more + find_faults(composed, task.config, branches)
-    if not faults:
+    errors += more + find_errors(composed, task.config, branches)
+    if not errors:
         result = _typed(composed.values, task, branches)
-        faults = [f"{composed.where(tuple(f.partition(':')[0].split('.')))}: {f}" for f in value_faults(result)]
-        if not faults:
+        errors = [f"{composed.where(tuple(f.partition(':')[0].split('.')))}: {f}" for f in value_errors(result)]
+        if not errors:
             if hasattr(result.model, "portable"):  # config.yaml and checkpoints are read where its files are not
                 result.model = result.model.portable()
             return result
-    raise ConfigFaults(list(dict.fromkeys(faults)))
+    raise ConfigErrors(list(dict.fromkeys(errors)))
 
 
 def _task(composed: Composed) -> tuple[Task, list[str]]:
@@ -70,14 +70,14 @@ def _task(composed: Composed) -> tuple[Task, list[str]]:
     like = difflib.get_close_matches(str(named), (*TASKS, *PIPELINES), n=1)
     hint = f"; did you mean {like[0]}?" if like else ""
     known = ", ".join((*TASKS, *PIPELINES))
-    fault = f"{composed.where(('task',))}: task: expected one of {known}, got {named!r}{hint}"
-    return TASKS[near[0] if near else Config.task], [fault]
+    error = f"{composed.where(('task',))}: task: expected one of {known}, got {named!r}{hint}"
+    return TASKS[near[0] if near else Config.task], [error]
 
 
 def _branches(composed: Composed, task: Task) -> tuple[Branches, list[str]]:
     """The dataclass of every group, and faults of the keys that choose them."""
     found: Branches = {}
-    faults = []
+    errors = []
     for field in dataclasses.fields(task.config):
         choice = task.choices.get(field.name)
         if choice is not None:
@@ -87,18 +87,18 @@ def _branches(composed: Composed, task: Task) -> tuple[Branches, list[str]]:
                 chosen = str(group.get(choice.key, chosen))
             try:
                 found[field.name] = branch(field.name, choice, chosen)
-            except InputError as fault:
-                text = str(fault)
+            except InputError as error:
+                text = str(error)
                 path = f"{field.name}.{choice.key}"
                 shown = text if text.startswith(path) else f"{path}: {text}"
-                faults.append(f"{composed.where((field.name, choice.key))}: {shown}")
+                errors.append(f"{composed.where((field.name, choice.key))}: {shown}")
                 found[field.name] = branch(field.name, choice, choice.default)
                 if isinstance(group, dict):
                     # its keys cannot be judged without the branch
                     composed.values[field.name] = {}
         elif dataclasses.is_dataclass(field.default_factory):
             found[field.name] = field.default_factory
-    return found, faults
+    return found, errors
 
 
 def _typed(values: dict[str, Any], task: Task, branches: Branches) -> Config:
@@ -110,37 +110,37 @@ def _typed(values: dict[str, Any], task: Task, branches: Branches) -> Config:
     return task.config(**{**top, **typed})
 
 
-def value_faults(config: Config) -> list[str]:
+def value_errors(config: Config) -> list[str]:
     """What cannot work although every type is right, one line each, beginning with the key path."""
-    faults = []
+    errors = []
     if config.schema_version != SCHEMA_VERSION:
-        faults.append(f"schema_version: this Cytovox reads version {SCHEMA_VERSION}, got {config.schema_version}")
-    faults += name_faults(config.name)
+        errors.append(f"schema_version: this Cytovox reads version {SCHEMA_VERSION}, got {config.schema_version}")
+    errors += name_errors(config.name)
     if not 0 <= config.seed < 2**32:
-        faults.append(f"seed: expected 0 to {2**32 - 1}, got {config.seed}")
-    faults += _stage_faults(config)
-    faults += [f"optimizer.{f}" for f in optimizer_faults(config.optimizer)]
-    faults += [f"trainer.{f}" for f in trainer_faults(config.trainer)]
-    faults += _schedule_faults(config)
-    faults += [f"slurm.{f}" for f in slurm_faults(config.slurm)]
-    return faults + task_of(config).faults(config)
+        errors.append(f"seed: expected 0 to {2**32 - 1}, got {config.seed}")
+    errors += _stage_errors(config)
+    errors += [f"optimizer.{f}" for f in optimizer_errors(config.optimizer)]
+    errors += [f"trainer.{f}" for f in trainer_errors(config.trainer)]
+    errors += _schedule_errors(config)
+    errors += [f"slurm.{f}" for f in slurm_errors(config.slurm)]
+    return errors + task_of(config).errors(config)
 
 
-def _stage_faults(config: Config) -> list[str]:
-    faults = []
+def _stage_errors(config: Config) -> list[str]:
+    errors = []
     for stage in config.stages:
         if stage not in STAGES:
             near = difflib.get_close_matches(str(stage), STAGES, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            faults.append(f"stages: expected some of {', '.join(STAGES)}, got {stage!r}{hint}")
+            errors.append(f"stages: expected some of {', '.join(STAGES)}, got {stage!r}{hint}")
     if not config.stages:
-        faults.append(f"stages: expected at least one of {', '.join(STAGES)}")
+        errors.append(f"stages: expected at least one of {', '.join(STAGES)}")
     if "predict" in config.stages and not config.predict.inputs:
-        faults.append("predict.inputs: nothing to predict; give tomograms, such as predict.inputs=[data/*.TCF]")
-    return faults
+        errors.append("predict.inputs: nothing to predict; give tomograms, such as predict.inputs=[data/*.TCF]")
+    return errors
 
 
-def _schedule_faults(config: Config) -> list[str]:
+def _schedule_errors(config: Config) -> list[str]:
     trainer: TrainerConfig = config.trainer
     endless = trainer.max_steps == -1 and (trainer.max_epochs is None or trainer.max_epochs == -1)
     if config.optimizer.schedule in ("cosine", "poly") and endless:

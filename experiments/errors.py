@@ -3,9 +3,9 @@
 from cytovox.errors import InputError
 
 
-class ConfigFaults(InputError):
+class ConfigErrors(InputError):
     """All faults of a config, a line each."""
 
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors

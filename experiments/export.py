@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         state = weights.network_state
         if told.half:
             state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-        write_weights(told.out, state, dataclasses.asdict(weights.facts))
-    except InputError as fault:
-        print(fault, file=sys.stderr)
+        write_weights(told.out, state, dataclasses.asdict(weights.metadata))
+    except InputError as error:
+        print(error, file=sys.stderr)
         return 2
     print(f"weights: {told.out} ({told.out.stat().st_size / 1e6:.1f} MB, from {weights.path})")
     return 0

@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         roots = fetch_shapes(told.out, told.record or SHAPES_RECORD, told.url or ZENODO_URL, told.only)
-    except InputError as fault:
-        for line in str(fault).splitlines():
+    except InputError as error:
+        for line in str(error).splitlines():
             print(line, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -14,16 +14,16 @@ from experiments.check import check_run
 from experiments.compose import compose
 from experiments.config import load_config, resolved
 from experiments.preflight import preflight
-from experiments.progress import Bars, hush_lightning
+from experiments.progress import Bars, silence_lightning
 from experiments.resumed import PER_CALL, changed_keys, resumption
-from experiments.run_stages import Order, carry_out
+from experiments.run_stages import RunRequest, run_stages
 from experiments.schema import STAGES, Config
 from experiments.summary import print_summary
 from experiments.tasks import known_keys, task_of
 from experiments.unused import unused_notes
 from training.ready import tell_ready, wait_until_ready
 from training.rundir import ENV_RUN_DIR, RunFolder, is_first_rank
-from training.signals import Preempted, StopSignals, listening
+from training.signals import Preempted, StopSignals, handle_signals
 from training.slurm import launched_by_srun, may_requeue, requeue
 
 
@@ -52,27 +52,27 @@ def launch(
     """
     inherited = os.environ.get(ENV_RUN_DIR)
     try:
-        order = read_order(config, overrides, dry_run)
+        request = read_request(config, overrides, dry_run)
         if check:
             if config and ("=" not in config or Path(config).is_file()):
-                for line in unused_notes(compose(config, overrides, known_keys), order.config):
+                for line in unused_notes(compose(config, overrides, known_keys), request.config):
                     print(f"note: {line}", file=sys.stderr)
-            check_run(order.config, order.stages, order.folder, dry_run)
+            check_run(request.config, request.stages, request.folder, dry_run)
             return
-        inputs = preflight(order.config, order.stages, order.folder, dry_run)
+        inputs = preflight(request.config, request.stages, request.folder, dry_run)
         if plan_only:
-            if order.folder is not None:
+            if request.folder is not None:
                 raise InputError("resume: not with --plan, which measures a run from its start; leave one of them out")
-            task_of(order.config).plan(order.config, order.stages, inputs)
+            task_of(request.config).plan(request.config, request.stages, inputs)
         else:
-            _launch(order, inputs)
+            _launch(request, inputs)
     finally:
         # ranks inherit the folder; the next run of a notebook must not
         if inherited is None:
             os.environ.pop(ENV_RUN_DIR, None)
 
 
-def read_order(config: str, overrides: list[str], dry_run: bool = False) -> Order:
+def read_request(config: str, overrides: list[str], dry_run: bool = False) -> RunRequest:
     """The config, from the run folder for a resumed run, and the stages that are left to do."""
     if "=" in config and not Path(config).is_file():
         config, overrides = "", [config, *overrides]
@@ -87,7 +87,7 @@ def read_order(config: str, overrides: list[str], dry_run: bool = False) -> Orde
         loaded = _config_of_run(resumed[-1], config, overrides)
     stages = [stage for stage in STAGES if stage in loaded.stages]  # in the one order that makes sense
     if loaded.resume is None:
-        return Order(loaded, stages, None, dry_run)
+        return RunRequest(loaded, stages, None, dry_run)
     if dry_run:
         raise InputError("resume: not with --dry-run, which would train over that run's weights; leave one of them out")
     folder = RunFolder.existing(Path(loaded.resume))
@@ -98,7 +98,7 @@ def read_order(config: str, overrides: list[str], dry_run: bool = False) -> Orde
     if is_first_rank():
         for note in found.notes:
             print(f"note: {note}", file=sys.stderr)
-    return Order(loaded, found.stages, folder, dry_run, found.recorded)
+    return RunRequest(loaded, found.stages, folder, dry_run, found.recorded)
 
 
 def _config_of_run(run: str, config: str, overrides: list[str]) -> Config:
@@ -122,33 +122,33 @@ def _config_of_run(run: str, config: str, overrides: list[str]) -> Config:
     return load_config(source, overrides)
 
 
-def _launch(order: Order, inputs: list[Path]) -> None:
-    config = order.config
-    if order.folder is not None and not order.stages:
+def _launch(request: RunRequest, inputs: list[Path]) -> None:
+    config = request.config
+    if request.folder is not None and not request.stages:
         print("nothing is left to do; stages=[...] does a stage again")
-        print_summary(order.folder, config)
+        print_summary(request.folder, config)
         return
-    hush_lightning()
-    with listening() as signals:
+    silence_lightning()
+    with handle_signals() as signals:
         try:
-            _prepare_and_run(order, inputs, signals)
+            _prepare_and_run(request, inputs, signals)
         except Preempted as stop:
-            if is_first_rank() and may_requeue(stop) and (told := requeue(order.folder)) is not None:
+            if is_first_rank() and may_requeue(stop) and (told := requeue(request.folder)) is not None:
                 stop.arranged = True
                 print(told, file=sys.stderr)
             raise
 
 
-def _prepare_and_run(order: Order, inputs: list[Path], signals: StopSignals) -> None:
-    config = order.config
+def _prepare_and_run(request: RunRequest, inputs: list[Path], signals: StopSignals) -> None:
+    config = request.config
     pl.seed_everything(config.seed, workers=True, verbose=False)
     with Bars() as bars:
-        data = build_data(config, bars, order.dry_run, order.stages)
-        if is_first_rank() and {"fit", "test"} & set(order.stages):
-            task_of(config).prepare(data, order.stages, bars)
+        data = build_data(config, bars, request.dry_run, request.stages)
+        if is_first_rank() and {"fit", "test"} & set(request.stages):
+            task_of(config).prepare(data, request.stages, bars)
     for note in data.notes():
         print(f"note: {note}", file=sys.stderr)
-    folder = order.folder or RunFolder.create(Path(config.runs_dir), config.name, order.dry_run)
+    folder = request.folder or RunFolder.create(Path(config.runs_dir), config.name, request.dry_run)
     if launched_by_srun():
         (tell_ready if is_first_rank() else wait_until_ready)(folder)
-    carry_out(order, folder, data, inputs, signals)
+    run_stages(request, folder, data, inputs, signals)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cytovox.errors import InputError
 from experiments.build import build_for_training, build_from_weights
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
@@ -47,13 +47,13 @@ def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_r
     """
     task = task_of(config)
     inputs: list[Path] = []
-    faults: list[str] = []
+    errors: list[str] = []
 
     def look(check: Callable[[], None]) -> None:
         try:
             check()
-        except InputError as fault:
-            faults.extend(str(fault).splitlines())
+        except InputError as error:
+            errors.extend(str(error).splitlines())
 
     look(lambda: require_supported_gpu(config.trainer.accelerator))
     look(lambda: task.require_device(config))
@@ -70,8 +70,8 @@ def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_r
     if not dry_run:
         look(lambda: _require_key(config))
     look(lambda: _require_weights(config, stages, folder))
-    if faults:
-        raise ConfigFaults(faults)
+    if errors:
+        raise ConfigErrors(errors)
     return inputs
 
 
@@ -95,9 +95,9 @@ def require_room(path: Path, key: str) -> None:
         above = next(p for p in (above, *above.parents) if p.exists() or p.is_symlink())
         with tempfile.TemporaryFile(dir=above):
             pass
-    except OSError as fault:
+    except OSError as error:
         raise InputError(
-            f"{key}: {path}: cannot be written in {above} ({fault.strerror or fault}); choose another with {key}="
+            f"{key}: {path}: cannot be written in {above} ({error.strerror or error}); choose another with {key}="
         ) from None
 
 
@@ -113,13 +113,13 @@ def _require_weights(config: Config, stages: list[str], folder: RunFolder | None
             weights = read_weights(config, find_weights(config, folder).paths)
             build_from_weights(config, weights)
             if "test" in stages:
-                task_of(config).require_match(config, weights[0].facts)
+                task_of(config).require_match(config, weights[0].metadata)
         return
     last = checkpoint_path(folder) if folder is not None else None
     if last is not None:
         module: Any = build_for_training(config, start=False)
         begun = read_checkpoint(last, config.task, "resume")
-        task_of(config).require_same(config, begun.facts)
+        task_of(config).require_same(config, begun.metadata)
         load_network(module.network, begun, "resume")
     elif config.init_from is not None:
         build_for_training(config)

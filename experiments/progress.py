@@ -68,7 +68,7 @@ class Bars:
         self._bars.update(self._tasks[what], completed=done, total=total)  # type: ignore[arg-type]
 
 
-def hush_lightning() -> None:
+def silence_lightning() -> None:
     """Lightning's advice is for programmers; progress bars and our own lines are for the user."""
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

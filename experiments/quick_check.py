@@ -24,7 +24,7 @@ from omegaconf import MISSING
 
 from cytovox.errors import InputError
 from experiments.compose import Composed, compose
-from experiments.validate import Branches, find_faults
+from experiments.validate import Branches, find_errors
 
 HOME = Path(__file__).resolve().parents[1]
 KEYS = HOME / "experiments" / "configs" / "keys.json"
@@ -35,7 +35,7 @@ class Unsure(Exception):
     """The stored schema cannot judge this config."""
 
 
-def quick_faults(config: str, overrides: Sequence[str]) -> list[str]:
+def quick_errors(config: str, overrides: Sequence[str]) -> list[str]:
     """Return misspelled keys, unknown choices and values of a wrong type, one line each.
 
     Parameters
@@ -61,7 +61,7 @@ def quick_faults(config: str, overrides: Sequence[str]) -> list[str]:
         stored = json.loads(KEYS.read_text(encoding="utf-8"))
         if stored["sources"] != digest_of(stored["files"]):
             return []
-        return _faults(stored, config, overrides)
+        return _errors(stored, config, overrides)
     except (Unsure, ValueError, KeyError):
         return []
 
@@ -85,7 +85,7 @@ def digest_of(files: Sequence[str]) -> str:
     return ""
 
 
-def _faults(stored: Mapping[str, Any], config: str, overrides: Sequence[str]) -> list[str]:
+def _errors(stored: Mapping[str, Any], config: str, overrides: Sequence[str]) -> list[str]:
     tasks: Mapping[str, Any] = stored["tasks"]
     made = _Types(stored["classes"])
 
@@ -95,24 +95,24 @@ def _faults(stored: Mapping[str, Any], config: str, overrides: Sequence[str]) ->
 
     composed = compose(config, overrides, keep)
     named = composed.values.get("task", stored["default_task"])
-    faults = []
+    errors = []
     if not isinstance(named, str) or named not in tasks:
         trained = [name for name, task in tasks.items() if task["choices"]]
         near, like = (difflib.get_close_matches(str(named), names, n=1) for names in (trained, list(tasks)))
         hint = f"; did you mean {like[0]}?" if like else ""
         known = ", ".join(tasks)
-        faults.append(f"{composed.where(('task',))}: task: expected one of {known}, got {named!r}{hint}")
+        errors.append(f"{composed.where(('task',))}: task: expected one of {known}, got {named!r}{hint}")
         named = near[0] if near else stored["default_task"]
     task = tasks[named]
     branches, more = _branches(composed, task, made)
-    faults += more + find_faults(composed, made(task["class"]), branches)
-    return list(dict.fromkeys(faults))
+    errors += more + find_errors(composed, made(task["class"]), branches)
+    return list(dict.fromkeys(errors))
 
 
 def _branches(composed: Composed, task: Mapping[str, Any], made: Callable[[str], type]) -> tuple[Branches, list[str]]:
     """The dataclass of every group, and faults of the keys that choose them."""
     found: Branches = {name: made(kind) for name, kind in task["groups"].items()}
-    faults = []
+    errors = []
     for group, choice in task["choices"].items():
         key, kinds, values = choice["key"], choice["kinds"], composed.values.get(group)
         chosen = str(values.get(key, choice["default"])) if isinstance(values, dict) else choice["default"]
@@ -122,11 +122,11 @@ def _branches(composed: Composed, task: Mapping[str, Any], made: Callable[[str],
             near = difflib.get_close_matches(chosen, kinds, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             where = composed.where((group, key))
-            faults.append(f"{where}: {group}.{key}: expected one of {', '.join(kinds)}, got {chosen!r}{hint}")
+            errors.append(f"{where}: {group}.{key}: expected one of {', '.join(kinds)}, got {chosen!r}{hint}")
             composed.values[group] = {}
             chosen = choice["default"]
         found[group] = made(kinds[chosen])
-    return found, faults
+    return found, errors
 
 
 class _Types:
@@ -255,6 +255,6 @@ def require_known_keys(config: str, overrides: Sequence[str]) -> None:
     InputError
         One line each; or it cannot be read at all.
     """
-    faults = quick_faults(config, overrides)
-    if faults:
-        raise InputError("\n".join(faults))
+    errors = quick_errors(config, overrides)
+    if errors:
+        raise InputError("\n".join(errors))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cytovox.errors import InputError
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.schema import STAGES
 from training.rundir import RunFolder
 from training.trainer import checkpoint_path
@@ -101,13 +101,13 @@ def resumption(
     todo = [stage for stage in stages if named or stage not in done]
     changed = [key for key in changed_keys(kept, asked) if not _is(key, PER_CALL)]
     progress = _progress(checkpoint_path(folder))
-    faults, notes = [], []
+    errors, notes = [], []
     limits = [key for key in changed if key in LIMITS]
     more = progress is None or _is_more(asked["trainer"], progress)
     if limits and "fit" not in stages:
-        faults += [f"{key}: acts in a training, and stages has no fit: add stages=[fit,test]" for key in limits]
+        errors += [f"{key}: acts in a training, and stages has no fit: add stages=[fit,test]" for key in limits]
     elif limits and not more and progress is not None:
-        faults += [
+        errors += [
             f"{key}: the run has trained {progress[0]} epochs ({progress[1]} steps) already: expected limits "
             "(max_epochs, max_steps) beyond that" for key in limits
         ]  # fmt: skip
@@ -121,15 +121,15 @@ def resumption(
         if key in limits:
             continue
         if _is(key, OF_THE_RUN):
-            faults.append(f"{key}: a run keeps its own ({_at(kept, key)!r}): leave it out, or start a new run")
+            errors.append(f"{key}: a run keeps its own ({_at(kept, key)!r}): leave it out, or start a new run")
             continue
-        fault, again = _other(key, todo, stages, named, begun=progress is not None, run=folder.path)
-        faults += [fault] if fault else []
+        error, again = _other(key, todo, stages, named, begun=progress is not None, run=folder.path)
+        errors += [error] if error else []
         todo = [stage for stage in STAGES if stage in (*todo, *again)]
-    if faults:
+    if errors:
         if from_file:
-            faults.append(f"resume: {from_file} differs from the run's own config: leave it out")
-        raise ConfigFaults(faults)
+            errors.append(f"resume: {from_file} differs from the run's own config: leave it out")
+        raise ConfigErrors(errors)
     return Resumption(todo, [key for key in changed if not _is(key, ("predict",))], notes)
 
 
@@ -171,8 +171,8 @@ def _progress(checkpoint: Path | None) -> tuple[int, int] | None:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         return int(epochs), int(state["global_step"])
-    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as fault:
-        reason = str(fault).splitlines()[0][:160] if str(fault) else type(fault).__name__
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise InputError(f"resume: {checkpoint}: cannot be read as a checkpoint ({reason})") from None
 
 

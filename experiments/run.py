@@ -76,12 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if told.watch is not None:
             raise InputError("--watch: only for task analyze; leave it out")
         launch(told.config, words, check=told.check, dry_run=told.dry_run, plan_only=told.plan)
-    except InputError as fault:
-        return _refuse(str(fault), fault.exit_code)
-    except OSError as fault:
-        if fault.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+    except InputError as error:
+        return _refuse(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise
-        return _refuse(f"{fault.filename or 'disk'}: no space left: free some space, then run again")
+        return _refuse(f"{error.filename or 'disk'}: no space left: free some space, then run again")
     except KeyboardInterrupt as stop:
         print(stop if stop.args else "stopped", file=sys.stderr)
         return 130

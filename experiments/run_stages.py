@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cytovox.errors import InputError
-from cytovox.io.atomic import write_fault
+from cytovox.io.atomic import write_error
 from cytovox.io.deletion import remove_if_empty, sweep
 from experiments.build import build_loggers
 from experiments.config import resolved, to_yaml
@@ -29,7 +29,7 @@ from training.environment import describe_environment
 from training.exact import ExactResume
 from training.metrics_log import MetricsCSV
 from training.preemption import Preemption
-from training.run_lock import sole_user
+from training.run_lock import run_lock
 from training.rundir import RunFolder, is_first_rank, write_json, write_text
 from training.signals import Preempted, StopSignals
 from training.slurm import ended_early
@@ -38,7 +38,7 @@ from training.wandb_log import finish, log_results
 
 
 @dataclasses.dataclass
-class Order:
+class RunRequest:
     """What the command line asks for."""
 
     config: Config
@@ -59,7 +59,7 @@ class Order:
         return shard
 
 
-def carry_out(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals: StopSignals) -> None:
+def run_stages(request: RunRequest, folder: RunFolder, data: Any, inputs: list[Path], signals: StopSignals) -> None:
     """Do the stages that are left, and leave a status and a report whatever happens.
 
     Raises
@@ -69,32 +69,32 @@ def carry_out(order: Order, folder: RunFolder, data: Any, inputs: list[Path], si
     Preempted
         The run was asked to stop, and can be gone on with.
     """
-    with sole_user(folder, order.shard and order.shard.replace("/", "of")):
-        _run(order, folder, data, inputs, signals)
+    with run_lock(folder, request.shard and request.shard.replace("/", "of")):
+        _run(request, folder, data, inputs, signals)
 
 
-def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals: StopSignals) -> None:
-    config, first = order.config, is_first_rank()
+def _run(request: RunRequest, folder: RunFolder, data: Any, inputs: list[Path], signals: StopSignals) -> None:
+    config, first = request.config, is_first_rank()
     tree = resolved(config)
-    whole = first and order.shard is None
+    whole = first and request.shard is None
     wandb, begun = None, False
     # a restarted job finds the folder that it made before, with all that is in it
-    fresh = order.folder is None and not (folder.path / "config.yaml").is_file()
+    fresh = request.folder is None and not (folder.path / "config.yaml").is_file()
     try:
         if whole or (first and not (folder.path / "config.yaml").is_file()):
-            _record(order, folder, tree, data)
+            _record(request, folder, tree, data)
         # a test alone has no step, and would add a row of step 0
-        metrics = MetricsCSV(folder.path / "metrics.csv", _last_step(folder)) if "fit" in order.stages else None
-        loggers = build_loggers(config, folder, tree, metrics, order.dry_run or order.shard is not None)
+        metrics = MetricsCSV(folder.path / "metrics.csv", _last_step(folder)) if "fit" in request.stages else None
+        loggers = build_loggers(config, folder, tree, metrics, request.dry_run or request.shard is not None)
         wandb = next((log for log in loggers if isinstance(log, WandbLogger)), None)
         stopper = Preemption(signals, folder.last_checkpoint, config.trainer.save_every_minutes)
         trainer = build_trainer(
-            config.trainer, folder, loggers, task_of(config).monitor, order.dry_run,
+            config.trainer, folder, loggers, task_of(config).monitor, request.dry_run,
             [ExactResume(config.seed), stopper], config.data.batch_size,
         )  # fmt: skip
-        run = Run(config, folder, trainer, data, inputs, signals, order.dry_run)
+        run = Run(config, folder, trainer, data, inputs, signals, request.dry_run)
         begun = True
-        for stage in order.stages:
+        for stage in request.stages:
             getattr(run, stage)()
             if whole:
                 folder.stage_done(stage)
@@ -105,7 +105,7 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
             raise
         # Lightning turns Ctrl-C into SystemExit
         stopped, preempted = isinstance(error, KeyboardInterrupt | SystemExit), isinstance(error, Preempted)
-        if order.shard is None:
+        if request.shard is None:
             status = "preempted" if preempted else "interrupted" if stopped else "failed"
             _close(folder, wandb, status, goes_on=preempted and not ended_early(error))
         if preempted:
@@ -114,15 +114,15 @@ def _run(order: Order, folder: RunFolder, data: Any, inputs: list[Path], signals
             raise KeyboardInterrupt(f"stopped; go on with resume={folder.path}") from error
         if isinstance(error, MisconfigurationException):  # what Lightning sees only when it meets the data
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
-        if (full := write_fault(error, folder.path)) is not None:
+        if (full := write_error(error, folder.path)) is not None:
             raise InputError(f"{full}, then go on with resume={folder.path}") from error
         raise
-    if order.shard is None:
+    if request.shard is None:
         _close(folder, wandb, "finished")
         if first:
             print_summary(folder, config)
     elif first:
-        print(f"shard {order.shard} is done\nrun: {folder.path}", flush=True)
+        print(f"shard {request.shard} is done\nrun: {folder.path}", flush=True)
 
 
 def _discard(folder: RunFolder) -> None:
@@ -150,25 +150,25 @@ def _close(folder: RunFolder, wandb: WandbLogger | None, status: str, goes_on: b
         logging.getLogger(__name__).exception("the report of the %s run could not be written", status)
 
 
-def _record(order: Order, folder: RunFolder, tree: dict[str, Any], data: Any) -> None:
+def _record(request: RunRequest, folder: RunFolder, tree: dict[str, Any], data: Any) -> None:
     """What the run is, before it begins; a resumed run keeps environment_1.json of its start, and changed configs."""
     if (folder.path / "config.yaml").is_file():
         sweep(folder.path)
-        left = [stage for stage in folder.status()["stages_done"] if stage not in order.stages]
+        left = [stage for stage in folder.status()["stages_done"] if stage not in request.stages]
         folder.update_status(stages_done=left)  # what is done again is not done until it is
-        if order.changed:
+        if request.changed:
             _record_changes(folder, tree)
     else:
         folder.update_status(status="running", started=_now())
-        predict = {**tree["predict"], **({"shard": None} if order.shard else {})}
+        predict = {**tree["predict"], **({"shard": None} if request.shard else {})}
         write_text(folder.path / "config.yaml", to_yaml({**tree, "predict": predict, "resume": None}))
-    digest = data.digest() if {"fit", "test"} & set(order.stages) else None
+    digest = data.digest() if {"fit", "test"} & set(request.stages) else None
     earlier = read_json(folder.path / "environment.json")
-    environment = describe_environment(order.config.seed, digest or earlier.get("data_digest"))
+    environment = describe_environment(request.config.seed, digest or earlier.get("data_digest"))
     if earlier:
         write_json(folder.path / f"environment_{1 + len(list(folder.path.glob('environment_*.json')))}.json", earlier)
     write_json(folder.path / "environment.json", environment)
-    folder.update_status(status="running", started=folder.status().get("started") or _now(), dry_run=order.dry_run)
+    folder.update_status(status="running", started=folder.status().get("started") or _now(), dry_run=request.dry_run)
 
 
 def _record_changes(folder: RunFolder, tree: dict[str, Any]) -> None:

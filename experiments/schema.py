@@ -100,7 +100,7 @@ class Config:
     """What is predicted, and how."""
 
 
-def name_faults(name: str) -> list[str]:
+def name_errors(name: str) -> list[str]:
     """What is wrong with the name of runs: it is a folder's, a job's, and a line of that job's script."""
     if name and name.isprintable() and not any(c in name for c in '<>:"/\\|?*') and name.strip(". ") == name:
         return []

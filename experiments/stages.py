@@ -60,10 +60,10 @@ class Run:
         if self.trainer.is_global_zero:
             for note in getattr(module, "notes", []):
                 print(f"note: {note}", file=sys.stderr)
-        module.facts = dataclasses.replace(module.facts, trained_on=described(self.data))
+        module.metadata = dataclasses.replace(module.metadata, trained_on=described(self.data))
         begun = time.perf_counter()
         module.optimizer_config = self._optimizer()
-        module.facts = trained_on(module.facts, self.data.fingerprints(("train", "val")))
+        module.metadata = trained_on(module.metadata, self.data.fingerprints(("train", "val")))
         compiling = compiler_errors() if self.config.trainer.compile else contextlib.nullcontext()
         with self.signals.deferring(), compiling:
             self.trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint_path(self.folder), weights_only=True)
@@ -83,7 +83,7 @@ class Run:
                 }
             )
         take_average(self.trainer, module)
-        task_of(self.config).fitted(self, module)
+        task_of(self.config).on_fit_end(self, module)
         self.trainer.strategy.barrier("fit")
 
     def _optimizer(self) -> Any:
@@ -109,7 +109,7 @@ class Run:
 
     def _limit(self, module: Any) -> None:
         if self.dry_run:
-            for network in (module.network, *getattr(module, "companions", [])):
+            for network in (module.network, *getattr(module, "ensemble_members", [])):
                 limit_evaluations(network)
 
     def test(self) -> None:
@@ -130,7 +130,7 @@ class Run:
                     print(f"note: {note}", file=sys.stderr)
                 print(f"weights: {', '.join(map(str, paths))}", flush=True)
             weights = read_weights(self.config, paths)
-            self.trained_on = [member.facts.trained_on for member in weights]
+            self.trained_on = [member.metadata.trained_on for member in weights]
             module = build_from_weights(self.config, weights)
             self._limit(module)
             self._loaded = (paths, module)
@@ -141,13 +141,13 @@ class Run:
         assert self._loaded is not None
         return sorted(content_digest(path) for path in self._loaded[0])
 
-    def gathered(self, faults: list[str]) -> list[str]:
+    def gathered(self, errors: list[str]) -> list[str]:
         """Every rank's faults, on every rank."""
         if self.trainer.world_size == 1:
-            return faults
+            return errors
         everyone: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(everyone, faults)
-        return [fault for told in everyone for fault in told]
+        torch.distributed.all_gather_object(everyone, errors)
+        return [error for told in everyone for error in told]
 
 
 def _shortened(config: Config) -> Config:

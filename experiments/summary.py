@@ -31,7 +31,7 @@ def print_check(config: Config, stages: Sequence[str], done: Audited, valid: boo
 
 def print_summary(folder: RunFolder, config: Config) -> None:
     """The numbers, and where everything lies; the last line is the run folder, or the folder of its predictions."""
-    task_of(config).show(folder, config)
+    task_of(config).print_summary(folder, config)
     metrics = folder.metrics()
     print(f"report: {folder.path / 'report.html'}")
     print(f"run: {folder.path}", flush=True)

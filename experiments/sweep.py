@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         return _run(told)
-    except InputError as fault:
-        print(fault, file=sys.stderr)
+    except InputError as error:
+        print(error, file=sys.stderr)
         return 2
-    except OSError as fault:
-        if fault.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise
-        print(f"{fault.filename or 'disk'}: no space left: free some space, then run again", file=sys.stderr)
+        print(f"{error.filename or 'disk'}: no space left: free some space, then run again", file=sys.stderr)
         return 2
     except Preempted as stop:
         return exit_code(stop)

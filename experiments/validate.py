@@ -37,7 +37,7 @@ def describe(kind: Any) -> str:
     return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 
-def find_faults(composed: Composed, root: type, branches: Branches) -> list[str]:
+def find_errors(composed: Composed, root: type, branches: Branches) -> list[str]:
     """Every unknown key and every value of a wrong type, one line each.
 
     Parameters
@@ -62,27 +62,27 @@ def _walk(
     composed: Composed, tree: dict[str, Any], kind: type, path: KeyPath, branches: Branches, everywhere: list[KeyPath]
 ) -> list[str]:
     hints = typing.get_type_hints(kind)
-    faults: list[str] = []
+    errors: list[str] = []
     for key, value in tree.items():
         here = (*path, key)
         if key not in {f.name for f in dataclasses.fields(kind)}:
             hint = _nearest(here, [(*path, name) for name in hints], everywhere)
-            faults.append(f"{composed.where(here)}: {dotted(here)}: no such key{hint}")
+            errors.append(f"{composed.where(here)}: {dotted(here)}: no such key{hint}")
             continue
         inner = branches.get(key) if not path else _dataclass_in(hints[key])
         if inner is not None and (isinstance(value, dict) or not path):
             if isinstance(value, dict):
-                faults += _walk(composed, value, inner, here, branches, everywhere)
+                errors += _walk(composed, value, inner, here, branches, everywhere)
             else:
-                faults.append(
+                errors.append(
                     f"{composed.where(here)}: {dotted(here)}: expected a group of keys "
                     f"({', '.join(f.name for f in dataclasses.fields(inner))}), got {value!r}"
                 )
             continue
-        fault = _metadata_fault(kind, key, value) or _leaf_fault(kind, key, hints[key], value)
-        if fault:
-            faults.append(f"{composed.where(here)}: {dotted(here)}: {fault}")
-    return faults
+        error = _metadata_error(kind, key, value) or _leaf_error(kind, key, hints[key], value)
+        if error:
+            errors.append(f"{composed.where(here)}: {dotted(here)}: {error}")
+    return errors
 
 
 def _dataclass_in(hint: Any) -> type | None:
@@ -105,7 +105,7 @@ def _nearest(here: KeyPath, siblings: list[KeyPath], everywhere: list[KeyPath]) 
     return f"; known here: {', '.join(p[-1] for p in siblings)}"
 
 
-def _leaf_fault(kind: type, key: str, hint: Any, value: Any) -> str | None:
+def _leaf_error(kind: type, key: str, hint: Any, value: Any) -> str | None:
     """What is wrong with one value: OmegaConf's own conversion, stricter on booleans, without interpolation."""
     if _interpolated(value):
         return f"{value!r}: interpolations (${{...}}) are not read; write the value itself"
@@ -129,7 +129,7 @@ def _only(kind: type, key: str) -> DictConfig:
     return OmegaConf.structured(dataclasses.make_dataclass(kind.__name__, [(key, hint, made)]))
 
 
-def _metadata_fault(kind: type, key: str, value: Any) -> str | None:
+def _metadata_error(kind: type, key: str, value: Any) -> str | None:
     """What a field says of itself where its type cannot: `accepts`, a test, and `expects`, its words."""
     about = next(f.metadata for f in dataclasses.fields(kind) if f.name == key)
     if "accepts" in about and not about["accepts"](value):

@@ -19,10 +19,10 @@ from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.segmentation.centre_offsets import UNIT_UM
 from cytovox.segmentation.field import CellField, CellFinder, SeedRule
-from cytovox.segmentation.networks import ConditionedCells, VotingCells
+from cytovox.segmentation.networks import CentreOffsetCells, ConditionedCells
 from datamodules.cases import Case, RawCase
 from lightning_modules.cell_scoring import CellTestScores
-from lightning_modules.checkpoint_metadata import KEY, CellsFacts, Weights, load_network
+from lightning_modules.checkpoint_metadata import KEY, CellsMetadata, Weights, load_network
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.seen import resumed_from
 
@@ -40,7 +40,7 @@ class CellsModule(pl.LightningModule):
     network : Module
         `method: network`: logits (B, 1, Z, Y, X) of the chosen nucleus' cell from (B, 4, Z, Y, X); `fast`: offsets
         (B, 3, Z, Y, X) in `UNIT_UM` from (B, 3, Z, Y, X).
-    facts : CellsFacts
+    metadata : CellsMetadata
         Method, common grid and normalisation; stored in every checkpoint.
     tiling : SlidingWindow
         Windows of `fast`.
@@ -57,7 +57,7 @@ class CellsModule(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        facts: CellsFacts,
+        metadata: CellsMetadata,
         tiling: SlidingWindow,
         rule: SeedRule,
         loss: nn.Module | None = None,
@@ -65,7 +65,7 @@ class CellsModule(pl.LightningModule):
         batch_size: int = 4,
     ) -> None:
         super().__init__()
-        self.network, self.loss, self.facts, self.tiling = network, loss, facts, tiling
+        self.network, self.loss, self.metadata, self.tiling = network, loss, metadata, tiling
         self.rule, self.optimizer_config = rule, optimizer
         # kept for all fields, so that a batch of nuclei that does not fit into memory is tried once
         self.limits = DeviceLimits(batch_size)
@@ -77,7 +77,7 @@ class CellsModule(pl.LightningModule):
         """Loss of one nucleus' cell, or of all votes."""
         assert self.loss is not None
         size = len(batch["image"])
-        if self.facts.method == "network":
+        if self.metadata.method == "network":
             maps = [batch["image"], *(batch[key][:, None].float() for key in ("membrane", "positive", "negative"))]
             logits = self.network(torch.cat(maps, dim=1))
             known = torch.ones((size, 1), dtype=torch.bool, device=logits.device)
@@ -136,9 +136,9 @@ class CellsModule(pl.LightningModule):
 
     def finder(self) -> CellFinder:
         """The way from a field to its cells."""
-        facts, precision = self.facts, str(self.trainer.precision) if self._trainer is not None else "32-true"
+        metadata, precision = self.metadata, str(self.trainer.precision) if self._trainer is not None else "32-true"
         finder = build_finder(
-            self.network, facts, self.tiling, self.rule, self.limits.batch, str(self.device),
+            self.network, metadata, self.tiling, self.rule, self.limits.batch, str(self.device),
             precision if "mixed" in precision else "32-true",
         )  # fmt: skip
         if isinstance(finder, ConditionedCells):
@@ -157,31 +157,31 @@ class CellsModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint says what it is."""
-        checkpoint[KEY] = dataclasses.asdict(self.facts)
+        checkpoint[KEY] = dataclasses.asdict(self.metadata)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What the checkpoint has seen was seen."""
         known = checkpoint.get(KEY, {})
-        self.facts = resumed_from(self.facts, known.get("seen", ()), bool(known.get("seen_all", False)))
+        self.metadata = resumed_from(self.metadata, known.get("seen", ()), bool(known.get("seen_all", False)))
 
 
 def build_finder(
     network: nn.Module,
-    facts: CellsFacts,
+    metadata: CellsMetadata,
     tiling: SlidingWindow,
     rule: SeedRule,
     batch_size: int = 4,
     device: str = "cpu",
     precision: str = "32-true",
-) -> ConditionedCells | VotingCells:
+) -> ConditionedCells | CentreOffsetCells:
     """The finder of a network with these facts."""
-    resample = ResampleTo.chosen(facts.resample, facts.resample_spacing_um, facts.resample_grid)
+    resample = ResampleTo.chosen(metadata.resample, metadata.resample_spacing_um, metadata.resample_grid)
     shared: dict[str, Any] = {
-        "normalise": NormaliseRI(*facts.ri_range), "rule": rule, "device": device, "precision": precision
+        "normalise": NormaliseRI(*metadata.ri_range), "rule": rule, "device": device, "precision": precision
     }  # fmt: skip
-    if facts.method == "network":
-        return ConditionedCells(network, resample, batch_size=batch_size, z=facts.z, **shared)
-    return VotingCells(network, resample, tiling=tiling, **shared)
+    if metadata.method == "network":
+        return ConditionedCells(network, resample, batch_size=batch_size, z=metadata.z, **shared)
+    return CentreOffsetCells(network, resample, tiling=tiling, **shared)
 
 
 def field_of(raw: RawCase) -> tuple[CellField, np.ndarray, list[int]]:
@@ -210,12 +210,12 @@ def floor_scores(rule: SeedRule, field: CellField, truth_ZYX: np.ndarray, lone: 
 
 def network_of(weights: Weights, key: str) -> nn.Module:
     """The network that a checkpoint of the cells task holds."""
-    model = weights.facts.model
+    model = weights.metadata.model
     kind: Any = network_config(str(model["network"]))
     options = {
         name: value for name, value in model.items() if name in {field.name for field in dataclasses.fields(kind)}
     }
-    network: nn.Module = kind(**options).build(*CHANNELS[weights.facts.method])
+    network: nn.Module = kind(**options).build(*CHANNELS[weights.metadata.method])
     load_network(network, weights, key)
     return network
 

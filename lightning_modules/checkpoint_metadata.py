@@ -24,7 +24,7 @@ _UNREADABLE = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
+class CheckpointMetadata:
     """What every checkpoint says. Plain types only, here and in the heirs, so that `weights_only=True` reads them."""
 
     task: str
@@ -43,7 +43,7 @@ class Facts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OrganelleFacts(Facts):
+class OrganelleMetadata(CheckpointMetadata):
     """What an organelle network needs to be told of its input, and tells of its output."""
 
     organelles: list[str]
@@ -66,7 +66,7 @@ class OrganelleFacts(Facts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchFacts(OrganelleFacts):
+class SearchMetadata(OrganelleMetadata):
     """A supernet's: what an organelle network is told, and the space it holds."""
 
     operations: list[str]
@@ -76,7 +76,7 @@ class SearchFacts(OrganelleFacts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CellsFacts(Facts):
+class CellsMetadata(CheckpointMetadata):
     """What a network that tells cells from each other needs to be told of its input."""
 
     method: str
@@ -96,7 +96,7 @@ class CellsFacts(Facts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShapeFacts(Facts):
+class ShapeMetadata(CheckpointMetadata):
     """What surrounds a shape network: the parts it was trained with, by name and options."""
 
     field: dict[str, Any]
@@ -110,14 +110,14 @@ class ShapeFacts(Facts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SHAPRFacts(Facts):
+class SHAPRMetadata(CheckpointMetadata):
     """SHAPR needs nothing more."""
 
 
 #: The facts of each task's checkpoints.
-FACTS: dict[str, type[Facts]] = {
-    "organelle": OrganelleFacts, "cells": CellsFacts, "shape": ShapeFacts, "shapr": SHAPRFacts,
-    "search": SearchFacts,
+FACTS: dict[str, type[CheckpointMetadata]] = {
+    "organelle": OrganelleMetadata, "cells": CellsMetadata, "shape": ShapeMetadata, "shapr": SHAPRMetadata,
+    "search": SearchMetadata,
 }  # fmt: skip
 
 
@@ -126,8 +126,8 @@ class Weights:
     """A checkpoint's network and its facts."""
 
     path: Path
-    facts: Any
-    """`Facts` of its task."""
+    metadata: Any
+    """`CheckpointMetadata` of its task."""
     network_state: dict[str, torch.Tensor]
 
 
@@ -152,15 +152,15 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
         raise InputError(f"{key}: {path}: no such checkpoint; expected a .ckpt file or a run folder that has one")
     try:
         content = _content(path)
-    except _UNREADABLE as fault:
-        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{key}: {path}: cannot be read as a checkpoint ({reason[:160]})") from None
     told = content.get(KEY) if isinstance(content, Mapping) else None
     if not isinstance(told, Mapping) or not isinstance(content.get("state_dict"), Mapping):
         raise InputError(f"{key}: {path}: not a checkpoint of Cytovox; expected one from runs/<name>/<id>/checkpoints")
     if task is not None and told.get("task") != task:
         raise InputError(f"{key}: {path}: a checkpoint of task {told.get('task')}, but this config's task is {task}")
-    if told.get("schema_version", 1) != Facts.schema_version:
+    if told.get("schema_version", 1) != CheckpointMetadata.schema_version:
         raise InputError(f"{key}: {path}: written by a newer Cytovox (facts {told['schema_version']}); update yours")
     kind = FACTS.get(str(told.get("task")))
     if kind is None:
@@ -210,7 +210,7 @@ def load_network(network: torch.nn.Module, weights: Weights, key: str) -> None:
             told = "none" if theirs is None else str(tuple(theirs.shape))
             need = "none" if mine is None else str(tuple(mine.shape))
             raise InputError(
-                f"{key}: {weights.path}: its network is {weights.facts.model}; this config's differs at {name} "
+                f"{key}: {weights.path}: its network is {weights.metadata.model}; this config's differs at {name} "
                 f"({told} in the checkpoint, {need} here); make model: the same"
             )
     network.load_state_dict(weights.network_state)

@@ -121,31 +121,31 @@ def require_validation(schedule: str | None, early_stopping: bool) -> None:
         )
 
 
-def optimizer_faults(config: OptimizerConfig) -> list[str]:
+def optimizer_errors(config: OptimizerConfig) -> list[str]:
     """What cannot work in these numbers, one line each, beginning with the key."""
-    faults = []
+    errors = []
     if not 0 < config.lr < math.inf:
-        faults.append(f"lr: expected a positive number, got {config.lr}")
+        errors.append(f"lr: expected a positive number, got {config.lr}")
     if config.reference_batch is not None and config.reference_batch < 1:
-        faults.append(f"reference_batch: expected 1 or more, or null, got {config.reference_batch}")
+        errors.append(f"reference_batch: expected 1 or more, or null, got {config.reference_batch}")
     if config.reference_batch is not None and config.lr_scale == "none":
-        faults.append("reference_batch: only with lr_scale: linear or sqrt; choose one of them, or leave it out")
+        errors.append("reference_batch: only with lr_scale: linear or sqrt; choose one of them, or leave it out")
     if config.warmup_steps < 0:
-        faults.append(f"warmup_steps: expected 0 or more, got {config.warmup_steps}")
+        errors.append(f"warmup_steps: expected 0 or more, got {config.warmup_steps}")
     if config.schedule == "plateau" and config.warmup_steps:
-        faults.append("warmup_steps: not with schedule: plateau; choose cosine, poly or constant, or set it to 0")
+        errors.append("warmup_steps: not with schedule: plateau; choose cosine, poly or constant, or set it to 0")
     for key in ("patience", "weight_decay", "power"):
         if not getattr(config, key) >= 0:
-            faults.append(f"{key}: expected 0 or more, got {getattr(config, key)}")
+            errors.append(f"{key}: expected 0 or more, got {getattr(config, key)}")
     if not 0 <= config.lr_min_ratio <= 1:
-        faults.append(f"lr_min_ratio: expected a number from 0 to 1, got {config.lr_min_ratio}")
+        errors.append(f"lr_min_ratio: expected a number from 0 to 1, got {config.lr_min_ratio}")
     if isinstance(config, SGD) and not 0 <= config.momentum < 1:
-        faults.append(f"momentum: expected a number from 0 to below 1, got {config.momentum}")
+        errors.append(f"momentum: expected a number from 0 to below 1, got {config.momentum}")
     if not 0 < config.factor < 1:
-        faults.append(f"factor: expected a number between 0 and 1, got {config.factor}")
+        errors.append(f"factor: expected a number between 0 and 1, got {config.factor}")
     if isinstance(config, Adam) and (len(config.betas) != 2 or not all(0 <= b < 1 for b in config.betas)):
-        faults.append(f"betas: expected two numbers from 0 to below 1, got {config.betas}")
-    return faults
+        errors.append(f"betas: expected two numbers from 0 to below 1, got {config.betas}")
+    return errors
 
 
 def scaled_rate(config: OptimizerConfig, samples: int, batch_size: int) -> float:

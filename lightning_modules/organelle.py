@@ -22,7 +22,7 @@ from cytovox.networks.norms import channels_last_pays
 from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.preprocess.resampling import ResampleTo
 from datamodules.cases import Case, RawCase
-from lightning_modules.checkpoint_metadata import KEY, OrganelleFacts
+from lightning_modules.checkpoint_metadata import KEY, OrganelleMetadata
 from lightning_modules.optim import OptimizerConfig, configure, require_validation
 from lightning_modules.scoring import TestScores
 from lightning_modules.seen import resumed_from
@@ -38,7 +38,7 @@ class OrganelleModule(pl.LightningModule):
     ----------
     network : Module
         Logits (B, K, Z, Y, X) of normalised tomograms (B, 1, Z, Y, X).
-    facts : OrganelleFacts
+    metadata : OrganelleMetadata
         Task, network, organelles, common grid and normalisation; stored in every checkpoint.
     tiling : SlidingWindow
         Windows of validation, test and prediction.
@@ -48,7 +48,7 @@ class OrganelleModule(pl.LightningModule):
         Not needed without training.
     threshold : float
         Probability from which a voxel belongs to an organelle.
-    companions : sequence of Module
+    ensemble_members : sequence of Module
         Other networks of an ensemble: test and prediction average the probabilities of all.
     flips : sequence of str
         Axes out of z, y, x whose mirror images test and prediction average.
@@ -61,22 +61,22 @@ class OrganelleModule(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        facts: OrganelleFacts,
+        metadata: OrganelleMetadata,
         tiling: SlidingWindow,
         loss: nn.Module | None = None,
         optimizer: OptimizerConfig | None = None,
         threshold: float = 0.5,
-        companions: Sequence[nn.Module] = (),
+        ensemble_members: Sequence[nn.Module] = (),
         flips: Sequence[str] = (),
         memory_gb: float = 0.5,
         compile: Compile = "none",
     ) -> None:
         super().__init__()
-        self.companions = nn.ModuleList(companions)
+        self.ensemble_members = nn.ModuleList(ensemble_members)
         self.flips, self.memory_gb, self.compile_mode = tuple(flips), memory_gb, compile
         self.network, self.loss = network, loss
-        self.facts, self.tiling, self.optimizer_config, self.threshold = facts, tiling, optimizer, threshold
-        self.organelles = tuple(facts.organelles)
+        self.metadata, self.tiling, self.optimizer_config, self.threshold = metadata, tiling, optimizer, threshold
+        self.organelles = tuple(metadata.organelles)
         self._val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in self.organelles)
         self.scores = TestScores(self.organelles)
         self.write_masks: Callable[[Path, DenseInferer], None] | None = None
@@ -101,7 +101,7 @@ class OrganelleModule(pl.LightningModule):
 
     @property
     def _networks(self) -> list[nn.Module]:
-        return [self.network, *self.companions]
+        return [self.network, *self.ensemble_members]
 
     def on_fit_start(self) -> None:
         """Lay the weights out as the data."""
@@ -192,9 +192,11 @@ class OrganelleModule(pl.LightningModule):
         precision = str(self.trainer.precision)
         return DenseInferer(
             self._networks,
-            resample=ResampleTo.chosen(self.facts.resample, self.facts.resample_spacing_um, self.facts.resample_grid),
+            resample=ResampleTo.chosen(
+                self.metadata.resample, self.metadata.resample_spacing_um, self.metadata.resample_grid
+            ),
             tiling=self.tiling,
-            normalise=NormaliseRI(*self.facts.ri_range),
+            normalise=NormaliseRI(*self.metadata.ri_range),
             device=str(self.device),
             precision=precision if "mixed" in precision else "32-true",
             channels_last=self.channels_last,
@@ -218,12 +220,12 @@ class OrganelleModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint says what it is."""
-        checkpoint[KEY] = dataclasses.asdict(self.facts)
+        checkpoint[KEY] = dataclasses.asdict(self.metadata)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What the checkpoint has seen was seen."""
         known = checkpoint.get(KEY, {})
-        self.facts = resumed_from(self.facts, known.get("seen", ()), bool(known.get("seen_all", False)))
+        self.metadata = resumed_from(self.metadata, known.get("seen", ()), bool(known.get("seen_all", False)))
 
     def _laid_out(self, image_BCZYX: torch.Tensor) -> torch.Tensor:
         layout = torch.channels_last_3d if self.channels_last else torch.contiguous_format

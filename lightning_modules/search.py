@@ -22,7 +22,7 @@ from cytovox.networks.architecture import EDGES, Choice, candidates, fixed
 from cytovox.networks.genotype import CELL_TYPES, OPERATION_NAMES, Genotype, load_genotype
 from cytovox.networks.search_cost import Measure, cost_of, cost_tables, expected_cost
 from cytovox.networks.supernet import Supernet
-from lightning_modules.checkpoint_metadata import SearchFacts
+from lightning_modules.checkpoint_metadata import SearchMetadata
 from lightning_modules.optim import Adam, configure
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from lightning_modules.search_config import SearchConfig
@@ -35,7 +35,7 @@ class SearchModule(OrganelleModule):
     ----------
     network : Supernet
         Holds all networks of the space.
-    facts : SearchFacts
+    metadata : SearchMetadata
         Stored in every checkpoint.
     tiling : SlidingWindow
         Windows of the validation, which scores the likeliest network with the supernet's weights.
@@ -52,12 +52,12 @@ class SearchModule(OrganelleModule):
     """
 
     network: Supernet
-    facts: SearchFacts
+    metadata: SearchMetadata
 
     def __init__(
         self,
         network: Supernet,
-        facts: SearchFacts,
+        metadata: SearchMetadata,
         tiling: SlidingWindow,
         loss: nn.Module,
         optimizer: Adam,
@@ -65,7 +65,7 @@ class SearchModule(OrganelleModule):
         seed: int,
         threshold: float = 0.5,
     ) -> None:
-        super().__init__(network, facts, tiling, loss, optimizer, threshold)
+        super().__init__(network, metadata, tiling, loss, optimizer, threshold)
         self.search, self.seed = search, seed
         # kept in checkpoints, so that a latency is measured once and is the same on every rank
         for kind in CELL_TYPES:
@@ -87,14 +87,14 @@ class SearchModule(OrganelleModule):
         timed = measure == "latency_ms"
         with self.trainer.precision_plugin.forward_context() if timed else contextlib.nullcontext():
             return cost_tables(
-                self.network.config, OPERATION_NAMES, self.facts.patch_size, measure,
+                self.network.config, OPERATION_NAMES, self.metadata.patch_size, measure,
                 str(self.trainer.strategy.root_device),
             )  # fmt: skip
 
     @property
     def cost_tables(self) -> dict[str, torch.Tensor]:
         """Of the operations that are searched, by cell type; see `cytovox.networks.search_cost.cost_tables`."""
-        columns = [OPERATION_NAMES.index(name) for name in self.facts.operations]
+        columns = [OPERATION_NAMES.index(name) for name in self.metadata.operations]
         tables = {kind: self.get_buffer(f"cost_{kind}") for kind in CELL_TYPES}
         # not by a list of indices, which would be copied to the device at every step
         return {kind: torch.stack([table[:, column] for column in columns], dim=1) for kind, table in tables.items()}

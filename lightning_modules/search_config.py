@@ -47,32 +47,32 @@ class SearchConfig:
     """What a network may cost; null: accuracy alone counts."""
 
 
-def search_faults(config: SearchConfig) -> list[str]:
+def search_errors(config: SearchConfig) -> list[str]:
     """What cannot work in these numbers, one line each, beginning with the key."""
-    faults = []
+    errors = []
     known = ", ".join(OPERATION_NAMES)
     for name in config.operations:
         if name not in OPERATION_NAMES:
-            faults.append(f"operations: expected some of {known}, got {name!r}")
+            errors.append(f"operations: expected some of {known}, got {name!r}")
     if len(set(config.operations)) < len(config.operations):
-        faults.append(f"operations: expected each once, got {config.operations}")
+        errors.append(f"operations: expected each once, got {config.operations}")
     if len(config.operations) < 2 or set(config.operations) <= {"none"}:
-        faults.append("operations: expected two at least, since there is nothing to choose from one")
+        errors.append("operations: expected two at least, since there is nothing to choose from one")
     if len(config.temperature) != 2 or not config.temperature[0] >= config.temperature[1] > 0:
-        faults.append(f"temperature: expected two falling numbers above 0, got {config.temperature}")
+        errors.append(f"temperature: expected two falling numbers above 0, got {config.temperature}")
     if not 0 <= config.warmup < 1:
-        faults.append(f"warmup: expected a part from 0 to below 1, got {config.warmup}")
+        errors.append(f"warmup: expected a part from 0 to below 1, got {config.warmup}")
     if not config.lr > 0:
-        faults.append(f"lr: expected a number above 0, got {config.lr}")
+        errors.append(f"lr: expected a number above 0, got {config.lr}")
     if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
-        faults.append(f"betas: expected two numbers from 0 to below 1, got {config.betas}")
+        errors.append(f"betas: expected two numbers from 0 to below 1, got {config.betas}")
     if config.candidates < 0:
-        faults.append(f"candidates: expected 0 or more, got {config.candidates}")
+        errors.append(f"candidates: expected 0 or more, got {config.candidates}")
     if config.weight_decay < 0:
-        faults.append(f"weight_decay: expected 0 or more, got {config.weight_decay}")
+        errors.append(f"weight_decay: expected 0 or more, got {config.weight_decay}")
     if config.cost is not None:
         if not config.cost.target > 0:
-            faults.append(f"cost.target: expected a number above 0, got {config.cost.target}")
+            errors.append(f"cost.target: expected a number above 0, got {config.cost.target}")
         if not config.cost.weight > 0:
-            faults.append(f"cost.weight: expected a number above 0, got {config.cost.weight}; null charges nothing")
-    return faults
+            errors.append(f"cost.weight: expected a number above 0, got {config.cost.weight}; null charges nothing")
+    return errors

@@ -12,14 +12,14 @@ from typing import TypeVar
 
 from cytovox.statistics.feature_tables import NO, UNKNOWN, YES
 from cytovox.statistics.feature_tables import SEEN as COLUMN
-from lightning_modules.checkpoint_metadata import Facts
+from lightning_modules.checkpoint_metadata import CheckpointMetadata
 
-AnyFacts = TypeVar("AnyFacts", bound=Facts)
+AnyMetadata = TypeVar("AnyMetadata", bound=CheckpointMetadata)
 
 
-def counted_seen(facts: Facts, fingerprints: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+def counted_seen(metadata: CheckpointMetadata, fingerprints: Sequence[str]) -> tuple[list[str], dict[str, int]]:
     """Return `seen_in_training` of each, and how often each answer was given: "yes" and "unknown" also if never."""
-    known, other = frozenset(facts.seen), NO if facts.seen_all else UNKNOWN
+    known, other = frozenset(metadata.seen), NO if metadata.seen_all else UNKNOWN
     found = [YES if one in known else other for one in fingerprints]
     return found, {YES: found.count(YES), UNKNOWN: found.count(UNKNOWN), NO: found.count(NO)}
 
@@ -29,28 +29,28 @@ def seen_metrics(counted: Mapping[str, int], stage: str) -> dict[str, int]:
     return {f"{stage}/{COLUMN}_{answer}": counted[answer] for answer in (YES, UNKNOWN)}
 
 
-def seen_by_all(facts: AnyFacts, others: Iterable[Facts]) -> AnyFacts:
+def seen_by_all(metadata: AnyMetadata, others: Iterable[CheckpointMetadata]) -> AnyMetadata:
     """Return the facts of an ensemble: it has seen what any of its members has."""
     for other in others:
-        facts = resumed_from(facts, other.seen, other.seen_all)
-    return facts
+        metadata = resumed_from(metadata, other.seen, other.seen_all)
+    return metadata
 
 
-def begun_from(facts: AnyFacts, start: Facts | None) -> AnyFacts:
+def begun_from(metadata: AnyMetadata, start: CheckpointMetadata | None) -> AnyMetadata:
     """Return the facts of a training that begins with these weights, whose data it has seen, or with random ones."""
     if start is None:
-        return dataclasses.replace(facts, seen=[], seen_all=True)
-    return dataclasses.replace(facts, seen=list(start.seen), seen_all=start.seen_all)
+        return dataclasses.replace(metadata, seen=[], seen_all=True)
+    return dataclasses.replace(metadata, seen=list(start.seen), seen_all=start.seen_all)
 
 
-def trained_on(facts: AnyFacts, fingerprints: Collection[str]) -> AnyFacts:
+def trained_on(metadata: AnyMetadata, fingerprints: Collection[str]) -> AnyMetadata:
     """Return the facts of weights that were trained, stopped early or tuned on these, too."""
-    return dataclasses.replace(facts, seen=sorted({*facts.seen, *fingerprints}))
+    return dataclasses.replace(metadata, seen=sorted({*metadata.seen, *fingerprints}))
 
 
-def resumed_from(facts: AnyFacts, seen: Collection[str], seen_all: bool) -> AnyFacts:
+def resumed_from(metadata: AnyMetadata, seen: Collection[str], seen_all: bool) -> AnyMetadata:
     """Return the facts of a training that goes on from a checkpoint: it has seen what that has."""
-    return dataclasses.replace(trained_on(facts, seen), seen_all=facts.seen_all and seen_all)
+    return dataclasses.replace(trained_on(metadata, seen), seen_all=metadata.seen_all and seen_all)
 
 
 def seen_note(counted: Mapping[str, int], what: str, consequence: str) -> str | None:

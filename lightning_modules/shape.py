@@ -14,8 +14,8 @@ from cytovox.diffusion.denoising import DenoisingLoss
 from cytovox.diffusion.preconditioning import Denoiser, Preconditioning
 from cytovox.diffusion.processes import Process
 from cytovox.diffusion.samplers import Sampler
-from cytovox.diffusion.traits import TraitsTold
-from lightning_modules.shape_base import Drawn, ShapeBase, condition
+from cytovox.diffusion.traits import TraitConditioning
+from lightning_modules.shape_base import Samples, ShapeBase, condition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +37,13 @@ class ShapeModule(ShapeBase):
     ----------
     parts : Parts
         What surrounds the network.
-    traits : TraitsTold, optional
+    traits : TraitConditioning, optional
         What the network is told beside the image.
     **shared
         See `ShapeBase`.
     """
 
-    def __init__(self, parts: Parts, traits: TraitsTold | None = None, **shared: Any) -> None:
+    def __init__(self, parts: Parts, traits: TraitConditioning | None = None, **shared: Any) -> None:
         super().__init__(**shared)
         self.parts, self.traits = parts, traits
         self.denoiser = Denoiser(self._ask, parts.process, parts.preconditioning)
@@ -56,26 +56,26 @@ class ShapeModule(ShapeBase):
     def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
         """Error of the denoiser at random times."""
         field_BCZYX = self.field.encode(batch["distance"][:, 0])
-        told_BCYX = condition(batch["image"], batch["mask"])
+        conditioned_BCYX = condition(batch["image"], batch["mask"])
         if self.traits is not None:
-            told_BCYX = self.traits.training(field_BCZYX, told_BCYX)
-        loss, parts = self.parts.loss(self.denoiser, field_BCZYX, told_BCYX)
+            conditioned_BCYX = self.traits.training(field_BCZYX, conditioned_BCYX)
+        loss, parts = self.parts.loss(self.denoiser, field_BCZYX, conditioned_BCYX)
         for name, value in parts.items():
             self.log(f"train/{name}", value, batch_size=len(field_BCZYX))
         self.log("train/loss", loss.detach(), batch_size=len(field_BCZYX))
         return loss
 
-    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Drawn:
+    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Samples:
         """One sample for each condition; see `ShapeBase`."""
         if self.traits is None:
-            return Drawn(self._sample(condition_BCYX, generator))
+            return Samples(self._sample(condition_BCYX, generator))
         # three times the same seeds: a sample depends on its own number only, however many are drawn at once
         start = generator.get_state()
         likely_BCZYX = self._sample(self.traits.nothing(condition_BCYX), generator)
         generator.set_state(start)
-        told_BCYX = self.traits.drawn(likely_BCZYX, condition_BCYX, generator)
+        conditioned_BCYX = self.traits.drawn(likely_BCZYX, condition_BCYX, generator)
         generator.set_state(start)
-        return Drawn(self._sample(told_BCYX, generator), likely_BCZYX)
+        return Samples(self._sample(conditioned_BCYX, generator), likely_BCZYX)
 
     def _sample(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         size = self.field.size

@@ -16,7 +16,7 @@ from cytovox.errors import InputError
 from cytovox.inference.device_memory import DeviceLimits
 from cytovox.preprocess.shape_fields import ShapeField
 from cytovox.preprocess.square_symmetries import VIEWS, unview, view
-from lightning_modules.checkpoint_metadata import KEY, Facts
+from lightning_modules.checkpoint_metadata import KEY, CheckpointMetadata
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.seen import resumed_from
 from lightning_modules.shape_scoring import Shapes, ShapeScores
@@ -40,7 +40,7 @@ def samples_at_once(device: torch.device) -> int:
 
 
 @dataclasses.dataclass
-class Drawn:
+class Samples:
     """Fields of a batch, each (B, 1, size, size, size)."""
 
     samples_BCZYX: torch.Tensor
@@ -56,7 +56,7 @@ class ShapeBase(pl.LightningModule):
     ----------
     network : Module
         Saved in checkpoints under this name.
-    facts : Facts
+    metadata : CheckpointMetadata
         What a checkpoint says of itself.
     field : ShapeField
         How shapes are told to the network.
@@ -73,7 +73,7 @@ class ShapeBase(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        facts: Facts,
+        metadata: CheckpointMetadata,
         field: ShapeField,
         optimizer: OptimizerConfig | None = None,
         samples: int = 16,
@@ -81,7 +81,7 @@ class ShapeBase(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.network, self.facts, self.field, self.optimizer_config = network, facts, field, optimizer
+        self.network, self.metadata, self.field, self.optimizer_config = network, metadata, field, optimizer
         self.samples, self.views, self.seed = samples, views, seed
         self.val_iou = MeanMetric(nan_strategy="ignore")
         self.scores = ShapeScores()
@@ -91,7 +91,7 @@ class ShapeBase(pl.LightningModule):
         # a rank without a cell to predict is idle, not wrong
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
-    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Drawn:
+    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Samples:
         """One field for each condition; the next batch goes on with the generator."""
         raise NotImplementedError
 
@@ -115,13 +115,13 @@ class ShapeBase(pl.LightningModule):
         InputError
             The device has not even memory for one sample.
         """
-        told_CYX, mask_1YX = condition(image_CYX[None], mask_CYX[None])[0], mask_CYX > 0.5
+        conditioned_CYX, mask_1YX = condition(image_CYX[None], mask_CYX[None])[0], mask_CYX > 0.5
         generator = torch.Generator().manual_seed(_seed(self.seed, number))
-        self.limits = limits = self.limits or DeviceLimits(samples_at_once(told_CYX.device))
+        self.limits = limits = self.limits or DeviceLimits(samples_at_once(conditioned_CYX.device))
         middles, objects, done = list[torch.Tensor](), list[torch.Tensor](), 0
         while done < count:
             turns = [sample if self.views else 0 for sample in range(done, min(done + limits.batch, count))]
-            found = self._batch(told_CYX, mask_1YX, turns, generator, limits)
+            found = self._batch(conditioned_CYX, mask_1YX, turns, generator, limits)
             if found is not None:
                 middles.append(found[0])
                 objects.append(found[1])
@@ -131,7 +131,7 @@ class ShapeBase(pl.LightningModule):
 
     def _batch(
         self,
-        told_CYX: torch.Tensor,
+        conditioned_CYX: torch.Tensor,
         mask_1YX: torch.Tensor,
         turns: list[int],
         generator: torch.Generator,
@@ -143,7 +143,7 @@ class ShapeBase(pl.LightningModule):
         """
         start = generator.get_state()
         try:
-            drawn = self.draw(torch.stack([view(told_CYX, turn) for turn in turns]), generator)
+            drawn = self.draw(torch.stack([view(conditioned_CYX, turn) for turn in turns]), generator)
             samples = _turned_back(drawn.samples_BCZYX, turns)
             middle = samples if drawn.likely_BCZYX is None else _turned_back(drawn.likely_BCZYX, turns)
             return middle, self.field.decode(samples, mask_1YX.expand(len(turns), -1, -1))
@@ -203,12 +203,12 @@ class ShapeBase(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint says what it is."""
-        checkpoint[KEY] = dataclasses.asdict(self.facts)
+        checkpoint[KEY] = dataclasses.asdict(self.metadata)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What the checkpoint has seen was seen."""
         known = checkpoint.get(KEY, {})
-        self.facts = resumed_from(self.facts, known.get("seen", ()), bool(known.get("seen_all", False)))
+        self.metadata = resumed_from(self.metadata, known.get("seen", ()), bool(known.get("seen_all", False)))
 
 
 def _cells(batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from cytovox.losses.shapr import SHAPRLoss
 from lightning_modules.optim import configure
-from lightning_modules.shape_base import MONITOR, Drawn, ShapeBase, condition
+from lightning_modules.shape_base import MONITOR, Samples, ShapeBase, condition
 
 
 class SHAPRModule(ShapeBase):
@@ -78,9 +78,9 @@ class SHAPRModule(ShapeBase):
         steps = float(self.trainer.estimated_stepping_batches)
         return configure(self.optimizer_config, self.parameters(), steps, MONITOR)
 
-    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Drawn:
+    def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Samples:
         """Its only answer, -1 to 1: SHAPR knows no doubt."""
-        return Drawn(2 * torch.sigmoid(self.network(condition_BCYX).float()) - 1)
+        return Samples(2 * torch.sigmoid(self.network(condition_BCYX).float()) - 1)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ KEY = "cytovox"
 SUFFIX = ".safetensors"
 
 
-def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> Path:
+def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> Path:
     """Write a network's weights; whole or not at all.
 
     Parameters
@@ -32,8 +32,8 @@ def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], facts: 
         Ends in .safetensors.
     network_state : mapping
         The network's `state_dict`.
-    facts : mapping
-        `dataclasses.asdict` of `lightning_modules.checkpoint_metadata.Facts`.
+    metadata : mapping
+        `dataclasses.asdict` of `lightning_modules.checkpoint_metadata.CheckpointMetadata`.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], facts: 
         raise InputError(f"{path}: expected a name that ends in {SUFFIX}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network_state.items()}
     with atomic_path(path) as part:
-        save_file(tensors, part, metadata={KEY: json.dumps(dict(facts))})
+        save_file(tensors, part, metadata={KEY: json.dumps(dict(metadata))})
     return path
 
 
@@ -62,6 +62,6 @@ def read_content(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get(KEY, "null"))
             state = {f"network.{name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as fault:
-        raise ValueError(str(fault)) from fault
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
     return {"state_dict": state, **({KEY: about} if isinstance(about, Mapping) else {})}

@@ -278,10 +278,10 @@ def write_half_weights(checkpoint: Path, out: Path, limit: int = FILE_BYTES) -> 
             used = 0
         parts[-1][name] = half
         used += size
-    facts = dataclasses.asdict(weights.facts)
+    metadata = dataclasses.asdict(weights.metadata)
     names = [out.with_stem(f"{out.stem}-{number}-of-{len(parts)}") for number in range(1, len(parts) + 1)]
     names = names if len(parts) > 1 else [out]
-    written = [write_weights(path, part, facts) for path, part in zip(names, parts, strict=True)]
+    written = [write_weights(path, part, metadata) for path, part in zip(names, parts, strict=True)]
     part_of = re.compile(rf"{re.escape(out.stem)}-\d+-of-\d+{re.escape(SUFFIX)}")
     earlier = {path for path in out.parent.iterdir() if part_of.fullmatch(path.name)} | {out}
     for old in earlier.difference(written):

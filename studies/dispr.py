@@ -155,10 +155,10 @@ def store_of(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     assert isinstance(config, ShapeConfig)
     settings = json.dumps({"sampler": asdict(config.sampler), "process": asdict(config.process)}, sort_keys=True)
-    made_from = (
+    provenance = (
         digest, settings, tuple(arguments.overrides), cells_digest(fold), plan.samples, plan.seed, plan.precision,
     )  # fmt: skip
-    return SampleStore.of(arguments.work / "samples", made_from)
+    return SampleStore.of(arguments.work / "samples", provenance)
 
 
 def cells_digest(cells: Sequence[ShapeCell]) -> str:

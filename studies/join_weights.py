@@ -38,12 +38,12 @@ def join(parts: Sequence[Path], out: Path) -> Path:
             raise InputError(f"PART: {path}: one of {count} parts, but {len(parts)} are given; give all of them")
     state: dict[str, torch.Tensor] = {}
     for weights in read:
-        if weights.facts != read[0].facts:
+        if weights.metadata != read[0].metadata:
             raise InputError(f"PART: {weights.path}: of another model than {read[0].path}")
         if twice := state.keys() & weights.network_state.keys():
             raise InputError(f"PART: {weights.path}: holds {min(twice)}, which another part holds as well")
         state |= weights.network_state
-    return write_weights(out, state, dataclasses.asdict(read[0].facts))
+    return write_weights(out, state, dataclasses.asdict(read[0].metadata))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from cytovox.io import (
     begin_omezarr,
     put_in_place,
     read_volume,
-    write_fault,
+    write_error,
     write_nifti,
     write_ometiff,
     write_ometiff_planes,
@@ -27,7 +27,7 @@ from cytovox.io import (
 from cytovox.io.deletion import remove_in_scratch
 from cytovox.io.names import safe_name
 from cytovox.io.nifti import require_nifti_size
-from training.partial_predictions import Unfinished, chunks_for
+from training.partial_predictions import PartialPrediction, chunks_for
 
 Format = Literal["ome-tiff", "ome-zarr", "nifti"]
 SUFFIX = {"ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "nifti": ".nii.gz"}
@@ -94,18 +94,18 @@ def told_of_output(path: Path, part: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fault = write_fault(error, path, part)
-        if fault is None:
+        reason = write_error(error, path, part)
+        if reason is None:
             raise
-        raise fault from error
-    except InputError as fault:
+        raise reason from error
+    except InputError as error:
         if part is None:
             raise
-        raise InputError(str(fault).replace(str(part), str(path))) from fault
+        raise InputError(str(error).replace(str(part), str(path))) from error
 
 
 def begin_masks(volume: Volume, organelles: Sequence[str], name: str) -> Callable[[Path, tuple[int, ...]], Any]:
-    """What begins the OME-Zarr of `Unfinished`."""
+    """What begins the OME-Zarr of `PartialPrediction`."""
     shape = (volume.shape[0], len(organelles), *volume.shape[2:])
 
     def begin(folder: Path, chunks: tuple[int, ...]) -> Any:
@@ -117,7 +117,9 @@ def begin_masks(volume: Volume, organelles: Sequence[str], name: str) -> Callabl
     return begin
 
 
-def write_out(store: Unfinished, folder: Path, name: str, file_format: Format, volume: Volume, organelles: Any) -> None:
+def write_out(
+    store: PartialPrediction, folder: Path, name: str, file_format: Format, volume: Volume, organelles: Any
+) -> None:
     """Give finished masks, and probabilities beside them, their files in a folder.
 
     Raises
@@ -148,7 +150,7 @@ def write_out(store: Unfinished, folder: Path, name: str, file_format: Format, v
         put_in_place(part, final)
 
 
-def _write_nifti(store: Unfinished, t: int, k: int, final: Path, volume: Volume) -> None:
+def _write_nifti(store: PartialPrediction, t: int, k: int, final: Path, volume: Volume) -> None:
     part = store.folder / final.name
     with told_of_output(final, part):
         write_nifti(

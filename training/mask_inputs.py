@@ -26,10 +26,10 @@ def told_of_input(path: Path) -> Iterator[None]:
     """Tell faults of an input from those of the disk that the masks are written to."""
     try:
         yield
-    except InputError as fault:
-        raise UnusableInput(str(fault) if str(path) in str(fault) else f"{path}: {fault}") from fault
-    except OSError as fault:
-        raise UnusableInput(f"{path}: cannot be read ({fault.strerror or fault})") from fault
+    except InputError as error:
+        raise UnusableInput(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except OSError as error:
+        raise UnusableInput(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 class CheckedReader:

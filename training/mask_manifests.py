@@ -13,7 +13,7 @@ from training.mask_files import SUFFIX, Format
 from training.rundir import write_json
 
 
-class Notes:
+class PredictionManifest:
     """The notes of a folder of masks, and their copies in a run that writes to a folder outside of it.
 
     Parameters
@@ -34,16 +34,16 @@ class Notes:
         return self.folder / f"{name}.json"
 
     def read(self, name: str) -> dict[str, Any]:
-        """`rows`, `made_from` (parts of the fingerprint) and `input` of a finished file; empty for one that is not."""
+        """`rows`, `provenance` (parts of the fingerprint) and `input` of a finished file; empty for one that is not."""
         try:
             content = json.loads(self.path(name).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
 
-    def write(self, name: str, source: Path, made_from: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    def write(self, name: str, source: Path, provenance: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         """Say that a file is finished."""
-        about = {"input": str(source.absolute()), "key": digest_of(made_from), "made_from": made_from, "rows": rows}
+        about = {"input": str(source.absolute()), "key": digest_of(provenance), "made_from": provenance, "rows": rows}
         write_json(self.path(name), about)
 
     def remove(self, name: str) -> None:
@@ -51,7 +51,7 @@ class Notes:
         remove_file(self.path(name), self.folder)
 
     def keep(self, name: str) -> None:
-        """Copy the rows to the run, with paths that lead to the masks from anywhere; it says nothing of `made_from`."""
+        """Copy the rows to the run, with paths that lead to the masks from anywhere, without `provenance`."""
         if self.folder != self.copies:
             rows = [{**row, "output": str(self.folder / row["output"])} for row in self.read(name).get("rows", [])]
             write_json(self.copies / f"{name}.json", {"rows": rows})
@@ -85,7 +85,7 @@ class Notes:
 
 
 def require_free(out: str | Path, names: dict[Path, str], file_format: Format) -> None:
-    """`Notes.require_free` for all inputs, before anything is computed.
+    """`PredictionManifest.require_free` for all inputs, before anything is computed.
 
     Parameters
     ----------
@@ -101,12 +101,12 @@ def require_free(out: str | Path, names: dict[Path, str], file_format: Format) -
     InputError
         A line for each file that is in the way.
     """
-    folder, faults = Path(out).absolute(), []
-    notes = Notes(folder, folder, file_format)
+    folder, errors = Path(out).absolute(), []
+    notes = PredictionManifest(folder, folder, file_format)
     for source, name in names.items():
         try:
             notes.require_free(name, source, (folder / f".unfinished-{name}").exists())
-        except InputError as fault:
-            faults.append(str(fault))
-    if faults:
-        raise InputError("\n".join(faults))
+        except InputError as error:
+            errors.append(str(error))
+    if errors:
+        raise InputError("\n".join(errors))

@@ -24,7 +24,7 @@ CHUNK, FEWEST = (32, 256, 256), 2**18
 _STATE, MASKS = "state.json", "masks"
 
 
-class Unfinished:
+class PartialPrediction:
     """A hidden folder beside the results: the masks as an OME-Zarr, and what is known of the frames that are done.
 
     Nothing in it bears a result's name. What was made from other things (weights, settings, an earlier version of the
@@ -34,7 +34,7 @@ class Unfinished:
     ----------
     folder : Path
         Where it lies; made where it is not there yet.
-    made_from : Fingerprint
+    provenance : Fingerprint
         Everything that the masks depend on.
     begin : callable
         Begins an empty OME-Zarr (T, K, Z, Y, X) in the folder given, its chunks as given.
@@ -43,15 +43,15 @@ class Unfinished:
     """
 
     def __init__(
-        self, folder: Path, made_from: Fingerprint, begin: Callable[[Path, tuple[int, ...]], zarr.Array], box: Any
+        self, folder: Path, provenance: Fingerprint, begin: Callable[[Path, tuple[int, ...]], zarr.Array], box: Any
     ) -> None:
-        self.folder, self._made_from = folder, made_from.parts
+        self.folder, self._provenance = folder, provenance.parts
         self._frames: dict[int, list[int]] = {}
         self._outside: dict[int, str] = {}
         self._drawn: list[list[Any]] = []
         self._rows: list[dict[str, Any]] | None = None
         state = read_state(folder)
-        if made_from.agrees(state.get("made_from")) and self.masks.is_dir():
+        if provenance.agrees(state.get("made_from")) and self.masks.is_dir():
             sweep(folder)
             self.array = resume_omezarr(self.masks)
             self._frames = {int(t): voxels for t, voxels in state["frames"].items() if self._is_whole(int(t), voxels)}
@@ -139,21 +139,21 @@ class Unfinished:
         frames = {str(t): voxels for t, voxels in self._frames.items()}
         outside = {str(t): text for t, text in self._outside.items()}
         state = {
-            "made_from": self._made_from, "frames": frames, "outside": outside, "drawn": self._drawn,
+            "made_from": self._provenance, "frames": frames, "outside": outside, "drawn": self._drawn,
             "rows": self._rows,
         }  # fmt: skip
         write_json(self.folder / _STATE, state)
 
 
-def moved_rows(folder: Path, made_from: Fingerprint) -> list[dict[str, Any]] | None:
+def moved_rows(folder: Path, provenance: Fingerprint) -> list[dict[str, Any]] | None:
     """Rows of masks that were moved out already, when a process was killed before it could say so; else None."""
     state = read_state(folder)
-    moved = made_from.agrees(state.get("made_from")) and not (folder / MASKS).exists()
+    moved = provenance.agrees(state.get("made_from")) and not (folder / MASKS).exists()
     return state.get("rows") if moved else None
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What a folder says of itself: `made_from`, `frames` that are done, `drawn`, `rows`. Empty where it is silent."""
+    """What a folder says of itself: `provenance`, `frames` that are done, `drawn`, `rows`. Empty where it is silent."""
     with contextlib.suppress(OSError, ValueError):
         content = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         if isinstance(content, dict):

@@ -37,8 +37,8 @@ from training.mask_files import (
     write_out,
 )
 from training.mask_inputs import CheckedReader, UnusableInput, told_of_input
-from training.mask_manifests import Notes
-from training.partial_predictions import Unfinished, moved_rows, read_state
+from training.mask_manifests import PredictionManifest
+from training.partial_predictions import PartialPrediction, moved_rows, read_state
 from training.rundir import RunFolder, write_text
 
 COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output", "outside_training")
@@ -67,7 +67,7 @@ class MaskWriter:
     """Predicts files one by one; a file that is done has a note beside its masks and is not done again.
 
     What is done of a file when a process dies lies in a hidden folder beside the masks, and is gone on from frame by
-    frame (see `Unfinished`).
+    frame (see `PartialPrediction`).
     """
 
     folder: RunFolder
@@ -99,11 +99,11 @@ class MaskWriter:
     """Told how far a file is."""
     told: Callable[[str], None] = lambda text: None
     """Called with a line for each file whose masks are there, but not current."""
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     """What was wrong with the inputs that could not be predicted: one of them does not stop the others."""
 
     def __post_init__(self) -> None:
-        self.notes = Notes(self.target, self.folder.predictions, self.file_format)
+        self.notes = PredictionManifest(self.target, self.folder.predictions, self.file_format)
 
     @property
     def target(self) -> Path:
@@ -111,7 +111,7 @@ class MaskWriter:
         return self.folder.predictions if self.out is None else self.out.absolute()
 
     def __call__(self, path: Path, infer: Infer) -> None:
-        """Predict every frame of a file; one that cannot be read is noted in `faults`.
+        """Predict every frame of a file; one that cannot be read is noted in `errors`.
 
         Raises
         ------
@@ -121,17 +121,17 @@ class MaskWriter:
         hidden = self._hidden(path)
         try:
             self._predict(path, infer)
-        except UnusableInput as fault:
-            self.faults.append(str(fault))
+        except UnusableInput as error:
+            self.errors.append(str(error))
             remove_scratch(hidden)
             self._pictures(path).remove_all()
-        except InputError as fault:
+        except InputError as error:
             if done := len(read_state(hidden).get("frames", ())):
-                raise InputError(f"{fault}; {done} finished frames are kept in {hidden}, to go on from") from fault
+                raise InputError(f"{error}; {done} finished frames are kept in {hidden}, to go on from") from error
             remove_scratch(hidden)
             raise
 
-    def made_from(self, path: Path) -> Fingerprint:
+    def provenance(self, path: Path) -> Fingerprint:
         """Everything that a file's masks depend on."""
         if self.fingerprint is not None:
             return self.fingerprint(path)
@@ -146,28 +146,28 @@ class MaskWriter:
     def is_done(self, path: Path) -> bool:
         """Whether the masks of a file are there, made from what it is now."""
         try:
-            return self.made_from(path).agrees(self.notes.read(self.names[path]).get("made_from"))
+            return self.provenance(path).agrees(self.notes.read(self.names[path]).get("made_from"))
         except (OSError, ValueError):
             return False
 
     def _predict(self, path: Path, infer: Infer) -> None:
         name, hidden = self.names[path], self._hidden(path)
         with told_of_input(path):
-            made_from = self.made_from(path)
+            provenance = self.provenance(path)
             known = self.notes.read(name)
-            done = made_from.agrees(known.get("made_from"))
+            done = provenance.agrees(known.get("made_from"))
             volume = read_volume(path, self.spacing_um, self.spacing_from, self.series)
             for note in volume.notes:
                 print(f"note: {note}", file=sys.stderr)
             if self.out is not None:
                 self.notes.require_free(name, path, hidden.exists())
-        rows = moved_rows(hidden, made_from)
+        rows = moved_rows(hidden, provenance)
         if not done and rows is None:
-            if why := made_from.why(known.get("made_from")):
+            if why := provenance.why(known.get("made_from")):
                 self.told(f"{path.name}: predicted again: {why}")
-            rows = self._compute(path, volume, infer, made_from)
+            rows = self._compute(path, volume, infer, provenance)
         if not done:
-            self.notes.write(name, path, made_from.parts, rows or [])
+            self.notes.write(name, path, provenance.parts, rows or [])
         elif known.get("input") != str(path.absolute()):  # the same content lies elsewhere now
             moved = [{**row, "input": str(path)} for row in known.get("rows", [])]
             self.notes.write(name, path, known["made_from"], moved)
@@ -176,17 +176,17 @@ class MaskWriter:
         if done:
             self._draw_again(path, volume)
 
-    def _compute(self, path: Path, volume: Volume, infer: Infer, made_from: Fingerprint) -> list[dict[str, Any]]:
+    def _compute(self, path: Path, volume: Volume, infer: Infer, provenance: Fingerprint) -> list[dict[str, Any]]:
         """Masks of all frames, put into their files; what an earlier process has done is not done again."""
         name, final = self.names[path], self.target / mask_file(self.names[path], self.file_format, 0, "masks")
         with told_of_input(path):
             box = infer.box_shape(volume.shape[2:], volume.spacing_um)
         with told_of_output(final):
             self.target.mkdir(parents=True, exist_ok=True)
-            if not made_from.agrees(read_state(self._hidden(path)).get("made_from")):
+            if not provenance.agrees(read_state(self._hidden(path)).get("made_from")):
                 self._pictures(path).remove_all()
             begin = begin_masks(volume, self.organelles, final.name)
-            store = Unfinished(self._hidden(path), made_from, begin, box)
+            store = PartialPrediction(self._hidden(path), provenance, begin, box)
         missing = [t for t in range(volume.shape[0]) if store.voxels(t) is None]
         require_room_for(final, volume, len(self.organelles), len(missing), self.probabilities)
         infer.scratch = store.folder
@@ -207,7 +207,9 @@ class MaskWriter:
         write_out(store, self.target, name, self.file_format, volume, self.organelles)
         return rows
 
-    def _frame(self, path: Path, volume: Volume, t: int, reader: FrameReader, infer: Infer, store: Unfinished) -> None:
+    def _frame(
+        self, path: Path, volume: Volume, t: int, reader: FrameReader, infer: Infer, store: PartialPrediction
+    ) -> None:
         """Predict one frame; each box is made a mask at once."""
         voxels, seen, file = np.zeros(len(self.organelles), np.int64), 0, None
         if self.probabilities:
@@ -232,7 +234,7 @@ class MaskWriter:
             voxels[k] += store.fill_holes(t, k, MAX_HOLE_UM3 / float(np.prod(volume.spacing_um)))
         store.frame_done(t, voxels.tolist(), self.outside(reader.read, volume))
 
-    def _rows(self, path: Path, volume: Volume, t: int, store: Unfinished) -> Iterator[dict[str, Any]]:
+    def _rows(self, path: Path, volume: Volume, t: int, store: PartialPrediction) -> Iterator[dict[str, Any]]:
         voxels = store.voxels(t) or []
         voxel_um3 = float(np.prod(volume.spacing_um))
         for organelle, count in zip(self.organelles, voxels, strict=True):

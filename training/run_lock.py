@@ -17,7 +17,7 @@ ENDED = ("finished", "failed", "interrupted")
 
 
 @contextmanager
-def sole_user(folder: RunFolder, shard: str | None = None) -> Iterator[None]:
+def run_lock(folder: RunFolder, shard: str | None = None) -> Iterator[None]:
     """Keep other processes and other jobs out of a run folder; ranks but the first belong to the first.
 
     A file's lock ends with its process, however that ends. It may not reach from one node to another, so that a job

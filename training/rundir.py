@@ -104,9 +104,9 @@ class RunFolder:
                 part.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
-        except OSError as fault:
+        except OSError as error:
             raise InputError(
-                f"run folder {self.path}: cannot be written ({fault.strerror or fault}); choose another with runs_dir="
+                f"run folder {self.path}: cannot be written ({error.strerror or error}); choose another with runs_dir="
             ) from None
 
     @property

@@ -86,8 +86,8 @@ class ShapeWriter:
             surface.export(part / "mean.ply")
             (part / "mean.glb").write_bytes(scene({"shape": mean_ZYX}, spacing_um).export(file_type="glb"))
             (part / "samples.glb").write_bytes(scene(beside(samples_NZYX), spacing_um).export(file_type="glb"))
-            made_from = self.fingerprint(cell)
-            write_json(part / NOTE, {"key": made_from.key, "made_from": made_from.parts, "rows": list(rows)})
+            provenance = self.fingerprint(cell)
+            write_json(part / NOTE, {"key": provenance.key, "made_from": provenance.parts, "rows": list(rows)})
 
     def _write_volume(self, path: Path, volume_ZYX: np.ndarray) -> None:
         data = volume_ZYX.astype(np.uint8) * np.uint8(255) if volume_ZYX.dtype == bool else volume_ZYX

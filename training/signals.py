@@ -65,7 +65,7 @@ def _stopping() -> bool:
 
 
 @contextmanager
-def listening() -> Iterator[StopSignals]:
+def handle_signals() -> Iterator[StopSignals]:
     """Catch the signals for as long as a run lasts; elsewhere than in the main thread, Python cannot."""
     signals, before = StopSignals(), dict[int, Any]()
     if threading.current_thread() is threading.main_thread():

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from training.memory import PeakMemory
 
 
-class Pace(pl.Callback):
+class StepTimer(pl.Callback):
     """What can be held against a plan, in `metrics` when the fit has ended.
 
     `fit/batch_seconds` is the mean from the end of a batch to the end of the next one of its epoch, everything between
@@ -55,5 +55,5 @@ class Pace(pl.Callback):
 
 def fit_metrics(trainer: pl.Trainer) -> dict[str, float]:
     """What the callbacks of the run's trainer noted of the fit: memory and pace."""
-    watching = [c for c in trainer.callbacks if isinstance(c, Pace | PeakMemory)]  # type: ignore[attr-defined]
+    watching = [c for c in trainer.callbacks if isinstance(c, StepTimer | PeakMemory)]  # type: ignore[attr-defined]
     return {key: value for callback in watching for key, value in callback.metrics().items()}

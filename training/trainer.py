@@ -23,7 +23,7 @@ from training.preemption import Preemption, take_signals_from
 from training.progress_bar import progress_bar
 from training.rundir import RunFolder
 from training.slurm import step_size
-from training.step_timer import Pace
+from training.step_timer import StepTimer
 
 
 @dataclass
@@ -111,37 +111,37 @@ class TrainerConfig:
     """Null for none."""
 
 
-def trainer_faults(config: TrainerConfig) -> list[str]:
+def trainer_errors(config: TrainerConfig) -> list[str]:
     """What cannot work in these numbers, one line each, beginning with the key."""
-    faults = []
+    errors = []
     if config.max_epochs is None and config.max_steps == -1 and config.max_time is None:
-        faults.append("max_epochs: no limit at all; set max_epochs, max_steps or max_time")
+        errors.append("max_epochs: no limit at all; set max_epochs, max_steps or max_time")
     if config.max_time is not None and parse_time(config.max_time) is None:
-        faults.append(f"max_time: expected DD:HH:MM:SS such as 00:01:30:00, got {config.max_time!r}")
+        errors.append(f"max_time: expected DD:HH:MM:SS such as 00:01:30:00, got {config.max_time!r}")
     for key in ("num_nodes", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
         if getattr(config, key) < 1:
-            faults.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
+            errors.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
     if config.max_steps < -1 or (config.max_epochs is not None and config.max_epochs < -1):
-        faults.append("max_steps, max_epochs: expected -1 (no limit), 0 or more")
+        errors.append("max_steps, max_epochs: expected -1 (no limit), 0 or more")
     if config.global_batch is not None and config.global_batch < 1:
-        faults.append(f"global_batch: expected 1 or more, or null, got {config.global_batch}")
+        errors.append(f"global_batch: expected 1 or more, or null, got {config.global_batch}")
     if config.global_batch is not None and config.accumulate_grad_batches != 1:
-        faults.append("accumulate_grad_batches: follows from global_batch; leave one of them out")
+        errors.append("accumulate_grad_batches: follows from global_batch; leave one of them out")
     if config.save_every_minutes is not None and not config.save_every_minutes > 0:
-        faults.append(f"save_every_minutes: expected a number above 0, or null, got {config.save_every_minutes}")
+        errors.append(f"save_every_minutes: expected a number above 0, or null, got {config.save_every_minutes}")
     if config.gradient_clip_val is not None and not config.gradient_clip_val > 0:
-        faults.append(f"gradient_clip_val: expected a number above 0, or null, got {config.gradient_clip_val}")
+        errors.append(f"gradient_clip_val: expected a number above 0, or null, got {config.gradient_clip_val}")
     words = ("auto", "16-mixed", "bf16-mixed", "32-true", "32")
     if config.precision not in words:
-        faults.append(f"precision: expected one of {', '.join(words)}, got {config.precision!r}")
+        errors.append(f"precision: expected one of {', '.join(words)}, got {config.precision!r}")
     if config.ema is not None:
         if not 0 < config.ema.decay < 1:
-            faults.append(f"ema.decay: expected a number between 0 and 1, got {config.ema.decay}")
+            errors.append(f"ema.decay: expected a number between 0 and 1, got {config.ema.decay}")
         if config.ema.update_every_n_steps < 1:
-            faults.append(f"ema.update_every_n_steps: expected 1 or more, got {config.ema.update_every_n_steps}")
+            errors.append(f"ema.update_every_n_steps: expected 1 or more, got {config.ema.update_every_n_steps}")
     if config.early_stopping is not None and config.early_stopping.patience < 1:
-        faults.append(f"early_stopping.patience: expected 1 or more, got {config.early_stopping.patience}")
-    return faults
+        errors.append(f"early_stopping.patience: expected 1 or more, got {config.early_stopping.patience}")
+    return errors
 
 
 def parse_time(text: str) -> dt.timedelta | None:
@@ -196,8 +196,8 @@ def build_trainer(
         if any(isinstance(callback, Preemption) for callback in callbacks):
             take_signals_from(trainer)
         return trainer
-    except (MisconfigurationException, ValueError, TypeError) as fault:
-        raise InputError(f"trainer: {' '.join(str(fault).split())}") from fault
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def _trainer(
@@ -298,7 +298,7 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
             enable_version_counter=False,
         ),
         PeakMemory(),
-        Pace(),
+        StepTimer(),
     ]  # fmt: skip
     if config.enable_progress_bar:
         callbacks.append(progress_bar())

@@ -117,8 +117,8 @@ def _begun(
 
     try:
         run = logger.experiment
-    except (wandb.errors.Error, ValueError) as fault:
-        reason = _unreadable(fault) or str(fault).splitlines()[0].rstrip(".")
+    except (wandb.errors.Error, ValueError) as error:
+        reason = _unreadable(error) or str(error).splitlines()[0].rstrip(".")
         print(
             f"note: W&B cannot be reached or refuses ({reason}); the run goes on offline; "
             f"afterwards: wandb sync {folder.path}/wandb/offline-run-*",
@@ -131,12 +131,12 @@ def _begun(
     return logger
 
 
-def _unreadable(fault: Exception) -> str:
+def _unreadable(error: Exception) -> str:
     """Take the variables that W&B cannot read from the environment, where it would read them again; what they were."""
     import wandb
 
     found = []
-    for part in getattr(fault, "errors", list)():  # of pydantic, which reads them for W&B
+    for part in getattr(error, "errors", list)():  # of pydantic, which reads them for W&B
         name = f"WANDB_{part['loc'][0]}".upper() if part["loc"] else ""
         if os.environ.pop(name, None) is not None:
             given = "" if "KEY" in name else f"={part['input']}"  # a key is nobody's to read

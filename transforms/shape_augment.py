@@ -22,7 +22,7 @@ _NODES = 5
 
 
 @dataclass(frozen=True)
-class Turn:
+class AugmentationParams:
     """One draw: output pixel o shows the source at `middle + rotation(flip * (o - middle - shift)) / zoom`."""
 
     angle: float = 0.0
@@ -39,10 +39,10 @@ class Turn:
     @property
     def is_identity(self) -> bool:
         """Whether it changes nothing."""
-        return self.elastic_KK2 is None and self == Turn()
+        return self.elastic_KK2 is None and self == AugmentationParams()
 
 
-def keep_inside(turn: Turn, mask_YX: torch.Tensor, obj_ZYX: torch.Tensor) -> Turn:
+def keep_inside(params: AugmentationParams, mask_YX: torch.Tensor, obj_ZYX: torch.Tensor) -> AugmentationParams:
     """The same turn with zoom and shift reduced until the turned cell lies within its frame.
 
     A cell cut off by the frame would teach a network that cells end in flat walls. A cell too large for its frame at
@@ -50,58 +50,58 @@ def keep_inside(turn: Turn, mask_YX: torch.Tensor, obj_ZYX: torch.Tensor) -> Tur
 
     Parameters
     ----------
-    turn : Turn
+    params : AugmentationParams
     mask_YX, obj_ZYX : float32 tensors of 0 and 1, (Y, X) and (Z, Y, X)
     """
     inside_YX = torch.maximum(mask_YX, obj_ZYX.amax(0)) > 0
     if not inside_YX.any():
-        return turn
+        return params
     half = inside_YX.shape[0] / 2
     points_2N = inside_YX.nonzero().T.double() - (half - 0.5)
-    matrix = torch.linalg.inv(_matrix(turn) * turn.zoom)  # where the points of the source come to lie, at zoom 1
+    matrix = torch.linalg.inv(_matrix(params) * params.zoom)  # where the points of the source come to lie, at zoom 1
     moved_2N = matrix @ points_2N
     low, high = moved_2N.amin(1) - 0.5, moved_2N.amax(1) + 0.5
     slices = torch.nonzero(obj_ZYX.amax((1, 2)) > 0).flatten()
     away = float((slices - SLICE).abs().max()) if len(slices) else 0.0
     fits = min(2 * half / float((high - low).max()), (half - 1) / max(away, 1e-6))
-    zoom = min(turn.zoom, max(fits, 0.5))
+    zoom = min(params.zoom, max(fits, 0.5))
     room = [(-half - zoom * float(a), half - zoom * float(b)) for a, b in zip(low, high, strict=True)]
-    y, x = (min(max(s, a), b) if a < b else (a + b) / 2 for s, (a, b) in zip(turn.shift_YX, room, strict=True))
-    return Turn(turn.angle, turn.flip, zoom, (y, x), turn.elastic_KK2)
+    y, x = (min(max(s, a), b) if a < b else (a + b) / 2 for s, (a, b) in zip(params.shift_YX, room, strict=True))
+    return AugmentationParams(params.angle, params.flip, zoom, (y, x), params.elastic_KK2)
 
 
-def _matrix(turn: Turn) -> torch.Tensor:
+def _matrix(params: AugmentationParams) -> torch.Tensor:
     """Offset from the middle (y, x) in the output -> in the source, (2, 2) float64."""
-    cos, sin = np.cos(turn.angle), np.sin(turn.angle)
+    cos, sin = np.cos(params.angle), np.sin(params.angle)
     rotation = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
-    mirror = torch.tensor([-1.0 if f else 1.0 for f in turn.flip[1:]], dtype=torch.float64)
-    return rotation * mirror / turn.zoom
+    mirror = torch.tensor([-1.0 if f else 1.0 for f in params.flip[1:]], dtype=torch.float64)
+    return rotation * mirror / params.zoom
 
 
-def _plane_grid(turn: Turn, side: int) -> torch.Tensor:
+def _plane_grid(params: AugmentationParams, side: int) -> torch.Tensor:
     """Where each output pixel is read, as `grid_sample` wants it: (1, Y, X, 2), x before y, -1..1 between faces."""
     half = side / 2
     axis = torch.arange(side, dtype=torch.float64) - (half - 0.5)
-    y, x = axis[:, None] - turn.shift_YX[0], axis[None, :] - turn.shift_YX[1]
-    (yy, yx), (xy, xx) = _matrix(turn).tolist()
+    y, x = axis[:, None] - params.shift_YX[0], axis[None, :] - params.shift_YX[1]
+    (yy, yx), (xy, xx) = _matrix(params).tolist()
     grid_YX2 = torch.stack([xy * y + xx * x, yy * y + yx * x], dim=-1).float() / half
-    if turn.elastic_KK2 is not None:
-        nodes = torch.from_numpy(np.ascontiguousarray(turn.elastic_KK2, dtype=np.float32)).permute(2, 0, 1)[None]
+    if params.elastic_KK2 is not None:
+        nodes = torch.from_numpy(np.ascontiguousarray(params.elastic_KK2, dtype=np.float32)).permute(2, 0, 1)[None]
         smooth = interpolate(nodes, size=(side, side), mode="bicubic", align_corners=True)
         grid_YX2 = grid_YX2 + smooth[0].permute(1, 2, 0) / half
     return grid_YX2[None]
 
 
-def _along_z(obj_ZYX: torch.Tensor, turn: Turn, border: bool = False) -> torch.Tensor:
+def _along_z(obj_ZYX: torch.Tensor, params: AugmentationParams, border: bool = False) -> torch.Tensor:
     """Mirror and zoom along z about slice 32, which is copied as it is.
 
     What comes from outside is empty, or as the outermost slice with `border`.
     """
-    if not turn.flip[0] and turn.zoom == 1:
+    if not params.flip[0] and params.zoom == 1:
         return obj_ZYX
     depth = len(obj_ZYX)
     step = torch.arange(depth, dtype=torch.float64) - SLICE
-    source = SLICE + (-step if turn.flip[0] else step) / turn.zoom
+    source = SLICE + (-step if params.flip[0] else step) / params.zoom
     if border:
         source = source.clamp(0, depth - 1)
     # linear interpolation as a matrix: row z holds the weights of the source slices; row 32 is exactly one of them
@@ -109,8 +109,8 @@ def _along_z(obj_ZYX: torch.Tensor, turn: Turn, border: bool = False) -> torch.T
     return (weights_ZZ @ obj_ZYX.reshape(depth, -1)).reshape(obj_ZYX.shape)
 
 
-def apply_turn(
-    turn: Turn, image_YX: torch.Tensor, mask_YX: torch.Tensor, obj_ZYX: torch.Tensor
+def apply_augmentation(
+    params: AugmentationParams, image_YX: torch.Tensor, mask_YX: torch.Tensor, obj_ZYX: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Turn image, mask and object by the same grid.
 
@@ -120,7 +120,7 @@ def apply_turn(
 
     Parameters
     ----------
-    turn : Turn
+    params : AugmentationParams
     image_YX : float32 tensor, (Y, X)
     mask_YX, obj_ZYX : float32 tensors of 0 and 1, (Y, X) and (Z, Y, X)
 
@@ -129,22 +129,22 @@ def apply_turn(
     image_YX, mask_YX, obj_ZYX : float32 tensors
         Of the same shapes; mask and object of 0 and 1.
     """
-    if turn.is_identity:
+    if params.is_identity:
         return image_YX, mask_YX, obj_ZYX
-    grid = _plane_grid(turn, image_YX.shape[-1])
-    stack_CYX = torch.cat([_along_z(obj_ZYX, turn), mask_YX[None]])
+    grid = _plane_grid(params, image_YX.shape[-1])
+    stack_CYX = torch.cat([_along_z(obj_ZYX, params), mask_YX[None]])
     warped_CYX = grid_sample(stack_CYX[None], grid, "bilinear", "zeros", align_corners=False)[0]
     inside_CYX = warped_CYX.ge_(0.5 - 1e-4)  # a mirror image is whole in spite of float32 coordinates
     image = grid_sample(image_YX[None, None], grid, "bilinear", "border", align_corners=False)[0, 0]
     return image, inside_CYX[-1], inside_CYX[:-1]
 
 
-def turn_distance(turn: Turn, distance_ZYX: torch.Tensor) -> torch.Tensor:
-    """Turn a field of signed distances as `apply_turn` turns its object; they grow with the cell.
+def augment_distance(params: AugmentationParams, distance_ZYX: torch.Tensor) -> torch.Tensor:
+    """Turn a field of signed distances as `apply_augmentation` turns its object; they grow with the cell.
 
     Parameters
     ----------
-    turn : Turn
+    params : AugmentationParams
     distance_ZYX : float32 tensor
         In voxels, positive inside.
 
@@ -153,11 +153,11 @@ def turn_distance(turn: Turn, distance_ZYX: torch.Tensor) -> torch.Tensor:
     float32 tensor, (Z, Y, X)
         In voxels; exact for turns, mirrors and shifts, and about right where the plane is bent.
     """
-    if turn.is_identity:
+    if params.is_identity:
         return distance_ZYX
-    grid = _plane_grid(turn, distance_ZYX.shape[-1])
-    stack_ZYX = _along_z(distance_ZYX, turn, border=True)
-    return grid_sample(stack_ZYX[None], grid, "bilinear", "border", align_corners=False)[0] * turn.zoom
+    grid = _plane_grid(params, distance_ZYX.shape[-1])
+    stack_ZYX = _along_z(distance_ZYX, params, border=True)
+    return grid_sample(stack_ZYX[None], grid, "bilinear", "border", align_corners=False)[0] * params.zoom
 
 
 class RandShaped(Randomizable, MapTransform):
@@ -215,7 +215,7 @@ class RandShaped(Randomizable, MapTransform):
         self.elastic, self.elastic_probability = elastic, elastic_probability
         self.intensity_scale, self.intensity_offset, self.noise = intensity_scale, intensity_offset, noise
         self.mirror_yz = mirror_yz
-        self.turn = Turn()
+        self.params = AugmentationParams()
 
     def randomize(self, data: Any = None) -> None:
         """Draw the turn of the next call."""
@@ -225,7 +225,7 @@ class RandShaped(Randomizable, MapTransform):
         bent = self.R.random() < self.elastic_probability and self.elastic > 0
         # drawn last but for the bend, and only if asked for: other draws stay what they are without it
         again_z, again_y = (self.R.random(2) < self.mirror_yz).tolist() if self.mirror_yz > 0 else (False, False)
-        self.turn = Turn(
+        self.params = AugmentationParams(
             angle=float(angle) if self.rotate else 0.0,
             flip=((z and self.flip_z) != again_z, (y and self.flip) != again_y, x and self.flip),
             zoom=float(zoom),
@@ -237,15 +237,15 @@ class RandShaped(Randomizable, MapTransform):
         result = dict(data)
         image_YX, mask_YX, obj_ZYX = (torch.as_tensor(result[key])[0].float() for key in self.keys)
         self.randomize()
-        if not self.turn.is_identity:  # a cell that reaches the frame's border stays as it is, unless it is turned
-            self.turn = keep_inside(self.turn, mask_YX, obj_ZYX)
-        image_YX, mask_YX, obj_ZYX = apply_turn(self.turn, image_YX, mask_YX, obj_ZYX)
+        if not self.params.is_identity:  # a cell that reaches the frame's border stays as it is, unless it is turned
+            self.params = keep_inside(self.params, mask_YX, obj_ZYX)
+        image_YX, mask_YX, obj_ZYX = apply_augmentation(self.params, image_YX, mask_YX, obj_ZYX)
         turned = (self._expose(image_YX), mask_YX, obj_ZYX)
         for key, value in zip(self.keys, turned, strict=True):
             result[key] = value[None].contiguous()
         if DISTANCE in result:
             distance_ZYX = torch.as_tensor(result[DISTANCE])[0].float()
-            result[DISTANCE] = turn_distance(self.turn, distance_ZYX)[None].contiguous()
+            result[DISTANCE] = augment_distance(self.params, distance_ZYX)[None].contiguous()
         return result
 
     def _expose(self, image_YX: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Diffusion models of shapes: process, preconditioning, loss and sampler, chosen by name."""
 
-from cytovox.diffusion.parts import DENOISING_LOSSES, PARTS, combination_faults, part_config
+from cytovox.diffusion.parts import DENOISING_LOSSES, PARTS, combination_errors, part_config
 from cytovox.diffusion.preconditioning import PRECONDITIONINGS, Denoiser
 from cytovox.diffusion.processes import PROCESSES
 from cytovox.diffusion.samplers import SAMPLERS
@@ -12,6 +12,6 @@ __all__ = [
     "PROCESSES",
     "SAMPLERS",
     "Denoiser",
-    "combination_faults",
+    "combination_errors",
     "part_config",
 ]

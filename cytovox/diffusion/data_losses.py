@@ -70,21 +70,21 @@ class _DataErrorConfig:
     data_std: float = 1.0
     """Of edm: standard deviation of the data; as in the preconditioning."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
-        faults = []
+        errors = []
         if self.weighting not in ("uniform", "min_snr", "edm"):
-            faults.append(f"weighting: {self.weighting!r}: expected uniform, min_snr or edm")
-        faults += [
+            errors.append(f"weighting: {self.weighting!r}: expected uniform, min_snr or edm")
+        errors += [
             f"{name}: {value}: expected more than 0"
             for name, value in (("limit", self.limit), ("data_std", self.data_std))
             if not value > 0
         ]
-        return faults
+        return errors
 
     def _check(self, name: str) -> None:
-        if faults := self.faults():
-            raise InputError(f"{name}: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"{name}: {'; '.join(errors)}")
 
 
 @dataclass
@@ -150,7 +150,7 @@ class DataL1DiceConfig:
     """Slope of the sigmoid that makes a field a shape: at 12, a truncation of 6 voxels changes from .12 to .88 within
     two."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
         return [
             f"{name}: {value}: expected more than 0"
@@ -160,8 +160,8 @@ class DataL1DiceConfig:
 
     def build(self) -> DataL1Dice:
         """The loss; `InputError` if an option is out of range."""
-        if faults := self.faults():
-            raise InputError(f"data_l1_dice: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"data_l1_dice: {'; '.join(errors)}")
         return DataL1Dice(self)
 
 

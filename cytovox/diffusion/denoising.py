@@ -130,7 +130,7 @@ class NoiseMSEVLB:
 class NoiseMSEConfig:
     """Mean squared error of the noise: DDPM's loss. It has no options."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Nothing can be wrong."""
         return []
 
@@ -146,15 +146,15 @@ class NoiseMSEVLBConfig:
     vlb_weight: float = 1e-3
     """Weight of the bound, in bits a voxel."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
         good = 0 < self.vlb_weight < float("inf")
         return [] if good else [f"vlb_weight: {self.vlb_weight}: expected more than 0; without it, use noise_mse"]
 
     def build(self) -> NoiseMSEVLB:
         """The loss; `InputError` if an option is out of range."""
-        if faults := self.faults():
-            raise InputError(f"noise_mse_vlb: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"noise_mse_vlb: {'; '.join(errors)}")
         return NoiseMSEVLB(self)
 
 
@@ -162,7 +162,7 @@ class NoiseMSEVLBConfig:
 class VelocityMSEConfig:
     """Mean squared error of the velocity: the rectified flow's loss. It has no options."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Nothing can be wrong."""
         return []
 

@@ -56,7 +56,7 @@ def part_config(part: str, name: str) -> type:
     return known[name]
 
 
-def combination_faults(process: object, preconditioning: object, loss: object, sampler: object) -> list[str]:
+def combination_errors(process: object, preconditioning: object, loss: object, sampler: object) -> list[str]:
     """What is wrong between parts, each of which is faultless alone.
 
     Parameters
@@ -74,16 +74,16 @@ def combination_faults(process: object, preconditioning: object, loss: object, s
         for part, config in zip(PARTS, (process, preconditioning, loss, sampler), strict=True)
     }
     if names["process"] == "direct":
-        faults = _direct_faults(names, preconditioning, loss)
+        errors = _direct_errors(names, preconditioning, loss)
     else:
-        faults = _noise_faults(names)
+        errors = _noise_errors(names)
     learned = isinstance(sampler, AncestralConfig) and sampler.variance == "learned"
     if learned and names["preconditioning"] != "noise_and_variance":
-        faults.append("sampler: variance learned: expected the preconditioning noise_and_variance; use small or large")
-    return faults + _scale_faults(preconditioning, loss)
+        errors.append("sampler: variance learned: expected the preconditioning noise_and_variance; use small or large")
+    return errors + _scale_errors(preconditioning, loss)
 
 
-def _scale_faults(preconditioning: object, loss: object) -> list[str]:
+def _scale_errors(preconditioning: object, loss: object) -> list[str]:
     """EDM's scaling and EDM's weighting are of the same data."""
     if not (isinstance(preconditioning, DataConfig) and isinstance(loss, DataMSEConfig | DataL1Config)):
         return []
@@ -92,34 +92,34 @@ def _scale_faults(preconditioning: object, loss: object) -> list[str]:
     return [] if same else [f"loss: data_std: {told[1]}: expected {told[0]}, as in the preconditioning"]
 
 
-def _direct_faults(names: dict[str, str], preconditioning: object, loss: object) -> list[str]:
+def _direct_errors(names: dict[str, str], preconditioning: object, loss: object) -> list[str]:
     """A regressor has neither noise nor times."""
-    faults = []
+    errors = []
     if not (isinstance(preconditioning, DataConfig) and preconditioning.scaling == "none"):
-        faults.append("preconditioning: the process direct has no noise to scale by: expected data with scaling none")
+        errors.append("preconditioning: the process direct has no noise to scale by: expected data with scaling none")
     weighted = isinstance(loss, DataMSEConfig | DataL1Config) and loss.weighting != "uniform"
     if not isinstance(loss, DataLossConfig) or weighted:
-        faults.append(
+        errors.append(
             "loss: the process direct has a single time: expected data_mse, data_l1 or data_l1_dice, weighting uniform"
         )
     if names["sampler"] != "one_step":
-        faults.append(f"sampler: {names['sampler']}: expected one_step, as the process direct has one step")
-    return faults
+        errors.append(f"sampler: {names['sampler']}: expected one_step, as the process direct has one step")
+    return errors
 
 
-def _noise_faults(names: dict[str, str]) -> list[str]:
+def _noise_errors(names: dict[str, str]) -> list[str]:
     """What asks for DDPM's chain, and what asks for its variance."""
-    faults, chain = [], names["process"] == "linear_betas"
+    errors, chain = [], names["process"] == "linear_betas"
     if names["preconditioning"] in ("noise", "noise_and_variance") and not chain:
-        faults.append(
+        errors.append(
             f"preconditioning: {names['preconditioning']}: pure noise says nothing of the data, and {names['process']} "
             "starts from it: expected velocity or data, or the process linear_betas"
         )
     if names["sampler"] == "ancestral" and not chain:
-        faults.append("sampler: ancestral: expected the process linear_betas; use ddim, euler or heun")
+        errors.append("sampler: ancestral: expected the process linear_betas; use ddim, euler or heun")
     learns = names["loss"] == "noise_mse_vlb"
     if learns and names["preconditioning"] != "noise_and_variance":
-        faults.append("loss: noise_mse_vlb: expected the preconditioning noise_and_variance; use noise_mse")
+        errors.append("loss: noise_mse_vlb: expected the preconditioning noise_and_variance; use noise_mse")
     if names["preconditioning"] == "noise_and_variance" and not learns:
-        faults.append(f"loss: {names['loss']}: would not train the variance: expected noise_mse_vlb")
-    return faults
+        errors.append(f"loss: {names['loss']}: would not train the variance: expected noise_mse_vlb")
+    return errors

@@ -160,7 +160,7 @@ class NoiseConfig:
 
     outputs = 1
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Nothing can be wrong."""
         return []
 
@@ -175,7 +175,7 @@ class NoiseAndVarianceConfig:
 
     outputs = 2
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Nothing can be wrong."""
         return []
 
@@ -190,7 +190,7 @@ class VelocityConfig:
 
     outputs = 1
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Nothing can be wrong."""
         return []
 
@@ -210,17 +210,17 @@ class DataConfig:
     data_std: float = 1.0
     """Of edm: standard deviation of the data, whose mean should be near 0."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
-        faults = [] if self.scaling in ("none", "edm") else [f"scaling: {self.scaling!r}: expected none or edm"]
+        errors = [] if self.scaling in ("none", "edm") else [f"scaling: {self.scaling!r}: expected none or edm"]
         if not 0 < self.data_std < float("inf"):
-            faults.append(f"data_std: {self.data_std}: expected more than 0")
-        return faults
+            errors.append(f"data_std: {self.data_std}: expected more than 0")
+        return errors
 
     def build(self) -> Data:
         """The preconditioning; `InputError` if an option is out of range."""
-        if faults := self.faults():
-            raise InputError(f"data: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"data: {'; '.join(errors)}")
         return Data(self)
 
 

@@ -233,17 +233,17 @@ class LinearBetasConfig:
     beta_last: float = 0.02
     """Variance of the noise added by the last step."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
-        faults = [] if self.steps >= 2 else [f"steps: {self.steps}: expected 2 or more"]
+        errors = [] if self.steps >= 2 else [f"steps: {self.steps}: expected 2 or more"]
         if not 0 < self.beta_first <= self.beta_last < 1:
-            faults.append(f"beta_first, beta_last: {self.beta_first}, {self.beta_last}: expected 0 < first <= last < 1")
-        return faults
+            errors.append(f"beta_first, beta_last: {self.beta_first}, {self.beta_last}: expected 0 < first <= last < 1")
+        return errors
 
     def build(self) -> LinearBetas:
         """The process; `InputError` if an option is out of range."""
-        if faults := self.faults():
-            raise InputError(f"linear_betas: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"linear_betas: {'; '.join(errors)}")
         return LinearBetas(self)
 
 
@@ -258,21 +258,21 @@ class RectifiedFlowConfig:
     std: float = 1.0
     """Of logit_normal: the standard deviation of log(t / (1 - t))."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
-        faults = []
+        errors = []
         if self.density not in ("uniform", "logit_normal"):
-            faults.append(f"density: {self.density!r}: expected uniform or logit_normal")
+            errors.append(f"density: {self.density!r}: expected uniform or logit_normal")
         if not 0 < self.std < float("inf"):
-            faults.append(f"std: {self.std}: expected more than 0")
+            errors.append(f"std: {self.std}: expected more than 0")
         if not abs(self.mean) < float("inf"):
-            faults.append(f"mean: {self.mean}: expected a number")
-        return faults
+            errors.append(f"mean: {self.mean}: expected a number")
+        return errors
 
     def build(self) -> RectifiedFlow:
         """The process; `InputError` if an option is out of range."""
-        if faults := self.faults():
-            raise InputError(f"rectified_flow: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"rectified_flow: {'; '.join(errors)}")
         return RectifiedFlow(self)
 
 
@@ -280,7 +280,7 @@ class RectifiedFlowConfig:
 class DirectConfig:
     """One step without noise: a regressor. It has no options."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Nothing can be wrong."""
         return []
 

@@ -79,9 +79,9 @@ class Sampler:
             noise = (x_BCZYX - process.alpha(t) * data) / process.sigma(t).clamp(min=1e-12)
             return Estimate(data, noise, estimate.variance_BCZYX)
 
-        return self.walk(process, denoise, Draws(condition_BCYX, shape_CZYX, generator))
+        return self.sampling_loop(process, denoise, Draws(condition_BCYX, shape_CZYX, generator))
 
-    def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
+    def sampling_loop(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
         """From the first noise to the data: what makes a sampler that sampler.
 
         Nothing is read back from the device: the host knows the last step by its number, not by its time of 0.
@@ -96,8 +96,8 @@ class Ancestral(Sampler):
         super().__init__(config.steps, config.clip)
         self.variance = config.variance
 
-    def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
-        """See `Sampler.walk`."""
+    def sampling_loop(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
+        """See `Sampler.sampling_loop`."""
         if not isinstance(process, LinearBetas):
             raise InputError("ancestral: expected the process linear_betas; use ddim, euler or heun for others")
         times = upload(process.respaced_times(self.steps), noise.device)
@@ -128,8 +128,8 @@ class DDIM(Sampler):
         super().__init__(config.steps, config.clip)
         self.eta = config.eta
 
-    def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
-        """See `Sampler.walk`."""
+    def sampling_loop(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
+        """See `Sampler.sampling_loop`."""
         times = upload(process.sampling_times(self.steps), noise.device)
         alpha, sigma = process.alpha(times), process.sigma(times)
         x = sigma[0] * noise()
@@ -149,8 +149,8 @@ class DDIM(Sampler):
 class Euler(Sampler):
     """First-order steps along the velocity; the rectified flow's clock is t itself."""
 
-    def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
-        """See `Sampler.walk`."""
+    def sampling_loop(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
+        """See `Sampler.sampling_loop`."""
         times = upload(process.sampling_times(self.steps), noise.device)
         x = process.sigma(times[0]) * noise()
         for i in range(self.steps):
@@ -170,8 +170,8 @@ class Heun(Sampler):
         """Two a step, one for the last."""
         return 2 * self.steps - 1
 
-    def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
-        """See `Sampler.walk`."""
+    def sampling_loop(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
+        """See `Sampler.sampling_loop`."""
         times = upload(process.sampling_times(self.steps), noise.device)
         x = process.sigma(times[0]) * noise()
         for i in range(self.steps):
@@ -188,8 +188,8 @@ class Heun(Sampler):
 class OneStep(Sampler):
     """The estimate from noise alone: all of a regressor, and the first step of any other sampler."""
 
-    def walk(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
-        """See `Sampler.walk`."""
+    def sampling_loop(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
+        """See `Sampler.sampling_loop`."""
         t = upload(process.sampling_times(1), noise.device)[0]
         return denoise(process.sigma(t) * noise(), t).data_BCZYX
 
@@ -207,17 +207,17 @@ class _Shared:
     clip: list[float] = field(default_factory=list)
     """Lowest and highest value of the data, [low, high], that every estimate is cut to; empty: no limits."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
         steps = getattr(self, "steps", 1)
-        faults = [] if steps >= 1 else [f"steps: {steps}: expected 1 or more"]
+        errors = [] if steps >= 1 else [f"steps: {steps}: expected 1 or more"]
         if self.clip and not (len(self.clip) == 2 and self.clip[0] < self.clip[1]):
-            faults.append(f"clip: {list(self.clip)}: expected [low, high], or []")
-        return faults
+            errors.append(f"clip: {list(self.clip)}: expected [low, high], or []")
+        return errors
 
     def _check(self, name: str) -> None:
-        if faults := self.faults():
-            raise InputError(f"{name}: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"{name}: {'; '.join(errors)}")
 
 
 @dataclass
@@ -227,10 +227,10 @@ class _Stepwise(_Shared):
     validation_steps: int | None = None
     """Steps of the samples that training is validated by; null for as many as `steps`."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
         few = self.validation_steps is not None and self.validation_steps < 1
-        return super().faults() + (
+        return super().errors() + (
             [f"validation_steps: {self.validation_steps}: expected 1 or more, or null"] if few else []
         )
 
@@ -244,10 +244,10 @@ class AncestralConfig(_Stepwise):
     variance: str = "learned"
     """Of each step: learned (noise_and_variance), small or large (the limits, for data without and with spread)."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; see the base."""
         good = self.variance in ("learned", "small", "large")
-        return super().faults() + ([] if good else [f"variance: {self.variance!r}: expected learned, small or large"])
+        return super().errors() + ([] if good else [f"variance: {self.variance!r}: expected learned, small or large"])
 
     def build(self) -> Ancestral:
         """The sampler; `InputError` if an option is out of range."""
@@ -264,9 +264,9 @@ class DDIMConfig(_Stepwise):
     eta: float = 0.0
     """Share of new noise: 0 deterministic, 1 as ancestral with small variance."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; see the base."""
-        return super().faults() + ([] if 0 <= self.eta <= 1 else [f"eta: {self.eta}: expected 0 to 1"])
+        return super().errors() + ([] if 0 <= self.eta <= 1 else [f"eta: {self.eta}: expected 0 to 1"])
 
     def build(self) -> DDIM:
         """The sampler; `InputError` if an option is out of range."""

@@ -110,7 +110,7 @@ def trait_maps(traits: Traits, known_B: torch.Tensor, shape_YX: tuple[int, int])
     return maps_BCYX * known_B[:, None, None, None]
 
 
-class TraitsTold:
+class TraitConditioning:
     """Traits as a condition, and how they are drawn.
 
     Parameters
@@ -177,7 +177,7 @@ class NoTraitsConfig:
 
     channels = 0
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Nothing can be wrong."""
         return []
 
@@ -190,7 +190,7 @@ class NoTraitsConfig:
 class TraitsConfig:
     """Thickness and tilt are told in training and drawn for every sample."""
 
-    channels = TraitsTold.channels
+    channels = TraitConditioning.channels
 
     told: float = 0.5
     """Part of the training samples that are told them."""
@@ -201,19 +201,19 @@ class TraitsConfig:
     height: float = 0.03
     """Standard deviation of the height, in parts of the depth."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
-        faults = [] if 0 < self.told < 1 else [f"told: {self.told}: expected a part between 0 and 1"]
+        errors = [] if 0 < self.told < 1 else [f"told: {self.told}: expected a part between 0 and 1"]
         limits = (("thickness", self.thickness, 2.0), ("tilt", self.tilt, 5.0), ("height", self.height, 0.5))
-        return faults + [
+        return errors + [
             f"{name}: {value}: expected 0 to {most:g}" for name, value, most in limits if not 0 <= value <= most
         ]
 
-    def build(self) -> TraitsTold:
+    def build(self) -> TraitConditioning:
         """Traits as a condition; `InputError` if an option is out of range."""
-        if faults := self.faults():
-            raise InputError(f"traits: {'; '.join(faults)}")
-        return TraitsTold(self)
+        if errors := self.errors():
+            raise InputError(f"traits: {'; '.join(errors)}")
+        return TraitConditioning(self)
 
 
 #: What is told beside the image, by name.

@@ -19,7 +19,7 @@ def own_box_shape(brick: Shape, common: Shape, own: Shape) -> Shape:
     return z, y, x
 
 
-class OwnGrid:
+class NativeGrid:
     """Boxes of the own grid from bricks of the common grid, equal to resampling the whole.
 
     A brick is kept until the last box that needs it was made. Raster order makes that about one layer of bricks in z;

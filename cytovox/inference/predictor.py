@@ -21,7 +21,7 @@ from cytovox.inference.bricks import BRICK, brick_shape
 from cytovox.inference.compiled import Compile
 from cytovox.inference.device_memory import with_less_memory
 from cytovox.inference.ensemble import Ensemble, probability_predictor
-from cytovox.inference.native_grid import OwnGrid, own_box_shape
+from cytovox.inference.native_grid import NativeGrid, own_box_shape
 from cytovox.inference.regions import RegionSource
 from cytovox.inference.stitching import Place
 from cytovox.inference.store import BrickStore
@@ -193,7 +193,7 @@ class DenseInferer:
             )  # fmt: skip
             if common != own:
                 brick = brick_shape(common, self.tiling.stride)
-                boxes = OwnGrid(common, own, brick, self.box_shape(own, spacing_um), finished, results).steps(boxes)
+                boxes = NativeGrid(common, own, brick, self.box_shape(own, spacing_um), finished, results).steps(boxes)
             if results is None and common == own:
                 yield from (box for box in boxes if box is not None)
             else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cytovox.io.atomic import write_fault
+from cytovox.io.atomic import write_error
 from cytovox.io.deletion import PART, remove_file, remove_temporary
 
 Key = tuple[int, int, int]
@@ -119,10 +119,10 @@ class BrickStore:
                 while rest:  # an unbuffered write may be a partial one
                     rest = rest[file.write(rest) :]
         except OSError as error:
-            fault = write_fault(error, where, self._folder)
-            if fault is None:
+            reason = write_error(error, where, self._folder)
+            if reason is None:
                 raise
-            raise fault from error
+            raise reason from error
         self._in_files[key] = brick.shape
 
     def _load(self, key: Key) -> torch.Tensor:

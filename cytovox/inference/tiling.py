@@ -69,33 +69,33 @@ class SlidingWindow(Inferer):
     """Kinds of notes that were printed: each once, not for every volume."""
 
     def __post_init__(self) -> None:
-        faults = self.faults()
-        if faults:
-            raise InputError("sliding window: " + "; ".join(faults))
+        errors = self.errors()
+        if errors:
+            raise InputError("sliding window: " + "; ".join(errors))
         for name in ("window", "stride", "pad_yx"):  # a config hands over lists
             setattr(self, name, tuple(getattr(self, name)))
         self.limits = DeviceLimits(self.sw_batch_size)
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Everything that is wrong with these settings, a phrase each."""
-        faults = []
+        errors = []
         if len(self.window) != 3 or min(self.window) < 1:
-            faults.append(f"window {list(self.window)}: expected three sizes in voxels, z, y, x, at least 1")
+            errors.append(f"window {list(self.window)}: expected three sizes in voxels, z, y, x, at least 1")
         elif len(self.stride) != 3 or any(not 1 <= s <= w for s, w in zip(self.stride, self.window, strict=True)):
-            faults.append(
+            errors.append(
                 f"stride {list(self.stride)}: expected 1 up to the window {list(self.window)} in each axis, "
                 "or voxels between windows are never seen"
             )
         if len(self.pad_yx) != 2 or min(self.pad_yx) < 0:
-            faults.append(f"pad_yx {list(self.pad_yx)}: expected two numbers of voxels, y and x, at least 0")
+            errors.append(f"pad_yx {list(self.pad_yx)}: expected two numbers of voxels, y and x, at least 0")
         if self.sw_batch_size < 1:
-            faults.append(f"sw_batch_size {self.sw_batch_size}: expected at least 1")
+            errors.append(f"sw_batch_size {self.sw_batch_size}: expected at least 1")
         for name, legal in (("weight", WEIGHTS), ("z", Z_RULES), ("pad_mode", PAD_MODES)):
             if getattr(self, name) not in legal:
-                faults.append(f"{name} {getattr(self, name)!r}: expected one of {', '.join(legal)}")
+                errors.append(f"{name} {getattr(self, name)!r}: expected one of {', '.join(legal)}")
         if self.skip_below is not None and not 0 <= self.skip_below < 1:
-            faults.append(f"skip_below {self.skip_below}: expected null, or 0 to less than 1 of the normalised range")
-        return faults
+            errors.append(f"skip_below {self.skip_below}: expected null, or 0 to less than 1 of the normalised range")
+        return errors
 
     def __call__(
         self,

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cytovox.errors import InputError
-from cytovox.io.atomic import atomic_path, put_in_place, write_fault
+from cytovox.io.atomic import atomic_path, put_in_place, write_error
 from cytovox.io.csv_files import existing
-from cytovox.io.label_volume import LabelFilm
+from cytovox.io.label_volume import LabelVolume
 from cytovox.io.nifti import open_nifti_labels, read_nifti, write_nifti
 from cytovox.io.ometiff import write_ometiff, write_ometiff_planes
 from cytovox.io.ometiff_set import one_of_each_set, set_members
@@ -32,7 +32,7 @@ __all__ = [
     "Box",
     "FrameReader",
     "InputError",
-    "LabelFilm",
+    "LabelVolume",
     "Mask",
     "Resolved",
     "StoredSpacing",
@@ -53,7 +53,7 @@ __all__ = [
     "resolve_spacing",
     "resume_omezarr",
     "set_members",
-    "write_fault",
+    "write_error",
     "write_nifti",
     "write_ometiff",
     "write_ometiff_planes",
@@ -135,14 +135,14 @@ def read_mask(path: str | Path, series: Series = None) -> Mask:
     InputError
         An unknown kind of file, one that cannot be read, more than one frame or channel, or values that are no labels.
     """
-    film = open_labels(path, series)
-    if film.shape[:2] != (1, 1):
-        t, c = film.shape[:2]
+    label_volume = open_labels(path, series)
+    if label_volume.shape[:2] != (1, 1):
+        t, c = label_volume.shape[:2]
         raise InputError(f"{path}: {t} frames and {c} channels: expected a mask of one frame in one channel")
-    return Mask(film.frame(), film.spacing_um, film.origin_um, film.path)
+    return Mask(label_volume.frame(), label_volume.spacing_um, label_volume.origin_um, label_volume.path)
 
 
-def open_labels(path: str | Path, series: Series = None) -> LabelFilm:
+def open_labels(path: str | Path, series: Series = None) -> LabelVolume:
     """Open labels of any number of frames and channels; each is read when asked for.
 
     Parameters

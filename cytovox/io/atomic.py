@@ -49,16 +49,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         put_in_place(temporary, final)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         remove_temporary(temporary)
-        fault = write_fault(error, final, temporary)
-        if fault is None:
+        reason = write_error(error, final, temporary)
+        if reason is None:
             raise
-        raise fault from error
+        raise reason from error
     except BaseException:
         remove_temporary(temporary)
         raise
 
 
-def write_fault(error: BaseException, path: Path, temporary: Path | None = None) -> InputError | None:
+def write_error(error: BaseException, path: Path, temporary: Path | None = None) -> InputError | None:
     """What the user should be told when writing `path` raised `error`; None where it is no fault of theirs.
 
     Parameters

@@ -45,13 +45,13 @@ def read_text(path: Path) -> str:
     """
     try:
         content = path.read_bytes()
-    except OSError as fault:
-        raise InputError(f"{path}: cannot be read ({fault.strerror or fault}): expected a text file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}): expected a text file") from None
     mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", ""))
     try:
         text = content[len(mark) :].decode(encoding or _guessed(content))
-    except UnicodeDecodeError as fault:
-        raise InputError(f"{path}: cannot be read ({fault}): save it as UTF-8") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read ({error}): save it as UTF-8") from None
     if re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
         raise InputError(f"{path}: cannot be read (it holds control characters): expected a text file")
     return text
@@ -91,8 +91,8 @@ def read_csv(path: Path, key: str = "") -> list[Row]:
     where = f"{key}: {path}" if key else str(path)
     try:
         text = read_text(path)
-    except InputError as fault:
-        raise InputError(f"{key}: {fault}" if key else str(fault)) from None
+    except InputError as error:
+        raise InputError(f"{key}: {error}" if key else str(error)) from None
     first, _, rest = text.partition("\n")
     skipped = 0
     if first.strip().strip('"').lower().startswith("sep=") and len(first.strip().strip('"')) == 5:
@@ -102,8 +102,8 @@ def read_csv(path: Path, key: str = "") -> list[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         lines = [(reader.line_num + skipped, [cell.strip() for cell in row]) for row in reader]
-    except csv.Error as fault:
-        raise InputError(f"{where}: cannot be read ({fault}): expected a CSV table") from None
+    except csv.Error as error:
+        raise InputError(f"{where}: cannot be read ({error}): expected a CSV table") from None
     return _rows(where, [(number, cells) for number, cells in lines if any(cells)])
 
 

@@ -14,7 +14,7 @@ ZYX = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class LabelFilm:
+class LabelVolume:
     """Masks or label images (T, C, Z, Y, X) in a file."""
 
     path: Path

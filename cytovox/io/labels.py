@@ -54,7 +54,7 @@ _MASK_VALUES = (1, 127, 255, 32_767, 65_535, 2**31 - 1, 2**32 - 1)
 _OBJECTS = {"mask": "parts", "nucleus": "nuclei", "cells": "cells", "classes": "values"}
 
 
-class LabelFault(InputError):
+class LabelError(InputError):
     """An error in a file of masks or labels.
 
     Parameters
@@ -138,9 +138,9 @@ def merged(contents: Sequence[LabelContent], where: str) -> tuple[LabelContent, 
 def _content(found: list[np.ndarray], fractional: bool, richest: int, where: str) -> LabelContent:
     values = _union(found, where)
     if len(values) > MOST_VALUES:
-        raise LabelFault("labels", f"{where}: more than {MOST_VALUES} different values: expected a mask or labels")
+        raise LabelError("labels", f"{where}: more than {MOST_VALUES} different values: expected a mask or labels")
     if fractional and np.any(values > 1):
-        raise LabelFault(
+        raise LabelError(
             "labels",
             f"{where}: fractions in one frame and values up to {values[-1]} in another: expected labels, or "
             "probabilities from 0 to 1 in all frames",
@@ -155,17 +155,17 @@ def _values_of(stored: np.ndarray, where: str) -> tuple[np.ndarray, bool]:
     if stored.dtype.kind in "iu":
         return _distinct(stored.astype(stored.dtype.newbyteorder("="), copy=False)), False
     if stored.dtype.kind != "f":
-        raise LabelFault("unreadable-mask", f"{where}: a mask of type {stored.dtype}: expected whole numbers")
+        raise LabelError("unreadable-mask", f"{where}: a mask of type {stored.dtype}: expected whole numbers")
     try:
         check_finite(stored, where)
-    except InputError as fault:
-        raise LabelFault("unreadable-mask", str(fault)) from None
+    except InputError as error:
+        raise LabelError("unreadable-mask", str(error)) from None
     wrong = stored != np.rint(stored)
     if wrong.any():
         low, high = float(stored.min()), float(stored.max())
         if low < 0 or high > 1:
             example = float(stored[wrong][0])
-            raise LabelFault(
+            raise LabelError(
                 "unreadable-mask",
                 f"{where}: {int(wrong.sum())} voxels hold no whole number, such as {example:g}: expected a mask, "
                 "labels, or probabilities from 0 to 1",
@@ -174,7 +174,7 @@ def _values_of(stored: np.ndarray, where: str) -> tuple[np.ndarray, bool]:
     exact = 2 ** (np.finfo(stored.dtype).nmant + 1)
     largest = float(np.abs(stored).max(initial=0))
     if largest > min(exact, 2**62):
-        raise LabelFault(
+        raise LabelError(
             "unreadable-mask",
             f"{where}: label {largest:.0f} in {stored.dtype.name}, which tells whole numbers apart up to {exact} only: "
             "save the labels as integers",
@@ -196,7 +196,7 @@ def _union(found: list[np.ndarray], where: str) -> np.ndarray:
     """Sorted union without a common type that would round: int64 and uint64 together are float64 to numpy."""
     huge = any(v.dtype == np.uint64 and v.size and int(v[-1]) >= 2**63 for v in found)
     if huge and any(v.size and int(v[0]) < 0 for v in found):
-        raise LabelFault(
+        raise LabelError(
             "labels", f"{where}: negative values beside values of 2^63 and more: expected labels from 0 on"
         )
     kind = np.uint64 if huge else np.int64
@@ -210,7 +210,7 @@ def _background(values: np.ndarray, where: str) -> int:
     if negative.size == 1 and negative[0] == -1 and 0 not in values:
         return -1
     some = ", ".join(str(v) for v in values[:4]) + (", ..." if len(values) > 4 else "")
-    raise LabelFault(
+    raise LabelError(
         "labels",
         f"{where}: negative values ({some}): expected 0 as background and labels above 0, or -1 as background where no "
         "voxel is 0",
@@ -293,9 +293,9 @@ def decide(
         notes.append(f"{where}: no voxel is 0; -1 is read as the background")
     if content.fractional:
         if labels == "instances":
-            raise LabelFault("labels", f"{where}: fractions from 0 to 1: expected labels, since labels=instances")
+            raise LabelError("labels", f"{where}: fractions from 0 to 1: expected labels, since labels=instances")
         if use == "classes":
-            raise LabelFault("labels", f"{where}: fractions from 0 to 1: expected one value an organelle")
+            raise LabelError("labels", f"{where}: fractions from 0 to 1: expected one value an organelle")
         notes.append(f"{where}: fractions from 0 to 1: read as probabilities, inside from 0.5")
         if use in ("nucleus", "cells"):
             notes.append(_parts_note(where, "probabilities", use))
@@ -353,7 +353,7 @@ def _check_filled(content: LabelContent, use: LabelUse, labels: str, where: str,
     """Some programs count from 1, background included: nothing here says which value that would be."""
     if use != "classes" and labels != "instances" and len(content.values) > 1:
         some = ", ".join(str(v) for v in content.values[:4]) + (", ..." if len(content.values) > 4 else "")
-        raise LabelFault(
+        raise LabelError(
             "labels",
             f"{where}: no voxel is 0, and the values are {some}: which one is the background? save it as 0 (ilastik "
             "counts from 1), or set labels=instances if there is none",
@@ -371,13 +371,13 @@ def _refuse_other_images(content: LabelContent, use: LabelUse, stored: np.ndarra
         form = _strokes(labels_ZYX)
     some = ", ".join(str(v) for v in values[:5]) + (", ..." if len(values) > 5 else "")
     if form == "scattered" and len(values) > _MOST_CLASSES:
-        raise LabelFault(
+        raise LabelError(
             "labels",
             f"{where}: {len(values)} different values scattered over the image, like grey levels: expected a mask or "
             "labels; threshold it first, or set labels=instances (each value one object) or labels=binary",
         )
     if form is not None:
-        raise LabelFault(
+        raise LabelError(
             "labels",
             f"{where}: holds {len(values)} different labels ({some}), {_FORMS[form]}, like organelles in one "
             "multi-label file, where a mask of one organelle or labels of objects were expected; leave {organelle} "

@@ -25,10 +25,10 @@ from nibabel.wrapstruct import WrapStructError
 from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
 from cytovox.io.channels import require_slices
-from cytovox.io.label_volume import LabelFilm
+from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_memory
-from cytovox.io.nifti_grid import Grid, Turn, grid_of, turn_notes
-from cytovox.io.regions import FrameReader, KeptReader
+from cytovox.io.nifti_grid import AxisOrientation, Grid, grid_of, orientation_notes
+from cytovox.io.regions import CachedReader, FrameReader
 from cytovox.io.spacing import SpacingFrom, resolve_spacing
 from cytovox.io.units import in_seconds
 from cytovox.io.values import unscaled_ri
@@ -79,20 +79,20 @@ def read_nifti(
         origin_um=grid.origin_um,
         times_s=times_s,
         source=path,
-        notes=(*size.notes, *turn_notes(path, grid.turn)),
+        notes=(*size.notes, *orientation_notes(path, grid.orientation)),
     )
 
 
-def open_nifti_labels(path: str | Path) -> LabelFilm:
+def open_nifti_labels(path: str | Path) -> LabelVolume:
     """Labels of every frame and channel of a NIfTI, lying as the tomogram does."""
     path = Path(path)
     frames, grid, _ = _describe(path)
-    return LabelFilm(
+    return LabelVolume(
         *(path, frames.shape, grid.spacing.spacing_um, None),
         lambda t, c: np.ascontiguousarray(frames.read_stored(t, c)),
         stored_spacing=grid.spacing,
         origin_um=grid.origin_um,
-        notes=turn_notes(path, grid.turn),
+        notes=orientation_notes(path, grid.orientation),
     )
 
 
@@ -184,14 +184,14 @@ class NiftiFrames:
 
     Attributes
     ----------
-    turn : tuple
+    orientation : tuple
         nibabel's orientation, stored axes to ITK's.
     """
 
     path: Path
     stored_shape: tuple[int, ...]
     shape_ZYX: tuple[int, int, int]
-    turn: Turn
+    orientation: AxisOrientation
     itemsize: int = 4
 
     @property
@@ -208,7 +208,7 @@ class NiftiFrames:
         return unscaled_ri(values_ZYX) if self.shape[1] == 1 else values_ZYX.astype(np.float32)
 
     def reader(self, t: int, c: int) -> FrameReader:
-        return KeptReader(self, t, c)
+        return CachedReader(self, t, c)
 
     def read_stored(self, t: int, c: int) -> np.ndarray:
         """Voxels (Z, Y, X) of the type they were stored in."""
@@ -218,7 +218,7 @@ class NiftiFrames:
             index += (0,) * (len(self.stored_shape) - len(index))
             values_XYZ = np.asanyarray(image.dataobj[index])
         values_XYZ = values_XYZ.reshape((*values_XYZ.shape, 1, 1)[:3])
-        return apply_orientation(values_XYZ, np.array(self.turn)).T
+        return apply_orientation(values_XYZ, np.array(self.orientation)).T
 
 
 @contextmanager
@@ -253,11 +253,11 @@ def _describe(path: Path) -> tuple[NiftiFrames, Grid, tuple[float, ...] | None]:
         grid = grid_of(path, header, (*shape, 1, 1)[:3])
         zooms, time = [float(zoom) for zoom in header.get_zooms()], header.get_xyzt_units()[1]
     sizes = np.empty(3, dtype=int)
-    sizes[[int(axis) for axis, _ in grid.turn]] = (*shape, 1, 1)[:3]
+    sizes[[int(axis) for axis, _ in grid.orientation]] = (*shape, 1, 1)[:3]
     shape_ZYX = (int(sizes[2]), int(sizes[1]), int(sizes[0]))
     step = in_seconds(zooms[3], time) if len(zooms) > 3 else None
     times_s = tuple(t * step for t in range(shape[3])) if step else None
-    return NiftiFrames(path, shape, shape_ZYX, grid.turn, stored.itemsize), grid, times_s
+    return NiftiFrames(path, shape, shape_ZYX, grid.orientation, stored.itemsize), grid, times_s
 
 
 def _require_whole(voxels: Path, end: int) -> None:

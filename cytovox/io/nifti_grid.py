@@ -20,7 +20,7 @@ UNIT_UM = {"mm": 1e3, "micron": 1.0, "meter": 1e6}
 _ITK_AXES = axcodes2ornt(("L", "P", "S"))
 
 #: nibabel's orientation: for each stored axis the one of ITK's, and whether it is flipped.
-Turn = tuple[tuple[float, float], ...]
+AxisOrientation = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Grid:
 
     Attributes
     ----------
-    turn : tuple
+    orientation : tuple
         Stored axes to ITK's x, y, z.
     spacing : StoredSpacing
         Everything that the header says of the voxel size.
@@ -37,7 +37,7 @@ class Grid:
         Centre of the first voxel; 0 where the unit is not known.
     """
 
-    turn: Turn
+    orientation: AxisOrientation
     spacing: StoredSpacing
     origin_um: ZYX
 
@@ -47,7 +47,7 @@ class _Statement:
     """One of the header's affines, turned to ITK's axes."""
 
     name: str
-    turn: Turn
+    orientation: AxisOrientation
     lengths: tuple[float, float, float]
     """z, y, x in the header's unit."""
     origin: tuple[float, float, float]
@@ -81,7 +81,7 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
         statements = [_statement(path, "", np.diag([-1.0, -1.0, 1.0, 1.0]), shape)]
     stored = [(s, _stored(s, unit)) for s in statements]
     likely = [(s, said) for s, said in stored if any(r.plausible() for r in said.readings)] or stored
-    turns = {s.turn for s, _ in likely}
+    turns = {s.orientation for s, _ in likely}
     if len(turns) > 1:
         names = " and ".join(s.name for s, _ in likely)
         raise InputError(
@@ -89,12 +89,12 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
             "ITK-SNAP, or as OME-TIFF"
         )
     chosen = likely[0][0]
-    readings = [r for s, said in stored for r in said.readings if s.turn == chosen.turn]
+    readings = [r for s, said in stored for r in said.readings if s.orientation == chosen.orientation]
     if len(statements) == 1:
         readings = list(stored[0][1].readings)
     factor = UNIT_UM.get(unit) or ((readings[0].lengths_um[0] or 0.0) / chosen.lengths[0] if readings else 0.0)
     z, y, x = (_round(o * factor) for o in chosen.origin)
-    return Grid(chosen.turn, StoredSpacing(tuple(readings)), (z, y, x))
+    return Grid(chosen.orientation, StoredSpacing(tuple(readings)), (z, y, x))
 
 
 def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statement]:
@@ -110,7 +110,7 @@ def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statem
         told = _statement(path, "qform", np.array(qform, float), shape)
         if not found:
             found.append(replace(told, name="qform, beside an sform that is the identity") if blank else told)
-        elif told.turn != found[0].turn or not told.same_lengths(found[0]):
+        elif told.orientation != found[0].orientation or not told.same_lengths(found[0]):
             found.append(told)
     elif sform is not None and all(zoom > 0 for zoom in zooms) and any(zoom != 1 for zoom in zooms):
         lengths = np.abs(np.array([zooms[int(np.argmax(np.abs(sform[k, :3])))] for k in (2, 1, 0)]))
@@ -136,10 +136,10 @@ def _zooms(header: Any) -> list[float]:
 
 
 def _statement(path: Path, name: str, affine: np.ndarray, shape: tuple[int, ...]) -> _Statement:
-    turn, itk = _turn(path, affine, shape)
+    orientation, itk = _orientation(path, affine, shape)
     z, y, x = (_round(float(itk[k, k])) for k in (2, 1, 0))
     oz, oy, ox = (float(itk[k, 3]) for k in (2, 1, 0))
-    return _Statement(name, turn, (z, y, x), (oz, oy, ox))
+    return _Statement(name, orientation, (z, y, x), (oz, oy, ox))
 
 
 def _stored(statement: _Statement, unit: str) -> StoredSpacing:
@@ -154,7 +154,7 @@ def _stored(statement: _Statement, unit: str) -> StoredSpacing:
     return StoredSpacing((Reading((z, y, x), how),))
 
 
-def _turn(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[Turn, np.ndarray]:
+def _orientation(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[AxisOrientation, np.ndarray]:
     """How to turn the stored axes to ITK's x, y, z, and the affine, in ITK's coordinates, after that."""
     columns = affine[:3, :3]
     lengths = np.sqrt((columns**2).sum(axis=0))
@@ -165,15 +165,17 @@ def _turn(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[Turn,
         raise InputError(
             f"{path}: its grid is rotated against x, y, z: expected flips at most; resample it onto the image"
         )
-    turn = ornt_transform(io_orientation(affine), _ITK_AXES)
+    orientation = ornt_transform(io_orientation(affine), _ITK_AXES)
     to_itk = np.diag([-1.0, -1.0, 1.0, 1.0])
-    return tuple((float(axis), float(flip)) for axis, flip in turn), to_itk @ affine @ inv_ornt_aff(turn, shape)
+    return tuple((float(axis), float(flip)) for axis, flip in orientation), to_itk @ affine @ inv_ornt_aff(
+        orientation, shape
+    )
 
 
-def turn_notes(path: Path, turn: Turn) -> tuple[str, ...]:
+def orientation_notes(path: Path, orientation: AxisOrientation) -> tuple[str, ...]:
     """What is to be said where voxels do not lie in the order of the file."""
-    mirrored = ", ".join("xyz"[int(axis)] for axis, flip in sorted(turn) if flip < 0)
-    swapped = [axis for axis, _ in turn] != [0, 1, 2]
+    mirrored = ", ".join("xyz"[int(axis)] for axis, flip in sorted(orientation) if flip < 0)
+    swapped = [axis for axis, _ in orientation] != [0, 1, 2]
     if not mirrored and not swapped:
         return ()
     how = " and ".join(

@@ -22,7 +22,7 @@ _BIG = 3_900_000_000
 
 
 @dataclass(frozen=True)
-class TiffFacts:
+class TiffMetadata:
     """What the metadata of a TIFF file tell; None where they are silent."""
 
     spacing: StoredSpacing = field(default_factory=StoredSpacing)
@@ -52,7 +52,7 @@ def ome_images(text: str) -> list[OmeImage]:
     return found
 
 
-def ome_facts(image: dict[str, Any], flat: bool) -> TiffFacts:
+def ome_metadata(image: dict[str, Any], flat: bool) -> TiffMetadata:
     """Read one image of OME-XML.
 
     Parameters
@@ -73,7 +73,7 @@ def ome_facts(image: dict[str, Any], flat: bool) -> TiffFacts:
     first = planes.get((0, 0, 0), {})
     position = [micrometres(first.get(f"Position{axis}"), first.get(f"Position{axis}Unit", "")) for axis in "ZYX"]
     origin = all_known(position)
-    return TiffFacts(
+    return TiffMetadata(
         spacing=StoredSpacing.of(lengths),
         channels=tuple(str(name) for name in names) if names and None not in names else None,
         times_s=_times(pixels, planes),

@@ -14,7 +14,7 @@ from zarr.storage import LocalStore
 
 from cytovox.errors import InputError
 from cytovox.io.channels import name_channels, require_slices
-from cytovox.io.label_volume import LabelFilm
+from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_count, require_memory
 from cytovox.io.omezarr_find import OWN, ZarrImage, find_image, is_zarr, zarr_root
 from cytovox.io.regions import Box, FrameReader, StoredReader
@@ -71,32 +71,32 @@ def read_omezarr(
         behind a codec that is not plain compression.
     """
     path = Path(path)
-    frames, facts = _describe(path, series)
+    frames, metadata = _describe(path, series)
     c_count = frames.shape[1]
-    require_slices(path, frames.shape, facts.times_s, facts.channels)
-    size = resolve_spacing(path, facts.spacing, spacing_um, spacing_from)
-    channels, ri, said = name_channels(path, facts.channels, c_count)
+    require_slices(path, frames.shape, metadata.times_s, metadata.channels)
+    size = resolve_spacing(path, metadata.spacing, spacing_um, spacing_from)
+    channels, ri, said = name_channels(path, metadata.channels, c_count)
     return Volume(
         frames=replace(frames, ri=ri),
         spacing_um=size.spacing_um,
         channels=channels,
-        origin_um=facts.origin_um,
-        medium_ri=facts.medium_ri,
-        times_s=facts.times_s if facts.times_s and len(facts.times_s) == frames.shape[0] else None,
+        origin_um=metadata.origin_um,
+        medium_ri=metadata.medium_ri,
+        times_s=metadata.times_s if metadata.times_s and len(metadata.times_s) == frames.shape[0] else None,
         source=path,
-        notes=(*facts.notes, *size.notes, *said),
+        notes=(*metadata.notes, *size.notes, *said),
     )
 
 
-def open_omezarr_labels(path: str | Path, series: Series = None) -> LabelFilm:
+def open_omezarr_labels(path: str | Path, series: Series = None) -> LabelVolume:
     """Labels of every frame and channel of an OME-Zarr."""
     path = Path(path)
-    frames, facts = _describe(path, series, lone=True)
-    return LabelFilm(
-        *(path, frames.shape, facts.spacing.spacing_um, facts.channels, frames.read),
-        stored_spacing=facts.spacing,
-        origin_um=facts.origin_um,
-        notes=facts.notes,
+    frames, metadata = _describe(path, series, lone=True)
+    return LabelVolume(
+        *(path, frames.shape, metadata.spacing.spacing_um, metadata.channels, frames.read),
+        stored_spacing=metadata.spacing,
+        origin_um=metadata.origin_um,
+        notes=metadata.notes,
     )
 
 
@@ -133,7 +133,7 @@ class ZarrFrames:
     def read(self, t: int, c: int) -> np.ndarray:
         require_memory(self.path, math.prod(self.shape[2:]), self.stored_dtype.itemsize + 4)
         index = tuple({"t": slice(t, t + 1), "c": slice(c, c + 1)}.get(axis, slice(None)) for axis in self.axes)
-        with _faults(self.path):
+        with _errors(self.path):
             values = np.asarray(_array(self.path, self.node, self.path)[index])
         values_ZYX = to_tczyx(values, self.axes)[0, 0]
         return unscaled_ri(values_ZYX) if c == self.ri else values_ZYX
@@ -143,7 +143,7 @@ class ZarrFrames:
 
         def stored(box: Box) -> np.ndarray:
             spans = dict(zip("tczyx", (slice(t, t + 1), slice(c, c + 1), *box), strict=True))
-            with _faults(self.path):
+            with _errors(self.path):
                 if not opened:
                     opened.append(_array(self.path, self.node, self.path))
                 values = np.asarray(opened[0][tuple(spans[axis] for axis in self.axes)])
@@ -153,7 +153,7 @@ class ZarrFrames:
 
 
 @dataclass(frozen=True)
-class _Facts:
+class _Metadata:
     spacing: StoredSpacing = field(default_factory=StoredSpacing)
     origin_um: ZYX = (0.0, 0.0, 0.0)
     channels: tuple[str, ...] | None = None
@@ -162,13 +162,13 @@ class _Facts:
     notes: tuple[str, ...] = ()
 
 
-def _describe(path: Path, series: Series, lone: bool = False) -> tuple[ZarrFrames, _Facts]:
+def _describe(path: Path, series: Series, lone: bool = False) -> tuple[ZarrFrames, _Metadata]:
     root, inner = zarr_root(path)
     if not root.exists():
         raise InputError(f"{path}: no such folder")
     if not root.is_dir() or not is_zarr(root):
         raise InputError(f"{path}: not an OME-Zarr: expected a folder with zarr.json, .zgroup or .zarray")
-    with _faults(path):
+    with _errors(path):
         found = find_image(path, LocalStore(root, read_only=True), inner, series, lone)
         array = _array(root, found.node, path)
         axes = found.axes or _plain_axes(path, array)
@@ -179,8 +179,8 @@ def _describe(path: Path, series: Series, lone: bool = False) -> tuple[ZarrFrame
         frames = ZarrFrames(root, found.node, axes, array.shape, np.dtype(array.dtype))
         require_count(path, *frames.shape[:2])
         if found.multiscale is None:
-            return frames, _Facts(notes=found.notes)
-        return frames, replace(_facts(found, axes, frames.shape[0]), notes=found.notes)
+            return frames, _Metadata(notes=found.notes)
+        return frames, replace(_metadata(found, axes, frames.shape[0]), notes=found.notes)
 
 
 def _plain_axes(path: Path, array: zarr.Array) -> str:
@@ -196,7 +196,7 @@ def _plain_axes(path: Path, array: zarr.Array) -> str:
     )
 
 
-def _facts(found: ZarrImage, axes: str, t_count: int) -> _Facts:
+def _metadata(found: ZarrImage, axes: str, t_count: int) -> _Metadata:
     """Spacing and origin: the transformations of the dataset, then those of all datasets."""
     about, image = found.about, found.multiscale or {}
     scale, shift = np.ones(len(axes)), np.zeros(len(axes))
@@ -217,7 +217,7 @@ def _facts(found: ZarrImage, axes: str, t_count: int) -> _Facts:
         times = None if step_s is None else [t * step_s for t in range(t_count)]
     labels = [channel.get("label") for channel in (about.get("omero") or {}).get("channels", ())]
     medium = own.get("medium_ri")
-    return _Facts(
+    return _Metadata(
         spacing=_spacing([float(scale[i]) for i in places], [units[i] for i in places]),
         origin_um=(0.0, 0.0, 0.0) if origin is None else (0.0 if "z" not in axes else origin[0], origin[1], origin[2]),
         channels=tuple(str(label) for label in labels) if labels and None not in labels else None,
@@ -261,7 +261,7 @@ def _codec_names(about: Any) -> set[str]:
 
 
 @contextmanager
-def _faults(path: Path) -> Iterator[None]:
+def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:

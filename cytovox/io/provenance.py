@@ -256,7 +256,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class StampedNotes:
+class StampedRecords:
     """What was found out about files, remembered until one of them changes: a folder of 100 GB is read once.
 
     Parameters
@@ -303,7 +303,7 @@ class StampedNotes:
 
 
 class ContentDigests:
-    """`content_digest` of files and folders, remembered by `StampedNotes`.
+    """`content_digest` of files and folders, remembered by `StampedRecords`.
 
     Parameters
     ----------
@@ -315,7 +315,7 @@ class ContentDigests:
     """
 
     def __init__(self, root: Path, once: bool = False) -> None:
-        self._notes, self._once = StampedNotes(root / "digests"), once
+        self._notes, self._once = StampedRecords(root / "digests"), once
         self._known: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:

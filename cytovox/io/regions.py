@@ -14,7 +14,7 @@ from cytovox.io.values import in_ri_units, ri_scale
 #: A region along z, y, x: each slice with a start and a stop, inside the frame, and no step.
 Box = tuple[slice, slice, slice]
 Shape = tuple[int, int, int]
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 
 #: Voxels along each axis of the blocks that tell how a file stores its index.
 _BLOCK = (16, 128, 128)
@@ -61,7 +61,7 @@ class _Frames(Protocol):
     def read(self, t: int, c: int) -> np.ndarray: ...
 
 
-class KeptReader:
+class CachedReader:
     """Regions of a frame that its file gives only whole: it is read at the first call and kept.
 
     Parameters
@@ -107,13 +107,13 @@ class StoredReader:
 
     @cached_property
     def _scale(self) -> float:
-        return (first_told(self.shape, lambda box: ri_scale(self._stored(box))) if self._is_ri else None) or 1.0
+        return (first_result(self.shape, lambda box: ri_scale(self._stored(box))) if self._is_ri else None) or 1.0
 
     def read(self, box: Box) -> np.ndarray:
         return np.ascontiguousarray(in_ri_units(self._stored(box), self._scale))
 
 
-def first_told(shape: Shape, tell: Callable[[Box], Told | None]) -> Told | None:
+def first_result(shape: Shape, tell: Callable[[Box], Result | None]) -> Result | None:
     """What the first block says that says anything but None, the middle one first; None where all are silent."""
     boxes = list(grid_boxes(shape, _BLOCK))
     middle = len(boxes) // 2

@@ -10,7 +10,7 @@ import numpy as np
 
 from cytovox.errors import InputError
 from cytovox.io.hdf5 import attribute, locate, number, open_hdf5
-from cytovox.io.regions import Box, FrameReader, KeptReader, Shape, first_told
+from cytovox.io.regions import Box, CachedReader, FrameReader, Shape, first_result
 from cytovox.io.tcf_fluorescence import FluorescenceFrames, describe_fluorescence, match_frames, resample_linear
 from cytovox.io.tcf_layout import Stack, Tiles, find_tiles, moment, read_stack, read_voxels
 from cytovox.io.values import RI_SCALE
@@ -146,7 +146,7 @@ class TcfFrames:
             chunks = getattr(locate(file, where), "chunks", None)
         whole = chunks is not None and 8 * math.prod(chunks) > math.prod(self.stack.shape_ZYX)
         if c > 0 or whole:
-            return KeptReader(self, t, c)
+            return CachedReader(self, t, c)
         return TcfReader(self.path, where, self.stack.shape_ZYX, self.medium_ri)
 
 
@@ -179,7 +179,7 @@ class TcfReader:
 
         one = read_voxels(file, self.path, self.where, self.shape, (slice(0, 1),) * 3, self._tiles)[0]
         self._encoding = read_encoding(
-            file, self.path, self.where, one.dtype, lambda: first_told(self.shape, is_large) is True
+            file, self.path, self.where, one.dtype, lambda: first_result(self.shape, is_large) is True
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from cytovox.io.hdf5 import locate, names_like, number, open_hdf5
-from cytovox.io.regions import FrameReader, KeptReader
+from cytovox.io.regions import CachedReader, FrameReader
 from cytovox.io.tcf_layout import Shape, Stack, read_stack, read_voxels, seconds, ticks
 from cytovox.io.volume import ZYX
 
@@ -50,7 +50,7 @@ class FluorescenceFrames:
         return self.read_own(match_frames(self.longest, self.stacks[c])[t], c)
 
     def reader(self, t: int, c: int) -> FrameReader:
-        return KeptReader(self, t, c)
+        return CachedReader(self, t, c)
 
     def read_own(self, t: int, c: int) -> np.ndarray:
         """Frame `t` as channel `c` itself counts them, float32 (Z, Y, X)."""

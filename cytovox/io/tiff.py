@@ -13,13 +13,13 @@ import tifffile
 
 from cytovox.errors import InputError
 from cytovox.io.channels import as_slices, name_channels, require_slices
-from cytovox.io.label_volume import LabelFilm
+from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_memory
-from cytovox.io.ometiff import TiffFacts
-from cytovox.io.regions import Box, FrameReader, KeptReader, StoredReader
+from cytovox.io.ometiff import TiffMetadata
+from cytovox.io.regions import Box, CachedReader, FrameReader, StoredReader
 from cytovox.io.series import Series
 from cytovox.io.spacing import SpacingFrom, resolve_spacing
-from cytovox.io.tiff_file import Layout, choose_image, facts_of, layout_of, open_tiff
+from cytovox.io.tiff_file import Layout, choose_image, layout_of, metadata_of, open_tiff
 from cytovox.io.values import unscaled_ri
 from cytovox.io.volume import Volume, to_tczyx
 
@@ -56,34 +56,34 @@ def read_tiff(
         or another file of its set is missing.
     """
     path = Path(path)
-    frames, facts, notes = _describe(path, series)
+    frames, metadata, notes = _describe(path, series)
     t, c, z = frames.shape[:3]
     if z == 1 and t == 1 and c > 1:
-        frames, turned = as_slices(path, frames, facts.channels)
-        facts, notes = (replace(facts, channels=None), (*notes, turned)) if turned else (facts, notes)
-    require_slices(path, frames.shape, facts.times_s, facts.channels)
-    size = resolve_spacing(path, facts.spacing, spacing_um, spacing_from)
+        frames, turned = as_slices(path, frames, metadata.channels)
+        metadata, notes = (replace(metadata, channels=None), (*notes, turned)) if turned else (metadata, notes)
+    require_slices(path, frames.shape, metadata.times_s, metadata.channels)
+    size = resolve_spacing(path, metadata.spacing, spacing_um, spacing_from)
     t_count, c_count = frames.shape[:2]
-    channels, ri, said = name_channels(path, facts.channels, c_count)
+    channels, ri, said = name_channels(path, metadata.channels, c_count)
     return Volume(
         frames=replace(frames, ri=ri),
         spacing_um=size.spacing_um,
         channels=channels,
-        origin_um=facts.origin_um,
-        times_s=facts.times_s if facts.times_s and len(facts.times_s) == t_count else None,
+        origin_um=metadata.origin_um,
+        times_s=metadata.times_s if metadata.times_s and len(metadata.times_s) == t_count else None,
         source=path,
         notes=(*notes, *size.notes, *said),
     )
 
 
-def open_tiff_labels(path: str | Path, series: Series = None) -> LabelFilm:
+def open_tiff_labels(path: str | Path, series: Series = None) -> LabelVolume:
     """Labels of every frame and channel of a TIFF."""
     path = Path(path)
-    frames, facts, notes = _describe(path, series, lone=True)
-    return LabelFilm(
-        *(path, frames.shape, facts.spacing.spacing_um, facts.channels, frames.read),
-        stored_spacing=facts.spacing,
-        origin_um=facts.origin_um,
+    frames, metadata, notes = _describe(path, series, lone=True)
+    return LabelVolume(
+        *(path, frames.shape, metadata.spacing.spacing_um, metadata.channels, frames.read),
+        stored_spacing=metadata.spacing,
+        origin_um=metadata.origin_um,
         notes=notes,
     )
 
@@ -137,7 +137,7 @@ class TiffFrames:
             image = tiff.series[self.number]
             dtype, start = tiff.byteorder + image.dtype.char, image.dataoffset
         if start is None or self.layout.colours:
-            return KeptReader(self, t, c)
+            return CachedReader(self, t, c)
 
         def stored(box: Box) -> np.ndarray:
             try:
@@ -202,10 +202,10 @@ def _is_whole(page: Any) -> bool:
     return all(o + n <= size for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
 
 
-def _describe(path: Path, series: Series, lone: bool = False) -> tuple[TiffFrames, TiffFacts, tuple[str, ...]]:
+def _describe(path: Path, series: Series, lone: bool = False) -> tuple[TiffFrames, TiffMetadata, tuple[str, ...]]:
     with open_tiff(path) as tiff:
         number, notes = choose_image(path, tiff, series, lone)
         layout = layout_of(path, tiff.series[number])
         if layout.colours > 1:
             notes = (*notes, f"{path.name}: a grey colour image: one of its {layout.colours} equal colours is read")
-        return TiffFrames(path, number, layout), facts_of(tiff, number, layout), notes
+        return TiffFrames(path, number, layout), metadata_of(tiff, number, layout), notes

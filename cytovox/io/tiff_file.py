@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 
 from cytovox.errors import InputError
-from cytovox.io.ometiff import TiffFacts, ome_facts, ome_images
+from cytovox.io.ometiff import TiffMetadata, ome_images, ome_metadata
 from cytovox.io.series import Series, choose_series
 from cytovox.io.spacing import StoredSpacing
 from cytovox.io.units import in_seconds, micrometres
@@ -216,7 +216,7 @@ def layout_of(path: Path, series: Any) -> Layout:
     return Layout(axes, sizes, sum(k >= split for k in kept), np.dtype(series.dtype), colours)
 
 
-def facts_of(tiff: tifffile.TiffFile, number: int, layout: Layout) -> TiffFacts:
+def metadata_of(tiff: tifffile.TiffFile, number: int, layout: Layout) -> TiffMetadata:
     """What the metadata say of one image: OME-XML, ImageJ's, tifffile's own, or the resolution of a plain TIFF."""
     sizes = dict(zip(layout.axes, layout.shape, strict=True))
     flat = sizes.get("z", 1) == 1
@@ -225,17 +225,17 @@ def facts_of(tiff: tifffile.TiffFile, number: int, layout: Layout) -> TiffFacts:
         names = [s.name for s in tiff.series]
         if len(images) != len(names):  # images without voxels are described, but are no series
             images = [next((i for i in images if i.name == n), images[0]) for n in names]
-        return ome_facts(images[number].xml, flat)
+        return ome_metadata(images[number].xml, flat)
     series = tiff.series[number]
     if tiff.is_imagej:
-        return _imagej_facts(series.keyframe, tiff.imagej_metadata or {}, sizes, flat)
+        return _imagej_metadata(series.keyframe, tiff.imagej_metadata or {}, sizes, flat)
     about = next(iter(tiff.shaped_metadata or ()), None) or {}
     if micrometres(1, about.get("unit")) is not None:
-        return _imagej_facts(series.keyframe, about, sizes, flat)
-    return TiffFacts(_plain_spacing(series.keyframe, flat))
+        return _imagej_metadata(series.keyframe, about, sizes, flat)
+    return TiffMetadata(_plain_spacing(series.keyframe, flat))
 
 
-def _imagej_facts(page: Any, about: dict[str, Any], sizes: dict[str, int], flat: bool) -> TiffFacts:
+def _imagej_metadata(page: Any, about: dict[str, Any], sizes: dict[str, int], flat: bool) -> TiffMetadata:
     """ImageJ counts pixels per unit in x and y, and the unit between slices; a negative depth is a depth."""
     unit = about.get("unit", "")
     units = {"z": about.get("zunit", unit), "y": about.get("yunit", unit), "x": about.get("xunit", unit)}
@@ -246,7 +246,7 @@ def _imagej_facts(page: Any, about: dict[str, Any], sizes: dict[str, int], flat:
     interval = in_seconds(about.get("finterval"), about.get("tunit", "s"))
     frames = sizes.get("t", 1)
     times = tuple(t * interval for t in range(frames)) if interval else None
-    return TiffFacts(StoredSpacing.of(lengths), _label_names(about.get("Labels"), sizes), times)
+    return TiffMetadata(StoredSpacing.of(lengths), _label_names(about.get("Labels"), sizes), times)
 
 
 def _pixel_um(page: Any, axis: str, unit: object) -> float | None:

@@ -42,7 +42,7 @@ def check_finite(frame_ZYX: np.ndarray, where: object, at: tuple[int, int, int] 
     )
 
 
-def ri_fault(values_ZYX: np.ndarray, whole: bool = True) -> str | None:
+def ri_error(values_ZYX: np.ndarray, whole: bool = True) -> str | None:
     """Why finite values are no refractive index of cells in a medium; None where they may be one.
 
     Parameters
@@ -71,10 +71,10 @@ def ri_fault(values_ZYX: np.ndarray, whole: bool = True) -> str | None:
     sample = values_ZYX[::stride, ::stride, ::stride]
     if np.array_equal(sample, np.rint(sample)):
         return f"whole numbers from {low:g} to {high:g} are no refractive index: is this a mask?"
-    return middle_fault(float(np.median(sample)))
+    return middle_error(float(np.median(sample)))
 
 
-def middle_fault(middle: float) -> str | None:
+def middle_error(middle: float) -> str | None:
     """Why this is no median of a tomogram of cells in a medium; None where it may be one."""
     if TYPICAL_RI[0] <= middle <= TYPICAL_RI[1]:
         return None

@@ -1,5 +1,7 @@
 """What votes for nuclei are taught: to come near the right centre, and nearer to it than to any other."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +10,8 @@ from torch.nn.functional import cross_entropy
 
 
 @dataclass
-class VoteLossConfig:
-    """Options of `VoteLoss`."""
+class CentreOffsetLossConfig:
+    """Options of `CentreOffsetLoss`."""
 
     softness_um: float = 2.0
     """How much nearer the right centre must be: distances are divided by this before the softmax."""
@@ -18,19 +20,19 @@ class VoteLossConfig:
     voxels: int = 30_000
     """Voxels of cells that are looked at in a patch: all where there are at most so many, else so many at random."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What cannot be."""
-        faults = [] if self.softness_um > 0 else [f"softness_um: expected a length above 0, got {self.softness_um}"]
+        errors = [] if self.softness_um > 0 else [f"softness_um: expected a length above 0, got {self.softness_um}"]
         if not self.distance_weight >= 0:
-            faults.append(f"distance_weight: expected 0 or more, got {self.distance_weight}")
-        return faults + ([] if self.voxels >= 1 else [f"voxels: expected 1 or more, got {self.voxels}"])
+            errors.append(f"distance_weight: expected 0 or more, got {self.distance_weight}")
+        return errors + ([] if self.voxels >= 1 else [f"voxels: expected 1 or more, got {self.voxels}"])
 
-    def build(self) -> "VoteLoss":
+    def build(self) -> CentreOffsetLoss:
         """The loss."""
-        return VoteLoss(self)
+        return CentreOffsetLoss(self)
 
 
-class VoteLoss(nn.Module):
+class CentreOffsetLoss(nn.Module):
     """Mean distance of votes from their nuclei's centres, and the cross-entropy of choosing by distance.
 
     Of voxel v with offset o(v) and centres c_k, the probability of nucleus k is softmax(-|v + o(v) - c_k| / softness)
@@ -38,7 +40,7 @@ class VoteLoss(nn.Module):
     are not taught. All shapes are known beforehand, so that nothing is read back from a GPU.
     """
 
-    def __init__(self, config: VoteLossConfig) -> None:
+    def __init__(self, config: CentreOffsetLossConfig) -> None:
         super().__init__()
         self.config = config
 
@@ -69,8 +71,8 @@ class VoteLoss(nn.Module):
         where_V, used_V = _drawn(known_V, self.config.voxels)
         own_V, used_V = own_V[where_V], used_V.float()
         places_V3 = torch.stack(_unravelled(where_V, cells_ZYX.shape), dim=1)
-        votes_V3 = places_V3 * spacing_um + offsets_um_3ZYX.flatten(1)[:, where_V].float().T
-        distance_VN = torch.linalg.vector_norm(votes_V3[:, None] - nuclei_N4[None, :, 1:], dim=2)
+        offsets_V3 = places_V3 * spacing_um + offsets_um_3ZYX.flatten(1)[:, where_V].float().T
+        distance_VN = torch.linalg.vector_norm(offsets_V3[:, None] - nuclei_N4[None, :, 1:], dim=2)
         loss_V = cross_entropy(-distance_VN / self.config.softness_um, own_V, reduction="none")
         loss_V = loss_V + self.config.distance_weight * distance_VN.gather(1, own_V[:, None])[:, 0]
         right_V = (distance_VN.argmin(dim=1) == own_V).float()

@@ -162,25 +162,25 @@ class _Shared:
     smooth: float = 1.0
     """Voxels added above and below the fraction, so that an organelle absent from a patch has a Dice."""
 
-    def faults(self, organelles: int | None = None) -> list[str]:
+    def errors(self, organelles: int | None = None) -> list[str]:
         """What is wrong with the options, and with them for so many organelles; empty where all is well."""
-        faults = [
+        errors = [
             f"{name}: {value}: expected a number of 0 or more"
             for name, value in vars(self).items()
             if isinstance(value, float | int) and not 0 <= value < float("inf")
         ]
         weights = list(self.organelle_weights)
         if any(not 0 <= weight < float("inf") for weight in weights) or (weights and not any(weights)):
-            faults.append(f"organelle_weights: {weights}: expected numbers of 0 or more, not all 0")
+            errors.append(f"organelle_weights: {weights}: expected numbers of 0 or more, not all 0")
         if weights and organelles is not None and len(weights) != organelles:
-            faults.append(f"organelle_weights: {len(weights)} given: expected {organelles}, one an organelle, or []")
+            errors.append(f"organelle_weights: {len(weights)} given: expected {organelles}, one an organelle, or []")
         if self.smooth == 0:
-            faults.append("smooth: 0: expected more, or an absent organelle is 0 / 0")
-        return faults
+            errors.append("smooth: 0: expected more, or an absent organelle is 0 / 0")
+        return errors
 
     def _check(self, name: str) -> None:
-        if faults := self.faults():
-            raise InputError(f"{name}: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"{name}: {'; '.join(errors)}")
 
 
 @dataclass
@@ -192,12 +192,12 @@ class DiceBCEConfig(_Shared):
     bce_weight: float = 1.0
     """Weight of the binary cross-entropy, the mean over voxels."""
 
-    def faults(self, organelles: int | None = None) -> list[str]:
+    def errors(self, organelles: int | None = None) -> list[str]:
         """What is wrong with the options; see the base."""
         nothing = (
             [] if self.dice_weight or self.bce_weight else ["dice_weight and bce_weight: both 0: nothing to learn"]
         )
-        return super().faults(organelles) + nothing
+        return super().errors(organelles) + nothing
 
     def build(self) -> SegmentationLoss:
         """The loss; `InputError` if an option is out of range."""
@@ -218,14 +218,14 @@ class DiceFocalConfig(_Shared):
     alpha: float | None = None
     """Share of the foreground in the focal term, 0 to 1; null: foreground and background weigh the same."""
 
-    def faults(self, organelles: int | None = None) -> list[str]:
+    def errors(self, organelles: int | None = None) -> list[str]:
         """What is wrong with the options; see the base."""
-        faults = super().faults(organelles)
+        errors = super().errors(organelles)
         if not (self.dice_weight or self.focal_weight):
-            faults.append("dice_weight and focal_weight: both 0: nothing to learn")
+            errors.append("dice_weight and focal_weight: both 0: nothing to learn")
         if self.alpha is not None and self.alpha > 1:
-            faults.append(f"alpha: {self.alpha}: expected 0 to 1, or null")
-        return faults
+            errors.append(f"alpha: {self.alpha}: expected 0 to 1, or null")
+        return errors
 
     def build(self) -> SegmentationLoss:
         """The loss; `InputError` if an option is out of range."""
@@ -245,10 +245,10 @@ class TverskyConfig(_Shared):
     bce_weight: float = 0.0
     """Weight of a binary cross-entropy beside it."""
 
-    def faults(self, organelles: int | None = None) -> list[str]:
+    def errors(self, organelles: int | None = None) -> list[str]:
         """What is wrong with the options; see the base."""
         nothing = self.false_positives == 0 and self.false_negatives == 0
-        return super().faults(organelles) + (["false_positives and false_negatives: both 0"] if nothing else [])
+        return super().errors(organelles) + (["false_positives and false_negatives: both 0"] if nothing else [])
 
     def build(self) -> SegmentationLoss:
         """The loss; `InputError` if an option is out of range."""
@@ -260,7 +260,7 @@ class TverskyConfig(_Shared):
 class LossConfig(Protocol):
     """What a loss's config offers."""
 
-    def faults(self, organelles: int | None = None) -> list[str]:
+    def errors(self, organelles: int | None = None) -> list[str]:
         """What is wrong with the options, and with them for so many organelles."""
 
     def build(self) -> nn.Module:

@@ -87,7 +87,7 @@ class SHAPRLossConfig:
     adversarial_weight: float = 1.0
     """Of the discriminator's verdict."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
         weights = {"shape_weight": self.shape_weight, "adversarial_weight": self.adversarial_weight}
         return [
@@ -96,6 +96,6 @@ class SHAPRLossConfig:
 
     def build(self) -> SHAPRLoss:
         """The losses; `InputError` if an option is out of range."""
-        if faults := self.faults():
-            raise InputError(f"shapr_loss: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"shapr_loss: {'; '.join(errors)}")
         return SHAPRLoss(self)

@@ -36,20 +36,20 @@ class DISPRUNetConfig:
     attention_levels: list[int] = field(default_factory=lambda: [2])
     """Levels whose voxels attend to each other, counted from 0, the finest; the bottom always does."""
 
-    def faults(self, size: int = SIDE) -> list[str]:
+    def errors(self, size: int = SIDE) -> list[str]:
         """What is wrong with the options, and with fields of this many voxels a side; empty where all is well."""
-        faults = []
+        errors = []
         if self.base_channels < GROUPS or self.base_channels % GROUPS:
-            faults.append(f"base_channels: {self.base_channels}: expected a multiple of {GROUPS}")
+            errors.append(f"base_channels: {self.base_channels}: expected a multiple of {GROUPS}")
         if not self.multipliers or any(multiplier < 1 for multiplier in self.multipliers):
-            faults.append(f"multipliers: {list(self.multipliers)}: expected numbers of 1 or more, one a level")
+            errors.append(f"multipliers: {list(self.multipliers)}: expected numbers of 1 or more, one a level")
         if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
-            faults.append(f"attention_levels: {list(self.attention_levels)}: expected 0 to {len(self.multipliers) - 1}")
+            errors.append(f"attention_levels: {list(self.attention_levels)}: expected 0 to {len(self.multipliers) - 1}")
         if size != SIDE:
-            faults.append(
+            errors.append(
                 f"base_channels: dispr_unet sees image and volume voxel by voxel: needs field.size {SIDE}, not {size}"
             )
-        return faults
+        return errors
 
     def build(self, size: int = SIDE, outputs: int = 2, told: int = 0) -> "DISPRUNet":
         """The network; `InputError` if an option is out of range.
@@ -63,8 +63,8 @@ class DISPRUNetConfig:
         told : int
             Channels of the condition beside the mask and the image; published without.
         """
-        if faults := self.faults(size):
-            raise InputError(f"dispr_unet: {'; '.join(faults)}")
+        if errors := self.errors(size):
+            raise InputError(f"dispr_unet: {'; '.join(errors)}")
         return DISPRUNet(self, outputs, told)
 
 

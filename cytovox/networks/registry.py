@@ -30,7 +30,7 @@ class NetworkConfig(Protocol):
     def minimum(self) -> tuple[int, int, int]:
         """Every axis (z, y, x) of the input must be at least this long."""
 
-    def faults(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
+    def errors(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
         """What is wrong with the options, and with a patch of this size; empty where all is well."""
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:

@@ -23,7 +23,7 @@ from torch import nn
 from cytovox.errors import InputError
 from cytovox.networks.convolutions import use_safe_convolutions
 from cytovox.networks.norms import keep_layout
-from cytovox.networks.sizes import check_size, size_faults
+from cytovox.networks.sizes import check_size, size_errors
 from cytovox.networks.subpixel import fits, upsample_and_convolve
 
 #: Normalisations by name, as MONAI's factory spells them.
@@ -87,39 +87,39 @@ class ResidualUNetConfig:
         z, y, x = self.divisor
         return 3 * z, 2 * y, 2 * x
 
-    def faults(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
+    def errors(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
         """What is wrong with the options, and with a patch of this size; empty where all is well."""
-        faults = self._list_faults() + self._scalar_faults()
-        if patch_ZYX is not None and not faults:
-            faults += [f"patch: {fault}" for fault in size_faults(patch_ZYX, self.divisor, self.minimum)]
-        return faults
+        errors = self._list_errors() + self._scalar_errors()
+        if patch_ZYX is not None and not errors:
+            errors += [f"patch: {error}" for error in size_errors(patch_ZYX, self.divisor, self.minimum)]
+        return errors
 
-    def _list_faults(self) -> list[str]:
-        faults = []
+    def _list_errors(self) -> list[str]:
+        errors = []
         if not self.channels or min(self.channels) < 1:
-            faults.append(f"channels: {list(self.channels)}: expected at least one level, each of 1 or more")
+            errors.append(f"channels: {list(self.channels)}: expected at least one level, each of 1 or more")
         for name, strides in (("strides", self.strides), ("strides_z", self.strides_z)):
             if strides and (len(strides) != len(self.channels) or min(strides) < 1):
-                faults.append(
+                errors.append(
                     f"{name}: {list(strides)}: expected {len(self.channels)} numbers of 1 or more, one for each of "
                     f"channels, or [] for the default"
                 )
-        return faults
+        return errors
 
-    def _scalar_faults(self) -> list[str]:
-        faults = []
+    def _scalar_errors(self) -> list[str]:
+        errors = []
         for name, least in (("units", 1), ("decoder_units", 1), ("head_channels", 1)):
             if getattr(self, name) < least:
-                faults.append(f"{name}: {getattr(self, name)}: expected {least} or more")
+                errors.append(f"{name}: {getattr(self, name)}: expected {least} or more")
         if self.norm not in NORMS:
-            faults.append(f"norm: {self.norm!r}: expected one of {', '.join(NORMS)}")
+            errors.append(f"norm: {self.norm!r}: expected one of {', '.join(NORMS)}")
         elif self.norm == "group" and any(width % 8 for width in self.channels):
-            faults.append(f"channels: {list(self.channels)}: expected multiples of 8 with norm: group")
+            errors.append(f"channels: {list(self.channels)}: expected multiples of 8 with norm: group")
         if self.activation not in ACTIVATIONS:
-            faults.append(f"activation: {self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+            errors.append(f"activation: {self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
         if not 0 <= self.dropout < 1:
-            faults.append(f"dropout: {self.dropout}: expected 0 or more and less than 1")
-        return faults
+            errors.append(f"dropout: {self.dropout}: expected 0 or more and less than 1")
+        return errors
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """The network, freshly initialised.
@@ -129,8 +129,8 @@ class ResidualUNetConfig:
         InputError
             An option is out of range.
         """
-        if faults := self.faults():
-            raise InputError(f"residual_unet: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"residual_unet: {'; '.join(errors)}")
         return ResidualUNet(in_channels, out_channels, self)
 
 

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from cytovox.errors import InputError
 from cytovox.networks.genotype import CELL_TYPES, NODES, Genotype, live_states, load_genotype
 from cytovox.networks.scnas_cells import SQUEEZE, Cell, CellPlan, plan_cells
-from cytovox.networks.sizes import check_size, size_faults
+from cytovox.networks.sizes import check_size, size_errors
 
 
 @dataclass
@@ -53,28 +53,28 @@ class ScNASConfig:
         """Three voxels at the coarsest level: a dilated convolution over two sees only padding beside its centre."""
         return tuple(3 * factor for factor in self.divisor)  # type: ignore[return-value]
 
-    def faults(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
+    def errors(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
         """What is wrong with the options, and with a patch of this size; empty where all is well."""
-        faults = []
+        errors = []
         if self.layers < 2 or self.layers % 2:
-            faults.append(f"layers: {self.layers}: expected an even number of at least 2")
+            errors.append(f"layers: {self.layers}: expected an even number of at least 2")
         if not 1 <= self.multiplier <= len(NODES):
-            faults.append(f"multiplier: {self.multiplier}: expected 1 to {len(NODES)}")
+            errors.append(f"multiplier: {self.multiplier}: expected 1 to {len(NODES)}")
         elif self.width < 2 or self.width * self.multiplier < SQUEEZE:
-            faults.append(f"width: {self.width}: expected at least 2, and at least {SQUEEZE} when times multiplier")
+            errors.append(f"width: {self.width}: expected at least 2, and at least {SQUEEZE} when times multiplier")
         try:
             genotype = load_genotype(self.genotype)
-        except InputError as error:
-            return [*faults, str(error)]
-        if not faults:
-            faults += [
+        except InputError as unreadable:
+            return [*errors, str(unreadable)]
+        if not errors:
+            errors += [
                 f"genotype {self.genotype}: {kind}: no way from s1 to the output: the cell before is cut off"
                 for kind in CELL_TYPES
                 if "s1" not in live_states(getattr(genotype, kind), self.multiplier)
             ]
-        if patch_ZYX is not None and not faults:
-            faults += [f"patch: {fault}" for fault in size_faults(patch_ZYX, self.divisor, self.minimum)]
-        return faults
+        if patch_ZYX is not None and not errors:
+            errors += [f"patch: {error}" for error in size_errors(patch_ZYX, self.divisor, self.minimum)]
+        return errors
 
     def portable(self) -> Self:
         """The same options without the name of a file, for what is read on other machines, such as a checkpoint."""
@@ -90,8 +90,8 @@ class ScNASConfig:
         InputError
             An option is out of range, or the genotype cannot be read or built.
         """
-        if faults := self.faults():
-            raise InputError(f"scnas: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"scnas: {'; '.join(errors)}")
         return ScNAS(in_channels, out_channels, self)
 
 

@@ -17,7 +17,7 @@ from cytovox.networks.slab_unet import SlabUNetConfig
 class ShapeNetworkConfig(Protocol):
     """What a shape network's config offers: a dataclass of plain fields, all with defaults, and these two."""
 
-    def faults(self, size: int = 64) -> list[str]:
+    def errors(self, size: int = 64) -> list[str]:
         """What is wrong with the options, and with fields of this many voxels a side; empty where all is well."""
 
     def build(self, size: int = 64, outputs: int = 1, told: int = 0) -> nn.Module:

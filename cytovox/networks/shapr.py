@@ -42,7 +42,7 @@ class SHAPRConfig:
     bottleneck_channels: int = 1
     """Maps between encoder and decoder: one, a quarter the image's size, as published."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
         sizes = {"base_channels": self.base_channels, "bottleneck_channels": self.bottleneck_channels}
         return [f"{name}: {value}: expected 1 or more" for name, value in sizes.items() if value < 1]
@@ -58,8 +58,8 @@ class SHAPRConfig:
         return SHAPRDiscriminator(self.base_channels)
 
     def _check(self) -> None:
-        if faults := self.faults():
-            raise InputError(f"shapr: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"shapr: {'; '.join(errors)}")
 
 
 def _convolution(

@@ -12,16 +12,16 @@ def nearest_sizes(size: int, divisor: int, minimum: int) -> list[int]:
     return sorted({max(below, least), max(above, least)})
 
 
-def size_faults(shape_ZYX: Sequence[int], divisor: Sequence[int], minimum: Sequence[int]) -> list[str]:
+def size_errors(shape_ZYX: Sequence[int], divisor: Sequence[int], minimum: Sequence[int]) -> list[str]:
     """What is wrong with a size in voxels, one line an axis, with the nearest legal sizes; empty if nothing."""
     if len(shape_ZYX) != 3:
         return [f"a size of {list(shape_ZYX)}: expected three axes (z, y, x)"]
-    faults = []
+    errors = []
     for axis, size, div, least in zip("zyx", shape_ZYX, divisor, minimum, strict=True):
         if size % div or size < least:
             near = " or ".join(str(legal) for legal in nearest_sizes(size, div, least))
-            faults.append(f"{size} voxels along {axis}: expected a multiple of {div}, at least {least}; use {near}")
-    return faults
+            errors.append(f"{size} voxels along {axis}: expected a multiple of {div}, at least {least}; use {near}")
+    return errors
 
 
 def check_size(name: str, shape_ZYX: Sequence[int], divisor: Sequence[int], minimum: Sequence[int]) -> None:
@@ -34,5 +34,5 @@ def check_size(name: str, shape_ZYX: Sequence[int], divisor: Sequence[int], mini
     shape_ZYX, divisor, minimum : sequence of int, (z, y, x)
         In voxels.
     """
-    if faults := size_faults(shape_ZYX, divisor, minimum):
-        raise InputError(f"{name}: {'; '.join(faults)}")
+    if errors := size_errors(shape_ZYX, divisor, minimum):
+        raise InputError(f"{name}: {'; '.join(errors)}")

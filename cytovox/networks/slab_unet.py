@@ -199,24 +199,24 @@ class SlabUNetConfig:
     heads: int = 4
     """Heads of the attention at the coarsest level."""
 
-    def faults(self, size: int = SIDE) -> list[str]:
+    def errors(self, size: int = SIDE) -> list[str]:
         """What is wrong with the options, and with fields of this many voxels a side; empty where all is well."""
-        faults = []
+        errors = []
         if not self.channels or any(c < GROUPS or c % GROUPS for c in self.channels):
-            faults.append(f"channels: {list(self.channels)}: expected multiples of {GROUPS}, one a level")
+            errors.append(f"channels: {list(self.channels)}: expected multiples of {GROUPS}, one a level")
         elif self.heads < 1 or self.channels[-1] % self.heads:
-            faults.append(f"heads: {self.heads}: expected a divisor of the last of channels, {self.channels[-1]}")
+            errors.append(f"heads: {self.heads}: expected a divisor of the last of channels, {self.channels[-1]}")
         for key in ("blocks", "patch"):
             if getattr(self, key) < 1:
-                faults.append(f"{key}: {getattr(self, key)}: expected 1 or more")
+                errors.append(f"{key}: {getattr(self, key)}: expected 1 or more")
         if not 0 <= self.dropout < 1:
-            faults.append(f"dropout: {self.dropout}: expected a part from 0 to below 1")
+            errors.append(f"dropout: {self.dropout}: expected a part from 0 to below 1")
         step = self.patch * 2 ** (len(self.channels) - 1)
-        if not faults and (size % step or SIDE % size):
-            faults.append(
+        if not errors and (size % step or SIDE % size):
+            errors.append(
                 f"channels: {len(self.channels)} levels need field.size to be a multiple of {step}, not {size}"
             )
-        return faults
+        return errors
 
     def build(self, size: int = SIDE, outputs: int = 1, told: int = 0) -> SlabUNet:
         """The network; `InputError` if an option is out of range.
@@ -230,8 +230,8 @@ class SlabUNetConfig:
         told : int
             Channels of the condition beside the mask and the image.
         """
-        if faults := self.faults(size):
-            raise InputError(f"slab_unet: {'; '.join(faults)}")
+        if errors := self.errors(size):
+            raise InputError(f"slab_unet: {'; '.join(errors)}")
         scale = SIDE // size
         return SlabUNet(
             size, outputs, self.channels, self.blocks, self.patch, 2 + told, scale, self.dropout, self.heads

@@ -153,7 +153,7 @@ class OccupancyConfig(_Shared):
 
     size = SIDE
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Nothing can be wrong."""
         return []
 
@@ -176,21 +176,21 @@ class SignedDistanceConfig(_Shared):
     blur: float = 1.5
     """Deviation of that blur, in voxels of the object."""
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
-        faults = [] if self.size in (64, 32, 16) else [f"size: {self.size}: expected 64, 32 or 16"]
+        errors = [] if self.size in (64, 32, 16) else [f"size: {self.size}: expected 64, 32 or 16"]
         if not 1 <= self.truncation <= 16:
-            faults.append(f"truncation: {self.truncation}: expected 1 to 16 voxels")
+            errors.append(f"truncation: {self.truncation}: expected 1 to 16 voxels")
         if not 0 <= self.sharpen <= 4:
-            faults.append(f"sharpen: {self.sharpen}: expected 0 to 4")
+            errors.append(f"sharpen: {self.sharpen}: expected 0 to 4")
         if not 0.3 <= self.blur <= 8:
-            faults.append(f"blur: {self.blur}: expected 0.3 to 8 voxels")
-        return faults
+            errors.append(f"blur: {self.blur}: expected 0.3 to 8 voxels")
+        return errors
 
     def build(self) -> SignedDistance:
         """The field; `InputError` if an option is out of range."""
-        if faults := self.faults():
-            raise InputError(f"signed_distance: {'; '.join(faults)}")
+        if errors := self.errors():
+            raise InputError(f"signed_distance: {'; '.join(errors)}")
         return SignedDistance(self)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cytovox.quality.events import Event, Overlap, find_events
 from cytovox.quality.rules import QualityRules
-from cytovox.tracking.tracking import Sighting, Tracked, TrackingRules, could_divide
+from cytovox.tracking.tracking import Detection, Tracked, TrackingRules, could_divide
 
 #: Number of cells in a field from which their median change is subtracted before jumps are judged: in a hypotonic
 #: medium all of them swell.
@@ -21,7 +21,7 @@ MIN_COMMON = 3
 class CellState:
     """What quality control reads of one cell in one frame."""
 
-    sighting: Sighting
+    detection: Detection
     dry_mass_pg: float
     border: str = ""
     """Faces of the field that the cell reaches."""
@@ -34,7 +34,7 @@ class CellState:
     @property
     def key(self) -> tuple[int, int]:
         """Frame and label."""
-        return self.sighting.frame, self.sighting.label
+        return self.detection.frame, self.detection.label
 
 
 Flags = dict[tuple[int, int], set[str]]
@@ -69,14 +69,14 @@ def flag_cells(
     """
     flags: Flags = {state.key: frame_flags(state, rules) for state in states}
     if rules.merges:
-        events = find_events([state.sighting for state in states], tracked, overlaps or {}, max_distance_um)
+        events = find_events([state.detection for state in states], tracked, overlaps or {}, max_distance_um)
         _flag_joined(states, tracked, events, flags)
     chains: dict[int, list[CellState]] = {}
     for state in sorted(states, key=lambda one: one.key):
         if not flags[state.key] & {"merge", "split", "possible_division", "border"}:
             chains.setdefault(tracked.track_of[state.key], []).append(state)
     for name, limit, values in (
-        ("volume_jump", rules.volume_jump, {state.key: state.sighting.volume_um3 for state in states}),
+        ("volume_jump", rules.volume_jump, {state.key: state.detection.volume_um3 for state in states}),
         ("mass_jump", rules.mass_jump, {state.key: state.dry_mass_pg for state in states}),
     ):
         if limit is not None:
@@ -98,7 +98,7 @@ def frame_flags(state: CellState, rules: QualityRules) -> set[str]:
         flags.add("low_contrast")
     if rules.max_interval is not None and state.interval_um3 is not None:
         low, high = state.interval_um3
-        if high - low > rules.max_interval * state.sighting.volume_um3:
+        if high - low > rules.max_interval * state.detection.volume_um3:
             flags.add("wide_interval")
     return flags
 
@@ -118,9 +118,9 @@ def _flag_joined(states: Sequence[CellState], tracked: Tracked, events: Sequence
             for state in joined:
                 flags[state.key].add(name)
             continue
-        spans = {state.sighting.frame for state in apart}
+        spans = {state.detection.frame for state in apart}
         for state in apart + [state for other in sorted(others) for state in chains[other]]:
-            if state.sighting.frame in spans:
+            if state.detection.frame in spans:
                 flags[state.key].add(name)
 
 
@@ -129,7 +129,7 @@ def _phases(chain: Sequence[CellState], events: Sequence[Event]) -> tuple[list[C
     joined: list[CellState] = []
     apart: list[CellState] = []
     for state in chain:
-        t = state.sighting.frame
+        t = state.detection.frame
         before = [event for event in events if event.frame <= t]
         after = [event for event in events if event.frame > t]
         is_joined = (bool(before) and before[-1].joins) or (bool(after) and not after[0].joins)
@@ -164,7 +164,7 @@ def _what_joined(
 
 def _divides(mother: CellState, daughters: Sequence[CellState]) -> bool:
     return len(daughters) == 2 and could_divide(
-        mother.sighting, daughters[0].sighting, daughters[1].sighting, TrackingRules(max_distance_um=math.inf)
+        mother.detection, daughters[0].detection, daughters[1].detection, TrackingRules(max_distance_um=math.inf)
     )
 
 

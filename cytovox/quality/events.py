@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cytovox.quality.rules import MIN_PIECE
-from cytovox.tracking.tracking import Sighting, Tracked
+from cytovox.tracking.tracking import Detection, Tracked
 
 #: Share of a cell's volume that lies inside the joined mask, where it is taken as a part of it.
 MIN_INSIDE = 0.5
@@ -59,7 +59,7 @@ def overlap_of(before_ZYX: np.ndarray, after_ZYX: np.ndarray, voxel_um3: float) 
 
 
 def find_events(
-    sightings: Sequence[Sighting], tracked: Tracked, overlaps: Mapping[int, Overlap], max_distance_um: float
+    detections: Sequence[Detection], tracked: Tracked, overlaps: Mapping[int, Overlap], max_distance_um: float
 ) -> list[Event]:
     """Find where masks join and part.
 
@@ -69,7 +69,7 @@ def find_events(
 
     Parameters
     ----------
-    sightings : sequence of Sighting
+    detections : sequence of Detection
         All cells of a film.
     tracked : Tracked
         Their tracks.
@@ -83,8 +83,8 @@ def find_events(
     list of Event
         By rising frame.
     """
-    frames: dict[int, list[Sighting]] = {}
-    for one in sightings:
+    frames: dict[int, list[Detection]] = {}
+    for one in detections:
         frames.setdefault(one.frame, []).append(one)
     parents = {track.track: track.parent for track in tracked.tracks}
     found = []
@@ -106,11 +106,11 @@ def find_events(
 
 
 def _joined(
-    first: Sequence[Sighting], second: Sequence[Sighting], tracked: Tracked, overlap: Overlap, max_distance_um: float
-) -> list[tuple[Sighting, list[Sighting]]]:
+    first: Sequence[Detection], second: Sequence[Detection], tracked: Tracked, overlap: Overlap, max_distance_um: float
+) -> list[tuple[Detection, list[Detection]]]:
     """Cells of `second` that hold two or more of `first`."""
     tracks = {tracked.track_of[(one.frame, one.label)]: one for one in second}
-    inside: dict[int, list[Sighting]] = {whole.label: [] for whole in second}
+    inside: dict[int, list[Detection]] = {whole.label: [] for whole in second}
     gone = []
     for piece in first:
         own = tracks.get(tracked.track_of[(piece.frame, piece.label)])
@@ -134,8 +134,8 @@ def _joined(
 
 
 def _balanced(
-    whole: Sighting, inside: list[Sighting], gone: Sequence[Sighting], max_distance_um: float
-) -> list[Sighting]:
+    whole: Detection, inside: list[Detection], gone: Sequence[Detection], max_distance_um: float
+) -> list[Detection]:
     """The cell that became `whole`, and the one that is gone and whose volume it gained."""
     near = [
         piece

@@ -44,14 +44,14 @@ def centres_um(seeds_ZYX: np.ndarray, spacing_um: ZYX) -> tuple[np.ndarray, np.n
     return labels, centres, volumes
 
 
-def assign_votes(
-    votes_VN: np.ndarray, seeds_ZYX: np.ndarray, spacing_um: ZYX, reach_um: float = REACH_UM
+def assign_offsets(
+    offsets_VN: np.ndarray, seeds_ZYX: np.ndarray, spacing_um: ZYX, reach_um: float = REACH_UM
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nucleus that each vote means, and by how much.
 
     Parameters
     ----------
-    votes_VN : float array, (V, 3)
+    offsets_VN : float array, (V, 3)
         Places z, y, x in µm from the centre of the first voxel.
     seeds_ZYX : integer array, (Z, Y, X)
         Nuclei.
@@ -69,9 +69,9 @@ def assign_votes(
     """
     labels, centres, volumes = centres_um(seeds_ZYX, spacing_um)
     if not len(labels):
-        return np.zeros(len(votes_VN), np.int32), np.full(len(votes_VN), np.inf)
+        return np.zeros(len(offsets_VN), np.int32), np.full(len(offsets_VN), np.inf)
     distance, nearest = KDTree(centres).query(
-        votes_VN, k=2, workers=torch.get_num_threads()
+        offsets_VN, k=2, workers=torch.get_num_threads()
     )  # without a second one, scipy says infinity
     radius = np.cbrt(3 * volumes / (4 * np.pi))
     first = nearest[:, 0]
@@ -79,7 +79,7 @@ def assign_votes(
     return label, distance[:, 1] - distance[:, 0]
 
 
-def settle(
+def resolve_ambiguous(
     labels_ZYX: np.ndarray, margin_ZYX: np.ndarray, seeds_ZYX: np.ndarray, spacing_um: ZYX, doubt_um: float = DOUBT_UM
 ) -> np.ndarray:
     """Make every cell one connected piece around its nucleus, and divide what the votes left in doubt.
@@ -93,7 +93,7 @@ def settle(
     labels_ZYX : int32 array, (Z, Y, X)
         The nucleus that each voxel votes for, 0 for none.
     margin_ZYX : float array, (Z, Y, X)
-        As of `assign_votes`.
+        As of `assign_offsets`.
     seeds_ZYX : int32 array, (Z, Y, X)
         Nuclei: they are of their cell, whatever the votes said.
     spacing_um : (z, y, x) floats
@@ -125,7 +125,7 @@ def settle(
 
 
 def split_nuclei(
-    seeds_ZYX: np.ndarray, votes_ZYXN: np.ndarray, spacing_um: ZYX, apart_um: float = APART_UM
+    seeds_ZYX: np.ndarray, offsets_ZYXN: np.ndarray, spacing_um: ZYX, apart_um: float = APART_UM
 ) -> np.ndarray:
     """Tell nuclei apart that touch, by where their voxels vote.
 
@@ -136,7 +136,7 @@ def split_nuclei(
     ----------
     seeds_ZYX : integer array, (Z, Y, X)
         Components of a nucleus mask.
-    votes_ZYXN : float array, (Z, Y, X, 3)
+    offsets_ZYXN : float array, (Z, Y, X, 3)
         Places z, y, x in µm from the centre of the first voxel.
     spacing_um : (z, y, x) floats
         Size of a voxel.
@@ -154,25 +154,25 @@ def split_nuclei(
         if box is None:
             continue
         mask = seeds_ZYX[box] == label
-        centres = _gatherings(votes_ZYXN[box][mask], apart_um)
+        centres = _gatherings(offsets_ZYXN[box][mask], apart_um)
         if len(centres) < 2:
             result[box][mask] = last + 1
             last += 1
             continue
-        nearest = KDTree(centres).query(votes_ZYXN[box][mask])[1]
+        nearest = KDTree(centres).query(offsets_ZYXN[box][mask])[1]
         result[box][mask] = last + 1 + nearest
         last += len(centres)
     return result
 
 
-def _gatherings(votes_VN: np.ndarray, apart_um: float) -> np.ndarray:
+def _gatherings(offsets_VN: np.ndarray, apart_um: float) -> np.ndarray:
     """Places (K, 3) where votes are dense: peaks of their histogram, smoothed by a quarter of the distance apart."""
     cell = apart_um / 8
-    low = votes_VN.min(axis=0) - apart_um
-    size = np.ceil((votes_VN.max(axis=0) + apart_um - low) / cell).astype(int)
+    low = offsets_VN.min(axis=0) - apart_um
+    size = np.ceil((offsets_VN.max(axis=0) + apart_um - low) / cell).astype(int)
     if np.prod(size.astype(float)) > 1e7:  # votes all over the place gather nowhere
-        return votes_VN.mean(axis=0)[None]
-    bins = ((votes_VN - low) / cell).astype(int)
+        return offsets_VN.mean(axis=0)[None]
+    bins = ((offsets_VN - low) / cell).astype(int)
     density = np.bincount(np.ravel_multi_index(tuple(bins.T), tuple(size)), minlength=int(np.prod(size)))
     smooth = ndi.gaussian_filter(density.reshape(size).astype(np.float32), 2.0)
     peaks = peak_local_max(smooth, min_distance=8, threshold_rel=0.2, exclude_border=False)

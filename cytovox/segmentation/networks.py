@@ -19,8 +19,8 @@ from cytovox.segmentation.centre_offsets import (
     DOUBT_UM,
     REACH_UM,
     UNIT_UM,
-    assign_votes,
-    settle,
+    assign_offsets,
+    resolve_ambiguous,
     split_nuclei,
 )
 from cytovox.segmentation.field import CellField, FoundCells, SeedRule, resize_image, resize_labels
@@ -146,7 +146,7 @@ def conditioned(images_3ZYX: torch.Tensor, seeds_ZYX: torch.Tensor, label: int) 
 
 
 @dataclass
-class VotingCells(_NetworkCells):
+class CentreOffsetCells(_NetworkCells):
     """One pass whatever the number of cells: every voxel votes for its cell's nucleus (see `centre_offsets`)."""
 
     tiling: SlidingWindow = field(default_factory=SlidingWindow)
@@ -156,9 +156,9 @@ class VotingCells(_NetworkCells):
     split: bool = True
     """Tell touching nuclei apart by their votes."""
     reach_um: float = REACH_UM
-    """As of `cytovox.segmentation.centre_offsets.assign_votes`."""
+    """As of `cytovox.segmentation.centre_offsets.assign_offsets`."""
     doubt_um: float = DOUBT_UM
-    """As of `cytovox.segmentation.centre_offsets.settle`."""
+    """As of `cytovox.segmentation.centre_offsets.resolve_ambiguous`."""
 
     def __post_init__(self) -> None:
         self._fits_whole = True
@@ -166,10 +166,10 @@ class VotingCells(_NetworkCells):
     @torch.inference_mode()
     def __call__(self, cells: CellField) -> FoundCells:
         """Find the cells of a field."""
-        votes, spacing_um = self.votes_um(cells)
-        return self.decide(cells, votes, spacing_um)
+        offsets, spacing_um = self.offsets_um(cells)
+        return self.decide(cells, offsets, spacing_um)
 
-    def votes_um(self, cells: CellField) -> tuple[np.ndarray, tuple[float, float, float]]:
+    def offsets_um(self, cells: CellField) -> tuple[np.ndarray, tuple[float, float, float]]:
         """Where each voxel of the common grid says its nucleus lies, float32 (Z, Y, X, 3) in µm, and the spacing."""
         shape, spacing_um = common_grid(cells.shape, cells.spacing_um, self.resample)
         images = self._images(cells, shape)
@@ -177,18 +177,18 @@ class VotingCells(_NetworkCells):
         with torch.inference_mode(), evaluating(self.network, self.device):
             for done, axes in enumerate(self.flips, start=1):
                 along = [1 + axis for axis in axes]
-                offsets = self._pass(images.flip(along) if along else images)
-                offsets = offsets.flip(along) if along else offsets
+                view = self._pass(images.flip(along) if along else images)
+                view = view.flip(along) if along else view
                 for axis in axes:
-                    offsets[axis] *= -1
-                mean += offsets / len(self.flips)
+                    view[axis] *= -1
+                mean += view / len(self.flips)
                 if self.progress is not None:
                     self.progress(done, len(self.flips))
-        votes = np.moveaxis(UNIT_UM * mean.cpu().numpy(), 0, -1)
+        offsets = np.moveaxis(UNIT_UM * mean.cpu().numpy(), 0, -1)
         for axis, size in enumerate(shape):
             places = np.arange(size, dtype=np.float32) * np.float32(spacing_um[axis])
-            votes[..., axis] += places.reshape([-1 if k == axis else 1 for k in range(3)])
-        return votes, spacing_um
+            offsets[..., axis] += places.reshape([-1 if k == axis else 1 for k in range(3)])
+        return offsets, spacing_um
 
     def _pass(self, images_3ZYX: torch.Tensor) -> torch.Tensor:
         """Offsets of a whole field: at once where it is small enough, else window by window; (3, Z, Y, X)."""
@@ -213,29 +213,29 @@ class VotingCells(_NetworkCells):
         return self._run(padded)[0, :, : shape[0], : shape[1], : shape[2]]
 
     def _seeds(
-        self, cells: CellField, votes_ZYX3: np.ndarray, spacing_um: tuple[float, float, float]
+        self, cells: CellField, offsets_ZYX3: np.ndarray, spacing_um: tuple[float, float, float]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Nuclei on the common grid, and on the field's own."""
         inside = cells.inside("nucleus")
-        shape = (votes_ZYX3.shape[0], votes_ZYX3.shape[1], votes_ZYX3.shape[2])
+        shape = (offsets_ZYX3.shape[0], offsets_ZYX3.shape[1], offsets_ZYX3.shape[2])
         known = resize_image(inside, shape) >= 0.5
         coarse = self.rule.seeds(CellField(known, known, spacing_um))
         if self.split:
-            coarse = split_nuclei(coarse, votes_ZYX3, spacing_um)
+            coarse = split_nuclei(coarse, offsets_ZYX3, spacing_um)
         return coarse, np.where(inside, resize_labels(beside(coarse), cells.shape), 0).astype(np.int32)
 
-    def decide(self, cells: CellField, votes_ZYX3: np.ndarray, spacing_um: tuple[float, float, float]) -> FoundCells:
+    def decide(self, cells: CellField, offsets_ZYX3: np.ndarray, spacing_um: tuple[float, float, float]) -> FoundCells:
         """Cells from votes on the common grid, on the field's own grid."""
-        shape = votes_ZYX3.shape[:3]
+        shape = offsets_ZYX3.shape[:3]
         if cells.seeds_ZYX is not None:
             seeds = np.asarray(cells.seeds_ZYX, np.int32)
             coarse = resize_labels(seeds, shape)
         else:
-            coarse, seeds = self._seeds(cells, votes_ZYX3, spacing_um)
+            coarse, seeds = self._seeds(cells, offsets_ZYX3, spacing_um)
         membrane = resize_image(cells.inside("membrane"), shape) >= 0.5
         claimed, margin = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-        claimed[membrane], margin[membrane] = assign_votes(votes_ZYX3[membrane], coarse, spacing_um, self.reach_um)
-        claimed = settle(claimed, margin, coarse, spacing_um, self.doubt_um)
+        claimed[membrane], margin[membrane] = assign_offsets(offsets_ZYX3[membrane], coarse, spacing_um, self.reach_um)
+        claimed = resolve_ambiguous(claimed, margin, coarse, spacing_um, self.doubt_um)
         return FoundCells(spread(claimed, cells.inside("membrane"), seeds), seeds)
 
 

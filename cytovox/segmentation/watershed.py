@@ -29,7 +29,7 @@ def seeded_watershed(
     Returns
     -------
     int32 array, (Z, Y, X)
-        Cell k grew from seed k and is connected to it. Parts of the mask that no seed lies in stay 0: see `unclaimed`.
+        Cell k grew from seed k and is connected to it. Parts of the mask that no seed lies in stay 0: see `unassigned`.
 
     Raises
     ------
@@ -53,6 +53,6 @@ def seeded_watershed(
     return np.asarray(cells, np.int32)
 
 
-def unclaimed(membrane_ZYX: np.ndarray, cells_ZYX: np.ndarray) -> np.ndarray:
+def unassigned(membrane_ZYX: np.ndarray, cells_ZYX: np.ndarray) -> np.ndarray:
     """What of the membrane mask no cell claims: bool array, (Z, Y, X)."""
     return np.asarray((membrane_ZYX != 0) & (cells_ZYX == 0))

@@ -15,7 +15,7 @@ from cytovox.io.ometiff import write_ometiff
 from cytovox.io.tcf_writer import write_tcf
 from cytovox.simulation.presets import PRESETS
 from cytovox.simulation.timelapse import HOUR_S, RESPONSES
-from cytovox.simulation.timelapse_files import write_film
+from cytovox.simulation.timelapse_files import write_time_lapse
 from cytovox.simulation.tomogram import (
     DEFAULT_SHAPE,
     DEFAULT_SPACING_UM,
@@ -86,17 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_options(options)
         wanted = [(preset, seed) for preset in presets for seed in chosen.seed]
         for done, (preset, seed) in enumerate(wanted, start=1):
-            if chosen.film:
+            if chosen.time_lapse:
                 times_s = [frame * chosen.interval * HOUR_S / 60 for frame in range(chosen.frames)]
-                path = write_film(chosen.out, preset, seed, chosen.film, times_s, shape, spacing, options)
+                path = write_time_lapse(chosen.out, preset, seed, chosen.time_lapse, times_s, shape, spacing, options)
             else:
                 path = write(chosen.out, simulate(preset, seed, shape, spacing, options))
             print(f"{done}/{len(wanted)} {path}", flush=True)
-    except InputError as fault:
-        print(fault, file=sys.stderr)
+    except InputError as error:
+        print(error, file=sys.stderr)
         return 2
-    except OSError as fault:
-        print(f"{chosen.out}: cannot be written ({fault.strerror or fault}); choose another --out", file=sys.stderr)
+    except OSError as error:
+        print(f"{chosen.out}: cannot be written ({error.strerror or error}); choose another --out", file=sys.stderr)
         return 2
     print(f"written: {chosen.out}")
     return 0

@@ -72,13 +72,13 @@ def save(path: Path, tomogram: Tomogram) -> None:
         "nucleolus": np.packbits(tomogram.masks["nucleolus"]),
         "lipid": np.packbits(tomogram.masks["lipid"]),
     }
-    facts = {
+    metadata = {
         "spacing_um": list(tomogram.spacing_um),
         "medium_ri": tomogram.medium_ri,
         "preset": tomogram.preset,
         "seed": tomogram.seed,
     }
-    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    arrays["facts"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -94,13 +94,13 @@ def load(path: str | Path) -> Tomogram:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        facts = json.loads(arrays["facts"].tobytes())
+        metadata = json.loads(arrays["facts"].tobytes())
         shape = arrays["cells"].shape
         inside = {
             name: np.unpackbits(arrays[name], count=int(np.prod(shape))).reshape(shape).astype(bool)
             for name in ("nucleolus", "lipid")
         }
-        z, y, x = facts["spacing_um"]
+        z, y, x = metadata["spacing_um"]
         return Tomogram(
             ri_true_ZYX=_index(arrays["ri_true"]),
             ri_ZYX=_index(arrays["ri"]),
@@ -108,14 +108,14 @@ def load(path: str | Path) -> Tomogram:
             cells_ZYX=arrays["cells"],
             nuclei_ZYX=arrays["nuclei"],
             spacing_um=(z, y, x),
-            medium_ri=facts["medium_ri"],
-            preset=facts["preset"],
-            seed=facts["seed"],
+            medium_ri=metadata["medium_ri"],
+            preset=metadata["preset"],
+            seed=metadata["seed"],
         )
     except FileNotFoundError:
         raise InputError(f"{path}: no such simulated volume; simulate it again") from None
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as fault:
-        raise InputError(f"{path}: not a whole simulated volume ({fault}); delete it and simulate again") from fault
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not a whole simulated volume ({error}); delete it and simulate again") from error
 
 
 def _steps(ri_ZYX: np.ndarray) -> np.ndarray:

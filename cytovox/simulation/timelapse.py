@@ -5,6 +5,8 @@ every frame, so the labels are the true tracks. What a response changes follows 
 (bioRxiv 2021.05.23.445351) report of RAW 264.7 cells under lipopolysaccharide (LPS); the amounts are an assumption.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -115,14 +117,14 @@ def time_lapse(
     low, high = line.cells_per_1000_um2
     line = replace(line, cells_per_1000_um2=(factor * low, factor * high))
     extent_um = (shape[0] * spacing_um[0], shape[1] * spacing_um[1], shape[2] * spacing_um[2])
-    film = Film.draw(draw_scene(line, seed, extent_um, medium_ri), RESPONSES[response])
+    time_lapse = TimeLapse.draw(draw_scene(line, seed, extent_um, medium_ri), RESPONSES[response])
     for t, time_s in enumerate(times_s):
         noise = generator(preset, seed, _NOISE + t)
-        yield observe(film.scene(time_s / HOUR_S), shape, spacing_um, noise_ri, options.optics, noise)
+        yield observe(time_lapse.scene(time_s / HOUR_S), shape, spacing_um, noise_ri, options.optics, noise)
 
 
 @dataclass(frozen=True)
-class Film:
+class TimeLapse:
     """A scene and what moves in it."""
 
     start: Scene
@@ -133,7 +135,7 @@ class Film:
     """Droplets to come of each cell, and the hour in which each appears."""
 
     @classmethod
-    def draw(cls, start: Scene, response: Response) -> "Film":
+    def draw(cls, start: Scene, response: Response) -> TimeLapse:
         """Draw the motion of a scene's cells, and the droplets to come; motion is the same for every response."""
         motion = generator(start.preset, start.seed, _MOTION)
         paths = tuple(WaveField.draw(motion, 3.0, 8, axes=1) for _ in range(2 * len(start.cells)))

@@ -12,7 +12,7 @@ from cytovox.simulation.timelapse import time_lapse
 from cytovox.simulation.tomogram import Options, Shape, Spacing
 
 
-def write_film(
+def write_time_lapse(
     folder: Path,
     preset: str,
     seed: int,

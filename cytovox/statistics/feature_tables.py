@@ -111,8 +111,8 @@ def read_features(path: Path, *, allow_seen: bool = False) -> Table:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, ValueError) as fault:
-        raise InputError(f"{path}: cannot be read ({fault}); expected tables/predicted_features.csv of a run") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected tables/predicted_features.csv of a run") from None
     missing = [name for name in _ABOUT if not rows or name not in rows[0]]
     if missing:
         raise InputError(

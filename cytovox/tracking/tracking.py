@@ -25,7 +25,7 @@ MAX_RETURN = 0.9
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Detection:
     """One cell in one frame."""
 
     frame: int
@@ -63,7 +63,7 @@ class Track:
     """Its first mother's track, which stands for the cell and all that came of it; without one, its own."""
     first_frame: int
     last_frame: int
-    sightings: int
+    detections: int
     """Frames it was seen in: fewer than it spans where there are gaps."""
     divided: bool
     """Whether it ended by dividing."""
@@ -78,7 +78,7 @@ class Tracked:
     tracks: list[Track]
 
 
-def track_cells(sightings: Sequence[Sighting], rules: TrackingRules | None = None) -> Tracked:
+def track_cells(detections: Sequence[Detection], rules: TrackingRules | None = None) -> Tracked:
     """Link cells over the frames of a film.
 
     Frame to frame, cells are linked so that the sum of their squared distances is smallest; then ends of tracks are
@@ -87,7 +87,7 @@ def track_cells(sightings: Sequence[Sighting], rules: TrackingRules | None = Non
 
     Parameters
     ----------
-    sightings : sequence of Sighting
+    detections : sequence of Detection
         All cells of all frames, in any order. A frame that is missing counts as a gap.
     rules : TrackingRules, optional
 
@@ -101,10 +101,10 @@ def track_cells(sightings: Sequence[Sighting], rules: TrackingRules | None = Non
     Jaqaman et al. 2008, Nature Methods 5, 695; laptrack (Fukai and Kawaguchi 2023, Bioinformatics 39).
     """
     rules = rules or TrackingRules()
-    if not sightings:
+    if not detections:
         return Tracked({}, [])
-    ordered = sorted(sightings, key=lambda one: (one.frame, one.label))
-    chains: dict[int, list[Sighting]] = {}
+    ordered = sorted(detections, key=lambda one: (one.frame, one.label))
+    chains: dict[int, list[Detection]] = {}
     for one, part in zip(ordered, _linked(ordered, rules), strict=True):
         chains.setdefault(part, []).append(one)
     parts = list(chains.values())
@@ -123,12 +123,12 @@ def track_cells(sightings: Sequence[Sighting], rules: TrackingRules | None = Non
     return Tracked({(one.frame, one.label): number[k] for k in order for one in parts[k]}, tracks)
 
 
-def could_divide(mother: Sighting, one: Sighting, other: Sighting, rules: TrackingRules) -> bool:
+def could_divide(mother: Detection, one: Detection, other: Detection, rules: TrackingRules) -> bool:
     """Whether two cells can be the daughters of one, by place and size.
 
     Parameters
     ----------
-    mother : Sighting
+    mother : Detection
         Last seen.
     one, other : Sighting
         First seen, each in a later frame than the mother, both within `rules.max_gap`.
@@ -152,11 +152,11 @@ def could_divide(mother: Sighting, one: Sighting, other: Sighting, rules: Tracki
     )
 
 
-def _distance_um(one: Sighting, other: Sighting) -> float:
+def _distance_um(one: Detection, other: Detection) -> float:
     return float(np.linalg.norm(np.subtract(one.position_um, other.position_um)))
 
 
-def _linked(ordered: Sequence[Sighting], rules: TrackingRules) -> list[int]:
+def _linked(ordered: Sequence[Detection], rules: TrackingRules) -> list[int]:
     """A track number for every sighting, in laptrack's own numbers."""
     frames = sorted({one.frame for one in ordered})
     if len(frames) == 1:
@@ -184,7 +184,7 @@ def _linked(ordered: Sequence[Sighting], rules: TrackingRules) -> list[int]:
     return [int(value) for value in found["track_id"]]
 
 
-def _divide(parts: list[list[Sighting]], rules: TrackingRules) -> dict[int, int]:
+def _divide(parts: list[list[Detection]], rules: TrackingRules) -> dict[int, int]:
     """Cut tracks where they divide: `parts` is changed in place. Returns the mother of every daughter.
 
     Frame by frame, by the choice that makes most divisions with the shortest ways.
@@ -206,7 +206,7 @@ _Candidate = tuple[int, int, int, int, float]
 
 
 def _candidates(
-    parts: Sequence[Sequence[Sighting]], mothers: Mapping[int, int], frame: int, rules: TrackingRules
+    parts: Sequence[Sequence[Detection]], mothers: Mapping[int, int], frame: int, rules: TrackingRules
 ) -> list[_Candidate]:
     """All that could divide after a frame."""
     begun = [

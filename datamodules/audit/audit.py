@@ -10,7 +10,7 @@ from pathlib import Path
 from cytovox.errors import InputError
 from cytovox.io.spacing import SpacingFrom
 from datamodules.audit.comparison import label_findings, set_findings, small_findings, split_findings
-from datamodules.audit.findings import Fault, Finding, below, finding, of_config
+from datamodules.audit.findings import Error, Finding, below, finding, of_config
 from datamodules.audit.measure import Job, Measured, measure
 from datamodules.audit.pool import do_all
 from datamodules.audit.rules import MEDIUM_OFF, volume_findings
@@ -20,7 +20,7 @@ from datamodules.folder import find_cases
 from datamodules.masks import MaskFinder
 from datamodules.organelle import loader_workers
 from datamodules.paths import expand
-from datamodules.splits import SPLITS, Division, divide
+from datamodules.splits import SPLITS, Division, split_cases
 
 
 @dataclass
@@ -124,26 +124,26 @@ def audit(
 
 def _find(config: FolderData, seed: int, result: Audit) -> tuple[list[FolderCase], Division]:
     """All cases that can be found, and their splits as far as they can be told."""
-    faults: list[InputError] = []
+    errors: list[InputError] = []
     cases: list[FolderCase] = []
     division: Division = {split: [] for split in SPLITS}
     try:
-        cases = find_cases(config, faults.append)
-    except InputError as fault:
-        if not faults:  # else nothing was found because of what is told already
-            faults.append(fault)
-    result.findings += [of_config(f, "files") for f in faults if getattr(f, "kind", "") != "no-mask"]
+        cases = find_cases(config, errors.append)
+    except InputError as error:
+        if not errors:  # else nothing was found because of what is told already
+            errors.append(error)
+    result.findings += [of_config(f, "files") for f in errors if getattr(f, "kind", "") != "no-mask"]
     for case in cases:
-        if not case.drawings():
+        if not case.mask_files():
             result.findings.append(finding("no-mask", "error", case.name, "has no mask of any organelle", (case.name,)))
     result.findings += _orphans(config, cases)
     if cases:
-        faults = []
+        errors = []
         try:
-            division = divide(cases, config, seed, faults.append)
-        except InputError as fault:
-            faults.append(fault)
-        result.findings += [of_config(fault, "split") for fault in faults]
+            division = split_cases(cases, config, seed, errors.append)
+        except InputError as error:
+            errors.append(error)
+        result.findings += [of_config(error, "split") for error in errors]
     return cases, division
 
 
@@ -153,7 +153,7 @@ def _orphans(config: FolderData, cases: Sequence[FolderCase]) -> list[Finding]:
         return []
     root = Path(config.root)
     finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
-    lone = finder.orphans(drawing.file for case in cases for drawing in case.drawings())
+    lone = finder.orphans(mask_file.file for case in cases for mask_file in case.mask_files())
     if not lone:
         return []
     names = ", ".join(below(path, root) for path in lone[:5]) + (", ..." if len(lone) > 5 else "")
@@ -162,15 +162,15 @@ def _orphans(config: FolderData, cases: Sequence[FolderCase]) -> list[Finding]:
 
 def _inputs(inputs: str | Sequence[str], spacing_um: Sequence[float] | None, result: Audit) -> list[FolderCase]:
     """Files of the predict stage, as cases without masks."""
-    faults: list[InputError] = []
+    errors: list[InputError] = []
     spacing = (spacing_um[0], spacing_um[1], spacing_um[2]) if spacing_um is not None else None
-    paths = expand(inputs, Path(), "predict.inputs", faults.append)
-    result.findings += [of_config(fault, "files") for fault in faults]
+    paths = expand(inputs, Path(), "predict.inputs", errors.append)
+    result.findings += [of_config(error, "files") for error in errors]
     return [FolderCase(str(p), p, {}, None, {}, (), str(p), "all", spacing_um=spacing) for p in paths]
 
 
 def _lost(job: Job, reason: str) -> Measured:
-    return Measured(job.case.name, faults=[Fault("crashed", job.case.volume, reason)])
+    return Measured(job.case.name, errors=[Error("crashed", job.case.volume, reason)])
 
 
 def _of_simulator(config: SimulatorData) -> list[Finding]:

@@ -87,8 +87,8 @@ def small_findings(config: OrganelleData, measured: Sequence[Measured]) -> list[
             continue
         try:
             shape, _ = common_grid(one.shape, one.spacing_um, resample)
-        except InputError as fault:
-            findings.append(finding("spacing", "error", one.name, str(fault), (one.name,)))
+        except InputError as error:
+            findings.append(finding("spacing", "error", one.name, str(error), (one.name,)))
             continue
         if any(n < p for n, p in zip(shape, config.patch_size, strict=True)):
             found = f"{shape} voxels (z, y, x) on the common grid, smaller than the patch {tuple(config.patch_size)}"
@@ -170,7 +170,7 @@ def label_findings(
             cases = division[split]
             if not cases or "fit" not in stages:
                 continue
-            drawn = [c for c in cases if any(organelle in drawing.organelles for drawing in c.drawings())]
+            drawn = [c for c in cases if any(organelle in mask_file.organelles for mask_file in c.mask_files())]
             if not drawn:
                 what = "its output is not trained" if split == "train" else "it is not validated"
                 found = f"{organelle}: no mask in any of {len(cases)} volumes: {what}"

@@ -49,7 +49,7 @@ KINDS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class Error:
     """A fault that reading a volume or a mask met; plain, to travel between processes."""
 
     kind: str
@@ -80,21 +80,21 @@ def finding(
     return Finding(kind, severity, where, found, advice or KINDS[kind], volumes)
 
 
-def of_fault(fault: Fault, name: str, where: str) -> Finding:
+def of_error(error: Error, name: str, where: str) -> Finding:
     """A fault that stops a run: what it says, and after a semicolon what to do."""
-    text = fault.text.removeprefix(f"{fault.file}: ")
+    text = error.text.removeprefix(f"{error.file}: ")
     found, _, advice = text.partition("; ")
-    return Finding(fault.kind, "error", where, found, advice or KINDS[fault.kind], (name,), fault.text)
+    return Finding(error.kind, "error", where, found, advice or KINDS[error.kind], (name,), error.text)
 
 
-def of_config(fault: InputError, kind: str) -> Finding:
+def of_config(error: InputError, kind: str) -> Finding:
     """A fault met while finding or dividing: its line begins with the key."""
-    text = str(fault)
+    text = str(error)
     key, _, rest = text.partition(": ")
     found, _, advice = rest.partition("; ")
     if not rest:
         key, found = "data", text
-    kind = getattr(fault, "kind", kind)
+    kind = getattr(error, "kind", kind)
     return Finding(kind, "error", key, found, advice or KINDS[kind], (), text)
 
 

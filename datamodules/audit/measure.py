@@ -12,7 +12,7 @@ from cytovox.errors import InputError
 from cytovox.io import open_labels, read_volume
 from cytovox.io.values import RI_LIMITS
 from cytovox.io.volume import Volume
-from datamodules.audit.findings import Fault
+from datamodules.audit.findings import Error
 from datamodules.audit.placement import Misplaced, misplaced
 from datamodules.cases import FolderCase
 
@@ -40,7 +40,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class RIFacts:
+class RIMetadata:
     """Of one frame's refractive index."""
 
     frame: int
@@ -74,11 +74,11 @@ class Measured:
     """All that is known of one volume."""
 
     name: str
-    faults: list[Fault] = field(default_factory=list)
+    errors: list[Error] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     shape: tuple[int, int, int] | None = None
     spacing_um: tuple[float, float, float] | None = None
-    ri: list[RIFacts] = field(default_factory=list)
+    ri: list[RIMetadata] = field(default_factory=list)
     """A frame of a training volume, every frame of one to predict."""
     shares: dict[str, float] = field(default_factory=dict)
     """Part of the volume that each readable mask fills."""
@@ -102,18 +102,18 @@ def measure(job: Job) -> Measured:
                 _measure_frames(volume, job, result)
                 return result
             ri_ZYX = volume.frame(case.frame)
-        except InputError as fault:
-            result.faults.append(Fault("unreadable-volume", case.volume, str(fault)))
+        except InputError as error:
+            result.errors.append(Error("unreadable-volume", case.volume, str(error)))
             volume = None
     if volume is None:
         _read_alone(case, result)
         return result
     masks = _read_masks(case, volume, result)
-    facts = _facts([(0, ri_ZYX)], ri_ZYX.shape, case.frame, job.ri_range, masks)
-    result.ri.append(facts)
+    metadata = _metadata([(0, ri_ZYX)], ri_ZYX.shape, case.frame, job.ri_range, masks)
+    result.ri.append(metadata)
     result.shares = {k: float(np.count_nonzero(mask)) / mask.size for k, mask in masks.items()}
     result.outside = _outside(masks)
-    if not facts.bad and not facts.strange and facts.high > facts.low:
+    if not metadata.bad and not metadata.strange and metadata.high > metadata.low:
         result.misplaced = misplaced(ri_ZYX, masks)
         result.voxels = _picked(ri_ZYX)
     return result
@@ -122,34 +122,34 @@ def measure(job: Job) -> Measured:
 def _open(case: FolderCase, result: Measured) -> Volume | None:
     try:
         return case.open()
-    except InputError as fault:
-        kind = getattr(fault, "kind", "unreadable-volume")
+    except InputError as error:
+        kind = getattr(error, "kind", "unreadable-volume")
         if kind == "unreadable-volume":
             with contextlib.suppress(InputError):  # with another answer about its voxel size, can it be read?
                 read_volume(case.volume, (1.0, 1.0, 1.0), "config", case.series)
-                kind = "no-spacing" if "states no voxel size" in str(fault) else "spacing"
-        result.faults.append(Fault(kind, case.volume, str(fault)))
+                kind = "no-spacing" if "states no voxel size" in str(error) else "spacing"
+        result.errors.append(Error(kind, case.volume, str(error)))
         return None
 
 
 def _read_alone(case: FolderCase, result: Measured) -> None:
     """Masks whose volume cannot be read: at least they can be."""
-    for drawing in case.drawings():
+    for mask_file in case.mask_files():
         try:
-            open_labels(drawing.file, case.series).stored(0, 0)
-        except InputError as fault:
-            result.faults.append(Fault("unreadable-mask", drawing.file, str(fault)))
+            open_labels(mask_file.file, case.series).stored(0, 0)
+        except InputError as error:
+            result.errors.append(Error("unreadable-mask", mask_file.file, str(error)))
 
 
 def _read_masks(case: FolderCase, volume: Volume, result: Measured) -> dict[str, np.ndarray]:
     """Bool masks (Z, Y, X) of all organelles that can be read, as training reads them."""
     masks: dict[str, np.ndarray] = {}
     case.notes.clear()
-    for drawing in case.drawings():
+    for mask_file in case.mask_files():
         try:
-            masks.update(case.read_drawing(drawing, volume))
-        except InputError as fault:
-            result.faults.append(Fault(getattr(fault, "kind", "unreadable-mask"), drawing.file, str(fault)))
+            masks.update(case.read_mask_file(mask_file, volume))
+        except InputError as error:
+            result.errors.append(Error(getattr(error, "kind", "unreadable-mask"), mask_file.file, str(error)))
     result.notes += case.notes
     return masks
 
@@ -164,16 +164,16 @@ def _measure_frames(volume: Volume, job: Job, result: Measured) -> None:
             (z, reader.read((slice(z, min(z + step, depth)), slice(0, height), slice(0, width))))
             for z in range(0, depth, step)
         )
-        result.ri.append(_facts(slabs, volume.shape[2:], t, job.ri_range, {}))
+        result.ri.append(_metadata(slabs, volume.shape[2:], t, job.ri_range, {}))
 
 
-def _facts(
+def _metadata(
     slabs: Iterator[tuple[int, np.ndarray]] | list[tuple[int, np.ndarray]],
     shape: tuple[int, ...],
     frame: int,
     ri_range: tuple[float, float],
     masks: dict[str, np.ndarray],
-) -> RIFacts:
+) -> RIMetadata:
     stride = max(1, round((int(np.prod(shape)) / _SAMPLES) ** (1 / 3)))
     low, high, bad, first, zeros, strange = np.inf, -np.inf, 0, None, 0, 0
     constant, value, samples = 0, 0.0, []
@@ -199,7 +199,7 @@ def _facts(
     above = float((inside > ri_range[1] + MARGIN_RI).mean()) if inside.size else 0.0
     beneath = float((inside < ri_range[0] - MARGIN_RI).mean()) if inside.size else 0.0
     size = int(np.prod(shape))
-    return RIFacts(
+    return RIMetadata(
         *(frame, size, low, high, bad, first, zeros, strange, constant / size, value, top - bottom, medium),
         *(above, beneath, float(np.median(sample))),
     )

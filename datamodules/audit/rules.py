@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cytovox.io.values import RI_LIMITS, middle_fault
-from datamodules.audit.findings import Finding, below, finding, of_fault
-from datamodules.audit.measure import MARGIN_RI, Job, Measured, RIFacts
+from cytovox.io.values import RI_LIMITS, middle_error
+from datamodules.audit.findings import Finding, below, finding, of_error
+from datamodules.audit.measure import MARGIN_RI, Job, Measured, RIMetadata
 
 #: Part of the cells beyond data.ri_range: above, below.
 CLIPPED_ABOVE, CLIPPED_BELOW = 0.10, 0.30
@@ -44,15 +44,15 @@ def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
         The data's root, from which files are named.
     """
     name = measured.name
-    findings = [of_fault(fault, name, below(fault.file, root)) for fault in measured.faults]
+    findings = [of_error(error, name, below(error.file, root)) for error in measured.errors]
     for note in measured.notes:
         kind = "mask-unit" if "its tomogram's" in note else "mask-note"
         findings.append(finding(kind, "warning", name, note, (name,)))
-    for facts in measured.ri:
-        frame = f"frame {facts.frame}: " if len(measured.ri) > 1 else ""
+    for metadata in measured.ri:
+        frame = f"frame {metadata.frame}: " if len(measured.ri) > 1 else ""
         findings += [
             finding(kind, severity, name, frame + found, (name,))  # type: ignore[arg-type]
-            for kind, severity, found in _of_ri(facts, job.ri_range)
+            for kind, severity, found in _of_ri(metadata, job.ri_range)
         ]
     if measured.shape is not None and min(measured.shape) == 1:
         found = f"shape {measured.shape} (z, y, x): a single slice"
@@ -60,48 +60,51 @@ def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
     return findings + _of_masks(job, measured, root)
 
 
-def _of_ri(facts: RIFacts, ri_range: tuple[float, float]) -> list[tuple[str, str, str]]:
+def _of_ri(metadata: RIMetadata, ri_range: tuple[float, float]) -> list[tuple[str, str, str]]:
     """(kind, severity, what was found) of one frame."""
-    if facts.bad:
-        found = f"{facts.bad} of {facts.size} voxels are NaN or infinite, the first at z, y, x = {facts.first_bad}"
+    if metadata.bad:
+        found = (
+            f"{metadata.bad} of {metadata.size} voxels are NaN or infinite, the first at z, y, x = {metadata.first_bad}"
+        )
         return [("not-finite", "error", found)]
-    if facts.strange and facts.strange == facts.zeros < facts.size:
-        share = _percent(facts.zeros / facts.size)
+    if metadata.strange and metadata.strange == metadata.zeros < metadata.size:
+        share = _percent(metadata.zeros / metadata.size)
         return [("no-data", "error", f"{share} of the voxels are exactly 0, which is no refractive index")]
-    if facts.strange:
-        found = f"values from {facts.low:.4g} to {facts.high:.4g} are no refractive index "
+    if metadata.strange:
+        found = f"values from {metadata.low:.4g} to {metadata.high:.4g} are no refractive index "
         return [("not-ri", "error", found + f"({RI_LIMITS[0]} to {RI_LIMITS[1]})")]
-    if (told := middle_fault(facts.middle)) is not None:
+    if (told := middle_error(metadata.middle)) is not None:
         return [("not-ri", "error", told)]
-    if facts.high == facts.low:
-        return [("constant", "error", f"every voxel is {facts.low:.5g}")]
+    if metadata.high == metadata.low:
+        return [("constant", "error", f"every voxel is {metadata.low:.5g}")]
     results = []
-    if facts.constant > NO_DATA:
-        found = f"{_percent(facts.constant)} of the volume are blocks of one value, such as {facts.constant_value:.5g}"
+    if metadata.constant > NO_DATA:
+        share, value = _percent(metadata.constant), metadata.constant_value
+        found = f"{share} of the volume are blocks of one value, such as {value:.5g}"
         results.append(("no-data", "warning", f"{found}: nothing was measured there"))
-    if facts.span < NO_CONTRAST:
-        found = f"99.8 % of the voxels lie within {facts.span:.2g} of each other"
+    if metadata.span < NO_CONTRAST:
+        found = f"99.8 % of the voxels lie within {metadata.span:.2g} of each other"
         results.append(("no-contrast", "warning", found))
-    if told := _beyond_range(facts, ri_range):
+    if told := _beyond_range(metadata, ri_range):
         results.append(("ri-range", "warning", told))
     return results
 
 
-def _beyond_range(facts: RIFacts, ri_range: tuple[float, float]) -> str:
+def _beyond_range(metadata: RIMetadata, ri_range: tuple[float, float]) -> str:
     low, high = ri_range
     told = []
-    if facts.above > CLIPPED_ABOVE:
-        told.append(f"{_percent(facts.above)} of the cells lie above {high + MARGIN_RI:.4g} and are clipped")
-    if facts.below > CLIPPED_BELOW:
-        told.append(f"{_percent(facts.below)} of the cells lie below {low - MARGIN_RI:.4g} and are clipped")
-    if abs(facts.medium - low) > MEDIUM_OFF:
-        told.append(f"the medium is at {facts.medium:.4f}, data.ri_range begins at {low:.4g}")
+    if metadata.above > CLIPPED_ABOVE:
+        told.append(f"{_percent(metadata.above)} of the cells lie above {high + MARGIN_RI:.4g} and are clipped")
+    if metadata.below > CLIPPED_BELOW:
+        told.append(f"{_percent(metadata.below)} of the cells lie below {low - MARGIN_RI:.4g} and are clipped")
+    if abs(metadata.medium - low) > MEDIUM_OFF:
+        told.append(f"the medium is at {metadata.medium:.4f}, data.ri_range begins at {low:.4g}")
     return "; ".join(told)
 
 
 def _of_masks(job: Job, measured: Measured, root: Path) -> list[Finding]:
     name = measured.name
-    files = {k: below(drawing.file, root) for drawing in job.case.drawings() for k in drawing.organelles}
+    files = {k: below(mask_file.file, root) for mask_file in job.case.mask_files() for k in mask_file.organelles}
     findings = []
     for organelle, share in measured.shares.items():
         if share == 0:

@@ -79,13 +79,13 @@ def read_cell(files: ShapeFiles) -> ShapeCell:
         A file that cannot be read or used; one line for each such file, all at once.
     """
     notes: list[str] = []
-    faults: list[str] = []
+    errors: list[str] = []
 
     def tried(read: Callable[[Path, list[str]], np.ndarray], path: Path) -> np.ndarray | None:
         try:
             return read(path, notes)
-        except InputError as fault:
-            faults.append(str(fault))
+        except InputError as error:
+            errors.append(str(error))
             return None
 
     image_YX = tried(read_image, files.image)
@@ -93,12 +93,12 @@ def read_cell(files: ShapeFiles) -> ShapeCell:
     obj_ZYX = None if files.obj is None else tried(read_object, files.obj)
     if image_YX is not None and mask_YX is not None and image_YX.shape != mask_YX.shape:
         sizes = f"{_by(mask_YX)}, but its image {files.image} is {_by(image_YX)}"
-        faults.append(f"{files.mask}: the mask is {sizes}: give the mask of this image")
+        errors.append(f"{files.mask}: the mask is {sizes}: give the mask of this image")
     if obj_ZYX is not None and mask_YX is not None and obj_ZYX.shape[1:] != mask_YX.shape:
         sizes = f"{_by(obj_ZYX)}, but its mask {files.mask} is {_by(mask_YX)}"
-        faults.append(f"{files.obj}: the object is {sizes}: give the object of this mask")
-    if faults or image_YX is None or mask_YX is None:
-        raise InputError("\n".join(faults))
+        errors.append(f"{files.obj}: the object is {sizes}: give the object of this mask")
+    if errors or image_YX is None or mask_YX is None:
+        raise InputError("\n".join(errors))
     if len(image_YX) != SIDE:
         notes.append(f"resampled to {SIDE} pixels an axis")
     image_YX, mask_YX = _resized_image(image_YX), _resized_mask(mask_YX[None], files.mask)[0]

@@ -92,74 +92,74 @@ SHAPE_SOURCES: dict[str, type[ShapeFolderData] | type[ShapeSimulatorData]] = {
 }
 
 
-def shape_data_faults(config: ShapeData) -> list[str]:
+def shape_data_errors(config: ShapeData) -> list[str]:
     """What cannot work in these values, one line each, beginning with the key."""
-    faults = []
+    errors = []
     if config.batch_size < 1:
-        faults.append(f"batch_size: expected 1 or more, got {config.batch_size}")
+        errors.append(f"batch_size: expected 1 or more, got {config.batch_size}")
     if config.cells_per_epoch < 0:
-        faults.append(f"cells_per_epoch: expected 0 (as many as there are cells) or more, got {config.cells_per_epoch}")
+        errors.append(f"cells_per_epoch: expected 0 (as many as there are cells) or more, got {config.cells_per_epoch}")
     if len(config.zoom) != 2 or not 0.5 <= config.zoom[0] <= config.zoom[1] <= 2:
-        faults.append(f"zoom: expected a range such as [0.9, 1.1], within 0.5 to 2, got {config.zoom}")
+        errors.append(f"zoom: expected a range such as [0.9, 1.1], within 0.5 to 2, got {config.zoom}")
     for key, most in (("shift", 16), ("elastic", 4), ("intensity_offset", 1), ("noise", 1)):
         if not 0 <= getattr(config, key) <= most:
-            faults.append(f"{key}: expected a number from 0 to {most}, got {getattr(config, key)}")
+            errors.append(f"{key}: expected a number from 0 to {most}, got {getattr(config, key)}")
     if not 0 <= config.intensity_scale < 1:
-        faults.append(f"intensity_scale: expected a part from 0 to below 1, got {config.intensity_scale}")
+        errors.append(f"intensity_scale: expected a part from 0 to below 1, got {config.intensity_scale}")
     for key in ("elastic_probability", "mirror_yz"):
         if not 0 <= getattr(config, key) <= 1:
-            faults.append(f"{key}: expected a number from 0 to 1, got {getattr(config, key)}")
+            errors.append(f"{key}: expected a number from 0 to 1, got {getattr(config, key)}")
     workers = config.num_workers
     if workers != "auto" and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 0):
-        faults.append(f"num_workers: expected auto, 0 or more, got {workers!r}")
+        errors.append(f"num_workers: expected auto, 0 or more, got {workers!r}")
     if isinstance(config, ShapeFolderData):
-        faults += _folder_faults(config)
+        errors += _folder_errors(config)
     if isinstance(config, ShapeSimulatorData):
-        faults += _simulator_faults(config)
-    return faults
+        errors += _simulator_errors(config)
+    return errors
 
 
-def _folder_faults(config: ShapeFolderData) -> list[str]:
-    faults = []
+def _folder_errors(config: ShapeFolderData) -> list[str]:
+    errors = []
     try:
         groups = 1 if config.class_pattern is None else re.compile(config.class_pattern).groups
-    except re.error as fault:
-        faults.append(f"class_pattern: {config.class_pattern}: no regular expression ({fault})")
+    except re.error as error:
+        errors.append(f"class_pattern: {config.class_pattern}: no regular expression ({error})")
     else:
         if groups < 1:
-            faults.append(f"class_pattern: {config.class_pattern}: expected a group in brackets, the class")
+            errors.append(f"class_pattern: {config.class_pattern}: expected a group in brackets, the class")
     if config.folds < 0 or config.folds == 1:
-        faults.append(f"folds: expected 2 or more, or 0 to train on every cell, got {config.folds}")
+        errors.append(f"folds: expected 2 or more, or 0 to train on every cell, got {config.folds}")
     elif not 0 <= config.fold < max(1, config.folds):
-        faults.append(
+        errors.append(
             f"fold: expected 0 to {max(0, config.folds - 1)} with data.folds {config.folds}, got {config.fold}"
         )
     if config.fold_seed < 0:
-        faults.append(f"fold_seed: expected 0 or more, got {config.fold_seed}")
+        errors.append(f"fold_seed: expected 0 or more, got {config.fold_seed}")
     if not 0 <= config.val < 1:
-        faults.append(f"val: expected a share from 0 to below 1, got {config.val}")
-    return faults
+        errors.append(f"val: expected a share from 0 to below 1, got {config.val}")
+    return errors
 
 
-def _simulator_faults(config: ShapeSimulatorData) -> list[str]:
+def _simulator_errors(config: ShapeSimulatorData) -> list[str]:
     from cytovox.simulation import PRESETS
 
-    faults = []
+    errors = []
     taken: dict[tuple[str, int], str] = {}
     for key in ("train", "val", "test"):
         chosen: SimulatedSet = getattr(config, key)
         lines = list(chosen.counts or chosen.presets)
         if not lines or any(p not in PRESETS for p in lines):
             where = "counts" if chosen.counts else "presets"
-            faults.append(f"{key}.{where}: expected some of {', '.join(PRESETS)}, got {lines}")
+            errors.append(f"{key}.{where}: expected some of {', '.join(PRESETS)}, got {lines}")
         elif min([chosen.count, *chosen.counts.values()]) < 0:
-            faults.append(f"{key}.count: expected 0 or more, got {chosen.counts or chosen.count}")
+            errors.append(f"{key}.count: expected 0 or more, got {chosen.counts or chosen.count}")
         elif chosen.first_seed < 0:
-            faults.append(f"{key}.first_seed: expected 0 or more, got {chosen.first_seed}")
+            errors.append(f"{key}.first_seed: expected 0 or more, got {chosen.first_seed}")
         else:
             names = simulated_names(chosen)
             twice = next((n for n in names if n in taken), None)
             if twice is not None:
-                faults.append(f"{key}.first_seed: cell {twice} is also in data.{taken[twice]}; choose other seeds")
+                errors.append(f"{key}.first_seed: cell {twice} is also in data.{taken[twice]}; choose other seeds")
             taken |= dict.fromkeys(names, key)
-    return faults
+    return errors

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cytovox.errors import InputError
-from datamodules.organelle import LateLoader, begin_worker, loader_workers
+from datamodules.organelle import ResumableDataLoader, begin_worker, loader_workers
 from datamodules.sampling import EpochSampler, EvaluationSampler
 from datamodules.shape.cases import ShapeCell
 from datamodules.shape.config import ShapeData, ShapeFolderData, ShapeSimulatorData
@@ -178,7 +178,7 @@ class ShapeDataModule(pl.LightningDataModule):
     def _loader(self, data: Dataset, sampler: Any, workers: int | None = None) -> DataLoader:
         count = loader_workers(self.config.num_workers) if workers is None else workers
         more: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if count else {}
-        return LateLoader(
+        return ResumableDataLoader(
             data,
             batch_size=self.config.batch_size,
             sampler=sampler,

@@ -54,9 +54,9 @@ def read_array(path: Path) -> np.ndarray:
         raise InputError(f"{path}: expected a file that ends in {', '.join(IMAGE_SUFFIXES)}") from None
     except InputError:
         raise
-    except _FAULTS as fault:
-        reason = " ".join(str(fault).split())
-        raise InputError(f"{path}: cannot be read ({reason}): copy it again, or save it anew") from fault
+    except _FAULTS as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason}): copy it again, or save it anew") from error
     if values.dtype.kind not in "buif" or not values.size:
         raise InputError(f"{path}: holds {values.size} values of type {values.dtype}: expected numbers")
     if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -37,20 +37,20 @@ def find_shapes(config: ShapeFolderData) -> list[ShapeFiles]:
     """
     root = Path(config.root)
     layout = _layout(root, config.layout)
-    faults: list[str] = []
+    errors: list[str] = []
     cells: list[ShapeFiles] = []
     for split in (None,) if layout == "flat" else ("train", "test"):
         folder = root / split if split else root
-        partners = _partners(folder, _KINDS, faults)
+        partners = _partners(folder, _KINDS, errors)
         cells += [ShapeFiles(name, "", image, mask, obj, split) for name, (image, mask, obj) in partners.items()]
-    faults += _twice(cells, root)
+    errors += _twice(cells, root)
     cells, strange = _with_classes(cells, config.class_pattern)
     if strange:
-        faults.append(
+        errors.append(
             f"data.class_pattern: {_some(strange)} of {len(cells) + len(strange)} cells do not match "
             f"{config.class_pattern}; give a pattern whose first group is the class, or null for one class"
         )
-    _refuse_all(faults)
+    _refuse_all(errors)
     if not cells:
         raise InputError(f"data.root: {root.absolute()}: no cell found in image, mask and obj")
     return sorted(cells, key=lambda c: (c.name, c.split or ""))
@@ -67,9 +67,9 @@ def find_inputs(folder: str | Path) -> list[ShapeFiles]:
     folder = Path(folder)
     if not all((folder / kind).is_dir() for kind in ("image", "mask")):
         raise InputError(f"{folder}: expected a folder that holds the folders image and mask")
-    faults: list[str] = []
-    partners = _partners(folder, ("image", "mask"), faults)
-    _refuse_all(faults)
+    errors: list[str] = []
+    partners = _partners(folder, ("image", "mask"), errors)
+    _refuse_all(errors)
     if not partners:
         raise InputError(
             f"{folder}: no image found; expected {', '.join(IMAGE_SUFFIXES)} in its folders image and mask"
@@ -92,15 +92,15 @@ def read_shapes(found: Sequence[ShapeFiles], progress: Callable[[int, int], None
         Everything that is wrong with any of them, one line each.
     """
     cells: list[ShapeCell] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for done, files in enumerate(found, start=1):
         try:
             cells.append(read_cell(files))
-        except InputError as fault:
-            faults += str(fault).splitlines()
+        except InputError as error:
+            errors += str(error).splitlines()
         if progress is not None:
             progress(done, len(found))
-    _refuse_all(faults)
+    _refuse_all(errors)
     return cells
 
 
@@ -142,22 +142,22 @@ def _layout(root: Path, wanted: str) -> str:
     return layout
 
 
-def _partners(folder: Path, kinds: Sequence[str], faults: list[str]) -> dict[str, tuple[Path, ...]]:
+def _partners(folder: Path, kinds: Sequence[str], errors: list[str]) -> dict[str, tuple[Path, ...]]:
     """Files of one name in all folders, in order of name."""
-    files = {kind: _by_stem(folder / kind, kind, faults) for kind in kinds}
+    files = {kind: _by_stem(folder / kind, kind, errors) for kind in kinds}
     names = sorted(set().union(*files.values()))
     for kind in kinds:
         bare = [name for name in names if name not in files[kind]]
         if bare:
             others = " or ".join(k for k in kinds if k != kind)
-            faults.append(
+            errors.append(
                 f"{folder / kind}: no file for {_some(bare)} of {len(names)} cells named in {others}; "
                 "add it, or remove its partners"
             )
     return {name: tuple(files[kind][name] for kind in kinds) for name in names if all(name in files[k] for k in kinds)}
 
 
-def _by_stem(folder: Path, kind: str, faults: list[str]) -> dict[str, Path]:
+def _by_stem(folder: Path, kind: str, errors: list[str]) -> dict[str, Path]:
     suffixes = OBJECT_SUFFIXES if kind == "obj" else IMAGE_SUFFIXES
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -165,7 +165,7 @@ def _by_stem(folder: Path, kind: str, faults: list[str]) -> dict[str, Path]:
             continue
         other = found.setdefault(path.stem, path)
         if other is not path:
-            faults.append(f"{path}: there is {other.name}, too; keep one of them")
+            errors.append(f"{path}: there is {other.name}, too; keep one of them")
     return found
 
 
@@ -190,7 +190,7 @@ def _some(names: Sequence[str]) -> str:
     return f"{len(names)} ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})"
 
 
-def _refuse_all(faults: Sequence[str]) -> None:
-    if faults:
-        more = [f"... and {len(faults) - _TOLD} more"] if len(faults) > _TOLD else []
-        raise InputError("\n".join([*faults[:_TOLD], *more]))
+def _refuse_all(errors: Sequence[str]) -> None:
+    if errors:
+        more = [f"... and {len(errors) - _TOLD} more"] if len(errors) > _TOLD else []
+        raise InputError("\n".join([*errors[:_TOLD], *more]))

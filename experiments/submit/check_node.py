@@ -38,27 +38,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     node = os.environ.get("SLURMD_NODENAME", node)
     try:
         needs = json.loads(words.needs.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError) as error:
         print(
-            f"node {node}: {words.needs}: cannot be read ({fault}); is the run folder on a disk that nodes share?",
+            f"node {node}: {words.needs}: cannot be read ({error}); is the run folder on a disk that nodes share?",
             file=sys.stderr,
         )
         note_refusal()
         return 2
-    faults = [f"node {node}: {told}" for told in [*_disk_faults(needs), *_gpu_faults(needs)]]
+    errors = [f"node {node}: {told}" for told in [*_disk_errors(needs), *_gpu_errors(needs)]]
     try:
-        faults = _gathered(faults, rank, world, words.limit_s, bool(needs["gpus"]))
-    except (RuntimeError, OSError) as fault:
-        reason = " ".join(str(fault).split("Exception raised from")[0].split())
-        faults.append(
+        errors = _gathered(errors, rank, world, words.limit_s, bool(needs["gpus"]))
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split("Exception raised from")[0].split())
+        errors.append(
             f"node {node}: rank {rank} of {world} did not meet the others within {words.limit_s:.0f} s at "
             f"{os.environ.get('MASTER_ADDR')}:{_port()} ({reason}); are nodes allowed to talk to each other on it?"
         )
         rank = 0  # each says so by itself
     if rank == 0:
-        for line in dict.fromkeys(faults):
+        for line in dict.fromkeys(errors):
             print(line, file=sys.stderr)
-    if not faults:
+    if not errors:
         return 0
     note_refusal()
     return 2
@@ -73,25 +73,25 @@ def _port() -> int:
     return 40000 + _number("SLURM_JOB_ID", 0) % 20000
 
 
-def _disk_faults(needs: dict[str, Any]) -> list[str]:
-    run, faults = Path(needs["run"]), []
+def _disk_errors(needs: dict[str, Any]) -> list[str]:
+    run, errors = Path(needs["run"]), []
     try:
         with tempfile.TemporaryFile(dir=run):
             pass
         free = shutil.disk_usage(run).free / 1e9
         if free < needs["free_gb"]:
-            faults.append(f"{run}: {free:.1f} GB are free, expected {needs['free_gb']:.0f}; free some space")
-    except OSError as fault:
-        faults.append(f"run folder {run}: cannot be written ({fault.strerror}); it must lie on a disk that nodes share")
-    faults += [
+            errors.append(f"{run}: {free:.1f} GB are free, expected {needs['free_gb']:.0f}; free some space")
+    except OSError as error:
+        errors.append(f"run folder {run}: cannot be written ({error.strerror}); it must lie on a disk that nodes share")
+    errors += [
         f"{path}: is not there; the data must lie on a disk that nodes share"
         for path in needs["paths"]
         if not Path(path).exists()
     ]
-    return faults
+    return errors
 
 
-def _gpu_faults(needs: dict[str, Any]) -> list[str]:
+def _gpu_errors(needs: dict[str, Any]) -> list[str]:
     if not needs["gpus"]:
         return []
     import torch
@@ -106,15 +106,15 @@ def _gpu_faults(needs: dict[str, Any]) -> list[str]:
         ]
     try:
         require_supported_gpu("gpu")
-    except InputError as fault:
-        return [str(fault)]
+    except InputError as error:
+        return [str(error)]
     return []
 
 
-def _gathered(faults: list[str], rank: int, world: int, limit_s: float, gpus: bool) -> list[str]:
+def _gathered(errors: list[str], rank: int, world: int, limit_s: float, gpus: bool) -> list[str]:
     """All ranks' faults on every rank, over the wires that the training will use."""
     if world == 1:
-        return faults
+        return errors
     import torch
     import torch.distributed as dist
 
@@ -124,8 +124,8 @@ def _gathered(faults: list[str], rank: int, world: int, limit_s: float, gpus: bo
     address = f"tcp://{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{_port()}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=limit)
     everyone: list[list[str]] = [[] for _ in range(world)]
-    dist.all_gather_object(everyone, faults)
-    told = [fault for said in everyone for fault in said]
+    dist.all_gather_object(everyone, errors)
+    told = [error for said in everyone for error in said]
     if nccl and not told:
         # before torch's own watchdog, which ends the process as a kill would
         with _refusing_after(0.9 * limit_s, f"rank {rank} of {world}: its GPU did not meet the others'"):

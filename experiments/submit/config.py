@@ -67,29 +67,29 @@ class SlurmConfig:
         return self.gpus_per_node or self.tasks_per_node or 1
 
 
-def slurm_faults(config: SlurmConfig) -> list[str]:
+def slurm_errors(config: SlurmConfig) -> list[str]:
     """What no cluster could take, one line each, beginning with the key."""
-    faults = []
+    errors = []
     for key, least in (("nodes", 1), ("gpus_per_node", 0), ("cpus_per_task", 1), ("signal_s", 1), ("retries", 0)):
         if getattr(config, key) < least:
-            faults.append(f"{key}: expected {least} or more, got {getattr(config, key)}")
+            errors.append(f"{key}: expected {least} or more, got {getattr(config, key)}")
     for key in ("tasks_per_node", "array", "at_once"):
         value = getattr(config, key)
         if value is not None and value < 1:
-            faults.append(f"{key}: expected 1 or more, or null, got {value}")
+            errors.append(f"{key}: expected 1 or more, or null, got {value}")
     if config.gpus_per_node and config.tasks_per_node not in (None, config.gpus_per_node):
-        faults.append("tasks_per_node: there is one rank a GPU; leave it out, or set gpus_per_node to 0")
+        errors.append("tasks_per_node: there is one rank a GPU; leave it out, or set gpus_per_node to 0")
     if not re.fullmatch(r"\d+|(\d+-)?\d+(:\d{2}){1,2}|\d+-\d+", config.time):
-        faults.append(f"time: expected D-HH:MM:SS, HH:MM:SS or minutes, got {config.time!r}")
+        errors.append(f"time: expected D-HH:MM:SS, HH:MM:SS or minutes, got {config.time!r}")
     if config.at_once is not None and config.array is None:
-        faults.append("at_once: only with array")
+        errors.append("at_once: only with array")
     for key in ("gpu_type", "mem", "account", "partition", "qos", "constraint", "python", "wrap"):
         if "\n" in (getattr(config, key) or ""):
-            faults.append(f"{key}: expected one line")
+            errors.append(f"{key}: expected one line")
     for option in [config.options] if isinstance(config.options, str) else config.options or []:
         if not re.fullmatch(r"--?[A-Za-z][^\n]*", str(option)):
-            faults.append(f"options: expected an option of sbatch such as --exclude=n3, got {option!r}")
-    return faults
+            errors.append(f"options: expected an option of sbatch such as --exclude=n3, got {option!r}")
+    return errors
 
 
 def site_file() -> Path | None:

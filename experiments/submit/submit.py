@@ -17,7 +17,7 @@ from experiments.schema import Config
 from experiments.submit.config import SlurmConfig, site_file
 from experiments.submit.script import Job, require_one_line, script_of
 from experiments.submit.site import WITH_SITE, add_site
-from experiments.submit.submit_job import Refused, hand_in, hand_in_both, require_slurm
+from experiments.submit.submit_job import Refused, hand_in_both, require_slurm, submit_job
 from experiments.tasks import known_keys, task_of
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.pipelines import PIPELINES, typed_pipeline
@@ -70,7 +70,7 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     try:
         if gather is None:
             remove_file(folder.path / GATHER, folder.path)  # of an array that was submitted before
-            number = hand_in(job, texts[0])
+            number = submit_job(job, texts[0])
         else:
             number = hand_in_both(job, texts[0], gather, typed.slurm)
     except Refused:
@@ -126,7 +126,7 @@ def _inputs(typed: Any) -> list[Path]:
                 "slurm.array: shares the inputs of a prediction; expected stages=[predict] of task organelle, or task "
                 "analyze (a sweep's array: python -m experiments.sweep)"
             )
-        found: list[Path] = task_of(typed).listed(typed)
+        found: list[Path] = task_of(typed).list_inputs(typed)
         return found
     if not isinstance(typed, AnalyzeConfig):
         raise InputError("slurm.array: shares the inputs of a prediction or an analysis; leave it out")

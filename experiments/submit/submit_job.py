@@ -29,7 +29,7 @@ def require_slurm() -> None:
         )
 
 
-def hand_in(job: Job, text: str) -> str:
+def submit_job(job: Job, text: str) -> str:
     """Write a job's script and submit it; its number.
 
     Raises
@@ -47,8 +47,8 @@ def hand_in(job: Job, text: str) -> str:
             remove_file(old, job.folder)
     try:
         done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    except OSError as fault:
-        raise Refused(f"--submit: sbatch cannot be run: {fault}") from None
+    except OSError as error:
+        raise Refused(f"--submit: sbatch cannot be run: {error}") from None
     if done.returncode != 0:
         raise Refused(f"--submit: SLURM refuses: {' '.join((done.stderr or done.stdout).split())}")
     number = job_number(done.stdout)
@@ -66,13 +66,13 @@ def hand_in_both(array: Job, text: str, gather: Job, config: SlurmConfig) -> str
     Raises
     ------
     InputError
-        As `hand_in`; no array is left where nobody would gather.
+        As `submit_job`; no array is left where nobody would gather.
     """
-    gather.after = number = hand_in(array, text)
+    gather.after = number = submit_job(array, text)
     try:
-        hand_in(gather, script_of(gather, config, Path.cwd(), sys.executable))
-    except Refused as fault:
+        submit_job(gather, script_of(gather, config, Path.cwd(), sys.executable))
+    except Refused as error:
         if told(["scancel", number]) is None:
-            raise InputError(f"{fault}; job {number}, which it would gather, could not be cancelled: do that") from None
+            raise InputError(f"{error}; job {number}, which it would gather, could not be cancelled: do that") from None
         raise
     return number

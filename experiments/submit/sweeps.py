@@ -15,7 +15,7 @@ from experiments.schema import Config
 from experiments.submit.config import SlurmConfig
 from experiments.submit.script import Job, script_of
 from experiments.submit.site import add_site
-from experiments.submit.submit_job import hand_in, require_slurm
+from experiments.submit.submit_job import require_slurm, submit_job
 from experiments.sweeps.sweep_file import read_sweep
 from experiments.tasks import known_keys
 
@@ -66,7 +66,7 @@ def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run
         print(text, end="")
         return
     require_slurm()
-    number = hand_in(job, text)
+    number = submit_job(job, text)
     print(f"job {number}: squeue --job {number}\nlog: {folder}\nsweep: {folder.parent}", flush=True)
 
 

@@ -14,9 +14,9 @@ from cytovox.io.deletion import remove_file
 from experiments.sweeps.results import write_results
 from experiments.sweeps.state import SweepRun, SweepState, logged, read_history, read_metric
 from experiments.sweeps.sweep_file import Sweep, shown
-from training.run_lock import sole_user
+from training.run_lock import run_lock
 from training.rundir import ENV_RUN_DIR, ENV_RUN_ID, RunFolder
-from training.signals import Preempted, listening
+from training.signals import Preempted, handle_signals
 from training.slurm import ENV_REQUEUE, ENV_WRAP
 
 #: Seconds between two looks at a run's validations.
@@ -40,7 +40,7 @@ def work(sweep: Sweep, count: int | None) -> SweepState:
     state, failed = SweepState(sweep), 0
     again = _to_try_again(state)
     print(f"sweep: {sweep.folder}", flush=True)
-    with listening():
+    with handle_signals():
         while True:
             with state.take(count, again) as run:
                 if run is None:
@@ -119,11 +119,11 @@ def _wait_for(run: SweepRun, folder: RunFolder) -> None:
     waiting = False
     while folder.path.is_dir():
         try:
-            with sole_user(folder):
+            with run_lock(folder):
                 return
-        except InputError as fault:
+        except InputError as error:
             if not waiting:
-                print(f"run {run.number}: {fault}; waiting", file=sys.stderr, flush=True)
+                print(f"run {run.number}: {error}; waiting", file=sys.stderr, flush=True)
             waiting = True
             time.sleep(WAIT_S)
 

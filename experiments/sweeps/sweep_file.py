@@ -17,9 +17,9 @@ from typing import Any
 from cytovox.errors import InputError
 from experiments.compose import find_config, read_yaml, shipped_sweeps
 from experiments.config import load_config, resolved
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.schema import Config
-from experiments.sweeps.sweep_schema import sweep_faults
+from experiments.sweeps.sweep_schema import sweep_errors
 from experiments.unused import sweep_rules, unused_keys, without_effect
 
 METHODS = ("random", "grid", "bayes")
@@ -174,28 +174,28 @@ def _read_command(name: str, command: Any) -> tuple[str, list[str]]:
 
 def _require_keys(sweep: Sweep) -> None:
     """Ask W&B's schema, and load the config once for every value that a parameter names, the others as they are."""
-    refused = dict(sweep_faults(sweep.values))
-    faults = [f"{sweep.path.name}: {where}: {fault}" for where, fault in refused.items()]
+    refused = dict(sweep_errors(sweep.values))
+    errors = [f"{sweep.path.name}: {where}: {error}" for where, error in refused.items()]
     try:
         parameters = sweep.parameters
-    except InputError as fault:
-        raise ConfigFaults([*faults, f"{sweep.path.name}: {fault}"]) from None
+    except InputError as error:
+        raise ConfigErrors([*errors, f"{sweep.path.name}: {error}"]) from None
     loaded: dict[str, list[Config]] = {}
     for key, told in parameters.items():
         if f"parameters.{key}" in refused or not isinstance(told, dict):
             continue
         if sweep.values.get("method") == "grid" and (twice := _twice(told.get("values", []))) is not None:
-            faults.append(f"{sweep.path.name}: parameters.{key}: values: {twice}: the same point of the grid twice")
+            errors.append(f"{sweep.path.name}: parameters.{key}: values: {twice}: the same point of the grid twice")
         for value in named_values(told):
             try:
                 config = load_config(find_config(sweep.config), sweep.overrides({key: value}))
                 loaded.setdefault(key, []).append(config)
-            except ConfigFaults as fault:
-                faults += [f"{sweep.path.name}: parameters: {line}" for line in str(fault).splitlines()]
-            except InputError as fault:
-                faults.append(f"{sweep.path.name}: parameters: {fault}")
-    if faults:
-        raise ConfigFaults(list(dict.fromkeys(faults)))
+            except ConfigErrors as error:
+                errors += [f"{sweep.path.name}: parameters: {line}" for line in str(error).splitlines()]
+            except InputError as error:
+                errors.append(f"{sweep.path.name}: parameters: {error}")
+    if errors:
+        raise ConfigErrors(list(dict.fromkeys(errors)))
     _require_effect(sweep, loaded)
 
 
@@ -253,18 +253,18 @@ def _require_effect(sweep: Sweep, loaded: Mapping[str, list[Config]]) -> None:
     rules = sweep_rules(sweep.metric[0])
     configs = [sweep.typed, *(config for found in loaded.values() for config in found)]
     unused = [unused_keys(config, rules) for config in configs]
-    faults = []
+    errors = []
     for key, found in loaded.items():
         if "value" in sweep.parameters[key]:
             continue  # a constant: what it does, it does in every run
         reasons = [without_effect(key, one) for one in unused]
         trees = [resolved(config) for config in found]
         if all(reasons):
-            faults.append(f"parameters.{key}: has no effect: {reasons[0]}; leave it out")
+            errors.append(f"parameters.{key}: has no effect: {reasons[0]}; leave it out")
         elif len(trees) > 1 and all(tree == trees[0] for tree in trees):
-            faults.append(f"parameters.{key}: has no effect: its values give one and the same config; leave it out")
-    if faults:
-        raise ConfigFaults([f"{sweep.path.name}: {fault}" for fault in faults])
+            errors.append(f"parameters.{key}: has no effect: its values give one and the same config; leave it out")
+    if errors:
+        raise ConfigErrors([f"{sweep.path.name}: {error}" for error in errors])
 
 
 def _require_engine(sweep: Sweep) -> None:
@@ -277,8 +277,8 @@ def _require_engine(sweep: Sweep) -> None:
             sweeps.next_run(sweep.for_engine, [])
             if sweep.values.get("early_terminate"):
                 sweeps.stop_runs(sweep.for_engine, [])
-        except Exception as fault:
-            reason = " ".join(str(fault).split())
+        except Exception as error:
+            reason = " ".join(str(error).split())
             raise InputError(f"{sweep.path.name}: W&B's sweep engine refuses it: {reason}") from None
 
 

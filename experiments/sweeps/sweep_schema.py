@@ -17,7 +17,7 @@ _EXPECTED = {
 }
 
 
-def sweep_faults(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def sweep_errors(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Faults of a sweep file, as pairs of the key and what is wrong with it.
 
     W&B's engine reads what it does not understand as if it were not there: `goal: max` would minimise.
@@ -29,21 +29,21 @@ def sweep_faults(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     told = {key: value for key, value in values.items() if value is not None}
     cap = told.pop(RUN_CAP, 1)
-    faults = []
+    errors = []
     if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
-        faults.append((RUN_CAP, f"expected a whole number, 1 or more, got {_short(cap)}"))
+        errors.append((RUN_CAP, f"expected a whole number, 1 or more, got {_short(cap)}"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sweeps.config.cfg import schema_violations_from_proposed_config
         from sweeps.config.schema import validator
 
         known = [*validator.schema["properties"], RUN_CAP]
-        faults += [(key, _unknown(key, known)) for key in told if key not in known]
+        errors += [(key, _unknown(key, known)) for key in told if key not in known]
         tree = {key: value for key, value in told.items() if key in known}
         found = [(".".join(map(str, error.absolute_path)), _line(error)) for error in validator.iter_errors(tree)]
         if not found:  # what compares one value with another takes for granted that each is of its type
             found = [("parameters", line) for line in dict.fromkeys(schema_violations_from_proposed_config(tree))]
-    return faults + found
+    return errors + found
 
 
 def _unknown(key: str, known: list[str]) -> str:

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from experiments.schema import Choice, Config
-from lightning_modules.checkpoint_metadata import Facts, Weights
+from lightning_modules.checkpoint_metadata import CheckpointMetadata, Weights
 from training.rundir import RunFolder
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Task(ABC):
     """What its data are counted in, such as `volume`."""
 
     @abstractmethod
-    def faults(self, config: Any) -> list[str]:
+    def errors(self, config: Any) -> list[str]:
         """What cannot work although every type is right, one line each, beginning with the key path."""
 
     @abstractmethod
@@ -78,7 +78,7 @@ class Task(ABC):
         """The data module, for these splits."""
 
     @abstractmethod
-    def facts(self, config: Any) -> Facts:
+    def metadata(self, config: Any) -> CheckpointMetadata:
         """What the checkpoints of a run will say of themselves."""
 
     @abstractmethod
@@ -90,14 +90,14 @@ class Task(ABC):
         """The module for test and predict."""
 
     @abstractmethod
-    def require_match(self, config: Any, facts: Any) -> None:
+    def require_match(self, config: Any, metadata: Any) -> None:
         """Refuse to test weights that answer another question than the data do."""
 
     @abstractmethod
     def inputs(self, config: Any) -> list[Path]:
         """Files of the predict stage, each looked at once: a broken one is found before anything is computed."""
 
-    def listed(self, config: Any) -> list[Path]:
+    def list_inputs(self, config: Any) -> list[Path]:
         """The same files, not looked at: what the tasks of an array share."""
         return self.inputs(config)
 
@@ -118,10 +118,10 @@ class Task(ABC):
     def require_ready(self, stages: Sequence[str], folder: RunFolder | None) -> None:  # noqa: B027 - as below
         """Refuse stages that build on others which this run has not done."""
 
-    def require_same(self, config: Any, facts: Any) -> None:  # noqa: B027 - as below
+    def require_same(self, config: Any, metadata: Any) -> None:  # noqa: B027 - as below
         """Refuse to go on with a training whose checkpoint says that it was another."""
 
-    def fitted(self, run: Run, module: Any) -> None:  # noqa: B027 - most tasks have nothing to add
+    def on_fit_end(self, run: Run, module: Any) -> None:  # noqa: B027 - most tasks have nothing to add
         """On every rank, when a fit has ended: what there is to find out and, on the first, to write."""
 
     @abstractmethod
@@ -133,7 +133,7 @@ class Task(ABC):
         """Predict every input; what is done is not done again."""
 
     @abstractmethod
-    def show(self, folder: RunFolder, config: Any) -> None:
+    def print_summary(self, folder: RunFolder, config: Any) -> None:
         """Print the numbers of a finished run."""
 
     @abstractmethod

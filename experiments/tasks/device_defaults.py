@@ -47,14 +47,14 @@ def batch_size(wanted: int | str, accelerator: str, on_cpu: int = WINDOWS_ON_CPU
     return BATCH_ON_CUDA if uses_cuda(accelerator) else on_cpu
 
 
-def batch_size_faults(wanted: int | str) -> list[str]:
+def batch_size_errors(wanted: int | str) -> list[str]:
     """Return what is wrong with `predict.batch_size`, in at most one line."""
     if wanted == "auto" or int(wanted) >= 1:
         return []
     return [f"predict.batch_size: expected auto, 1 or more, got {wanted}"]
 
 
-def compile_faults(compile: Compile, accelerator: str) -> list[str]:
+def compile_errors(compile: Compile, accelerator: str) -> list[str]:
     """Return what is wrong with `predict.compile` on any machine, in at most one line."""
     if compile == "cuda_graphs" and accelerator in ("cpu", "mps"):
         return [_needs_cuda("predict.compile", f"trainer.accelerator is {accelerator}")]

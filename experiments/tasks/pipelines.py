@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from cytovox.errors import InputError
 from experiments.compose import Composed, compose
-from experiments.errors import ConfigFaults
-from experiments.tasks.analyze.config import AnalyzeConfig, CellsFromMasksConfig, PipelineConfig, pipeline_faults
-from experiments.validate import find_faults
+from experiments.errors import ConfigErrors
+from experiments.tasks.analyze.config import AnalyzeConfig, CellsFromMasksConfig, PipelineConfig, pipeline_errors
+from experiments.validate import find_errors
 
 #: The config of each pipeline.
 PIPELINES: dict[str, type[PipelineConfig]] = {"analyze": AnalyzeConfig, "cells_from_masks": CellsFromMasksConfig}
@@ -28,16 +28,16 @@ def typed_pipeline(composed: Composed) -> Any:
     """
     kind = PIPELINES[str(composed.values["task"])]
     inner = {field.name: field.default_factory for field in dataclasses.fields(kind)}
-    faults = find_faults(composed, kind, {n: group for n, group in inner.items() if dataclasses.is_dataclass(group)})  # type: ignore[misc]
-    if not faults:
+    errors = find_errors(composed, kind, {n: group for n, group in inner.items() if dataclasses.is_dataclass(group)})  # type: ignore[misc]
+    if not errors:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), composed.values))
         assert isinstance(config, kind)
-        faults = [
-            f"{composed.where(tuple(fault.partition(':')[0].split('.')))}: {fault}" for fault in pipeline_faults(config)
+        errors = [
+            f"{composed.where(tuple(error.partition(':')[0].split('.')))}: {error}" for error in pipeline_errors(config)
         ]
-        if not faults:
+        if not errors:
             return config
-    raise ConfigFaults(list(dict.fromkeys(faults)))
+    raise ConfigErrors(list(dict.fromkeys(errors)))
 
 
 def resolved_pipeline(config: PipelineConfig) -> dict[str, Any]:

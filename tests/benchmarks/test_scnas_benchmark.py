@@ -38,7 +38,7 @@ def test_dints_is_a_network_of_ours_that_trains(scnas):
     x = torch.rand(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
     network(x).sum().backward()
     assert network(x).shape == (1, 4, 32, 32, 32)
-    assert scnas.DiNTSConfig().faults((24, 32, 32))
+    assert scnas.DiNTSConfig().errors((24, 32, 32))
 
 
 def test_only_a_finished_run_of_the_very_words_is_not_done_again(tmp_path, monkeypatch):

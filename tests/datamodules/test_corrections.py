@@ -18,8 +18,8 @@ SHAPE, SPACING = (8, 12, 12), (0.5, 0.3, 0.3)
 def folder(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
-        film = (1.34 + 0.01 * rng.random((3, *SHAPE))).astype(np.float32)
-        write_tcf(tmp_path / f"{name}.TCF", film, SPACING, 1.337, [0.0, 60.0, 120.0])
+        time_lapse = (1.34 + 0.01 * rng.random((3, *SHAPE))).astype(np.float32)
+        write_tcf(tmp_path / f"{name}.TCF", time_lapse, SPACING, 1.337, [0.0, 60.0, 120.0])
     write_nifti(tmp_path / "a_nucleus.nii.gz", np.ones(SHAPE, np.uint8), SPACING)
     (tmp_path / "mine").mkdir()
     return tmp_path
@@ -87,7 +87,7 @@ def test_a_correction_is_trained_on_instead_of_the_mask(folder):
 
 def test_another_frame_is_another_case_of_the_same_group(folder):
     corrected(folder, "a_t002_nucleus", 5)
-    cases = [c for c in find_cases(config(folder, masks="*_{organelle}.nii.gz"), told=lambda fault: None)
+    cases = [c for c in find_cases(config(folder, masks="*_{organelle}.nii.gz"), told=lambda error: None)
              if c.volume.stem == "a"]  # fmt: skip
     assert [(c.frame, c.group) for c in cases] == [(0, "a.TCF"), (2, "a.TCF")]
     assert cases[0].load().masks_KZYX.all()

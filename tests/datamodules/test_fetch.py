@@ -147,9 +147,9 @@ def test_a_server_that_keeps_cutting_is_one_line_and_the_next_call_goes_on(
 ) -> None:
     zenodo = serve()
     zenodo.cut_after = [200_000, 0, 0, 0]
-    with pytest.raises(InputError, match=r"shapes\.zip: cut off at \d+ of 400000 bytes .* run the same") as fault:
+    with pytest.raises(InputError, match=r"shapes\.zip: cut off at \d+ of 400000 bytes .* run the same") as error:
         fetch_record(tmp_path, url=zenodo.url)
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(error.value)
     (part,) = tmp_path.iterdir()
     assert part == part_path(tmp_path, list_record(url=zenodo.url)[0])
     kept = part.stat().st_size
@@ -175,9 +175,9 @@ def test_an_empty_file_is_fetched_like_any_other(serve: Callable[..., Zenodo], t
 def test_a_wrong_checksum_leaves_nothing(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
     zenodo = serve()
     zenodo.checksum = "md5:" + "0" * 32
-    with pytest.raises(InputError, match=r"shapes\.zip: the download does not have the record's checksum") as fault:
+    with pytest.raises(InputError, match=r"shapes\.zip: the download does not have the record's checksum") as error:
         fetch_record(tmp_path, url=zenodo.url)
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,9 +199,9 @@ def test_no_network_no_record_and_a_server_in_trouble_are_one_line(
     zenodo.status = 503
     with pytest.raises(InputError, match=r"the server says 503 .*try again later"):
         list_record(url=zenodo.url)
-    with pytest.raises(InputError, match=r"127\.0\.0\.1:9/api/records/7031924: cannot be reached .*--url") as fault:
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:9/api/records/7031924: cannot be reached .*--url") as error:
         fetch_record(tmp_path, url="http://127.0.0.1:9/api")
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_answer_that_is_no_record_is_one_line(serve: Callable[..., Zenodo], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cytovox.errors import InputError
 from datamodules.cases import FolderCase
-from datamodules.config import FolderData, Split, data_faults
-from datamodules.splits import SPLITS, divide
+from datamodules.config import FolderData, Split, data_errors
+from datamodules.splits import SPLITS, split_cases
 
 
 def _case(name: str, group: str | None = None, line: str = "all", split: str | None = None) -> FolderCase:
@@ -19,7 +19,7 @@ def _case(name: str, group: str | None = None, line: str = "all", split: str | N
 
 
 def _divide(cases: list[FolderCase], split: Split, seed: int = 0, **more: object) -> dict[str, list[str]]:
-    division = divide(cases, FolderData(split=split, **more), seed)  # type: ignore[arg-type]
+    division = split_cases(cases, FolderData(split=split, **more), seed)  # type: ignore[arg-type]
     return {s: [c.name for c in division[s]] for s in SPLITS}
 
 
@@ -34,14 +34,14 @@ def test_groups_stay_whole_and_shares_are_met_to_within_a_group(
 ) -> None:
     cases = [_case(f"g{g}/{n}", f"g{g}") for g, size in enumerate(sizes) for n in range(size)]
     train, val, test = (s / sum(shares) for s in shares)
-    division = divide(cases, FolderData(split=Split(train, val, test)), seed)
+    division = split_cases(cases, FolderData(split=Split(train, val, test)), seed)
     groups = {s: {c.group for c in division[s]} for s in SPLITS}
     assert not (groups["train"] & groups["val"] | groups["train"] & groups["test"] | groups["val"] & groups["test"])
     assert sorted(c.name for s in SPLITS for c in division[s]) == sorted(c.name for c in cases)
     for split, share in zip(SPLITS, (train, val, test), strict=True):
         assert bool(division[split]) == (share > 0)
         assert abs(len(division[split]) - share * len(cases)) <= 2 * max(sizes)
-    again = divide(cases[::-1], FolderData(split=Split(train, val, test)), seed)
+    again = split_cases(cases[::-1], FolderData(split=Split(train, val, test)), seed)
     assert {s: {c.group for c in again[s]} for s in SPLITS} == groups
 
 
@@ -126,10 +126,10 @@ def test_an_unseen_line_that_shares_a_group_with_a_trained_one_is_a_leak() -> No
 
 
 def test_faults_of_a_split_name_their_key() -> None:
-    def faults(**more: object) -> str:
-        return " | ".join(data_faults(FolderData(volumes="*.TCF", masks="*_{organelle}.tif", **more)))  # type: ignore[arg-type]
+    def errors(**more: object) -> str:
+        return " | ".join(data_errors(FolderData(volumes="*.TCF", masks="*_{organelle}.tif", **more)))  # type: ignore[arg-type]
 
-    assert faults() == ""
-    assert "split: fractions must be 0 or more and add up to 1" in faults(split=Split(0.7, 0.7, 0.1))
-    assert "not a mixture" in faults(split=Split(0.7, ["a"], ["b"]))
-    assert "train_lines: needs data.line" in faults(train_lines=["HeLa"])
+    assert errors() == ""
+    assert "split: fractions must be 0 or more and add up to 1" in errors(split=Split(0.7, 0.7, 0.1))
+    assert "not a mixture" in errors(split=Split(0.7, ["a"], ["b"]))
+    assert "train_lines: needs data.line" in errors(train_lines=["HeLa"])

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from cytovox.diffusion.parts import part_config
 from cytovox.diffusion.traits import TraitsConfig
 from cytovox.inference.tiling import SlidingWindow
-from cytovox.losses.centre_offsets import VoteLossConfig
+from cytovox.losses.centre_offsets import CentreOffsetLossConfig
 from cytovox.losses.segmentation import DiceBCEConfig
 from cytovox.losses.shapr import SHAPRLossConfig
 from cytovox.networks.dispr_unet import DISPRUNetConfig
@@ -32,7 +32,13 @@ from cytovox.segmentation.field import SeedRule
 from datamodules.cases import RawCase
 from datamodules.cells import samples
 from lightning_modules.cells import CHANNELS, CellsModule, field_of
-from lightning_modules.checkpoint_metadata import CellsFacts, OrganelleFacts, SearchFacts, ShapeFacts, SHAPRFacts
+from lightning_modules.checkpoint_metadata import (
+    CellsMetadata,
+    OrganelleMetadata,
+    SearchMetadata,
+    ShapeMetadata,
+    SHAPRMetadata,
+)
 from lightning_modules.optim import Adam, AdamW
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.search import SearchModule
@@ -112,11 +118,11 @@ def _cases(cells: bool = False) -> DataLoader:
     return _loader([(0, MemoryCase("a", _raw(cells)), _raw(cells))], batch_size=None)
 
 
-def organelle(network: nn.Module | None = None, facts: type[OrganelleFacts] = OrganelleFacts) -> Run:
+def organelle(network: nn.Module | None = None, metadata: type[OrganelleMetadata] = OrganelleMetadata) -> Run:
     """Organelles by the default network, with every option of the loss that makes a tensor."""
     torch.manual_seed(0)
     network = network or ResidualUNetConfig(channels=[8, 16], head_channels=4).build(1, 2)
-    about = facts(task="organelle", model={"network": "x"}, organelles=["nucleus", "lipid"], **COMMON)
+    about = metadata(task="organelle", model={"network": "x"}, organelles=["nucleus", "lipid"], **COMMON)
     loss = DiceBCEConfig(organelle_weights=[1.0, 2.0]).build()
     module = OrganelleModule(network, about, TILING, loss, AdamW(schedule="cosine", warmup_steps=1), flips=("x",))
     return Run(
@@ -137,15 +143,15 @@ def scnas() -> Run:
 def search(joint: bool = False) -> Run:
     """A search that charges costs, with its architecture learning from the first step."""
     torch.manual_seed(0)
-    facts = SearchFacts(
+    metadata = SearchMetadata(
         task="search", model={}, organelles=["nucleus", "lipid"], operations=["conv_3", "max_pool_3", "none"],
         cost_measure="gflop", **COMMON,
     )  # fmt: skip
-    operations = facts.operations
+    operations = metadata.operations
     network = Supernet(1, 2, ScNASConfig(width=2, layers=2), operations)
     config = SearchConfig(operations=operations, warmup=0.0, joint=joint, cost=CostTerm(target=0.1), candidates=2)
     loss = DiceBCEConfig().build()
-    module = SearchModule(network, facts, TILING, loss, Adam(schedule="constant"), config, seed=3)
+    module = SearchModule(network, metadata, TILING, loss, Adam(schedule="constant"), config, seed=3)
     data = [{**one, "architecture": other} for one, other in zip(_patches(), _patches(), strict=True)]
     return Run(module, _loader(data), _loader(_patches(2), 1), _cases(), _predict_organelles(module), "val/dice_mean")
 
@@ -173,11 +179,11 @@ def _cell_samples(method: str) -> list[dict[str, Any]]:
 def cells(method: str, voxels: int = 300) -> Run:
     """Cells by either method."""
     torch.manual_seed(0)
-    facts = CellsFacts(task="cells", model={"network": "x"}, method=method, **COMMON)
+    metadata = CellsMetadata(task="cells", model={"network": "x"}, method=method, **COMMON)
     network = ResidualUNetConfig(channels=[8, 16], head_channels=4).build(*CHANNELS[method])
-    loss: nn.Module = DiceBCEConfig().build() if method == "network" else VoteLossConfig(voxels=voxels).build()
+    loss: nn.Module = DiceBCEConfig().build() if method == "network" else CentreOffsetLossConfig(voxels=voxels).build()
     rule = SeedRule(min_volume_um3=10.0)
-    module = CellsModule(network, facts, TILING, rule, loss, AdamW(schedule="constant"))
+    module = CellsModule(network, metadata, TILING, rule, loss, AdamW(schedule="constant"))
     data = _loader(_cell_samples(method), collate_fn=samples)
 
     def predict() -> Any:
@@ -220,9 +226,9 @@ def shape(traits: bool = False, outputs: int = 1, **parts: Any) -> Run:
     torch.manual_seed(0)
     known = TraitsConfig() if traits else None
     network = SlabUNetConfig(channels=[8, 16]).build(16, outputs=outputs, told=known.channels if known else 0)
-    facts = ShapeFacts(task="shape", model={}, field={}, process={}, preconditioning={})
+    metadata = ShapeMetadata(task="shape", model={}, field={}, process={}, preconditioning={})
     module = ShapeModule(
-        _parts(**parts), known.build() if known else None, network=network, facts=facts,
+        _parts(**parts), known.build() if known else None, network=network, metadata=metadata,
         field=SignedDistanceConfig(size=16).build(), optimizer=AdamW(schedule="constant"), samples=3,
     )  # fmt: skip
     return _shape_run(module)
@@ -244,9 +250,10 @@ def dispr() -> Run:
     torch.manual_seed(0)
     parts = _parts("linear_betas", "noise_and_variance", "noise_mse_vlb", "ancestral", steps=3)
     network = DISPRUNetConfig(multipliers=[1, 1], attention_levels=[]).build(64, outputs=2)
-    facts = ShapeFacts(task="shape", model={}, field={}, process={}, preconditioning={})
+    metadata = ShapeMetadata(task="shape", model={}, field={}, process={}, preconditioning={})
     module = ShapeModule(
-        parts, None, network=network, facts=facts, field=_Small(), optimizer=AdamW(schedule="constant"), samples=1,
+        parts, None, network=network, metadata=metadata,
+        field=_Small(), optimizer=AdamW(schedule="constant"), samples=1,
     )  # fmt: skip
     return _shape_run(module, 16, 16)
 
@@ -257,7 +264,7 @@ def shapr(supervised: float) -> Run:
     config = SHAPRConfig(base_channels=2)
     module = SHAPRModule(
         config.build_discriminator(), SHAPRLossConfig().build(), supervised=supervised, network=config.build(),
-        facts=SHAPRFacts(task="shapr", model={}), field=OccupancyConfig().build(),
+        metadata=SHAPRMetadata(task="shapr", model={}), field=OccupancyConfig().build(),
         optimizer=AdamW(lr=1e-3, schedule="constant"), samples=1,
     )  # fmt: skip
     return _shape_run(module, 16)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cytovox.diffusion.parts import DENOISING_LOSSES, PRECONDITIONINGS, PROCESSES, SAMPLERS, combination_faults
+from cytovox.diffusion.parts import DENOISING_LOSSES, PRECONDITIONINGS, PROCESSES, SAMPLERS, combination_errors
 from cytovox.diffusion.preconditioning import Denoiser
 from cytovox.inference.predictor import DenseInferer
 from cytovox.inference.tiling import SlidingWindow
@@ -34,7 +34,7 @@ def combinations() -> list[tuple[str, str, str, str]]:
         for preconditioning, how in PRECONDITIONINGS.items():
             for loss, error in DENOISING_LOSSES.items():
                 for sampler, walk in SAMPLERS.items():
-                    if not combination_faults(kind(), how(), error(), walk()):
+                    if not combination_errors(kind(), how(), error(), walk()):
                         found.append((process, preconditioning, loss, sampler))
     return found
 

@@ -77,7 +77,7 @@ class Answer:
     err: str
 
     @property
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Lines of stderr that are no progress."""
         return [line for line in self.err.splitlines() if not PROGRESS.fullmatch(line)]
 

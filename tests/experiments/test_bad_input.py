@@ -23,10 +23,10 @@ def refused(answer, *told: str, count: int = 1) -> list[str]:
     """The lines of a refusal: as many as there are faults, and no traceback."""
     assert answer.code == 2, answer.err
     assert "Traceback" not in answer.err + answer.out
-    assert len(answer.faults) == count, answer.err
+    assert len(answer.errors) == count, answer.err
     for text in told:
-        assert any(text in line for line in answer.faults), answer.err
-    return answer.faults
+        assert any(text in line for line in answer.errors), answer.err
+    return answer.errors
 
 
 def nothing_half_written(*folders: Path) -> None:
@@ -187,14 +187,14 @@ def test_every_fault_of_the_command_line_is_told_at_once(tmp_path, tiny, cli):
     ],
 )
 def test_sizes_and_types_that_cannot_work_are_refused(tiny, cli, words, told):
-    faults = refused_all(cli(tiny, *words))
-    assert any(told in line for line in faults)
+    errors = refused_all(cli(tiny, *words))
+    assert any(told in line for line in errors)
 
 
 def refused_all(answer) -> list[str]:
     assert answer.code == 2
     assert "Traceback" not in answer.err
-    return answer.faults
+    return answer.errors
 
 
 @pytest.mark.parametrize("words", [[], ["--nothing"], ["no_such_config"], ["resume=nowhere"], ["trainer.max_epochs=3"]])

@@ -35,9 +35,9 @@ def test_every_method_labels_cells_from_masks_alone(cli, masks, seen, tmp_path, 
         f"method={method}",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    film = open_labels(out / "cells.ome.tif")
-    cells = film.frame(0)
-    assert film.spacing_um == pytest.approx(SPACING)
+    time_lapse = open_labels(out / "cells.ome.tif")
+    cells = time_lapse.frame(0)
+    assert time_lapse.spacing_um == pytest.approx(SPACING)
     assert cells.shape == SHAPE
     assert cells.max() >= 2
     table = pd.read_csv(out / "cells.csv")
@@ -93,7 +93,7 @@ def test_bad_input_is_told_in_a_line(cli, masks, tmp_path, change, told):
     answer = cli(*words)
     assert answer.code == 2
     assert "Traceback" not in answer.err
-    assert any(told in line for line in answer.faults), answer.err
+    assert any(told in line for line in answer.errors), answer.err
     assert not (tmp_path / "o" / "cells.ome.tif").exists()
 
 
@@ -104,5 +104,5 @@ def test_masks_of_two_grids_are_refused_before_anything_is_written(cli, masks, t
         f"out={tmp_path / 'o'}",
     )  # fmt: skip
     assert answer.code == 2
-    assert any("save both on one grid" in line for line in answer.faults)
+    assert any("save both on one grid" in line for line in answer.errors)
     assert not (tmp_path / "o").exists()

@@ -35,7 +35,7 @@ def result() -> Any:
     )
     source = SimpleNamespace(name="a", group="control", dish="", field="f", path=Path("a.tcf"))
     return SimpleNamespace(
-        film=SimpleNamespace(source=source, medium_ri=MEDIUM, medium_from="file", times_s=None),
+        time_lapse=SimpleNamespace(source=source, medium_ri=MEDIUM, medium_from="file", times_s=None),
         compartments=[{"frame": 0, **_plain(row)} for row in found.compartments],
         parts=[{"frame": 0, **_plain(row)} for row in found.parts],
         tracked=SimpleNamespace(track_of={(0, 1): 0}, tracks=[SimpleNamespace(track=0, lineage=0)]),

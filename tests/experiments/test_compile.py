@@ -76,7 +76,7 @@ def test_an_analysis_with_a_compiler_that_fails_blames_no_file(tmp_path, cli, ce
     monkeypatch.setattr(torch, "compile", failing)
     answer = cli("analyze", f"inputs=[{cells}/*.TCF]", f"out={tmp_path / 'run'}", "compile=default", "meshes=none")
     assert answer.code == 2
-    (line,) = [line for line in answer.faults if "compile" in line]
+    (line,) = [line for line in answer.errors if "compile" in line]
     assert line.startswith("compile default: torch.compile failed")
 
 
@@ -95,7 +95,7 @@ def test_a_compiler_that_fails_is_one_line(tmp_path, cli, tiny, monkeypatch):
     monkeypatch.setattr(torch, "compile", failing)
     answer = cli(tiny, "stages=[fit]", "trainer.compile=true", f"runs_dir={tmp_path}")
     assert answer.code == 2
-    (line,) = answer.faults
+    (line,) = answer.errors
     assert line.startswith("trainer.compile: this network cannot be compiled here")
     assert line.endswith("set it to false")
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from cytovox.errors import InputError
 from cytovox.networks.genotype import genotype_from_json, load_genotype
-from experiments.build import facts_of
+from experiments.build import metadata_of
 from experiments.compose import SELECTORS, compose, shipped_configs
-from experiments.config import ConfigFaults, load_config, resolved, to_yaml
+from experiments.config import ConfigErrors, load_config, resolved, to_yaml
 from experiments.tasks import TASKS
 from experiments.tasks.pipelines import PIPELINES, resolved_pipeline, typed_pipeline
 
@@ -23,10 +23,10 @@ def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:
     return path
 
 
-def faults_of(path: Path, *words: str) -> list[str]:
-    with pytest.raises(ConfigFaults) as caught:
+def errors_of(path: Path, *words: str) -> list[str]:
+    with pytest.raises(ConfigErrors) as caught:
         load_config(path, words)
-    return caught.value.faults
+    return caught.value.errors
 
 
 TRAINED = sorted(set(shipped_configs()) - set(PIPELINES))
@@ -58,12 +58,12 @@ def test_the_command_line_wins_over_the_file():
 
 def test_a_misspelt_key_names_the_nearest(tmp_path):
     path = write(tmp_path, "task: organelle\ntrainer: {max_epoch: 3}\ndata: {source: simulator}\n")
-    assert faults_of(path) == ["mine.yaml: trainer.max_epoch: no such key; did you mean trainer.max_epochs?"]
+    assert errors_of(path) == ["mine.yaml: trainer.max_epoch: no such key; did you mean trainer.max_epochs?"]
 
 
 def test_a_key_in_the_wrong_group_is_told_its_place(tmp_path):
     path = write(tmp_path, "data: {source: simulator}\ntrainer: {batch_size: 3}\n")
-    assert faults_of(path) == ["mine.yaml: trainer.batch_size: no such key; did you mean predict.batch_size?"]
+    assert errors_of(path) == ["mine.yaml: trainer.batch_size: no such key; did you mean predict.batch_size?"]
 
 
 def test_every_fault_is_reported_at_once(tmp_path):
@@ -72,9 +72,9 @@ def test_every_fault_is_reported_at_once(tmp_path):
         "nmae: x\ndata: {source: simulator, patch_size: big}\ntrainer: {max_epochs: soon}\n"
         "model: {network: residual_unett}\n",
     )
-    faults = faults_of(path, "optimizer.lr=quick")
-    assert len(faults) == 5
-    text = "\n".join(faults)
+    errors = errors_of(path, "optimizer.lr=quick")
+    assert len(errors) == 5
+    text = "\n".join(errors)
     assert "nmae: no such key; did you mean name?" in text
     assert "data.patch_size: expected a list of a whole number, got 'big'" in text
     assert "trainer.max_epochs: expected a whole number or null, got 'soon'" in text
@@ -84,7 +84,7 @@ def test_every_fault_is_reported_at_once(tmp_path):
 
 def test_a_wrong_choice_names_the_legal_ones(tmp_path):
     path = write(tmp_path, "data: {source: simulator}\npredict: {z: centre}\n")
-    assert faults_of(path) == [
+    assert errors_of(path) == [
         "mine.yaml: predict.z: expected one of tile, center, middle, got 'centre'; did you mean center?"
     ]
 
@@ -152,14 +152,14 @@ def test_a_time_is_a_text_and_no_number_to_the_base_of_sixty(tmp_path):
 
 def test_a_patch_that_the_network_cannot_take_names_a_legal_one(tmp_path):
     text = "data: {source: simulator, patch_size: [64, 128, 120]}\nmodel: {network: scnas}\n"
-    (fault,) = {f for f in faults_of(write(tmp_path, text)) if "patch_size" in f}
-    assert "128" in fault
+    (error,) = {f for f in errors_of(write(tmp_path, text)) if "patch_size" in f}
+    assert "128" in error
 
 
 def test_secrets_of_the_environment_do_not_reach_a_config(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_SECRET", "hunter2")
     path = write(tmp_path, "data: {source: simulator}\nlogging: {tags: ['${oc.env:MY_SECRET}']}\n")
-    assert "hunter2" not in "".join(faults_of(path))
+    assert "hunter2" not in "".join(errors_of(path))
 
 
 def test_bases_are_laid_below_the_file(tmp_path):
@@ -176,7 +176,7 @@ def test_a_circle_of_bases_is_refused(tmp_path):
 
 def test_a_fault_names_the_base_it_came_from(tmp_path):
     write(tmp_path, "data: {source: simulator}\ntrainer: {max_epochs: x}\n", "low.yaml")
-    assert faults_of(write(tmp_path, "base: low.yaml\n"))[0].startswith("low.yaml: trainer.max_epochs")
+    assert errors_of(write(tmp_path, "base: low.yaml\n"))[0].startswith("low.yaml: trainer.max_epochs")
 
 
 def test_a_genotype_from_a_file_is_kept_with_the_run_itself(tmp_path):
@@ -185,7 +185,7 @@ def test_a_genotype_from_a_file_is_kept_with_the_run_itself(tmp_path):
     file = tmp_path / "found.json"
     file.write_text(json.dumps(genotype))
     config = load_config("organelle_choi", [f"model.genotype={file}"])
-    saved, told = write(tmp_path, to_yaml(resolved(config))), facts_of(config)
+    saved, told = write(tmp_path, to_yaml(resolved(config))), metadata_of(config)
     file.unlink()
     again = load_config(saved)
     assert load_genotype(again.model.genotype) == load_genotype(told.model["genotype"]) == genotype_from_json(genotype)
@@ -200,7 +200,7 @@ def test_another_branch_forgets_the_keys_of_the_first():
 
 def test_a_stranger_s_config_cannot_name_a_class(tmp_path):
     path = write(tmp_path, "data: {source: simulator}\nmodel: {_target_: os.system, network: residual_unet}\n")
-    assert "model._target_: no such key" in faults_of(path)[0]
+    assert "model._target_: no such key" in errors_of(path)[0]
     tagged = write(tmp_path, "name: !!python/object/apply:os.system ['true']\n", "evil.yaml")
     with pytest.raises(InputError, match="not readable as YAML"):
         load_config(tagged)

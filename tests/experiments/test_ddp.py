@@ -22,7 +22,7 @@ def test_two_ranks_leave_one_run_with_every_case_and_file_once(tmp_path, tiny, t
     inputs = f"predict.inputs=[{cells}/HeLa-00001.TCF,{cells}/HeLa-00002.TCF]"
     words = [*TWO, "stages=[fit,test,predict]", inputs, f"runs_dir={tmp_path}"]
     answer = command(tiny, *words, cwd=tmp_path, timeout=1800)
-    assert answer.faults == []
+    assert answer.errors == []
     assert list(tmp_path.glob("tiny/*")) == [answer.run]
     assert answer.out.count("run: ") == 1
     alone = column(trained.run / "tables" / "test_cases.csv", "case")
@@ -46,7 +46,7 @@ def test_two_ranks_with_one_case_and_one_file_between_them_do_not_wait_for_ever(
     answer = command(
         tiny, *words, f"predict.checkpoint={trained.run}", f"runs_dir={tmp_path}", cwd=tmp_path, timeout=1800
     )
-    assert answer.faults == []
+    assert answer.errors == []
     scores = json.loads((answer.run / "metrics.json").read_text())
     assert (scores["test/cases"], scores["predict/files"]) == (1, 1)
     one = json.loads((trained.run / "metrics.json").read_text())

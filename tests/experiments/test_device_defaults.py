@@ -5,7 +5,7 @@ import torch
 
 from cytovox.segmentation.field import SeedRule
 from experiments.compose import compose
-from experiments.config import ConfigFaults, load_config, resolved
+from experiments.config import ConfigErrors, load_config, resolved
 from experiments.tasks import device_defaults, task_of
 from experiments.tasks.analyze import predictors
 from experiments.tasks.analyze.config import AnalyzeConfig
@@ -55,9 +55,9 @@ def test_a_number_is_the_number_on_any_device(name, cuda):
     ],
 )
 def test_other_batch_sizes_are_refused_in_one_line(task, value, told):
-    with pytest.raises(ConfigFaults) as caught:
+    with pytest.raises(ConfigErrors) as caught:
         load_config(task, [f"predict.batch_size={value}"])
-    assert [fault.partition("predict.batch_size: ")[2] for fault in caught.value.faults] == [told]
+    assert [error.partition("predict.batch_size: ")[2] for error in caught.value.errors] == [told]
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_cuda_graphs_without_a_cuda_device_are_refused_before_anything_is_writte
     before = sorted(tiny.parent.rglob("*"))
     answer = cli(tiny, flag, "predict.compile=cuda_graphs", f"trainer.accelerator={accelerator}")
     assert answer.code == 2
-    assert len(answer.faults) == 1
-    assert f"predict.compile: cuda_graphs needs a CUDA device, but {why}; choose none or default" in answer.faults[0]
+    assert len(answer.errors) == 1
+    assert f"predict.compile: cuda_graphs needs a CUDA device, but {why}; choose none or default" in answer.errors[0]
     assert sorted(tiny.parent.rglob("*")) == before
 
 
@@ -132,16 +132,16 @@ def test_cuda_graphs_are_accepted_where_a_cuda_device_would_be_used(cuda):
 @without_cuda
 def test_an_analysis_refuses_cuda_graphs_without_a_cuda_device(cli, cells, tmp_path):
     answer = cli("analyze", f"inputs=[{cells}/*.TCF]", f"out={tmp_path / 'run'}", "compile=cuda_graphs")
-    assert (answer.code, len(answer.faults)) == (2, 1)
-    assert answer.faults[0].startswith("compile: cuda_graphs needs a CUDA device, but this machine has none")
+    assert (answer.code, len(answer.errors)) == (2, 1)
+    assert answer.errors[0].startswith("compile: cuda_graphs needs a CUDA device, but this machine has none")
     assert not (tmp_path / "run").exists()
 
 
 def test_compilation_of_an_analysis_that_predicts_nothing_is_refused():
-    with pytest.raises(ConfigFaults) as caught:
+    with pytest.raises(ConfigErrors) as caught:
         typed_pipeline(compose("analyze", ["compile=default", "organelles=m_{organelle}.tif"]))
-    assert len(caught.value.faults) == 1
-    assert "compile: it is for the network that predicts organelles" in caught.value.faults[0]
+    assert len(caught.value.errors) == 1
+    assert "compile: it is for the network that predicts organelles" in caught.value.errors[0]
 
 
 def test_an_analysis_keeps_its_folder_when_the_network_is_compiled(tmp_path):

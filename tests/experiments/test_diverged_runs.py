@@ -40,8 +40,8 @@ def test_weights_that_are_not_finite_are_refused(
         _spoilt_safetensors(next(p for n, p in shipped_weights().items() if n.startswith("organelle")), path)
     words = ["stages=[fit]"] if key == "init_from" else ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]"]
     answer = cli(tiny, f"{key}={path}", *words, f"runs_dir={tmp_path / 'runs'}")
-    assert (answer.code, len(answer.faults)) == (2, 1), answer.err
-    assert "its weights are NaN or infinite (first: " in answer.faults[0]
+    assert (answer.code, len(answer.errors)) == (2, 1), answer.err
+    assert "its weights are NaN or infinite (first: " in answer.errors[0]
 
 
 def test_a_run_that_diverges_is_failed_in_one_line(tmp_path: Path, tiny: Path, command: Any) -> None:
@@ -49,8 +49,8 @@ def test_a_run_that_diverges_is_failed_in_one_line(tmp_path: Path, tiny: Path, c
     words = [f"runs_dir={tmp_path}", "optimizer.lr=1e30", "trainer.max_epochs=3"]
     answer = command(tiny, *words, "trainer.log_every_n_steps=2", cwd=tmp_path)
     assert answer.code == 1, answer.err
-    assert len(answer.faults) == 1, answer.err
-    assert answer.faults[0].startswith("training diverged: the loss of step ")
+    assert len(answer.errors) == 1, answer.err
+    assert answer.errors[0].startswith("training diverged: the loss of step ")
     (run,) = tmp_path.glob("tiny/*/")
     status = json.loads((run / "status.json").read_text())
     assert (status["status"], status["stages_done"]) == ("failed", [])

@@ -42,10 +42,10 @@ def test_a_table_names_files_by_their_paths_and_each_is_a_field(dish):
 
 
 def test_a_name_that_several_inputs_have_is_refused_and_they_are_named(dish):
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         by_table(dish, "file,group", "f1.tif,control")
-    assert "f1.tif names 4 inputs" in str(fault.value)
-    assert str(dish / "control/d1/f1.tif") in str(fault.value)
+    assert "f1.tif names 4 inputs" in str(error.value)
+    assert str(dish / "control/d1/f1.tif") in str(error.value)
 
 
 def test_a_file_at_the_path_from_the_table_is_meant_alone(dish):

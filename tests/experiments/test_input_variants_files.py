@@ -185,16 +185,16 @@ def test_touching_nuclei_that_are_labelled_are_told_apart_in_both_commands(cli, 
     assert len(merged.volumes()) == 1
 
 
-def film(path: Path, frames: int, values: Callable[[int], np.ndarray]) -> Path:
+def time_lapse(path: Path, frames: int, values: Callable[[int], np.ndarray]) -> Path:
     return scenes.ome(path, np.stack([values(t) for t in range(frames)]).astype(np.uint16), ["cells"])
 
 
 def test_a_frame_of_one_label_among_many_is_a_label_image(cli, tmp_path):
     """In frame 1 the only cell lies in two parts: two cells, if that frame decided alone."""
-    halves = np.where(scenes.cells() == 3, 1, 0)
-    halves[:, 20:23] = 0
+    split_in_half = np.where(scenes.cells() == 3, 1, 0)
+    split_in_half[:, 20:23] = 0
     scenes.tomogram(tmp_path / "a.ome.tif", 3)
-    film(tmp_path / "a_cells.tif", 3, lambda t: halves if t == 1 else scenes.cells())
+    time_lapse(tmp_path / "a_cells.tif", 3, lambda t: split_in_half if t == 1 else scenes.cells())
     result = scenes.analyze(cli, tmp_path / "run", tmp_path / "a.ome.tif", f"cells={tmp_path}/{{stem}}_cells.tif",
                             f"organelles={nothing(tmp_path, 3)}")  # fmt: skip
     assert [len(result.volumes(frame=t)) for t in range(3)] == [3, 1, 3], result.err
@@ -213,7 +213,7 @@ def nothing(folder: Path, frames: int = 1) -> Path:
 )
 def test_labels_of_another_number_of_frames_are_refused(cli, tmp_path, frames, words):
     scenes.tomogram(tmp_path / "a.ome.tif", 3)
-    film(tmp_path / "a_cells.tif", frames, lambda t: scenes.cells())
+    time_lapse(tmp_path / "a_cells.tif", frames, lambda t: scenes.cells())
     result = scenes.analyze(cli, tmp_path / "run", tmp_path / "a.ome.tif", f"cells={tmp_path}/{{stem}}_cells.tif",
                             f"organelles={nothing(tmp_path, 3)}")  # fmt: skip
     assert result.code == 3
@@ -357,7 +357,7 @@ def test_check_opens_every_file_and_reports_all_errors_at_once(cli, tmp_path):
     broken = scenes.tomogram(tmp_path / "c.ome.tif")
     broken.write_bytes(broken.read_bytes()[:4000])
     scenes.nifti(tmp_path / "m" / "a_cells.nii.gz", (scenes.cells() - 1).astype(np.int8) * 2 - 1)
-    film(tmp_path / "m" / "b_cells.nii.gz.ome.tif", 1, lambda t: scenes.cells())
+    time_lapse(tmp_path / "m" / "b_cells.nii.gz.ome.tif", 1, lambda t: scenes.cells())
     (tmp_path / "m" / "b_cells.nii.gz.ome.tif").rename(tmp_path / "m" / "b_cells.ome.tif")
     scenes.ome(tmp_path / "m" / "a_organelles.ome.tif", masks()[:, 1:], ["membrane", "nucleus"])
     scenes.ome(tmp_path / "m" / "b_organelles.ome.tif", np.stack([masks()] * 2), ["membrane", "nucleus"])
@@ -368,7 +368,7 @@ def test_check_opens_every_file_and_reports_all_errors_at_once(cli, tmp_path):
     ]  # fmt: skip
     answer = cli(*words, "--check")
     assert answer.code == 2
-    lines = answer.faults
+    lines = answer.errors
     assert any("a_organelles.ome.tif" in line and "save both on one grid" in line for line in lines)
     assert any("a_cells.nii.gz" in line and "negative values" in line for line in lines)
     assert any("b_cells.ome.tif" in line and "masks of 1 frame" in line for line in lines)

@@ -109,7 +109,7 @@ def test_an_output_folder_that_is_a_link_is_refused(analyze, tmp_path, name, rer
     answer = analyze(source, out, "meshes=all", "measure.medium_ri=1.34")
     assert answer.code == 2
     assert f"{out / name}: is a link to {other}" in answer.err
-    assert len(answer.faults) == 1
+    assert len(answer.errors) == 1
     assert tree(other) == before
 
 

@@ -9,17 +9,17 @@ import torch
 
 from cytovox.networks.registry import network_config
 from experiments.tasks.organelle.outputs import match_outputs
-from lightning_modules.checkpoint_metadata import OrganelleFacts, Weights, load_network
+from lightning_modules.checkpoint_metadata import OrganelleMetadata, Weights, load_network
 
 FOUR = ["membrane", "nucleus", "nucleolus", "lipid"]
 
 
 def weights_of(network, organelles) -> Weights:
-    facts = OrganelleFacts(
+    metadata = OrganelleMetadata(
         task="organelle", model={}, organelles=organelles, resample="grid", resample_spacing_um=[1.0] * 3,
         resample_grid=[8] * 3, ri_range=[1.33, 1.39], patch_size=[8] * 3,
     )  # fmt: skip
-    return Weights(Path("w.ckpt"), facts, network.state_dict())
+    return Weights(Path("w.ckpt"), metadata, network.state_dict())
 
 
 @pytest.fixture(params=["residual_unet", "scnas"])

@@ -153,11 +153,11 @@ def test_the_slices_of_cells_choi_are_told_to_its_checkpoints_and_reach_its_find
     config = load_config("cells_choi", ["model={network: residual_unet, channels: [8, 16]}"])
     assert isinstance(config.data, CellsSimulator)
     module = task_of(config).for_training(config, None)
-    assert module.facts.z == "center"
+    assert module.metadata.z == "center"
     assert module.finder().z == "center"
     assert (module.rule.min_voxels, module.rule.min_volume_um3) == (200, 0.0)
     plain = load_config("cells_network")
-    assert task_of(plain).facts(plain).z == "fit"
+    assert task_of(plain).metadata(plain).z == "fit"
 
 
 def test_slices_are_refused_where_they_mean_nothing() -> None:

@@ -152,7 +152,7 @@ def test_a_division_is_one_cell_followed_and_three_tracks(cli, tmp_path):
 def test_thresholds_that_cannot_be_are_refused(cli, tmp_path, key):
     answer = cli("analyze", "inputs=[a.TCF]", f"out={tmp_path / 'run'}", f"quality.{key}")
     assert answer.code == 2
-    assert any(f"quality.{key.split('=')[0]}" in line for line in answer.faults)
+    assert any(f"quality.{key.split('=')[0]}" in line for line in answer.errors)
 
 
 def rows(group, field, flags_of_cells, compartment="cell", dish=""):

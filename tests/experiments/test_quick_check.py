@@ -11,8 +11,8 @@ import pytest
 
 from experiments.compose import compose, shipped_configs
 from experiments.config import load_config
-from experiments.errors import ConfigFaults
-from experiments.quick_check import KEYS, quick_faults, stored_schema
+from experiments.errors import ConfigErrors
+from experiments.quick_check import KEYS, quick_errors, stored_schema
 from experiments.schema import Config
 from experiments.tasks import TASKS
 from experiments.tasks.pipelines import PIPELINES, typed_pipeline
@@ -32,9 +32,9 @@ CASES = [
 
 def whole_check(config: str, words: list[str]) -> list[str]:
     pipeline = compose(config, words).values.get("task") in PIPELINES
-    with pytest.raises(ConfigFaults) as refused:
+    with pytest.raises(ConfigErrors) as refused:
         typed_pipeline(compose(config, words)) if pipeline else load_config(config, words)
-    return refused.value.faults
+    return refused.value.errors
 
 
 def test_the_stored_schema_is_that_of_the_code():
@@ -46,23 +46,23 @@ def test_the_stored_schema_is_that_of_the_code():
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_a_typo_is_said_in_the_words_of_the_whole_check(case):
     config, *words = case
-    faults = quick_faults(config, words)
-    assert len(faults) >= len(words)
-    assert faults == whole_check(config, words)
+    errors = quick_errors(config, words)
+    assert len(errors) >= len(words)
+    assert errors == whole_check(config, words)
 
 
 @pytest.mark.parametrize("name", shipped_configs())
 def test_no_shipped_config_is_refused(name):
-    assert quick_faults(name, []) == []
+    assert quick_errors(name, []) == []
 
 
 def test_what_it_cannot_judge_is_left_to_the_whole_check(tmp_path, monkeypatch):
-    assert quick_faults("organelle", ["model.network=another_packages"]) == []
-    assert quick_faults("", ["resume=RUN"]) == []
+    assert quick_errors("organelle", ["model.network=another_packages"]) == []
+    assert quick_errors("", ["resume=RUN"]) == []
     old = tmp_path / "keys.json"
     old.write_text(json.dumps({**json.loads(KEYS.read_text()), "sources": "of an earlier version"}))
     monkeypatch.setattr("experiments.quick_check.KEYS", old)
-    assert quick_faults("organelle", ["trainer.max_epoch=3"]) == []
+    assert quick_errors("organelle", ["trainer.max_epoch=3"]) == []
 
 
 CODE = """

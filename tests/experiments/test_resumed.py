@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from experiments.config import load_config, resolved
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.resumed import PER_CALL, changed_keys, resumption
 from experiments.schema import STAGES
 from tests.experiments.folders import numbers, steps
@@ -50,7 +50,7 @@ def test_what_cannot_act_is_refused(trained, cli, word, reason):
         assert answer.code == 0, answer.err
         return
     assert answer.code == 2
-    assert any(line.startswith(f"{word.split()[-1].partition('=')[0]}: ") and reason in line for line in answer.faults)
+    assert any(line.startswith(f"{word.split()[-1].partition('=')[0]}: ") and reason in line for line in answer.errors)
 
 
 def test_a_config_file_beside_resume_must_be_the_runs_own(trained, tiny, cli, tmp_path):
@@ -87,8 +87,8 @@ def test_every_key_in_turn_acts_or_is_refused(trained):
         assert changed_keys(kept, asked) == [key]
         try:
             found = resumption(folder, kept, asked, named=False)
-        except ConfigFaults as refused:
-            named = [fault.split(":")[0] for fault in refused.faults]
+        except ConfigErrors as refused:
+            named = [error.split(":")[0] for error in refused.errors]
             if named != [key]:
                 pytest.fail(f"{key}: {named}")
         else:

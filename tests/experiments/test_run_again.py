@@ -14,7 +14,7 @@ import tifffile
 
 from cytovox.io import read_volume, write_nifti
 from cytovox.networks.weights import shipped_weights
-from cytovox.simulation.timelapse_files import write_film
+from cytovox.simulation.timelapse_files import write_time_lapse
 from cytovox.simulation.tomogram import Options
 from datamodules import steps
 from experiments.tasks.analyze import analysis as analyze
@@ -34,26 +34,29 @@ def undrawn():
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory) -> Path:
+def time_lapses(tmp_path_factory) -> Path:
     """Two films of two frames, with masks of organelles."""
     folder = tmp_path_factory.mktemp("films")
     for response in ("control", "LPS"):
-        write_film(folder, "RAW264.7", 7, response, (0.0, 7200.0), SHAPE, SPACING, Options(noise_ri=(0.0005, 0.0005)))
+        write_time_lapse(
+            folder, "RAW264.7", 7, response, (0.0, 7200.0), SHAPE, SPACING, Options(noise_ri=(0.0005, 0.0005))
+        )
     return folder
 
 
-def words(films: Path, out: Path, *more: str) -> list[str]:
+def words(time_lapses: Path, out: Path, *more: str) -> list[str]:
     return [
-        "analyze", f"inputs=[{films}/*.TCF]", f"organelles={films}/{{stem}}_masks.ome.tif", "method=watershed",
+        "analyze", f"inputs=[{time_lapses}/*.TCF]",
+        f"organelles={time_lapses}/{{stem}}_masks.ome.tif", "method=watershed",
         "groups=*-{group}.TCF", f"out={out}", "meshes=none", "workers=0", *more,
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def done(cli, films, tmp_path_factory) -> Path:
+def done(cli, time_lapses, tmp_path_factory) -> Path:
     """An analysis that has come to its end."""
     out = tmp_path_factory.mktemp("done") / "run"
-    answer = cli(*words(films, out))
+    answer = cli(*words(time_lapses, out))
     assert answer.code == 0, answer.err
     return out
 
@@ -98,41 +101,41 @@ FAST = ("border=include",)
 
 
 @pytest.mark.parametrize("word", [pytest.param(w, marks=[] if w in FAST else [pytest.mark.slow]) for w in COUNTED])
-def test_a_key_that_counts_gives_the_tables_of_a_fresh_run(cli, films, copied, tmp_path, word):
+def test_a_key_that_counts_gives_the_tables_of_a_fresh_run(cli, time_lapses, copied, tmp_path, word):
     before = tables(copied)
-    answer = cli(*words(films, copied, word))
+    answer = cli(*words(time_lapses, copied, word))
     assert answer.code == 0, answer.err
     assert any(COUNTED[word] in line for line in notes(answer)), answer.err
-    assert cli(*words(films, tmp_path / "fresh", word)).code == 0
+    assert cli(*words(time_lapses, tmp_path / "fresh", word)).code == 0
     assert tables(copied) == tables(tmp_path / "fresh")
     assert not word.startswith(("border", "measure", "interval", "groups")) or tables(copied) != before
     if word not in FAST:
-        assert notes(cli(*words(films, copied, word))) == []
+        assert notes(cli(*words(time_lapses, copied, word))) == []
 
 
-def test_keys_that_do_not_count_leave_everything_alone(cli, films, copied):
+def test_keys_that_do_not_count_leave_everything_alone(cli, time_lapses, copied):
     kept = {name: stamps(copied / name) for name in ("tables", "predictions", ".frames")}
     more = ["workers=1", "watch.every_s=1", "slurm.time=10", "name=other", "shard=null", f"runs_dir={copied}"]
-    answer = cli(*words(films, copied, *more))
+    answer = cli(*words(time_lapses, copied, *more))
     assert answer.code == 0, answer.err
     assert notes(answer) == []
     assert {name: stamps(copied / name) for name in kept} == kept
 
 
-def test_another_version_of_a_method_runs_its_step_again_and_no_earlier_one(cli, films, copied, monkeypatch):
+def test_another_version_of_a_method_runs_its_step_again_and_no_earlier_one(cli, time_lapses, copied, monkeypatch):
     organelles = stamps(copied / ".frames")
     rows = steps.STEPS["analyze.rows"]
     monkeypatch.setitem(steps.STEPS, "analyze.rows", dataclasses.replace(rows, version=rows.version + 1))
-    answer = cli(*words(films, copied))
+    answer = cli(*words(time_lapses, copied))
     assert notes(answer) == ["note: 4 frames are analysed again: method version 1 -> 2"]
     changed = {name for name, at in stamps(copied / ".frames").items() if organelles.get(name) != at}
     assert not [name for name in changed if "organelles" in name or "cells" in name]
 
 
-def test_masks_with_other_content_of_the_same_size_and_time_are_read_again(cli, films, tmp_path):
-    film = read_volume(films / "RAW264.7-00007-LPS.TCF")
-    masks = read_volume(films / "RAW264.7-00007-LPS_masks.ome.tif")
-    write_nifti(tmp_path / "a.nii", film.frame(0), SPACING)
+def test_masks_with_other_content_of_the_same_size_and_time_are_read_again(cli, time_lapses, tmp_path):
+    time_lapse = read_volume(time_lapses / "RAW264.7-00007-LPS.TCF")
+    masks = read_volume(time_lapses / "RAW264.7-00007-LPS_masks.ome.tif")
+    write_nifti(tmp_path / "a.nii", time_lapse.frame(0), SPACING)
     for organelle in ("membrane", "nucleus"):
         write_nifti(tmp_path / f"a_{organelle}.nii", masks.frame(0, organelle).astype(np.uint8), SPACING)
     asked = [
@@ -151,35 +154,35 @@ def test_masks_with_other_content_of_the_same_size_and_time_are_read_again(cli, 
     assert tables(tmp_path / "run") != before
 
 
-def test_a_changed_correction_is_told_of_and_gives_other_cells(cli, films, copied):
+def test_a_changed_correction_is_told_of_and_gives_other_cells(cli, time_lapses, copied):
     name = copied / "predictions" / "RAW264.7-00007-LPS_t001_cells_corrected.nii.gz"
     labels = np.zeros(SHAPE, np.uint16)
     labels[4:9, 10:20, 10:20] = 1
     write_nifti(name, labels, SPACING)
-    told = notes(cli(*words(films, copied)))
+    told = notes(cli(*words(time_lapses, copied)))
     assert len(told) == 1
     assert "1 frame is analysed again:" in told[0]
     assert "labels of cells changed" in told[0]
     labels[4:9, 30:40, 30:40] = 2
     write_nifti(name, labels, SPACING)
-    assert "labels of cells changed" in notes(cli(*words(films, copied)))[0]
+    assert "labels of cells changed" in notes(cli(*words(time_lapses, copied)))[0]
     table = pd.read_csv(copied / "tables" / "cells.csv")
     whole = table[(table["compartment"] == "cell") & (table["cell"] > 0) & (table["cells_from"] == "corrected")]
     assert len(whole) == 2
 
 
 @pytest.mark.slow
-def test_a_table_that_was_removed_is_written_again(cli, films, copied):
+def test_a_table_that_was_removed_is_written_again(cli, time_lapses, copied):
     before = tables(copied)
     (copied / "tables" / "cells.csv").unlink()
-    assert cli(*words(films, copied)).code == 0
+    assert cli(*words(time_lapses, copied)).code == 0
     assert tables(copied) == before
 
 
 @pytest.mark.slow
-def test_probabilities_that_are_gone_are_predicted_again_for_other_seeds(cli, films, tmp_path):
+def test_probabilities_that_are_gone_are_predicted_again_for_other_seeds(cli, time_lapses, tmp_path):
     """Cells that are found again come from probabilities, as those of a fresh run do, and not from masks."""
-    asked = [word for word in words(films, tmp_path / "run") if not word.startswith(("organelles=", "method="))]
+    asked = [word for word in words(time_lapses, tmp_path / "run") if not word.startswith(("organelles=", "method="))]
     assert cli(*asked).code == 0
     answer = cli(*asked, "seeds.min_volume_um3=5")
     assert answer.code == 0, answer.err
@@ -189,10 +192,10 @@ def test_probabilities_that_are_gone_are_predicted_again_for_other_seeds(cli, fi
 
 
 @pytest.mark.slow
-def test_other_weights_under_the_same_path_predict_again(cli, films, tmp_path, monkeypatch):
+def test_other_weights_under_the_same_path_predict_again(cli, time_lapses, tmp_path, monkeypatch):
     weights = tmp_path / "mine.safetensors"
     shutil.copy(shipped_weights()["cells_fast"], weights)
-    asked = words(films, tmp_path / "run", "method=fast", f"cell_weights={weights}")
+    asked = words(time_lapses, tmp_path / "run", "method=fast", f"cell_weights={weights}")
     assert cli(*asked).code == 0
     content = bytearray(weights.read_bytes())
     content[-64:] = bytes(64)
@@ -202,7 +205,7 @@ def test_other_weights_under_the_same_path_predict_again(cli, films, tmp_path, m
 
 
 @pytest.mark.slow
-def test_a_run_stopped_among_frames_that_run_again_ends_as_a_fresh_one(cli, films, copied, tmp_path, monkeypatch):
+def test_a_run_stopped_among_frames_that_run_again_ends_as_a_fresh_one(cli, time_lapses, copied, tmp_path, monkeypatch):
     finish, calls = analyze.finish_frame, []
 
     def stopping(job):
@@ -213,9 +216,9 @@ def test_a_run_stopped_among_frames_that_run_again_ends_as_a_fresh_one(cli, film
 
     with monkeypatch.context() as patch:
         patch.setattr(analyze, "finish_frame", stopping)
-        assert cli(*words(films, copied, "measure.area=staircase")).code == 130
-    assert cli(*words(films, copied, "measure.area=staircase")).code == 0
-    assert cli(*words(films, tmp_path / "fresh", "measure.area=staircase")).code == 0
+        assert cli(*words(time_lapses, copied, "measure.area=staircase")).code == 130
+    assert cli(*words(time_lapses, copied, "measure.area=staircase")).code == 0
+    assert cli(*words(time_lapses, tmp_path / "fresh", "measure.area=staircase")).code == 0
     assert tables(copied) == tables(tmp_path / "fresh")
 
 

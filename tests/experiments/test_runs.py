@@ -33,7 +33,7 @@ def test_a_run_leaves_everything_in_its_folder(trained):
 
 
 def test_a_run_says_nothing_but_progress_on_stderr(trained):
-    assert trained.faults == []
+    assert trained.errors == []
 
 
 def test_the_scores_have_flat_keys_and_are_the_tables_means(trained):
@@ -121,7 +121,7 @@ def test_a_check_finds_what_a_run_would(tmp_path, tiny, cells, cli):
     words = [f"predict.inputs=[{cells}/*.TCF]", f"predict.checkpoint={tmp_path / 'none'}", f"runs_dir={tmp_path}"]
     answer = cli(tiny, "--check", "stages=[predict]", *words)
     assert answer.code == 2
-    assert "no such checkpoint" in answer.faults[0]
+    assert "no such checkpoint" in answer.errors[0]
 
 
 def test_a_dry_run_takes_one_step_of_every_stage(tmp_path, tiny, cells, cli):
@@ -174,7 +174,7 @@ def test_a_spacing_that_means_the_same_is_noted_in_one_line(tmp_path, cells, fol
     nibabel.save(wrong, path)
     answer = cli(folder_config(folder), "--dry-run")
     assert answer.code == 0
-    (note,) = [fault for fault in answer.faults if "written in um where mm is expected" in fault]
+    (note,) = [error for error in answer.errors if "written in um where mm is expected" in error]
     assert note.startswith("note: HeLa-00003_lipid.nii.gz: ")
 
 
@@ -183,7 +183,7 @@ def test_a_spacing_that_means_the_same_is_noted_in_one_line(tmp_path, cells, fol
 
 def test_a_process_says_nothing_but_progress_and_its_run_and_keeps_all_for_wandb(tmp_path, tiny, command):
     answer = command(tiny, "logging.wandb=offline", f"runs_dir={tmp_path}", cwd=tmp_path, WANDB_MODE="offline")
-    assert answer.faults == []
+    assert answer.errors == []
     assert answer.run.parent == tmp_path / "tiny"
     environment = json.loads((answer.run / "environment.json").read_text())
     assert environment["command"][1:3] == [str(tiny), "logging.wandb=offline"]
@@ -199,7 +199,7 @@ def test_devices_that_are_not_there_leave_nothing_of_wandb_either(tmp_path, tiny
     words = ["logging.wandb=offline", "trainer.strategy=ddq", f"runs_dir={tmp_path / 'runs'}"]
     answer = command(tiny, *words, cwd=tmp_path, WANDB_MODE="offline")
     assert answer.code == 2
-    assert [fault.split(":")[0] for fault in answer.faults] == ["trainer"]
+    assert [error.split(":")[0] for error in answer.errors] == ["trainer"]
     assert not list((tmp_path / "runs").rglob("*"))
 
 
@@ -209,7 +209,7 @@ def test_online_without_a_key_is_answered_in_one_line(tmp_path, tiny, cli, monke
     monkeypatch.setenv("HOME", str(tmp_path))
     answer = cli(tiny, "logging.wandb=online", f"runs_dir={tmp_path / 'runs'}")
     assert answer.code == 2
-    assert answer.faults == ["logging.wandb: online needs a W&B key; run `wandb login`, or choose offline"]
+    assert answer.errors == ["logging.wandb: online needs a W&B key; run `wandb login`, or choose offline"]
     assert not (tmp_path / "runs").exists()
 
 
@@ -221,8 +221,8 @@ def test_a_folder_of_the_user_s_that_shadows_ours_is_told(tmp_path, tiny, comman
     (tmp_path / "transforms" / "__init__.py").write_text("")
     answer = command(tiny, cwd=tmp_path)
     assert answer.code == 2
-    (fault,) = answer.faults
-    assert fault.startswith("transforms: Python finds")
+    (error,) = answer.errors
+    assert error.startswith("transforms: Python finds")
 
 
 def test_the_saved_config_says_everything(trained):

@@ -77,11 +77,11 @@ def test_init_from_outranks_the_default(tmp_path, trained, tiny, cells, cli):
 def test_without_any_weights_the_ways_to_name_some_are_told(tmp_path, tiny, cells, cli):
     answer = cli(tiny, "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", f"runs_dir={tmp_path}")
     assert answer.code == 2
-    assert "weights.default" in answer.faults[0]
-    assert "predict.checkpoint=RUN_FOLDER" in answer.faults[0]
+    assert "weights.default" in answer.errors[0]
+    assert "predict.checkpoint=RUN_FOLDER" in answer.errors[0]
     missing = cli(tiny, "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", "weights.default=nothing")
     assert missing.code == 2
-    assert missing.faults[0].startswith("weights.default: nothing: no such checkpoint")
+    assert missing.errors[0].startswith("weights.default: nothing: no such checkpoint")
 
 
 def test_a_time_lapse_is_predicted_frame_by_frame(copied, time_lapse, cli):

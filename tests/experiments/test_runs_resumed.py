@@ -115,7 +115,7 @@ def test_testing_again_adds_nothing_to_the_learning_curve(copied, trained, cli):
 def test_a_run_is_not_resumed_under_another_name(copied, cli):
     answer = cli("organelle_demo", f"resume={copied}")
     assert answer.code == 2
-    assert answer.faults == [f"resume: {copied} is a run of name tiny, but organelle_demo says organelle_demo"]
+    assert answer.errors == [f"resume: {copied} is a run of name tiny, but organelle_demo says organelle_demo"]
 
 
 def interrupted(running, seconds: float = 1800) -> str:

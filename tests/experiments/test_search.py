@@ -82,7 +82,7 @@ def test_entropy_falls(searched):
 def test_two_ranks_search_one_network_and_train_it(tmp_path, command):
     words = ["trainer.devices=2", "trainer.strategy=ddp", f"runs_dir={tmp_path}"]
     answer = command("scnas_search_demo", *SMALL, *words, cwd=tmp_path, timeout=1800)
-    assert answer.faults == []
+    assert answer.errors == []
     metrics = json.loads((answer.run / "metrics.json").read_text())
     assert metrics["search/entropy"] < 1
     assert metrics["test/cases"] == 1
@@ -172,7 +172,7 @@ def test_a_search_may_be_charged_for_milliseconds_of_this_machine(cli, tmp_path)
     assert metrics["search/cost_published"] > 0
     answer = cli(f"resume={run}", "stages=[fit]", "search.cost.measure=gflop", "trainer.max_epochs=2")
     assert answer.code == 2
-    assert answer.faults == ["search.cost.measure: the search that is gone on with is of another cost: latency_ms "
+    assert answer.errors == ["search.cost.measure: the search that is gone on with is of another cost: latency_ms "
                              "there, gflop here; make them the same, or begin a new search"]  # fmt: skip
 
 
@@ -248,5 +248,5 @@ def test_what_cannot_be_searched_is_said_in_a_line(cli, tmp_path, words, said):
 def test_a_search_is_not_gone_on_with_in_another_space(searched, cli):
     answer = cli(f"resume={searched.run}", "stages=[fit]", "search.operations=[conv_3,identity]")
     assert answer.code == 2
-    assert answer.faults[-1].startswith("search.operations: the search that is gone on with is of another space")
-    assert all(fault.startswith("note: ") for fault in answer.faults[:-1])
+    assert answer.errors[-1].startswith("search.operations: the search that is gone on with is of another space")
+    assert all(error.startswith("note: ") for error in answer.errors[:-1])

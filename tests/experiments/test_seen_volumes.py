@@ -29,7 +29,7 @@ def test_a_tomogram_of_the_training_is_known_again_under_another_name(cli, cells
     assert "note: 2 of 3 inputs were seen in training by these weights" in answer.err
     assert "test cases were seen" not in answer.err
     weights = run / "checkpoints" / "last.ckpt"
-    assert len(read_checkpoint(weights, "organelle", "x").facts.seen) == 2
+    assert len(read_checkpoint(weights, "organelle", "x").metadata.seen) == 2
     assert [len(seen_notes(weights, new / name)) for name in ("trained.TCF", "tested.TCF")] == [1, 0]
     # what one fold tests, the other was trained on
     split = "data.split={train: [HeLa-00003.TCF], val: [HeLa-00002.TCF], test: [HeLa-00001.TCF]}"

@@ -133,14 +133,14 @@ def test_cells_of_the_training_are_known_again_and_others_are_not(cli, run, shap
 
 
 def test_weights_that_go_on_from_others_have_seen_what_those_have(cli, run, config, tmp_path):
-    first = read_checkpoint(run / "checkpoints" / "last.ckpt", "shape", "x").facts
+    first = read_checkpoint(run / "checkpoints" / "last.ckpt", "shape", "x").metadata
     assert (len(first.seen), first.seen_all) == (8 - len(seen_of(run, "test_cells")), True)
     words = ["stages=[fit]", "data.fold=1", f"init_from={run}", "trainer.max_epochs=1", f"runs_dir={tmp_path}"]
     tuned = cli(config, *words).run
-    facts = read_checkpoint(tuned / "checkpoints" / "last.ckpt", "shape", "x").facts
-    assert (len(facts.seen), facts.seen_all) == (8, True)
+    metadata = read_checkpoint(tuned / "checkpoints" / "last.ckpt", "shape", "x").metadata
+    assert (len(metadata.seen), metadata.seen_all) == (8, True)
     assert export([str(tuned), str(tmp_path / "tuned.safetensors")]) == 0
-    assert read_checkpoint(tmp_path / "tuned.safetensors", "shape", "x").facts == facts
+    assert read_checkpoint(tmp_path / "tuned.safetensors", "shape", "x").metadata == metadata
 
 
 def test_cells_that_are_done_are_not_done_again_and_changed_ones_are(run, cli, inputs, tmp_path):
@@ -197,7 +197,7 @@ def test_a_checkpoint_knows_its_parts_whatever_the_config_says(run, cli, config,
 def test_a_fault_is_answered_in_a_line(cli, config, words, told):
     answer = cli(config, *words)
     assert answer.code == 2
-    assert any(told in line for line in answer.faults), answer.err
+    assert any(told in line for line in answer.errors), answer.err
     assert "Traceback" not in answer.err
 
 

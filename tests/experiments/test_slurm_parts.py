@@ -74,8 +74,8 @@ def test_every_training_is_accepted_or_refused_before_the_job(tmp_path: Path, cl
     if base not in SET:
         assert answer.code == 0, answer.err
         return
-    assert (answer.code, len(answer.faults)) == (2, 1), answer.err
-    assert "global_batch: " in answer.faults[0]
+    assert (answer.code, len(answer.errors)) == (2, 1), answer.err
+    assert "global_batch: " in answer.errors[0]
     assert answer.out == ""
     answer = cli(config, *words, SET[base][list(PARTS).index(part)])
     assert answer.code == 0, answer.err
@@ -93,7 +93,7 @@ def test_trainings_that_need_a_word_are_trainings() -> None:
 def test_check_refuses_what_the_ranks_cannot_share(tiny: Path, cli: Any, words: list[str]) -> None:
     answer = cli(tiny, "--check", *words)
     assert answer.code == 2
-    assert answer.faults == [
+    assert answer.errors == [
         "trainer.global_batch: expected a multiple of 4 (2 samples a batch on 2 ranks), got 6; change it, "
         "data.batch_size or the number of devices"
     ]
@@ -105,13 +105,13 @@ def test_submit_counts_the_ranks_of_the_job(tiny: Path, tmp_path: Path, cli: Any
     words = ["--submit", "--dry-run", "trainer.global_batch=12", "slurm.nodes=2", f"runs_dir={tmp_path}"]
     assert cli(tiny, *words, "slurm.gpus_per_node=3").code == 0
     answer = cli(tiny, *words, "slurm.gpus_per_node=4")
-    assert (answer.code, len(answer.faults)) == (2, 1)
-    assert "expected a multiple of 16 (2 samples a batch on 8 ranks), got 12" in answer.faults[0]
+    assert (answer.code, len(answer.errors)) == (2, 1)
+    assert "expected a multiple of 16 (2 samples a batch on 8 ranks), got 12" in answer.errors[0]
 
 
 def test_a_part_alone_is_refused(cli: Any) -> None:
     answer = cli("slurm/8xV100", "--check")
-    assert (answer.code, answer.faults) == (
+    assert (answer.code, answer.errors) == (
         2,
         ["slurm/8xV100: part of a config: name it in base: of your own, such as base: [organelle, slurm/8xV100]"],
     )
@@ -125,7 +125,7 @@ def test_it_runs_one_step_in_16_mixed(tmp_path: Path, cells: Path, cli: Any, bas
     assert checked.code == 0, checked.err
     answer = cli(config, "--dry-run", *words, "stages=[fit]")
     assert json.loads((answer.run / "metrics.json").read_text())["fit/steps"] == 1
-    assert answer.faults == []
+    assert answer.errors == []
 
 
 @pytest.mark.slow

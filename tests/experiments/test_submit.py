@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from cytovox.errors import InputError
-from datamodules.paths import expand, shard_fault, shard_of
+from datamodules.paths import expand, shard_error, shard_of
 from experiments.submit import check_node
-from experiments.submit.config import SlurmConfig, slurm_faults
+from experiments.submit.config import SlurmConfig, slurm_errors
 from experiments.submit.script import Job, options_of, script_of
-from training.run_lock import sole_user
+from training.run_lock import run_lock
 from training.rundir import RunFolder
 
 
@@ -127,8 +127,8 @@ def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: 
     ],
 )
 def test_what_no_cluster_takes_is_told(key: str, value: object, told: str) -> None:
-    (fault,) = slurm_faults(SlurmConfig(**{key: value}))
-    assert told in fault
+    (error,) = slurm_errors(SlurmConfig(**{key: value}))
+    assert told in error
 
 
 def test_a_dry_run_prints_the_script_and_leaves_nothing(cli, tiny, tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_without_slurm_it_says_so_and_leaves_nothing(cli, tiny, tmp_path: Path, 
     monkeypatch.setenv("PATH", str(tmp_path))
     answer = cli(tiny, "--submit", f"runs_dir={tmp_path / 'runs'}")
     assert answer.code == 2
-    (fault,) = answer.faults
-    assert "no SLURM on this machine" in fault
+    (error,) = answer.errors
+    assert "no SLURM on this machine" in error
     assert not (tmp_path / "runs").exists()
 
 
@@ -159,8 +159,8 @@ def test_slurms_refusal_is_one_line_and_leaves_nothing(cli, tiny, tmp_path: Path
     monkeypatch.setenv("PATH", f"{sbatch.parent}:/usr/bin:/bin")
     answer = cli(tiny, "--submit", f"runs_dir={tmp_path / 'runs'}", "slurm.partition=nowhere")
     assert answer.code == 2
-    (fault,) = answer.faults
-    assert "SLURM refuses: sbatch: error: invalid partition sbatch: error: no" in fault
+    (error,) = answer.errors
+    assert "SLURM refuses: sbatch: error: invalid partition sbatch: error: no" in error
     assert not list((tmp_path / "runs").glob("*/*"))
 
 
@@ -224,7 +224,7 @@ def test_shards_are_all_of_it_once() -> None:
     assert {len(part) for part in parts} == {2, 3}
     assert shard_of(items, None) == items
     for wrong in ("4/4", "1", "a/2", "-1/3", "1/2/3"):
-        assert "expected I/N" in str(shard_fault(wrong))
+        assert "expected I/N" in str(shard_error(wrong))
 
 
 def test_a_list_of_files_names_them_from_its_own_folder(tmp_path: Path) -> None:
@@ -274,11 +274,11 @@ def test_two_processes_in_one_run_folder(cli, tiny, tmp_path: Path) -> None:
     answer = cli(tiny, f"runs_dir={tmp_path}", "stages=[fit]", "trainer.max_epochs=1")
     assert answer.code == 0, answer.err
     run = answer.run
-    with sole_user(RunFolder(run)):
+    with run_lock(RunFolder(run)):
         answer = cli(f"resume={run}", "stages=[fit]")
     assert answer.code == 2
-    fault = answer.faults[-1]
-    assert "another process is at work in it" in fault
+    error = answer.errors[-1]
+    assert "another process is at work in it" in error
 
 
 def test_shards_of_a_prediction_are_gathered_by_the_same_command(cli, tiny, trained, cells, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_shards_of_a_prediction_are_gathered_by_the_same_command(cli, tiny, trai
     first = cli(*asked, f"runs_dir={tmp_path / 'parts'}", "predict.shard=0/2")
     assert first.code == 0, first.err
     assert not (first.run / "tables" / "predictions.csv").exists()
-    with sole_user(RunFolder(first.run), "0of2"):  # shards work side by side
+    with run_lock(RunFolder(first.run), "0of2"):  # shards work side by side
         assert cli(f"resume={first.run}", "stages=[predict]", "predict.shard=1/2").code == 0
     assert cli(f"resume={first.run}").code == 0
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cytovox.errors import InputError
-from experiments.submit.config import SlurmConfig, slurm_faults
+from experiments.submit.config import SlurmConfig, slurm_errors
 from experiments.submit.script import Job, script_of
 
 
@@ -50,8 +50,8 @@ def test_a_job_without_a_number_is_told_and_its_folder_stays(cli, tiny, tmp_path
     slurm(sbatch="echo 'Submitted, have'; echo 'a nice day'")
     answer = cli(tiny, f"runs_dir={tmp_path / 'runs'}", "--submit")
     assert answer.code == 2
-    (fault,) = answer.faults
-    assert "sbatch printed 'Submitted, have a nice day', expected a job's number in the last line; see squeue" in fault
+    (error,) = answer.errors
+    assert "sbatch printed 'Submitted, have a nice day', expected a job's number in the last line; see squeue" in error
     assert len(list((tmp_path / "runs").glob("*/*/slurm/job.sh"))) == 1  # the job may have begun
 
 
@@ -64,13 +64,13 @@ def test_an_array_that_nobody_would_gather_is_cancelled(
     answer = cli(tiny, f"runs_dir={tmp_path / 'runs'}", *words, "slurm.array=3", "--submit")
     assert answer.code == 2
     assert told()[-1] == "scancel 17"
-    assert "SLURM refuses: too many jobs" in answer.faults[-1]
+    assert "SLURM refuses: too many jobs" in answer.errors[-1]
     left = list((tmp_path / "runs").glob("*/*/config.yaml"))
     if scancel == "true":
         assert not left
     else:  # its tasks may be at work there
         assert len(left) == 1
-        assert "job 17, which it would gather, could not be cancelled" in answer.faults[-1]
+        assert "job 17, which it would gather, could not be cancelled" in answer.errors[-1]
 
 
 def test_what_gathered_an_array_is_gone_when_the_run_is_submitted_whole(
@@ -107,8 +107,8 @@ def test_no_name_and_no_folder_writes_a_line_of_the_script(cli, tiny, tmp_path: 
     strange = tmp_path / "a\ndate"
     answer = cli(tiny, f"runs_dir='{tmp_path}/a\n\ndate'", "--submit")
     assert answer.code == 2
-    (fault,) = answer.faults
-    assert r"a\ndate': expected a name or folder of one line" in fault
+    (error,) = answer.errors
+    assert r"a\ndate': expected a name or folder of one line" in error
     assert not strange.exists()
     assert not told()
     for job, cwd in ((Job("a\nb", tmp_path, []), tmp_path), (Job("a", strange, []), tmp_path),
@@ -122,12 +122,12 @@ def test_a_name_has_no_unprintable_characters(cli, tiny, cells, task: str) -> No
     words = [tiny] if task == "organelle" else ["analyze", f"inputs=[{cells}/*.TCF]"]
     answer = cli(*words, r'name="a\ndate"', "--submit", "--dry-run")
     assert answer.code == 2
-    (fault,) = answer.faults
-    assert fault == r"command line: name: expected a name that can be a folder's, got 'a\ndate'"
+    (error,) = answer.errors
+    assert error == r"command line: name: expected a name that can be a folder's, got 'a\ndate'"
 
 
 def test_options_may_be_one_text(cli, tiny) -> None:
-    assert slurm_faults(SlurmConfig(options="--exclude=n3")) == []
+    assert slurm_errors(SlurmConfig(options="--exclude=n3")) == []
     answer = cli(tiny, "--submit", "--dry-run", "slurm.options=--exclude=n3")
     assert answer.code == 0, answer.err
     assert "#SBATCH --exclude=n3\n" in answer.out

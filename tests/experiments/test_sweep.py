@@ -12,7 +12,7 @@ import yaml
 
 from cytovox.errors import InputError
 from experiments.compose import shipped_sweeps
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.sweep import main
 from experiments.sweeps.results import best_of, write_results
 from experiments.sweeps.state import SweepRun, SweepState
@@ -107,9 +107,9 @@ def test_nested_parameters_are_drawn_by_the_other_methods_too(write_sweep, metho
     ],
 )
 def test_grids_that_cannot_be_are_refused(write_sweep, parameters: dict, told: str) -> None:
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         read_sweep(write_sweep(parameters=parameters))
-    assert told in str(fault.value)
+    assert told in str(error.value)
 
 
 def test_a_grid_that_repeats_itself_ends(write_sweep, monkeypatch) -> None:
@@ -218,19 +218,19 @@ def test_words_are_such_that_the_config_reads_what_was_suggested(write_sweep) ->
     ],
 )
 def test_a_sweep_that_cannot_run_is_one_line(write_sweep, more: dict, told: str) -> None:
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         read_sweep(write_sweep(**more))
-    assert told in str(fault.value)
-    assert len(str(fault.value).splitlines()) == 1
+    assert told in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_keys_and_values_that_the_schema_does_not_take_are_all_told_at_once(write_sweep, capsys) -> None:
     path = write_sweep(
         parameters={"optimizer.lrate": {"values": [1]}, "trainer.max_epochs": {"values": [1, "many"]}, "seed": 3}
     )
-    with pytest.raises(ConfigFaults) as fault:
+    with pytest.raises(ConfigErrors) as error:
         read_sweep(path)
-    lines = str(fault.value).splitlines()
+    lines = str(error.value).splitlines()
     assert len(lines) == 3
     for told in ("optimizer.lrate: no such key", "trainer.max_epochs: expected a whole number", "parameters.seed: "):
         assert sum(told in line for line in lines) == 1, lines

@@ -36,22 +36,22 @@ RUN = ["python", "-m", "experiments.run", "organelle_demo"]
 )  # fmt: skip
 def test_a_sweep_that_wandb_would_misread_is_one_line(write_sweep, more: dict, told: str) -> None:
     path = write_sweep(**{"method": "random", **more})
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         read_sweep(path)
-    assert f"sweep.yaml: {told}" in str(fault.value)
-    assert len(str(fault.value).splitlines()) == 1
+    assert f"sweep.yaml: {told}" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_all_that_is_wrong_is_told_at_once(write_sweep, capsys) -> None:
     path = write_sweep(metric={"name": "val/dice_mean", "goal": "max"}, run_cap="many", parameters={
         "seed": {"values": 3}, "optimizer.lrate": {"values": [1]}}, early_stop=1)  # fmt: skip
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         read_sweep(path)
-    assert len(str(fault.value).splitlines()) == 5
+    assert len(str(error.value).splitlines()) == 5
     for key in ("metric.goal", "run_cap", "parameters.seed", "optimizer.lrate", "early_stop"):
-        assert key in str(fault.value)
+        assert key in str(error.value)
     assert main([str(path), "--check"]) == 2
-    assert capsys.readouterr().err.strip() == str(fault.value)
+    assert capsys.readouterr().err.strip() == str(error.value)
 
 
 def test_what_wandb_documents_is_taken(write_sweep) -> None:

@@ -12,7 +12,7 @@ import torch
 from datamodules.shape.datamodule import ShapeDataModule
 from experiments.compose import compose, shipped_configs
 from experiments.config import load_config
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.sweep import main
 from experiments.sweeps.sweep_file import read_sweep
 from experiments.tasks import known_keys
@@ -39,8 +39,8 @@ def refused(write_sweep: Any, config: str, parameters: dict[str, Any], metric: s
     )  # fmt: skip
     try:
         read_sweep(path)
-    except ConfigFaults as fault:
-        return str(fault).splitlines()
+    except ConfigErrors as error:
+        return str(error).splitlines()
     return []
 
 
@@ -93,7 +93,7 @@ def test_a_key_that_the_command_sets_again_is_refused(write_sweep) -> None:
         command=[*COMMAND, "organelle_demo", "${args_no_hyphens}", "optimizer.lr=0.001"],
     )  # fmt: skip
     with pytest.raises(
-        ConfigFaults, match=r"parameters\.optimizer\.lr: has no effect: its values give one and the same"
+        ConfigErrors, match=r"parameters\.optimizer\.lr: has no effect: its values give one and the same"
     ):
         read_sweep(path)
 

@@ -70,15 +70,15 @@ def test_the_export_command_runs_as_a_process(tmp_path, trained):
         cwd=home, capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert read_checkpoint(tmp_path / "a.safetensors", "organelle", "x").facts.organelles[0] == "membrane"
+    assert read_checkpoint(tmp_path / "a.safetensors", "organelle", "x").metadata.organelles[0] == "membrane"
 
 
-def other_weights(tmp_path, exported, name, factor=1.0, **facts):
+def other_weights(tmp_path, exported, name, factor=1.0, **metadata):
     weights = read_checkpoint(exported, "organelle", "x")
     state = {
         key: value * factor if value.is_floating_point() else value for key, value in weights.network_state.items()
     }
-    return write_weights(tmp_path / f"{name}.safetensors", state, {**dataclasses.asdict(weights.facts), **facts})
+    return write_weights(tmp_path / f"{name}.safetensors", state, {**dataclasses.asdict(weights.metadata), **metadata})
 
 
 def test_an_ensemble_averages_the_probabilities_of_its_members(tmp_path, tiny, exported):
@@ -107,15 +107,15 @@ def test_flips_average_the_mirror_images(tiny, exported):
         ({"ri_range": [1.33, 1.4]}, "ri_range"),
     ],
 )
-def test_checkpoints_that_do_not_belong_together_are_refused(tmp_path, tiny, cells, exported, cli, facts, told):
-    other = other_weights(tmp_path, exported, "other", **facts)
+def test_checkpoints_that_do_not_belong_together_are_refused(tmp_path, tiny, cells, exported, cli, metadata, told):
+    other = other_weights(tmp_path, exported, "other", **metadata)
     runs = tmp_path / "runs"
     words = ["stages=[predict]", f"predict.inputs=[{cells}/*.TCF]", f"predict.checkpoint=[{exported},{other}]"]
     answer = cli(tiny, *words, f"runs_dir={runs}")
     assert answer.code == 2
-    assert len(answer.faults) == 1
-    assert told in answer.faults[0]
-    assert "ensemble" in answer.faults[0]
+    assert len(answer.errors) == 1
+    assert told in answer.errors[0]
+    assert "ensemble" in answer.errors[0]
     assert not runs.exists()
 
 
@@ -123,7 +123,7 @@ def test_the_same_checkpoint_twice_is_no_ensemble(tmp_path, tiny, cells, exporte
     words = ["stages=[predict]", f"predict.inputs=[{cells}/*.TCF]", f"predict.checkpoint=[{exported},{exported}]"]
     answer = cli(tiny, *words, f"runs_dir={tmp_path / 'runs'}")
     assert answer.code == 2
-    assert "named twice" in answer.faults[0]
+    assert "named twice" in answer.errors[0]
 
 
 def test_names_that_are_no_weights_are_answered_with_those_that_are():
@@ -140,9 +140,9 @@ def test_training_state_is_not_shipped_with_weights(exported):
 
 
 def test_a_training_notes_the_ranges_of_its_inputs_and_the_export_keeps_them(trained, exported):
-    best = read_checkpoint(trained.run / "checkpoints" / "best.ckpt", "organelle", "x").facts.trained_on
+    best = read_checkpoint(trained.run / "checkpoints" / "best.ckpt", "organelle", "x").metadata.trained_on
     assert (best["inputs"], best["looked_at"]) == (2, 2)
     assert best["spacing_um"] == [[0.6, 0.6, 0.6], [0.6, 0.6, 0.6]]
     low, high = best["statistics"]["ri_p99.9"]
     assert 1.34 < low < high < 1.45
-    assert read_checkpoint(exported, "organelle", "x").facts.trained_on == best
+    assert read_checkpoint(exported, "organelle", "x").metadata.trained_on == best

@@ -75,9 +75,14 @@ def test_cells_agree(tomogram, device, exact_float32, name, precision):
     field = CellField(masks["membrane"], masks["nucleus"], SPACING, tomogram.ri_ZYX)
 
     def find(where: str, how: str) -> np.ndarray:
-        facts = weights.facts
+        metadata = weights.metadata
         finder = build_finder(
-            network_of(weights, "weights"), facts, windows_of(facts.patch_size), SeedRule(), device=where, precision=how
+            network_of(weights, "weights"),
+            metadata,
+            windows_of(metadata.patch_size),
+            SeedRule(),
+            device=where,
+            precision=how,
         )
         return finder(field).cells_ZYX
 

@@ -15,7 +15,7 @@ from lightning_modules.optim import (
     AdamW,
     configure,
     learning_rate_scale,
-    optimizer_faults,
+    optimizer_errors,
     scaled_rate,
 )
 
@@ -75,11 +75,11 @@ def test_the_plateau_is_divided_by_five_as_in_the_paper() -> None:
 
 
 def test_faults_are_told_by_key_and_all_at_once() -> None:
-    assert all(not optimizer_faults(kind()) for kind in OPTIMIZERS.values())
+    assert all(not optimizer_errors(kind()) for kind in OPTIMIZERS.values())
     bad = SGD(lr=math.nan, momentum=1.0, weight_decay=-1.0, power=-1.0, patience=-1, factor=1.0, lr_min_ratio=2.0)
-    keys = {fault.split(":")[0] for fault in optimizer_faults(bad)}
+    keys = {error.split(":")[0] for error in optimizer_errors(bad)}
     assert keys == {"lr", "momentum", "weight_decay", "power", "patience", "factor", "lr_min_ratio"}
-    keys = {fault.split(":")[0] for fault in optimizer_faults(Adam(warmup_steps=3, betas=[0.9]))}
+    keys = {error.split(":")[0] for error in optimizer_errors(Adam(warmup_steps=3, betas=[0.9]))}
     assert keys == {"warmup_steps", "betas"}
 
 
@@ -92,6 +92,6 @@ def test_the_rate_follows_the_samples_of_a_step_by_its_rule() -> None:
 
 
 def test_a_reference_without_a_rule_is_refused() -> None:
-    assert optimizer_faults(Adam(lr_scale="sqrt", reference_batch=8)) == []
-    assert optimizer_faults(Adam(reference_batch=8))[0].startswith("reference_batch: only with lr_scale")
-    assert optimizer_faults(Adam(lr_scale="sqrt", reference_batch=0))[0].startswith("reference_batch: expected 1")
+    assert optimizer_errors(Adam(lr_scale="sqrt", reference_batch=8)) == []
+    assert optimizer_errors(Adam(reference_batch=8))[0].startswith("reference_batch: only with lr_scale")
+    assert optimizer_errors(Adam(lr_scale="sqrt", reference_batch=0))[0].startswith("reference_batch: expected 1")

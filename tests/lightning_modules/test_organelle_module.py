@@ -18,12 +18,12 @@ from cytovox.inference.tiling import SlidingWindow
 from cytovox.losses.segmentation import LOSSES
 from cytovox.preprocess.resampling import ResampleTo
 from datamodules.cases import RawCase
-from lightning_modules.checkpoint_metadata import OrganelleFacts, load_network, read_checkpoint
+from lightning_modules.checkpoint_metadata import OrganelleMetadata, load_network, read_checkpoint
 from lightning_modules.optim import SGD, Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
 
 SHAPE = (8, 12, 12)
-FACTS = OrganelleFacts(
+FACTS = OrganelleMetadata(
     task="organelle", model={"network": "x"}, organelles=["nucleus", "lipid"], resample="spacing_um",
     resample_spacing_um=[1.0] * 3, resample_grid=[8] * 3, ri_range=[1.0, 2.0], patch_size=[8] * 3,
 )  # fmt: skip
@@ -192,12 +192,12 @@ def test_a_checkpoint_says_what_it_is_in_plain_types(tmp_path: Path) -> None:
     path = _saved(tmp_path)
     assert torch.load(path, weights_only=True)["cytovox"]["organelles"] == ["nucleus", "lipid"]
     weights = read_checkpoint(path, "organelle", "predict.checkpoint")
-    assert weights.facts == FACTS
+    assert weights.metadata == FACTS
     network = Threshold()
     load_network(network, weights, "predict.checkpoint")
     assert torch.equal(network.scale, torch.load(path, weights_only=True)["state_dict"]["network.scale"])
-    facts = weights.facts
-    grid = ResampleTo.chosen(facts.resample, facts.resample_spacing_um, facts.resample_grid)
+    metadata = weights.metadata
+    grid = ResampleTo.chosen(metadata.resample, metadata.resample_spacing_um, metadata.resample_grid)
     assert grid.spacing_um == (1.0, 1.0, 1.0)
 
 
@@ -219,10 +219,10 @@ def test_checkpoints_that_are_not_ours_are_refused_in_one_line(tmp_path: Path) -
     for name, (value, told) in bad.items():
         target = tmp_path / f"{name}.ckpt"
         target.write_bytes(value) if isinstance(value, bytes) else torch.save(value, target)
-        with pytest.raises(InputError, match=told) as fault:
+        with pytest.raises(InputError, match=told) as error:
             read_checkpoint(target, "organelle", "predict.checkpoint")
-        assert str(fault.value).startswith(f"predict.checkpoint: {target}: "), name
-        assert "\n" not in str(fault.value)
+        assert str(error.value).startswith(f"predict.checkpoint: {target}: "), name
+        assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="no such checkpoint"):
         read_checkpoint(tmp_path, "organelle", "init_from")
 

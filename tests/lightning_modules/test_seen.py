@@ -17,10 +17,10 @@ from datamodules.shape.cases import ShapeFiles, read_cell
 from datamodules.shape.config import ShapeFolderData
 from datamodules.shape.datamodule import ShapeDataModule
 from datamodules.shape.folder import find_shapes, read_shapes
-from lightning_modules.checkpoint_metadata import SHAPRFacts, read_checkpoint
+from lightning_modules.checkpoint_metadata import SHAPRMetadata, read_checkpoint
 from lightning_modules.seen import begun_from, counted_seen, resumed_from, seen_by_all, seen_note, trained_on
 
-NEW = SHAPRFacts(task="shapr", model={})
+NEW = SHAPRMetadata(task="shapr", model={})
 
 
 def cell(seed=0):
@@ -29,8 +29,8 @@ def cell(seed=0):
     return rng.integers(0, 256, (64, 64), dtype=np.uint8), np.hypot(y, x) < 12 + seed
 
 
-def answers(facts, *fingerprints):
-    return counted_seen(facts, fingerprints)[0]
+def answers(metadata, *fingerprints):
+    return counted_seen(metadata, fingerprints)[0]
 
 
 def test_a_cell_is_known_again_in_every_format_and_number_type(tmp_path: Path):
@@ -144,11 +144,11 @@ def test_shipped_weights_know_the_real_cells_they_were_trained_on_and_no_others(
         name: read_shapes(find_shapes(ShapeFolderData(root=str(root / name), folds=0))) for name in ("rbc", "nuclei")
     }
     for name, other in (("rbc", "nuclei"), ("nuclei", "rbc")):
-        facts = read_checkpoint(shipped_weights()[f"shape_{name}"], "shape", "x").facts
+        metadata = read_checkpoint(shipped_weights()[f"shape_{name}"], "shape", "x").metadata
         own = [cell.fingerprint for cell in cells[name]]
-        assert set(answers(facts, *own)) == {"yes"}
-        assert facts.seen == sorted(own)  # all of them, and nothing else
-        assert set(answers(facts, *(cell.fingerprint for cell in cells[other]))) == {"no"}
+        assert set(answers(metadata, *own)) == {"yes"}
+        assert metadata.seen == sorted(own)  # all of them, and nothing else
+        assert set(answers(metadata, *(cell.fingerprint for cell in cells[other]))) == {"no"}
     # a copy in another format is the same cell, another crop of it is not
     first = cells["rbc"][0]
     np.save(tmp_path / "image.npy", first.image_YX)
@@ -163,16 +163,16 @@ def test_shipped_weights_know_the_real_cells_they_were_trained_on_and_no_others(
 def test_weights_of_a_fold_of_real_cells_know_its_training_cells_and_not_its_test_cells():
     config = ShapeFolderData(root=str(Path(os.environ["CYTOVOX_DATA"]) / "rbc"), folds=5, fold=2, val=0.1)
     data = ShapeDataModule(config, seed=1)
-    facts = trained_on(begun_from(NEW, None), data.fingerprints(("train", "val")))
-    assert set(answers(facts, *data.fingerprints(("train", "val")))) == {"yes"}
+    metadata = trained_on(begun_from(NEW, None), data.fingerprints(("train", "val")))
+    assert set(answers(metadata, *data.fingerprints(("train", "val")))) == {"yes"}
     tested = data.fingerprints(("test",))
     assert len(tested) in (20, 21)
-    assert set(answers(facts, *tested)) == {"no"}
+    assert set(answers(metadata, *tested)) == {"no"}
 
 
 @pytest.mark.parametrize("name", sorted(shipped_weights()))
 def test_shipped_weights_say_what_they_have_seen(name):
-    facts = read_checkpoint(shipped_weights()[name], None, "x").facts
-    assert facts.seen_all
-    assert len(facts.seen) == {"shape_rbc": 101, "shape_nuclei": 58}.get(name, 0)
-    assert all(len(one) == DIGITS for one in facts.seen)
+    metadata = read_checkpoint(shipped_weights()[name], None, "x").metadata
+    assert metadata.seen_all
+    assert len(metadata.seen) == {"shape_rbc": 101, "shape_nuclei": 58}.get(name, 0)
+    assert all(len(one) == DIGITS for one in metadata.seen)

@@ -18,7 +18,7 @@ from cytovox.networks.shapr import SHAPRConfig
 from cytovox.networks.slab_unet import SlabUNetConfig
 from cytovox.preprocess.shape_fields import OccupancyConfig, SignedDistanceConfig
 from cytovox.preprocess.signed_distance import signed_distance
-from lightning_modules.checkpoint_metadata import ShapeFacts, SHAPRFacts
+from lightning_modules.checkpoint_metadata import ShapeMetadata, SHAPRMetadata
 from lightning_modules.optim import AdamW
 from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shape_base import condition, samples_at_once
@@ -26,7 +26,7 @@ from lightning_modules.shape_scoring import Shapes, ShapeScores
 from lightning_modules.shapr import SHAPRModule
 
 FIELD = SignedDistanceConfig(size=16).build()
-FACTS = ShapeFacts(task="shape", model={}, field={}, process={}, preconditioning={})
+FACTS = ShapeMetadata(task="shape", model={}, field={}, process={}, preconditioning={})
 
 
 def cell(radius, index):
@@ -63,7 +63,7 @@ def module(traits=None, **more):
     torch.manual_seed(0)
     network = SlabUNetConfig(channels=[8, 16], dropout=0.0).build(16, told=traits.channels if traits else 0)
     told, optimizer = traits.build() if traits else None, AdamW(lr=2e-3, schedule="constant")
-    return ShapeModule(parts(**more), told, network=network, facts=FACTS, field=FIELD, optimizer=optimizer)
+    return ShapeModule(parts(**more), told, network=network, metadata=FACTS, field=FIELD, optimizer=optimizer)
 
 
 def trainer(folder, **more):
@@ -246,7 +246,7 @@ def shapr(**more):
     config = SHAPRConfig(base_channels=2)
     return SHAPRModule(
         config.build_discriminator(), SHAPRLossConfig().build(), network=config.build(),
-        facts=SHAPRFacts(task="shapr", model={}),
+        metadata=SHAPRMetadata(task="shapr", model={}),
         field=OccupancyConfig().build(), optimizer=AdamW(lr=1e-3, schedule="constant", weight_decay=0.0), **more,
     )  # fmt: skip
 

@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cytovox.errors import InputError
-from lightning_modules.checkpoint_metadata import OrganelleFacts, load_network, read_checkpoint
+from lightning_modules.checkpoint_metadata import OrganelleMetadata, load_network, read_checkpoint
 from lightning_modules.weights_file import KEY, write_weights
 
-FACTS = OrganelleFacts(
+FACTS = OrganelleMetadata(
     task="organelle",
     model={"network": "x"},
     organelles=["nucleus", "lipid"],
@@ -32,7 +32,7 @@ def test_weights_and_facts_come_back_to_the_bit(tmp_path):
     given(torch.rand(2, 1, 5, 5, 5))  # the normalisation's running figures, and their integer count
     path = write_weights(tmp_path / "a.safetensors", given.state_dict(), dataclasses.asdict(FACTS))
     weights = read_checkpoint(path, "organelle", "predict.checkpoint")
-    assert weights.facts == FACTS
+    assert weights.metadata == FACTS
     fresh = network()
     load_network(fresh, weights, "predict.checkpoint")
     for name, tensor in given.state_dict().items():
@@ -71,10 +71,10 @@ def test_files_that_are_none_of_ours_are_refused_in_one_line(tmp_path, content, 
         path.write_bytes(content)
     else:
         save_file({"0.weight": torch.zeros(1)}, path, metadata=content)
-    with pytest.raises(InputError, match=told) as fault:
+    with pytest.raises(InputError, match=told) as error:
         read_checkpoint(path, "organelle", "predict.checkpoint")
-    assert str(fault.value).startswith(f"predict.checkpoint: {path}: ")
-    assert "\n" not in str(fault.value)
+    assert str(error.value).startswith(f"predict.checkpoint: {path}: ")
+    assert "\n" not in str(error.value)
 
 
 def test_a_truncated_file_is_refused(tmp_path):

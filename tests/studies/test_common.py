@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cytovox.errors import InputError
-from lightning_modules.checkpoint_metadata import ShapeFacts, read_checkpoint
+from lightning_modules.checkpoint_metadata import ShapeMetadata, read_checkpoint
 from lightning_modules.weights_file import KEY
 from studies import _common
 from studies._common import ProgressLines, _as_time, existing_run, run_study, trained_seconds, write_half_weights
@@ -21,10 +21,10 @@ from training.rundir import RunFolder
 def checkpoint(tmp_path):
     """A checkpoint whose network has three tensors of 4000 numbers and a counter."""
     network = {f"network.{name}": torch.randn(40, 100) for name in "abc"}
-    facts = ShapeFacts(task="shape", model={"network": "none"}, field={}, process={}, preconditioning={})
+    metadata = ShapeMetadata(task="shape", model={"network": "none"}, field={}, process={}, preconditioning={})
     path = tmp_path / "last.ckpt"
     state = {**network, "network.count": torch.tensor(7), "other": torch.ones(2)}
-    torch.save({"state_dict": state, KEY: dataclasses.asdict(facts)}, path)
+    torch.save({"state_dict": state, KEY: dataclasses.asdict(metadata)}, path)
     return path
 
 
@@ -34,7 +34,7 @@ def test_weights_over_several_files_are_joined_to_the_same_weights(checkpoint, t
     joined = tmp_path / "joined.safetensors"
     assert join_weights([*map(str, reversed(parts)), str(joined)]) == 0
     given, found = (read_checkpoint(path, "shape", "test") for path in (checkpoint, joined))
-    assert found.facts == given.facts
+    assert found.metadata == given.metadata
     assert found.network_state.keys() == given.network_state.keys() == {"a", "b", "c", "count"}
     for name, value in given.network_state.items():
         expected = value.half() if value.is_floating_point() else value
@@ -61,8 +61,8 @@ def test_earlier_weights_stay_where_the_new_ones_cannot_be_written(checkpoint, t
 
 def test_a_tensor_beyond_float16_stays_in_float32(tmp_path):
     state = {"network.large": torch.tensor([70000.0, 0.1]), "network.small": torch.tensor([65504.0, 0.1])}
-    facts = ShapeFacts(task="shape", model={"network": "none"}, field={}, process={}, preconditioning={})
-    torch.save({"state_dict": state, KEY: dataclasses.asdict(facts)}, tmp_path / "last.ckpt")
+    metadata = ShapeMetadata(task="shape", model={"network": "none"}, field={}, process={}, preconditioning={})
+    torch.save({"state_dict": state, KEY: dataclasses.asdict(metadata)}, tmp_path / "last.ckpt")
     (written,) = write_half_weights(tmp_path / "last.ckpt", tmp_path / "net.safetensors")
     found = read_checkpoint(written, "shape", "test").network_state
     assert torch.equal(found["large"], state["network.large"])

@@ -53,7 +53,9 @@ def test_the_study_trains_in_parts_samples_and_compares(red_cells, tmp_path):
     assert "shape_rbc: mean shape" in models
     assert result["trained"]["dispr"]["steps"] == 3
     assert all(seconds > 0 for seconds in result["seconds_per_sample"].values())
-    assert read_checkpoint(tmp_path / "out" / "dispr.safetensors", "shape", "test").facts.field["name"] == "occupancy"
+    assert (
+        read_checkpoint(tmp_path / "out" / "dispr.safetensors", "shape", "test").metadata.field["name"] == "occupancy"
+    )
     shapes = np.load(tmp_path / "out" / "dispr_shapes.npz")
     assert np.unpackbits(shapes[result["cells"][0]], axis=1).shape == (1, 64**3)
 

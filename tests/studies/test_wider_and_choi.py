@@ -73,8 +73,8 @@ def test_two_widths_are_trained_over_a_measured_schedule_and_tested(tmp_path, mo
         planned = json.loads((tmp_path / "runs" / f"organelle_width{width}_schedule.json").read_text())["steps"]
         assert planned % 4 == 0
         assert 0 < trained_steps(existing_run(tmp_path / "runs", f"organelle_width{width}")) <= planned
-        facts = read_checkpoint(tmp_path / f"organelle_width{width}.safetensors", "organelle", "test").facts
-        assert facts.model["channels"] == [width * channels for channels in (16, 32, 64, 128)]
+        metadata = read_checkpoint(tmp_path / f"organelle_width{width}.safetensors", "organelle", "test").metadata
+        assert metadata.model["channels"] == [width * channels for channels in (16, 32, 64, 128)]
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def test_weights_that_say_nothing_are_told_to_be_unknown():
 @pytest.mark.parametrize("name", sorted(shipped_weights()))
 def test_shipped_weights_say_what_they_were_trained_on(name):
     path = shipped_weights()[name]
-    trained_on = read_checkpoint(path, None, "x").facts.trained_on
+    trained_on = read_checkpoint(path, None, "x").metadata.trained_on
     assert trained_on == json.loads(path.with_suffix(".json").read_text())["trained_on"]
     assert trained_on["looked_at"] >= 20
     assert trained_on["inputs"] >= trained_on["looked_at"]
@@ -120,7 +120,7 @@ def test_shipped_weights_say_what_they_were_trained_on(name):
 
 
 def test_a_cell_as_trained_on_lies_inside_and_other_media_and_voxels_outside():
-    trained_on = read_checkpoint(shipped_weights()["organelle"], None, "x").facts.trained_on
+    trained_on = read_checkpoint(shipped_weights()["organelle"], None, "x").metadata.trained_on
     told = {}
     for name, spacing, medium in (("usual", 0.3, 1.337), ("coarse", 0.6, 1.337), ("oil", 0.3, 1.37)):
         tomogram = simulate("HeLa", 555, (32, 64, 64), (spacing,) * 3, Options(medium_ri=medium))

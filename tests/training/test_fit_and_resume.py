@@ -19,15 +19,15 @@ from cytovox.losses.segmentation import LOSSES
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.checkpoint_metadata import OrganelleFacts
+from lightning_modules.checkpoint_metadata import OrganelleMetadata
 from lightning_modules.optim import Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from training.metrics_log import MetricsCSV
 from training.rundir import RunFolder
-from training.trainer import EMA, EarlyStop, TrainerConfig, build_trainer, checkpoint_path, trainer_faults
+from training.trainer import EMA, EarlyStop, TrainerConfig, build_trainer, checkpoint_path, trainer_errors
 
 SHAPE, SPACING = (8, 16, 16), (1.0, 1.0, 1.0)
-FACTS = OrganelleFacts(
+FACTS = OrganelleMetadata(
     task="organelle",
     model={"network": "x"},
     organelles=["nucleus"],
@@ -267,21 +267,21 @@ def test_the_datas_digest_follows_content_and_split(data_root: Path) -> None:
 def test_what_lightning_cannot_do_is_told_in_one_line(tmp_path: Path, more: dict[str, Any], told: str) -> None:
     if more.get("accelerator") == "gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    with pytest.raises(InputError, match=told) as fault:
+    with pytest.raises(InputError, match=told) as error:
         build_trainer(_config(**more), RunFolder(tmp_path), [], MONITOR, dry_run=False)
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(error.value)
 
 
 def test_faults_of_the_trainer_name_their_keys() -> None:
-    assert trainer_faults(TrainerConfig(ema=EMA(), early_stopping=EarlyStop(), max_time="00:01:30:00")) == []
+    assert trainer_errors(TrainerConfig(ema=EMA(), early_stopping=EarlyStop(), max_time="00:01:30:00")) == []
     bad = TrainerConfig(
         max_epochs=None, num_nodes=0, precision="bf16-true", max_steps=-3, ema=EMA(1.0, 0), early_stopping=EarlyStop(0)
     )
-    keys = [fault.split(":")[0] for fault in trainer_faults(bad)]
+    keys = [error.split(":")[0] for error in trainer_errors(bad)]
     assert keys == [
         "num_nodes", "max_steps, max_epochs", "precision", "ema.decay", "ema.update_every_n_steps",
         "early_stopping.patience",
     ]  # fmt: skip
-    assert trainer_faults(TrainerConfig(gradient_clip_val=-1.0))[0].startswith("gradient_clip_val: expected")
-    assert trainer_faults(TrainerConfig(max_epochs=None))[0].startswith("max_epochs: no limit at all")
-    assert trainer_faults(TrainerConfig(max_time="90m"))[0].startswith("max_time: expected DD:HH:MM:SS")
+    assert trainer_errors(TrainerConfig(gradient_clip_val=-1.0))[0].startswith("gradient_clip_val: expected")
+    assert trainer_errors(TrainerConfig(max_epochs=None))[0].startswith("max_epochs: no limit at all")
+    assert trainer_errors(TrainerConfig(max_time="90m"))[0].startswith("max_time: expected DD:HH:MM:SS")

@@ -222,7 +222,7 @@ def test_values_that_are_no_index_are_refused_before_anything_is_written(tmp_pat
     writer = _writer(tmp_path, paths)
     for path in paths:
         writer(path, Never())
-    assert [told in fault for told, fault in zip(["no refractive", "NaN or infinite"], writer.faults, strict=True)] == [
+    assert [told in error for told, error in zip(["no refractive", "NaN or infinite"], writer.errors, strict=True)] == [
         True,
         True,
     ]
@@ -236,8 +236,8 @@ def test_a_file_that_breaks_off_in_a_later_frame_leaves_nothing(tmp_path: Path) 
     for kind in ("ome-tiff", "nifti", "ome-zarr"):
         writer = _writer(tmp_path, [tmp_path / "late.ome.tif"], file_format=kind, probabilities=True)
         writer(tmp_path / "late.ome.tif", Boxes())
-        assert len(writer.faults) == 1
-        assert "frame 1" in writer.faults[0]
+        assert len(writer.errors) == 1
+        assert "frame 1" in writer.errors[0]
         assert not list(writer.folder.predictions.glob("*"))
         assert not list(writer.folder.figures.glob("*"))
 

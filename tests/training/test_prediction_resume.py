@@ -223,9 +223,9 @@ def test_a_full_disk_is_one_line_and_finished_frames_are_kept(tmp_path: Path, la
     writer = _writer(tmp_path, [lapse], kind)
     with pytest.raises(
         InputError, match=r"in.*no space left on.*; 2 finished frames are kept in .*unfinished"
-    ) as fault:
+    ) as error:
         writer(lapse, Stops(2, OSError(errno.ENOSPC, "No space left on device")))
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(error.value)
     folder = tmp_path / "run/predictions"
     assert [p.name for p in folder.iterdir()] == [".unfinished-in"]
     shutil.rmtree(folder)
@@ -264,7 +264,7 @@ def test_zarr_in_and_masks_out_are_those_of_an_array(tmp_path: Path, kind: Forma
     path = write_omezarr(tmp_path / "in.ome.zarr", _frames(2)[:, None], SPACING, ["RI"], (0, 60))
     writer = _writer(tmp_path, [path], kind, probabilities=True)
     writer(path, Boxes())
-    assert not writer.faults
+    assert not writer.errors
     folder = tmp_path / "run/predictions"
     np.testing.assert_array_equal(_masks(folder, kind, "in", 2), _truth(2))
     probabilities = read_volume(folder / "in_t001_probabilities.ome.zarr")
@@ -283,9 +283,9 @@ def test_what_is_no_index_is_told_with_its_place_in_the_frame(tmp_path: Path) ->
     writer = _writer(tmp_path, paths)
     for path in paths:
         writer(path, Boxes())
-    assert "nan.ome.zarr, frame 1: 1 of " in writer.faults[0]
-    assert "z, y, x = (5, 20, 33)" in writer.faults[0]
-    assert "grey.nii, frame 0: values from 200 to 200 are no refractive index" in writer.faults[1]
+    assert "nan.ome.zarr, frame 1: 1 of " in writer.errors[0]
+    assert "z, y, x = (5, 20, 33)" in writer.errors[0]
+    assert "grey.nii, frame 0: values from 200 to 200 are no refractive index" in writer.errors[1]
     assert not list(writer.folder.predictions.iterdir())
     assert not list(writer.folder.figures.iterdir())
 
@@ -300,7 +300,7 @@ def test_a_volume_of_one_slice_and_one_without_data_are_predicted(tmp_path: Path
     writer = _writer(tmp_path, [flat, holes], "ome-zarr")
     for path in (flat, holes):
         writer(path, Boxes())
-    assert not writer.faults
+    assert not writer.errors
     folder = tmp_path / "run/predictions"
     np.testing.assert_array_equal(zarr.open_array(folder / "flat.ome.zarr/0", mode="r")[:], _truth(1)[:, :, 2:3])
     stitched = _truth(1)
@@ -367,15 +367,15 @@ def test_nothing_of_others_is_overwritten_in_a_shared_folder(tmp_path: Path) -> 
     masks = (out / "a.ome.tif").read_bytes()
     other = _writer(tmp_path, paths[1:], out=out)
     other(paths[1], Boxes())
-    assert [str(paths[0]) in fault and "choose another folder" in fault for fault in other.faults] == [True]
+    assert [str(paths[0]) in error and "choose another folder" in error for error in other.errors] == [True]
     itself = _writer(tmp_path, paths[:1], out=tmp_path / "one")
     itself(paths[0], Boxes())
-    assert "is the input itself" in itself.faults[0]
+    assert "is the input itself" in itself.errors[0]
     (out / "b.ome.zarr").mkdir()
     (out / "b.ome.zarr" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         require_free(out, {paths[1]: "a", tmp_path / "b.TCF": "b"}, "ome-zarr")
-    assert [line.split(": ")[0] for line in str(fault.value).splitlines()] == ["predict.out"] * 2
+    assert [line.split(": ")[0] for line in str(error.value).splitlines()] == ["predict.out"] * 2
     assert (out / "a.ome.tif").read_bytes() == masks
     assert (out / "b.ome.zarr" / "thesis.txt").exists()
     require_free(tmp_path / "new", {paths[1]: "a"}, "ome-tiff")

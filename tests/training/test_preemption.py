@@ -20,17 +20,17 @@ from cytovox.io import write_nifti
 from cytovox.losses.segmentation import LOSSES
 from datamodules.config import FolderData
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.checkpoint_metadata import OrganelleFacts
+from lightning_modules.checkpoint_metadata import OrganelleMetadata
 from lightning_modules.optim import Adam, AdamW
 from lightning_modules.organelle import OrganelleModule
 from training.exact import ExactResume
 from training.preemption import Preemption
 from training.rundir import RunFolder
-from training.signals import Preempted, StopSignals, listening
+from training.signals import Preempted, StopSignals, handle_signals
 from training.trainer import EMA, EarlyStop, TrainerConfig, build_trainer, checkpoint_path
 
 MONITOR = "val/dice_mean"
-FACTS = OrganelleFacts(
+FACTS = OrganelleMetadata(
     task="organelle", model={}, organelles=["nucleus"], resample="spacing_um", resample_spacing_um=[1.0] * 3,
     resample_grid=[8] * 3, ri_range=[1.33, 1.39], patch_size=[8] * 3,
 )  # fmt: skip
@@ -83,7 +83,7 @@ def fit(
     trainer_config = TrainerConfig(enable_progress_bar=False, ema=EMA(decay=0.9), **options)
     run = RunFolder(folder)
     torch.rand(int(np.random.default_rng().integers(100)))  # a restart finds its generators anywhere
-    with listening() as signals:
+    with handle_signals() as signals:
         stopper = Preemption(signals, run.last_checkpoint, trainer_config.save_every_minutes)
         callbacks: list[pl.Callback] = [*extra, ExactResume(7), stopper]
         trainer = build_trainer(trainer_config, run, [], MONITOR, dry_run=False, extra=callbacks, batch_size=2)
@@ -244,7 +244,7 @@ def test_a_signal_in_the_last_validation_batch_ends_the_run_before_the_next_stag
 
 def test_outside_of_a_fit_a_signal_acts_at_once_and_handlers_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Preempted, match="SIGTERM"), listening():
+    with pytest.raises(Preempted, match="SIGTERM"), handle_signals():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -13,15 +13,15 @@ from torch import nn
 
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.simulation import load
-from datamodules.config import SimulatedSet, SimulatorData, data_faults, simulated_names
+from datamodules.config import SimulatedSet, SimulatorData, data_errors, simulated_names
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.checkpoint_metadata import OrganelleFacts
+from lightning_modules.checkpoint_metadata import OrganelleMetadata
 from lightning_modules.organelle import OrganelleModule
 from training.results import draw_examples, write_table, write_test_tables
 from training.rundir import RunFolder
 
 ORGANELLES = ["membrane", "nucleus", "nucleolus", "lipid"]
-FACTS = OrganelleFacts(
+FACTS = OrganelleMetadata(
     task="organelle",
     model={},
     organelles=ORGANELLES,
@@ -97,10 +97,10 @@ def test_simulated_cases_are_labelled_whole_and_named_by_seed() -> None:
 
 
 def test_faults_of_simulated_data_name_their_keys() -> None:
-    assert data_faults(_config()) == []
+    assert data_errors(_config()) == []
     bad = _config()
     bad.organelles, bad.noise_ri, bad.val.first_seed, bad.test.counts = ["golgi"], [2.0, 1.0], 0, {"CHO": 1}
-    keys = [fault.split(":")[0] for fault in data_faults(bad)]
+    keys = [error.split(":")[0] for error in data_errors(bad)]
     assert keys == ["organelles", "noise_ri", "val.first_seed", "test.counts"]
     assert simulated_names(SimulatedSet(["A549", "HeLa"], 3, first_seed=5)) == [("A549", 5), ("HeLa", 6), ("A549", 7)]
 

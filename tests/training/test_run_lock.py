@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cytovox.errors import InputError
-from training.run_lock import sole_user
+from training.run_lock import run_lock
 from training.rundir import RunFolder
 from training.slurm import GATHER
 
@@ -38,12 +38,12 @@ def folder(tmp_path: Path) -> RunFolder:
 def test_nobody_gathers_while_a_part_is_still_to_be_done(queue, folder: RunFolder, state: str) -> None:
     folder.update_status(job_0of2="11_0", job_1of2="11_1")
     queue(f"11_1 {state} /somebody/job.sh")
-    with pytest.raises(InputError, match=r"run folder .*: job 11_1 has a part of it still to do; wait") as fault:
-        sole_user(folder).__enter__()
-    assert "\n" not in str(fault.value)
+    with pytest.raises(InputError, match=r"run folder .*: job 11_1 has a part of it still to do; wait") as error:
+        run_lock(folder).__enter__()
+    assert "\n" not in str(error.value)
     assert "job" not in folder.status()
     queue("11_1 COMPLETING /somebody/job.sh")  # what waited for it has begun
-    with sole_user(folder):
+    with run_lock(folder):
         assert folder.status()["job"] == "20"
 
 
@@ -53,26 +53,26 @@ def test_nor_while_a_job_goes_on_for_one_that_could_not_be_requeued(queue, folde
     (folder.path / GATHER).touch()
     queue(f"30_1 PENDING {folder.path}/slurm/job.sh", f"20 RUNNING {folder.path}/slurm/gather/job.sh")
     with pytest.raises(InputError, match="job 30_1 has a part of it"):
-        sole_user(folder).__enter__()
+        run_lock(folder).__enter__()
     queue("30_1 PENDING /another/run/slurm/job.sh")
-    with sole_user(folder):
+    with run_lock(folder):
         pass
 
 
 def test_parts_work_beside_each_other_and_not_beside_who_gathers(queue, folder: RunFolder) -> None:
     folder.update_status(job_0of2="11_0", job="12")
     queue("11_0 RUNNING x", "12 COMPLETED y")
-    with sole_user(folder, "1of2"):
+    with run_lock(folder, "1of2"):
         assert folder.status()["job_1of2"] == "20"
     queue("11_0 RUNNING x", "12 RUNNING y")
     with pytest.raises(InputError, match="job 12 is at work in it"):
-        sole_user(folder, "1of2").__enter__()
+        run_lock(folder, "1of2").__enter__()
 
 
 def test_a_run_that_is_no_array_asks_for_itself_only(queue, folder: RunFolder) -> None:
     folder.update_status(job="12")
     queue(f"30 PENDING {folder.path}/slurm/job.sh", "12 COMPLETED y")
-    with sole_user(folder):
+    with run_lock(folder):
         pass
 
 
@@ -83,8 +83,8 @@ def test_a_run_that_has_ended_is_free_though_its_job_goes_on(queue, folder: RunF
     folder.update_status(job="12", status=status)
     queue("12 RUNNING y")
     if free:
-        with sole_user(folder):
+        with run_lock(folder):
             assert folder.status()["job"] == "20"
     else:
         with pytest.raises(InputError, match="job 12 is at work in it"):
-            sole_user(folder).__enter__()
+            run_lock(folder).__enter__()

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from cytovox.losses.centre_offsets import VoteLossConfig
+from cytovox.losses.centre_offsets import CentreOffsetLossConfig
 from transforms.cell_patches import RandCellPatch, RandOneNucleus, RandSoften
 from transforms.patches import foreground_centres
 
@@ -89,7 +89,7 @@ def test_one_nucleus_is_chosen_and_all_others_stand_against_it():
 
 def test_perfect_votes_cost_next_to_nothing_and_wrong_ones_are_pulled_to_the_centre():
     found = prepared()
-    loss = VoteLossConfig().build()
+    loss = CentreOffsetLossConfig().build()
     z, y, x = np.meshgrid(*(np.arange(n) * s for n, s in zip(SHAPE, (0.5, 0.4, 0.3), strict=True)), indexing="ij")
     place = torch.from_numpy(np.stack([z, y, x])).float()
     perfect = torch.zeros_like(place)

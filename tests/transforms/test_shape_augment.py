@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cytovox.errors import InputError
 from cytovox.preprocess.shape_fields import SLICE
 from cytovox.preprocess.signed_distance import signed_distance
-from transforms.shape_augment import RandShaped, Turn, apply_turn, keep_inside, turn_distance
+from transforms.shape_augment import AugmentationParams, RandShaped, apply_augmentation, augment_distance, keep_inside
 
 SIDE = 64
 
@@ -45,7 +45,9 @@ def lopsided() -> torch.Tensor:
 def test_no_turn_changes_nothing() -> None:
     obj = lopsided()
     for before, after in zip(
-        sample(obj).values(), apply_turn(Turn(), *(v[0] for v in sample(obj).values())), strict=True
+        sample(obj).values(),
+        apply_augmentation(AugmentationParams(), *(v[0] for v in sample(obj).values())),
+        strict=True,
     ):
         assert torch.equal(before[0], after)
 
@@ -53,17 +55,20 @@ def test_no_turn_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("turn", "expected"),
     [
-        (Turn(flip=(False, True, False)), lambda o: o.flip(1)),
-        (Turn(flip=(False, False, True)), lambda o: o.flip(2)),
-        (Turn(angle=np.pi), lambda o: o.flip(1, 2)),
-        (Turn(angle=np.pi / 2), lambda o: torch.rot90(o, 1, (2, 1))),
-        (Turn(shift_YX=(3, -2)), lambda o: torch.roll(o, (3, -2), (1, 2))),
-        (Turn(flip=(True, False, False)), lambda o: torch.cat([torch.zeros(1, SIDE, SIDE), o[1:].flip(0)])),
+        (AugmentationParams(flip=(False, True, False)), lambda o: o.flip(1)),
+        (AugmentationParams(flip=(False, False, True)), lambda o: o.flip(2)),
+        (AugmentationParams(angle=np.pi), lambda o: o.flip(1, 2)),
+        (AugmentationParams(angle=np.pi / 2), lambda o: torch.rot90(o, 1, (2, 1))),
+        (AugmentationParams(shift_YX=(3, -2)), lambda o: torch.roll(o, (3, -2), (1, 2))),
+        (
+            AugmentationParams(flip=(True, False, False)),
+            lambda o: torch.cat([torch.zeros(1, SIDE, SIDE), o[1:].flip(0)]),
+        ),
     ],
 )
-def test_known_turns_move_every_voxel_where_it_belongs(turn: Turn, expected: object) -> None:
+def test_known_turns_move_every_voxel_where_it_belongs(turn: AugmentationParams, expected: object) -> None:
     obj = lopsided()
-    image, mask, turned = apply_turn(turn, obj[SLICE], obj[SLICE], obj)
+    image, mask, turned = apply_augmentation(turn, obj[SLICE], obj[SLICE], obj)
     assert torch.equal(turned, expected(obj))  # type: ignore[operator]
     assert torch.equal(mask, turned[SLICE])
     assert torch.allclose(image, mask, atol=1e-4)
@@ -72,7 +77,7 @@ def test_known_turns_move_every_voxel_where_it_belongs(turn: Turn, expected: obj
 def test_a_mirror_image_in_z_leaves_slice_32_where_it_is() -> None:
     obj = lopsided()
     obj[40, 30, 30] = 0
-    _, _, turned = apply_turn(Turn(flip=(True, False, False)), obj[SLICE], obj[SLICE], obj)
+    _, _, turned = apply_augmentation(AugmentationParams(flip=(True, False, False)), obj[SLICE], obj[SLICE], obj)
     assert torch.equal(turned[SLICE], obj[SLICE])
     assert all(torch.equal(turned[64 - z], obj[z]) for z in range(1, 64))
 
@@ -117,21 +122,21 @@ def test_a_wall_one_voxel_thin_survives_every_turn_in_one_piece() -> None:
     obj[12:52, 16:48, 31] = 1
     for degrees in range(0, 91, 9):
         for shift in (0.0, 0.3, 0.5):
-            turn = Turn(angle=np.radians(degrees), shift_YX=(shift, shift))
-            _, mask, turned = apply_turn(turn, obj[SLICE], obj[SLICE], obj)
+            turn = AugmentationParams(angle=np.radians(degrees), shift_YX=(shift, shift))
+            _, mask, turned = apply_augmentation(turn, obj[SLICE], obj[SLICE], obj)
             assert scipy.ndimage.label(mask.numpy(), np.ones((3, 3)))[1] == 1
             assert turned.sum() > 0.65 * obj.sum()
 
 
 def test_a_shifted_cell_stops_at_the_frame_and_a_large_one_shrinks() -> None:
     obj = ellipsoid((10, 28, 12))
-    turn = keep_inside(Turn(shift_YX=(9, 9)), obj[SLICE], obj)
+    turn = keep_inside(AugmentationParams(shift_YX=(9, 9)), obj[SLICE], obj)
     assert turn.shift_YX == pytest.approx((4, 9), abs=0.6)
     corner = torch.zeros(SIDE, SIDE, SIDE)
     corner[20:40, 1:63, 1:63] = 1
-    kept = keep_inside(Turn(angle=np.pi / 4), corner[SLICE], corner)
+    kept = keep_inside(AugmentationParams(angle=np.pi / 4), corner[SLICE], corner)
     assert kept.zoom == pytest.approx(1 / np.sqrt(2), rel=0.05)
-    _, _, turned = apply_turn(kept, corner[SLICE], corner[SLICE], corner)
+    _, _, turned = apply_augmentation(kept, corner[SLICE], corner[SLICE], corner)
     assert float(turned.sum() / corner.sum()) == pytest.approx(kept.zoom**3, rel=0.06)
 
 
@@ -177,7 +182,7 @@ def test_published_mirrors_come_in_a_third_of_the_samples_along_y_and_z_apart() 
     for _ in range(3000):
         augment.randomize()
         seen.append(augment.turn.flip)
-        assert augment.turn == Turn(flip=augment.turn.flip)
+        assert augment.turn == AugmentationParams(flip=augment.turn.flip)
     z, y, x = np.mean(seen, axis=0)
     assert (z, y) == pytest.approx((1 / 3, 1 / 3), abs=0.03)
     assert x == 0
@@ -190,7 +195,9 @@ def test_other_draws_do_not_depend_on_whether_the_published_mirrors_are_asked_fo
         augment.set_random_state(5)
         augment.randomize()
     z, y, x = plain.turn.flip
-    assert mirrored.turn == Turn(plain.turn.angle, (not z, not y, x), plain.turn.zoom, plain.turn.shift_YX)
+    assert mirrored.turn == AugmentationParams(
+        plain.turn.angle, (not z, not y, x), plain.turn.zoom, plain.turn.shift_YX
+    )
 
 
 def test_a_bend_alone_is_a_turn() -> None:
@@ -244,12 +251,17 @@ def test_real_masks_agree_with_their_objects_as_well_after_a_turn_as_before() ->
 
 @pytest.mark.parametrize(
     "turn",
-    [Turn(angle=0.7), Turn(flip=(True, False, True)), Turn(zoom=1.2), Turn(zoom=0.85, shift_YX=(2.0, -3.0), angle=2.0)],
+    [
+        AugmentationParams(angle=0.7),
+        AugmentationParams(flip=(True, False, True)),
+        AugmentationParams(zoom=1.2),
+        AugmentationParams(zoom=0.85, shift_YX=(2.0, -3.0), angle=2.0),
+    ],
 )
-def test_turned_distances_are_those_of_the_turned_object(turn: Turn) -> None:
+def test_turned_distances_are_those_of_the_turned_object(turn: AugmentationParams) -> None:
     obj = ellipsoid((14, 18, 9), (34, 30, 32))
-    turned = apply_turn(turn, obj[SLICE], obj[SLICE], obj)[2].numpy() > 0
-    found = turn_distance(turn, torch.from_numpy(signed_distance(obj.numpy() > 0))).numpy()
+    turned = apply_augmentation(turn, obj[SLICE], obj[SLICE], obj)[2].numpy() > 0
+    found = augment_distance(turn, torch.from_numpy(signed_distance(obj.numpy() > 0))).numpy()
     near = np.abs(signed_distance(turned)) < 6
     assert np.abs(found - signed_distance(turned))[near].mean() < 0.35
     assert ((found > 0) ^ turned).sum() < 0.03 * turned.sum()

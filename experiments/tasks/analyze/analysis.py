@@ -24,17 +24,17 @@ from datamodules.steps import STEPS
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.analyze.frames import FrameJob, finish_frame
 from experiments.tasks.analyze.given import find_existing
-from experiments.tasks.analyze.outputs import write_film
+from experiments.tasks.analyze.outputs import write_time_lapse
 from experiments.tasks.analyze.predictors import (
     cell_weights,
     organelle_inferer,
     organelle_weights,
     seen_notes,
 )
-from experiments.tasks.analyze.results import FilmResult, film_result, write_results
+from experiments.tasks.analyze.results import TimeLapseResult, time_lapse_result, write_results
 from experiments.tasks.analyze.sources import Source
 from experiments.tasks.analyze.state import FrameState
-from experiments.tasks.analyze.time_lapses import Asked, Film, Frames, open_film
+from experiments.tasks.analyze.time_lapses import Asked, Frames, TimeLapse, open_time_lapse
 from training.rundir import RunFolder
 
 #: Called with (what, done, all, and what is at hand).
@@ -44,7 +44,7 @@ FEW_VOXELS = 30_000_000
 
 
 @dataclasses.dataclass
-class Fault:
+class Error:
     """An input that could not be analysed, and why."""
 
     source: Source
@@ -67,7 +67,7 @@ class Analysis:
     def __init__(self, config: AnalyzeConfig, folder: RunFolder, progress: Progress) -> None:
         self.config, self.folder, self.progress = config, folder, progress
         self.states = folder.path / ".frames"
-        self.faults: list[Fault] = []
+        self.errors: list[Error] = []
         self.notes: list[str] = []
         self.asked = 0
         self.recomputed: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class Analysis:
         self._cell_weights = None
         if config.cells is None:
             self._cell_weights = cell_weights(config.method, config.cell_weights)
-        self._results: dict[str, tuple[str, FilmResult]] = {}
+        self._results: dict[str, tuple[str, TimeLapseResult]] = {}
 
     def update(self, sources: list[Source]) -> bool:
         """Analyse what is new or changed, and write tables, figures and report if anything is.
@@ -92,96 +92,99 @@ class Analysis:
         bool
             Whether anything was new.
         """
-        self.faults, self.notes, self.asked = [], [], len(sources)
+        self.errors, self.notes, self.asked = [], [], len(sources)
         self.recomputed.clear()
-        films = self._open(sources)
-        changed = self._frames(films)
-        results, failed = [], {fault.source.name for fault in self.faults}
-        done = [film for film in films if film.source.name not in failed]
-        for number, film in enumerate(done, start=1):
-            result = film_result(film, self.config)
-            if write_film(film, result, self.folder, self.config):
+        time_lapses = self._open(sources)
+        changed = self._frames(time_lapses)
+        results, failed = [], {error.source.name for error in self.errors}
+        done = [time_lapse for time_lapse in time_lapses if time_lapse.source.name not in failed]
+        for number, time_lapse in enumerate(done, start=1):
+            result = time_lapse_result(time_lapse, self.config)
+            if write_time_lapse(time_lapse, result, self.folder, self.config):
                 changed = True
             results.append(result)
             self.progress("writing masks and surfaces", number, len(done))
-        self.notes += [note for film in films for note in film.notes]
+        self.notes += [note for time_lapse in time_lapses for note in time_lapse.notes]
         if self.config.shard is not None:
             return changed  # the tables are of all inputs
-        tables, made_from = FrameState(self.states), self._tables_from(results)
-        if changed or not tables.has("tables", made_from) or not (self.folder.tables / "cells.csv").is_file():
-            if not self.recomputed and (why := made_from.why(tables.made_from("tables"))):
+        tables, provenance = FrameState(self.states), self._tables_from(results)
+        if changed or not tables.has("tables", provenance) or not (self.folder.tables / "cells.csv").is_file():
+            if not self.recomputed and (why := provenance.why(tables.provenance("tables"))):
                 self.recomputed["tables: " + why] += 1
-            self.notes += write_results(results, self.faults, self.notes, self.folder, self.config)
-            tables.save("tables", made_from, {})
+            self.notes += write_results(results, self.errors, self.notes, self.folder, self.config)
+            tables.save("tables", provenance, {})
             changed = True
         return changed
 
-    def _tables_from(self, results: list[FilmResult]) -> Fingerprint:
+    def _tables_from(self, results: list[TimeLapseResult]) -> Fingerprint:
         """What the tables and the figures of them depend on."""
-        films = [
-            [r.key, dataclasses.asdict(r.film.source), r.film.medium_from, list(r.film.volume.spacing_um)]
+        time_lapses = [
+            [r.key, dataclasses.asdict(r.time_lapse.source), r.time_lapse.medium_from,
+            list(r.time_lapse.volume.spacing_um)]
             for r in results
         ]  # fmt: skip
         return STEPS["analyze.tables"].fingerprint(
-            self.config, films=films, broken_inputs=[[fault.source.name, fault.text] for fault in self.faults]
+            self.config,
+            time_lapses=time_lapses,
+            broken_inputs=[[error.source.name, error.text] for error in self.errors],
         )
 
-    def _open(self, sources: list[Source]) -> list[Film]:
-        films = []
+    def _open(self, sources: list[Source]) -> list[TimeLapse]:
+        time_lapses = []
         corrections = Path(self.config.corrections) if self.config.corrections else self.folder.predictions
         existing = find_existing(sources, self.config, corrections)
         self.notes += [f"{path}: corrects none of the inputs" for path in existing.corrections.orphans]
         for source in shard_of(sources, self.config.shard):
             try:
-                film = open_film(source, self.config, self.states, existing)
-                film.notes += seen_notes(self._organelle_weights, source.path)
-                films.append(film)
-            except (InputError, OSError) as fault:
-                self._failed(source, fault)
-        return films
+                time_lapse = open_time_lapse(source, self.config, self.states, existing)
+                time_lapse.notes += seen_notes(self._organelle_weights, source.path)
+                time_lapses.append(time_lapse)
+            except (InputError, OSError) as error:
+                self._failed(source, error)
+        return time_lapses
 
-    def _failed(self, source: Source, fault: BaseException) -> None:
-        text = " ".join(str(fault).split())
-        if all(known.source.name != source.name for known in self.faults):
-            self.faults.append(Fault(source, text if str(source.path) in text else f"{source.path}: {text}"))
+    def _failed(self, source: Source, error: BaseException) -> None:
+        text = " ".join(str(error).split())
+        if all(known.source.name != source.name for known in self.errors):
+            self.errors.append(Error(source, text if str(source.path) in text else f"{source.path}: {text}"))
 
-    def _frames(self, films: list[Film]) -> bool:
+    def _frames(self, time_lapses: list[TimeLapse]) -> bool:
         """Bring every frame up to date; whether there was anything to do."""
         asked = Asked(
             self.config, self.asked, self._organelle_weights, self._cell_weights,
             ContentDigests(self.folder.path / ".notes", once=True),
         )  # fmt: skip
-        total, done, changed = sum(film.frames for film in films), 0, False
-        with _workers(self._workers(films)) as submit:
-            waiting: list[tuple[Film, Future[list[str]]]] = []
-            for film in films:
-                frames = Frames(film, asked, self._predict)
+        total, done, changed = sum(time_lapse.frames for time_lapse in time_lapses), 0, False
+        with _workers(self._workers(time_lapses)) as submit:
+            waiting: list[tuple[TimeLapse, Future[list[str]]]] = []
+            for time_lapse in time_lapses:
+                frames = Frames(time_lapse, asked, self._predict)
                 try:
-                    for t in range(film.frames):
+                    for t in range(time_lapse.frames):
                         job = frames.job(t)
                         if job is not None:
-                            waiting.append((film, submit(job)))
+                            waiting.append((time_lapse, submit(job)))
                             changed = True
                         done += 1
-                        self.progress("analysing frames", done, total, f"{film.source.path.name}, frame {t}")
+                        self.progress("analysing frames", done, total, f"{time_lapse.source.path.name}, frame {t}")
                         self._collect([pair for pair in waiting if pair[1].done()])
                 except DeviceError:
                     raise
-                except (InputError, OSError) as fault:
-                    self._failed(film.source, fault)
+                except (InputError, OSError) as error:
+                    self._failed(time_lapse.source, error)
                 self.recomputed.update(frames.recomputed)
             self._collect(waiting)
         return changed
 
-    def _collect(self, finished: list[tuple[Film, Future[list[str]]]]) -> None:
+    def _collect(self, finished: list[tuple[TimeLapse, Future[list[str]]]]) -> None:
         """What the workers say; a worker's InputError is its file's fault."""
-        for film, future in finished:
+        for time_lapse, future in finished:
             try:
-                film.notes += [note for note in future.result() if note not in film.notes]
+                time_lapse.notes += [note for note in future.result() if note not in time_lapse.notes]
             except DeviceError:
                 raise
-            except (InputError, OSError) as fault:
-                self._failed(film.source, fault)
+            except (InputError, OSError) as error:
+                self._failed(time_lapse.source, error)
 
     def _predict(
         self, ri_ZYX: np.ndarray, spacing_um: tuple[float, float, float]
@@ -201,11 +204,11 @@ class Analysis:
                 said[(slice(None), *box)] = values[both]
         return dict(zip(names, masks, strict=True)), said
 
-    def _workers(self, films: list[Film]) -> int:
+    def _workers(self, time_lapses: list[TimeLapse]) -> int:
         """Processes beside this one."""
         if self.config.workers != "auto":
             return int(self.config.workers)
-        voxels = sum(int(np.prod(film.volume.shape)) for film in films)
+        voxels = sum(int(np.prod(time_lapse.volume.shape)) for time_lapse in time_lapses)
         return 0 if voxels < FEW_VOXELS else max(1, cores() // 2)
 
 
@@ -220,8 +223,8 @@ def _workers(count: int) -> Iterator[Callable[[FrameJob], Future[list[str]]]]:
             threads = torch.get_num_threads()
             try:
                 future.set_result(finish_frame(job))
-            except (InputError, OSError) as fault:
-                future.set_exception(fault)
+            except (InputError, OSError) as error:
+                future.set_exception(error)
             finally:
                 torch.set_num_threads(threads)
             return future
@@ -245,10 +248,10 @@ def tell(analysis: Analysis) -> None:
         print(f"note: {what} again: {told}", file=sys.stderr)
     for note in analysis.notes:
         print(f"note: {note}", file=sys.stderr)
-    for fault in analysis.faults:
-        print(fault.text, file=sys.stderr)
-    if analysis.faults:
+    for error in analysis.errors:
+        print(error.text, file=sys.stderr)
+    if analysis.errors:
         print(
-            f"inputs: {len(analysis.faults)} files could not be analysed, the others are done; mend them, run again",
+            f"inputs: {len(analysis.errors)} files could not be analysed, the others are done; mend them, run again",
             file=sys.stderr,
         )

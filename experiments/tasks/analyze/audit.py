@@ -9,12 +9,12 @@ from typing import Any
 
 from cytovox.errors import InputError
 from datamodules.cases import checked_ri
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.analyze.given import Existing, find_existing
 from experiments.tasks.analyze.predictors import cell_weights, organelle_weights
 from experiments.tasks.analyze.sources import Source
-from experiments.tasks.analyze.time_lapses import Film, open_film
+from experiments.tasks.analyze.time_lapses import TimeLapse, open_time_lapse
 from lightning_modules.checkpoint_metadata import read_checkpoint
 
 
@@ -34,34 +34,34 @@ def check_analyze(config: AnalyzeConfig, sources: Sequence[Source], corrections:
     ConfigFaults
         All errors, one line each.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     notes: list[str] = []
     if config.corrections is not None and not corrections.is_dir():
-        faults.append(f"corrections: {corrections}: no such folder; name the one that the corrected masks lie in")
-    _tried(faults, lambda: _weights(config))
-    existing = _tried(faults, lambda: find_existing(sources, config, corrections))
+        errors.append(f"corrections: {corrections}: no such folder; name the one that the corrected masks lie in")
+    _tried(errors, lambda: _weights(config))
+    existing = _tried(errors, lambda: find_existing(sources, config, corrections))
     lines = []
     if existing is not None:
         notes += [f"{path}: corrects none of the inputs" for path in existing.corrections.orphans]
         for source in sources:
-            line = _tried(faults, lambda source=source: _input(source, config, existing, notes, faults))  # type: ignore[misc]
+            line = _tried(errors, lambda source=source: _input(source, config, existing, notes, errors))  # type: ignore[misc]
             lines += [line] if line is not None else []
     for note in dict.fromkeys(notes):
         print(f"note: {note}", file=sys.stderr)
-    if faults:
-        raise ConfigFaults(list(dict.fromkeys(faults)))
+    if errors:
+        raise ConfigErrors(list(dict.fromkeys(errors)))
     print("the config is valid; it would analyse")
     print("\n".join(lines), flush=True)
 
 
-def _tried(faults: list[str], read: Callable[[], Any]) -> Any:
-    """What `read` returns; None, and its error among `faults`, where it fails."""
+def _tried(errors: list[str], read: Callable[[], Any]) -> Any:
+    """What `read` returns; None, and its error among `errors`, where it fails."""
     try:
         return read()
-    except ConfigFaults as fault:
-        faults.extend(fault.faults)
-    except (InputError, OSError) as fault:
-        faults.append(" ".join(str(fault).split()))
+    except ConfigErrors as error:
+        errors.extend(error.errors)
+    except (InputError, OSError) as error:
+        errors.append(" ".join(str(error).split()))
     return None
 
 
@@ -72,24 +72,24 @@ def _weights(config: AnalyzeConfig) -> None:
         cell_weights(config.method, config.cell_weights)
 
 
-def _input(source: Source, config: AnalyzeConfig, existing: Existing, notes: list[str], faults: list[str]) -> str:
+def _input(source: Source, config: AnalyzeConfig, existing: Existing, notes: list[str], errors: list[str]) -> str:
     """Read an input and whatever belongs to it; the line that describes it."""
-    film = open_film(source, config, Path(), existing, lambda fault: faults.append(str(fault)))
-    notes.extend(film.notes)
-    for t in range(film.frames):
-        _tried(faults, lambda t=t: checked_ri(film.volume.frame(t), f"{source.path}, frame {t}"))  # type: ignore[misc]
-    spacing = ", ".join(f"{s:.4g}" for s in film.volume.spacing_um)
-    frames = f"{film.frames} frame{'s' * (film.frames != 1)}"
-    return f"  {source.path} ({source.group}): {frames}, {spacing} um (z, y, x){_belonging(film)}"
+    time_lapse = open_time_lapse(source, config, Path(), existing, lambda error: errors.append(str(error)))
+    notes.extend(time_lapse.notes)
+    for t in range(time_lapse.frames):
+        _tried(errors, lambda t=t: checked_ri(time_lapse.volume.frame(t), f"{source.path}, frame {t}"))  # type: ignore[misc]
+    spacing = ", ".join(f"{s:.4g}" for s in time_lapse.volume.spacing_um)
+    frames = f"{time_lapse.frames} frame{'s' * (time_lapse.frames != 1)}"
+    return f"  {source.path} ({source.group}): {frames}, {spacing} um (z, y, x){_belonging(time_lapse)}"
 
 
-def _belonging(film: Film) -> str:
+def _belonging(time_lapse: TimeLapse) -> str:
     """Masks, labels and corrections of an input."""
-    files = {name: by_frame for name, by_frame in (*film.masks.items(), ("cells", film.cells)) if by_frame}
+    files = {name: by_frame for name, by_frame in (*time_lapse.masks.items(), ("cells", time_lapse.cells)) if by_frame}
     told = []
     for name, by_frame in files.items():
         paths = list(dict.fromkeys(source.path.name for source in by_frame.values()))
         told.append(f"{name} from {paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else ""))
-    count = len({source.path for source in film.corrections.values()})
+    count = len({source.path for source in time_lapse.corrections.values()})
     told += [f"{count} correction{'s' * (count != 1)}"] if count else []
     return "".join(f"; {text}" for text in told)

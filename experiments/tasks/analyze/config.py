@@ -15,10 +15,10 @@ from cytovox.quality.rules import MAX_INTERVAL, MAX_JUMP, MIN_CONTRAST_RI
 from cytovox.segmentation.field import SeedRule
 from cytovox.segmentation.seeds import MIN_VOLUME_UM3
 from cytovox.tracking.tracking import MAX_DISTANCE_UM
-from datamodules.config import SERIES, TEXTS, TEXTS_OR_NULL, spacing_faults
-from datamodules.paths import shard_fault
-from experiments.schema import SCHEMA_VERSION, name_faults
-from experiments.submit.config import SlurmConfig, slurm_faults
+from datamodules.config import SERIES, TEXTS, TEXTS_OR_NULL, spacing_errors
+from datamodules.paths import shard_error
+from experiments.schema import SCHEMA_VERSION, name_errors
+from experiments.submit.config import SlurmConfig, slurm_errors
 
 
 def _is_label_kind(value: Any) -> bool:
@@ -257,93 +257,93 @@ class CellsFromMasksConfig(PipelineConfig):
     """Number or name of the image in files that hold several; null where they hold one."""
 
 
-def pipeline_faults(config: PipelineConfig) -> list[str]:
+def pipeline_errors(config: PipelineConfig) -> list[str]:
     """What cannot work although every type is right, one line each, beginning with the key path."""
-    faults = []
+    errors = []
     if config.schema_version != SCHEMA_VERSION:
-        faults.append(f"schema_version: this Cytovox reads version {SCHEMA_VERSION}, got {config.schema_version}")
-    faults += name_faults(config.name)
+        errors.append(f"schema_version: this Cytovox reads version {SCHEMA_VERSION}, got {config.schema_version}")
+    errors += name_errors(config.name)
     if not config.seeds.min_volume_um3 >= 0:
-        faults.append(f"seeds.min_volume_um3: expected 0 or more, got {config.seeds.min_volume_um3}")
+        errors.append(f"seeds.min_volume_um3: expected 0 or more, got {config.seeds.min_volume_um3}")
     if config.seeds.min_voxels < 0:
-        faults.append(f"seeds.min_voxels: expected 0 or more, got {config.seeds.min_voxels}")
+        errors.append(f"seeds.min_voxels: expected 0 or more, got {config.seeds.min_voxels}")
     if config.seeds.split_depth_um is not None and not config.seeds.split_depth_um > 0:
-        faults.append(f"seeds.split_depth_um: expected a length above 0 or null, got {config.seeds.split_depth_um}")
+        errors.append(f"seeds.split_depth_um: expected a length above 0 or null, got {config.seeds.split_depth_um}")
     spacing = getattr(config, "spacing_um", None)
     if spacing is not None and (len(spacing) != 3 or any(s <= 0 for s in spacing)):
-        faults.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {spacing}")
-    faults += spacing_faults(getattr(config, "spacing_from", "file"), spacing)
+        errors.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {spacing}")
+    errors += spacing_errors(getattr(config, "spacing_from", "file"), spacing)
     if isinstance(config, AnalyzeConfig):
-        faults += _analyze_faults(config)
+        errors += _analyze_errors(config)
     if isinstance(config, CellsFromMasksConfig):
         for key in ("membrane", "nucleus", "out"):
             if not getattr(config, key):
-                faults.append(
+                errors.append(
                     f"{key}: expected a {'folder' if key == 'out' else 'file'}, such as {key}={_EXAMPLE[key]}"
                 )
-    faults += [f"slurm.{fault}" for fault in slurm_faults(config.slurm)]
-    return faults
+    errors += [f"slurm.{error}" for error in slurm_errors(config.slurm)]
+    return errors
 
 
 _EXAMPLE = {"membrane": "cell_membrane.nii.gz", "nucleus": "cell_nucleus.nii.gz", "out": "labels"}
 
 
-def _quality_faults(quality: QualityConfig) -> list[str]:
-    faults = []
+def _quality_errors(quality: QualityConfig) -> list[str]:
+    errors = []
     for key in ("volume_jump", "mass_jump"):
         value = getattr(quality, key)
         if value is not None and not value > 1:
-            faults.append(f"quality.{key}: expected a factor above 1, such as {MAX_JUMP}, or null, got {value}")
+            errors.append(f"quality.{key}: expected a factor above 1, such as {MAX_JUMP}, or null, got {value}")
     for key in ("min_contrast_ri", "max_interval"):
         value = getattr(quality, key)
         if value is not None and not value >= 0:
-            faults.append(f"quality.{key}: expected 0 or more, or null, got {value}")
-    return faults
+            errors.append(f"quality.{key}: expected 0 or more, or null, got {value}")
+    return errors
 
 
-def _statistics_faults(rules: StatisticsConfig) -> list[str]:
-    faults = []
+def _statistics_errors(rules: StatisticsConfig) -> list[str]:
+    errors = []
     window = rules.window
     if window is not None and (len(window) != 2 or not 0 <= window[0] < window[1]):
-        faults.append(f"statistics.window: expected two rising times in hours, such as [0, 8], got {window}")
+        errors.append(f"statistics.window: expected two rising times in hours, such as [0, 8], got {window}")
     if rules.test == "mixed" and importlib.util.find_spec("mixedlm") is None:
-        faults.append("statistics.test: mixed needs mixedlm: pip install 'mixedlm>=1.3,<2', or choose another test")
-    return faults
+        errors.append("statistics.test: mixed needs mixedlm: pip install 'mixedlm>=1.3,<2', or choose another test")
+    return errors
 
 
-def _analyze_faults(config: AnalyzeConfig) -> list[str]:
-    faults = []
+def _analyze_errors(config: AnalyzeConfig) -> list[str]:
+    errors = []
     measure, track, watch = config.measure, config.track, config.watch
     try:
         Increments(measure.lipid_ml_per_g, measure.other_ml_per_g)
-    except InputError as fault:
-        faults.append(f"measure.{fault}")
+    except InputError as error:
+        errors.append(f"measure.{error}")
     if measure.medium_ri is not None and not 1.0 < measure.medium_ri < 2.0:
-        faults.append(f"measure.medium_ri: expected a refractive index such as 1.337, got {measure.medium_ri}")
+        errors.append(f"measure.medium_ri: expected a refractive index such as 1.337, got {measure.medium_ri}")
     if measure.area not in AREA_ESTIMATORS:
-        faults.append(f"measure.area: expected one of {', '.join(AREA_ESTIMATORS)}, got {measure.area}")
+        errors.append(f"measure.area: expected one of {', '.join(AREA_ESTIMATORS)}, got {measure.area}")
     if not track.max_distance_um > 0:
-        faults.append(f"track.max_distance_um: expected a length above 0, got {track.max_distance_um}")
+        errors.append(f"track.max_distance_um: expected a length above 0, got {track.max_distance_um}")
     if track.max_gap < 0:
-        faults.append(f"track.max_gap: expected 0 or more, got {track.max_gap}")
+        errors.append(f"track.max_gap: expected 0 or more, got {track.max_gap}")
     if not track.volume_weight >= 0:
-        faults.append(f"track.volume_weight: expected 0 or more, got {track.volume_weight}")
-    faults += _quality_faults(config.quality)
-    faults += _statistics_faults(config.statistics)
+        errors.append(f"track.volume_weight: expected 0 or more, got {track.volume_weight}")
+    errors += _quality_errors(config.quality)
+    errors += _statistics_errors(config.statistics)
     if config.interval_min is not None and not config.interval_min > 0:
-        faults.append(f"interval_min: expected minutes above 0, got {config.interval_min}")
+        errors.append(f"interval_min: expected minutes above 0, got {config.interval_min}")
     if config.workers != "auto" and (not isinstance(config.workers, int) or config.workers < 0):
-        faults.append(f"workers: expected auto, 0 or more, got {config.workers!r}")
+        errors.append(f"workers: expected auto, 0 or more, got {config.workers!r}")
     for key in ("every_s", "settle_s"):
         if not getattr(watch, key) > 0:
-            faults.append(f"watch.{key}: expected seconds above 0, got {getattr(watch, key)}")
+            errors.append(f"watch.{key}: expected seconds above 0, got {getattr(watch, key)}")
     if not config.organelle_names or len(set(config.organelle_names)) < len(config.organelle_names):
-        faults.append(f"organelle_names: expected different names, at least one, got {config.organelle_names}")
+        errors.append(f"organelle_names: expected different names, at least one, got {config.organelle_names}")
     if isinstance(config.labels, dict) and (strange := set(config.labels) - {*config.organelle_names, "cells"}):
-        faults.append(f"labels: expected some of {', '.join(config.organelle_names)}, cells; got {sorted(strange)}")
+        errors.append(f"labels: expected some of {', '.join(config.organelle_names)}, cells; got {sorted(strange)}")
     if config.compile != "none" and config.organelles is not None:
-        faults.append("compile: it is for the network that predicts organelles; not with existing masks (organelles)")
+        errors.append("compile: it is for the network that predicts organelles; not with existing masks (organelles)")
     if config.uncertainty and (config.organelles is not None or config.cells is not None):
-        faults.append("uncertainty: it is that of the networks; not with existing masks (organelles, cells)")
-    faults += [told for told in [shard_fault(config.shard)] if told is not None]
-    return faults
+        errors.append("uncertainty: it is that of the networks; not with existing masks (organelles, cells)")
+    errors += [told for told in [shard_error(config.shard)] if told is not None]
+    return errors

@@ -40,7 +40,7 @@ def draw_results(study: Study, tracks: pd.DataFrame, folder: RunFolder) -> None:
         lines = [
             Track(
                 int(row.track), None if pd.isna(row.parent) else int(row.parent), int(row.lineage),
-                int(row.first_frame), int(row.last_frame), int(row.sightings), bool(row.divided),
+                int(row.first_frame), int(row.last_frame), int(row.detections), bool(row.divided),
             )
             for row in rows.itertuples()
         ]  # fmt: skip

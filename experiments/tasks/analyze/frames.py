@@ -22,7 +22,7 @@ from cytovox.measure.refractive import Increments
 from cytovox.measure.volume_interval import VolumeInterval, agreement, volume_intervals
 from cytovox.segmentation.field import CellField, FoundCells, SeedRule
 from cytovox.segmentation.holes import fill_cells
-from cytovox.segmentation.watershed import unclaimed
+from cytovox.segmentation.watershed import unassigned
 from datamodules.label_source import LabelSource
 from experiments.tasks.analyze.outside import outside_note
 from experiments.tasks.analyze.predictors import cell_finder, trained_on
@@ -61,8 +61,8 @@ class FrameJob:
     """Masks were given or corrected: probabilities are not used."""
     members: int
     """Mirror images of the frame that were predicted, too."""
-    cells_made_from: Fingerprint
-    rows_made_from: Fingerprint
+    cells_provenance: Fingerprint
+    rows_provenance: Fingerprint
 
 
 def finish_frame(job: FrameJob) -> list[str]:
@@ -81,12 +81,12 @@ def finish_frame(job: FrameJob) -> list[str]:
     torch.set_num_threads(1)  # beside the network that predicts; and the same result in any process
     state, notes = FrameState(job.state), list[str]()
     volume = read_volume(job.source, job.spacing_um, job.spacing_from, job.series)
-    if state.has("cells", job.cells_made_from) and state.has("rows", job.rows_made_from):
+    if state.has("cells", job.cells_provenance) and state.has("rows", job.rows_provenance):
         return notes
     ri = volume.frame(job.t)
     corrected = {name: source.mask() for name, source in job.corrected}
     masks = {**state.masks(), **corrected}
-    if not state.has("cells", job.cells_made_from):
+    if not state.has("cells", job.cells_provenance):
         found = _found(job, state, ri, masks, volume.spacing_um, notes)
         kind = np.uint16 if found.cells_ZYX.max(initial=0) < 2**16 else np.uint32
         arrays = {"cells": found.cells_ZYX.astype(kind), "seeds": found.seeds_ZYX.astype(kind)}
@@ -100,16 +100,16 @@ def finish_frame(job: FrameJob) -> list[str]:
         if job.cells is None and job.weights is not None:
             strange = frame_outside([trained_on(job.weights)], lambda box: ri[box], volume)
         state.save(
-            "cells", job.cells_made_from, arrays, corrected=sorted(corrected), outside=strange,
+            "cells", job.cells_provenance, arrays, corrected=sorted(corrected), outside=strange,
             intervals={str(k): [found.low_um3, found.high_um3] for k, found in intervals.items()},
         )  # fmt: skip
     cells = state.arrays("cells")["cells"].astype(np.int32)
-    told = state.facts("cells")["intervals"]
+    told = state.metadata("cells")["intervals"]
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
     contrasts = cell_contrasts(ri, cells, volume.spacing_um)
-    lone = float(unclaimed(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
+    unassigned_um3 = float(unassigned(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
-        "rows", job.rows_made_from, {},
+        "rows", job.rows_provenance, {},
         compartments=[
             {
                 **_plain(row), **_interval(row, told), **_contrast(row, contrasts),
@@ -118,7 +118,7 @@ def finish_frame(job: FrameJob) -> list[str]:
             for row in measured.compartments
         ],
         parts=[_plain(row) for row in measured.parts],
-        unclaimed_um3=None if math.isnan(lone) else lone * float(np.prod(volume.spacing_um)),
+        unclaimed_um3=None if math.isnan(unassigned_um3) else unassigned_um3 * float(np.prod(volume.spacing_um)),
         cells_from=job.cells_from, notes=notes, outside_training=_outside(state),
     )  # fmt: skip
     for k in range(job.members + 1):
@@ -128,7 +128,7 @@ def finish_frame(job: FrameJob) -> list[str]:
 
 def _outside(state: FrameState) -> str:
     """What of a frame lies outside what its weights were trained on."""
-    found = {"organelles": state.facts("organelles").get("outside"), "cells": state.facts("cells").get("outside")}
+    found = {"organelles": state.metadata("organelles").get("outside"), "cells": state.metadata("cells").get("outside")}
     if found["organelles"] == found["cells"]:
         return found["cells"] or ""
     return "; ".join(f"{what}: {text}" for what, text in found.items() if text)

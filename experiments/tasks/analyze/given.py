@@ -14,11 +14,11 @@ from cytovox.io import Volume, open_labels
 from cytovox.io.label_layout import channels_of, meaning, place, unnamed
 from cytovox.organelles import CELLS
 from datamodules.corrections import Correction, Corrections
-from datamodules.errors import Told
-from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_faults
+from datamodules.errors import OnError
+from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_errors
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources, values_of
 from datamodules.paths import expand, is_volume, stem_of
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.analyze.sources import Source
 
@@ -39,13 +39,13 @@ class GivenFiles:
     key: str
     of: dict[Path, Files]
     """By the input's path."""
-    faults: dict[Path, list[str]] = field(default_factory=dict)
+    errors: dict[Path, list[str]] = field(default_factory=dict)
     """What is ambiguous: inputs that cannot be analysed before that is said."""
 
     def files(self, path: Path) -> Files:
         """Files of an input; InputError where it is not clear which they are."""
-        if path in self.faults:
-            raise InputError("; ".join(dict.fromkeys(self.faults[path])))
+        if path in self.errors:
+            raise InputError("; ".join(dict.fromkeys(self.errors[path])))
         return self.of[path]
 
 
@@ -77,14 +77,14 @@ def find_given(
     listed = [patterns] if isinstance(patterns, str) else list(patterns)
     images = dict(zip([source.path for source in sources], images_of([s.path for s in sources]), strict=True))
     for one in listed:
-        pattern_faults(one, key)
+        pattern_errors(one, key)
     several = not isinstance(patterns, str) or len(sources) > 1
     pool = [one for one in listed if "{" not in one and (several or (Path(one).is_dir() and not is_volume(Path(one))))]
     for pattern in (one for one in listed if one not in pool):
         for source in sources:
             _add_pattern(given, pattern, images[source.path], names)
     if pool and isinstance(patterns, str) and Path(patterns).is_file():
-        given.faults = {
+        given.errors = {
             source.path: [f"{key}: {patterns}: one file for {len(sources)} inputs; write {{stem}} where the input's "
                           "name stands"]
             for source in sources
@@ -107,7 +107,7 @@ def _add(given: GivenFiles, image: Path, name: str, t: int | None, paths: Sequen
     paths = list({os.path.abspath(path): path for path in (*([frames[t]] if t in frames else []), *paths)}.values())
     if len(paths) > 1:
         what = " ".join(word for word in (name, "" if t is None else f"of frame {t}") if word)
-        given.faults.setdefault(image, []).append(
+        given.errors.setdefault(image, []).append(
             f"{given.key}: {image}: {' and '.join(str(path) for path in paths)} could both be its {what or 'masks'}; "
             "name one"
         )
@@ -135,7 +135,7 @@ def _add_listed(given: GivenFiles, files: Sequence[Path], images: Sequence[Image
         some = ", ".join(str(path) for path in strange[:3]) + (", ..." if len(strange) > 3 else "")
         for image in images:
             if not given.of[image.path]:
-                given.faults.setdefault(image.path, []).append(
+                given.errors.setdefault(image.path, []).append(
                     f"{given.key}: {image.path}: none of the files is named after it ({image.stem}_...); left over are "
                     f"{some}; rename them, or write a pattern with {{stem}}"
                 )
@@ -184,7 +184,7 @@ def _refuse_shared(given: GivenFiles) -> None:
         if len(images) > 1:
             both = " and ".join(str(image) for image in images)
             for image in images:
-                given.faults.setdefault(image, []).append(
+                given.errors.setdefault(image, []).append(
                     f"{given.key}: {path}: would be that of {both}; write {{relative}} or {{parent}} in the pattern"
                 )
 
@@ -199,9 +199,9 @@ class Existing:
 
     def require_clear(self) -> None:
         """Raise ConfigFaults where it is not clear which masks or labels are an input's."""
-        faults = [text for given in (self.masks, self.cells) for texts in given.faults.values() for text in texts]
-        if faults:
-            raise ConfigFaults(list(dict.fromkeys(faults)))
+        errors = [text for given in (self.masks, self.cells) for texts in given.errors.values() for text in texts]
+        if errors:
+            raise ConfigErrors(list(dict.fromkeys(errors)))
 
 
 def find_existing(sources: Sequence[Source], config: AnalyzeConfig, corrections: Path) -> Existing:
@@ -324,7 +324,7 @@ def corrected_masks(
 
 
 def open_existing(
-    existing: Existing, source: Source, config: AnalyzeConfig, volume: Volume, notes: list[str], told: Told
+    existing: Existing, source: Source, config: AnalyzeConfig, volume: Volume, notes: list[str], told: OnError
 ) -> tuple[dict[tuple[str, int], LabelSource], dict[str, dict[int, LabelSource]], dict[int, LabelSource]]:
     """Corrections, masks and labels of cells of an input; each error is given to `told`."""
     rules = LabelRules(config.labels, config.label_values, config.organelle_names)
@@ -352,11 +352,11 @@ def open_existing(
 
 
 @contextlib.contextmanager
-def _passed_on(told: Told) -> Iterator[None]:
+def _passed_on(told: OnError) -> Iterator[None]:
     try:
         yield
-    except InputError as fault:
-        told(fault)
+    except InputError as error:
+        told(error)
 
 
 def grid_of(volume: Volume) -> Grid:

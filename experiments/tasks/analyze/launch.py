@@ -15,7 +15,7 @@ from datamodules.steps import STEPS
 from experiments.compose import compose
 from experiments.config import to_yaml
 from experiments.preflight import require_room
-from experiments.progress import Bars, hush_lightning
+from experiments.progress import Bars, silence_lightning
 from experiments.report.page import write_report
 from experiments.tasks.analyze.analysis import Analysis, now, tell
 from experiments.tasks.analyze.audit import check_analyze
@@ -25,9 +25,9 @@ from experiments.tasks.analyze.sources import Source, find_sources
 from experiments.tasks.device_defaults import require_compilable
 from experiments.tasks.pipelines import resolved_pipeline, typed_pipeline
 from training.environment import describe_environment
-from training.run_lock import sole_user
+from training.run_lock import run_lock
 from training.rundir import RunFolder, write_json, write_text
-from training.signals import Preempted, listening
+from training.signals import Preempted, handle_signals
 from training.slurm import launched_by_srun, may_requeue, requeue, step_size
 
 #: What a run ends with where some inputs could not be analysed.
@@ -92,8 +92,8 @@ def _require_one_task() -> None:
 
 def _analyze(config: AnalyzeConfig, sources: list[Source], watch: str | None) -> int:
     folder = run_folder(config)
-    hush_lightning()
-    with listening(), sole_user(folder, _key(config)), Bars() as bars:
+    silence_lightning()
+    with handle_signals(), run_lock(folder, _key(config)), Bars() as bars:
         analysis = Analysis(config, folder, bars)
         if config.shard is None:
             _record(config, folder)
@@ -112,7 +112,7 @@ def _analyze(config: AnalyzeConfig, sources: list[Source], watch: str | None) ->
     tell(analysis)
     if config.shard is not None:
         print(f"shard {config.shard}: {len(shard_of(sources, config.shard))} files\nrun: {folder.path}", flush=True)
-        return SOME_BROKEN if analysis.faults else 0
+        return SOME_BROKEN if analysis.errors else 0
     metrics = folder.metrics()
     print(
         f"analysed {int(metrics.get('analyze/files', 0))} files, {int(metrics.get('analyze/frames', 0))} frames, "
@@ -122,7 +122,7 @@ def _analyze(config: AnalyzeConfig, sources: list[Source], watch: str | None) ->
     print(f"report: {folder.path / 'report.html'}")
     print(f"run: {folder.path}")
     print(f"masks: {folder.predictions}", flush=True)
-    return SOME_BROKEN if analysis.faults else 0
+    return SOME_BROKEN if analysis.errors else 0
 
 
 def _key(config: AnalyzeConfig) -> str | None:

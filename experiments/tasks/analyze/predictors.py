@@ -24,7 +24,7 @@ from experiments.tasks.organelle.build import build_from_weights
 from experiments.tasks.organelle.config import OrganelleConfig, PredictConfig
 from experiments.weights import weights_path
 from lightning_modules.cells import build_finder, network_of, windows_of
-from lightning_modules.checkpoint_metadata import Facts, Weights, read_checkpoint
+from lightning_modules.checkpoint_metadata import CheckpointMetadata, Weights, read_checkpoint
 from training.device import choose_precision
 
 #: Shipped weights of each method.
@@ -33,13 +33,13 @@ CELL_WEIGHTS = {"fast": "cells_fast", "network": "cells_network"}
 
 def trained_on(path: Path) -> dict[str, Any]:
     """What weights were trained on; see `training.domain`."""
-    return _facts(path, str(stamp_of(path))).trained_on
+    return _metadata(path, str(stamp_of(path))).trained_on
 
 
 @lru_cache(maxsize=8)
-def _facts(path: Path, stamp: str) -> Facts:
+def _metadata(path: Path, stamp: str) -> CheckpointMetadata:
     """What weights tell of themselves, read once for as long as the file is as it was."""
-    return read_checkpoint(path, None, "weights").facts
+    return read_checkpoint(path, None, "weights").metadata
 
 
 def device_and_precision() -> tuple[str, str]:
@@ -58,7 +58,7 @@ def seen_notes(weights: Path | None, source: Path) -> list[str]:
     """Return what is to be said of an input that the organelles' weights have seen in training."""
     if weights is None:
         return []
-    seen = frozenset(_facts(weights, str(stamp_of(weights))).seen)
+    seen = frozenset(_metadata(weights, str(stamp_of(weights))).seen)
     # large files are read for their fingerprints, so only where one may be known
     if not seen or volume_fingerprints([source], cache_root(None))[0] not in seen:
         return []
@@ -90,10 +90,10 @@ def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInfer
     inferer = DenseInferer(
         module.network,
         resample=ResampleTo.chosen(
-            weights.facts.resample, weights.facts.resample_spacing_um, weights.facts.resample_grid
+            weights.metadata.resample, weights.metadata.resample_spacing_um, weights.metadata.resample_grid
         ),
         tiling=module.tiling,
-        normalise=NormaliseRI(*weights.facts.ri_range),
+        normalise=NormaliseRI(*weights.metadata.ri_range),
         device=device,
         precision=precision,
         channels_last=channels_last_pays([module.network], precision, device),
@@ -119,7 +119,7 @@ def cell_weights(method: str, given: str | None) -> Path | None:
             f"cell_weights: none come with this installation for method {method}; train some, and name them"
         )
     path = weights_path(given or CELL_WEIGHTS[method], "cell_weights")
-    told = read_checkpoint(path, "cells", "cell_weights").facts.method
+    told = read_checkpoint(path, "cells", "cell_weights").metadata.method
     if told != method:
         raise InputError(
             f"cell_weights: {path}: weights of method {told}, but this run's is {method}; set method={told}"
@@ -141,10 +141,11 @@ def _cell_finder(path: Path | None, rule: SeedRule, stamp: str) -> CellFinder:
 
 def finder_of(weights: Weights, rule: SeedRule) -> CellFinder:
     """The finder of weights of the cells task."""
-    facts = weights.facts
+    metadata = weights.metadata
     # float32 on every device: kept results of one time-lapse must not mix precisions
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return build_finder(
-        network_of(weights, "cell_weights"), facts, windows_of(facts.patch_size, batch_size("auto", "auto")), rule,
+        network_of(weights, "cell_weights"), metadata,
+        windows_of(metadata.patch_size, batch_size("auto", "auto")), rule,
         batch_size("auto", "auto", NUCLEI_ON_CPU), device, "32-true",
     )  # fmt: skip

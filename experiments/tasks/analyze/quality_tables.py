@@ -15,10 +15,10 @@ from cytovox.quality.events import Overlap, overlap_of
 from cytovox.quality.lineage_sums import sum_lineages
 from cytovox.quality.rules import FLAGS, QualityRules, as_text, excluded_columns, flags_of
 from cytovox.statistics.group_tests import Unit
-from cytovox.tracking.tracking import Sighting, Tracked
+from cytovox.tracking.tracking import Detection, Tracked
 from datamodules.steps import STEPS
 from experiments.tasks.analyze.config import AnalyzeConfig
-from experiments.tasks.analyze.time_lapses import Film
+from experiments.tasks.analyze.time_lapses import TimeLapse
 
 #: Fields (or dishes) a group from which rates of exclusion are compared by these instead of by cells.
 MIN_FIELDS = 2
@@ -33,15 +33,15 @@ def quality_rules(config: AnalyzeConfig) -> QualityRules:
     )  # fmt: skip
 
 
-def film_flags(
-    film: Film, compartments: Sequence[Mapping[str, Any]], tracked: Tracked, config: AnalyzeConfig,
+def time_lapse_flags(
+    time_lapse: TimeLapse, compartments: Sequence[Mapping[str, Any]], tracked: Tracked, config: AnalyzeConfig,
     frame_flags: Mapping[int, Iterable[str]],
 ) -> Flags:  # fmt: skip
     """Flag every cell of a time-lapse in every frame.
 
     Parameters
     ----------
-    film : Film
+    time_lapse : TimeLapse
     compartments : sequence of dict
         Its measurements.
     tracked : Tracked
@@ -55,39 +55,39 @@ def film_flags(
     overlaps = {}
     if rules.merges:
         present = {row["frame"] for row in whole}
-        overlaps = {t: _overlap(film, t, config) for t in sorted(present) if t - 1 in present}
+        overlaps = {t: _overlap(time_lapse, t, config) for t in sorted(present) if t - 1 in present}
     flags = flag_cells([_state(row) for row in whole], tracked, rules, overlaps, config.track.max_distance_um)
     for (t, _), own in flags.items():
         own.update(frame_flags.get(t, ()))
     return flags
 
 
-def sighting_of(row: Mapping[str, Any]) -> Sighting:
+def detection_of(row: Mapping[str, Any]) -> Detection:
     """The whole cell of a row, as tracking takes it."""
-    return Sighting(row["frame"], row["cell"], (row["z_um"], row["y_um"], row["x_um"]), row["volume_um3"])
+    return Detection(row["frame"], row["cell"], (row["z_um"], row["y_um"], row["x_um"]), row["volume_um3"])
 
 
 def _state(row: Mapping[str, Any]) -> CellState:
     low, high = row.get("volume_low_um3"), row.get("volume_high_um3")
     contrast = row.get("contrast_ri")
     return CellState(
-        sighting_of(row), row["dry_mass_pg"], row["border"] or "", row["nuclei"],
+        detection_of(row), row["dry_mass_pg"], row["border"] or "", row["nuclei"],
         float("nan") if contrast is None else contrast, None if low is None or high is None else (low, high),
     )  # fmt: skip
 
 
-def _overlap(film: Film, t: int, config: AnalyzeConfig) -> Overlap:
+def _overlap(time_lapse: TimeLapse, t: int, config: AnalyzeConfig) -> Overlap:
     """Of frame t with the one before; kept beside the frame, since reading two frames takes a second."""
-    state, before = film.state(t), film.state(t - 1)
-    made_from = STEPS["analyze.overlap"].fingerprint(
-        config, cells=state.facts("cells").get("key"), cells_before=before.facts("cells").get("key")
+    state, before = time_lapse.state(t), time_lapse.state(t - 1)
+    provenance = STEPS["analyze.overlap"].fingerprint(
+        config, cells=state.metadata("cells").get("key"), cells_before=before.metadata("cells").get("key")
     )
-    if not state.has("overlap", made_from):
-        voxel_um3 = float(np.prod(film.volume.spacing_um))
+    if not state.has("overlap", provenance):
+        voxel_um3 = float(np.prod(time_lapse.volume.spacing_um))
         found = overlap_of(before.arrays("cells")["cells"], state.arrays("cells")["cells"], voxel_um3)
         pairs = [[a, b, shared] for (a, b), shared in sorted(found.items())]
-        state.save("overlap", made_from, {}, pairs=pairs)
-    return {(int(a), int(b)): float(shared) for a, b, shared in state.facts("overlap")["pairs"]}
+        state.save("overlap", provenance, {}, pairs=pairs)
+    return {(int(a), int(b)): float(shared) for a, b, shared in state.metadata("overlap")["pairs"]}
 
 
 def quality_columns(row: Mapping[str, Any], flags: Flags, rules: QualityRules) -> dict[str, str]:

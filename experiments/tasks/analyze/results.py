@@ -22,15 +22,15 @@ from cytovox.tracking.tracking import Tracked, TrackingRules, track_cells
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.analyze.frames import rules_of
 from experiments.tasks.analyze.quality_tables import (
+    detection_of,
     exclusion_table,
-    film_flags,
     quality_columns,
     quality_rules,
     quality_summary,
-    sighting_of,
     study_table,
+    time_lapse_flags,
 )
-from experiments.tasks.analyze.time_lapses import Film
+from experiments.tasks.analyze.time_lapses import TimeLapse
 from experiments.tasks.analyze.time_series_tables import (
     QUANTITIES,
     change_table,
@@ -42,7 +42,7 @@ from experiments.tasks.analyze.time_series_tables import (
 from training.rundir import RunFolder
 
 if TYPE_CHECKING:
-    from experiments.tasks.analyze.analysis import Fault
+    from experiments.tasks.analyze.analysis import Error
 
 
 #: Column of the concentration as published.
@@ -50,10 +50,10 @@ CHOI = "concentration_choi_g_per_ml"
 
 
 @dataclass(frozen=True)
-class FilmResult:
+class TimeLapseResult:
     """All numbers of one input."""
 
-    film: Film
+    time_lapse: TimeLapse
     compartments: list[dict[str, Any]]
     """Rows with their frame."""
     parts: list[dict[str, Any]]
@@ -69,33 +69,33 @@ class FilmResult:
     """Digest of the measurements and times that went in; what is made of them counts the whole config beside it."""
 
 
-def film_result(film: Film, config: AnalyzeConfig) -> FilmResult:
+def time_lapse_result(time_lapse: TimeLapse, config: AnalyzeConfig) -> TimeLapseResult:
     """Read what is known of a film's frames, and track its cells."""
-    compartments, parts, lone, told, strange, keys = [], [], [], [], [], []
+    compartments, parts, unassigned_um3, told, strange, keys = [], [], [], [], [], []
     frame_flags: dict[int, list[str]] = {}
-    for t in range(film.frames):
-        facts = film.state(t).facts("rows")
-        compartments += [{"frame": t, **row} for row in facts["compartments"]]
-        parts += [{"frame": t, **row} for row in facts["parts"]]
-        lone.append(facts["unclaimed_um3"])
-        told.append(facts["cells_from"])
-        strange.append(facts["outside_training"])
-        keys.append(facts["key"])
-        frame_flags[t] = ["weights_range"] if facts["outside_training"] else []
-        film.notes.extend(note for note in facts["notes"] if note not in film.notes)
-    film.notes.extend(
-        f"{film.source.path.name}: outside what the weights were trained on: {text}"
+    for t in range(time_lapse.frames):
+        metadata = time_lapse.state(t).metadata("rows")
+        compartments += [{"frame": t, **row} for row in metadata["compartments"]]
+        parts += [{"frame": t, **row} for row in metadata["parts"]]
+        unassigned_um3.append(metadata["unclaimed_um3"])
+        told.append(metadata["cells_from"])
+        strange.append(metadata["outside_training"])
+        keys.append(metadata["key"])
+        frame_flags[t] = ["weights_range"] if metadata["outside_training"] else []
+        time_lapse.notes.extend(note for note in metadata["notes"] if note not in time_lapse.notes)
+    time_lapse.notes.extend(
+        f"{time_lapse.source.path.name}: outside what the weights were trained on: {text}"
         for text in dict.fromkeys(strange)
         if text
     )
     rules = TrackingRules(**dataclasses.asdict(config.track))
-    tracked = track_cells([sighting_of(row) for row in compartments if row["compartment"] == WHOLE], rules)
-    flags = film_flags(film, compartments, tracked, config, frame_flags)
-    key = digest_of([keys, list(film.times_s or ())])
-    return FilmResult(film, compartments, parts, tracked, lone, told, strange, flags, key)
+    tracked = track_cells([detection_of(row) for row in compartments if row["compartment"] == WHOLE], rules)
+    flags = time_lapse_flags(time_lapse, compartments, tracked, config, frame_flags)
+    key = digest_of([keys, list(time_lapse.times_s or ())])
+    return TimeLapseResult(time_lapse, compartments, parts, tracked, unassigned_um3, told, strange, flags, key)
 
 
-def compartment_table(results: Sequence[FilmResult], config: AnalyzeConfig) -> pd.DataFrame:
+def compartment_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
     """A row a compartment, cell and frame, with the flags of quality control and what they leave out."""
     columns = [field.name for field in dataclasses.fields(Compartment)]
     if config.uncertainty:
@@ -104,13 +104,13 @@ def compartment_table(results: Sequence[FilmResult], config: AnalyzeConfig) -> p
     return _table(results, config, [*columns, "contrast_ri"], lambda result: result.compartments, rules=True)
 
 
-def part_table(results: Sequence[FilmResult], config: AnalyzeConfig) -> pd.DataFrame:
+def part_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
     """A row a droplet, nucleolus and nucleus."""
     return _table(results, config, [f.name for f in dataclasses.fields(Part)], lambda result: result.parts, rules=False)
 
 
 def _table(
-    results: Sequence[FilmResult], config: AnalyzeConfig, columns: Sequence[str], rows_of: Any, rules: bool
+    results: Sequence[TimeLapseResult], config: AnalyzeConfig, columns: Sequence[str], rows_of: Any, rules: bool
 ) -> pd.DataFrame:
     columns, choi = list(columns), config.measure.concentration_choi
     if choi:
@@ -130,22 +130,23 @@ def _table(
     ]
     rows, quality = [], quality_rules(config)
     for result in results:
-        film, source = result.film, result.film.source
+        time_lapse, source = result.time_lapse, result.time_lapse.source
         lineages = {track.track: track.lineage for track in result.tracked.tracks}
-        told = rules_of(film.medium_ri, config.measure)
+        told = rules_of(time_lapse.medium_ri, config.measure)
         increments = f"{told.increments.rule}; {CHOI_RULE}" if choi else told.increments.rule
         for row in rows_of(result):
-            row = {**row, CHOI: _choi(row, film.medium_ri)}
+            row = {**row, CHOI: _choi(row, time_lapse.medium_ri)}
             t = row["frame"]
             track = result.tracked.track_of.get((t, row["cell"]))
             rows.append(
                 {
                     "file": source.name, "group": source.group, "dish": source.dish, "field": source.field, "frame": t,
-                    "time_s": film.times_s[t] if film.times_s is not None else None,
+                    "time_s": time_lapse.times_s[t] if time_lapse.times_s is not None else None,
                     "track": track, "lineage": None if track is None else lineages[track],
                     **{column: row.get(column) for column in columns},
                     **(quality_columns(row, result.flags, quality) if rules else {}),
-                    "cells_from": result.cells_from[t], "medium_ri": film.medium_ri, "medium_from": film.medium_from,
+                    "cells_from": result.cells_from[t], "medium_ri": time_lapse.medium_ri,
+                    "medium_from": time_lapse.medium_from,
                     "increments": increments, "area_estimator": told.area,
                     "outside_training": result.outside_training[t],
                 }
@@ -163,10 +164,10 @@ def _choi(row: dict[str, Any], medium_ri: float) -> float | None:
     return None if mean_ri is None else concentration_choi_g_per_ml(mean_ri, row["compartment"], medium_ri)
 
 
-def track_table(results: Iterable[FilmResult]) -> pd.DataFrame:
+def track_table(results: Iterable[TimeLapseResult]) -> pd.DataFrame:
     """A row a track, with its mother and its lineage: a track is one cell between divisions."""
     rows = [
-        {"file": r.film.source.name, "group": r.film.source.group, **dataclasses.asdict(track)}
+        {"file": r.time_lapse.source.name, "group": r.time_lapse.source.group, **dataclasses.asdict(track)}
         for r in results
         for track in r.tracked.tracks
     ]
@@ -174,33 +175,34 @@ def track_table(results: Iterable[FilmResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype({"parent": "Int64"})
 
 
-def file_table(results: Sequence[FilmResult], faults: Sequence[Fault]) -> pd.DataFrame:
+def file_table(results: Sequence[TimeLapseResult], errors: Sequence[Error]) -> pd.DataFrame:
     """A row an input: what it is, and how its analysis went."""
     rows = []
     for result in results:
-        film, cells = result.film, [row for row in result.compartments if row["compartment"] == WHOLE]
-        lone = [value for value in result.unclaimed_um3 if value is not None]
-        z, y, x = film.volume.spacing_um
+        time_lapse, cells = result.time_lapse, [row for row in result.compartments if row["compartment"] == WHOLE]
+        unassigned_um3 = [value for value in result.unclaimed_um3 if value is not None]
+        z, y, x = time_lapse.volume.spacing_um
         rows.append(
             {
-                "file": film.source.name, "path": str(film.source.path), "group": film.source.group,
-                "frames": film.frames, "cells": len({row["cell"] for row in cells if row["frame"] == 0}),
+                "file": time_lapse.source.name, "path": str(time_lapse.source.path), "group": time_lapse.source.group,
+                "frames": time_lapse.frames, "cells": len({row["cell"] for row in cells if row["frame"] == 0}),
                 "cells_followed": len({track.lineage for track in result.tracked.tracks}),
                 "tracks": len(result.tracked.tracks), "divisions": sum(t.divided for t in result.tracked.tracks),
                 "cells_flagged": sum(bool(own) for own in result.flags.values()),
                 "flags": as_text({flag for own in result.flags.values() for flag in own}),
                 "cells_at_border": len({(r["frame"], r["cell"]) for r in cells if r["border"]}),
                 "cells_without_nucleus": len({(r["frame"], r["cell"]) for r in cells if r["nuclei"] == 0}),
-                "unclaimed_um3": float(np.mean(lone)) if lone else None,
-                "z_um": z, "y_um": y, "x_um": x, "medium_ri": film.medium_ri, "medium_from": film.medium_from,
+                "unclaimed_um3": float(np.mean(unassigned_um3)) if unassigned_um3 else None,
+                "z_um": z, "y_um": y, "x_um": x, "medium_ri": time_lapse.medium_ri,
+                "medium_from": time_lapse.medium_from,
                 "outside_training": "; ".join(dict.fromkeys(text for text in result.outside_training if text)),
                 "state": "done", "fault": "",
             }
         )  # fmt: skip
-    for fault in faults:
+    for error in errors:
         rows.append(
-            {"file": fault.source.name, "path": str(fault.source.path), "group": fault.source.group, "state": "broken",
-             "fault": fault.text}
+            {"file": error.source.name, "path": str(error.source.path), "group": error.source.group, "state": "broken",
+             "fault": error.text}
         )  # fmt: skip
     columns = [
         "file", "path", "group", "frames", "cells", "cells_followed", "tracks", "divisions", "cells_flagged", "flags",
@@ -227,7 +229,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_results(
-    results: Sequence[FilmResult], faults: Sequence[Fault], notes: Sequence[str], folder: RunFolder,
+    results: Sequence[TimeLapseResult], errors: Sequence[Error], notes: Sequence[str], folder: RunFolder,
     config: AnalyzeConfig,
 ) -> list[str]:  # fmt: skip
     """Write all tables, all figures and the numbers of the run; return what was decided about time series."""
@@ -235,16 +237,16 @@ def write_results(
 
     table, tracks, rules = compartment_table(results, config), track_table(results), quality_rules(config)
     summed = study_table(table, tracks, rules)
-    times = {result.film.source.name: result.film.times_s or result.film.frames for result in results}
+    times = {result.time_lapse.source.name: result.time_lapse.times_s or result.time_lapse.frames for result in results}
     # what a cut cell invalidates is among the exclusions
-    groups = {source.group for source in [*(r.film.source for r in results), *(fault.source for fault in faults)]}
+    groups = {source.group for source in [*(r.time_lapse.source for r in results), *(error.source for error in errors)]}
     study = study_of(summed, times, dataclasses.replace(config, border="include"), groups)
     quantities = [(one.compartment, one.column) for one in QUANTITIES]
     tables = {
         "cells": table, "parts": part_table(results, config), "tracks": tracks, "quality": quality_summary(table),
         "exclusions": exclusion_table(summed, quantities, config.control, rules, study.unit),
         "changes": change_table(study), "tests": test_table(study), "curves": curve_table(study),
-        "files": file_table(results, faults),
+        "files": file_table(results, errors),
     }  # fmt: skip
     found = series_notes(study, tables["tests"])
     for name, rows in tables.items():
@@ -255,8 +257,8 @@ def write_results(
     cells = table[(table["compartment"] == WHOLE) & (table["cell"] > 0)]
     folder.update_metrics(
         {
-            "analyze/files": len(results), "analyze/broken": len(faults),
-            "analyze/frames": sum(result.film.frames for result in results),
+            "analyze/files": len(results), "analyze/broken": len(errors),
+            "analyze/frames": sum(result.time_lapse.frames for result in results),
             "analyze/cells": len(cells), "analyze/tracks": len(tracks),
             "analyze/cells_followed": len(tracks[["file", "lineage"]].drop_duplicates()),
             "analyze/cells_flagged": int((cells["flags"] != "").sum()),

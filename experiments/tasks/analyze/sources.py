@@ -13,7 +13,7 @@ from pathlib import Path
 from cytovox.errors import InputError
 from cytovox.io.csv_files import read_csv, same_name
 from datamodules.paths import expand
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.tasks.analyze.config import AnalyzeConfig
 from training.prediction import output_names
 
@@ -103,39 +103,39 @@ def _by_table(paths: Sequence[Path], table: Path, names: Mapping[Path, str]) -> 
     """A CSV: file (its name, or a path from the table's folder), group, and perhaps field and dish."""
     try:
         rows = read_csv(table, "groups")
-    except InputError as fault:
-        raise InputError(f"{fault}; or give a pattern with {{group}}") from None
+    except InputError as error:
+        raise InputError(f"{error}; or give a pattern with {{group}}") from None
     if not rows or not {"file", "group"} <= set(rows[0].cells):
         raise InputError(f"groups: {table}: expected the columns file and group")
     found: dict[Path, tuple[str, str, str]] = {}
-    faults = []
+    errors = []
     for number, row in rows:
         named = _named(row["file"], paths, table.parent)
         if len(named) > 1:
             several = ", ".join(str(path) for path in named[:3]) + (", ..." if len(named) > 3 else "")
-            faults.append(
+            errors.append(
                 f"groups: {table.name} line {number}: {row['file']} names {len(named)} inputs ({several}); give each "
                 "with its path from the table's folder"
             )
         if not named or not row["group"]:
             why = "names no input" if row["group"] else "has no group"
-            faults.append(f"groups: {table.name} line {number}: {row['file']} {why}")
+            errors.append(f"groups: {table.name} line {number}: {row['file']} {why}")
         if named and not row.get("dish", "-"):
-            faults.append(f"groups: {table.name} line {number}: {row['file']} has no dish; name one in every line")
+            errors.append(f"groups: {table.name} line {number}: {row['file']} has no dish; name one in every line")
         for path in named:
             told = (row["group"], row.get("field") or names[path], row.get("dish", ""))
             for what, before, now in zip(("group", "field", "dish"), found.get(path, told), told, strict=True):
                 if before != now:
-                    faults.append(f"groups: {table.name} line {number}: {path.name} is in {what} {before}, too")
+                    errors.append(f"groups: {table.name} line {number}: {path.name} is in {what} {before}, too")
             found[path] = told
     twice = Counter(path.name for path in paths)
-    faults += [
+    errors += [
         f"groups: {table.name}: no line for {path.name if twice[path.name] == 1 else path}"
         for path in paths
         if path not in found
     ]
-    if faults:
-        raise ConfigFaults(faults)
+    if errors:
+        raise ConfigErrors(errors)
     return found
 
 

@@ -23,19 +23,19 @@ class FrameState:
 
     def has(self, what: str, fingerprint: Fingerprint) -> bool:
         """Whether "organelles", "cells" or "rows" are there, made from just this."""
-        facts = self.facts(what)
-        whole = not facts.get("arrays") or (self.folder / f"{what}.npz").is_file()
-        return whole and fingerprint.agrees(facts.get("made_from"))
+        metadata = self.metadata(what)
+        whole = not metadata.get("arrays") or (self.folder / f"{what}.npz").is_file()
+        return whole and fingerprint.agrees(metadata.get("made_from"))
 
-    def made_from(self, what: str) -> Any:
+    def provenance(self, what: str) -> Any:
         """Parts of the fingerprint of what is there; None where it is not."""
-        return self.facts(what).get("made_from")
+        return self.metadata(what).get("made_from")
 
     def key(self, what: str, fingerprint: Fingerprint) -> str:
         """What later steps know the result by: as it was stored, where it is current."""
-        return str(self.facts(what)["key"]) if self.has(what, fingerprint) else fingerprint.key
+        return str(self.metadata(what)["key"]) if self.has(what, fingerprint) else fingerprint.key
 
-    def facts(self, what: str) -> dict[str, Any]:
+    def metadata(self, what: str) -> dict[str, Any]:
         """What was noted with it; empty where it is not there."""
         with contextlib.suppress(OSError, ValueError):
             told = json.loads((self.folder / f"{what}.json").read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ class FrameState:
                 return told
         return {}
 
-    def save(self, what: str, fingerprint: Fingerprint, arrays: Mapping[str, np.ndarray], **facts: Any) -> None:
+    def save(self, what: str, fingerprint: Fingerprint, arrays: Mapping[str, np.ndarray], **metadata: Any) -> None:
         """Arrays first, then the note that makes them count."""
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / f"{what}.json"
@@ -52,7 +52,7 @@ class FrameState:
             with atomic_path(self.folder / f"{what}.npz") as part, part.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         with atomic_path(note) as part:
-            told = {"key": fingerprint.key, "made_from": fingerprint.parts, "arrays": bool(arrays), **facts}
+            told = {"key": fingerprint.key, "made_from": fingerprint.parts, "arrays": bool(arrays), **metadata}
             part.write_text(json.dumps(told, sort_keys=True), encoding="utf-8")
 
     def arrays(self, what: str) -> dict[str, np.ndarray]:
@@ -61,21 +61,21 @@ class FrameState:
             return {name: file[name] for name in file.files}
 
     def save_masks(
-        self, fingerprint: Fingerprint, masks: Mapping[str, np.ndarray], shape: tuple[int, ...], **facts: Any
+        self, fingerprint: Fingerprint, masks: Mapping[str, np.ndarray], shape: tuple[int, ...], **metadata: Any
     ) -> None:
         """Masks of organelles, eight voxels a byte."""
         packed = {f"mask_{name}": np.packbits(mask) for name, mask in masks.items()}
-        self.save("organelles", fingerprint, packed, names=list(masks), shape=list(shape), **facts)
+        self.save("organelles", fingerprint, packed, names=list(masks), shape=list(shape), **metadata)
 
     def masks(self) -> dict[str, np.ndarray]:
         """Masks of organelles as predicted or given: name to bool array (Z, Y, X)."""
-        facts = self.facts("organelles")
-        return _unpacked(self.arrays("organelles"), facts["names"], tuple(facts["shape"]))
+        metadata = self.metadata("organelles")
+        return _unpacked(self.arrays("organelles"), metadata["names"], tuple(metadata["shape"]))
 
     def final_masks(self) -> dict[str, np.ndarray]:
         """The same with what was corrected."""
-        corrected = self.facts("cells").get("corrected", [])
-        shape = tuple(self.facts("organelles")["shape"])
+        corrected = self.metadata("cells").get("corrected", [])
+        shape = tuple(self.metadata("organelles")["shape"])
         return {**self.masks(), **(_unpacked(self.arrays("cells"), corrected, shape) if corrected else {})}
 
     def member(self, k: int) -> FrameState:

@@ -13,12 +13,12 @@ import numpy as np
 
 from cytovox.errors import InputError
 from cytovox.io import Volume, read_volume
-from cytovox.io.provenance import ContentDigests, Fingerprint, StampedNotes, array_digest, stamp_of
+from cytovox.io.provenance import ContentDigests, Fingerprint, StampedRecords, array_digest, stamp_of
 from cytovox.measure.refractive import PAPER_MEDIUM_RI
 from cytovox.organelles import CELLS
 from cytovox.segmentation.holes import FILLED, fill_holes
 from datamodules.cases import checked_ri
-from datamodules.errors import Told, refuse
+from datamodules.errors import OnError, refuse
 from datamodules.label_source import LabelSource
 from datamodules.steps import STEPS
 from experiments.tasks.analyze.config import AnalyzeConfig
@@ -31,7 +31,7 @@ from training.domain import frame_outside
 
 
 @dataclass
-class Film:
+class TimeLapse:
     """One input, opened."""
 
     source: Source
@@ -59,9 +59,9 @@ class Film:
         return FrameState(self.folder / f"t{t:04d}")
 
 
-def open_film(
-    source: Source, config: AnalyzeConfig, states: Path, existing: Existing, told: Told = refuse
-) -> Film:  # fmt: skip
+def open_time_lapse(
+    source: Source, config: AnalyzeConfig, states: Path, existing: Existing, told: OnError = refuse
+) -> TimeLapse:  # fmt: skip
     """Open an input, and whatever belongs to it.
 
     Parameters
@@ -94,9 +94,11 @@ def open_film(
             "error of 0.003 is 14 % of a concentration: give measure.medium_ri"
         )
     times = _times(source, volume, config.interval_min, notes)
-    film = Film(source, volume, states / source.name, float(medium), medium_from, times, {}, notes=notes)
-    film.corrections, film.masks, film.cells = open_existing(existing, source, config, volume, notes, told)
-    return film
+    time_lapse = TimeLapse(source, volume, states / source.name, float(medium), medium_from, times, {}, notes=notes)
+    time_lapse.corrections, time_lapse.masks, time_lapse.cells = open_existing(
+        existing, source, config, volume, notes, told
+    )
+    return time_lapse
 
 
 def _times(source: Source, volume: Volume, interval_min: float | None, notes: list[str]) -> tuple[float, ...] | None:
@@ -138,13 +140,13 @@ class Asked:
 class Frames:
     """The frames of a film, each brought as far as its organelles; what is left is a job for a worker."""
 
-    def __init__(self, film: Film, asked: Asked, predict: Predict) -> None:
-        self.film, self.asked, self.predict = film, asked, predict
+    def __init__(self, time_lapse: TimeLapse, asked: Asked, predict: Predict) -> None:
+        self.time_lapse, self.asked, self.predict = time_lapse, asked, predict
         self.recomputed: Counter[str] = Counter()
         """Frames that are computed again, by what changed."""
-        self._notes = StampedNotes(film.folder / "read")
-        self._stamp, self._read_ns = stamp_of(film.source.path), time.time_ns()
-        known = self._notes.read(film.source.path)
+        self._notes = StampedRecords(time_lapse.folder / "read")
+        self._stamp, self._read_ns = stamp_of(time_lapse.source.path), time.time_ns()
+        known = self._notes.read(time_lapse.source.path)
         self._digests = {int(t): str(text) for t, text in known.items()} if isinstance(known, dict) else {}
         self._held: tuple[int, np.ndarray] | None = None  # the frame that was read last
 
@@ -156,19 +158,19 @@ class Frames:
         InputError
             The frame cannot be read, is no refractive index, or its masks do not fit it.
         """
-        film, asked, config = self.film, self.asked, self.asked.config
-        state = film.state(t)
+        time_lapse, asked, config = self.time_lapse, self.asked, self.asked.config
+        state = time_lapse.state(t)
         given = self._given(t)
         cells, cells_from = self._cells(t)
         seeds = None if cells is not None else self._seeds(t)
-        corrected = tuple((n, p) for (n, at), p in sorted(film.corrections.items()) if at == t and n != CELLS)
+        corrected = tuple((n, p) for (n, at), p in sorted(time_lapse.corrections.items()) if at == t and n != CELLS)
         members = len(MIRRORS) if config.uncertainty else 0
-        made_from = self._organelles_from(t, given)
+        provenance = self._organelles_from(t, given)
         mirrors = {k: self._organelles_from(t, given, axes) for k, axes in enumerate(MIRRORS[:members], start=1)}
 
-        def cells_made_from() -> Fingerprint:
+        def cells_provenance() -> Fingerprint:
             return STEPS["analyze.cells"].fingerprint(
-                config, organelles=state.key("organelles", made_from),
+                config, organelles=state.key("organelles", provenance),
                 mirror_images=[state.member(k).key("organelles", mirror) for k, mirror in mirrors.items()],
                 corrected_masks=[[n, *self._read_from(source)] for n, source in corrected],
                 labels_of_cells=None if cells is None else self._read_from(cells),
@@ -179,31 +181,32 @@ class Frames:
 
         # probabilities are kept until the cells are found, and are needed to find them otherwise
         probable = not given and not corrected and cells is None
-        found = state.has("cells", cells_made_from())
+        found = state.has("cells", cells_provenance())
         why = ""
-        for k, axes, wanted in [(0, (), made_from), *((k, MIRRORS[k - 1], mirror) for k, mirror in mirrors.items())]:
+        for k, axes, wanted in [(0, (), provenance), *((k, MIRRORS[k - 1], mirror) for k, mirror in mirrors.items())]:
             own = state.member(k) if k else state
             current = own.has("organelles", wanted)
             lost = current and not found and probable and not own.has_said()
             if not current or lost:
-                why = why or wanted.why(own.made_from("organelles")) or ("probabilities are gone" if lost else "")
+                why = why or wanted.why(own.provenance("organelles")) or ("probabilities are gone" if lost else "")
                 self._organelles(t, own, wanted, axes, given)
-            film.notes.extend(n for n in own.facts("organelles").get("notes", []) if n not in film.notes)
-        cells_from_these = cells_made_from()
+            time_lapse.notes.extend(n for n in own.metadata("organelles").get("notes", []) if n not in time_lapse.notes)
+        cells_from_these = cells_provenance()
         rows_from_these = STEPS["analyze.rows"].fingerprint(
-            config, cells=state.key("cells", cells_from_these), refractive_index_of_medium=film.medium_ri,
-            origin_um=list(film.volume.origin_um), cells_are=cells_from,
+            config, cells=state.key("cells", cells_from_these), refractive_index_of_medium=time_lapse.medium_ri,
+            origin_um=list(time_lapse.volume.origin_um), cells_are=cells_from,
         )  # fmt: skip
         has_cells, has_rows = state.has("cells", cells_from_these), state.has("rows", rows_from_these)
-        why = why or ("" if has_cells else cells_from_these.why(state.made_from("cells")))
-        why = why or ("" if has_rows else rows_from_these.why(state.made_from("rows")))
+        why = why or ("" if has_cells else cells_from_these.why(state.provenance("cells")))
+        why = why or ("" if has_rows else rows_from_these.why(state.provenance("rows")))
         self.recomputed.update([why] if why else [])
         if has_cells and has_rows:
             return None
         return FrameJob(
-            film.source.path, t, tuple(config.spacing_um) if config.spacing_um else None,  # type: ignore[arg-type]
+            time_lapse.source.path, t, tuple(config.spacing_um) if config.spacing_um else None,  # type: ignore[arg-type]
             config.spacing_from, config.series, state.folder, config.method, asked.cell_weights, config.seeds.rule(),
-            rules_of(film.medium_ri, config.measure), cells, cells_from, seeds, corrected, bool(given or corrected),
+            rules_of(time_lapse.medium_ri, config.measure), cells, cells_from, seeds,
+            corrected, bool(given or corrected),
             members, cells_from_these, rows_from_these,
         )  # fmt: skip
 
@@ -211,7 +214,7 @@ class Frames:
         """What the organelles of a frame, or of its mirror image about some axes, depend on."""
         weights = self.asked.organelle_weights
         return STEPS["analyze.organelles"].fingerprint(
-            self.asked.config, tomogram=self._frame_digest(t), voxel_size=list(self.film.volume.spacing_um),
+            self.asked.config, tomogram=self._frame_digest(t), voxel_size=list(self.time_lapse.volume.spacing_um),
             given_masks=[[name, *self._read_from(source)] for name, source in given],
             organelle_weights=None if given or weights is None else self._digest(weights), mirrored=list(axes),
         )  # fmt: skip
@@ -226,37 +229,37 @@ class Frames:
         """Of the frame's refractive indices; read only where that is not known of the file as it is now."""
         if t not in self._digests:
             self._digests[t] = array_digest(self._ri(t))
-            self._notes.write(self.film.source.path, self._digests, self._stamp, self._read_ns)
+            self._notes.write(self.time_lapse.source.path, self._digests, self._stamp, self._read_ns)
         return self._digests[t]
 
     def _ri(self, t: int) -> np.ndarray:
         if self._held is None or self._held[0] != t:
-            film = self.film
-            self._held = (t, checked_ri(film.volume.frame(t), f"{film.source.path}, frame {t}"))
+            time_lapse = self.time_lapse
+            self._held = (t, checked_ri(time_lapse.volume.frame(t), f"{time_lapse.source.path}, frame {t}"))
         return self._held[1]
 
     def _given(self, t: int) -> list[tuple[str, LabelSource]]:
         """Existing masks of a frame: organelle, and where and how it is read."""
-        return [(name, by_frame[t]) for name, by_frame in self.film.masks.items() if t in by_frame]
+        return [(name, by_frame[t]) for name, by_frame in self.time_lapse.masks.items() if t in by_frame]
 
     def _cells(self, t: int) -> tuple[LabelSource | None, str]:
         """Labels that are not to be predicted, and where they come from; the correction takes precedence."""
-        corrected = self.film.corrections.get((CELLS, t))
+        corrected = self.time_lapse.corrections.get((CELLS, t))
         if corrected is not None:
             return corrected, "corrected"
-        return (self.film.cells[t], "given") if self.film.cells else (None, "predicted")
+        return (self.time_lapse.cells[t], "given") if self.time_lapse.cells else (None, "predicted")
 
     def _seeds(self, t: int) -> LabelSource | None:
         """Nuclei that are told from each other already: labels, given or corrected."""
-        nuclei = self.film.corrections.get(("nucleus", t)) or self.film.masks.get("nucleus", {}).get(t)
+        nuclei = self.time_lapse.corrections.get(("nucleus", t)) or self.time_lapse.masks.get("nucleus", {}).get(t)
         return nuclei if nuclei is not None and nuclei.instances else None
 
     def _organelles(
-        self, t: int, state: FrameState, made_from: Fingerprint, axes: tuple[int, ...],
+        self, t: int, state: FrameState, provenance: Fingerprint, axes: tuple[int, ...],
         given: list[tuple[str, LabelSource]],
     ) -> None:  # fmt: skip
         """Masks of a frame as given, or as predicted from it or from its mirror image and turned back."""
-        film, ri = self.film, self._ri(t)
+        time_lapse, ri = self.time_lapse, self._ri(t)
         notes: list[str] = []
         strange, weights = "", self.asked.organelle_weights
         state.forget_said()
@@ -264,17 +267,17 @@ class Frames:
             masks = {name: source.mask() for name, source in given}
         else:
             if weights is not None:
-                strange = frame_outside([trained_on(weights)], lambda box: ri[box], film.volume)
+                strange = frame_outside([trained_on(weights)], lambda box: ri[box], time_lapse.volume)
             mirrored = np.ascontiguousarray(np.flip(ri, axes))
             masks, said = self._predicted(mirrored)
             masks = {name: np.flip(mask, axes) for name, mask in masks.items()}
             if said is not None:
                 state.save_said(np.flip(said, tuple(1 + axis for axis in axes)))
-        state.save_masks(made_from, masks, ri.shape, notes=notes, outside=strange)
+        state.save_masks(provenance, masks, ri.shape, notes=notes, outside=strange)
 
     def _predicted(self, ri: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         """Masks and probabilities of a frame; cells are filled."""
-        masks, said = self.predict(ri, self.film.volume.spacing_um)
+        masks, said = self.predict(ri, self.time_lapse.volume.spacing_um)
         if FILLED in masks:
-            masks[FILLED] = fill_holes(masks[FILLED], self.film.volume.spacing_um)
+            masks[FILLED] = fill_holes(masks[FILLED], self.time_lapse.volume.spacing_um)
         return masks, said

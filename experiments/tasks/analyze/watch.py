@@ -16,7 +16,7 @@ from experiments.tasks.analyze.sources import Source, find_groups
 from training.prediction import output_names
 
 
-class Landing:
+class FolderWatcher:
     """What lies in a folder, and since when it is as it is.
 
     Parameters
@@ -78,11 +78,11 @@ def follow(analysis: Analysis, folder: Path, written: Callable[[], None]) -> Non
         Called after every update of the tables.
     """
     watch = analysis.config.watch
-    landing, last_new = Landing(folder, watch.settle_s), time.monotonic()
+    watcher, last_new = FolderWatcher(folder, watch.settle_s), time.monotonic()
     known: list[Any] = []
     print(f"watching {folder}; Ctrl-C ends it", flush=True)
     while True:
-        paths = landing.settled()
+        paths = watcher.settled()
         stamps = [stamp_of(path) for path in paths]
         if paths and stamps != known:
             names = output_names(paths)

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cytovox.losses import LOSSES
-from cytovox.losses.centre_offsets import VoteLossConfig
+from cytovox.losses.centre_offsets import CentreOffsetLossConfig
 from cytovox.networks import NETWORKS, network_config
-from datamodules.cells_config import CELL_SOURCES, cells_data_faults
+from datamodules.cells_config import CELL_SOURCES, cells_data_errors
 from datamodules.config import TEXTS_OR_NULL
 from experiments.schema import Choice, Config
 from experiments.tasks.analyze.config import SeedsConfig
-from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_faults
+from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_errors
 from lightning_modules.optim import OPTIMIZERS
 
 #: The loss of `method: fast`; all others are of `method: network`.
 VOTES = "votes"
-CELL_LOSSES: Mapping[str, type] = {VOTES: VoteLossConfig, **LOSSES}
+CELL_LOSSES: Mapping[str, type] = {VOTES: CentreOffsetLossConfig, **LOSSES}
 
 
 @dataclass
@@ -55,24 +55,24 @@ CELLS_CHOICES: dict[str, Choice] = {
 }
 
 
-def cells_faults(config: CellsConfig) -> list[str]:
+def cells_errors(config: CellsConfig) -> list[str]:
     """What cannot work although every type is right, one line each, beginning with the key path."""
-    faults = [f"data.{f}" for f in cells_data_faults(config.data)]
-    votes = isinstance(config.loss, VoteLossConfig)
+    errors = [f"data.{f}" for f in cells_data_errors(config.data)]
+    votes = isinstance(config.loss, CentreOffsetLossConfig)
     if votes != (config.method == "fast"):
         need = VOTES if config.method == "fast" else "dice_bce or another of an organelle config"
-        faults.append(f"loss.name: method {config.method} needs {need}")
-    faults += [f"loss.{f}" for f in (config.loss.faults() if votes else config.loss.faults(1))]
+        errors.append(f"loss.name: method {config.method} needs {need}")
+    errors += [f"loss.{f}" for f in (config.loss.errors() if votes else config.loss.errors(1))]
     if config.method == "network" and config.data.resample != "grid":
-        faults.append("data.resample: method network sees whole fields on one grid; set it to grid")
+        errors.append("data.resample: method network sees whole fields on one grid; set it to grid")
     if config.method == "fast" and config.data.z != "fit":
-        faults.append(f"data.z: {config.data.z} is for method network; method fast sees the whole depth: fit")
-    faults += (own := [f"model.{f}" for f in config.model.faults()])
+        errors.append(f"data.z: {config.data.z} is for method network; method fast sees the whole depth: fit")
+    errors += (own := [f"model.{f}" for f in config.model.errors()])
     seen = config.data.resample_grid if config.data.resample == "grid" else config.data.patch_size
     if not own and len(seen) == 3 and all(n > 0 for n in seen):
         key = "resample_grid" if config.data.resample == "grid" else "patch_size"
-        faults += [f"data.{key}: {f}" for f in config.model.faults(tuple(seen))]
-    faults += batch_size_faults(config.predict.batch_size)
+        errors += [f"data.{key}: {f}" for f in config.model.errors(tuple(seen))]
+    errors += batch_size_errors(config.predict.batch_size)
     if "predict" in config.stages:
-        faults.append("stages: not predict: tomograms are analysed by `task: analyze`, with cell_weights=RUN")
-    return faults
+        errors.append("stages: not predict: tomograms are analysed by `task: analyze`, with cell_weights=RUN")
+    return errors

@@ -15,12 +15,12 @@ from cytovox.inference.tiling import SlidingWindow
 from cytovox.metrics.cells import by_line
 from datamodules.cells import CellsDataModule
 from experiments.tasks.base import Audited, Progress, Task, wide_console
-from experiments.tasks.cells.config import CELLS_CHOICES, CellsConfig, cells_faults
+from experiments.tasks.cells.config import CELLS_CHOICES, CellsConfig, cells_errors
 from experiments.tasks.device_defaults import NUCLEI_ON_CPU, batch_size
 from experiments.tasks.organelle.data import check_test
 from lightning_modules.cell_scoring import WAYS, CellTestScores
 from lightning_modules.cells import CHANNELS, MONITOR, CellsModule, network_of, windows_of
-from lightning_modules.checkpoint_metadata import CellsFacts, Weights, load_network
+from lightning_modules.checkpoint_metadata import CellsMetadata, Weights, load_network
 from lightning_modules.seen import counted_seen, seen_metrics, seen_note
 from training.rundir import RunFolder, write_text
 
@@ -41,9 +41,9 @@ class CellsTask(Task):
     unit = "volume"
     paths = (("predict", "checkpoint"), ("data", "root"), ("data", "cache_dir"))
 
-    def faults(self, config: CellsConfig) -> list[str]:
+    def errors(self, config: CellsConfig) -> list[str]:
         """See `Task`."""
-        return cells_faults(config)
+        return cells_errors(config)
 
     def data(
         self, config: CellsConfig, progress: Progress | None, limit: int | None, splits: Sequence[str]
@@ -51,10 +51,10 @@ class CellsTask(Task):
         """See `Task`."""
         return CellsDataModule(config.data, config.seed, config.method, progress=progress, limit=limit, splits=splits)
 
-    def facts(self, config: CellsConfig) -> CellsFacts:
+    def metadata(self, config: CellsConfig) -> CellsMetadata:
         """See `Task`."""
         data = config.data
-        return CellsFacts(
+        return CellsMetadata(
             task=config.task,
             model=dataclasses.asdict(config.model),
             method=config.method,
@@ -68,12 +68,12 @@ class CellsTask(Task):
 
     def for_training(self, config: CellsConfig, weights: Weights | None) -> CellsModule:
         """See `Task`."""
-        facts = self.facts(config)
+        metadata = self.metadata(config)
         network = config.model.build(*CHANNELS[config.method])
         if weights is not None:
             load_network(network, weights, "init_from")
         return CellsModule(
-            network, facts, _windows(config, facts), config.seeds.rule(), config.loss.build(),
+            network, metadata, _windows(config, metadata), config.seeds.rule(), config.loss.build(),
             config.optimizer, _nuclei(config),
         )  # fmt: skip
 
@@ -81,19 +81,19 @@ class CellsTask(Task):
         """See `Task`."""
         if len(ensemble) > 1:
             raise InputError("predict.checkpoint: cells are found by one network; name one checkpoint")
-        facts = ensemble[0].facts
+        metadata = ensemble[0].metadata
         return CellsModule(
-            network_of(ensemble[0], "predict.checkpoint"), facts, _windows(config, facts),
+            network_of(ensemble[0], "predict.checkpoint"), metadata, _windows(config, metadata),
             config.seeds.rule(), batch_size=_nuclei(config),
         )  # fmt: skip
 
-    def require_match(self, config: CellsConfig, facts: CellsFacts) -> None:
+    def require_match(self, config: CellsConfig, metadata: CellsMetadata) -> None:
         """See `Task`."""
-        if facts.method != config.method:
-            raise InputError(f"method: the weights are of method {facts.method}, this config's is {config.method}")
+        if metadata.method != config.method:
+            raise InputError(f"method: the weights are of method {metadata.method}, this config's is {config.method}")
 
     def inputs(self, config: CellsConfig) -> list[Path]:
-        """None: see `cells_faults`."""
+        """None: see `cells_errors`."""
         return []
 
     def require_free(self, config: CellsConfig, inputs: Sequence[Path]) -> None:
@@ -115,17 +115,17 @@ class CellsTask(Task):
             return
         write_scores(module.scores, run.folder)
         metrics = {f"test/{name}": value for name, value in module.scores.metrics().items()}
-        _, counted = counted_seen(module.facts, run.data.fingerprints(("test",)))
+        _, counted = counted_seen(module.metadata, run.data.fingerprints(("test",)))
         told = {"test/cases": len(module.scores.of("true")), **seen_metrics(counted, "test")}
         run.folder.update_metrics({**metrics, **told})
         if note := seen_note(counted, "test cases", "their scores say nothing about new fields"):
             print(note, file=sys.stderr)
 
     def predict(self, run: Run) -> None:
-        """See `cells_faults`."""
+        """See `cells_errors`."""
         raise InputError("stages: not predict: tomograms are analysed by `task: analyze`")
 
-    def show(self, folder: RunFolder, config: CellsConfig) -> None:
+    def print_summary(self, folder: RunFolder, config: CellsConfig) -> None:
         """Scores of every way to the seeds."""
         metrics = folder.metrics()
         if "test/true/dice" not in metrics:
@@ -146,9 +146,9 @@ class CellsTask(Task):
             done.counts = {split: len(found) for split, found in cases.items()}
             if config.data.source == "folder":
                 check_test([case for found in cases.values() for case in found], progress)
-        except InputError as fault:
-            done.errors = len(str(fault).splitlines())
-            print(fault)
+        except InputError as error:
+            done.errors = len(str(error).splitlines())
+            print(error)
         return done
 
     def plan(self, config: CellsConfig, stages: Sequence[str], inputs: Sequence[Path]) -> None:
@@ -176,8 +176,8 @@ def write_scores(scores: CellTestScores, folder: RunFolder) -> None:
     write_text(folder.tables / "test_lines.csv", "\n".join(lines) + "\n")
 
 
-def _windows(config: CellsConfig, facts: CellsFacts) -> SlidingWindow:
-    return windows_of(facts.patch_size, batch_size(config.predict.batch_size, config.trainer.accelerator))
+def _windows(config: CellsConfig, metadata: CellsMetadata) -> SlidingWindow:
+    return windows_of(metadata.patch_size, batch_size(config.predict.batch_size, config.trainer.accelerator))
 
 
 def _nuclei(config: CellsConfig) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cytovox.errors import InputError
-from cytovox.io import LabelFilm, Volume, open_labels, read_volume, write_ometiff
+from cytovox.io import LabelVolume, Volume, open_labels, read_volume, write_ometiff
 from cytovox.io.deletion import Manifest
 from cytovox.io.spacing import Resolved, resolve_spacing
 from cytovox.measure.cell_contrast import cell_contrasts
@@ -23,8 +23,8 @@ from cytovox.quality.control import CellState, frame_flags
 from cytovox.quality.rules import QualityRules, as_text
 from cytovox.segmentation.field import CellField
 from cytovox.segmentation.holes import fill_cells
-from cytovox.segmentation.watershed import unclaimed
-from cytovox.tracking.tracking import Sighting
+from cytovox.segmentation.watershed import unassigned
+from cytovox.tracking.tracking import Detection
 from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.preflight import require_room
@@ -75,7 +75,7 @@ def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
     results = [out / name for name in ("cells.ome.tif", "cells.csv", "cells.png")]
     written.require_free(results)
     spacing, volume = inputs.spacing_um, inputs.volume
-    rows, frames, lone = [], [], 0.0
+    rows, frames, unassigned_um3 = [], [], 0.0
     for t in inputs.membrane:
         inside, nuclei = inputs.membrane[t].mask(), inputs.nucleus[t].mask()
         ri = checked_ri(volume.frame(t), f"{config.ri}, frame {t}") if volume is not None else None
@@ -90,7 +90,7 @@ def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
             print(f"note: frame {t}: {added} voxels in holes of cells are filled", file=sys.stderr)
         rows += _rows(cells_ZYX, nuclei, inside, ri, spacing, t, volume, inputs.nucleus[t])
         frames.append(cells_ZYX)
-        lone += float(unclaimed(inside, cells_ZYX).sum()) * float(np.prod(spacing))
+        unassigned_um3 += float(unassigned(inside, cells_ZYX).sum()) * float(np.prod(spacing))
         if t == 0:
             shown = ri if ri is not None else inside.astype(np.float32)
             cells_figure(out / "cells.png", shown, cells_ZYX, spacing, Path(config.membrane).name)
@@ -101,7 +101,7 @@ def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
         table = table.astype({"original_label": "UInt64"})
     write_table(table, out / "cells.csv")
     cells = table[(table["compartment"] == WHOLE)] if len(table) else table
-    print(f"cells: {len(cells)} in {len(frames)} frames; {lone:.1f} um3 of the membrane mask are in none")
+    print(f"cells: {len(cells)} in {len(frames)} frames; {unassigned_um3:.1f} um3 of the membrane mask are in none")
     print(f"labels: {out / 'cells.ome.tif'}")
     for path in results:
         written.add(path)
@@ -118,24 +118,24 @@ def open_inputs(config: CellsFromMasksConfig) -> Inputs:
         Files that cannot be read, or do not fit each other.
     """
     notes: list[str] = []
-    films = [open_labels(path, config.series) for path in (config.membrane, config.nucleus)]
+    label_volumes = [open_labels(path, config.series) for path in (config.membrane, config.nucleus)]
     volume = None
     if config.ri is not None:
         volume = read_volume(config.ri, config.spacing_um, config.spacing_from, config.series)
         notes += volume.notes
         owner, frames, shape, spacing = Path(config.ri).name, volume.shape[0], volume.shape[2:], volume.spacing_um
     else:
-        owner, frames, shape = _shape(*films)
-        size = _spacing(config, films)
+        owner, frames, shape = _shape(*label_volumes)
+        size = _spacing(config, label_volumes)
         notes += size.notes
         spacing = size.spacing_um
     check_spacing = config.spacing_from == "file"
     grid = Grid(owner, frames, shape, spacing, check_spacing, series=config.series)
     found = [
         label_sources(
-            dict.fromkeys(range(frames), film.path), name, grid, notes, labels=_labels(config, name)
+            dict.fromkeys(range(frames), label_volume.path), name, grid, notes, labels=_labels(config, name)
         )
-        for film, name in zip(films, ("membrane", "nucleus"), strict=True)
+        for label_volume, name in zip(label_volumes, ("membrane", "nucleus"), strict=True)
     ]  # fmt: skip
     return Inputs(found[0], found[1], volume, spacing, notes)
 
@@ -144,23 +144,26 @@ def _labels(config: CellsFromMasksConfig, name: str) -> str:
     return str(config.labels) if isinstance(config.labels, str) else str(config.labels.get(name, "auto"))
 
 
-def _shape(membrane: LabelFilm, nucleus: LabelFilm) -> tuple[str, int, tuple[int, int, int]]:
+def _shape(membrane: LabelVolume, nucleus: LabelVolume) -> tuple[str, int, tuple[int, int, int]]:
     """Whose grid it is, its frames and its shape: of the mask whose slices lie along z."""
-    film = membrane if membrane.shape[2] > 1 or nucleus.shape[2] == 1 else nucleus
-    t, c, z, y, x = film.shape
-    if z == 1 and (t > 1 or (c > 4 and not film.colour)):
+    label_volume = membrane if membrane.shape[2] > 1 or nucleus.shape[2] == 1 else nucleus
+    t, c, z, y, x = label_volume.shape
+    if z == 1 and (t > 1 or (c > 4 and not label_volume.colour)):
         axis = "frames" if t > 1 else "channels"
         raise InputError(
-            f"{film.path}: holds {film.holds()}: are the slices of one volume stored as {axis}? save them along z, or "
+            f"{label_volume.path}: holds {label_volume.holds()}: are the slices of one volume stored as {axis}? save "
+            "them along z, or "
             "give the tomogram (ri)"
         )
-    return film.path.name, t, (z, y, x)
+    return label_volume.path.name, t, (z, y, x)
 
 
-def _spacing(config: CellsFromMasksConfig, films: list[LabelFilm]) -> Resolved:
+def _spacing(config: CellsFromMasksConfig, label_volumes: list[LabelVolume]) -> Resolved:
     """Voxel size of the first mask that states one."""
-    film = next((film for film in films if film.stored_spacing.readings), films[0])
-    return resolve_spacing(film.path, film.stored_spacing, config.spacing_um, config.spacing_from)
+    label_volume = next(
+        (label_volume for label_volume in label_volumes if label_volume.stored_spacing.readings), label_volumes[0]
+    )
+    return resolve_spacing(label_volume.path, label_volume.stored_spacing, config.spacing_um, config.spacing_from)
 
 
 def _check(config: CellsFromMasksConfig, inputs: Inputs) -> int:
@@ -210,5 +213,5 @@ def _rows(
 
 
 def _state(t: int, row: Compartment, contrast_ri: float) -> CellState:
-    sighting = Sighting(t, row.cell, (row.z_um, row.y_um, row.x_um), row.volume_um3)
-    return CellState(sighting, row.dry_mass_pg, row.border, row.nuclei, contrast_ri)
+    detection = Detection(t, row.cell, (row.z_um, row.y_um, row.x_um), row.volume_um3)
+    return CellState(detection, row.dry_mass_pg, row.border, row.nuclei, contrast_ri)

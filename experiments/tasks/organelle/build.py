@@ -11,14 +11,14 @@ from cytovox.errors import InputError
 from experiments.schema import branch
 from experiments.tasks.organelle.config import CHOICES, OrganelleConfig, tiling
 from experiments.tasks.organelle.outputs import match_outputs
-from lightning_modules.checkpoint_metadata import OrganelleFacts, Weights, load_network
+from lightning_modules.checkpoint_metadata import OrganelleMetadata, Weights, load_network
 from lightning_modules.organelle import OrganelleModule
 
 
-def facts_of(config: OrganelleConfig) -> OrganelleFacts:
+def metadata_of(config: OrganelleConfig) -> OrganelleMetadata:
     """What the checkpoints of this run will say of themselves."""
     data = config.data
-    return OrganelleFacts(
+    return OrganelleMetadata(
         task=config.task,
         model=dataclasses.asdict(config.model),
         organelles=list(data.organelles),
@@ -32,16 +32,16 @@ def facts_of(config: OrganelleConfig) -> OrganelleFacts:
 
 def build_for_training(config: OrganelleConfig, weights: Weights | None) -> OrganelleModule:
     """A new network, with these weights if there are any."""
-    facts = facts_of(config)
-    network = config.model.build(1, len(facts.organelles))
+    metadata = metadata_of(config)
+    network = config.model.build(1, len(metadata.organelles))
     notes: list[str] = []
     if weights is not None:
-        weights, notes = match_outputs(weights, network, config.model.build, facts.organelles)
+        weights, notes = match_outputs(weights, network, config.model.build, metadata.organelles)
         load_network(network, weights, "init_from")
     module = OrganelleModule(
         network,
-        facts,
-        tiling(config, facts.patch_size),
+        metadata,
+        tiling(config, metadata.patch_size),
         config.loss.build(),
         config.optimizer,
         config.predict.threshold,
@@ -69,14 +69,14 @@ def build_from_weights(config: OrganelleConfig, ensemble: Sequence[Weights]) -> 
     first = ensemble[0]
     for other in ensemble[1:]:
         _require_kinship(first, other)
-    windows = tiling(config, first.facts.patch_size)
+    windows = tiling(config, first.metadata.patch_size)
     networks = [_network(weights, windows.window) for weights in ensemble]
     return OrganelleModule(
         networks[0],
-        first.facts,
+        first.metadata,
         windows,
         threshold=config.predict.threshold,
-        companions=networks[1:],
+        ensemble_members=networks[1:],
         flips=config.predict.flips,
         memory_gb=config.predict.memory_gb,
         compile=config.predict.compile,
@@ -84,21 +84,21 @@ def build_from_weights(config: OrganelleConfig, ensemble: Sequence[Weights]) -> 
 
 
 def _network(weights: Weights, window: tuple[int, int, int]) -> nn.Module:
-    facts = weights.facts
-    kind = branch("model", CHOICES["model"], str(facts.model[CHOICES["model"].key]))
+    metadata = weights.metadata
+    kind = branch("model", CHOICES["model"], str(metadata.model[CHOICES["model"].key]))
     known = {f.name for f in dataclasses.fields(kind)}
-    model = kind(**{k: v for k, v in facts.model.items() if k in known})
-    if faults := model.faults(window):
-        raise InputError(f"predict.window: the network of {weights.path}: {'; '.join(faults)}")
-    network: nn.Module = model.build(1, len(facts.organelles))
+    model = kind(**{k: v for k, v in metadata.model.items() if k in known})
+    if errors := model.errors(window):
+        raise InputError(f"predict.window: the network of {weights.path}: {'; '.join(errors)}")
+    network: nn.Module = model.build(1, len(metadata.organelles))
     load_network(network, weights, "predict.checkpoint")
     return network
 
 
 def _require_kinship(first: Weights, other: Weights) -> None:
     """Refuse an ensemble whose members see another image, or say something else of it."""
-    for key in ("organelles", "resample", "ri_range", first.facts.resample_key):
-        mine, theirs = getattr(first.facts, key), getattr(other.facts, key)
+    for key in ("organelles", "resample", "ri_range", first.metadata.resample_key):
+        mine, theirs = getattr(first.metadata, key), getattr(other.metadata, key)
         if mine != theirs:
             raise InputError(
                 f"predict.checkpoint: {other.path}: {key} {theirs}, but {first.path} has {mine}: checkpoints of one "
@@ -106,7 +106,7 @@ def _require_kinship(first: Weights, other: Weights) -> None:
             )
 
 
-def require_organelles(config: OrganelleConfig, facts: OrganelleFacts) -> None:
+def require_organelles(config: OrganelleConfig, metadata: OrganelleMetadata) -> None:
     """Refuse to score weights that predict something else than the masks show.
 
     Raises
@@ -114,7 +114,7 @@ def require_organelles(config: OrganelleConfig, facts: OrganelleFacts) -> None:
     InputError
         Other organelles, or in another order.
     """
-    wanted, given = list(config.data.organelles), list(facts.organelles)
+    wanted, given = list(config.data.organelles), list(metadata.organelles)
     if wanted != given:
         raise InputError(
             f"data.organelles: the weights predict {', '.join(given)}, but this config asks for {', '.join(wanted)}; "

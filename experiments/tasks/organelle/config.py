@@ -10,10 +10,10 @@ from cytovox.inference.compiled import Compile
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.losses import LOSSES, loss_config
 from cytovox.networks import NETWORKS, network_config
-from datamodules.config import SERIES, SOURCES, TEXTS, TEXTS_OR_NULL, data_faults, spacing_faults
-from datamodules.paths import shard_fault
+from datamodules.config import SERIES, SOURCES, TEXTS, TEXTS_OR_NULL, data_errors, spacing_errors
+from datamodules.paths import shard_error
 from experiments.schema import Choice, Config
-from experiments.tasks.device_defaults import BATCH_SIZE, batch_size, batch_size_faults, compile_faults
+from experiments.tasks.device_defaults import BATCH_SIZE, batch_size, batch_size_errors, compile_errors
 from lightning_modules.optim import OPTIMIZERS
 
 
@@ -92,49 +92,49 @@ CHOICES: dict[str, Choice] = {
 }
 
 
-def organelle_faults(config: OrganelleConfig) -> list[str]:
+def organelle_errors(config: OrganelleConfig) -> list[str]:
     """What cannot work although every type is right, one line each, beginning with the key path."""
-    faults = [f"data.{f}" for f in data_faults(config.data)]
-    faults += [f"loss: {f}" for f in config.loss.faults(len(config.data.organelles))]
+    errors = [f"data.{f}" for f in data_errors(config.data)]
+    errors += [f"loss: {f}" for f in config.loss.errors(len(config.data.organelles))]
     patch = config.data.patch_size
-    faults += (own := [f"model.{f}" for f in config.model.faults()])
+    errors += (own := [f"model.{f}" for f in config.model.errors()])
     if not own and len(patch) == 3 and all(p > 0 for p in patch):
-        faults += [f"data.patch_size: {f}" for f in config.model.faults(tuple(patch))]
-        faults += _predict_faults(config)
-    if (fault := shard_fault(config.predict.shard)) is not None:
-        faults.append(f"predict.{fault}")
+        errors += [f"data.patch_size: {f}" for f in config.model.errors(tuple(patch))]
+        errors += _predict_errors(config)
+    if (error := shard_error(config.predict.shard)) is not None:
+        errors.append(f"predict.{error}")
     if config.predict.shard is not None and config.stages != ["predict"]:
-        faults.append("predict.shard: expected stages=[predict]; every shard would train or test the same")
-    return faults
+        errors.append("predict.shard: expected stages=[predict]; every shard would train or test the same")
+    return errors
 
 
-def _predict_faults(config: OrganelleConfig) -> list[str]:
-    faults = []
+def _predict_errors(config: OrganelleConfig) -> list[str]:
+    errors = []
     predict = config.predict
     if not 0 < predict.threshold < 1:
-        faults.append(f"predict.threshold: expected a probability between 0 and 1, got {predict.threshold}")
+        errors.append(f"predict.threshold: expected a probability between 0 and 1, got {predict.threshold}")
     if predict.spacing_um is not None and (len(predict.spacing_um) != 3 or any(s <= 0 for s in predict.spacing_um)):
-        faults.append(f"predict.spacing_um: expected three positive numbers (z, y, x) in um, got {predict.spacing_um}")
-    faults += [f"predict.{fault}" for fault in spacing_faults(predict.spacing_from, predict.spacing_um)]
+        errors.append(f"predict.spacing_um: expected three positive numbers (z, y, x) in um, got {predict.spacing_um}")
+    errors += [f"predict.{error}" for error in spacing_errors(predict.spacing_from, predict.spacing_um)]
     if predict.overlap is not None:
         if predict.stride is not None:
-            faults.append("predict.overlap: give either predict.stride or predict.overlap, not both")
+            errors.append("predict.overlap: give either predict.stride or predict.overlap, not both")
         if len(predict.overlap) != 3 or any(not 0 <= o < 1 for o in predict.overlap):
-            faults.append(f"predict.overlap: expected three parts from 0 to below 1 (z, y, x), got {predict.overlap}")
+            errors.append(f"predict.overlap: expected three parts from 0 to below 1 (z, y, x), got {predict.overlap}")
     if set(predict.flips) - set("zyx") or len(set(predict.flips)) < len(predict.flips):
-        faults.append(f"predict.flips: expected some of z, y, x, each once, got {predict.flips}")
-    faults += batch_size_faults(predict.batch_size)
-    faults += compile_faults(predict.compile, config.trainer.accelerator)
+        errors.append(f"predict.flips: expected some of z, y, x, each once, got {predict.flips}")
+    errors += batch_size_errors(predict.batch_size)
+    errors += compile_errors(predict.compile, config.trainer.accelerator)
     if not predict.memory_gb >= 0:
-        faults.append(f"predict.memory_gb: expected 0 or more, got {predict.memory_gb}")
+        errors.append(f"predict.memory_gb: expected 0 or more, got {predict.memory_gb}")
     if predict.window is not None:
-        faults += [f"predict.window: {f}" for f in config.model.faults(tuple(predict.window))]
-    if not faults:
+        errors += [f"predict.window: {f}" for f in config.model.errors(tuple(predict.window))]
+    if not errors:
         try:
             tiling(config, config.data.patch_size)
-        except InputError as fault:
-            faults.append(str(fault))
-    return faults
+        except InputError as error:
+            errors.append(str(error))
+    return errors
 
 
 def tiling(config: OrganelleConfig, patch_size: list[int]) -> SlidingWindow:
@@ -162,5 +162,5 @@ def tiling(config: OrganelleConfig, patch_size: list[int]) -> SlidingWindow:
             sw_batch_size=batch_size(predict.batch_size, config.trainer.accelerator),
             skip_below=predict.skip_below,
         )
-    except InputError as fault:
-        raise InputError(f"predict: {fault}") from None
+    except InputError as error:
+        raise InputError(f"predict: {error}") from None

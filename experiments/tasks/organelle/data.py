@@ -11,7 +11,7 @@ from cytovox.io import read_volume
 from datamodules.cases import Case, FolderCase
 from datamodules.folder import expand
 from datamodules.organelle import OrganelleDataModule, Progress
-from experiments.errors import ConfigFaults
+from experiments.errors import ConfigErrors
 from experiments.tasks.organelle.config import OrganelleConfig
 from training.prediction import output_names
 
@@ -29,14 +29,14 @@ def find_inputs(config: OrganelleConfig) -> list[Path]:
     if config.predict.shard is not None:
         return inputs  # one of thousands may be broken, and is told of when it is met
     spacing: Any = tuple(config.predict.spacing_um) if config.predict.spacing_um is not None else None
-    faults = []
+    errors = []
     for path in inputs:
         try:
             read_volume(path, spacing, config.predict.spacing_from, config.predict.series)
-        except InputError as fault:
-            faults.append(str(fault))
-    if faults:
-        raise ConfigFaults(faults)
+        except InputError as error:
+            errors.append(str(error))
+    if errors:
+        raise ConfigErrors(errors)
     return inputs
 
 

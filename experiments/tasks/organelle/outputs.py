@@ -37,7 +37,7 @@ def match_outputs(
     InputError
         The network's outputs are not rows of tensors, so that they cannot be told apart.
     """
-    given, wanted = list(weights.facts.organelles), list(organelles)
+    given, wanted = list(weights.metadata.organelles), list(organelles)
     if given == wanted:
         return weights, []
     with torch.device("meta"):

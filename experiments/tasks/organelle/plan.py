@@ -38,7 +38,7 @@ from experiments.planning.measure import Shortened, measure_fit, measuring_notes
 from experiments.planning.patch_sizes import BYTES_A_WEIGHT, MemoryModel, Work, advice, count_work, too_large
 from experiments.planning.summary import FitPlan, Plan, StagePlan
 from experiments.planning.tables import print_plan, write_plan
-from experiments.progress import Bars, hush_lightning
+from experiments.progress import Bars, silence_lightning
 from experiments.tasks.organelle.build import build_for_training, build_from_weights
 from experiments.tasks.organelle.config import OrganelleConfig
 from experiments.tasks.organelle.data import build_data, prepare
@@ -73,7 +73,7 @@ def plan(config: OrganelleConfig, stages: Sequence[str], inputs: Sequence[Path])
         raise InputError(
             "--plan: measures one process, but a launcher started several; start it without torchrun or srun"
         )
-    hush_lightning()
+    silence_lightning()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     with tempfile.TemporaryDirectory(prefix="cytovox-plan-") as folder, Bars() as bars:
         found = _Planner(config, list(stages), list(inputs), RunFolder(Path(folder)), bars).plan()
@@ -261,8 +261,8 @@ def _shortened(data: OrganelleDataModule) -> Shortened:
 
 
 def _resample(module: OrganelleModule) -> ResampleTo:
-    facts = module.facts
-    return ResampleTo.chosen(facts.resample, facts.resample_spacing_um, facts.resample_grid)
+    metadata = module.metadata
+    return ResampleTo.chosen(metadata.resample, metadata.resample_spacing_um, metadata.resample_grid)
 
 
 def _windows_of(module: OrganelleModule, shape_ZYX: tuple[int, ...], spacing_um: Any) -> int:

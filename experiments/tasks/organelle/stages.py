@@ -37,7 +37,7 @@ def test(run: Run) -> None:
         return
     scores = module.scores
     fingerprints = run.data.fingerprints(("test",))
-    seen, _ = counted_seen(module.facts, fingerprints)
+    seen, _ = counted_seen(module.metadata, fingerprints)
     write_test_tables(scores, run.folder, seen)
     draw_examples(module, scores, list(cases), run.folder)
     windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.fit_windows().values() if w.n}
@@ -46,7 +46,7 @@ def test(run: Run) -> None:
     for line, found in scores.groups().items():
         key = f"test/{line.replace('/', '_')}"
         lines.update({f"{key}/{name}": value for name, value in mean_dice(scores.organelles, found).items()})
-    _, counted = counted_seen(module.facts, [fingerprints[score.index] for score in scores.cases])
+    _, counted = counted_seen(module.metadata, [fingerprints[score.index] for score in scores.cases])
     told = {"test/cases": len(scores.cases), **seen_metrics(counted, "test")}
     run.folder.update_metrics({**means, **windows, **lines, **told})
     if note := seen_note(counted, "test cases", "their scores say nothing about new tomograms"):
@@ -86,18 +86,18 @@ def predict(run: Run) -> None:
         collect_table(run.folder)
         done = sum(writer.is_done(path) for path in run.inputs)
         found = volume_fingerprints([path for path in run.inputs if path.exists()], cache_root(None))
-        _, counted = counted_seen(module.facts, found)
+        _, counted = counted_seen(module.metadata, found)
         run.folder.update_metrics({"predict/files": done, **seen_metrics(counted, "predict")})
         if note := seen_note(counted, "inputs", "their masks are better than those of new tomograms"):
             print(note, file=sys.stderr)
-    faults = run.gathered(writer.faults)
-    if len(mine) > 1 and faults:
-        faults.append(
-            f"predict.inputs: {len(faults)} of {len(mine)} files could not be predicted; the others are in "
+    errors = run.gathered(writer.errors)
+    if len(mine) > 1 and errors:
+        errors.append(
+            f"predict.inputs: {len(errors)} of {len(mine)} files could not be predicted; the others are in "
             f"{writer.target}; mend them, then resume={run.folder.path}"
         )
-    if faults:
-        raise InputError("\n".join(faults))
+    if errors:
+        raise InputError("\n".join(errors))
 
 
 def _other_organelles(run: Run, module: OrganelleModule) -> list[str]:

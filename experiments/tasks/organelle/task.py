@@ -14,8 +14,8 @@ from experiments.tasks.base import Audited, Progress, Task, wide_console
 from experiments.tasks.device_defaults import require_compilable
 from experiments.tasks.organelle import build, stages
 from experiments.tasks.organelle import data as organelle_data
-from experiments.tasks.organelle.config import CHOICES, OrganelleConfig, organelle_faults
-from lightning_modules.checkpoint_metadata import OrganelleFacts, Weights
+from experiments.tasks.organelle.config import CHOICES, OrganelleConfig, organelle_errors
+from lightning_modules.checkpoint_metadata import OrganelleMetadata, Weights
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from training.mask_manifests import require_free
 from training.prediction import output_names
@@ -35,9 +35,9 @@ class OrganelleTask(Task):
     unit = "volume"
     paths = (*Task.paths, ("data", "root"), ("data", "cache_dir"))
 
-    def faults(self, config: OrganelleConfig) -> list[str]:
+    def errors(self, config: OrganelleConfig) -> list[str]:
         """See `Task`."""
-        return organelle_faults(config)
+        return organelle_errors(config)
 
     def data(
         self, config: OrganelleConfig, progress: Progress | None, limit: int | None, splits: Sequence[str]
@@ -45,9 +45,9 @@ class OrganelleTask(Task):
         """See `Task`."""
         return organelle_data.build_data(config, progress, limit, splits)
 
-    def facts(self, config: OrganelleConfig) -> OrganelleFacts:
+    def metadata(self, config: OrganelleConfig) -> OrganelleMetadata:
         """See `Task`."""
-        return build.facts_of(config)
+        return build.metadata_of(config)
 
     def for_training(self, config: OrganelleConfig, weights: Weights | None) -> OrganelleModule:
         """See `Task`."""
@@ -57,15 +57,15 @@ class OrganelleTask(Task):
         """See `Task`."""
         return build.build_from_weights(config, ensemble)
 
-    def require_match(self, config: OrganelleConfig, facts: OrganelleFacts) -> None:
+    def require_match(self, config: OrganelleConfig, metadata: OrganelleMetadata) -> None:
         """See `Task`."""
-        build.require_organelles(config, facts)
+        build.require_organelles(config, metadata)
 
     def inputs(self, config: OrganelleConfig) -> list[Path]:
         """See `Task`."""
         return organelle_data.find_inputs(config)
 
-    def listed(self, config: OrganelleConfig) -> list[Path]:
+    def list_inputs(self, config: OrganelleConfig) -> list[Path]:
         """See `Task`."""
         return organelle_data.list_inputs(config)
 
@@ -105,7 +105,7 @@ class OrganelleTask(Task):
         else:
             plan(config, stages, inputs)
 
-    def show(self, folder: RunFolder, config: OrganelleConfig) -> None:
+    def print_summary(self, folder: RunFolder, config: OrganelleConfig) -> None:
         """Dice of every organelle, line by line, beside the best single window of refractive index."""
         metrics = folder.metrics()
         per_line = (k.split("/") for k in metrics if k.startswith("test/") and k.endswith("/dice_mean"))

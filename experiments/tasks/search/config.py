@@ -10,9 +10,9 @@ from typing import Any
 from cytovox.networks.scnas import ScNASConfig
 from experiments.schema import Choice
 from experiments.tasks.organelle.config import CHOICES as ORGANELLE_CHOICES
-from experiments.tasks.organelle.config import OrganelleConfig, organelle_faults
+from experiments.tasks.organelle.config import OrganelleConfig, organelle_errors
 from lightning_modules.optim import Adam, AdamW
-from lightning_modules.search_config import SearchConfig, search_faults
+from lightning_modules.search_config import SearchConfig, search_errors
 from training.trainer import parse_time
 
 
@@ -52,37 +52,37 @@ CHOICES: dict[str, Choice] = {
 }
 
 
-def search_task_faults(config: SearchTaskConfig) -> list[str]:
+def search_task_errors(config: SearchTaskConfig) -> list[str]:
     """What cannot work although every type is right, one line each, beginning with the key path."""
-    faults = organelle_faults(config)
-    faults += [f"search.{fault}" for fault in search_faults(config.search)]
+    errors = organelle_errors(config)
+    errors += [f"search.{error}" for error in search_errors(config.search)]
     if "predict" in config.stages:
-        faults.append(
+        errors.append(
             "stages: a search predicts nothing; predict with its retrained network: "
             "predict.checkpoint=RUN/retrained in a config of task organelle"
         )
     if config.model.genotype != "published":
-        faults.append("model.genotype: not with task search, which looks for one; leave it out")
+        errors.append("model.genotype: not with task search, which looks for one; leave it out")
     if config.trainer.compile:
-        faults.append("trainer.compile: not with task search, whose network is another in every step; set it false")
+        errors.append("trainer.compile: not with task search, whose network is another in every step; set it false")
     if config.model.checkpointing:
-        faults.append("model.checkpointing: not with task search, whose network is another in every step; set it false")
+        errors.append("model.checkpointing: not with task search, whose network is another in every step; set it false")
     if config.trainer.max_steps == -1 and config.trainer.max_epochs in (None, -1):
-        faults.append("trainer.max_epochs: a search needs it, or max_steps: temperature and warm-up follow the steps")
+        errors.append("trainer.max_epochs: a search needs it, or max_steps: temperature and warm-up follow the steps")
     for key in ("max_time", "early_stopping"):
         if getattr(config.trainer, key) is not None:
-            faults.append(
+            errors.append(
                 f"trainer.{key}: not with task search, whose temperature and warm-up follow the steps, and which would "
                 "end undecided; use max_epochs or max_steps (retrain.max_time limits the training that follows)"
             )
     if config.trainer.accumulate_grad_batches > 1 or config.trainer.global_batch is not None:
-        faults.append(
+        errors.append(
             "trainer.accumulate_grad_batches, global_batch: not with task search, which draws a network a batch; "
             "leave them out"
         )
     if config.init_from is not None:
-        faults.append("init_from: not with task search, whose network holds many; leave it out")
-    return faults + [f"retrain.{fault}" for fault in _retrain_faults(config)]
+        errors.append("init_from: not with task search, whose network holds many; leave it out")
+    return errors + [f"retrain.{error}" for error in _retrain_errors(config)]
 
 
 def retrained_model(config: SearchTaskConfig, genotype: str) -> Any:
@@ -97,25 +97,25 @@ def retrained_model(config: SearchTaskConfig, genotype: str) -> Any:
     )
 
 
-def _retrain_faults(config: SearchTaskConfig) -> list[str]:
-    again, faults = config.retrain, []
+def _retrain_errors(config: SearchTaskConfig) -> list[str]:
+    again, errors = config.retrain, []
     if again.lr is not None and not 0 < again.lr < math.inf:
-        faults.append(f"lr: expected a positive number or null, got {again.lr}")
+        errors.append(f"lr: expected a positive number or null, got {again.lr}")
     if again.max_epochs is not None and again.max_epochs < 1:
-        faults.append(f"max_epochs: expected 1 or more, or null, got {again.max_epochs}")
+        errors.append(f"max_epochs: expected 1 or more, or null, got {again.max_epochs}")
     if again.max_time is not None and parse_time(again.max_time) is None:
-        faults.append(f"max_time: expected DD:HH:MM:SS such as 00:01:30:00, got {again.max_time!r}")
+        errors.append(f"max_time: expected DD:HH:MM:SS such as 00:01:30:00, got {again.max_time!r}")
     for key in ("width", "layers", "multiplier"):
         if (value := getattr(again, key)) is not None and value < 1:
-            faults.append(f"{key}: expected 1 or more, or null, got {value}")
+            errors.append(f"{key}: expected 1 or more, or null, got {value}")
     if again.multiplier is not None and again.multiplier < config.model.multiplier:
-        faults.append(
+        errors.append(
             f"multiplier: expected the search's {config.model.multiplier} or more, since what it finds may not reach "
             f"fewer nodes, got {again.multiplier}"
         )
     windows = {"data.patch_size": config.data.patch_size, "predict.window": config.predict.window}
     for key, size in windows.items():
-        if not faults and size is not None and len(size) == 3 and all(n > 0 for n in size):
-            again_faults = retrained_model(config, "published").faults((size[0], size[1], size[2]))
-            faults += [f"{fault.replace('patch:', f'{key}:', 1)}" for fault in again_faults]
-    return faults
+        if not errors and size is not None and len(size) == 3 and all(n > 0 for n in size):
+            again_errors = retrained_model(config, "published").errors((size[0], size[1], size[2]))
+            errors += [f"{error.replace('patch:', f'{key}:', 1)}" for error in again_errors]
+    return errors

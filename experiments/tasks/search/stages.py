@@ -95,7 +95,7 @@ def retrain(run: Run) -> None:
     """
     from experiments.build import build_data  # they know the tasks, and this is one
     from experiments.progress import Bars
-    from experiments.run_stages import Order, carry_out
+    from experiments.run_stages import RunRequest, run_stages
     from experiments.tasks import task_of
 
     path = run.folder.path / GENOTYPE
@@ -119,7 +119,7 @@ def retrain(run: Run) -> None:
             task_of(config).prepare(data, stages, bars)
     run.trainer.strategy.barrier("prepared")
     try:
-        carry_out(Order(config, stages, folder if begun else None, dry_run), folder, data, [], run.signals)
+        run_stages(RunRequest(config, stages, folder if begun else None, dry_run), folder, data, [], run.signals)
     except (Preempted, KeyboardInterrupt) as stop:
         raise (stop.__cause__ or stop) from None  # it is the search that says how to go on
     if run.trainer.is_global_zero:

@@ -11,12 +11,12 @@ from cytovox.networks.supernet import Supernet
 from datamodules.split_in_half import SearchDataModule
 from experiments.tasks.base import Progress
 from experiments.tasks.organelle import data as organelle_data
-from experiments.tasks.organelle.build import facts_of
+from experiments.tasks.organelle.build import metadata_of
 from experiments.tasks.organelle.config import tiling
 from experiments.tasks.organelle.task import OrganelleTask
 from experiments.tasks.search import stages as search_stages
-from experiments.tasks.search.config import CHOICES, SearchTaskConfig, search_task_faults
-from lightning_modules.checkpoint_metadata import SearchFacts, Weights
+from experiments.tasks.search.config import CHOICES, SearchTaskConfig, search_task_errors
+from lightning_modules.checkpoint_metadata import SearchMetadata, Weights
 from lightning_modules.search import SearchModule, search_measure
 from training.rundir import RunFolder
 
@@ -52,9 +52,9 @@ class SearchTask(OrganelleTask):
                 "stages: test trains what a search has found; add the stage fit, or resume=RUN of a search"
             )
 
-    def faults(self, config: Any) -> list[str]:
+    def errors(self, config: Any) -> list[str]:
         """See `Task`."""
-        return search_task_faults(config)
+        return search_task_errors(config)
 
     def data(
         self, config: Any, progress: Progress | None, limit: int | None, splits: Sequence[str]
@@ -64,12 +64,12 @@ class SearchTask(OrganelleTask):
         data.joint = config.search.joint
         return data
 
-    def facts(self, config: Any) -> SearchFacts:
+    def metadata(self, config: Any) -> SearchMetadata:
         """See `Task`."""
-        told, search = vars(facts_of(config)), config.search
-        return SearchFacts(**told, operations=list(search.operations), cost_measure=search_measure(search))
+        told, search = vars(metadata_of(config)), config.search
+        return SearchMetadata(**told, operations=list(search.operations), cost_measure=search_measure(search))
 
-    def require_same(self, config: Any, facts: SearchFacts) -> None:
+    def require_same(self, config: Any, metadata: SearchMetadata) -> None:
         """See `Task`.
 
         Raises
@@ -77,9 +77,9 @@ class SearchTask(OrganelleTask):
         InputError
             Other networks, or other costs, are looked at.
         """
-        mine = self.facts(config)
+        mine = self.metadata(config)
         for name, (key, what) in _OF_A_SEARCH.items():
-            told, asked = getattr(facts, name), getattr(mine, name)
+            told, asked = getattr(metadata, name), getattr(mine, name)
             if told != asked:
                 raise InputError(
                     f"{key}: the search that is gone on with is of another {what}: {told} there, {asked} here; make "
@@ -88,11 +88,11 @@ class SearchTask(OrganelleTask):
 
     def for_training(self, config: Any, weights: Weights | None) -> SearchModule:
         """See `Task`."""
-        facts = self.facts(config)
-        network = Supernet(1, len(facts.organelles), config.model, facts.operations)
-        windows, threshold = tiling(config, facts.patch_size), config.predict.threshold
+        metadata = self.metadata(config)
+        network = Supernet(1, len(metadata.organelles), config.model, metadata.operations)
+        windows, threshold = tiling(config, metadata.patch_size), config.predict.threshold
         loss = config.loss.build()
-        return SearchModule(network, facts, windows, loss, config.optimizer, config.search, config.seed, threshold)
+        return SearchModule(network, metadata, windows, loss, config.optimizer, config.search, config.seed, threshold)
 
     def from_weights(self, config: Any, ensemble: Sequence[Weights]) -> Any:
         """A supernet holds many networks, and none that was trained to the end.
@@ -107,10 +107,10 @@ class SearchTask(OrganelleTask):
     def prepare(self, data: Any, stages: Sequence[str], progress: Progress) -> None:
         """See `Task`. The test cases are read before the search begins: a broken one must not be found hours later."""
         if "fit" in stages:
-            data.require_halves()
+            data.require_both_halves()
         organelle_data.prepare(data, stages, progress)
 
-    def fitted(self, run: Run, module: SearchModule) -> None:
+    def on_fit_end(self, run: Run, module: SearchModule) -> None:
         """See `Task`."""
         search_stages.derive(run, module)
 
@@ -131,12 +131,12 @@ class SearchTask(OrganelleTask):
             "it as task organelle, with model.network=scnas and the same data and trainer"
         )
 
-    def show(self, folder: RunFolder, config: Any) -> None:
+    def print_summary(self, folder: RunFolder, config: Any) -> None:
         """What was found, what it costs, and how good it is."""
         metrics = folder.metrics()
         if "search/cost_derived" in metrics:
             share = metrics["search/cost_derived"] / metrics["search/cost_published"]
             print(f"genotype: {folder.path / search_stages.GENOTYPE} ({share:.0%} of the published one's cost)")
-        super().show(folder, config)
+        super().print_summary(folder, config)
         if (retrained := Path(folder.path / search_stages.RETRAINED)).is_dir():
             print(f"retrained: {retrained}")

@@ -16,7 +16,7 @@ from datamodules.shape.folder import read_shapes
 from experiments.schema import Choice, branch
 from experiments.tasks.base import Progress
 from experiments.tasks.shape.config import SHAPE_CHOICES, SHAPR_CHOICES, ShapeConfig, ShapePredictConfig, SHAPRConfig
-from lightning_modules.checkpoint_metadata import ShapeFacts, SHAPRFacts, Weights, load_network
+from lightning_modules.checkpoint_metadata import ShapeMetadata, SHAPRMetadata, Weights, load_network
 from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shapr import SHAPRModule
 
@@ -57,16 +57,16 @@ def find_inputs(predict: ShapePredictConfig) -> list[Path]:
     return folders
 
 
-def shape_facts(config: ShapeConfig) -> ShapeFacts:
+def shape_metadata(config: ShapeConfig) -> ShapeMetadata:
     """What the checkpoints of a shape run will say of themselves."""
     told: dict[str, Any] = {part: dataclasses.asdict(getattr(config, part)) for part in TOLD}
-    return ShapeFacts(task=config.task, model=dataclasses.asdict(config.model), **told)
+    return ShapeMetadata(task=config.task, model=dataclasses.asdict(config.model), **told)
 
 
-def shape_module(config: ShapeConfig, facts: ShapeFacts, weights: Weights | None, key: str) -> ShapeModule:
+def shape_module(config: ShapeConfig, metadata: ShapeMetadata, weights: Weights | None, key: str) -> ShapeModule:
     """A module whose network is what the facts say, with these weights if there are any."""
-    field, process, preconditioning, traits = (_told(SHAPE_CHOICES, part, getattr(facts, part)) for part in TOLD)
-    model = _told(SHAPE_CHOICES, "model", facts.model)
+    field, process, preconditioning, traits = (_told(SHAPE_CHOICES, part, getattr(metadata, part)) for part in TOLD)
+    model = _told(SHAPE_CHOICES, "model", metadata.model)
     network = model.build(size=field.size, outputs=preconditioning.outputs, told=traits.channels)
     if weights is not None:
         load_network(network, weights, key)
@@ -76,17 +76,17 @@ def shape_module(config: ShapeConfig, facts: ShapeFacts, weights: Weights | None
     parts = Parts(process.build(), preconditioning.build(), config.loss.build(), sampler.build(), validates)
     # how widely traits are drawn is the user's to say, like the sampler; whether the network knows any is not
     told = config.traits if config.traits.name == traits.name else traits
-    return ShapeModule(parts, told.build(), network=network, facts=facts, field=field.build(), **_shared(config))
+    return ShapeModule(parts, told.build(), network=network, metadata=metadata, field=field.build(), **_shared(config))
 
 
-def shapr_facts(config: SHAPRConfig) -> SHAPRFacts:
+def shapr_metadata(config: SHAPRConfig) -> SHAPRMetadata:
     """What the checkpoints of a SHAPR run will say of themselves."""
-    return SHAPRFacts(task=config.task, model=dataclasses.asdict(config.model))
+    return SHAPRMetadata(task=config.task, model=dataclasses.asdict(config.model))
 
 
-def shapr_module(config: SHAPRConfig, facts: SHAPRFacts, weights: Weights | None, key: str) -> SHAPRModule:
+def shapr_module(config: SHAPRConfig, metadata: SHAPRMetadata, weights: Weights | None, key: str) -> SHAPRModule:
     """The same for SHAPR."""
-    model = _told(SHAPR_CHOICES, "model", facts.model)
+    model = _told(SHAPR_CHOICES, "model", metadata.model)
     network = model.build()
     if weights is not None:
         load_network(network, weights, key)
@@ -96,7 +96,7 @@ def shapr_module(config: SHAPRConfig, facts: SHAPRFacts, weights: Weights | None
         config.loss.build(),
         config.supervised,
         network=network,
-        facts=facts,
+        metadata=metadata,
         field=OccupancyConfig().build(),
         **_shared(config),
     )

@@ -6,14 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from cytovox.diffusion import PARTS, combination_faults
+from cytovox.diffusion import PARTS, combination_errors
 from cytovox.diffusion.traits import TRAITS
 from cytovox.losses.shapr import SHAPRLossConfig
 from cytovox.networks.shape_registry import SHAPE_NETWORKS, shape_network_config
 from cytovox.networks.shapr import SHAPRConfig as SHAPRNetworkConfig
 from cytovox.preprocess.shape_fields import FIELDS
 from datamodules.config import TEXTS, TEXTS_OR_NULL
-from datamodules.shape.config import SHAPE_SOURCES, shape_data_faults
+from datamodules.shape.config import SHAPE_SOURCES, shape_data_errors
 from experiments.schema import Choice, Config
 from lightning_modules.optim import OPTIMIZERS
 
@@ -87,37 +87,37 @@ SHAPR_CHOICES: dict[str, Choice] = {
 }
 
 
-def shape_faults(config: ShapeConfig) -> list[str]:
+def shape_errors(config: ShapeConfig) -> list[str]:
     """What cannot work although every type is right, one line each, beginning with the key path."""
-    faults = _shared_faults(config)
+    errors = _shared_errors(config)
     parts = ("field", "process", "preconditioning", "loss", "sampler", "traits")
-    own = [f"{part}.{fault}" for part in parts for fault in getattr(config, part).faults()]
+    own = [f"{part}.{error}" for part in parts for error in getattr(config, part).errors()]
     if not own:
-        own = combination_faults(config.process, config.preconditioning, config.loss, config.sampler)
-        own += [f"model.{fault}" for fault in config.model.faults(config.field.size)]
-    return faults + own
+        own = combination_errors(config.process, config.preconditioning, config.loss, config.sampler)
+        own += [f"model.{error}" for error in config.model.errors(config.field.size)]
+    return errors + own
 
 
-def shapr_faults(config: SHAPRConfig) -> list[str]:
+def shapr_errors(config: SHAPRConfig) -> list[str]:
     """The same of a SHAPR config."""
-    faults = _shared_faults(config) + [f"model.{fault}" for fault in config.model.faults()]
-    faults += [f"loss.{fault}" for fault in config.loss.faults()]
+    errors = _shared_errors(config) + [f"model.{error}" for error in config.model.errors()]
+    errors += [f"loss.{error}" for error in config.loss.errors()]
     if not 0 <= config.supervised <= 1:
-        faults.append(f"supervised: expected a part from 0 to 1, got {config.supervised}")
+        errors.append(f"supervised: expected a part from 0 to 1, got {config.supervised}")
     trainer = config.trainer
     endless = trainer.max_steps == -1 and (trainer.max_epochs is None or trainer.max_epochs == -1)
     if config.supervised < 1 and endless:
-        faults.append("supervised: a part of the training, which needs trainer.max_epochs or trainer.max_steps")
-    return faults
+        errors.append("supervised: a part of the training, which needs trainer.max_epochs or trainer.max_steps")
+    return errors
 
 
-def _shared_faults(config: Any) -> list[str]:
-    faults = [f"data.{fault}" for fault in shape_data_faults(config.data)]
+def _shared_errors(config: Any) -> list[str]:
+    errors = [f"data.{error}" for error in shape_data_errors(config.data)]
     predict = config.predict
     if predict.samples < 1:
-        faults.append(f"predict.samples: expected 1 or more, got {predict.samples}")
+        errors.append(f"predict.samples: expected 1 or more, got {predict.samples}")
     if predict.voxel_um is not None and not 0 < predict.voxel_um < 100:
-        faults.append(f"predict.voxel_um: expected a size in um, or null, got {predict.voxel_um}")
+        errors.append(f"predict.voxel_um: expected a size in um, or null, got {predict.voxel_um}")
     if isinstance(predict.checkpoint, list) and len(predict.checkpoint) > 1:
-        faults.append("predict.checkpoint: expected one checkpoint: shapes are no ensemble's")
-    return faults
+        errors.append("predict.checkpoint: expected one checkpoint: shapes are no ensemble's")
+    return errors

@@ -29,7 +29,7 @@ from experiments.planning.measure import Shortened, measure_fit, measuring_notes
 from experiments.planning.patch_sizes import BYTES_A_WEIGHT, MemoryModel, Work
 from experiments.planning.summary import FitPlan, Plan, StagePlan
 from experiments.planning.tables import print_plan, write_plan
-from experiments.progress import Bars, hush_lightning
+from experiments.progress import Bars, silence_lightning
 from experiments.weights import find_weights, read_weights
 from lightning_modules.shape_base import MONITOR, ShapeBase
 from lightning_modules.shape_scoring import ShapeScores
@@ -82,7 +82,7 @@ class ShapePlanner:
             raise InputError(
                 "--plan: measures one process, but a launcher started several; start it without torchrun or srun"
             )
-        hush_lightning()
+        silence_lightning()
         pl.seed_everything(self.config.seed, workers=True, verbose=False)
         with tempfile.TemporaryDirectory(prefix="cytovox-plan-") as folder, Bars() as bars:
             found = self._plan(list(stages), list(inputs), RunFolder(Path(folder)), bars)

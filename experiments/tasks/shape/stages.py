@@ -51,11 +51,11 @@ def test(run: Run) -> None:
         return
     scores = module.scores
     _note_few_samples(module.samples)
-    seen, _ = counted_seen(module.facts, [cell.fingerprint for cell in cells])
+    seen, _ = counted_seen(module.metadata, [cell.fingerprint for cell in cells])
     _write_tables(scores, cells, seen, run.folder)
     _draw(module, scores, cells, run.folder)
     means = {f"test/{name}": value for name, value in scores.means().items()}
-    _, counted = counted_seen(module.facts, [cells[score.index].fingerprint for score in scores.cells])
+    _, counted = counted_seen(module.metadata, [cells[score.index].fingerprint for score in scores.cells])
     run.folder.update_metrics({**means, "test/cases": len(scores.cells), **seen_metrics(counted, "test")})
     if note := seen_note(counted, "test cells", "their scores say nothing about new cells"):
         print(note, file=sys.stderr)
@@ -169,7 +169,7 @@ def predict(run: Run) -> None:
     run.trainer.strategy.barrier("predict")
     if run.trainer.is_global_zero:
         _note_few_samples(told.samples)
-        seen, counted = counted_seen(module.facts, [cell.fingerprint for cell in cells])
+        seen, counted = counted_seen(module.metadata, [cell.fingerprint for cell in cells])
         rows = [
             {**row, COLUMN: answer}
             for cell, answer in zip(cells, seen, strict=True)

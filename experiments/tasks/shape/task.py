@@ -20,11 +20,11 @@ from experiments.tasks.shape.config import (
     SHAPR_CHOICES,
     ShapeConfig,
     SHAPRConfig,
-    shape_faults,
-    shapr_faults,
+    shape_errors,
+    shapr_errors,
 )
 from experiments.tasks.shape.plan import ShapePlanner, fake_cells
-from lightning_modules.checkpoint_metadata import Facts, ShapeFacts, SHAPRFacts, Weights
+from lightning_modules.checkpoint_metadata import CheckpointMetadata, ShapeMetadata, SHAPRMetadata, Weights
 from lightning_modules.shape_base import MONITOR, ShapeBase
 from training.rundir import RunFolder
 from training.shape_files import read_note
@@ -48,7 +48,7 @@ class _Shapes(Task):
         """See `Task`."""
         return build.build_data(config, progress, limit, splits)
 
-    def require_match(self, config: Any, facts: Facts) -> None:
+    def require_match(self, config: Any, metadata: CheckpointMetadata) -> None:
         """Every shape network answers the same question."""
 
     def inputs(self, config: Any) -> list[Path]:
@@ -80,9 +80,9 @@ class _Shapes(Task):
             done.counts = {split: len(cells) for split, cells in data.find().items()}
             for note in data.notes():
                 print(f"note: {note}")
-        except InputError as fault:
-            done.errors = len(str(fault).splitlines())
-            print(fault)
+        except InputError as error:
+            done.errors = len(str(error).splitlines())
+            print(error)
         if "predict" in stages:
             try:
                 done.inputs = sum(len(find_folder(folder)) for folder in build.find_inputs(config.predict))
@@ -119,7 +119,7 @@ class _Shapes(Task):
         """See `Task`."""
         stages.predict(run)
 
-    def show(self, folder: RunFolder, config: Any) -> None:
+    def print_summary(self, folder: RunFolder, config: Any) -> None:
         """Errors of the mean shape, of a single sample and of the best of five."""
         metrics = folder.metrics()
         if "test/iou_error" not in metrics:
@@ -141,22 +141,22 @@ class ShapeTask(_Shapes):
     config = ShapeConfig
     choices = SHAPE_CHOICES
 
-    def faults(self, config: ShapeConfig) -> list[str]:
+    def errors(self, config: ShapeConfig) -> list[str]:
         """See `Task`."""
-        return shape_faults(config)
+        return shape_errors(config)
 
-    def facts(self, config: ShapeConfig) -> ShapeFacts:
+    def metadata(self, config: ShapeConfig) -> ShapeMetadata:
         """See `Task`."""
-        return build.shape_facts(config)
+        return build.shape_metadata(config)
 
     def for_training(self, config: ShapeConfig, weights: Weights | None) -> ShapeBase:
         """See `Task`."""
-        return build.shape_module(config, build.shape_facts(config), weights, "init_from")
+        return build.shape_module(config, build.shape_metadata(config), weights, "init_from")
 
     def from_weights(self, config: ShapeConfig, ensemble: Sequence[Weights]) -> ShapeBase:
         """See `Task`."""
         weights = build.only(ensemble)
-        return build.shape_module(config, weights.facts, weights, "predict.checkpoint")
+        return build.shape_module(config, weights.metadata, weights, "predict.checkpoint")
 
 
 class SHAPRTask(_Shapes):
@@ -166,19 +166,19 @@ class SHAPRTask(_Shapes):
     config = SHAPRConfig
     choices = SHAPR_CHOICES
 
-    def faults(self, config: SHAPRConfig) -> list[str]:
+    def errors(self, config: SHAPRConfig) -> list[str]:
         """See `Task`."""
-        return shapr_faults(config)
+        return shapr_errors(config)
 
-    def facts(self, config: SHAPRConfig) -> SHAPRFacts:
+    def metadata(self, config: SHAPRConfig) -> SHAPRMetadata:
         """See `Task`."""
-        return build.shapr_facts(config)
+        return build.shapr_metadata(config)
 
     def for_training(self, config: SHAPRConfig, weights: Weights | None) -> ShapeBase:
         """See `Task`."""
-        return build.shapr_module(config, build.shapr_facts(config), weights, "init_from")
+        return build.shapr_module(config, build.shapr_metadata(config), weights, "init_from")
 
     def from_weights(self, config: SHAPRConfig, ensemble: Sequence[Weights]) -> ShapeBase:
         """See `Task`."""
         weights = build.only(ensemble)
-        return build.shapr_module(config, weights.facts, weights, "predict.checkpoint")
+        return build.shapr_module(config, weights.metadata, weights, "predict.checkpoint")

@@ -245,4 +245,4 @@ def test_an_option_out_of_range_is_refused(config, message):
 
 @pytest.mark.parametrize("name", list(DENOISING_LOSSES))
 def test_defaults_have_no_fault(name):
-    assert DENOISING_LOSSES[name]().faults() == []
+    assert DENOISING_LOSSES[name]().errors() == []

@@ -10,7 +10,7 @@ import torch
 
 from cytovox.diffusion.data_losses import DataL1DiceConfig, DataMSEConfig
 from cytovox.diffusion.denoising import NoiseMSEConfig, NoiseMSEVLBConfig, VelocityMSEConfig
-from cytovox.diffusion.parts import PARTS, combination_faults, part_config
+from cytovox.diffusion.parts import PARTS, combination_errors, part_config
 from cytovox.diffusion.preconditioning import DataConfig, Denoiser, NoiseAndVarianceConfig, NoiseConfig, VelocityConfig
 from cytovox.diffusion.processes import DirectConfig, LinearBetasConfig, RectifiedFlowConfig
 from cytovox.diffusion.samplers import AncestralConfig, DDIMConfig, EulerConfig, HeunConfig, OneStepConfig
@@ -53,7 +53,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     ],
 )
 def test_parts_that_go_together_train_and_sample(parts):
-    assert combination_faults(*parts) == []
+    assert combination_errors(*parts) == []
     process, preconditioning, loss, sampler = parts
     weight = torch.full((1,), 0.1, requires_grad=True)
 
@@ -106,7 +106,7 @@ def test_parts_that_go_together_train_and_sample(parts):
     ],
 )
 def test_parts_that_do_not_go_together_are_told_all_at_once(parts, said):
-    faults = combination_faults(*parts)
-    assert len(faults) == len(said)
-    for fault, start in zip(faults, said, strict=True):
-        assert fault.startswith(start)
+    errors = combination_errors(*parts)
+    assert len(errors) == len(said)
+    for error, start in zip(errors, said, strict=True):
+        assert error.startswith(start)

@@ -116,4 +116,4 @@ def test_an_option_out_of_range_is_refused(config, message):
 
 @pytest.mark.parametrize("name", list(PRECONDITIONINGS))
 def test_defaults_have_no_fault(name):
-    assert PRECONDITIONINGS[name]().faults() == []
+    assert PRECONDITIONINGS[name]().errors() == []

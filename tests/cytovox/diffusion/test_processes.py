@@ -141,4 +141,4 @@ def test_an_option_out_of_range_is_refused(config, message):
 
 @pytest.mark.parametrize("name", list(PROCESSES))
 def test_defaults_have_no_fault(name):
-    assert PROCESSES[name]().faults() == []
+    assert PROCESSES[name]().errors() == []

@@ -132,4 +132,4 @@ def test_an_option_out_of_range_is_refused(options, message):
 
 @pytest.mark.parametrize("name", list(TRAITS))
 def test_defaults_have_no_fault(name):
-    assert TRAITS[name]().faults() == []
+    assert TRAITS[name]().errors() == []

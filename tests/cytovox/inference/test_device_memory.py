@@ -12,7 +12,7 @@ import cytovox.inference.bricks
 import cytovox.inference.predictor
 from cytovox.errors import InputError
 from cytovox.inference.bricks import Said
-from cytovox.inference.native_grid import OwnGrid
+from cytovox.inference.native_grid import NativeGrid
 from cytovox.inference.predictor import DenseInferer
 from cytovox.inference.stitching import WindowPass
 from cytovox.inference.store import BrickStore
@@ -21,7 +21,7 @@ from cytovox.inference.windows import TensorSource
 from cytovox.io.regions import ArrayReader
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.segmentation.field import CellField
-from cytovox.segmentation.networks import ConditionedCells, VotingCells
+from cytovox.segmentation.networks import CentreOffsetCells, ConditionedCells
 
 
 class Limited(nn.Module):
@@ -106,7 +106,7 @@ def test_sums_that_could_not_be_allocated_count_no_window_twice(failing, monkeyp
 @pytest.mark.parametrize("failing", ["add", "own grid"])
 def test_sums_that_do_not_fit_are_kept_in_main_memory_and_each_box_comes_once(failing, monkeypatch, capsys):
     expected = DenseInferer(Limited(9), GRID, tiling_of(1), layers=True)(RI, (1, 1, 1))
-    kind, name = (WindowPass, "_add_view") if failing == "add" else (OwnGrid, "take")
+    kind, name = (WindowPass, "_add_view") if failing == "add" else (NativeGrid, "take")
     calls, original = iter(range(10**6)), getattr(kind, name)
 
     def fails(self, *args):
@@ -251,11 +251,11 @@ class Whole(nn.Module):
 def test_a_field_that_does_not_fit_is_cut_into_windows(capsys):
     network = Whole()
     tiling = SlidingWindow((8, 8, 8), (4, 4, 4), pad_yx=(0, 0))
-    finder = VotingCells(network, ResampleTo(grid=SHAPE), tiling=tiling)
-    found, spacing_um = finder.votes_um(cells_of(2))
-    plain, _ = VotingCells(nn.Identity(), ResampleTo(grid=SHAPE), tiling=tiling).votes_um(cells_of(2))
+    finder = CentreOffsetCells(network, ResampleTo(grid=SHAPE), tiling=tiling)
+    found, spacing_um = finder.offsets_um(cells_of(2))
+    plain, _ = CentreOffsetCells(nn.Identity(), ResampleTo(grid=SHAPE), tiling=tiling).offsets_um(cells_of(2))
     np.testing.assert_allclose(found, plain, atol=1e-5)
     assert network.calls == 1 + 9
-    finder.votes_um(cells_of(2))
+    finder.offsets_um(cells_of(2))
     assert network.calls == 1 + 9 + 9
     assert len(capsys.readouterr().err.splitlines()) == 1

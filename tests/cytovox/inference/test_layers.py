@@ -14,7 +14,7 @@ import cytovox.inference.bricks
 import cytovox.inference.predictor
 from cytovox.errors import InputError
 from cytovox.inference.bricks import Said
-from cytovox.inference.native_grid import OwnGrid, own_box_shape
+from cytovox.inference.native_grid import NativeGrid, own_box_shape
 from cytovox.inference.predictor import DenseInferer
 from cytovox.inference.regions import DeviceTaps, RegionSource, resample_part, taps
 from cytovox.inference.store import BrickStore
@@ -222,7 +222,7 @@ def test_boxes_of_the_own_grid_made_on_the_device_are_those_of_the_whole(common,
     brick = tuple(min(b, n) for b, n in zip(brick, common, strict=True))
     result = torch.full((2, *own), torch.nan)
     with BrickStore(inf) as store:
-        grid = OwnGrid(common, own, brick, own_box_shape(brick, common, own), store, CPU)
+        grid = NativeGrid(common, own, brick, own_box_shape(brick, common, own), store, CPU)
         for z, y, x in np.ndindex(*(-(-n // b) for n, b in zip(common, brick, strict=True))):
             at = tuple(slice(k * b, min((k + 1) * b, n)) for k, b, n in zip((z, y, x), brick, common, strict=True))
             for step in grid.steps(iter([(at, values[(slice(None), *at)].contiguous()), None])):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 from cytovox.errors import InputError
-from cytovox.inference.native_grid import OwnGrid, own_box_shape
+from cytovox.inference.native_grid import NativeGrid, own_box_shape
 from cytovox.inference.regions import RegionSource, matched_size, resample_part, taps
 from cytovox.inference.store import BrickStore
 from cytovox.io.regions import ArrayReader
@@ -103,7 +103,7 @@ def test_boxes_of_the_own_grid_are_what_resampling_the_whole_gives(tmp_path_fact
     box_shape = own_box_shape(brick, common, own)
     result, times = torch.full((2, *own), torch.nan), torch.zeros(own, dtype=torch.int)
     with BrickStore(budget, tmp_path_factory.mktemp("scratch")) as store:
-        grid = OwnGrid(common, own, brick, box_shape, store)
+        grid = NativeGrid(common, own, brick, box_shape, store)
         for z, y, x in np.ndindex(*(-(-n // b) for n, b in zip(common, brick, strict=True))):
             at = tuple(slice(k * b, min((k + 1) * b, n)) for k, b, n in zip((z, y, x), brick, common, strict=True))
             for box, part in grid.take(at, values[(slice(None), *at)].contiguous()):
@@ -120,7 +120,7 @@ def test_boxes_of_the_own_grid_are_what_resampling_the_whole_gives(tmp_path_fact
 def test_bricks_are_forgotten_when_the_last_box_was_made():
     common, own, brick = (32, 8, 8), (48, 8, 8), (4, 8, 8)
     with BrickStore(1e9) as store:
-        grid = OwnGrid(common, own, brick, own_box_shape(brick, common, own), store)
+        grid = NativeGrid(common, own, brick, own_box_shape(brick, common, own), store)
         for z in range(0, 32, 4):
             list(grid.take((slice(z, z + 4), slice(0, 8), slice(0, 8)), torch.ones((1, *brick))))
             assert store.in_memory <= 2

@@ -42,9 +42,9 @@ def test_an_exception_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(InputError, match=r"a\.TCF: no space left on") as fault:
+    with pytest.raises(InputError, match=r"a\.TCF: no space left on") as caught:
         write_half(tmp_path / "a.TCF", error)
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

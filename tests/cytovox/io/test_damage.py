@@ -46,8 +46,8 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, name: str
             volume = read_volume(path)
             if np.prod(volume.shape, dtype=float) < 1e5:  # not where the damage made it huge
                 volume.frame()
-        except InputError as fault:
-            told.append(str(fault))
+        except InputError as error:
+            told.append(str(error))
     assert told
     assert all(name in line and "\n" not in line for line in told)
 

@@ -51,9 +51,9 @@ def test_every_kind_of_file_gives_the_same_mask(tmp_path: Path, ri: np.ndarray, 
 @pytest.mark.parametrize("name", [*NAMES, "a.xyz"])
 def test_what_is_missing_or_unknown_is_named(tmp_path: Path, name: str) -> None:
     for read in (read_volume, read_mask):
-        with pytest.raises(InputError, match=name) as fault:
+        with pytest.raises(InputError, match=name) as error:
             read(tmp_path / name)
-        assert "\n" not in str(fault.value)
+        assert "\n" not in str(error.value)
 
 
 def test_what_is_public_is_there() -> None:

@@ -154,9 +154,9 @@ def test_a_truncated_file_is_one_line(tmp_path: Path, suffix: str, kept: float) 
     path = write_nifti(tmp_path / f"m{suffix}", noise, SPACING)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
-    with pytest.raises(InputError, match=r"m\.nii") as fault:
+    with pytest.raises(InputError, match=r"m\.nii") as error:
         read_mask(path)
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(error.value)
 
 
 def test_missing_foreign_and_coloured_files_are_told_apart(tmp_path: Path) -> None:
@@ -215,6 +215,6 @@ def test_the_identity_tells_no_directions_unless_it_is_a_size(tmp_path: Path, un
     image = nib.Nifti1Image(labels.T, np.eye(4))
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "a.nii")
-    film = open_nifti_labels(tmp_path / "a.nii")
-    np.testing.assert_array_equal(film.frame(), labels[:, ::-1, ::-1] if turned else labels)
-    assert bool(film.notes) == turned
+    label_volume = open_nifti_labels(tmp_path / "a.nii")
+    np.testing.assert_array_equal(label_volume.frame(), labels[:, ::-1, ::-1] if turned else labels)
+    assert bool(label_volume.notes) == turned

@@ -243,9 +243,9 @@ def lose_axes(path: Path) -> None:
 def test_damage_is_one_line(tmp_path: Path, damage: Any) -> None:
     path = write_omezarr(tmp_path / "a.zarr", stack(1, 1, 4, 8, 8), SPACING, ("RI",))
     damage(path)
-    with pytest.raises(InputError, match=r"a\.zarr: ") as fault:
+    with pytest.raises(InputError, match=r"a\.zarr: ") as error:
         read_omezarr(path).frame()
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_missing_folder_and_a_foreign_one_are_told_apart(tmp_path: Path) -> None:

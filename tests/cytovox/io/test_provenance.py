@@ -19,7 +19,7 @@ from cytovox.io.provenance import (
     RACY_NS,
     ContentDigests,
     Fingerprint,
-    StampedNotes,
+    StampedRecords,
     Step,
     array_digest,
     content_digest,
@@ -193,7 +193,7 @@ def test_a_folder_is_told_by_names_and_contents_of_all_its_files(tmp_path: Path)
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"stamp": 1}', '{"found": 2}'])
 def test_a_torn_note_says_nothing(tmp_path: Path, content: str) -> None:
-    path, notes = tmp_path / "a.bin", StampedNotes(tmp_path / "notes")
+    path, notes = tmp_path / "a.bin", StampedRecords(tmp_path / "notes")
     path.write_bytes(b"one")
     notes.write(path, {"0": "x"}, stamp_of(path), time.time_ns() + 2 * RACY_NS)
     assert notes.read(path) == {"0": "x"}

@@ -22,7 +22,7 @@ from cytovox.io import (
     write_omezarr,
     write_tcf,
 )
-from cytovox.io.regions import KeptReader, StoredReader
+from cytovox.io.regions import CachedReader, StoredReader
 from cytovox.io.tcf import TcfReader
 from cytovox.io.values import RI_SCALE
 
@@ -142,7 +142,7 @@ def test_a_file_that_is_only_read_whole_is_read_once() -> None:
             return _ri()[0]
 
     frames = Counted()
-    reader = KeptReader(frames, 0, 0)  # type: ignore[arg-type]
+    reader = CachedReader(frames, 0, 0)  # type: ignore[arg-type]
     for box in grid_boxes(SHAPE, (4, 20, 20)):
         np.testing.assert_array_equal(reader.read(box), _ri()[0][box])
     assert frames.calls == 1

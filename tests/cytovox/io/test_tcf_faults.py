@@ -27,7 +27,7 @@ def read_whole(path: Path) -> None:
         volume.frame(t)
 
 
-def fault(path: Path) -> str:
+def error(path: Path) -> str:
     """The one line that reading the whole file gives."""
     with pytest.raises(InputError) as raised:
         read_whole(path)
@@ -40,17 +40,17 @@ def test_a_missing_file_a_folder_and_an_empty_file_are_told_apart(tmp_path: Path
     (tmp_path / "folder.TCF").mkdir()
     (tmp_path / "empty.TCF").write_bytes(b"")
     (tmp_path / "text.TCF").write_text("no tomogram at all, but some words about one" * 20)
-    assert "no such file" in fault(tmp_path / "nowhere.TCF")
-    assert "is a folder" in fault(tmp_path / "folder.TCF")
-    assert "empty" in fault(tmp_path / "empty.TCF")
-    assert "not a TCF file" in fault(tmp_path / "text.TCF")
+    assert "no such file" in error(tmp_path / "nowhere.TCF")
+    assert "is a folder" in error(tmp_path / "folder.TCF")
+    assert "empty" in error(tmp_path / "empty.TCF")
+    assert "not a TCF file" in error(tmp_path / "text.TCF")
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.95])
 def test_a_truncated_file_is_named(tcf: Path, kept: float) -> None:
     whole = tcf.read_bytes()
     tcf.write_bytes(whole[: int(len(whole) * kept)])
-    assert "truncated or damaged" in fault(tcf)
+    assert "truncated or damaged" in error(tcf)
 
 
 def test_voxels_that_cannot_be_decompressed_are_named(tcf: Path) -> None:
@@ -59,7 +59,7 @@ def test_voxels_that_cannot_be_decompressed_are_named(tcf: Path) -> None:
     data = bytearray(tcf.read_bytes())
     data[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\xff" * chunk.size
     tcf.write_bytes(bytes(data))
-    assert "truncated or damaged" in fault(tcf)
+    assert "truncated or damaged" in error(tcf)
 
 
 def no_tomogram(file: h5py.File) -> None:
@@ -139,7 +139,7 @@ def tile_outside(file: h5py.File) -> None:
 def test_what_is_missing_or_wrong_is_said(tcf: Path, damage: Callable[[h5py.File], None], said: str) -> None:
     with h5py.File(tcf, "a") as file:
         damage(file)
-    assert said in fault(tcf)
+    assert said in error(tcf)
 
 
 def external_link(file: h5py.File, secret: Path) -> None:
@@ -182,7 +182,7 @@ def test_nothing_is_read_from_outside_the_file(tcf: Path, trick: Callable[[h5py.
     with h5py.File(tcf, "a") as file:
         del file["Data/3D/000001"]
         trick(file, secret)
-    assert any(words in fault(tcf) for words in ("outside the file", "links run in a circle"))
+    assert any(words in error(tcf) for words in ("outside the file", "links run in a circle"))
 
 
 def test_a_soft_link_inside_the_file_is_followed(tcf: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_soft_link_inside_the_file_is_followed(tcf: Path) -> None:
         file["Data/kept"] = file["Data/3D/000001"]
         del file["Data/3D/000001"]
         file["Data/3D/000001"] = h5py.SoftLink("../nothing")
-    assert "000001" in fault(tcf)
+    assert "000001" in error(tcf)
     with h5py.File(tcf, "a") as file:
         del file["Data/3D/000001"]
         file["Data/3D/000001"] = h5py.SoftLink("/Data/kept")

@@ -225,9 +225,9 @@ def test_a_truncated_tiff_is_one_line(tmp_path: Path, kind: str, kept: float) ->
         tifffile.imwrite(path, data, compression="zlib" if kind == "compressed" else None, imagej=kind == "imagej")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
-    with pytest.raises(InputError, match=r"a\.tif: ") as fault:
+    with pytest.raises(InputError, match=r"a\.tif: ") as error:
         read_all(path)
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(error.value)
 
 
 def test_missing_empty_and_foreign_files_are_told_apart(tmp_path: Path) -> None:

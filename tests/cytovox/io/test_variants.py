@@ -17,10 +17,10 @@ def test_a_variant_is_read_with_its_numbers_or_refused_with_its_reason(tmp_path:
     made = variant.make(tmp_path / variant.name)
     path = made if isinstance(made, Path) else tmp_path / variant.name
     if variant.refused:
-        with pytest.raises(InputError, match=variant.refused) as fault:
+        with pytest.raises(InputError, match=variant.refused) as error:
             read_volume(path, **variant.read).frame()
-        assert "\n" not in str(fault.value)
-        assert path.name.split("_1.ome")[0][:8] in str(fault.value)
+        assert "\n" not in str(error.value)
+        assert path.name.split("_1.ome")[0][:8] in str(error.value)
         return
     volume = read_volume(path, **variant.read)
     assert volume.shape == variant.shape
@@ -47,10 +47,10 @@ def test_a_variant_is_read_with_its_numbers_or_refused_with_its_reason(tmp_path:
 def test_labels_are_read_from_the_same_files_with_the_same_grid(tmp_path: Path, variant: Variant) -> None:
     made = variant.make(tmp_path / variant.name)
     path = made if isinstance(made, Path) else tmp_path / variant.name
-    film = open_labels(path, variant.read.get("series"))
-    if film.shape[2] > 1:  # slices that are stored as channels are told by the tomogram
-        assert film.shape == variant.shape
-    assert film.spacing_um == pytest.approx(variant.spacing, rel=1e-5)
+    label_volume = open_labels(path, variant.read.get("series"))
+    if label_volume.shape[2] > 1:  # slices that are stored as channels are told by the tomogram
+        assert label_volume.shape == variant.shape
+    assert label_volume.spacing_um == pytest.approx(variant.spacing, rel=1e-5)
 
 
 def test_a_mask_of_one_image_serves_whatever_series_the_tomogram_has(tmp_path: Path) -> None:

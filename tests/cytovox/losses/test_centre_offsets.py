@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from cytovox.losses.centre_offsets import VoteLossConfig, _drawn, _nucleus_of
+from cytovox.losses.centre_offsets import CentreOffsetLossConfig, _drawn, _nucleus_of
 
 SHAPE = (6, 7, 9)
 SPACING = torch.tensor([0.5, 0.4, 0.3])
@@ -38,7 +38,7 @@ def test_where_voxels_are_few_all_of_them_count_once(voxels: int) -> None:
     offsets, cells = patch()
     known = int(((cells == 2) | (cells == 7)).sum())
     assert known < 300 < cells.numel()  # the second limit lies between the voxels of cells and those of the patch
-    loss, right = VoteLossConfig(voxels=voxels).build()(offsets, cells, NUCLEI, SPACING)
+    loss, right = CentreOffsetLossConfig(voxels=voxels).build()(offsets, cells, NUCLEI, SPACING)
     expected = voxel_by_voxel(offsets, cells)
     assert float(loss) == pytest.approx(expected[0], rel=1e-5)
     assert float(right) == pytest.approx(expected[1], rel=1e-6)
@@ -63,7 +63,7 @@ def test_a_draw_of_many_is_unbiased_and_takes_no_voxel_without_a_nucleus() -> No
 def test_a_large_patch_has_the_loss_of_all_its_voxels_in_the_mean() -> None:
     offsets, cells = patch()
     expected, share = voxel_by_voxel(offsets, cells)
-    loss = VoteLossConfig(voxels=40).build()
+    loss = CentreOffsetLossConfig(voxels=40).build()
     torch.manual_seed(3)
     found = torch.tensor([loss(offsets, cells, NUCLEI, SPACING) for _ in range(400)])
     assert float(found[:, 0].mean()) == pytest.approx(expected, rel=0.01)
@@ -83,7 +83,7 @@ def test_without_a_nucleus_the_loss_is_0_with_a_gradient_of_0_and_the_share_is_n
 ) -> None:
     offsets, cells = patch()
     offsets.requires_grad_()
-    loss, right = VoteLossConfig(voxels=voxels).build()(offsets, cells, nuclei, SPACING)
+    loss, right = CentreOffsetLossConfig(voxels=voxels).build()(offsets, cells, nuclei, SPACING)
     loss.backward()
     assert float(loss) == 0
     assert right.isnan()

@@ -208,10 +208,10 @@ def test_an_option_out_of_range_is_refused(config, message):
 
 
 def test_weights_must_be_one_an_organelle():
-    assert DiceBCEConfig(organelle_weights=[1, 2, 3]).faults(4) == [
+    assert DiceBCEConfig(organelle_weights=[1, 2, 3]).errors(4) == [
         "organelle_weights: 3 given: expected 4, one an organelle, or []"
     ]
-    assert DiceBCEConfig(organelle_weights=[1, 2, 3, 4]).faults(4) == []
+    assert DiceBCEConfig(organelle_weights=[1, 2, 3, 4]).errors(4) == []
 
 
 def test_losses_have_no_parameters():
@@ -229,4 +229,4 @@ def test_omegaconf_takes_the_config_as_its_schema_and_gives_it_back(name):
     omegaconf = pytest.importorskip("omegaconf")
     back = omegaconf.OmegaConf.to_object(omegaconf.OmegaConf.structured(LOSSES[name]))
     assert back == LOSSES[name]()
-    assert back.faults(4) == []
+    assert back.errors(4) == []

@@ -124,8 +124,8 @@ def test_best_takes_all_errors_of_the_sample_with_the_best_overlap():
 
 
 def test_the_mean_shape_is_a_strict_majority_also_of_probabilities():
-    votes = np.array([[[[1, 1, 0]]], [[[1, 0, 0]]]], bool)
-    assert mean_shape(votes).tolist() == [[[True, False, False]]]
+    offsets = np.array([[[[1, 1, 0]]], [[[1, 0, 0]]]], bool)
+    assert mean_shape(offsets).tolist() == [[[True, False, False]]]
     assert mean_shape(np.array([[[[0.9, 0.2]]], [[[0.2, 0.7]]]])).tolist() == [[[True, False]]]
 
 

@@ -26,7 +26,7 @@ class GoodConfig:
     divisor = (1, 1, 1)
     minimum = (1, 1, 1)
 
-    def faults(self, patch_ZYX=None):
+    def errors(self, patch_ZYX=None):
         return []
 
     def build(self, in_channels, out_channels):
@@ -38,7 +38,7 @@ class NeedsAValue:
     width: int
     divisor = minimum = (1, 1, 1)
 
-    def faults(self, patch_ZYX=None):
+    def errors(self, patch_ZYX=None):
         return []
 
     def build(self, in_channels, out_channels):
@@ -49,7 +49,7 @@ class NeedsAValue:
 class NoBuild:
     divisor = minimum = (1, 1, 1)
 
-    def faults(self, patch_ZYX=None):
+    def errors(self, patch_ZYX=None):
         return []
 
 
@@ -164,6 +164,6 @@ def test_omegaconf_takes_the_config_as_its_schema_and_gives_it_back(name):
     schema = omegaconf.OmegaConf.structured(NETWORKS[name])
     back = omegaconf.OmegaConf.to_object(schema)
     assert back == NETWORKS[name]()
-    assert back.faults((64, 128, 128)) == []
+    assert back.errors((64, 128, 128)) == []
     with pytest.raises(omegaconf.errors.ConfigKeyError):
         omegaconf.OmegaConf.merge(schema, {"no_such_option": 1})

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cytovox.errors import InputError
-from cytovox.networks.sizes import check_size, nearest_sizes, size_faults
+from cytovox.networks.sizes import check_size, nearest_sizes, size_errors
 
 
 def test_an_odd_size_is_answered_with_the_legal_ones_on_either_side():
-    assert size_faults((64, 100, 128), (16, 16, 16), (48, 48, 48)) == [
+    assert size_errors((64, 100, 128), (16, 16, 16), (48, 48, 48)) == [
         "100 voxels along y: expected a multiple of 16, at least 48; use 96 or 112"
     ]
 
@@ -26,7 +26,7 @@ def test_every_axis_is_named_in_one_line():
 
 
 def test_two_axes_are_no_volume():
-    assert "three axes" in size_faults((64, 64), (1, 1, 1), (1, 1, 1))[0]
+    assert "three axes" in size_errors((64, 64), (1, 1, 1), (1, 1, 1))[0]
 
 
 @given(st.integers(0, 400), st.sampled_from([1, 2, 3, 8, 16]), st.integers(1, 100))
@@ -36,4 +36,4 @@ def test_what_is_recommended_is_legal_and_nothing_legal_is_nearer(size, divisor,
     near = nearest_sizes(size, divisor, minimum)
     assert set(near) <= set(legal)
     assert min(abs(n - size) for n in near) == min(abs(n - size) for n in legal)
-    assert bool(size_faults((size,) * 3, (divisor,) * 3, (minimum,) * 3)) == (size not in legal)
+    assert bool(size_errors((size,) * 3, (divisor,) * 3, (minimum,) * 3)) == (size not in legal)

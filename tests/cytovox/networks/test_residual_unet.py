@@ -17,7 +17,7 @@ def volume(*shape, seed=0):
 
 def test_the_default_is_of_moderate_size_and_takes_the_paper_patch():
     config = ResidualUNetConfig()
-    assert config.faults((64, 128, 128)) == []
+    assert config.errors((64, 128, 128)) == []
     with torch.device("meta"):
         network = config.build(1, 4)
         assert network(torch.zeros(1, 1, 64, 128, 128)).shape == (1, 4, 64, 128, 128)
@@ -34,7 +34,7 @@ def test_the_default_is_of_moderate_size_and_takes_the_paper_patch():
 def test_any_levels_and_strides_give_logits_of_the_size_of_the_input(levels, units, images):
     widths, lateral, axial = (list(column) for column in zip(*levels, strict=True))
     config = ResidualUNetConfig(channels=widths, strides=lateral, strides_z=axial, units=units)
-    assert config.faults(config.minimum) == []
+    assert config.errors(config.minimum) == []
     shape = tuple(least + step for least, step in zip(config.minimum, config.divisor, strict=True))
     network = config.build(images, 3)
     logits = network(volume(1, images, *shape))
@@ -50,7 +50,7 @@ def test_the_stack_is_divided_less_than_the_plane_unless_told():
 
 
 def test_a_patch_that_does_not_fit_is_answered_with_the_nearest_that_does():
-    assert ResidualUNetConfig().faults((12, 128, 200)) == [
+    assert ResidualUNetConfig().errors((12, 128, 200)) == [
         "patch: 12 voxels along z: expected a multiple of 8, at least 24; use 24",
         "patch: 200 voxels along x: expected a multiple of 16, at least 32; use 192 or 208",
     ]
@@ -80,11 +80,11 @@ def test_a_volume_of_a_size_that_does_not_fit_is_refused():
 def test_an_option_out_of_range_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         ResidualUNetConfig(**options).build(1, 4)
-    assert ResidualUNetConfig(**options).faults((64, 128, 128))
+    assert ResidualUNetConfig(**options).errors((64, 128, 128))
 
 
 def test_two_faults_are_told_at_once():
-    assert len(ResidualUNetConfig(units=0, norm="x", strides=[1]).faults()) == 3
+    assert len(ResidualUNetConfig(units=0, norm="x", strides=[1]).errors()) == 3
 
 
 @pytest.mark.parametrize("norm", NORMS)

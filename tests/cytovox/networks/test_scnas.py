@@ -41,8 +41,8 @@ def test_widths_double_downward_and_halve_upward():
 def test_paper_patches_fit_and_others_are_answered_with_legal_sizes():
     config = ScNASConfig()
     assert (config.divisor, config.minimum) == ((16,) * 3, (48,) * 3)
-    assert config.faults((64, 128, 128)) == []
-    assert config.faults((32, 128, 120)) == [
+    assert config.errors((64, 128, 128)) == []
+    assert config.errors((32, 128, 120)) == [
         "patch: 32 voxels along z: expected a multiple of 16, at least 48; use 48",
         "patch: 120 voxels along x: expected a multiple of 16, at least 48; use 112 or 128",
     ]
@@ -107,7 +107,7 @@ def test_a_genotype_that_cuts_off_a_cell_is_refused(tmp_path):
     ],
 )
 def test_an_option_out_of_range_is_refused(options, message):
-    assert any(message in fault for fault in ScNASConfig(**options).faults((64, 128, 128)))
+    assert any(message in error for error in ScNASConfig(**options).errors((64, 128, 128)))
     with pytest.raises(InputError, match=message):
         ScNASConfig(**options).build(1, 4)
 

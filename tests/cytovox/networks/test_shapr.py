@@ -71,7 +71,7 @@ def test_every_shape_network_is_built_by_name_and_fits_omegaconf(name):
     omegaconf = pytest.importorskip("omegaconf")
     config = shape_network_config(name)
     assert omegaconf.OmegaConf.to_object(omegaconf.OmegaConf.structured(config)) == config()
-    assert config().faults() == []
+    assert config().errors() == []
     with torch.device("meta"):
         assert isinstance(config().build(), torch.nn.Module)
 

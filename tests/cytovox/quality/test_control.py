@@ -13,16 +13,16 @@ from cytovox.quality.control import CellState, flag_cells
 from cytovox.quality.events import find_events, overlap_of
 from cytovox.quality.lineage_sums import sum_lineages
 from cytovox.quality.rules import FLAGS, MEANS, SIZES, QualityRules, as_text, excluded_columns
-from cytovox.tracking.tracking import Sighting, TrackingRules, track_cells
+from cytovox.tracking.tracking import Detection, TrackingRules, track_cells
 
 
 def state(frame, label, y, volume, mass=None, nuclei=1, border="", contrast=0.02, interval=None):
-    seen = Sighting(frame, label, (5.0, y, 0.0), volume)
+    seen = Detection(frame, label, (5.0, y, 0.0), volume)
     return CellState(seen, 0.2 * volume if mass is None else mass, border, nuclei, contrast, interval)
 
 
 def flagged(states, rules=None, overlaps=None, tracking=None):
-    tracked = track_cells([one.sighting for one in states], tracking)
+    tracked = track_cells([one.detection for one in states], tracking)
     found = flag_cells(states, tracked, rules or QualityRules(), overlaps)
     assert set(found) == {one.key for one in states}
     return {key: flags for key, flags in found.items() if flags}, tracked
@@ -201,7 +201,7 @@ def test_overlaps_are_counted_in_volumes():
 
 def test_events_name_the_track_and_its_pieces():
     states = two_cells({2, 3})
-    seen = [one.sighting for one in states]
+    seen = [one.detection for one in states]
     tracked = track_cells(seen)
     join, part = find_events(seen, tracked, {}, 15.0)
     assert (join.frame, join.joins, join.pieces) == (2, True, ((1, 1), (1, 2)))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytovox.segmentation.centre_offsets import assign_votes, centres_um, settle, split_nuclei
+from cytovox.segmentation.centre_offsets import assign_offsets, centres_um, settle, split_nuclei
 
 SPACING = (0.6, 0.3, 0.4)
 
@@ -37,8 +37,8 @@ def test_centres_are_in_micrometres_and_keep_their_labels():
 
 
 def test_a_vote_means_the_nearest_nucleus_and_a_far_one_none():
-    votes = np.array([[6, 6, 7.0], [6, 6, 14], [6, 6, 10.9], [6, 30, 6]])
-    labels, margin = assign_votes(votes, two_nuclei(), SPACING)
+    offsets = np.array([[6, 6, 7.0], [6, 6, 14], [6, 6, 10.9], [6, 30, 6]])
+    labels, margin = assign_offsets(offsets, two_nuclei(), SPACING)
     assert labels.tolist() == [4, 9, 4, 0]
     assert margin[0] == pytest.approx(8, abs=0.2)
     assert margin[2] == pytest.approx(0.2, abs=0.2)
@@ -46,20 +46,20 @@ def test_a_vote_means_the_nearest_nucleus_and_a_far_one_none():
 
 def test_without_a_second_nucleus_there_is_no_doubt_and_without_any_no_cell():
     seeds = np.where(two_nuclei() == 4, 1, 0).astype(np.int32)
-    labels, margin = assign_votes(np.array([[6, 6, 6.0]]), seeds, SPACING)
+    labels, margin = assign_offsets(np.array([[6, 6, 6.0]]), seeds, SPACING)
     assert (labels.tolist(), margin.tolist()) == ([1], [np.inf])
-    assert assign_votes(np.zeros((3, 3)), np.zeros((4, 4, 4), np.int32), SPACING)[0].tolist() == [0, 0, 0]
+    assert assign_offsets(np.zeros((3, 3)), np.zeros((4, 4, 4), np.int32), SPACING)[0].tolist() == [0, 0, 0]
 
 
 def test_nuclei_that_touch_are_told_apart_by_their_votes():
     shape = (20, 60, 60)
     first, second = ball(shape, (6, 6, 7), 3), ball(shape, (6, 6, 12.5), 3)
     both = np.where(first | second, 1, 0).astype(np.int32)
-    votes = np.zeros((*shape, 3), np.float32)
-    votes[first] = (6, 6, 7)
-    votes[second & ~first] = (6, 6, 12.5)
-    noise = np.random.default_rng(0).normal(0, 0.5, votes.shape).astype(np.float32)
-    found = split_nuclei(both, votes + noise, SPACING)
+    offsets = np.zeros((*shape, 3), np.float32)
+    offsets[first] = (6, 6, 7)
+    offsets[second & ~first] = (6, 6, 12.5)
+    noise = np.random.default_rng(0).normal(0, 0.5, offsets.shape).astype(np.float32)
+    found = split_nuclei(both, offsets + noise, SPACING)
     assert found.max() == 2
     assert np.array_equal(found > 0, both > 0)
     agree = np.mean(found[first & ~second] == found[ball(shape, (6, 6, 7), 1)][0])
@@ -69,8 +69,8 @@ def test_nuclei_that_touch_are_told_apart_by_their_votes():
 def test_one_nucleus_stays_one_whatever_the_noise():
     shape = (20, 60, 60)
     seeds = ball(shape, (6, 6, 7), 3).astype(np.int32)
-    votes = np.random.default_rng(0).normal((6, 6, 7), 0.8, (*shape, 3))
-    assert split_nuclei(seeds, votes, SPACING).max() == 1
+    offsets = np.random.default_rng(0).normal((6, 6, 7), 0.8, (*shape, 3))
+    assert split_nuclei(seeds, offsets, SPACING).max() == 1
 
 
 @settings(deadline=None, max_examples=20)

@@ -10,7 +10,7 @@ from cytovox.inference.tiling import SlidingWindow
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.segmentation.centre_offsets import UNIT_UM
 from cytovox.segmentation.field import CellField, SeedRule, WatershedCells, resize_labels
-from cytovox.segmentation.networks import ConditionedCells, VotingCells, conditioned
+from cytovox.segmentation.networks import CentreOffsetCells, ConditionedCells, conditioned
 
 SHAPE, SPACING = (16, 48, 64), (0.5, 0.5, 0.5)
 
@@ -57,7 +57,7 @@ WHOLE = SlidingWindow(window=SHAPE, stride=SHAPE, pad_yx=(0, 0), skip_below=None
 
 
 def voting(**more):
-    return VotingCells(Oracle(CENTRES), ResampleTo(spacing_um=SPACING), tiling=WHOLE, **more)
+    return CentreOffsetCells(Oracle(CENTRES), ResampleTo(spacing_um=SPACING), tiling=WHOLE, **more)
 
 
 def relabelled(found, truth):
@@ -86,7 +86,7 @@ def test_a_finer_grid_than_the_networks_is_followed_to_the_masks_edge():
 
     ri = (1.337 + (1.390 - 1.337) * fine(CELLS) / 10).astype(np.float32)
     given = CellField(fine(CELLS > 0), fine(NUCLEI > 0), (0.25, 0.25, 0.25), ri, fine(NUCLEI))
-    found = VotingCells(Oracle(CENTRES), ResampleTo(spacing_um=SPACING), tiling=WHOLE)(given)
+    found = CentreOffsetCells(Oracle(CENTRES), ResampleTo(spacing_um=SPACING), tiling=WHOLE)(given)
     truth = np.where(fine(CELLS) == 4, 0, fine(CELLS))
     # where the oracle reads a label between two of them, it is wrong: two fine voxels on either side of every border
     far = ndi.minimum_filter(fine(CELLS), 7) == ndi.maximum_filter(fine(CELLS), 7)
@@ -108,10 +108,12 @@ def test_mirror_images_agree_on_a_network_that_sees_no_side():
         def forward(self, x):
             return torch.zeros_like(x)
 
-    plain = VotingCells(Nothing(), ResampleTo(spacing_um=SPACING), tiling=WHOLE)
-    mirrored = VotingCells(Nothing(), ResampleTo(spacing_um=SPACING), tiling=WHOLE, flips=((), (1,), (2,), (0, 1, 2)))
-    a, _ = plain.votes_um(field())
-    b, _ = mirrored.votes_um(field())
+    plain = CentreOffsetCells(Nothing(), ResampleTo(spacing_um=SPACING), tiling=WHOLE)
+    mirrored = CentreOffsetCells(
+        Nothing(), ResampleTo(spacing_um=SPACING), tiling=WHOLE, flips=((), (1,), (2,), (0, 1, 2))
+    )
+    a, _ = plain.offsets_um(field())
+    b, _ = mirrored.offsets_um(field())
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import label
 
-from cytovox.segmentation.watershed import seeded_watershed, unclaimed
+from cytovox.segmentation.watershed import seeded_watershed, unassigned
 
 SPACING = (0.5, 0.25, 0.25)
 SHAPE = (32, 80, 120)
@@ -43,7 +43,7 @@ def test_what_has_no_nucleus_is_nobodys_and_is_reported():
     first, second = ball((8, 10, 7), 5), ball((8, 10, 22), 5)
     cells = seeded_watershed(first | second, 1 * ball((8, 10, 7), 2), SPACING)
     assert np.array_equal(cells, 1 * first)
-    assert np.array_equal(unclaimed(first | second, cells), second)
+    assert np.array_equal(unassigned(first | second, cells), second)
 
 
 def test_a_nucleus_outside_of_the_mask_is_a_cell_still():

@@ -10,16 +10,16 @@ from cytovox.simulation.__main__ import main
 from cytovox.simulation.cells import Grid, grow
 from cytovox.simulation.draw import draw_scene
 from cytovox.simulation.optics import Optics
-from cytovox.simulation.timelapse import RESPONSES, Film, Response, _apart
+from cytovox.simulation.timelapse import RESPONSES, Response, TimeLapse, _apart
 
 SHAPE, SPACING = (36, 90, 90), (0.4, 0.4, 0.4)
 QUICK = Options(optics=Optics(illuminations=8, rounds=0), noise_ri=(0, 0))
 GRID = Grid.around(SHAPE, SPACING, (0, 0, 0))
 
 
-def film(response, seed=5, preset="RAW264.7"):
+def movie(response, seed=5, preset="RAW264.7"):
     extent = tuple(n * s for n, s in zip(SHAPE, SPACING, strict=True))
-    return Film.draw(draw_scene(PRESETS[preset], seed, extent), response)
+    return TimeLapse.draw(draw_scene(PRESETS[preset], seed, extent), response)
 
 
 def whole_cells(*grown):
@@ -55,7 +55,7 @@ def test_frames_have_noise_of_their_own_and_are_the_same_every_time():
 
 
 def test_without_a_treatment_cells_only_creep():
-    told = film(Response("still", creep_um=1.5))
+    told = movie(Response("still", creep_um=1.5))
     before, after = (grow(told.scene(hours), GRID) for hours in (0.0, 3.0))
     cells = whole_cells(before, after)
     assert len(cells) >= 2
@@ -69,7 +69,7 @@ def test_without_a_treatment_cells_only_creep():
 
 
 def test_a_treatment_changes_what_it_says_by_as_much():
-    told = film(Response("grows", volume=1.5, contrast=0.8, creep_um=0.0))
+    told = movie(Response("grows", volume=1.5, contrast=0.8, creep_um=0.0))
     before, after = (grow(told.scene(hours), GRID) for hours in (0.0, 8.0))
     cells = [k for k in whole_cells(before, after) if (before.nuclei_ZYX == k).any()]
     assert cells
@@ -83,7 +83,7 @@ def test_a_treatment_changes_what_it_says_by_as_much():
 
 
 def test_droplets_come_and_grow_and_nucleoli_level_off():
-    told = film(RESPONSES["LPS"])
+    told = movie(RESPONSES["LPS"])
     scenes = [told.scene(hours) for hours in (0.0, 1.0, 4.0, 8.0)]
 
     def total(blobs):
@@ -99,13 +99,13 @@ def test_droplets_come_and_grow_and_nucleoli_level_off():
 
 
 def test_treated_and_control_cells_creep_alike():
-    ways = [film(RESPONSES[name]).scene(5.0).cells for name in ("control", "LPS")]
+    ways = [movie(RESPONSES[name]).scene(5.0).cells for name in ("control", "LPS")]
     for one, two in zip(*ways, strict=True):
         assert one.center_um == pytest.approx(two.center_um)
 
 
 def test_droplets_that_meet_become_one_of_both_volumes():
-    one = film(RESPONSES["control"]).start.cells[0].nucleus.body
+    one = movie(RESPONSES["control"]).start.cells[0].nucleus.body
 
     def droplet(x, radius):
         return type(one)(np.array([2.0, 0.0, x]), np.full(3, radius), np.eye(3), 1.4, 0.05)
@@ -127,16 +127,16 @@ def test_what_cannot_be_filmed_is_refused(response, times, said):
 def test_the_command_line_writes_a_film_that_the_readers_read(tmp_path):
     words = ["--preset", "RAW264.7", "--seed", "4", "--shape", "16", "32", "32", "--spacing", "0.4", "0.4", "0.4"]
     assert main([*words, "--film", "LPS", "--frames", "3", "--interval", "30", "--out", str(tmp_path)]) == 0
-    film = read_volume(tmp_path / "RAW264.7-00004-LPS.TCF")
-    assert film.shape == (3, 1, 16, 32, 32)
-    assert film.times_s == pytest.approx((0, 1800, 3600))
+    movie = read_volume(tmp_path / "RAW264.7-00004-LPS.TCF")
+    assert movie.shape == (3, 1, 16, 32, 32)
+    assert movie.times_s == pytest.approx((0, 1800, 3600))
     cells = read_volume(tmp_path / "RAW264.7-00004-LPS_cells.ome.tif")
     masks = read_volume(tmp_path / "RAW264.7-00004-LPS_masks.ome.tif")
     assert masks.channels == ("membrane", "nucleus", "nucleolus", "lipid")
     for t, frame in enumerate(time_lapse("RAW264.7", 4, "LPS", [0.0, 1800.0, 3600.0], (16, 32, 32), (0.4, 0.4, 0.4))):
         assert np.array_equal(cells.frame(t, "cells"), frame.cells_ZYX)
         assert np.array_equal(masks.frame(t, "lipid") > 0, frame.masks["lipid"])
-        assert film.frame(t) == pytest.approx(frame.ri_ZYX, abs=6e-5)
+        assert movie.frame(t) == pytest.approx(frame.ri_ZYX, abs=6e-5)
 
 
 def test_a_film_without_frames_is_refused_and_nothing_is_written(tmp_path, capsys):

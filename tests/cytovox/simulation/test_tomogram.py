@@ -224,10 +224,10 @@ def test_the_nucleus_fills_most_of_raw_264_7():
     ],
 )
 def test_a_wrong_request_is_explained(arguments, words):
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         simulate(*arguments)
-    assert words in str(fault.value)
-    assert "\n" not in str(fault.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_sparse_field_has_fewer_cells_and_the_usual_one_stays_what_it_was():

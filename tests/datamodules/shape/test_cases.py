@@ -14,7 +14,7 @@ from PIL import Image
 
 from cytovox.errors import InputError
 from datamodules.shape.cases import ShapeFiles, read_cell, read_image, read_object, read_shape_mask
-from datamodules.shape.config import ShapeFolderData, ShapeSimulatorData, shape_data_faults
+from datamodules.shape.config import ShapeFolderData, ShapeSimulatorData, shape_data_errors
 from datamodules.shape.folder import find_inputs, find_shapes, read_shapes, shape_notes
 
 Save = Callable[..., Path]
@@ -49,10 +49,10 @@ def write_cell(save: Save, name: str, folder: str = "", suffix: str = ".tif") ->
 
 
 def one_line(read: Callable[[Path], object], path: Path, text: str) -> None:
-    with pytest.raises(InputError, match=text) as fault:
+    with pytest.raises(InputError, match=text) as error:
         read(path)
-    assert "\n" not in str(fault.value)
-    assert str(path) in str(fault.value)
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".npy"])
@@ -142,9 +142,9 @@ def test_what_cannot_be_used_is_one_line_each(save: Save, tmp_path: Path) -> Non
 def test_a_mask_of_another_image_is_refused_with_both_sizes(save: Save, tmp_path: Path) -> None:
     write_cell(save, "a_1")
     save("mask/a_1.tif", ball(32)[16].astype(np.uint8))
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         read_shapes(find_shapes(ShapeFolderData(root=str(tmp_path))))
-    lines = str(fault.value).splitlines()
+    lines = str(error.value).splitlines()
     assert len(lines) == 2
     assert "the mask is 32 x 32, but its image" in lines[0]
     assert "the object is 64 x 64 x 64, but its mask" in lines[1]
@@ -156,9 +156,9 @@ def test_every_fault_of_every_cell_is_said_at_once(save: Save, tmp_path: Path) -
         if number % 10 == 0:
             save(f"mask/a_{number}.tif", np.zeros((64, 64), np.uint8))
             save(f"image/a_{number}.tif", np.full((64, 64), np.nan, np.float32))
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         read_shapes(find_shapes(ShapeFolderData(root=str(tmp_path))))
-    assert len(str(fault.value).splitlines()) == 6
+    assert len(str(error.value).splitlines()) == 6
 
 
 def test_missing_partners_doubles_and_names_without_class_are_said_at_once(save: Save, tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_missing_partners_doubles_and_names_without_class_are_said_at_once(save:
     (tmp_path / "mask" / "b_1.tif").unlink()
     save("image/a_2.png", np.zeros((64, 64), np.uint8))
     (tmp_path / "image" / ".a_3.tif").touch()
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         find_shapes(ShapeFolderData(root=str(tmp_path)))
-    lines = str(fault.value).splitlines()
+    lines = str(error.value).splitlines()
     assert len(lines) == 4
     for text in (
         "mask: no file for 1 (b_1)",
@@ -243,14 +243,14 @@ def test_inputs_of_a_prediction_need_an_image_and_a_mask_only(save: Save, tmp_pa
 
 
 def test_every_fault_of_a_config_is_said_at_once() -> None:
-    assert shape_data_faults(ShapeFolderData()) == []
-    assert shape_data_faults(ShapeSimulatorData()) == []
+    assert shape_data_errors(ShapeFolderData()) == []
+    assert shape_data_errors(ShapeSimulatorData()) == []
     config = ShapeFolderData(batch_size=0, zoom=[2.0, 1.0], folds=3, fold=3, class_pattern="(", val=1.0, noise=-1)
-    keys = [fault.partition(":")[0] for fault in shape_data_faults(config)]
+    keys = [error.partition(":")[0] for error in shape_data_errors(config)]
     assert keys == ["batch_size", "zoom", "noise", "class_pattern", "fold", "val"]
     simulated = ShapeSimulatorData()
     simulated.test.first_seed, simulated.val.presets = 0, ["HeLo"]
-    keys = [fault.partition(":")[0] for fault in shape_data_faults(simulated)]
+    keys = [error.partition(":")[0] for error in shape_data_errors(simulated)]
     assert keys == ["val.presets", "test.first_seed"]
 
 

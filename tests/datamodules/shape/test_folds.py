@@ -58,9 +58,9 @@ def test_folds_are_the_same_for_ever() -> None:
 
 
 def test_a_class_smaller_than_the_folds_is_named() -> None:
-    with pytest.raises(InputError, match=r"data\.folds: 5 folds, but fewer cells in B \(3\), C \(1\)") as fault:
+    with pytest.raises(InputError, match=r"data\.folds: 5 folds, but fewer cells in B \(3\), C \(1\)") as error:
         stratified_folds(*cells({"A": 9, "B": 3, "C": 1}), folds=5, seed=0)
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(error.value)
 
 
 @given(

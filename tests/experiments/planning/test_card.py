@@ -68,8 +68,8 @@ def test_a_batch_that_does_not_fit_is_answered_with_checkpointing_or_one_that_do
 )
 def test_what_cannot_be_planned_is_one_line(tiny: Path, cli: Any, words: list[str], error: str) -> None:
     answer = cli(tiny, "--plan", *words)
-    assert (answer.code, len(answer.faults)) == (2, 1), answer.err
-    assert error in answer.faults[0]
+    assert (answer.code, len(answer.errors)) == (2, 1), answer.err
+    assert error in answer.errors[0]
 
 
 @pytest.mark.slow

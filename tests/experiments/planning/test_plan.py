@@ -80,7 +80,7 @@ def test_a_plan_of_a_plateau_measures_without_a_validation_first(cli, alone):
     assert "the run would take" in answer.out
     refused = cli(alone, *words, "data.val.count=0")
     assert refused.code == 2
-    assert any("plateau follows the validation" in line for line in refused.faults)
+    assert any("plateau follows the validation" in line for line in refused.errors)
 
 
 def test_a_plan_leaves_no_file_beside_the_cache(cli, alone, monkeypatch):
@@ -141,28 +141,28 @@ def test_a_plan_without_a_validation_volume_has_no_validation(cli, alone):
 def test_a_bad_config_is_answered_in_one_line(cli, alone, words, told):
     answer = cli(alone, "--plan", *words)
     assert answer.code == 2
-    assert len(answer.faults) == 1
-    assert told in answer.faults[0]
+    assert len(answer.errors) == 1
+    assert told in answer.errors[0]
 
 
 def test_a_run_that_goes_on_is_not_planned(cli, trained):
     answer = cli(f"resume={trained.run}", "--plan")
     assert answer.code == 2
-    assert answer.faults == ["resume: not with --plan, which measures a run from its start; leave one of them out"]
+    assert answer.errors == ["resume: not with --plan, which measures a run from its start; leave one of them out"]
 
 
 def test_a_plan_under_a_launcher_of_several_processes_is_refused(cli, alone, monkeypatch):
     monkeypatch.setattr(plan_module, "launched_ranks", lambda: 2)
     answer = cli(alone, "--plan")
-    assert (answer.code, len(answer.faults)) == (2, 1)
-    assert "a launcher started several" in answer.faults[0]
+    assert (answer.code, len(answer.errors)) == (2, 1)
+    assert "a launcher started several" in answer.errors[0]
 
 
 def test_a_step_that_cannot_fit_is_refused_before_it_is_tried(cli, alone, monkeypatch):
     monkeypatch.setattr(machine, "memory_limit", lambda: 10**9)
     answer = cli(alone, "--plan", "data.patch_size=[64,512,512]", "data.batch_size=8", "predict.stride=null")
-    assert (answer.code, len(answer.faults)) == (2, 1)
-    assert "8 patches of 64x512x512 voxels does not fit into 1.0 GB of memory; try data." in answer.faults[0]
+    assert (answer.code, len(answer.errors)) == (2, 1)
+    assert "8 patches of 64x512x512 voxels does not fit into 1.0 GB of memory; try data." in answer.errors[0]
 
 
 @pytest.mark.parametrize(
@@ -178,10 +178,10 @@ def test_a_full_memory_is_answered_with_a_batch_that_may_fit(cli, alone, monkeyp
 
     monkeypatch.setattr("lightning_modules.organelle.OrganelleModule.training_step", full)
     answer = cli(alone, "--plan")
-    faults = [line for line in answer.faults if not line.startswith("measuring: ")]
-    assert (answer.code, len(faults)) == (2, 1)
-    assert "2 patches of 16x32x32 voxels does not fit" in faults[0]
-    assert "try data.batch_size=1" in faults[0]
+    errors = [line for line in answer.errors if not line.startswith("measuring: ")]
+    assert (answer.code, len(errors)) == (2, 1)
+    assert "2 patches of 16x32x32 voxels does not fit" in errors[0]
+    assert "try data.batch_size=1" in errors[0]
 
 
 def _fit(peak: float = 8e9, seconds: float = 100.0, batch: int = 4) -> FitPlan:
@@ -242,7 +242,7 @@ def test_windows_that_do_not_fit_are_told_what_to_set(cli, tiny, trained, cells,
     monkeypatch.setattr(plan_module, "measure_inference", full)
     words = ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]", f"predict.checkpoint={trained.run}"]
     answer = cli(tiny, "--plan", *words, f"predict.batch_size={windows if windows > 1 else 'auto'}")
-    assert (answer.code, [line for line in answer.faults if not line.startswith("measuring: ")]) == (2, [told])
+    assert (answer.code, [line for line in answer.errors if not line.startswith("measuring: ")]) == (2, [told])
 
 
 def test_one_patch_that_does_not_fit_asks_for_a_smaller_patch():

@@ -44,7 +44,7 @@ from experiments.planning.patch_sizes import (
     smaller_patch,
     too_large,
 )
-from lightning_modules.checkpoint_metadata import OrganelleFacts
+from lightning_modules.checkpoint_metadata import OrganelleMetadata
 from lightning_modules.optim import Adam
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from training.memory import MemoryWatch, PeakMemory, private_bytes
@@ -184,7 +184,7 @@ def test_legal_sizes_of_an_axis_are_those_that_the_network_accepts(network, axis
     found = axis_sizes(size, network.divisor[axis], network.minimum[axis])
 
     def accepted(n: int) -> bool:
-        return network.faults((*patch[:axis], n, *patch[axis + 1 :])) == []
+        return network.errors((*patch[:axis], n, *patch[axis + 1 :])) == []
 
     assert found == [n for n in range(found[0], found[-1] + 1) if accepted(n)]
     assert len(found) >= 3
@@ -198,7 +198,7 @@ def test_every_candidate_is_accepted_and_the_patch_itself_is_among_them(network)
     found = candidates(patch, network)
     assert patch in found
     assert len(found) >= 3
-    assert all(network.faults(candidate) == [] for candidate in found)
+    assert all(network.errors(candidate) == [] for candidate in found)
     assert [math.prod(c) for c in found] == sorted(math.prod(c) for c in found)
 
 
@@ -265,7 +265,7 @@ def test_advice_for_a_batch_of_one_is_a_smaller_legal_patch_or_a_smaller_network
     network = ScNASConfig()
     told = advice(network, (64, 128, 128), 1, 1e9)
     assert told == "try data.patch_size=[48,96,96]"
-    assert network.faults((48, 96, 96)) == []
+    assert network.errors((48, 96, 96)) == []
     assert "smaller network" in advice(network, (48, 48, 48), 1, 1e9)
 
 
@@ -409,7 +409,7 @@ def test_cases_that_there_was_no_time_to_look_at_are_taken_for_like_the_others(t
 def test_a_fit_notes_its_memory_and_its_pace(tmp_path: Path):
     config = _simulated(tmp_path / "cache")
     config.patch_size, config.batch_size, config.patches_per_epoch, config.num_workers = [8, 8, 8], 1, 3, 0
-    facts = OrganelleFacts(
+    metadata = OrganelleMetadata(
         task="organelle",
         model={"network": "x"},
         organelles=config.organelles,
@@ -421,7 +421,7 @@ def test_a_fit_notes_its_memory_and_its_pace(tmp_path: Path):
     )
     tiling = SlidingWindow(window=(8, 8, 8), stride=(8, 8, 8), pad_yx=(0, 0))
     loss = LOSSES["dice_bce"]().build()
-    module = OrganelleModule(torch.nn.Conv3d(1, 4, 3, padding=1), facts, tiling, loss, Adam(schedule="constant"))
+    module = OrganelleModule(torch.nn.Conv3d(1, 4, 3, padding=1), metadata, tiling, loss, Adam(schedule="constant"))
     trainer = TrainerConfig(max_epochs=2, accelerator="cpu", devices=1, enable_progress_bar=False)
     lightning = build_trainer(trainer, RunFolder(tmp_path / "run"), [], MONITOR, dry_run=False)
     assert "fit/batch_seconds" not in fit_metrics(lightning)

@@ -15,7 +15,7 @@ from cytovox.errors import InputError
 from cytovox.io import read_mask, read_volume, write_nifti, write_ometiff, write_omezarr, write_tcf
 from cytovox.simulation import simulate
 from datamodules.folder import find_cases
-from datamodules.splits import divide
+from datamodules.splits import split_cases
 from experiments.config import load_config
 
 SHAPE, SPACING = (16, 32, 32), (0.6, 0.6, 0.6)
@@ -321,7 +321,7 @@ def refused(config: Path, words: list[str]) -> bool:
     """Whether a run's own finding and reading stops at it."""
     loaded = load_config(config, words)
     try:
-        division = divide(find_cases(loaded.data), loaded.data, loaded.seed)
+        division = split_cases(find_cases(loaded.data), loaded.data, loaded.seed)
         for cases in division.values():
             for case in cases:
                 case.load()

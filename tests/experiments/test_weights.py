@@ -100,7 +100,7 @@ def test_flips_average_the_mirror_images(tiny, exported):
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("metadata", "told"),
     [
         ({"organelles": ["nucleus", "membrane", "lipid", "nucleolus"]}, "organelles"),
         ({"resample_spacing_um": [0.5, 0.5, 0.5]}, "resample_spacing_um"),

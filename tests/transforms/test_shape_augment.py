@@ -105,7 +105,7 @@ def test_the_volume_is_the_zoom_cubed_and_no_cell_is_cut(seed: int, semi: tuple[
     augment.set_random_state(seed=seed)
     obj = ellipsoid(semi)
     turned = augment(sample(obj))["obj"]
-    assert float(turned.sum() / obj.sum()) == pytest.approx(augment.turn.zoom**3, rel=0.06)
+    assert float(turned.sum() / obj.sum()) == pytest.approx(augment.params.zoom**3, rel=0.06)
 
 
 def test_a_turn_goes_the_same_way_for_image_and_mask() -> None:
@@ -181,8 +181,8 @@ def test_published_mirrors_come_in_a_third_of_the_samples_along_y_and_z_apart() 
     seen = []
     for _ in range(3000):
         augment.randomize()
-        seen.append(augment.turn.flip)
-        assert augment.turn == AugmentationParams(flip=augment.turn.flip)
+        seen.append(augment.params.flip)
+        assert augment.params == AugmentationParams(flip=augment.params.flip)
     z, y, x = np.mean(seen, axis=0)
     assert (z, y) == pytest.approx((1 / 3, 1 / 3), abs=0.03)
     assert x == 0
@@ -194,9 +194,9 @@ def test_other_draws_do_not_depend_on_whether_the_published_mirrors_are_asked_fo
     for augment in (plain, mirrored):
         augment.set_random_state(5)
         augment.randomize()
-    z, y, x = plain.turn.flip
-    assert mirrored.turn == AugmentationParams(
-        plain.turn.angle, (not z, not y, x), plain.turn.zoom, plain.turn.shift_YX
+    z, y, x = plain.params.flip
+    assert mirrored.params == AugmentationParams(
+        plain.params.angle, (not z, not y, x), plain.params.zoom, plain.params.shift_YX
     )
 
 
@@ -246,7 +246,7 @@ def test_real_masks_agree_with_their_objects_as_well_after_a_turn_as_before() ->
             turned = augment({"image": mask[None], "mask": mask[None], "obj": obj[None]})
             a, b = turned["mask"][0] > 0, turned["obj"][0, SLICE] > 0
             assert (a & b).sum() / (a | b).sum() > 0.97
-            assert float(turned["obj"].sum() / obj.sum()) == pytest.approx(augment.turn.zoom**3, rel=0.08)
+            assert float(turned["obj"].sum() / obj.sum()) == pytest.approx(augment.params.zoom**3, rel=0.08)
 
 
 @pytest.mark.parametrize(

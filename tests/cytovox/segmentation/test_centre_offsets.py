@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytovox.segmentation.centre_offsets import assign_offsets, centres_um, settle, split_nuclei
+from cytovox.segmentation.centre_offsets import assign_offsets, centres_um, resolve_ambiguous, split_nuclei
 
 SPACING = (0.6, 0.3, 0.4)
 
@@ -85,7 +85,7 @@ def test_cells_are_connected_hold_their_nucleus_and_lie_in_what_was_claimed(seed
     claimed = rng.integers(0, 4, shape).astype(np.int32)
     import scipy.ndimage as ndi
 
-    cells = settle(claimed, np.full(shape, 9.0), seeds, (1, 1, 1))
+    cells = resolve_ambiguous(claimed, np.full(shape, 9.0), seeds, (1, 1, 1))
     assert np.all(cells[seeds > 0] == seeds[seeds > 0])
     assert not cells[(claimed == 0) & (seeds == 0)].any()
     for label in np.unique(seeds)[1:]:
@@ -104,7 +104,7 @@ def test_doubts_are_settled_by_the_form_of_the_mask():
     x = np.arange(40)
     labels = np.where(mask, np.where(x < 26, 1, 2), 0).astype(np.int32)
     margin = np.broadcast_to(np.where((x > 13) & (x < 27), 0.5, 9.0), mask.shape)
-    found = settle(labels, margin, seeds, (1, 1, 1), doubt_um=3)
+    found = resolve_ambiguous(labels, margin, seeds, (1, 1, 1), doubt_um=3)
     assert set(np.unique(found[mask & (x < 18)])) == {1}
     assert set(np.unique(found[mask & (x > 22)])) == {2}
     assert not found[~mask].any()

@@ -1,7 +1,7 @@
 """Compare the results of two checkouts bit for bit: the demo's training, shipped weights, cells and tables.
 
-    python -m benchmarks.same_results record OUT.json [--checkout DIR] [--epochs N] [--tomogram FILE.TCF]
-    python -m benchmarks.same_results compare BEFORE.json AFTER.json
+    python -m tests.same_results record OUT.json [--checkout DIR] [--epochs N] [--tomogram FILE.TCF]
+    python -m tests.same_results compare BEFORE.json AFTER.json
 
 A refactoring must not change results. Both records have to be made on one machine: the last bits depend on the
 processor and on the number of threads. Only commands are run, so that a checkout may have any layout.

@@ -12,10 +12,11 @@ import numpy as np
 from analysis.organelles import CELLS
 from datamodules.faults import DataFault
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources
-from formats import Volume, check_finite, open_labels, read_volume
+from formats import Volume, check_finite, read_volume
 from formats.errors import InputError
 from formats.label_layout import channels_of, unnamed
 from formats.spacing import SpacingFrom
+from formats.turns import MaskAxes
 from formats.values import ri_fault
 
 #: Labels of cells are kept in 16 bits.
@@ -98,6 +99,8 @@ class FolderCase:
     spacing_from: SpacingFrom = "file"
     series: int | str | None = None
     """Number or name of the image in a file of several."""
+    mask_axes: MaskAxes = "auto"
+    """What decides how a mask lies where either its file or the volume's states directions: header or stored."""
     notes: list[str] = field(default_factory=list, compare=False)
     """Filled by `load`: what was accepted but should be said."""
 
@@ -113,7 +116,7 @@ class FolderCase:
         roles = ",".join(sorted(self.masks))
         return (
             f"{self.organelles} {roles} {self.label_values} {self.labels} {self.frame} {self.spacing_um} "
-            f"{self.check_spacing} {self.spacing_from} {self.series}"
+            f"{self.check_spacing} {self.spacing_from} {self.series} {self.mask_axes}"
         )
 
     def load(self) -> RawCase:
@@ -167,12 +170,13 @@ class FolderCase:
         """Where each organelle of a file is, and how it is read; what was decided for the user is in `notes`."""
         grid = Grid(
             self.volume.name, volume.shape[0], volume.shape[2:], volume.spacing_um, self.check_spacing,
-            ", or set data.check_spacing=false if they lie voxel on voxel", self.series,
+            ", or set data.check_spacing=false if they lie voxel on voxel", self.series, volume.turn, self.mask_axes,
+            "data.mask_axes",
         )  # fmt: skip
         if not drawing.multi:
             organelle = drawing.organelles[0]
             return {organelle: self._source(drawing.file, organelle, grid)}
-        film = open_labels(drawing.file, self.series)
+        film = grid.opened(drawing.file)
         if (film.shape[1] > 1 and film.shape[2] > 1) or not unnamed(film):
             channels = channels_of(film, drawing.organelles, self.notes)
             return {k: self._source(drawing.file, k, grid, channel) for k, channel in channels.items()}

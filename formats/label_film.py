@@ -8,6 +8,7 @@ import numpy as np
 
 from formats.errors import InputError
 from formats.spacing import StoredSpacing
+from formats.turns import Turn
 from formats.values import as_labels
 
 ZYX = tuple[float, float, float]
@@ -34,6 +35,8 @@ class LabelFilm:
     """What was decided about the file that it does not plainly say: to be reported by whoever uses it."""
     colour: bool = False
     """Whether the channels are those of a colour image (RGB, RGBA)."""
+    turn: Turn | None = None
+    """How the stored axes were turned to lie as ITK's; None where the file states no directions."""
 
     def holds(self) -> str:
         """Return what the file holds, for messages."""

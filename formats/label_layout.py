@@ -6,14 +6,19 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from formats import open_labels
 from formats.errors import InputError
 from formats.label_film import LabelFilm
 from formats.labels import LabelFault
+from formats.nifti_grid import turn_notes
+from formats.series import Series
 from formats.spacing import StoredSpacing, match_spacing
+from formats.turns import PLAIN, MaskAxes, Turn, between, reorders, told, turned, turned_lengths
 from formats.volume import ZYX
 
 #: Where the slices of a mask lie: along z; or, in files of one slice, along the channels or the frames.
@@ -37,6 +42,65 @@ _UNNAMED = re.compile(r"(?:(?:ch|channel|c|image|series)?[\s:_#-]*\d*(?:[\s:_-]+
 
 
 @dataclass(frozen=True)
+class Opening:
+    """How files of masks are opened, so that they lie as their tomogram does."""
+
+    series: Series = None
+    """Image in files that hold several."""
+    turn: Turn | None = None
+    """The tomogram's; None where its file states no directions."""
+    mask_axes: MaskAxes = "auto"
+    """What decides where either states directions and the other none; see `Grid`."""
+
+    @property
+    def key(self) -> str:
+        """What the voxels read depend on beside the content of the file."""
+        return f"{self.series} stored {self.turn}" if self.mask_axes == "stored" else f"{self.series}"
+
+    def opened(self, path: str | Path) -> LabelFilm:
+        """Open labels of any number of frames and channels.
+
+        With `mask_axes` "stored", where either the file or the tomogram's states directions and the other none, their
+        stored arrays lie voxel on voxel. Otherwise the file lies as its own header says.
+
+        Raises
+        ------
+        InputError
+            An unknown kind of file, or one that cannot be read.
+        """
+        film = open_labels(path, self.series)
+        doubtful = self.mask_axes == "stored" and in_doubt(film.turn, self.turn)
+        return _as_stored(film, self.turn) if doubtful else film
+
+
+def in_doubt(one: Turn | None, other: Turn | None) -> bool:
+    """Whether two files may lie in two ways: one states no directions, and the other's reorder its voxels."""
+    return (one is None) != (other is None) and (reorders(one) or reorders(other))
+
+
+def _as_stored(film: LabelFilm, turn: Turn | None) -> LabelFilm:
+    """A film whose stored axes are turned as a tomogram's were, whatever its own header says."""
+    step = between(film.turn or PLAIN, turn or PLAIN)
+    said = turn_notes(film.path, film.turn)
+
+    def stored(t: int, c: int) -> np.ndarray:
+        return np.ascontiguousarray(turned(film.stored(t, c), step))
+
+    readings = (replace(r, lengths_um=turned_lengths(r.lengths_um, step)) for r in film.stored_spacing.readings)
+    note = f"{film.path.name}: its stored array is laid voxel on voxel, whatever headers say of directions"
+    return replace(
+        film,
+        shape=(*film.shape[:2], *turned_lengths(film.shape[2:], step)),
+        spacing_um=None if film.spacing_um is None else turned_lengths(film.spacing_um, step),
+        stored=stored,
+        stored_spacing=StoredSpacing(tuple(readings)),
+        origin_um=(0.0, 0.0, 0.0),  # the header's is that of another voxel
+        notes=(*(known for known in film.notes if known not in said), f"{note} (mask_axes=stored)"),
+        turn=turn,
+    )
+
+
+@dataclass(frozen=True)
 class Grid:
     """The grid that a mask must lie on."""
 
@@ -50,8 +114,33 @@ class Grid:
     check_spacing: bool = True
     advice: str = ""
     """What else helps against another spacing."""
-    series: int | str | None = None
+    series: Series = None
     """Image in files of masks that hold several."""
+    turn: Turn | None = None
+    """How the tomogram's stored axes were turned; None where its file states no directions."""
+    mask_axes: MaskAxes = "auto"
+    """What decides where either the mask's file or the tomogram's states directions, and the other none: nothing, so
+    that it is refused where both readings differ; the header; or the order of the stored arrays."""
+    axes_key: str = "mask_axes"
+    """Of the config, for messages."""
+
+    @property
+    def opening(self) -> Opening:
+        """How files of masks on this grid are opened."""
+        return Opening(self.series, self.turn, self.mask_axes)
+
+    def opened(self, path: str | Path) -> LabelFilm:
+        """Open a file of masks that must lie on this grid.
+
+        Raises
+        ------
+        InputError
+            An unknown kind of file, or one that cannot be read; a LabelFault where it could lie in two ways.
+        """
+        film = self.opening.opened(path)
+        if self.mask_axes == "auto" and in_doubt(film.turn, self.turn):
+            raise _two_ways(film, self)
+        return film
 
 
 def place(film: LabelFilm, grid: Grid, own_frame: bool, notes: list[str]) -> Slices:
@@ -60,6 +149,7 @@ def place(film: LabelFilm, grid: Grid, own_frame: bool, notes: list[str]) -> Sli
     Parameters
     ----------
     film : LabelFilm
+        As `grid.opened` opens it.
     grid : Grid
     own_frame : bool
         Whether the file is of one frame that is known, by its name or by a config: it may have one frame only.
@@ -69,7 +159,7 @@ def place(film: LabelFilm, grid: Grid, own_frame: bool, notes: list[str]) -> Sli
     Raises
     ------
     LabelFault
-        Another shape, another number of frames, or another spacing.
+        Another shape, another number of frames, another spacing, or slices whose order is not known.
     """
     t, c, *zyx = film.shape
     slices = _slices(film, grid)
@@ -81,6 +171,12 @@ def place(film: LabelFilm, grid: Grid, own_frame: bool, notes: list[str]) -> Sli
         )
     if slices != "z":
         axis = "channels" if slices == "c" else "frames"
+        if film.turn is not None and film.turn[2] != PLAIN[2]:  # it would reverse or move an axis of length 1
+            raise LabelFault(
+                "mask-axes",
+                f"{film.path}: its slices lie along the {axis}, and a header {told(film.turn)}: their order cannot be "
+                "told; save them along z",
+            )
         notes.append(f"{film.path.name}: its {c if slices == 'c' else t} {axis} of one slice are read as the slices")
     count = 1 if slices == "t" else t
     if count != grid.frames and not (own_frame and count == 1):
@@ -92,6 +188,21 @@ def place(film: LabelFilm, grid: Grid, own_frame: bool, notes: list[str]) -> Sli
         )
     _check_spacing(film, grid, slices, notes)
     return slices
+
+
+def _two_ways(film: LabelFilm, grid: Grid) -> LabelFault:
+    """Neither reading is certain: such headers come from programs that ignore directions, and from others that mean
+    them."""
+    if film.turn is not None:
+        why = f"its header {told(film.turn)}, but {grid.owner} states no directions"
+    else:
+        why = f"states no directions, but the header of {grid.owner} {told(grid.turn or PLAIN)}"
+    key = grid.axes_key
+    return LabelFault(
+        "mask-axes",
+        f"{film.path}: {why}: the mask could lie in two ways; set {key}=header to read both as ITK-SNAP shows them, or "
+        f"{key}=stored to lay the stored arrays voxel on voxel, or save both in one format",
+    )
 
 
 def _slices(film: LabelFilm, grid: Grid) -> Slices | None:

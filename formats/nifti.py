@@ -18,7 +18,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.orientations import apply_orientation
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
@@ -27,9 +26,10 @@ from formats.channels import require_slices
 from formats.errors import InputError
 from formats.label_film import LabelFilm
 from formats.limits import require_memory
-from formats.nifti_grid import Grid, Turn, grid_of, turn_notes
+from formats.nifti_grid import Grid, grid_of, turn_notes
 from formats.regions import FrameReader, KeptReader
 from formats.spacing import SpacingFrom, resolve_spacing
+from formats.turns import Turn, turned
 from formats.units import in_seconds
 from formats.values import unscaled_ri
 from formats.volume import ZYX, Volume, check_spacing, default_channels
@@ -80,6 +80,7 @@ def read_nifti(
         times_s=times_s,
         source=path,
         notes=(*size.notes, *turn_notes(path, grid.turn)),
+        turn=grid.stated_turn,
     )
 
 
@@ -93,6 +94,7 @@ def open_nifti_labels(path: str | Path) -> LabelFilm:
         stored_spacing=grid.spacing,
         origin_um=grid.origin_um,
         notes=turn_notes(path, grid.turn),
+        turn=grid.stated_turn,
     )
 
 
@@ -218,7 +220,7 @@ class NiftiFrames:
             index += (0,) * (len(self.stored_shape) - len(index))
             values_XYZ = np.asanyarray(image.dataobj[index])
         values_XYZ = values_XYZ.reshape((*values_XYZ.shape, 1, 1)[:3])
-        return apply_orientation(values_XYZ, np.array(self.turn)).T
+        return turned(values_XYZ.T, self.turn)
 
 
 @contextmanager

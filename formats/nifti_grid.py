@@ -11,6 +11,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, orn
 
 from formats.errors import InputError
 from formats.spacing import RTOL, Reading, StoredSpacing
+from formats.turns import Turn, reorders, told
 from formats.volume import ZYX
 
 #: Micrometres in NIfTI's units, by what nibabel calls them; "unknown" is none of them.
@@ -18,9 +19,6 @@ UNIT_UM = {"mm": 1e3, "micron": 1.0, "meter": 1e6}
 
 #: Physical x, y, z of ITK as NIfTI names their positive ends.
 _ITK_AXES = axcodes2ornt(("L", "P", "S"))
-
-#: nibabel's orientation: for each stored axis the one of ITK's, and whether it is flipped.
-Turn = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,19 @@ class Grid:
         Everything that the header says of the voxel size.
     origin_um : (z, y, x)
         Centre of the first voxel; 0 where the unit is not known.
+    stated : bool
+        Whether the header states directions. It states none without any affine, or with the identity alone.
     """
 
     turn: Turn
     spacing: StoredSpacing
     origin_um: ZYX
+    stated: bool = True
+
+    @property
+    def stated_turn(self) -> Turn | None:
+        """`turn` where the header states it."""
+        return self.turn if self.stated else None
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,9 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
     """
     unit = header.get_xyzt_units()[0]
     statements = _statements(path, header, shape)
+    directed = any(int(header[code]) > 0 for code in ("sform_code", "qform_code"))
     if unit != "micron" and _only_identity(header):
+        directed = False
         statements = [_statement(path, "", np.diag([-1.0, -1.0, 1.0, 1.0]), shape)]
     stored = [(s, _stored(s, unit)) for s in statements]
     likely = [(s, said) for s, said in stored if any(r.plausible() for r in said.readings)] or stored
@@ -94,7 +102,7 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
         readings = list(stored[0][1].readings)
     factor = UNIT_UM.get(unit) or ((readings[0].lengths_um[0] or 0.0) / chosen.lengths[0] if readings else 0.0)
     z, y, x = (_round(o * factor) for o in chosen.origin)
-    return Grid(chosen.turn, StoredSpacing(tuple(readings)), (z, y, x))
+    return Grid(chosen.turn, StoredSpacing(tuple(readings)), (z, y, x), directed)
 
 
 def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statement]:
@@ -170,18 +178,13 @@ def _turn(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[Turn,
     return tuple((float(axis), float(flip)) for axis, flip in turn), to_itk @ affine @ inv_ornt_aff(turn, shape)
 
 
-def turn_notes(path: Path, turn: Turn) -> tuple[str, ...]:
+def turn_notes(path: Path, turn: Turn | None) -> tuple[str, ...]:
     """What is to be said where voxels do not lie in the order of the file."""
-    mirrored = ", ".join("xyz"[int(axis)] for axis, flip in sorted(turn) if flip < 0)
-    swapped = [axis for axis, _ in turn] != [0, 1, 2]
-    if not mirrored and not swapped:
+    if turn is None or not reorders(turn):
         return ()
-    how = " and ".join(
-        word for word in ("swaps axes" if swapped else "", f"mirrors {mirrored}" if mirrored else "") if word
-    )
     return (
-        f"{path.name}: its header {how} against ITK-SNAP's order of x, y, z; read as ITK-SNAP shows it, so files "
-        "without directions (TIFF, TCF) must lie so, too",
+        f"{path.name}: its header {told(turn)} against ITK-SNAP's order of x, y, z; read as ITK-SNAP shows it, so "
+        "files without directions (TIFF, TCF) must lie so, too",
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from formats.errors import InputError
 from formats.regions import ArrayReader, FrameReader, StoredReader
+from formats.turns import Turn
 from formats.values import unscaled_ri
 
 ZYX = tuple[float, float, float]
@@ -98,6 +99,9 @@ class Volume:
         The file it was read from.
     notes : tuple of str
         What was decided about the file that it does not plainly say: to be reported by whoever uses it.
+    turn : Turn, optional
+        How the stored axes were turned to lie as ITK's; None where the file states no directions (TIFF, TCF, OME-Zarr,
+        NIfTI without an affine).
     """
 
     frames: Frames
@@ -110,6 +114,7 @@ class Volume:
     recorded_at: tuple[str, ...] | None = None
     source: Path | None = None
     notes: tuple[str, ...] = ()
+    turn: Turn | None = None
 
     def __post_init__(self) -> None:
         t, c = self.frames.shape[:2]

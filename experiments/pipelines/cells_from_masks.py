@@ -28,6 +28,7 @@ from experiments.preflight import require_room
 from formats import LabelFilm, Volume, open_labels, read_volume, write_ometiff
 from formats.deletion import Manifest
 from formats.errors import InputError
+from formats.label_layout import Opening
 from formats.spacing import Resolved, resolve_spacing
 from transforms.cell_field import CellField
 from transforms.cell_watershed import unclaimed
@@ -118,19 +119,25 @@ def open_inputs(config: CellsFromMasksConfig) -> Inputs:
         Files that cannot be read, or do not fit each other.
     """
     notes: list[str] = []
-    films = [open_labels(path, config.series) for path in (config.membrane, config.nucleus)]
-    volume = None
+    files, volume = (config.membrane, config.nucleus), None
     if config.ri is not None:
         volume = read_volume(config.ri, config.spacing_um, config.spacing_from, config.series)
         notes += volume.notes
+        turn = volume.turn
+        films = [open_labels(path, config.series) for path in files]
         owner, frames, shape, spacing = Path(config.ri).name, volume.shape[0], volume.shape[2:], volume.spacing_um
     else:
+        turn = _owner(*(open_labels(path, config.series) for path in files)).turn
+        opening = Opening(config.series, turn, config.mask_axes)
+        films = [opening.opened(path) for path in files]
         owner, frames, shape = _shape(*films)
         size = _spacing(config, films)
         notes += size.notes
         spacing = size.spacing_um
-    check_spacing = config.spacing_from == "file"
-    grid = Grid(owner, frames, shape, spacing, check_spacing, series=config.series)
+    grid = Grid(
+        owner, frames, shape, spacing, config.spacing_from == "file", series=config.series, turn=turn,
+        mask_axes=config.mask_axes,
+    )  # fmt: skip
     found = [
         label_sources(
             dict.fromkeys(range(frames), film.path), name, grid, notes, labels=_labels(config, name)
@@ -144,9 +151,14 @@ def _labels(config: CellsFromMasksConfig, name: str) -> str:
     return str(config.labels) if isinstance(config.labels, str) else str(config.labels.get(name, "auto"))
 
 
+def _owner(membrane: LabelFilm, nucleus: LabelFilm) -> LabelFilm:
+    """The mask whose grid it is: the one whose slices lie along z."""
+    return membrane if membrane.shape[2] > 1 or nucleus.shape[2] == 1 else nucleus
+
+
 def _shape(membrane: LabelFilm, nucleus: LabelFilm) -> tuple[str, int, tuple[int, int, int]]:
-    """Whose grid it is, its frames and its shape: of the mask whose slices lie along z."""
-    film = membrane if membrane.shape[2] > 1 or nucleus.shape[2] == 1 else nucleus
+    """Whose grid it is, its frames and its shape."""
+    film = _owner(membrane, nucleus)
     t, c, z, y, x = film.shape
     if z == 1 and (t > 1 or (c > 4 and not film.colour)):
         axis = "frames" if t > 1 else "channels"

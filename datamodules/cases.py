@@ -10,8 +10,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from cytovox.errors import InputError
-from cytovox.io import Volume, check_finite, open_labels, read_volume
+from cytovox.io import Volume, check_finite, read_volume
 from cytovox.io.label_layout import channels_of, unnamed
+from cytovox.io.orientation import MaskAxes
 from cytovox.io.spacing import SpacingFrom
 from cytovox.io.values import ri_error
 from cytovox.organelles import CELLS
@@ -98,6 +99,8 @@ class FolderCase:
     spacing_from: SpacingFrom = "file"
     series: int | str | None = None
     """Number or name of the image in a file of several."""
+    mask_axes: MaskAxes = "auto"
+    """What decides how a mask lies where either its file or the volume's states directions: header or stored."""
     notes: list[str] = field(default_factory=list, compare=False)
     """Filled by `load`: what was accepted but should be said."""
 
@@ -113,7 +116,7 @@ class FolderCase:
         roles = ",".join(sorted(self.masks))
         return (
             f"{self.organelles} {roles} {self.label_values} {self.labels} {self.frame} {self.spacing_um} "
-            f"{self.check_spacing} {self.spacing_from} {self.series}"
+            f"{self.check_spacing} {self.spacing_from} {self.series} {self.mask_axes}"
         )
 
     def load(self) -> RawCase:
@@ -167,12 +170,13 @@ class FolderCase:
         """Where each organelle of a file is, and how it is read; what was decided for the user is in `notes`."""
         grid = Grid(
             self.volume.name, volume.shape[0], volume.shape[2:], volume.spacing_um, self.check_spacing,
-            ", or set data.check_spacing=false if they lie voxel on voxel", self.series,
+            ", or set data.check_spacing=false if they lie voxel on voxel", self.series, volume.orientation, self.mask_axes,
+            "data.mask_axes",
         )  # fmt: skip
         if not mask_file.multi:
             organelle = mask_file.organelles[0]
             return {organelle: self._source(mask_file.file, organelle, grid)}
-        label_volume = open_labels(mask_file.file, self.series)
+        label_volume = grid.opened(mask_file.file)
         if (label_volume.shape[1] > 1 and label_volume.shape[2] > 1) or not unnamed(label_volume):
             channels = channels_of(label_volume, mask_file.organelles, self.notes)
             return {k: self._source(mask_file.file, k, grid, channel) for k, channel in channels.items()}

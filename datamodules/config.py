@@ -118,6 +118,10 @@ class FolderData(OrganelleData):
     """Number or name of the image in files that hold several; null where they hold one."""
     check_spacing: bool = True
     """Refuse masks whose spacing is not their volume's."""
+    mask_axes: Literal["auto", "header", "stored"] = "auto"
+    """How a mask lies where it or the volume is NIfTI whose header mirrors or swaps axes, and the other file states no
+    directions (TIFF, TCF, OME-Zarr): `auto` refuses it; `header` reads both as ITK-SNAP shows them; `stored` lays the
+    stored arrays voxel on voxel."""
     frame: int = 0
     """The frame of a time-lapse that the masks belong to."""
     group: str | None = None

@@ -89,6 +89,7 @@ def _case(
         check_spacing=config.check_spacing,
         spacing_from=config.spacing_from,
         series=config.series,
+        mask_axes=config.mask_axes,
     )
 
 

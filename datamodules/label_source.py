@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from cytovox.io import open_labels
-from cytovox.io.label_layout import Grid, Slices, channel_of, place, stored_frame
+from cytovox.io.label_layout import Grid, Opening, Slices, channel_of, place, stored_frame
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.labels import LabelContent, LabelError, LabelReading, LabelUse, decide, merged, scan
 from cytovox.io.provenance import stamp_of
@@ -31,8 +30,8 @@ class LabelSource:
     reading: LabelReading
     values: tuple[int, ...] | None = None
     """Of a multi-label file: the values of this organelle."""
-    series: int | str | None = None
-    """The image in a file of several."""
+    opening: Opening = field(default_factory=Opening)
+    """How the file is opened."""
 
     def mask(self) -> np.ndarray:
         """Bool array (Z, Y, X).
@@ -57,11 +56,11 @@ class LabelSource:
     @property
     def key(self) -> str:
         """What a result depends on beside the content of the file."""
-        return f"{self.frame} {self.channel} {self.slices} {self.reading.key} {self.values} {self.series}"
+        return f"{self.frame} {self.channel} {self.slices} {self.reading.key} {self.values} {self.opening.key}"
 
     def _stored(self) -> np.ndarray:
-        label_volume = open_labels(self.path, self.series)
-        return _kept(label_volume, self.frame, self.channel, self.slices, self.series)
+        label_volume = self.opening.opened(self.path)
+        return _kept(label_volume, self.frame, self.channel, self.slices, self.opening)
 
 
 def use_of(organelle: str) -> LabelUse:
@@ -116,11 +115,11 @@ def label_sources(
     """
     opened: dict[Path, tuple[LabelVolume, int, Slices, LabelContent]] = {}
     for path in dict.fromkeys(files.values()):
-        label_volume = open_labels(path, grid.series)
+        label_volume = grid.opened(path)
         notes.extend(note for note in label_volume.notes if note not in notes)
         slices = place(label_volume, grid, own_frame, notes)
         c = 0 if slices == "c" else channel_of(label_volume, organelle, notes) if channel is None else channel
-        opened[path] = (label_volume, c, slices, _content(label_volume, c, slices, grid.series))
+        opened[path] = (label_volume, c, slices, _content(label_volume, c, slices, grid.opening))
     paths = list(opened)
     if not paths:
         return {}
@@ -137,16 +136,15 @@ def label_sources(
                 yield stored_frame(label_volume, t, c, slices)
 
     reading = decide(content, use or use_of(organelle), labels, where, richest, frames, notes, quiet=quiet)
-    return {t: _source(path, t, opened[path], reading, grid.series) for t, path in sorted(files.items())}
+    return {t: _source(path, t, opened[path], reading, grid.opening) for t, path in sorted(files.items())}
 
 
 def _source(
-    path: Path, t: int, opened: tuple[LabelVolume, int, Slices, LabelContent], reading: LabelReading,
-    series: int | str | None,
+    path: Path, t: int, opened: tuple[LabelVolume, int, Slices, LabelContent], reading: LabelReading, opening: Opening
 ) -> LabelSource:  # fmt: skip
     label_volume, channel, slices, _ = opened
     frames = 1 if slices == "t" else label_volume.shape[0]
-    return LabelSource(path, t if frames > 1 else 0, channel, slices, reading, series=series)
+    return LabelSource(path, t if frames > 1 else 0, channel, slices, reading, opening=opening)
 
 
 def class_source(
@@ -168,41 +166,42 @@ def class_source(
     InputError
         As `label_sources`; or a value that is in no organelle.
     """
-    label_volume = open_labels(path, grid.series)
+    label_volume = grid.opened(path)
+    notes.extend(note for note in label_volume.notes if note not in notes)
     slices = place(label_volume, grid, own_frame, notes)
     if label_volume.shape[1] != 1 and slices != "c":
         raise LabelError(
             "labels", f"{path}: expected one channel of several labels; the file holds {label_volume.holds()}"
         )
-    content = _content(label_volume, 0, slices, grid.series)
+    content = _content(label_volume, 0, slices, grid.opening)
     known = {int(v) for values in organelles.values() for v in values}
     strange = [int(v) for v in content.values if int(v) not in known]
     reading = decide(content, "classes", "auto", path.name, lambda: np.empty(0), list, notes)
     if strange:
         raise LabelError("labels", f"{path}: label {strange[0]} is in no organelle of label_values; add it there")
-    source = _source(path, t, (label_volume, 0, slices, content), reading, grid.series)
+    source = _source(path, t, (label_volume, 0, slices, content), reading, grid.opening)
     return {
-        organelle: LabelSource(path, source.frame, 0, slices, reading, tuple(int(v) for v in values), grid.series)
+        organelle: LabelSource(path, source.frame, 0, slices, reading, tuple(int(v) for v in values), grid.opening)
         for organelle, values in organelles.items()
     }
 
 
-def values_of(label_volume: LabelVolume, slices: Slices, series: int | str | None = None) -> np.ndarray:
+def values_of(label_volume: LabelVolume, slices: Slices, opening: Opening) -> np.ndarray:
     """Different values of the first channel of a file, except the background."""
-    return _content(label_volume, 0, slices, series).values
+    return _content(label_volume, 0, slices, opening).values
 
 
-def _content(label_volume: LabelVolume, channel: int, slices: Slices, series: int | str | None) -> LabelContent:
-    return _scanned(label_volume.path.absolute(), str(stamp_of(label_volume.path)), channel, slices, series)
+def _content(label_volume: LabelVolume, channel: int, slices: Slices, opening: Opening) -> LabelContent:
+    return _scanned(label_volume.path.absolute(), str(stamp_of(label_volume.path)), channel, slices, opening)
 
 
 @lru_cache(maxsize=256)
-def _scanned(path: Path, stamp: str, channel: int, slices: Slices, series: int | str | None) -> LabelContent:
+def _scanned(path: Path, stamp: str, channel: int, slices: Slices, opening: Opening) -> LabelContent:
     """Content of a channel, kept for as long as the file is as it was: several frames and organelles ask for it."""
-    label_volume = open_labels(path, series)
+    label_volume = opening.opened(path)
     frames = 1 if slices == "t" else label_volume.shape[0]
     names = (f"{path}, frame {t}" if frames > 1 else str(path) for t in range(frames))
-    return scan((name, _kept(label_volume, t, channel, slices, series, frames == 1)) for t, name in enumerate(names))
+    return scan((name, _kept(label_volume, t, channel, slices, opening, frames == 1)) for t, name in enumerate(names))
 
 
 #: The frame that was scanned last, where its file has one frame only: it is read next.
@@ -210,10 +209,10 @@ _last: dict[tuple[object, ...], np.ndarray] = {}
 
 
 def _kept(
-    label_volume: LabelVolume, t: int, channel: int, slices: Slices, series: int | str | None, keep: bool = False
+    label_volume: LabelVolume, t: int, channel: int, slices: Slices, opening: Opening, keep: bool = False
 ) -> np.ndarray:
     """Values (Z, Y, X) of a frame as they are in the file."""
-    key = (label_volume.path.absolute(), str(stamp_of(label_volume.path)), t, channel, slices, series)
+    key = (label_volume.path.absolute(), str(stamp_of(label_volume.path)), t, channel, slices, opening)
     kept = _last.pop(key, None)
     if kept is not None:
         return kept

@@ -6,13 +6,27 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from cytovox.errors import InputError
+from cytovox.io import open_labels
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.labels import LabelError
+from cytovox.io.nifti_grid import orientation_notes
+from cytovox.io.orientation import (
+    PLAIN,
+    AxisOrientation,
+    MaskAxes,
+    between,
+    orientation_text,
+    oriented,
+    oriented_lengths,
+    reorders,
+)
+from cytovox.io.series import Series
 from cytovox.io.spacing import StoredSpacing, match_spacing
 from cytovox.io.volume import ZYX
 
@@ -37,6 +51,67 @@ _UNNAMED = re.compile(r"(?:(?:ch|channel|c|image|series)?[\s:_#-]*\d*(?:[\s:_-]+
 
 
 @dataclass(frozen=True)
+class Opening:
+    """How files of masks are opened, so that they lie as their tomogram does."""
+
+    series: Series = None
+    """Image in files that hold several."""
+    orientation: AxisOrientation | None = None
+    """The tomogram's; None where its file states no directions."""
+    mask_axes: MaskAxes = "auto"
+    """What decides where either states directions and the other none; see `Grid`."""
+
+    @property
+    def key(self) -> str:
+        """What the voxels read depend on beside the content of the file."""
+        return f"{self.series} stored {self.orientation}" if self.mask_axes == "stored" else f"{self.series}"
+
+    def opened(self, path: str | Path) -> LabelVolume:
+        """Open labels of any number of frames and channels.
+
+        With `mask_axes` "stored", where either the file or the tomogram's states directions and the other none, their
+        stored arrays lie voxel on voxel. Otherwise the file lies as its own header says.
+
+        Raises
+        ------
+        InputError
+            An unknown kind of file, or one that cannot be read.
+        """
+        label_volume = open_labels(path, self.series)
+        doubtful = self.mask_axes == "stored" and in_doubt(label_volume.orientation, self.orientation)
+        return _as_stored(label_volume, self.orientation) if doubtful else label_volume
+
+
+def in_doubt(one: AxisOrientation | None, other: AxisOrientation | None) -> bool:
+    """Whether two files may lie in two ways: one states no directions, and the other's reorder its voxels."""
+    return (one is None) != (other is None) and (reorders(one) or reorders(other))
+
+
+def _as_stored(label_volume: LabelVolume, orientation: AxisOrientation | None) -> LabelVolume:
+    """A film whose stored axes are turned as a tomogram's were, whatever its own header says."""
+    step = between(label_volume.orientation or PLAIN, orientation or PLAIN)
+    said = orientation_notes(label_volume.path, label_volume.orientation)
+
+    def stored(t: int, c: int) -> np.ndarray:
+        return np.ascontiguousarray(oriented(label_volume.stored(t, c), step))
+
+    readings = (
+        replace(r, lengths_um=oriented_lengths(r.lengths_um, step)) for r in label_volume.stored_spacing.readings
+    )
+    note = f"{label_volume.path.name}: its stored array is laid voxel on voxel, whatever headers say of directions"
+    return replace(
+        label_volume,
+        shape=(*label_volume.shape[:2], *oriented_lengths(label_volume.shape[2:], step)),
+        spacing_um=None if label_volume.spacing_um is None else oriented_lengths(label_volume.spacing_um, step),
+        stored=stored,
+        stored_spacing=StoredSpacing(tuple(readings)),
+        origin_um=(0.0, 0.0, 0.0),  # the header's is that of another voxel
+        notes=(*(known for known in label_volume.notes if known not in said), f"{note} (mask_axes=stored)"),
+        orientation=orientation,
+    )
+
+
+@dataclass(frozen=True)
 class Grid:
     """The grid that a mask must lie on."""
 
@@ -50,8 +125,33 @@ class Grid:
     check_spacing: bool = True
     advice: str = ""
     """What else helps against another spacing."""
-    series: int | str | None = None
+    series: Series = None
     """Image in files of masks that hold several."""
+    orientation: AxisOrientation | None = None
+    """How the tomogram's stored axes were turned; None where its file states no directions."""
+    mask_axes: MaskAxes = "auto"
+    """What decides where either the mask's file or the tomogram's states directions, and the other none: nothing, so
+    that it is refused where both readings differ; the header; or the order of the stored arrays."""
+    axes_key: str = "mask_axes"
+    """Of the config, for messages."""
+
+    @property
+    def opening(self) -> Opening:
+        """How files of masks on this grid are opened."""
+        return Opening(self.series, self.orientation, self.mask_axes)
+
+    def opened(self, path: str | Path) -> LabelVolume:
+        """Open a file of masks that must lie on this grid.
+
+        Raises
+        ------
+        InputError
+            An unknown kind of file, or one that cannot be read; a LabelFault where it could lie in two ways.
+        """
+        label_volume = self.opening.opened(path)
+        if self.mask_axes == "auto" and in_doubt(label_volume.orientation, self.orientation):
+            raise _two_ways(label_volume, self)
+        return label_volume
 
 
 def place(label_volume: LabelVolume, grid: Grid, own_frame: bool, notes: list[str]) -> Slices:
@@ -60,6 +160,7 @@ def place(label_volume: LabelVolume, grid: Grid, own_frame: bool, notes: list[st
     Parameters
     ----------
     label_volume : LabelVolume
+        As `grid.opened` opens it.
     grid : Grid
     own_frame : bool
         Whether the file is of one frame that is known, by its name or by a config: it may have one frame only.
@@ -69,7 +170,7 @@ def place(label_volume: LabelVolume, grid: Grid, own_frame: bool, notes: list[st
     Raises
     ------
     LabelFault
-        Another shape, another number of frames, or another spacing.
+        Another shape, another number of frames, another spacing, or slices whose order is not known.
     """
     t, c, *zyx = label_volume.shape
     slices = _slices(label_volume, grid)
@@ -82,6 +183,15 @@ def place(label_volume: LabelVolume, grid: Grid, own_frame: bool, notes: list[st
         )
     if slices != "z":
         axis = "channels" if slices == "c" else "frames"
+        if (
+            label_volume.orientation is not None and label_volume.orientation[2] != PLAIN[2]
+        ):  # it would reverse or move an axis of length 1
+            raise LabelError(
+                "mask-axes",
+                f"{label_volume.path}: its slices lie along the {axis}, and a header "
+                f"{orientation_text(label_volume.orientation)}: their order cannot be "
+                "told; save them along z",
+            )
         notes.append(
             f"{label_volume.path.name}: its {c if slices == 'c' else t} {axis} of one slice are read as the slices"
         )
@@ -96,6 +206,22 @@ def place(label_volume: LabelVolume, grid: Grid, own_frame: bool, notes: list[st
         )
     _check_spacing(label_volume, grid, slices, notes)
     return slices
+
+
+def _two_ways(label_volume: LabelVolume, grid: Grid) -> LabelError:
+    """Neither reading is certain: such headers come from programs that ignore directions, and from others that mean
+    them."""
+    if label_volume.orientation is not None:
+        why = f"its header {orientation_text(label_volume.orientation)}, but {grid.owner} states no directions"
+    else:
+        why = f"states no directions, but the header of {grid.owner} {orientation_text(grid.orientation or PLAIN)}"
+    key = grid.axes_key
+    return LabelError(
+        "mask-axes",
+        f"{label_volume.path}: {why}: the mask could lie in two ways; set {key}=header to read both as ITK-SNAP shows "
+        "them, or "
+        f"{key}=stored to lay the stored arrays voxel on voxel, or save both in one format",
+    )
 
 
 def _slices(label_volume: LabelVolume, grid: Grid) -> Slices | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cytovox.errors import InputError
+from cytovox.io.orientation import AxisOrientation
 from cytovox.io.spacing import StoredSpacing
 from cytovox.io.values import as_labels
 
@@ -34,6 +35,8 @@ class LabelVolume:
     """What was decided about the file that it does not plainly say: to be reported by whoever uses it."""
     colour: bool = False
     """Whether the channels are those of a colour image (RGB, RGBA)."""
+    orientation: AxisOrientation | None = None
+    """How the stored axes were turned to lie as ITK's; None where the file states no directions."""
 
     def holds(self) -> str:
         """Return what the file holds, for messages."""

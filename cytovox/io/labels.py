@@ -60,7 +60,7 @@ class LabelError(InputError):
     Parameters
     ----------
     kind : str
-        Its name in the audit: `labels`, `mask-shape`, `mask-spacing` or `unreadable-mask`.
+        Its name in the audit: `labels`, `mask-shape`, `mask-spacing`, `mask-axes` or `unreadable-mask`.
     text : str
         One line.
     """

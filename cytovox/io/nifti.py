@@ -18,7 +18,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.orientations import apply_orientation
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
@@ -27,7 +26,8 @@ from cytovox.io.atomic import atomic_path
 from cytovox.io.channels import require_slices
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_memory
-from cytovox.io.nifti_grid import AxisOrientation, Grid, grid_of, orientation_notes
+from cytovox.io.nifti_grid import Grid, grid_of, orientation_notes
+from cytovox.io.orientation import AxisOrientation, oriented
 from cytovox.io.regions import CachedReader, FrameReader
 from cytovox.io.spacing import SpacingFrom, resolve_spacing
 from cytovox.io.units import in_seconds
@@ -80,6 +80,7 @@ def read_nifti(
         times_s=times_s,
         source=path,
         notes=(*size.notes, *orientation_notes(path, grid.orientation)),
+        orientation=grid.stated_orientation,
     )
 
 
@@ -93,6 +94,7 @@ def open_nifti_labels(path: str | Path) -> LabelVolume:
         stored_spacing=grid.spacing,
         origin_um=grid.origin_um,
         notes=orientation_notes(path, grid.orientation),
+        orientation=grid.stated_orientation,
     )
 
 
@@ -218,7 +220,7 @@ class NiftiFrames:
             index += (0,) * (len(self.stored_shape) - len(index))
             values_XYZ = np.asanyarray(image.dataobj[index])
         values_XYZ = values_XYZ.reshape((*values_XYZ.shape, 1, 1)[:3])
-        return apply_orientation(values_XYZ, np.array(self.orientation)).T
+        return oriented(values_XYZ.T, self.orientation)
 
 
 @contextmanager

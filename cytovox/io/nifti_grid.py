@@ -10,6 +10,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from cytovox.errors import InputError
+from cytovox.io.orientation import AxisOrientation, orientation_text, reorders
 from cytovox.io.spacing import RTOL, Reading, StoredSpacing
 from cytovox.io.volume import ZYX
 
@@ -18,9 +19,6 @@ UNIT_UM = {"mm": 1e3, "micron": 1.0, "meter": 1e6}
 
 #: Physical x, y, z of ITK as NIfTI names their positive ends.
 _ITK_AXES = axcodes2ornt(("L", "P", "S"))
-
-#: nibabel's orientation: for each stored axis the one of ITK's, and whether it is flipped.
-AxisOrientation = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,19 @@ class Grid:
         Everything that the header says of the voxel size.
     origin_um : (z, y, x)
         Centre of the first voxel; 0 where the unit is not known.
+    stated : bool
+        Whether the header states directions. It states none without any affine, or with the identity alone.
     """
 
     orientation: AxisOrientation
     spacing: StoredSpacing
     origin_um: ZYX
+    stated: bool = True
+
+    @property
+    def stated_orientation(self) -> AxisOrientation | None:
+        """`orientation` where the header states it."""
+        return self.orientation if self.stated else None
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,9 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
     """
     unit = header.get_xyzt_units()[0]
     statements = _statements(path, header, shape)
+    directed = any(int(header[code]) > 0 for code in ("sform_code", "qform_code"))
     if unit != "micron" and _only_identity(header):
+        directed = False
         statements = [_statement(path, "", np.diag([-1.0, -1.0, 1.0, 1.0]), shape)]
     stored = [(s, _stored(s, unit)) for s in statements]
     likely = [(s, said) for s, said in stored if any(r.plausible() for r in said.readings)] or stored
@@ -94,7 +102,7 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
         readings = list(stored[0][1].readings)
     factor = UNIT_UM.get(unit) or ((readings[0].lengths_um[0] or 0.0) / chosen.lengths[0] if readings else 0.0)
     z, y, x = (_round(o * factor) for o in chosen.origin)
-    return Grid(chosen.orientation, StoredSpacing(tuple(readings)), (z, y, x))
+    return Grid(chosen.orientation, StoredSpacing(tuple(readings)), (z, y, x), directed)
 
 
 def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statement]:
@@ -107,18 +115,24 @@ def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statem
     if sform is not None and not (blank and qform is not None):
         found.append(_statement(path, "sform", np.array(sform, float), shape))
     if qform is not None:
-        told = _statement(path, "qform", np.array(qform, float), shape)
+        orientation_text = _statement(path, "qform", np.array(qform, float), shape)
         if not found:
-            found.append(replace(told, name="qform, beside an sform that is the identity") if blank else told)
-        elif told.orientation != found[0].orientation or not told.same_lengths(found[0]):
-            found.append(told)
+            found.append(
+                replace(orientation_text, name="qform, beside an sform that is the identity")
+                if blank
+                else orientation_text
+            )
+        elif orientation_text.orientation != found[0].orientation or not orientation_text.same_lengths(found[0]):
+            found.append(orientation_text)
     elif sform is not None and all(zoom > 0 for zoom in zooms) and any(zoom != 1 for zoom in zooms):
         lengths = np.abs(np.array([zooms[int(np.argmax(np.abs(sform[k, :3])))] for k in (2, 1, 0)]))
-        told = replace(found[0], name="pixdim", lengths=(float(lengths[0]), float(lengths[1]), float(lengths[2])))
+        orientation_text = replace(
+            found[0], name="pixdim", lengths=(float(lengths[0]), float(lengths[1]), float(lengths[2]))
+        )
         if blank:
-            return [replace(told, name="pixdim, beside an sform that is the identity")]
-        if not told.same_lengths(found[0]):
-            found.append(told)
+            return [replace(orientation_text, name="pixdim, beside an sform that is the identity")]
+        if not orientation_text.same_lengths(found[0]):
+            found.append(orientation_text)
     if not found:  # no affine was stored: axes lie as they are
         found.append(_statement(path, "pixdim", np.diag([-zooms[0], -zooms[1], zooms[2], 1.0]), shape))
     return [replace(s, name="") for s in found] if len(found) == 1 and not blank else found
@@ -172,18 +186,14 @@ def _orientation(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tupl
     )
 
 
-def orientation_notes(path: Path, orientation: AxisOrientation) -> tuple[str, ...]:
+def orientation_notes(path: Path, orientation: AxisOrientation | None) -> tuple[str, ...]:
     """What is to be said where voxels do not lie in the order of the file."""
-    mirrored = ", ".join("xyz"[int(axis)] for axis, flip in sorted(orientation) if flip < 0)
-    swapped = [axis for axis, _ in orientation] != [0, 1, 2]
-    if not mirrored and not swapped:
+    if orientation is None or not reorders(orientation):
         return ()
-    how = " and ".join(
-        word for word in ("swaps axes" if swapped else "", f"mirrors {mirrored}" if mirrored else "") if word
-    )
     return (
-        f"{path.name}: its header {how} against ITK-SNAP's order of x, y, z; read as ITK-SNAP shows it, so files "
-        "without directions (TIFF, TCF) must lie so, too",
+        f"{path.name}: its header {orientation_text(orientation)} against ITK-SNAP's order of x, y, z; read as "
+        "ITK-SNAP shows it, so "
+        "files without directions (TIFF, TCF) must lie so, too",
     )
 
 

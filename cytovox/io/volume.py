@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from cytovox.errors import InputError
+from cytovox.io.orientation import AxisOrientation
 from cytovox.io.regions import ArrayReader, FrameReader, StoredReader
 from cytovox.io.values import unscaled_ri
 
@@ -98,6 +99,9 @@ class Volume:
         The file it was read from.
     notes : tuple of str
         What was decided about the file that it does not plainly say: to be reported by whoever uses it.
+    orientation : AxisOrientation, optional
+        How the stored axes were turned to lie as ITK's; None where the file states no directions (TIFF, TCF, OME-Zarr,
+        NIfTI without an affine).
     """
 
     frames: Frames
@@ -110,6 +114,7 @@ class Volume:
     recorded_at: tuple[str, ...] | None = None
     source: Path | None = None
     notes: tuple[str, ...] = ()
+    orientation: AxisOrientation | None = None
 
     def __post_init__(self) -> None:
         t, c = self.frames.shape[:2]

@@ -21,6 +21,7 @@ KINDS: dict[str, str] = {
     "frame": "set data.frame to the frame that the masks were drawn on; frames count from 0",
     "mask-shape": "export the mask on the tomogram's own grid",
     "mask-spacing": "export the mask with the tomogram's spacing, or set data.check_spacing=false",
+    "mask-axes": "set data.mask_axes to header or stored, or save tomogram and mask in one format",
     "mask-unit": "nothing, if that is what happened; an export in mm ends the doubt",
     "mask-note": "nothing, if that is what the file holds; else set data.labels, or export it again",
     "not-finite": "repair the file or leave it out",

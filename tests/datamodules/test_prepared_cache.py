@@ -67,6 +67,7 @@ def test_the_name_of_an_entry_follows_content_and_preparation_only(tmp_path: Pat
         "roles": Preparer(config).path_of(replace(case, masks={"lipid": case.masks["nucleus"]})),
         "frame": Preparer(config).path_of(replace(case, frame=1)),
         "spacing that is not checked": Preparer(config).path_of(replace(case, check_spacing=False)),
+        "axes of masks": Preparer(config).path_of(replace(case, mask_axes="stored")),
         "grid": Preparer(_config(tmp_path, resample="grid")).path_of(case),
         "voxel size": Preparer(_config(tmp_path, resample_spacing_um=[1, 1, 1])).path_of(case),
         "range": Preparer(_config(tmp_path, ri_range=[1.33, 1.39])).path_of(case),

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
@@ -186,6 +187,13 @@ def best_slice(root: Path) -> int:
     return int(np.min([m.sum(axis=(1, 2)) for m in masks], axis=0).argmax())
 
 
+def as_nibabel(root: Path, name: str) -> None:
+    """Save a mask with positive lengths: its header mirrors x and y, and its array is as before."""
+    image = nib.Nifti1Image(read_mask(root / name).labels_ZYX.T, np.diag([*(s / 1000 for s in SPACING), 1.0]))
+    image.header.set_xyzt_units("mm")
+    nib.save(image, root / name)
+
+
 def without_spacing(root: Path) -> None:
     ri_ZYX = ri_of(root / "dish1/a.TCF")
     (root / "dish1/a.TCF").unlink()
@@ -223,6 +231,9 @@ PLANTS: dict[str, tuple[str, str, str, Plant, list[str]]] = {
     "mask of another spacing": (
         "error", "mask-spacing", NUCLEUS, lambda r: change_mask(r, NUCLEUS, lambda m: m, (0.6, 0.3, 0.3)), []
     ),
+    "mask that may be mirrored": ("error", "mask-axes", NUCLEUS, lambda r: as_nibabel(r, NUCLEUS), []),
+    "mask that is laid as stored": ("warning", "mask-note", "dish1/a.TCF", lambda r: as_nibabel(r, NUCLEUS),
+                                    ["data.mask_axes=stored"]),
     "mask in um for mm": (
         "warning", "mask-unit", "dish1/a.TCF", lambda r: change_mask(r, NUCLEUS, lambda m: m, (600, 600, 600)), []
     ),

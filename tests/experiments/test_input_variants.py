@@ -258,8 +258,8 @@ def with_affine(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
     return path
 
 
-def test_labels_of_nibabel_lie_as_the_array_or_are_said_to_be_mirrored(cli, field):
-    """The identity tells no directions; any other affine is followed, and that is said."""
+def test_labels_of_nibabel_lie_as_the_array_or_are_refused_as_perhaps_mirrored(cli, field):
+    """The identity tells no directions; any other affine may or may not be meant."""
     given = f"organelles={nucleus_of(field)}"
     plain = with_affine(field / "c.nii", scenes.cells(), np.eye(4))
     result = scenes.analyze(cli, field / "run", field / "a.ome.tif", f"cells={plain}", given)
@@ -269,6 +269,10 @@ def test_labels_of_nibabel_lie_as_the_array_or_are_said_to_be_mirrored(cli, fiel
     assert "mirrors" not in result.err
     ras = with_affine(field / "r.nii", scenes.cells(), np.diag([0.0005, 0.0005, 0.0006, 1.0]))
     result = scenes.analyze(cli, field / "other", field / "a.ome.tif", f"cells={ras}", given)
+    assert result.code == 3
+    assert "r.nii: its header mirrors x, y, but a.ome.tif states no directions" in result.err
+    result = scenes.analyze(cli, field / "other", field / "a.ome.tif", f"cells={ras}", given, "mask_axes=header")
+    assert result.code == 0, result.err
     assert "r.nii: its header mirrors x, y against ITK-SNAP's order" in result.err
 
 

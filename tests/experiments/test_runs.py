@@ -169,7 +169,7 @@ def test_a_spacing_that_means_the_same_is_noted_in_one_line(tmp_path, cells, fol
     path = folder / "HeLa-00003_lipid.nii.gz"
     image = nibabel.load(path)
     data = np.asanyarray(image.dataobj)
-    wrong = nibabel.Nifti1Image(data, np.diag([0.6, 0.6, 0.6, 1]))
+    wrong = nibabel.Nifti1Image(data, np.diag([-0.6, -0.6, 0.6, 1]))
     wrong.header.set_xyzt_units("mm")
     nibabel.save(wrong, path)
     answer = cli(folder_config(folder), "--dry-run")

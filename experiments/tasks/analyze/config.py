@@ -201,6 +201,10 @@ class AnalyzeConfig(PipelineConfig):
     `spacing_um`."""
     series: Any = field(default=None, metadata=SERIES)
     """Number or name of the image in files that hold several; null where they hold one."""
+    mask_axes: Literal["auto", "header", "stored"] = "auto"
+    """How an existing mask lies where it or the input is NIfTI whose header mirrors or swaps axes, and the other file
+    states no directions (TIFF, TCF, OME-Zarr): `auto` refuses it; `header` reads both as ITK-SNAP shows them; `stored`
+    lays the stored arrays voxel on voxel."""
     interval_min: float | None = None
     """Minutes between two frames, instead of the file's own time stamps."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)
@@ -255,6 +259,10 @@ class CellsFromMasksConfig(PipelineConfig):
     `spacing_um`."""
     series: Any = field(default=None, metadata=SERIES)
     """Number or name of the image in files that hold several; null where they hold one."""
+    mask_axes: Literal["auto", "header", "stored"] = "auto"
+    """How the files lie where one is NIfTI whose header mirrors or swaps axes, and another states no directions (TIFF,
+    TCF, OME-Zarr): `auto` refuses it; `header` reads all as ITK-SNAP shows them; `stored` lays the stored arrays voxel
+    on voxel."""
 
 
 def pipeline_errors(config: PipelineConfig) -> list[str]:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cytovox.errors import InputError
-from cytovox.io import Volume, open_labels
+from cytovox.io import Volume
 from cytovox.io.label_layout import channels_of, meaning, place, unnamed
+from cytovox.io.orientation import MaskAxes
+from cytovox.io.series import Series
 from cytovox.organelles import CELLS
 from datamodules.corrections import Correction, Corrections
 from datamodules.errors import OnError
@@ -222,13 +224,17 @@ def find_existing(sources: Sequence[Source], config: AnalyzeConfig, corrections:
 
 @dataclass(frozen=True)
 class LabelRules:
-    """How values are taken, as the user said."""
+    """How masks and labels are read, as the user said."""
 
     labels: str | Mapping[str, str]
     values: Mapping[str, Sequence[int]]
     """Multi-label files: values inside each organelle (`label_values`)."""
     names: Sequence[str]
     """Organelles, in the order of channels without names."""
+    series: Series = None
+    """Image in files that hold several."""
+    mask_axes: MaskAxes = "auto"
+    """What decides where either a mask's file or the tomogram's states directions (`cytovox.io.label_layout.Grid`)."""
 
     def of(self, name: str) -> str:
         """auto, binary or instances, for one organelle or the cells."""
@@ -249,7 +255,7 @@ def given_masks(
     InputError
         No files, a frame without one, or files that cannot be used (`datamodules.label_source`).
     """
-    grid = grid_of(volume)
+    grid = grid_of(volume, rules)
     found: dict[str, dict[int, LabelSource]] = {}
     for name, by_frame in files.items():
         own_frame = None not in by_frame
@@ -281,10 +287,10 @@ def _all_in_one(
     paths: Mapping[int, Path], grid: Grid, own_frame: bool, rules: LabelRules, notes: list[str]
 ) -> dict[str, dict[int, LabelSource]]:
     """Files that hold all organelles: a channel each, or a value each."""
-    first = open_labels(next(iter(paths.values())), grid.series)
+    first = grid.opened(next(iter(paths.values())))
     slices = place(first, grid, own_frame, [])
     alone = slices == "c" or first.shape[1] == 1
-    if alone and unnamed(first) and len(values_of(first, slices, grid.series)) > 1:
+    if alone and unnamed(first) and len(values_of(first, slices, grid.opening)) > 1:
         by_values = {name: rules.values[name] for name in rules.names if name in rules.values}
         found: dict[str, dict[int, LabelSource]] = {}
         for t, path in paths.items():
@@ -295,7 +301,7 @@ def _all_in_one(
         return found
     channels = {rules.names[0]: 0} if slices == "c" else channels_of(first, rules.names, notes)
     for path in set(paths.values()) - {first.path}:
-        other = open_labels(path, grid.series)
+        other = grid.opened(path)
         if other.channels != first.channels or other.shape[1] != first.shape[1]:
             raise InputError(f"{path}: its channels are not those of {first.path}: expected the same in every frame")
     return {
@@ -310,7 +316,7 @@ def corrected_masks(
     corrections: Mapping[tuple[str, int], Correction], volume: Volume, rules: LabelRules, notes: list[str]
 ) -> dict[tuple[str, int], LabelSource]:
     """Corrections as they are read; errors as `given_masks`. Frames that the tomogram has not are left out."""
-    grid, found = grid_of(volume), {}
+    grid, found = grid_of(volume, rules), {}
     for name in sorted({name for name, _ in corrections}):
         for own_frame in (False, True):
             paths = {
@@ -327,7 +333,9 @@ def open_existing(
     existing: Existing, source: Source, config: AnalyzeConfig, volume: Volume, notes: list[str], told: OnError
 ) -> tuple[dict[tuple[str, int], LabelSource], dict[str, dict[int, LabelSource]], dict[int, LabelSource]]:
     """Corrections, masks and labels of cells of an input; each error is given to `told`."""
-    rules = LabelRules(config.labels, config.label_values, config.organelle_names)
+    rules = LabelRules(
+        config.labels, config.label_values, config.organelle_names, config.series, config.mask_axes
+    )  # fmt: skip
     corrections: dict[tuple[str, int], LabelSource] = {}
     masks: dict[str, dict[int, LabelSource]] = {}
     cells: dict[int, LabelSource] = {}
@@ -359,7 +367,10 @@ def _passed_on(told: OnError) -> Iterator[None]:
         told(error)
 
 
-def grid_of(volume: Volume) -> Grid:
+def grid_of(volume: Volume, rules: LabelRules) -> Grid:
     """The grid that masks of a tomogram lie on."""
     owner = "the tomogram" if volume.source is None else volume.source.name
-    return Grid(owner, volume.shape[0], volume.shape[2:], volume.spacing_um)
+    return Grid(
+        owner, volume.shape[0], volume.shape[2:], volume.spacing_um, series=rules.series, orientation=volume.orientation,
+        mask_axes=rules.mask_axes,
+    )  # fmt: skip

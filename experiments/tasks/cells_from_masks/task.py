@@ -14,6 +14,7 @@ import pandas as pd
 from cytovox.errors import InputError
 from cytovox.io import LabelVolume, Volume, open_labels, read_volume, write_ometiff
 from cytovox.io.deletion import Manifest
+from cytovox.io.label_layout import Opening
 from cytovox.io.spacing import Resolved, resolve_spacing
 from cytovox.measure.cell_contrast import cell_contrasts
 from cytovox.measure.measurements import WHOLE, Compartment, Rules, measure_frame
@@ -118,19 +119,25 @@ def open_inputs(config: CellsFromMasksConfig) -> Inputs:
         Files that cannot be read, or do not fit each other.
     """
     notes: list[str] = []
-    label_volumes = [open_labels(path, config.series) for path in (config.membrane, config.nucleus)]
-    volume = None
+    files, volume = (config.membrane, config.nucleus), None
     if config.ri is not None:
         volume = read_volume(config.ri, config.spacing_um, config.spacing_from, config.series)
         notes += volume.notes
+        orientation = volume.orientation
+        label_volumes = [open_labels(path, config.series) for path in files]
         owner, frames, shape, spacing = Path(config.ri).name, volume.shape[0], volume.shape[2:], volume.spacing_um
     else:
+        orientation = _owner(*(open_labels(path, config.series) for path in files)).orientation
+        opening = Opening(config.series, orientation, config.mask_axes)
+        label_volumes = [opening.opened(path) for path in files]
         owner, frames, shape = _shape(*label_volumes)
         size = _spacing(config, label_volumes)
         notes += size.notes
         spacing = size.spacing_um
-    check_spacing = config.spacing_from == "file"
-    grid = Grid(owner, frames, shape, spacing, check_spacing, series=config.series)
+    grid = Grid(
+        owner, frames, shape, spacing, config.spacing_from == "file", series=config.series, orientation=orientation,
+        mask_axes=config.mask_axes,
+    )  # fmt: skip
     found = [
         label_sources(
             dict.fromkeys(range(frames), label_volume.path), name, grid, notes, labels=_labels(config, name)
@@ -144,9 +151,14 @@ def _labels(config: CellsFromMasksConfig, name: str) -> str:
     return str(config.labels) if isinstance(config.labels, str) else str(config.labels.get(name, "auto"))
 
 
+def _owner(membrane: LabelVolume, nucleus: LabelVolume) -> LabelVolume:
+    """The mask whose grid it is: the one whose slices lie along z."""
+    return membrane if membrane.shape[2] > 1 or nucleus.shape[2] == 1 else nucleus
+
+
 def _shape(membrane: LabelVolume, nucleus: LabelVolume) -> tuple[str, int, tuple[int, int, int]]:
-    """Whose grid it is, its frames and its shape: of the mask whose slices lie along z."""
-    label_volume = membrane if membrane.shape[2] > 1 or nucleus.shape[2] == 1 else nucleus
+    """Whose grid it is, its frames and its shape."""
+    label_volume = _owner(membrane, nucleus)
     t, c, z, y, x = label_volume.shape
     if z == 1 and (t > 1 or (c > 4 and not label_volume.colour)):
         axis = "frames" if t > 1 else "channels"

@@ -27,7 +27,7 @@ STAGES: tuple[tuple[str, Any, str], ...] = (
     ("organelles", Analysis, "_predict"),
     ("cells and measurements", analyze, "finish_frame"),
     ("cells", frames, "_found"),
-    ("masks and surfaces", analyze, "write_film"),
+    ("masks and surfaces", analyze, "write_time_lapse"),
     ("tables and report", analyze, "write_results"),
 )
 

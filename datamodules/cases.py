@@ -170,7 +170,8 @@ class FolderCase:
         """Where each organelle of a file is, and how it is read; what was decided for the user is in `notes`."""
         grid = Grid(
             self.volume.name, volume.shape[0], volume.shape[2:], volume.spacing_um, self.check_spacing,
-            ", or set data.check_spacing=false if they lie voxel on voxel", self.series, volume.orientation, self.mask_axes,
+            ", or set data.check_spacing=false if they lie voxel on voxel", self.series,
+            volume.orientation, self.mask_axes,
             "data.mask_axes",
         )  # fmt: skip
         if not mask_file.multi:

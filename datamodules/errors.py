@@ -1,4 +1,4 @@
-"""Faults of data, each with the name of its kind, and what is done when one is met."""
+"""Errors of data, each with the name of its kind, and what is done when one is met."""
 
 from __future__ import annotations
 

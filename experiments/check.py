@@ -35,7 +35,7 @@ def check_run(config: Config, stages: Sequence[str], folder: RunFolder | None, d
 
     Raises
     ------
-    ConfigFaults
+    ConfigErrors
         Something would stop the run, or spoil it: what `preflight` refuses, and one line for all errors of the table.
     """
     errors: list[str] = []

@@ -37,7 +37,7 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
 
     Raises
     ------
-    ConfigFaults
+    ConfigErrors
         Everything that is wrong with it, at once.
     InputError
         It cannot be read at all.

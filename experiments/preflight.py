@@ -42,7 +42,7 @@ def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_r
 
     Raises
     ------
-    ConfigFaults
+    ConfigErrors
         All that was found, one line each.
     """
     task = task_of(config)

@@ -93,7 +93,7 @@ def resumption(
 
     Raises
     ------
-    ConfigFaults
+    ConfigErrors
         One line for each key that would change nothing, with the reason.
     """
     stages = [stage for stage in STAGES if stage in asked["stages"]]

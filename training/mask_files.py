@@ -90,7 +90,7 @@ def require_room_for(path: Path, volume: Volume, masks: int, frames: int, probab
 
 @contextmanager
 def told_of_output(path: Path, part: Path | None = None) -> Iterator[None]:
-    """Faults of the disk in one line that names the file to be, not the hidden one that is written first."""
+    """Errors of the disk in one line that names the file to be, not the hidden one that is written first."""
     try:
         yield
     except OSError as error:

@@ -146,7 +146,7 @@ class Grid:
         Raises
         ------
         InputError
-            An unknown kind of file, or one that cannot be read; a LabelFault where it could lie in two ways.
+            An unknown kind of file, or one that cannot be read; a LabelError where it could lie in two ways.
         """
         label_volume = self.opening.opened(path)
         if self.mask_axes == "auto" and in_doubt(label_volume.orientation, self.orientation):
@@ -169,7 +169,7 @@ def place(label_volume: LabelVolume, grid: Grid, own_frame: bool, notes: list[st
 
     Raises
     ------
-    LabelFault
+    LabelError
         Another shape, another number of frames, another spacing, or slices whose order is not known.
     """
     t, c, *zyx = label_volume.shape
@@ -278,7 +278,7 @@ def channel_of(label_volume: LabelVolume, organelle: str, notes: list[str]) -> i
 
     Raises
     ------
-    LabelFault
+    LabelError
         Several channels, none or more than one of that name; or one channel that is named as another organelle.
     """
     count, wanted = label_volume.shape[1], meaning(organelle)
@@ -331,7 +331,7 @@ def channels_of(label_volume: LabelVolume, organelles: Sequence[str], notes: lis
 
     Raises
     ------
-    LabelFault
+    LabelError
         No channel of these organelles, two of one, or more channels than organelles.
     """
     count, name = label_volume.shape[1], label_volume.path.name

@@ -106,7 +106,7 @@ def scan(frames: Iterable[tuple[str, np.ndarray]]) -> LabelContent:
 
     Raises
     ------
-    LabelFault
+    LabelError
         NaN, infinity, fractions beyond 0..1, negative values beside 0, floats too large to be exact.
     """
     found: list[np.ndarray] = []
@@ -285,7 +285,7 @@ def decide(
 
     Raises
     ------
-    LabelFault
+    LabelError
         Values that are neither a mask nor labels, or not what the user said.
     """
     values = content.values

@@ -109,7 +109,7 @@ def _load(entry: EntryPoint) -> type[NetworkConfig]:
         raise InputError(
             f"{where}: expected a dataclass with build and faults, got {config!r}: see cytovox.networks.registry"
         )
-    missing = [part for part in ("divisor", "minimum", "faults", "build") if not hasattr(config, part)]
+    missing = [part for part in ("divisor", "minimum", "errors", "build") if not hasattr(config, part)]
     missing += [
         f"a default for {field.name}"
         for field in dataclasses.fields(config)

@@ -67,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
         "--spacing", nargs=3, type=float, default=DEFAULT_SPACING_UM, metavar=("Z", "Y", "X"), help="voxel size in µm"
     )
     line.add_argument("--medium-ri", type=float, default=Options().medium_ri, metavar="N", help="index of the medium")
-    line.add_argument("--film", choices=tuple(RESPONSES), help="the field over time, its cells treated so")
-    line.add_argument("--frames", type=int, default=9, metavar="N", help="of a film (9)")
+    line.add_argument("--time-lapse", "--film", choices=tuple(RESPONSES), help="a time-lapse of cells treated so")
+    line.add_argument("--frames", type=int, default=9, metavar="N", help="of a time-lapse (9)")
     line.add_argument("--interval", type=float, default=60.0, metavar="MIN", help="minutes between frames (60)")
     line.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
     return line

@@ -130,7 +130,7 @@ def could_divide(mother: Detection, one: Detection, other: Detection, rules: Tra
     ----------
     mother : Detection
         Last seen.
-    one, other : Sighting
+    one, other : Detection
         First seen, each in a later frame than the mother, both within `rules.max_gap`.
     rules : TrackingRules
 

@@ -46,7 +46,7 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     Raises
     ------
     InputError
-        Faults of the config, a `trainer.global_batch` that the job's ranks cannot share, no SLURM on this machine, or
+        Errors of the config, a `trainer.global_batch` that the job's ranks cannot share, no SLURM on this machine, or
         SLURM's own refusal.
     """
     resumed = next((word.partition("=")[2] for word in overrides if word.startswith("resume=")), "")

@@ -40,7 +40,7 @@ def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run
     Raises
     ------
     InputError
-        Faults of sweep or words, no SLURM, or SLURM's own refusal.
+        Errors of sweep or words, no SLURM, or SLURM's own refusal.
     """
     if other := [word for word in words if not word.startswith("slurm.")]:
         raise InputError(f"{other[0]}: only slurm.key=value with --submit; the sweep itself says what is varied")

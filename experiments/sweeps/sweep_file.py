@@ -131,7 +131,7 @@ def read_sweep(path: Path) -> Sweep:
     ------
     InputError
         Not a sweep of `experiments.run`, or one that W&B's engine refuses.
-    ConfigFaults
+    ConfigErrors
         Keys that the schema does not know, or values that do not fit, one line each.
     """
     values = read_yaml(path)
@@ -247,7 +247,7 @@ def _require_effect(sweep: Sweep, loaded: Mapping[str, list[Config]]) -> None:
 
     Raises
     ------
-    ConfigFaults
+    ConfigErrors
         A line for each key, with the reason.
     """
     rules = sweep_rules(sweep.metric[0])

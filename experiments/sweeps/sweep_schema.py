@@ -18,7 +18,7 @@ _EXPECTED = {
 
 
 def sweep_errors(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Faults of a sweep file, as pairs of the key and what is wrong with it.
+    """Errors of a sweep file, as pairs of the key and what is wrong with it.
 
     W&B's engine reads what it does not understand as if it were not there: `goal: max` would minimise.
 

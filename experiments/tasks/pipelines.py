@@ -23,7 +23,7 @@ def typed_pipeline(composed: Composed) -> Any:
 
     Raises
     ------
-    ConfigFaults
+    ConfigErrors
         Everything that is wrong with it, at once.
     """
     kind = PIPELINES[str(composed.values["task"])]

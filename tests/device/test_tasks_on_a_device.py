@@ -50,7 +50,7 @@ STATED = {
     "lightning_modules/finite.py first_nonfinite",
     "cytovox/segmentation/networks.py _NetworkCells._images",
     "cytovox/segmentation/networks.py ConditionedCells.__call__",
-    "cytovox/segmentation/networks.py VotingCells.votes_um",
+    "cytovox/segmentation/networks.py CentreOffsetCells.offsets_um",
     # the inference engine: copies that are asynchronous on CUDA and plain on any other device, and tables once
     "cytovox/inference/transfers.py Transfers.upload",
     "cytovox/inference/transfers.py Transfers.download",

@@ -86,7 +86,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_installed_wheel_is_the_one_that_runs(installed, tmp_path):
-    code = "import experiments, formats, networks; print(experiments.__file__, formats.__file__, networks.__file__)"
+    code = "import cytovox, experiments, transforms; print(cytovox.__file__, experiments.__file__, transforms.__file__)"
     told = run(installed, "-c", code, cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert all(Path(path).is_relative_to(installed.parents[1]) for path in told.stdout.split())

@@ -19,7 +19,7 @@ import pytorch_lightning as pl, torch
 from torch import nn
 from datamodules.config import FolderData, Split
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.checkpoint_metadata import OrganelleFacts
+from lightning_modules.checkpoint_metadata import OrganelleMetadata
 from lightning_modules.optim import Adam
 from lightning_modules.organelle import OrganelleModule
 from cytovox.losses.segmentation import LOSSES
@@ -33,13 +33,13 @@ config = FolderData(
     resample_spacing_um=[1.0] * 3, batch_size=1, patches_per_epoch=4, num_workers=0,
     split=Split(["0.nii.gz"], ["1.nii.gz"], ["2.nii.gz", "3.nii.gz", "4.nii.gz"]),
 )
-facts = OrganelleFacts(
+metadata = OrganelleMetadata(
     task="organelle", model={}, organelles=["nucleus"], resample="spacing_um",
     resample_spacing_um=[1.0] * 3, resample_grid=[8] * 3, ri_range=[1.33, 1.39], patch_size=[8] * 3,
 )
 torch.manual_seed(0)
 tiling = SlidingWindow(window=(8, 8, 8), stride=(8, 8, 8), pad_yx=(0, 0))
-module = OrganelleModule(nn.Conv3d(1, 1, 3, padding=1), facts, tiling, LOSSES["dice_bce"]().build(), Adam())
+module = OrganelleModule(nn.Conv3d(1, 1, 3, padding=1), metadata, tiling, LOSSES["dice_bce"]().build(), Adam())
 trainer = build_trainer(
     TrainerConfig(max_epochs=2, accelerator="cpu", devices=2, strategy="ddp", precision="32-true",
                   enable_progress_bar=False),

@@ -31,7 +31,7 @@ def check_analyze(config: AnalyzeConfig, sources: Sequence[Source], corrections:
 
     Raises
     ------
-    ConfigFaults
+    ConfigErrors
         All errors, one line each.
     """
     errors: list[str] = []

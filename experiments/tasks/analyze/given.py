@@ -200,7 +200,7 @@ class Existing:
     corrections: Corrections
 
     def require_clear(self) -> None:
-        """Raise ConfigFaults where it is not clear which masks or labels are an input's."""
+        """Raise ConfigErrors where it is not clear which masks or labels are an input's."""
         errors = [text for given in (self.masks, self.cells) for texts in given.errors.values() for text in texts]
         if errors:
             raise ConfigErrors(list(dict.fromkeys(errors)))
@@ -371,6 +371,7 @@ def grid_of(volume: Volume, rules: LabelRules) -> Grid:
     """The grid that masks of a tomogram lie on."""
     owner = "the tomogram" if volume.source is None else volume.source.name
     return Grid(
-        owner, volume.shape[0], volume.shape[2:], volume.spacing_um, series=rules.series, orientation=volume.orientation,
+        owner, volume.shape[0], volume.shape[2:], volume.spacing_um, series=rules.series,
+        orientation=volume.orientation,
         mask_axes=rules.mask_axes,
     )  # fmt: skip

@@ -171,7 +171,7 @@ def track_table(results: Iterable[TimeLapseResult]) -> pd.DataFrame:
         for r in results
         for track in r.tracked.tracks
     ]
-    columns = ["file", "group", "track", "parent", "lineage", "first_frame", "last_frame", "sightings", "divided"]
+    columns = ["file", "group", "track", "parent", "lineage", "first_frame", "last_frame", "detections", "divided"]
     return pd.DataFrame(rows, columns=columns).astype({"parent": "Int64"})
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from experiments.stages import Run
 
 
-#: Facts that a search keeps to its end: the key of each, and what it is of.
+#: CheckpointMetadata that a search keeps to its end: the key of each, and what it is of.
 _OF_A_SEARCH = {
     "operations": ("search.operations", "space"), "model": ("model", "space"),
     "cost_measure": ("search.cost.measure", "cost"), "patch_size": ("data.patch_size", "cost"),

@@ -12,7 +12,7 @@ import pytest
 from cytovox.io import open_labels, read_volume, write_ometiff
 from cytovox.io.label_layout import Grid, place
 from cytovox.io.labels import LabelError
-from cytovox.io.orientation import PLAIN, MaskAxes, between, oriented_lengths, told, turned
+from cytovox.io.orientation import PLAIN, MaskAxes, between, orientation_text, oriented, oriented_lengths
 from cytovox.io.volume import Volume
 from datamodules.label_source import label_sources
 
@@ -138,7 +138,8 @@ def test_a_mask_without_directions_beside_a_nifti_tomogram(tmp_path: Path, kind:
         np.testing.assert_array_equal(lie(volume, path, "auto")[0], labels())
         return
     with pytest.raises(
-        LabelError, match=rf"states no directions, but the header of t\.nii {told(volume.orientation or ())}"
+        LabelError,
+        match=rf"states no directions, but the header of t\.nii {orientation_text(volume.orientation or ())}",
     ):
         lie(volume, path, "auto")
     if axes[0] == (0, 1, 2):  # else its shape is another's
@@ -204,15 +205,15 @@ def test_an_array_in_memory_states_no_directions() -> None:
 def test_a_turn_is_told_in_words(tmp_path: Path, axes: Axes, words: str) -> None:
     orientation = open_labels(nifti(tmp_path / "m.nii", labels(), axes)).orientation
     assert orientation is not None
-    assert told(orientation) == words
+    assert orientation_text(orientation) == words
 
 
 def test_the_turn_between_two_brings_one_to_the_other() -> None:
     turns = [tuple((float(axis), float(flip)) for axis, flip in zip(*axes, strict=True)) for axes in ALL]
     for now, wanted in itertools.product(turns, turns):
         step = between(now, wanted)
-        np.testing.assert_array_equal(turned(turned(labels(), now), step), turned(labels(), wanted))
-        assert oriented_lengths(oriented_lengths(SHAPE, now), step) == turned(labels(), wanted).shape
+        np.testing.assert_array_equal(oriented(oriented(labels(), now), step), oriented(labels(), wanted))
+        assert oriented_lengths(oriented_lengths(SHAPE, now), step) == oriented(labels(), wanted).shape
     assert between(PLAIN, PLAIN) == PLAIN
 
 

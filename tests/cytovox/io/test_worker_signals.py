@@ -90,7 +90,7 @@ def test_ctrl_c_does_not_wait_for_what_the_workers_are_at(tmp_path: Path) -> Non
 LOADER = """
     import signal, time
     import torch
-    from datamodules.organelle import LateLoader, begin_worker
+    from datamodules.organelle import ResumableDataLoader, begin_worker
 
     class Slow(torch.utils.data.Dataset):
         def __len__(self):
@@ -104,7 +104,7 @@ LOADER = """
         came = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, lambda number, _: came.append(number))
-        loader = LateLoader(Slow(), num_workers=2, worker_init_fn=begin_worker, persistent_workers=True)
+        loader = ResumableDataLoader(Slow(), num_workers=2, worker_init_fn=begin_worker, persistent_workers=True)
         for epoch in range(3):
             found = []
             for batch in loader:

@@ -206,6 +206,7 @@ def test_a_correction_beside_the_prediction_wins_and_is_said(cli, films, tmp_pat
     assert "corrected" not in (out / "tables" / "cells.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_correction_of_another_grid_is_that_files_fault(cli, films, tmp_path):
     out = tmp_path / "run"
     asked = words(films, out, "meshes=none")

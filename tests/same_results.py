@@ -1,7 +1,7 @@
 """Compare the results of two checkouts bit for bit: the demo's training, shipped weights, cells and tables.
 
-    python -m benchmarks.same_results record OUT.json [--checkout DIR] [--epochs N] [--tomogram FILE.TCF]
-    python -m benchmarks.same_results compare BEFORE.json AFTER.json
+    python -m tests.same_results record OUT.json [--checkout DIR] [--epochs N] [--tomogram FILE.TCF]
+    python -m tests.same_results compare BEFORE.json AFTER.json
 
 A refactoring must not change results. Both records have to be made on one machine: the last bits depend on the
 processor and on the number of threads. Only commands are run, so that a checkout may have any layout.
@@ -51,7 +51,9 @@ def compare(before: dict[str, str], after: dict[str, str]) -> int:
     differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     for name in differing:
         print(f"{name}: {before.get(name, 'missing')} before, {after.get(name, 'missing')} after")
-    print(f"{len(before.keys() & after.keys()) - len(differing)} of {len(before.keys() | after.keys())} results are equal")
+    print(
+        f"{len(before.keys() & after.keys()) - len(differing)} of {len(before.keys() | after.keys())} results are equal"
+    )
     return 1 if differing else 0
 
 
@@ -75,8 +77,8 @@ class Recorder:
         found: dict[str, str] = {}
         size = ["--shape", "64", "128", "128", "--spacing", "0.3", "0.3", "0.3"]
         self.run(self.simulator, "--preset", "HeLa", "--seed", "900001", *size, "--out", "sample")
-        film = ["--preset", "RAW264.7", "--seed", "910001", "--film", "LPS", "--frames", "3", "--interval", "120"]
-        self.run(self.simulator, *film, *size, "--out", "movies")
+        time_lapse = ["--preset", "RAW264.7", "--seed", "910001", "--film", "LPS", "--frames", "3", "--interval", "120"]
+        self.run(self.simulator, *time_lapse, *size, "--out", "movies")
         sample = "predict.inputs=[sample/*.TCF]"
         self.experiment(
             "organelle_demo", "demo", sample, "stages=[fit,test,predict]", f"trainer.max_epochs={epochs}",
@@ -104,7 +106,7 @@ class Recorder:
         """Run a module of the checkout."""
         environment = {**os.environ, "PYTHONPATH": str(self.checkout), "CYTOVOX_CACHE": str(self.work / ".cache")}
         print(module, *args, flush=True)
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, "-m", module, *args], cwd=self.work, env=environment, capture_output=True, text=True
         )
         if done.returncode:

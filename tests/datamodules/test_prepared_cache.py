@@ -136,6 +136,7 @@ print(Preparer(config).prepare([case])[0].path)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_one_case_at_once(tmp_path: Path) -> None:
     _case(tmp_path / "d")
     home = str(Path(__file__).resolve().parents[2])

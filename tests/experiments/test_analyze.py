@@ -206,6 +206,7 @@ def test_a_correction_beside_the_prediction_wins_and_is_said(cli, time_lapses, t
     assert "corrected" not in (out / "tables" / "cells.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_correction_of_another_grid_is_that_files_fault(cli, time_lapses, tmp_path):
     out = tmp_path / "run"
     asked = words(time_lapses, out, "meshes=none")

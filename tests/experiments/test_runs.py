@@ -195,6 +195,7 @@ def test_a_process_says_nothing_but_progress_and_its_run_and_keeps_all_for_wandb
         assert text in kept
 
 
+@pytest.mark.slow
 def test_devices_that_are_not_there_leave_nothing_of_wandb_either(tmp_path, tiny, command):
     words = ["logging.wandb=offline", "trainer.strategy=ddq", f"runs_dir={tmp_path / 'runs'}"]
     answer = command(tiny, *words, cwd=tmp_path, WANDB_MODE="offline")

@@ -78,6 +78,7 @@ def test_entropy_falls(searched):
     assert 1 > found[0] > found[1] + 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="torch has no gloo launcher of this kind on Windows")
 def test_two_ranks_search_one_network_and_train_it(tmp_path, command):
     words = ["trainer.devices=2", "trainer.strategy=ddp", f"runs_dir={tmp_path}"]

@@ -93,6 +93,11 @@ def test_every_shipped_config_is_tried():
     assert sorted(SMALLER) == sorted(shipped_configs())
 
 
+def slowly(names, *slow):
+    """Parameters of which some take half a minute and are left to `make test-all`."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
+
+
 @pytest.mark.parametrize("name", sorted(set(SMALLER) - {*SHAPES, *CELLS, *PIPELINES, *SEARCHES}))
 def test_every_shipped_config_runs_one_step(tmp_path: Path, cells, cli, name):
     words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
@@ -109,7 +114,7 @@ def test_every_shipped_config_runs_one_step(tmp_path: Path, cells, cli, name):
     assert all(any(text in error for text in about_training) for error in answer.errors)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "shape_dispr")) for n in SHAPES])
+@pytest.mark.parametrize("name", slowly(SHAPES, "shape_dispr", "shapr"))
 def test_every_shipped_shape_config_runs_one_step(tmp_path: Path, shape_folder, cli, name):
     words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
     if name != "shape_demo":
@@ -122,7 +127,7 @@ def test_every_shipped_shape_config_runs_one_step(tmp_path: Path, shape_folder, 
     assert len(list(answer.run.glob("predictions/*/mean.tif"))) == 1
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", slowly(SEARCHES, "scnas_search"))
 def test_every_search_config_searches_derives_and_trains_one_step(tmp_path: Path, cli, name):
     words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
     answer = cli(name, "--dry-run", *words, f"runs_dir={tmp_path / 'runs'}", "logging.wandb=disabled")
@@ -133,7 +138,7 @@ def test_every_search_config_searches_derives_and_trains_one_step(tmp_path: Path
     assert (answer.run / "retrained" / "config.yaml").is_file()
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", slowly(CELLS, "cells_choi"))
 def test_every_cells_config_trains_and_tests_one_step(tmp_path: Path, cli, name):
     words = [*SMALLER[name], "data.batch_size=1", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.devices=1"]
     answer = cli(name, "--dry-run", *words, f"runs_dir={tmp_path / 'runs'}", "logging.wandb=disabled")

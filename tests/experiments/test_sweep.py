@@ -254,6 +254,7 @@ def test_a_table_and_a_figure(write_sweep) -> None:
     assert best_of(sweep, runs) is runs[1]
 
 
+@pytest.mark.slow
 def test_a_whole_sweep_by_the_command_line(write_sweep, monkeypatch, request, capfd) -> None:
     monkeypatch.setenv("CYTOVOX_CACHE", request.getfixturevalue("_session_cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -37,6 +37,7 @@ def test_dispr_is_trained_on_cells_as_they_are(red_cells):
     assert (config.data.batch_size, config.optimizer.lr, config.process.steps) == (1, 1e-4, 1000)
 
 
+@pytest.mark.slow
 def test_the_study_trains_in_parts_samples_and_compares(red_cells, tmp_path):
     shared = ["--data", str(red_cells), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), *WHOLE]
     for steps in ("1", "3"):

@@ -107,6 +107,7 @@ def test_entropy_is_one_at_first_and_none_when_all_is_decided():
     assert architecture.entropy().item() == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.floats(0.1, 10), st.integers(1, 4))
 @settings(deadline=None, max_examples=60)
 def test_what_is_derived_can_always_be_built(seed, scale, multiplier):

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import Table, Watch, interleaved, ratio, show_ratio
+from cytovox.models.networks import CELL_CHANNELS
 from cytovox.networks import network_config
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.segmentation.field import CellField, SeedRule
 from cytovox.segmentation.networks import ConditionedCells
 from experiments.tasks.analyze.predictors import cell_finder, cell_weights
-from lightning_modules.cells import CHANNELS
 
 COUNTS = (8, 16, 32, 64)
 SHAPE, SPACING = (64, 320, 320), (0.3, 0.3, 0.3)
@@ -72,7 +72,7 @@ def _published_network(field: CellField, count: int, quick: bool) -> Table:
     grid = (48, 48, 48) if quick else (64, 128, 128)
     finders = {
         "ScNAS 12/8/3, nucleus by nucleus": ConditionedCells(
-            network_config("scnas")().build(*CHANNELS["network"]), ResampleTo(grid=grid), batch_size=1
+            network_config("scnas")().build(*CELL_CHANNELS["network"]), ResampleTo(grid=grid), batch_size=1
         ),
         "votes (fast)": cell_finder("fast", cell_weights("fast", None), SeedRule()),
     }

@@ -24,8 +24,8 @@ import torch
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from cytovox.inference.device import cpu_has_bfloat16
 from cytovox.io.atomic import atomic_path
-from training.device import cpu_has_bfloat16
 from training.environment import describe_device
 
 RESULTS = Path(__file__).resolve().parent / "results"

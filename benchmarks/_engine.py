@@ -19,12 +19,12 @@ from cytovox.inference.predictor import DenseInferer, probability_predictor
 from cytovox.inference.tiling import SlidingWindow, window_weight
 from cytovox.io.regions import Shape
 from cytovox.io.volume import ZYX
+from cytovox.models.metadata import load_network, read_checkpoint
 from cytovox.networks import network_config
 from cytovox.networks.residual_unet import ResidualUNet, ResidualUNetConfig
 from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.simulation.tomogram import Tomogram
-from lightning_modules.checkpoint_metadata import load_network, read_checkpoint
 
 LAST = torch.channels_last_3d
 #: Windows in a batch of MONAI's, as its tutorials have it.

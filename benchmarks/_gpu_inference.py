@@ -33,12 +33,12 @@ from cytovox.inference.predictor import DenseInferer, probability_predictor
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.inference.windows import window_weight
 from cytovox.io.regions import Shape
+from cytovox.models.metadata import load_network, read_checkpoint
 from cytovox.networks import network_config
 from cytovox.networks.weights import shipped_weights
 from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.simulation.tomogram import simulate
-from lightning_modules.checkpoint_metadata import load_network, read_checkpoint
 
 #: Voxels of the tomogram, and of a quick run's.
 TOMOGRAM, QUICK = (128, 512, 512), (24, 48, 64)

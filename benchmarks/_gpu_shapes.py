@@ -15,11 +15,11 @@ from benchmarks._gpu_modes import compiled
 from benchmarks._gpu_record import Recorder
 from benchmarks._gpu_step import config_of
 from cytovox.inference.device_memory import DeviceLimits
+from cytovox.models.metadata import read_checkpoint
+from cytovox.models.shape import condition, samples_at_once
 from cytovox.networks.weights import shipped_weights
 from experiments.build import build_for_training, build_from_weights
 from experiments.config import load_config
-from lightning_modules.checkpoint_metadata import read_checkpoint
-from lightning_modules.shape_base import condition, samples_at_once
 
 #: Samples of a cell.
 SAMPLES = 16

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from benchmarks._common import Table, Watch, finish, interleaved, ratio, show_ratio
+from cytovox.models.shape import BATCH
 from cytovox.networks.dispr_unet import DISPRUNetConfig
 from experiments.build import build_for_training
 from experiments.config import load_config
-from lightning_modules.shape_base import BATCH, ShapeBase
+from lightning_modules.shape_base import ShapeBase
 
 #: Steps of the published sampler.
 FAITHFUL_STEPS = 1000

@@ -15,6 +15,7 @@ from benchmarks._shape_runs import outer_runs
 from benchmarks._shape_train import config_of, fold_cells
 from cytovox.diffusion.traits import measure_traits
 from cytovox.metrics.shapes import ERRORS, ShapeErrors, score_rows, shape_errors
+from cytovox.models.shape import condition
 from cytovox.preprocess.signed_distance import signed_distance
 from cytovox.preprocess.square_symmetries import VIEWS, unview, view
 from datamodules.shape.cases import ShapeCell
@@ -22,7 +23,6 @@ from datamodules.shape.dataset import shape_sample
 from experiments.build import build_from_weights
 from experiments.weights import read_weights
 from lightning_modules.shape import ShapeModule
-from lightning_modules.shape_base import condition
 from training.rundir import RunFolder
 
 

@@ -17,11 +17,11 @@ from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose, EnsureTyped, RandAffined, RandCropByPosNegLabeld, RandFlipd, Transform
 from pytorch_lightning.profilers import Profiler
 
+from cytovox.inference.device import choose_precision
 from datamodules.organelle import OrganelleDataModule, loader_workers
 from experiments.build import build_for_training
 from experiments.config import Config
 from lightning_modules.organelle import MONITOR
-from training.device import choose_precision
 from training.rundir import RunFolder
 from training.trainer import build_trainer
 

@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/_
 
 from benchmarks._common import Table, Watch, finish, options, quiet_rounds, ratio, show_ratio
 from benchmarks._train_loops import cache_dataset, train, train_plainly
+from cytovox.inference.device import choose_precision
 from datamodules.config import SimulatedSet
 from datamodules.organelle import OrganelleDataModule
 from experiments.build import build_data
 from experiments.config import Config, load_config
 from experiments.progress import silence_lightning
-from training.device import choose_precision
 
 HOME = Path(__file__).resolve().parents[1]
 AIM = 0.05

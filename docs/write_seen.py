@@ -15,12 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cytovox.models.metadata import read_checkpoint
+from cytovox.models.weights_file import write_weights
 from cytovox.networks.weights import shipped_weights
 from datamodules.shape.config import ShapeFolderData
 from datamodules.shape.datamodule import ShapeDataModule
-from lightning_modules.checkpoint_metadata import read_checkpoint
 from lightning_modules.seen import begun_from, trained_on
-from lightning_modules.weights_file import write_weights
 
 
 def main() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
+from cytovox.models.metadata import CheckpointMetadata, Weights, read_checkpoint
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.tasks.base import Progress
 from experiments.weights import weights_path
-from lightning_modules.checkpoint_metadata import CheckpointMetadata, Weights, read_checkpoint
 from lightning_modules.seen import begun_from, seen_by_all
 from training.rundir import RunFolder
 from training.wandb_log import wandb_logger

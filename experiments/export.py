@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
     from cytovox.errors import InputError
+    from cytovox.models.metadata import read_checkpoint
+    from cytovox.models.weights_file import KEY, read_content, write_weights
     from experiments.weights import weights_path
-    from lightning_modules.checkpoint_metadata import read_checkpoint
-    from lightning_modules.weights_file import KEY, read_content, write_weights
 
     try:
         if told.out.exists():  # weights may be replaced, and nothing else

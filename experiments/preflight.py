@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cytovox.errors import InputError
+from cytovox.inference.device import require_supported_gpu
+from cytovox.models.metadata import load_network, read_checkpoint
 from experiments.build import build_for_training, build_from_weights
 from experiments.errors import ConfigErrors
 from experiments.schema import Config
 from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
-from lightning_modules.checkpoint_metadata import load_network, read_checkpoint
-from training.device import require_supported_gpu
 from training.rundir import RunFolder
 from training.slurm import require_srun
 from training.trainer import checkpoint_path, require_divisible

@@ -12,35 +12,11 @@ from pathlib import Path
 import torch
 
 from cytovox.errors import InputError
+from cytovox.models.load import weights_path
+from cytovox.models.metadata import Weights, read_checkpoint
 from cytovox.networks.weights import shipped_weights
 from experiments.schema import Config
-from lightning_modules.checkpoint_metadata import Weights, read_checkpoint
 from training.rundir import RunFolder, newest_run
-
-
-def weights_path(given: str, key: str) -> Path:
-    """A .ckpt or .safetensors file, the best (else last) checkpoint of a run folder, or weights that are shipped.
-
-    Raises
-    ------
-    InputError
-        A folder without a checkpoint, or nothing there.
-    """
-    path = Path(given)
-    if path.is_dir():
-        found = RunFolder(path).weights()
-        if found is None:
-            raise InputError(f"{key}: {path}: no checkpoints/best.ckpt or last.ckpt in it; give a run that was trained")
-        return found
-    if path.is_file():
-        return path
-    shipped = shipped_weights()
-    if given in shipped:
-        return shipped[given]
-    raise InputError(
-        f"{key}: {path}: no such checkpoint; expected a .ckpt file, a run folder that has one, or shipped weights "
-        f"({', '.join(shipped) or 'none in this installation'})"
-    )
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,18 @@ from torchmetrics import MeanMetric
 from cytovox.inference.device_memory import DeviceLimits
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.metrics.cells import CellScores, score_cells
-from cytovox.networks import network_config
-from cytovox.preprocess.intensity import NormaliseRI
-from cytovox.preprocess.resampling import ResampleTo
+from cytovox.models.cells import cell_finder
+from cytovox.models.metadata import KEY, CellsMetadata
 from cytovox.segmentation.centre_offsets import UNIT_UM
 from cytovox.segmentation.field import CellField, CellFinder, SeedRule
-from cytovox.segmentation.networks import CentreOffsetCells, ConditionedCells
+from cytovox.segmentation.networks import ConditionedCells
 from datamodules.cases import Case, RawCase
 from lightning_modules.cell_scoring import CellTestScores
-from lightning_modules.checkpoint_metadata import KEY, CellsMetadata, Weights, load_network
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.seen import resumed_from
 
 #: Validation metric that picks the best checkpoint; larger is better.
 MONITOR = "val/cells_dice"
-#: What each method's network is shown and answers: channels in, channels out.
-CHANNELS = {"network": (4, 1), "fast": (3, 3)}
 
 
 class CellsModule(pl.LightningModule):
@@ -137,7 +133,7 @@ class CellsModule(pl.LightningModule):
     def finder(self) -> CellFinder:
         """The way from a field to its cells."""
         metadata, precision = self.metadata, str(self.trainer.precision) if self._trainer is not None else "32-true"
-        finder = build_finder(
+        finder = cell_finder(
             self.network, metadata, self.tiling, self.rule, self.limits.batch, str(self.device),
             precision if "mixed" in precision else "32-true",
         )  # fmt: skip
@@ -165,25 +161,6 @@ class CellsModule(pl.LightningModule):
         self.metadata = resumed_from(self.metadata, known.get("seen", ()), bool(known.get("seen_all", False)))
 
 
-def build_finder(
-    network: nn.Module,
-    metadata: CellsMetadata,
-    tiling: SlidingWindow,
-    rule: SeedRule,
-    batch_size: int = 4,
-    device: str = "cpu",
-    precision: str = "32-true",
-) -> ConditionedCells | CentreOffsetCells:
-    """The finder of a network with these facts."""
-    resample = ResampleTo.chosen(metadata.resample, metadata.resample_spacing_um, metadata.resample_grid)
-    shared: dict[str, Any] = {
-        "normalise": NormaliseRI(*metadata.ri_range), "rule": rule, "device": device, "precision": precision
-    }  # fmt: skip
-    if metadata.method == "network":
-        return ConditionedCells(network, resample, batch_size=batch_size, z=metadata.z, **shared)
-    return CentreOffsetCells(network, resample, tiling=tiling, **shared)
-
-
 def field_of(raw: RawCase) -> tuple[CellField, np.ndarray, list[int]]:
     """A case as a field without seeds, its true cells, and those of them that have no nucleus to start from."""
     membrane, nucleus, cells = raw.masks_KZYX
@@ -206,32 +183,3 @@ def floor_scores(rule: SeedRule, field: CellField, truth_ZYX: np.ndarray, lone: 
     from cytovox.segmentation.field import WatershedCells
 
     return score_cells(truth_ZYX, WatershedCells(rule)(field).cells_ZYX, lone)
-
-
-def network_of(weights: Weights, key: str) -> nn.Module:
-    """The network that a checkpoint of the cells task holds."""
-    model = weights.metadata.model
-    kind: Any = network_config(str(model["network"]))
-    options = {
-        name: value for name, value in model.items() if name in {field.name for field in dataclasses.fields(kind)}
-    }
-    network: nn.Module = kind(**options).build(*CHANNELS[weights.metadata.method])
-    load_network(network, weights, key)
-    return network
-
-
-def windows_of(patch_size: list[int], batch_size: int = 1) -> SlidingWindow:
-    """Return the windows of `method: fast`: as large as the patches of the training, half a window apart.
-
-    Parameters
-    ----------
-    patch_size : list of int
-        Patch z, y, x of the training, in voxels.
-    batch_size : int
-        Windows in one batch.
-    """
-    z, y, x = (int(p) for p in patch_size)
-    return SlidingWindow(
-        window=(z, y, x), stride=(max(1, z // 2), max(1, y // 2), max(1, x // 2)), pad_yx=(0, 0), skip_below=None,
-        sw_batch_size=batch_size,
-    )  # fmt: skip

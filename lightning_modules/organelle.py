@@ -18,11 +18,10 @@ from cytovox.inference.compiled import Compile
 from cytovox.inference.predictor import DenseInferer, probability_predictor
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.metrics.overlap import dice_per_organelle
+from cytovox.models.metadata import KEY, OrganelleMetadata
+from cytovox.models.organelle import dense_inferer
 from cytovox.networks.norms import channels_last_pays
-from cytovox.preprocess.intensity import NormaliseRI
-from cytovox.preprocess.resampling import ResampleTo
 from datamodules.cases import Case, RawCase
-from lightning_modules.checkpoint_metadata import KEY, OrganelleMetadata
 from lightning_modules.optim import OptimizerConfig, configure, require_validation
 from lightning_modules.scoring import TestScores
 from lightning_modules.seen import resumed_from
@@ -189,16 +188,12 @@ class OrganelleModule(pl.LightningModule):
 
     def inferer(self) -> DenseInferer:
         """The whole way from a raw frame to probabilities on its own grid."""
-        precision = str(self.trainer.precision)
-        return DenseInferer(
+        return dense_inferer(
             self._networks,
-            resample=ResampleTo.chosen(
-                self.metadata.resample, self.metadata.resample_spacing_um, self.metadata.resample_grid
-            ),
-            tiling=self.tiling,
-            normalise=NormaliseRI(*self.metadata.ri_range),
+            self.metadata,
+            self.tiling,
             device=str(self.device),
-            precision=precision if "mixed" in precision else "32-true",
+            precision=str(self.trainer.precision),
             channels_last=self.channels_last,
             flips=self.flips,
             memory_gb=self.memory_gb,

@@ -18,11 +18,11 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from cytovox.inference.tiling import SlidingWindow
+from cytovox.models.metadata import SearchMetadata
 from cytovox.networks.architecture import EDGES, Choice, candidates, fixed
 from cytovox.networks.genotype import CELL_TYPES, OPERATION_NAMES, Genotype, load_genotype
 from cytovox.networks.search_cost import Measure, cost_of, cost_tables, expected_cost
 from cytovox.networks.supernet import Supernet
-from lightning_modules.checkpoint_metadata import SearchMetadata
 from lightning_modules.optim import Adam, configure
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from lightning_modules.search_config import SearchConfig

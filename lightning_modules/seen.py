@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from cytovox.models.metadata import CheckpointMetadata
 from cytovox.statistics.feature_tables import NO, UNKNOWN, YES
 from cytovox.statistics.feature_tables import SEEN as COLUMN
-from lightning_modules.checkpoint_metadata import CheckpointMetadata
 
 AnyMetadata = TypeVar("AnyMetadata", bound=CheckpointMetadata)
 

@@ -15,7 +15,8 @@ from cytovox.diffusion.preconditioning import Denoiser, Preconditioning
 from cytovox.diffusion.processes import Process
 from cytovox.diffusion.samplers import Sampler
 from cytovox.diffusion.traits import TraitConditioning
-from lightning_modules.shape_base import Samples, ShapeBase, condition
+from cytovox.models.shape import Samples, condition, draw_samples
+from lightning_modules.shape_base import ShapeBase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,22 +68,10 @@ class ShapeModule(ShapeBase):
 
     def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Samples:
         """One sample for each condition; see `ShapeBase`."""
-        if self.traits is None:
-            return Samples(self._sample(condition_BCYX, generator))
-        # three times the same seeds: a sample depends on its own number only, however many are drawn at once
-        start = generator.get_state()
-        likely_BCZYX = self._sample(self.traits.nothing(condition_BCYX), generator)
-        generator.set_state(start)
-        conditioned_BCYX = self.traits.drawn(likely_BCZYX, condition_BCYX, generator)
-        generator.set_state(start)
-        return Samples(self._sample(conditioned_BCYX, generator), likely_BCZYX)
-
-    def _sample(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        size = self.field.size
         sampler = self.parts.sampler
         if self.parts.validation_sampler is not None and self._validates:
             sampler = self.parts.validation_sampler
-        return sampler(self.denoiser, (1, size, size, size), condition_BCYX, generator)
+        return draw_samples(self.denoiser, sampler, self.traits, self.field.size, condition_BCYX, generator)
 
     @property
     def _validates(self) -> bool:

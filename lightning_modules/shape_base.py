@@ -12,41 +12,16 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from cytovox.errors import InputError
-from cytovox.inference.device_memory import DeviceLimits
+from cytovox.models.metadata import KEY, CheckpointMetadata
+from cytovox.models.shape import Samples, Shapes, ShapeSampler
 from cytovox.preprocess.shape_fields import ShapeField
-from cytovox.preprocess.square_symmetries import VIEWS, unview, view
-from lightning_modules.checkpoint_metadata import KEY, CheckpointMetadata
+from cytovox.preprocess.square_symmetries import VIEWS
 from lightning_modules.optim import OptimizerConfig, configure
 from lightning_modules.seen import resumed_from
-from lightning_modules.shape_scoring import Shapes, ShapeScores
+from lightning_modules.shape_scoring import ShapeScores
 
 #: Validation metric that picks the best checkpoint; larger is better.
 MONITOR = "val/iou"
-#: Samples that are drawn at once.
-BATCH = 8
-#: The same on a CUDA device.
-BATCH_ON_CUDA = 16
-
-
-def condition(image_BCYX: torch.Tensor, mask_BCYX: torch.Tensor) -> torch.Tensor:
-    """The mask and the masked image, (B, 2, Y, X): what DISPR's networks are shown."""
-    return torch.cat([mask_BCYX, image_BCYX * mask_BCYX], dim=1)
-
-
-def samples_at_once(device: torch.device) -> int:
-    """Return how many samples of a cell are drawn in one batch on a device."""
-    return BATCH_ON_CUDA if device.type == "cuda" else BATCH
-
-
-@dataclasses.dataclass
-class Samples:
-    """Fields of a batch, each (B, 1, size, size, size)."""
-
-    samples_BCZYX: torch.Tensor
-    """Plausible ones."""
-    likely_BCZYX: torch.Tensor | None = None
-    """What the model says when it need not choose; None where only the mean of its samples tells."""
 
 
 class ShapeBase(pl.LightningModule):
@@ -86,8 +61,7 @@ class ShapeBase(pl.LightningModule):
         self.val_iou = MeanMetric(nan_strategy="ignore")
         self.scores = ShapeScores()
         self.predict_cell: Callable[[Any], None] | None = None
-        self.limits: DeviceLimits | None = None
-        """Samples that are drawn at once; None until the first cell, which tells the device."""
+        self.sampler = ShapeSampler(self.draw, field, views, seed)
         # a rank without a cell to predict is idle, not wrong
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -95,66 +69,10 @@ class ShapeBase(pl.LightningModule):
         """One field for each condition; the next batch goes on with the generator."""
         raise NotImplementedError
 
-    @torch.no_grad()
     def shapes(self, image_CYX: torch.Tensor, mask_CYX: torch.Tensor, number: int, count: int) -> Shapes:
-        """Predict a cell.
-
-        Parameters
-        ----------
-        image_CYX, mask_CYX : float tensor, (1, Y, X)
-            Image in 0..1 and mask of 0 and 1.
-        number : int
-            Of the cell: names its samples, together with the seed. They depend on nothing else, except for rounding:
-            how many are drawn at once (`samples_at_once`, fewer where the device's memory is short) changes the last
-            bits of a field.
-        count : int
-            Samples.
-
-        Raises
-        ------
-        InputError
-            The device has not even memory for one sample.
-        """
-        conditioned_CYX, mask_1YX = condition(image_CYX[None], mask_CYX[None])[0], mask_CYX > 0.5
-        generator = torch.Generator().manual_seed(_seed(self.seed, number))
-        self.limits = limits = self.limits or DeviceLimits(samples_at_once(conditioned_CYX.device))
-        middles, objects, done = list[torch.Tensor](), list[torch.Tensor](), 0
-        while done < count:
-            turns = [sample if self.views else 0 for sample in range(done, min(done + limits.batch, count))]
-            found = self._batch(conditioned_CYX, mask_1YX, turns, generator, limits)
-            if found is not None:
-                middles.append(found[0])
-                objects.append(found[1])
-                done += len(turns)
-        mean_ZYX = self.field.decode(torch.cat(middles).mean(0, keepdim=True), mask_1YX)[0]
-        return Shapes(torch.cat(objects).cpu(), mean_ZYX.cpu())
-
-    def _batch(
-        self,
-        conditioned_CYX: torch.Tensor,
-        mask_1YX: torch.Tensor,
-        turns: list[int],
-        generator: torch.Generator,
-        limits: DeviceLimits,
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return the fields whose mean is the mean shape, and the samples; None where they do not fit into memory.
-
-        The limit is then lower, and the generator is where it was.
-        """
-        start = generator.get_state()
-        try:
-            drawn = self.draw(torch.stack([view(conditioned_CYX, turn) for turn in turns]), generator)
-            samples = _turned_back(drawn.samples_BCZYX, turns)
-            middle = samples if drawn.likely_BCZYX is None else _turned_back(drawn.likely_BCZYX, turns)
-            return middle, self.field.decode(samples, mask_1YX.expand(len(turns), -1, -1))
-        except torch.OutOfMemoryError as error:
-            generator.set_state(start)
-            if not limits.halve_batch(len(turns), "shapes"):
-                raise InputError(
-                    "out of memory on the device with one shape at a time: choose trainer.precision=16-mixed or "
-                    "bf16-mixed, or the CPU, or end other programs that use the device"
-                ) from error
-        return None
+        """Return the shapes of a cell; see `ShapeSampler`."""
+        self.sampler.views, self.sampler.seed = self.views, self.seed
+        return self.sampler(image_CYX, mask_CYX, number, count)
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """IoU of the mean shape, from as many samples as there are views."""
@@ -217,12 +135,3 @@ def _cells(batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor, 
     for image, mask, obj, index in zip(batch["image"], batch["mask"], objects, numbers, strict=True):
         if index >= 0:
             yield image, mask, obj[0], index
-
-
-def _turned_back(fields_BCZYX: torch.Tensor, turns: list[int]) -> torch.Tensor:
-    return torch.stack([unview(field, turn) for field, turn in zip(fields_BCZYX.float(), turns, strict=True)])
-
-
-def _seed(seed: int, number: int) -> int:
-    """One seed of both: the two halves of 64 bits, which no other pair shares."""
-    return (seed % 2**31 << 32) + number % 2**32

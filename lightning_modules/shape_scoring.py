@@ -14,24 +14,10 @@ import torch.distributed as dist
 from cytovox.metrics.reliability import Reliability
 from cytovox.metrics.shapes import ShapeErrors, as_metrics, sample_errors, shape_errors
 from cytovox.metrics.volume_spread import central_interval, sampled_scores
+from cytovox.models.shape import Shapes
 
 #: Samples that the best is chosen of.
 BEST_OF = 5
-
-
-@dataclass
-class Shapes:
-    """What is predicted of one cell."""
-
-    samples_NZYX: torch.Tensor
-    """bool, plausible shapes."""
-    mean_ZYX: torch.Tensor
-    """bool, the shape of the mean field of all samples."""
-
-    @property
-    def probability_ZYX(self) -> torch.Tensor:
-        """float32, the share of the samples that a voxel is inside."""
-        return self.samples_NZYX.float().mean(0)
 
 
 @dataclass(frozen=True)

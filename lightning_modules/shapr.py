@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from cytovox.losses.shapr import SHAPRLoss
+from cytovox.models.shape import Samples, condition
 from lightning_modules.optim import configure
-from lightning_modules.shape_base import MONITOR, Samples, ShapeBase, condition
+from lightning_modules.shape_base import MONITOR, ShapeBase
 
 
 class SHAPRModule(ShapeBase):

@@ -23,9 +23,9 @@ from rich.table import Table
 
 from cytovox.errors import InputError
 from cytovox.io.deletion import remove_file
+from cytovox.models.metadata import read_checkpoint
+from cytovox.models.weights_file import SUFFIX, write_weights
 from experiments.launch import launch
-from lightning_modules.checkpoint_metadata import read_checkpoint
-from lightning_modules.weights_file import SUFFIX, write_weights
 from training.environment import describe_device
 from training.rundir import RunFolder, write_json
 from training.signals import Preempted, exit_code

@@ -16,10 +16,10 @@ import torch
 from cytovox.errors import InputError
 from cytovox.inference.ensemble import autocast
 from cytovox.io.atomic import atomic_path
+from cytovox.models.shape import condition
 from datamodules.shape.cases import ShapeCell
 from datamodules.shape.dataset import shape_sample
 from lightning_modules.shape import ShapeModule
-from lightning_modules.shape_base import condition
 from studies._common import LINE_S, synchronised_seconds
 
 #: Evaluations that the time of a batch is estimated from, after one that does not count.

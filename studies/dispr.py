@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from cytovox.errors import InputError
+from cytovox.inference.device import choose_precision
 from cytovox.inference.ensemble import autocast
 from cytovox.io.atomic import atomic_path
 from cytovox.measure.solids import cylinder, ellipsoid
@@ -57,7 +58,6 @@ from studies._common import (
     write_result,
 )
 from studies._sampling import SampleStore, SamplingPlan, sample_cells
-from training.device import choose_precision
 from training.rundir import RunFolder
 
 #: Where the study differs from the paper on purpose.

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from cytovox.errors import InputError
-from lightning_modules.checkpoint_metadata import read_checkpoint
-from lightning_modules.weights_file import write_weights
+from cytovox.models.metadata import read_checkpoint
+from cytovox.models.weights_file import write_weights
 from studies._common import run_study
 
 

@@ -22,9 +22,9 @@ from cytovox.io.deletion import Manifest, remove_scratch
 from cytovox.io.names import name_key, safe_name, unique_names
 from cytovox.io.provenance import Fingerprint, content_digest
 from cytovox.io.spacing import SpacingFrom
+from cytovox.models.domain import Read
 from cytovox.segmentation.holes import FILLED, MAX_HOLE_UM3
 from datamodules.paths import stem_of
-from training.domain import Read
 from training.mask_figures import draw_frame, picture_name
 from training.mask_files import (
     Format,

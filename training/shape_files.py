@@ -14,9 +14,9 @@ import tifffile
 
 from cytovox.io.atomic import atomic_path
 from cytovox.io.provenance import Fingerprint
+from cytovox.models.shape import Shapes
 from cytovox.plots.meshes import scene, surface_mesh
 from datamodules.shape.cases import ShapeCell
-from lightning_modules.shape_scoring import Shapes
 from training.rundir import RunFolder, write_json
 
 #: The note in a cell's folder: what it was made from, and its rows of the table.

@@ -13,9 +13,10 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cytovox.errors import InputError
+from cytovox.inference.device import choose_precision
 from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
 from training.compiled import CompiledNetwork
-from training.device import choose_precision, cpu_mixed_precision
+from training.device import cpu_mixed_precision
 from training.divergence import DivergenceCheck
 from training.ema import ema_callback
 from training.memory import PeakMemory

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from training.device import choose_precision, cpu_has_bfloat16, require_supported_gpu, uses_cuda
+from cytovox.inference.device import choose_precision, cpu_has_bfloat16, require_supported_gpu, uses_cuda
 from training.environment import describe_device
 from training.trainer import TrainerConfig
 

@@ -96,7 +96,7 @@ def _gpu_errors(needs: dict[str, Any]) -> list[str]:
         return []
     import torch
 
-    from training.device import require_supported_gpu
+    from cytovox.inference.device import require_supported_gpu
 
     found = torch.cuda.device_count()
     if found < needs["gpus"]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytorch_lightning as pl
 from rich.console import Console
 
+from cytovox.models.metadata import CheckpointMetadata, Weights
 from experiments.schema import Choice, Config
-from lightning_modules.checkpoint_metadata import CheckpointMetadata, Weights
 from training.rundir import RunFolder
 
 if TYPE_CHECKING:

@@ -6,14 +6,7 @@ from typing import Any
 
 from cytovox.errors import InputError
 from cytovox.inference.compiled import Compile
-from training.device import uses_cuda
-
-#: `batch_size: auto`: windows, or nuclei, a batch on a CUDA device. The batch is halved where memory is short.
-BATCH_ON_CUDA = 32
-#: The same of windows on any other device.
-WINDOWS_ON_CPU = 1
-#: The same of nuclei.
-NUCLEI_ON_CPU = 4
+from cytovox.inference.device import uses_cuda
 
 
 def is_batch_size(value: Any) -> bool:
@@ -23,28 +16,6 @@ def is_batch_size(value: Any) -> bool:
 
 #: Metadata of a config field that holds a batch size.
 BATCH_SIZE = {"accepts": is_batch_size, "expects": "a whole number or auto"}
-
-
-def batch_size(wanted: int | str, accelerator: str, on_cpu: int = WINDOWS_ON_CPU) -> int:
-    """Return the batch size that a run uses.
-
-    Parameters
-    ----------
-    wanted : int or "auto"
-        As the config has it. A number is returned unchanged.
-    accelerator : str
-        As of `trainer.accelerator`; `auto` is a CUDA device if there is one.
-    on_cpu : int
-        What `auto` is on a device that is not a CUDA one.
-
-    Returns
-    -------
-    int
-        Windows or nuclei a batch.
-    """
-    if wanted != "auto":
-        return int(wanted)
-    return BATCH_ON_CUDA if uses_cuda(accelerator) else on_cpu
 
 
 def batch_size_errors(wanted: int | str) -> list[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cytovox.inference.device import cpu_has_bfloat16
 from cytovox.networks.residual_unet import ResidualUNetConfig
-from training.device import cpu_has_bfloat16
 
 HOME = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(HOME.glob("benchmarks/[a-z]*.py"))

@@ -20,6 +20,14 @@ from cytovox.inference.tiling import SlidingWindow
 from cytovox.losses.centre_offsets import CentreOffsetLossConfig
 from cytovox.losses.segmentation import DiceBCEConfig
 from cytovox.losses.shapr import SHAPRLossConfig
+from cytovox.models.metadata import (
+    CellsMetadata,
+    OrganelleMetadata,
+    SearchMetadata,
+    ShapeMetadata,
+    SHAPRMetadata,
+)
+from cytovox.models.networks import CELL_CHANNELS
 from cytovox.networks.dispr_unet import DISPRUNetConfig
 from cytovox.networks.residual_unet import ResidualUNetConfig
 from cytovox.networks.scnas import ScNASConfig
@@ -31,14 +39,7 @@ from cytovox.preprocess.signed_distance import signed_distance
 from cytovox.segmentation.field import SeedRule
 from datamodules.cases import RawCase
 from datamodules.cells import samples
-from lightning_modules.cells import CHANNELS, CellsModule, field_of
-from lightning_modules.checkpoint_metadata import (
-    CellsMetadata,
-    OrganelleMetadata,
-    SearchMetadata,
-    ShapeMetadata,
-    SHAPRMetadata,
-)
+from lightning_modules.cells import CellsModule, field_of
 from lightning_modules.optim import Adam, AdamW
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.search import SearchModule
@@ -180,7 +181,7 @@ def cells(method: str, voxels: int = 300) -> Run:
     """Cells by either method."""
     torch.manual_seed(0)
     metadata = CellsMetadata(task="cells", model={"network": "x"}, method=method, **COMMON)
-    network = ResidualUNetConfig(channels=[8, 16], head_channels=4).build(*CHANNELS[method])
+    network = ResidualUNetConfig(channels=[8, 16], head_channels=4).build(*CELL_CHANNELS[method])
     loss: nn.Module = DiceBCEConfig().build() if method == "network" else CentreOffsetLossConfig(voxels=voxels).build()
     rule = SeedRule(min_volume_um3=10.0)
     module = CellsModule(network, metadata, TILING, rule, loss, AdamW(schedule="constant"))

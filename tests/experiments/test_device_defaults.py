@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cytovox.models.metadata import read_checkpoint
 from cytovox.segmentation.field import SeedRule
 from experiments.compose import compose
 from experiments.config import ConfigErrors, load_config, resolved
@@ -14,7 +15,6 @@ from experiments.tasks.analyze.predictors import cell_weights, finder_of, organe
 from experiments.tasks.device_defaults import batch_size
 from experiments.tasks.organelle.config import tiling
 from experiments.tasks.pipelines import typed_pipeline
-from lightning_modules.checkpoint_metadata import read_checkpoint
 
 WINDOWS = ("organelle", "organelle_choi", "organelle_finetune", "organelle_weights", "scnas_search")
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

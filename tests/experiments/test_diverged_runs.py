@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from cytovox.models.finite import first_nonfinite
 from cytovox.networks.weights import shipped_weights
-from lightning_modules.finite import first_nonfinite
 from training.rundir import RunFolder
 
 

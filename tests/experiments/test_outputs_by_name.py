@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from cytovox.models.metadata import OrganelleMetadata, Weights, load_network
 from cytovox.networks.registry import network_config
 from experiments.tasks.organelle.outputs import match_outputs
-from lightning_modules.checkpoint_metadata import OrganelleMetadata, Weights, load_network
 
 FOUR = ["membrane", "nucleus", "nucleolus", "lipid"]
 

@@ -7,8 +7,8 @@ import shutil
 
 import yaml
 
+from cytovox.models.metadata import read_checkpoint
 from experiments.tasks.analyze.predictors import seen_notes
-from lightning_modules.checkpoint_metadata import read_checkpoint
 from tests.experiments.conftest import FOLDER, TINY, TINY_DATA
 
 

@@ -14,9 +14,9 @@ import trimesh
 import yaml
 
 from cytovox.errors import InputError
+from cytovox.models.metadata import read_checkpoint
 from cytovox.statistics.feature_tables import read_features
 from experiments.export import main as export
-from lightning_modules.checkpoint_metadata import read_checkpoint
 
 TINY = {
     "seed": 3,

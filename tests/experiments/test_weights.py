@@ -9,13 +9,13 @@ import pytorch_lightning as pl
 import torch
 
 from cytovox.errors import InputError
+from cytovox.models.metadata import read_checkpoint
+from cytovox.models.weights_file import write_weights
 from cytovox.simulation import simulate
 from experiments.build import build_from_weights
 from experiments.config import load_config
 from experiments.export import main as export
 from experiments.weights import read_weights, weights_path
-from lightning_modules.checkpoint_metadata import read_checkpoint
-from lightning_modules.weights_file import write_weights
 
 
 @pytest.fixture

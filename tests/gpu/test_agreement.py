@@ -17,14 +17,15 @@ from cytovox.inference.predictor import DenseInferer
 from cytovox.io.regions import ArrayReader
 from cytovox.losses.segmentation import LOSSES
 from cytovox.metrics.overlap import dice
+from cytovox.models.cells import cell_finder, cell_windows
+from cytovox.models.metadata import read_checkpoint
+from cytovox.models.networks import cell_network
 from cytovox.segmentation.field import CellField, SeedRule
 from cytovox.simulation.tomogram import simulate
 from experiments.build import build_from_weights
 from experiments.config import load_config
 from experiments.tasks.analyze.predictors import organelle_inferer
 from experiments.weights import read_weights, weights_path
-from lightning_modules.cells import build_finder, network_of, windows_of
-from lightning_modules.checkpoint_metadata import read_checkpoint
 from lightning_modules.shape import ShapeModule
 
 SHAPE, SPACING = (32, 96, 96), (0.4, 0.4, 0.4)
@@ -76,10 +77,10 @@ def test_cells_agree(tomogram, device, exact_float32, name, precision):
 
     def find(where: str, how: str) -> np.ndarray:
         metadata = weights.metadata
-        finder = build_finder(
-            network_of(weights, "weights"),
+        finder = cell_finder(
+            cell_network(weights, "weights"),
             metadata,
-            windows_of(metadata.patch_size),
+            cell_windows(metadata.patch_size),
             SeedRule(),
             device=where,
             precision=how,

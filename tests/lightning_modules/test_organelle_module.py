@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from cytovox.errors import InputError
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.losses.segmentation import LOSSES
+from cytovox.models.metadata import OrganelleMetadata, load_network, read_checkpoint
 from cytovox.preprocess.resampling import ResampleTo
 from datamodules.cases import RawCase
-from lightning_modules.checkpoint_metadata import OrganelleMetadata, load_network, read_checkpoint
 from lightning_modules.optim import SGD, Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
 

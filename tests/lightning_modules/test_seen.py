@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from cytovox.errors import InputError
+from cytovox.models.metadata import SHAPRMetadata, read_checkpoint
 from cytovox.networks.weights import shipped_weights
 from cytovox.statistics.feature_tables import Fold, read_features
 from datamodules.fingerprints import DIGITS, cell_fingerprint, volume_fingerprints
@@ -17,7 +18,6 @@ from datamodules.shape.cases import ShapeFiles, read_cell
 from datamodules.shape.config import ShapeFolderData
 from datamodules.shape.datamodule import ShapeDataModule
 from datamodules.shape.folder import find_shapes, read_shapes
-from lightning_modules.checkpoint_metadata import SHAPRMetadata, read_checkpoint
 from lightning_modules.seen import begun_from, counted_seen, resumed_from, seen_by_all, seen_note, trained_on
 
 NEW = SHAPRMetadata(task="shapr", model={})

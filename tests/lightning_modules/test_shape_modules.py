@@ -14,15 +14,15 @@ from cytovox.diffusion.traits import HEIGHTS, TraitsConfig, measure_traits
 from cytovox.errors import InputError
 from cytovox.inference.device_memory import DeviceLimits
 from cytovox.losses.shapr import SHAPRLossConfig
+from cytovox.models.metadata import ShapeMetadata, SHAPRMetadata
+from cytovox.models.shape import Shapes, condition, samples_at_once
 from cytovox.networks.shapr import SHAPRConfig
 from cytovox.networks.slab_unet import SlabUNetConfig
 from cytovox.preprocess.shape_fields import OccupancyConfig, SignedDistanceConfig
 from cytovox.preprocess.signed_distance import signed_distance
-from lightning_modules.checkpoint_metadata import ShapeMetadata, SHAPRMetadata
 from lightning_modules.optim import AdamW
 from lightning_modules.shape import Parts, ShapeModule
-from lightning_modules.shape_base import condition, samples_at_once
-from lightning_modules.shape_scoring import Shapes, ShapeScores
+from lightning_modules.shape_scoring import ShapeScores
 from lightning_modules.shapr import SHAPRModule
 
 FIELD = SignedDistanceConfig(size=16).build()

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cytovox.errors import InputError
-from lightning_modules.checkpoint_metadata import ShapeMetadata, read_checkpoint
-from lightning_modules.weights_file import KEY
+from cytovox.models.metadata import ShapeMetadata, read_checkpoint
+from cytovox.models.weights_file import KEY
 from studies import _common
 from studies._common import ProgressLines, _as_time, existing_run, run_study, trained_seconds, write_half_weights
 from studies.join_weights import main as join_weights

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from cytovox.models.metadata import read_checkpoint
 from datamodules.shape.datamodule import ShapeDataModule
 from datamodules.shape.dataset import ShapeDataset
 from experiments.config import load_config
-from lightning_modules.checkpoint_metadata import read_checkpoint
 from studies import dispr
 from studies._common import existing_run, trained_steps
 from studies._sampling import SamplingPlan

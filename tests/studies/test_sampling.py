@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cytovox.errors import InputError
+from cytovox.models.shape import condition
 from datamodules.shape.datamodule import ShapeDataModule
 from experiments.build import build_for_training
 from experiments.config import load_config
-from lightning_modules.shape_base import condition
 from studies._sampling import SampleStore, SamplingPlan, conditions, draw, sample_cells, seeds_from
 
 WORDS = ("model.network=slab_unet", "model.channels=[8,8]", "sampler.steps=2", "data.val=0", "predict.views=false")

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
+from cytovox.models.metadata import read_checkpoint
 from cytovox.simulation import PRESETS
 from experiments.config import load_config
-from lightning_modules.checkpoint_metadata import read_checkpoint
 from studies import choi, wider_weights
 from studies._common import existing_run, trained_steps
 

@@ -14,12 +14,12 @@ import pytorch_lightning as pl
 import torch
 from scipy import ndimage as ndi
 
+from cytovox.models.metadata import read_checkpoint
 from cytovox.networks.weights import shipped_weights
 from cytovox.preprocess.signed_distance import signed_distance
 from cytovox.simulation.tomogram import simulate
 from experiments.config import load_config
 from experiments.tasks import task_of
-from lightning_modules.checkpoint_metadata import read_checkpoint
 
 #: Loss scale of the 16-bit step. The scaler's own first one, 65,536, may overflow and be halved a few times.
 SCALE = 1024.0

@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from cytovox.errors import InputError
-from lightning_modules.finite import first_nonfinite
-from lightning_modules.weights_file import write_weights
+from cytovox.models.finite import first_nonfinite
+from cytovox.models.weights_file import write_weights
 from training.divergence import DivergenceCheck, DivergenceError
 from training.rundir import RunFolder
 from training.trainer import EMA, TrainerConfig, build_trainer

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from cytovox.io import ArrayReader, write_nifti
+from cytovox.models import domain as model_domain
+from cytovox.models.domain import UNKNOWN, cell_statistics, frame_outside, outside, volume_statistics
+from cytovox.models.metadata import read_checkpoint
 from cytovox.networks.weights import shipped_weights
 from cytovox.simulation.tomogram import Options, simulate
 from datamodules.cases import FolderCase
 from datamodules.shape.cases import ShapeCell
-from lightning_modules.checkpoint_metadata import read_checkpoint
 from training import domain
-from training.domain import UNKNOWN, cell_statistics, describe, frame_outside, outside, volume_statistics
+from training.domain import describe
 
 SPACING = (0.5, 0.25, 0.25)
 
@@ -38,7 +40,7 @@ def test_percentiles_are_those_of_the_planes_that_are_looked_at():
 def test_large_frames_are_thinned_and_say_the_same(monkeypatch):
     ri = np.random.default_rng(0).normal(1.35, 0.01, (9, 200, 200)).astype(np.float32)
     whole = volume_statistics(reader(ri), ri.shape)
-    monkeypatch.setattr(domain, "VOXELS", 40_000)
+    monkeypatch.setattr(model_domain, "VOXELS", 40_000)
     thinned = volume_statistics(reader(ri), ri.shape)
     assert whole != thinned
     assert thinned["ri_p1"] == pytest.approx(whole["ri_p1"], abs=1e-3)

@@ -16,10 +16,10 @@ from cytovox.errors import InputError
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.io import write_nifti
 from cytovox.losses.segmentation import LOSSES
+from cytovox.models.metadata import OrganelleMetadata
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.checkpoint_metadata import OrganelleMetadata
 from lightning_modules.optim import Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from training.metrics_log import MetricsCSV

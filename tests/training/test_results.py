@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from cytovox.inference.tiling import SlidingWindow
+from cytovox.models.metadata import OrganelleMetadata
 from cytovox.simulation import load
 from datamodules.config import SimulatedSet, SimulatorData, data_errors, simulated_names
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.checkpoint_metadata import OrganelleMetadata
 from lightning_modules.organelle import OrganelleModule
 from training.results import draw_examples, write_table, write_test_tables
 from training.rundir import RunFolder

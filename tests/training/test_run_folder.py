@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from cytovox.errors import InputError
-from training import device, rundir
-from training.device import _runs_on, choose_precision, require_supported_gpu
+from cytovox.inference import device
+from cytovox.inference.device import _runs_on, choose_precision, require_supported_gpu
+from training import rundir
 from training.environment import describe_environment
 from training.metrics_log import MetricsCSV
 from training.rundir import ENV_RUN_DIR, RunFolder, newest_run

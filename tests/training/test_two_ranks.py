@@ -19,7 +19,7 @@ import pytorch_lightning as pl, torch
 from torch import nn
 from datamodules.config import FolderData, Split
 from datamodules.organelle import OrganelleDataModule
-from lightning_modules.checkpoint_metadata import OrganelleMetadata
+from cytovox.models.metadata import OrganelleMetadata
 from lightning_modules.optim import Adam
 from lightning_modules.organelle import OrganelleModule
 from cytovox.losses.segmentation import LOSSES

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cytovox.errors import InputError
+from cytovox.models.metadata import read_checkpoint
 from datamodules.cases import checked_ri
 from experiments.errors import ConfigErrors
 from experiments.tasks.analyze.config import AnalyzeConfig
@@ -15,7 +16,6 @@ from experiments.tasks.analyze.given import Existing, find_existing
 from experiments.tasks.analyze.predictors import cell_weights, organelle_weights
 from experiments.tasks.analyze.sources import Source
 from experiments.tasks.analyze.time_lapses import TimeLapse, open_time_lapse
-from lightning_modules.checkpoint_metadata import read_checkpoint
 
 
 def check_analyze(config: AnalyzeConfig, sources: Sequence[Source], corrections: Path) -> None:

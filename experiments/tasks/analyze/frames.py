@@ -20,6 +20,7 @@ from cytovox.measure.cell_contrast import cell_contrasts
 from cytovox.measure.measurements import WHOLE, Compartment, Rules, measure_frame
 from cytovox.measure.refractive import Increments
 from cytovox.measure.volume_interval import VolumeInterval, agreement, volume_intervals
+from cytovox.models.domain import frame_outside
 from cytovox.segmentation.field import CellField, FoundCells, SeedRule
 from cytovox.segmentation.holes import fill_cells
 from cytovox.segmentation.watershed import unassigned
@@ -27,7 +28,6 @@ from datamodules.label_source import LabelSource
 from experiments.tasks.analyze.outside import outside_note
 from experiments.tasks.analyze.predictors import cell_finder, trained_on
 from experiments.tasks.analyze.state import FrameState
-from training.domain import frame_outside
 
 #: Axes (of z, y, x) of the mirror images: in the plane, since the missing cone lies along z.
 MIRRORS: tuple[tuple[int, ...], ...] = ((1,), (2,), (1, 2))

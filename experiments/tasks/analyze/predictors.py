@@ -10,29 +10,24 @@ import torch
 
 from cytovox.errors import InputError
 from cytovox.inference.compiled import Compile
+from cytovox.inference.device import batch_size, choose_precision
 from cytovox.inference.predictor import DenseInferer
 from cytovox.io.provenance import stamp_of
-from cytovox.networks.norms import channels_last_pays
+from cytovox.models.cells import CellModel
+from cytovox.models.metadata import CheckpointMetadata, Weights, read_checkpoint
+from cytovox.models.organelle import OrganelleModel, sliding_window
 from cytovox.networks.weights import shipped_weights
-from cytovox.preprocess.intensity import NormaliseRI
-from cytovox.preprocess.resampling import ResampleTo
 from cytovox.segmentation.field import CellFinder, SeedRule, WatershedCells
 from datamodules.cache import cache_root
 from datamodules.fingerprints import volume_fingerprints
-from experiments.tasks.device_defaults import NUCLEI_ON_CPU, batch_size
-from experiments.tasks.organelle.build import build_from_weights
-from experiments.tasks.organelle.config import OrganelleConfig, PredictConfig
 from experiments.weights import weights_path
-from lightning_modules.cells import build_finder, network_of, windows_of
-from lightning_modules.checkpoint_metadata import CheckpointMetadata, Weights, read_checkpoint
-from training.device import choose_precision
 
 #: Shipped weights of each method.
 CELL_WEIGHTS = {"fast": "cells_fast", "network": "cells_network"}
 
 
 def trained_on(path: Path) -> dict[str, Any]:
-    """What weights were trained on; see `training.domain`."""
+    """What weights were trained on; see `cytovox.models.domain`."""
     return _metadata(path, str(stamp_of(path))).trained_on
 
 
@@ -84,22 +79,10 @@ def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInfer
         No weights of organelles, or CUDA graphs without a CUDA device.
     """
     weights = read_checkpoint(path, "organelle", "organelle_weights")
-    config = OrganelleConfig(predict=PredictConfig(pad_yx=[0, 0]))
-    module = build_from_weights(config, [weights])
     device, precision = device_and_precision()
-    inferer = DenseInferer(
-        module.network,
-        resample=ResampleTo.chosen(
-            weights.metadata.resample, weights.metadata.resample_spacing_um, weights.metadata.resample_grid
-        ),
-        tiling=module.tiling,
-        normalise=NormaliseRI(*weights.metadata.ri_range),
-        device=device,
-        precision=precision,
-        channels_last=channels_last_pays([module.network], precision, device),
-        compile=compile,
-    )
-    return inferer, module.organelles
+    tiling = sliding_window(weights.metadata.patch_size, pad_yx=(0, 0), sw_batch_size=batch_size("auto", "auto"))
+    model = OrganelleModel([weights], device, precision, tiling=tiling, compile=compile, key="organelle_weights")
+    return model.inferer, model.organelles
 
 
 def cell_weights(method: str, given: str | None) -> Path | None:
@@ -141,11 +124,4 @@ def _cell_finder(path: Path | None, rule: SeedRule, stamp: str) -> CellFinder:
 
 def finder_of(weights: Weights, rule: SeedRule) -> CellFinder:
     """The finder of weights of the cells task."""
-    metadata = weights.metadata
-    # float32 on every device: kept results of one time-lapse must not mix precisions
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return build_finder(
-        network_of(weights, "cell_weights"), metadata,
-        windows_of(metadata.patch_size, batch_size("auto", "auto")), rule,
-        batch_size("auto", "auto", NUCLEI_ON_CPU), device, "32-true",
-    )  # fmt: skip
+    return CellModel(weights, rule=rule, key="cell_weights")

@@ -15,6 +15,7 @@ from cytovox.errors import InputError
 from cytovox.io import Volume, read_volume
 from cytovox.io.provenance import ContentDigests, Fingerprint, StampedRecords, array_digest, stamp_of
 from cytovox.measure.refractive import PAPER_MEDIUM_RI
+from cytovox.models.domain import frame_outside
 from cytovox.organelles import CELLS
 from cytovox.segmentation.holes import FILLED, fill_holes
 from datamodules.cases import checked_ri
@@ -27,7 +28,6 @@ from experiments.tasks.analyze.given import Existing, open_existing
 from experiments.tasks.analyze.predictors import trained_on
 from experiments.tasks.analyze.sources import Source
 from experiments.tasks.analyze.state import FrameState
-from training.domain import frame_outside
 
 
 @dataclass

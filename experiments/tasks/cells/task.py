@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from cytovox.errors import InputError
+from cytovox.inference.device import NUCLEI_ON_CPU, batch_size
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.metrics.cells import by_line
+from cytovox.models.cells import cell_windows
+from cytovox.models.metadata import CellsMetadata, Weights, load_network
+from cytovox.models.networks import CELL_CHANNELS, cell_network
 from datamodules.cells import CellsDataModule
 from experiments.tasks.base import Audited, Progress, Task, wide_console
 from experiments.tasks.cells.config import CELLS_CHOICES, CellsConfig, cells_errors
-from experiments.tasks.device_defaults import NUCLEI_ON_CPU, batch_size
 from experiments.tasks.organelle.data import check_test
 from lightning_modules.cell_scoring import WAYS, CellTestScores
-from lightning_modules.cells import CHANNELS, MONITOR, CellsModule, network_of, windows_of
-from lightning_modules.checkpoint_metadata import CellsMetadata, Weights, load_network
+from lightning_modules.cells import MONITOR, CellsModule
 from lightning_modules.seen import counted_seen, seen_metrics, seen_note
 from training.rundir import RunFolder, write_text
 
@@ -69,7 +71,7 @@ class CellsTask(Task):
     def for_training(self, config: CellsConfig, weights: Weights | None) -> CellsModule:
         """See `Task`."""
         metadata = self.metadata(config)
-        network = config.model.build(*CHANNELS[config.method])
+        network = config.model.build(*CELL_CHANNELS[config.method])
         if weights is not None:
             load_network(network, weights, "init_from")
         return CellsModule(
@@ -83,7 +85,7 @@ class CellsTask(Task):
             raise InputError("predict.checkpoint: cells are found by one network; name one checkpoint")
         metadata = ensemble[0].metadata
         return CellsModule(
-            network_of(ensemble[0], "predict.checkpoint"), metadata, _windows(config, metadata),
+            cell_network(ensemble[0], "predict.checkpoint"), metadata, _windows(config, metadata),
             config.seeds.rule(), batch_size=_nuclei(config),
         )  # fmt: skip
 
@@ -177,7 +179,7 @@ def write_scores(scores: CellTestScores, folder: RunFolder) -> None:
 
 
 def _windows(config: CellsConfig, metadata: CellsMetadata) -> SlidingWindow:
-    return windows_of(metadata.patch_size, batch_size(config.predict.batch_size, config.trainer.accelerator))
+    return cell_windows(metadata.patch_size, batch_size(config.predict.batch_size, config.trainer.accelerator))
 
 
 def _nuclei(config: CellsConfig) -> int:

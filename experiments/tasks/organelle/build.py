@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from torch import nn
-
 from cytovox.errors import InputError
-from experiments.schema import branch
-from experiments.tasks.organelle.config import CHOICES, OrganelleConfig, tiling
+from cytovox.models.metadata import OrganelleMetadata, Weights, load_network
+from cytovox.models.networks import organelle_network
+from cytovox.models.organelle import require_same_task
+from experiments.tasks.organelle.config import OrganelleConfig, tiling
 from experiments.tasks.organelle.outputs import match_outputs
-from lightning_modules.checkpoint_metadata import OrganelleMetadata, Weights, load_network
 from lightning_modules.organelle import OrganelleModule
 
 
@@ -68,9 +67,9 @@ def build_from_weights(config: OrganelleConfig, ensemble: Sequence[Weights]) -> 
     """
     first = ensemble[0]
     for other in ensemble[1:]:
-        _require_kinship(first, other)
+        require_same_task(first, other, "predict.checkpoint")
     windows = tiling(config, first.metadata.patch_size)
-    networks = [_network(weights, windows.window) for weights in ensemble]
+    networks = [organelle_network(weights, windows.window, "predict.checkpoint") for weights in ensemble]
     return OrganelleModule(
         networks[0],
         first.metadata,
@@ -81,29 +80,6 @@ def build_from_weights(config: OrganelleConfig, ensemble: Sequence[Weights]) -> 
         memory_gb=config.predict.memory_gb,
         compile=config.predict.compile,
     )
-
-
-def _network(weights: Weights, window: tuple[int, int, int]) -> nn.Module:
-    metadata = weights.metadata
-    kind = branch("model", CHOICES["model"], str(metadata.model[CHOICES["model"].key]))
-    known = {f.name for f in dataclasses.fields(kind)}
-    model = kind(**{k: v for k, v in metadata.model.items() if k in known})
-    if errors := model.errors(window):
-        raise InputError(f"predict.window: the network of {weights.path}: {'; '.join(errors)}")
-    network: nn.Module = model.build(1, len(metadata.organelles))
-    load_network(network, weights, "predict.checkpoint")
-    return network
-
-
-def _require_kinship(first: Weights, other: Weights) -> None:
-    """Refuse an ensemble whose members see another image, or say something else of it."""
-    for key in ("organelles", "resample", "ri_range", first.metadata.resample_key):
-        mine, theirs = getattr(first.metadata, key), getattr(other.metadata, key)
-        if mine != theirs:
-            raise InputError(
-                f"predict.checkpoint: {other.path}: {key} {theirs}, but {first.path} has {mine}: checkpoints of one "
-                "ensemble need the same outputs, grid and normalisation"
-            )
 
 
 def require_organelles(config: OrganelleConfig, metadata: OrganelleMetadata) -> None:

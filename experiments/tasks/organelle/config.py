@@ -7,13 +7,15 @@ from typing import Any, Literal
 
 from cytovox.errors import InputError
 from cytovox.inference.compiled import Compile
+from cytovox.inference.device import batch_size
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.losses import LOSSES, loss_config
+from cytovox.models.organelle import sliding_window
 from cytovox.networks import NETWORKS, network_config
 from datamodules.config import SERIES, SOURCES, TEXTS, TEXTS_OR_NULL, data_errors, spacing_errors
 from datamodules.paths import shard_error
 from experiments.schema import Choice, Config
-from experiments.tasks.device_defaults import BATCH_SIZE, batch_size, batch_size_errors, compile_errors
+from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_errors, compile_errors
 from lightning_modules.optim import OPTIMIZERS
 
 
@@ -146,18 +148,15 @@ def tiling(config: OrganelleConfig, patch_size: list[int]) -> SlidingWindow:
         They cannot be: a stride beyond the window, for one.
     """
     predict = config.predict
-    window = predict.window or patch_size
-    overlap = predict.overlap or [0.5, 0.5, 0.5]
-    # rounded down to whole voxels of step, as MONAI does; a window of one voxel still moves on
-    stride = predict.stride or [max(1, int(w * (1 - o))) for w, o in zip(window, overlap, strict=True)]
-    pad = predict.pad_yx if predict.pad_yx is not None else [w // 2 for w in window[1:]]
     try:
-        return SlidingWindow(
-            window=(window[0], window[1], window[2]),
-            stride=tuple(stride),  # type: ignore[arg-type]
+        return sliding_window(
+            patch_size,
+            window=predict.window,
+            stride=predict.stride,
+            overlap=predict.overlap,
+            pad_yx=predict.pad_yx,
             weight=predict.weight,
             z=predict.z,
-            pad_yx=tuple(pad),  # type: ignore[arg-type]
             pad_mode=predict.pad_mode,
             sw_batch_size=batch_size(predict.batch_size, config.trainer.accelerator),
             skip_below=predict.skip_below,

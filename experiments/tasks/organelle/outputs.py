@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cytovox.errors import InputError
-from lightning_modules.checkpoint_metadata import Weights
+from cytovox.models.metadata import Weights
 
 
 def match_outputs(

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from cytovox.errors import InputError
 from cytovox.io.provenance import ContentDigests, Fingerprint
+from cytovox.models.domain import frame_outside
 from datamodules.cache import cache_root
 from datamodules.fingerprints import volume_fingerprints
 from datamodules.paths import shard_of
@@ -19,7 +20,6 @@ from datamodules.steps import STEPS
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
 from lightning_modules.seen import counted_seen, seen_metrics, seen_note
-from training.domain import frame_outside
 from training.prediction import MaskWriter, collect_table, output_names
 from training.progress_bar import reporter
 from training.results import draw_examples, write_test_tables

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from cytovox.models.metadata import OrganelleMetadata, Weights
 from datamodules.organelle import OrganelleDataModule
 from experiments.tasks.base import Audited, Progress, Task, wide_console
 from experiments.tasks.device_defaults import require_compilable
 from experiments.tasks.organelle import build, stages
 from experiments.tasks.organelle import data as organelle_data
 from experiments.tasks.organelle.config import CHOICES, OrganelleConfig, organelle_errors
-from lightning_modules.checkpoint_metadata import OrganelleMetadata, Weights
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from training.mask_manifests import require_free
 from training.prediction import output_names

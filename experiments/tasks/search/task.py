@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cytovox.errors import InputError
+from cytovox.models.metadata import SearchMetadata, Weights
 from cytovox.networks.supernet import Supernet
 from datamodules.split_in_half import SearchDataModule
 from experiments.tasks.base import Progress
@@ -16,7 +17,6 @@ from experiments.tasks.organelle.config import tiling
 from experiments.tasks.organelle.task import OrganelleTask
 from experiments.tasks.search import stages as search_stages
 from experiments.tasks.search.config import CHOICES, SearchTaskConfig, search_task_errors
-from lightning_modules.checkpoint_metadata import SearchMetadata, Weights
 from lightning_modules.search import SearchModule, search_measure
 from training.rundir import RunFolder
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cytovox.errors import InputError
+from cytovox.models.metadata import ShapeMetadata, SHAPRMetadata, Weights, load_network
 from cytovox.preprocess.shape_fields import OccupancyConfig
 from datamodules.shape.config import ShapeData
 from datamodules.shape.datamodule import ShapeDataModule
@@ -16,7 +17,6 @@ from datamodules.shape.folder import read_shapes
 from experiments.schema import Choice, branch
 from experiments.tasks.base import Progress
 from experiments.tasks.shape.config import SHAPE_CHOICES, SHAPR_CHOICES, ShapeConfig, ShapePredictConfig, SHAPRConfig
-from lightning_modules.checkpoint_metadata import ShapeMetadata, SHAPRMetadata, Weights, load_network
 from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shapr import SHAPRModule
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from cytovox.io.provenance import Fingerprint
 from cytovox.measure.shape_features import features_2d, features_3d, in_unit
 from cytovox.metrics.volume_spread import samples_needed
+from cytovox.models.domain import cell_statistics, outside
 from cytovox.plots.meshes import write_glb
 from cytovox.plots.shape_charts import reliability_figure
 from cytovox.plots.shapes import GalleryCell, gallery_figure
@@ -25,7 +26,6 @@ from datamodules.steps import STEPS
 from lightning_modules.seen import COLUMN, counted_seen, seen_metrics, seen_note
 from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns
-from training.domain import cell_statistics, outside
 from training.results import write_table
 from training.rundir import RunFolder
 from training.shape_files import ShapeWriter, beside, cell_digest, read_note, read_samples
@@ -138,7 +138,7 @@ class Predictor:
             **volume_columns(volumes),
             "unit": "voxels" if self.writer.voxel_um is None else "um3",
             "output": cell.name,
-            "outside_training": "; ".join(outside(self.trained_on, cell_statistics(cell))),
+            "outside_training": "; ".join(outside(self.trained_on, cell_statistics(cell.image_YX, cell.mask_YX))),
             "features": {
                 "unit": "px" if self.writer.voxel_um is None else "um",
                 **in_unit(features, known=self.writer.voxel_um is not None),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from cytovox.errors import InputError
+from cytovox.models.metadata import CheckpointMetadata, ShapeMetadata, SHAPRMetadata, Weights
 from datamodules.shape.datamodule import ShapeDataModule
 from datamodules.shape.folder import find_inputs as find_folder
 from experiments.planning.card import plan_on_card
@@ -24,7 +25,6 @@ from experiments.tasks.shape.config import (
     shapr_errors,
 )
 from experiments.tasks.shape.plan import ShapePlanner, fake_cells
-from lightning_modules.checkpoint_metadata import CheckpointMetadata, ShapeMetadata, SHAPRMetadata, Weights
 from lightning_modules.shape_base import MONITOR, ShapeBase
 from training.rundir import RunFolder
 from training.shape_files import read_note

@@ -21,6 +21,7 @@ from cytovox.errors import InputError
 from cytovox.inference.predictor import DenseInferer
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.losses.segmentation import LOSSES
+from cytovox.models.metadata import OrganelleMetadata
 from cytovox.networks import network_config
 from cytovox.networks.residual_unet import ResidualUNetConfig
 from cytovox.networks.scnas import ScNASConfig
@@ -44,7 +45,6 @@ from experiments.planning.patch_sizes import (
     smaller_patch,
     too_large,
 )
-from lightning_modules.checkpoint_metadata import OrganelleMetadata
 from lightning_modules.optim import Adam
 from lightning_modules.organelle import MONITOR, OrganelleModule
 from training.memory import MemoryWatch, PeakMemory, private_bytes

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from cytovox.errors import InputError
-from lightning_modules.finite import first_nonfinite
-from lightning_modules.weights_file import KEY, SUFFIX, read_content
+from cytovox.models.finite import first_nonfinite
+from cytovox.models.weights_file import KEY, SUFFIX, read_content
 
 #: What torch raises on files that are no checkpoints, or damaged ones.
 _UNREADABLE = (
@@ -137,7 +137,7 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
     Parameters
     ----------
     path : Path
-        A `.ckpt` file, or a `.safetensors` file of `lightning_modules.weights_file`.
+        A `.ckpt` file, or a `.safetensors` file of `cytovox.models.weights_file`.
     task : str or None
         The task it must be of; None for any.
     key : str

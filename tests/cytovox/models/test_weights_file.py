@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cytovox.errors import InputError
-from lightning_modules.checkpoint_metadata import OrganelleMetadata, load_network, read_checkpoint
-from lightning_modules.weights_file import KEY, write_weights
+from cytovox.models.metadata import OrganelleMetadata, load_network, read_checkpoint
+from cytovox.models.weights_file import KEY, write_weights
 
 FACTS = OrganelleMetadata(
     task="organelle",

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
-from lightning_modules.finite import first_nonfinite
+from cytovox.models.finite import first_nonfinite
 
 #: Key of the facts in a checkpoint and in a weights file.
 KEY = "cytovox"
@@ -33,7 +33,7 @@ def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], metadat
     network_state : mapping
         The network's `state_dict`.
     metadata : mapping
-        `dataclasses.asdict` of `lightning_modules.checkpoint_metadata.CheckpointMetadata`.
+        `dataclasses.asdict` of `cytovox.models.metadata.CheckpointMetadata`.
 
     Raises
     ------

@@ -1,0 +1,136 @@
+"""The device that a network runs on, the precision that suits it, and whether this build of torch supports it."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from cytovox.errors import InputError
+
+
+def choose_precision(wanted: str, accelerator: str) -> str:
+    """Lightning's precision word for `auto`; any other word is passed through.
+
+    bf16-mixed on GPUs with bfloat16 (compute capability 8 and up) and on CPUs with AMX or AVX512-BF16; 16-mixed on
+    older GPUs (V100); else 32-true.
+    """
+    if wanted != "auto":
+        return wanted
+    if uses_cuda(accelerator):
+        return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
+    if accelerator in ("auto", "cpu") and cpu_has_bfloat16():
+        return "bf16-mixed"
+    return "32-true"
+
+
+def uses_cuda(accelerator: str) -> bool:
+    """Whether Lightning would take a CUDA device."""
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware, and oneDNN may (`ONEDNN_MAX_CPU_ISA`)."""
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    if most in _WITHOUT_BFLOAT16:
+        return False
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+#: What oneDNN calls instruction sets that have no product of bfloat16.
+_WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
+
+
+def require_supported_gpu(accelerator: str) -> None:
+    """Refuse a GPU that this build of torch has no code for.
+
+    Raises
+    ------
+    InputError
+        Names the GPU, its architecture, and the build to install.
+    """
+    if not uses_cuda(accelerator) or torch.version.hip is not None:  # AMD's architectures have other names
+        return
+    major, minor = torch.cuda.get_device_capability()
+    built = torch.cuda.get_arch_list()
+    if any(_runs_on(arch, major, minor) for arch in built):
+        return
+    raise InputError(
+        f"trainer.accelerator: this torch {torch.__version__} has no code for {torch.cuda.get_device_name()} "
+        f"(sm_{major}{minor}; built for {', '.join(built)}); install a build that has, such as "
+        "pip install torch --index-url https://download.pytorch.org/whl/cu126"
+    )
+
+
+def _runs_on(arch: str, major: int, minor: int) -> bool:
+    """Binary code runs on the same major architecture with at least its minor; PTX on anything newer.
+
+    The suffix of `sm_90a` binds both kinds to exactly that architecture, the f of `sm_100f` to its family.
+    """
+    kind, _, digits = arch.partition("_")
+    bare = digits.rstrip("af")
+    if kind not in ("sm", "compute") or len(bare) < 2 or not bare.isdigit():
+        return False
+    built = (int(bare[:-1]), int(bare[-1]))
+    if digits.endswith("a"):
+        return built == (major, minor)
+    if kind == "compute" and bare == digits:
+        return built <= (major, minor)
+    return built[0] == major and built[1] <= minor
+
+
+#: Windows or nuclei in one batch on a CUDA device; halved where memory is short.
+BATCH_ON_CUDA = 32
+#: Windows in one batch on any other device.
+WINDOWS_ON_CPU = 1
+#: Nuclei in one batch on any other device.
+NUCLEI_ON_CPU = 4
+
+
+def batch_size(wanted: int | str, accelerator: str, on_cpu: int = WINDOWS_ON_CPU) -> int:
+    """Return the batch size that suits a device.
+
+    Parameters
+    ----------
+    wanted : int or "auto"
+        A number is returned unchanged.
+    accelerator : str
+        Lightning's name of the device: `auto` is a CUDA device if there is one.
+    on_cpu : int
+        Value of `auto` on a device that is not a CUDA device.
+
+    Returns
+    -------
+    int
+        Windows or nuclei in one batch.
+    """
+    if wanted != "auto":
+        return int(wanted)
+    return BATCH_ON_CUDA if uses_cuda(accelerator) else on_cpu
+
+
+def resolve_device(device: str) -> str:
+    """Return the torch device of a name, after checking that it exists.
+
+    Parameters
+    ----------
+    device : str
+        `auto` (CUDA if there is a CUDA device, else the CPU), `cpu`, `cuda` or `cuda:N`.
+
+    Raises
+    ------
+    InputError
+        No such device, or a GPU that this build of torch does not support.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise InputError(f"device {device!r}: expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if not torch.cuda.is_available() or int(number or 0) >= count:
+            raise InputError(f"device {device}: this machine has {count} CUDA devices; choose auto or cpu")
+        require_supported_gpu("cuda")
+    return device

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
 from cytovox.errors import InputError
 from cytovox.io.orientation import AxisOrientation
 from cytovox.io.regions import ArrayReader, FrameReader, StoredReader
-from cytovox.io.values import unscaled_ri
+from cytovox.io.values import ri_scale, unscaled_ri
 
 ZYX = tuple[float, float, float]
 
@@ -79,8 +79,9 @@ class Volume:
 
     Attributes
     ----------
-    frames : Frames
-        The voxels, (T, C, Z, Y, X).
+    frames : Frames or array
+        The voxels, (T, C, Z, Y, X). An array may also be (Z, Y, X) or (T, Z, Y, X). Refractive index may be stored
+        times 1000 or times 10 000, as in files: it is converted, and `notes` say so.
     spacing_um : (float, float, float)
         Distance of neighbouring voxels along z, y, x in micrometres.
     channels : tuple of str
@@ -104,8 +105,8 @@ class Volume:
         NIfTI without an affine).
     """
 
-    frames: Frames
-    spacing_um: ZYX
+    frames: Frames | np.ndarray
+    spacing_um: ZYX = ()  # type: ignore[assignment]  # without it the message below, not a TypeError
     channels: tuple[str, ...] = ("RI",)
     origin_um: ZYX = (0.0, 0.0, 0.0)
     stage_um: tuple[ZYX, ...] | None = None
@@ -117,7 +118,9 @@ class Volume:
     orientation: AxisOrientation | None = None
 
     def __post_init__(self) -> None:
-        t, c = self.frames.shape[:2]
+        if not hasattr(self.frames, "reader"):
+            self._take_array(np.asarray(self.frames))
+        t, c = self.shape[:2]
         object.__setattr__(self, "spacing_um", check_spacing(self.spacing_um, self.source or "volume"))
         if len(self.channels) != c:
             raise ValueError(f"{len(self.channels)} channel names for {c} channels")
@@ -126,10 +129,34 @@ class Volume:
             if values is not None and len(values) != t:
                 raise ValueError(f"{name} has {len(values)} entries for {t} frames")
 
+    def _take_array(self, array: np.ndarray) -> None:
+        """Take the voxels of an array, and note how a scaled refractive index was read."""
+        axes = {3: "zyx", 4: "tzyx", 5: "tczyx"}.get(array.ndim)
+        if axes is None or array.dtype.kind not in "iuf" or not array.size:
+            raise InputError(
+                f"volume: an array of {array.dtype} with shape {array.shape}: expected numbers (z, y, x), (t, z, y, x) "
+                "or (t, c, z, y, x)"
+            )
+        array_TCZYX = to_tczyx(array, axes)
+        channels = self.channels
+        if channels == ("RI",) and array_TCZYX.shape[1] > 1:
+            channels = default_channels(array_TCZYX.shape[1])
+            object.__setattr__(self, "channels", channels)
+        ri = channels.index("RI") if "RI" in channels else None
+        object.__setattr__(self, "frames", ArrayFrames(array_TCZYX, ri))
+        scale = 1.0 if ri is None or ri >= array_TCZYX.shape[1] else ri_scale(array_TCZYX[0, ri])
+        if scale not in (None, 1.0):
+            note = f"volume: the values were divided by {scale:g}: taken for a scaled refractive index"
+            object.__setattr__(self, "notes", (*self.notes, note))
+
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
         """(T, C, Z, Y, X)."""
-        return self.frames.shape
+        return self._frames.shape
+
+    @property
+    def _frames(self) -> Frames:
+        return cast(Frames, self.frames)
 
     def frame(self, t: int = 0, channel: str | int = "RI") -> np.ndarray:
         """Read one frame of one channel.
@@ -151,7 +178,7 @@ class Volume:
         InputError
             No such channel or frame, or the file cannot be read.
         """
-        array_ZYX = self.frames.read(self._frame_index(t), self.channel_index(channel))
+        array_ZYX = self._frames.read(self._frame_index(t), self.channel_index(channel))
         return np.ascontiguousarray(array_ZYX, dtype=np.float32)
 
     def reader(self, t: int = 0, channel: str | int = "RI") -> FrameReader:
@@ -177,7 +204,7 @@ class Volume:
         InputError
             No such channel or frame; `read` raises it where the file cannot be read.
         """
-        return self.frames.reader(self._frame_index(t), self.channel_index(channel))
+        return self._frames.reader(self._frame_index(t), self.channel_index(channel))
 
     def _frame_index(self, t: int) -> int:
         if not 0 <= t < self.shape[0]:
@@ -278,6 +305,8 @@ def check_spacing(spacing_um: Sequence[float], where: object) -> ZYX:
         values = tuple(float(value) for value in spacing_um)
     except (TypeError, ValueError):
         values = ()
+    if not values and spacing_um == ():
+        raise InputError(f"{where}: voxel size missing: give spacing_um=(z, y, x) in micrometres")
     if len(values) != 3 or not all(np.isfinite(v) and v > 0 for v in values):
         raise InputError(f"{where}: spacing {spacing_um}: expected three positive lengths z, y, x in micrometres")
     return values[0], values[1], values[2]

@@ -180,8 +180,11 @@ class OrganelleModel:
         `auto`, `cpu`, `cuda` or `cuda:N`.
     precision : str
         `auto`, `32-true`, `16-mixed` or `bf16-mixed`; `auto` is the fastest that suits the device.
+    pad_yx : (y, x), optional
+        Voxels added at each side before windows are cut: half a window if not given, as in the `predict` command;
+        (0, 0), which is faster, as in `analyze`.
     tiling : SlidingWindow, optional
-        Windows of the prediction; those of the `predict` command if not given.
+        Other windows; used instead of `pad_yx`.
     threshold : float
         Probability from which a voxel belongs to an organelle.
     flips, memory_gb, compile
@@ -201,6 +204,7 @@ class OrganelleModel:
         device: str = "auto",
         precision: str = "auto",
         *,
+        pad_yx: Sequence[int] | None = None,
         tiling: SlidingWindow | None = None,
         threshold: float = THRESHOLD,
         flips: Sequence[str] = (),
@@ -218,7 +222,8 @@ class OrganelleModel:
         self.threshold = threshold
         self.trained_on = [member.metadata.trained_on for member in weights]
         if tiling is None:
-            tiling = sliding_window(self.metadata.patch_size, sw_batch_size=batch_size("auto", kind))
+            batch = batch_size("auto", kind)
+            tiling = sliding_window(self.metadata.patch_size, pad_yx=pad_yx, sw_batch_size=batch)
         self._inferer = dense_inferer(
             [organelle_network(member, tiling.window, key) for member in weights],
             self.metadata,

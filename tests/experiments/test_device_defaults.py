@@ -3,16 +3,17 @@
 import pytest
 import torch
 
+from cytovox.inference import device
+from cytovox.inference.device import batch_size
+from cytovox.models import cells as cell_models
 from cytovox.models.metadata import read_checkpoint
 from cytovox.segmentation.field import SeedRule
 from experiments.compose import compose
 from experiments.config import ConfigErrors, load_config, resolved
 from experiments.tasks import device_defaults, task_of
-from experiments.tasks.analyze import predictors
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.analyze.launch import run_path
 from experiments.tasks.analyze.predictors import cell_weights, finder_of, organelle_inferer, organelle_weights
-from experiments.tasks.device_defaults import batch_size
 from experiments.tasks.organelle.config import tiling
 from experiments.tasks.pipelines import typed_pipeline
 
@@ -23,7 +24,8 @@ without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a 
 @pytest.fixture(params=[False, True], ids=["cpu", "cuda"])
 def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether a CUDA device would be used: only what chooses the defaults believes it."""
-    monkeypatch.setattr(device_defaults, "uses_cuda", lambda accelerator: request.param and accelerator != "cpu")
+    for module in (device, device_defaults):
+        monkeypatch.setattr(module, "uses_cuda", lambda accelerator: request.param and accelerator != "cpu")
     return request.param
 
 
@@ -77,12 +79,11 @@ def test_a_batch_of_nuclei_that_did_not_fit_is_not_tried_again_with_the_next_fie
     assert module.finder().limits.batch == 2
 
 
-def test_batches_of_the_pipelines_follow_the_device(cuda, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the networks are on the CPU here
-    inferer, _ = organelle_inferer(organelle_weights("organelle"))
-    assert (inferer.tiling.sw_batch_size, inferer.compile) == (32 if cuda else 1, "none")
+def test_batches_of_an_analysis_follow_the_device(cuda, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(cell_models, "resolve_device", lambda name: "cuda" if cuda else "cpu")
     fast, network = (
-        finder_of(read_checkpoint(cell_weights(method, None), "cells", "cell_weights"), SeedRule())
+        finder_of(read_checkpoint(cell_weights(method, None), "cells", "cell_weights"), SeedRule()).finder
         for method in ("fast", "network")
     )
     assert fast.tiling.sw_batch_size == (32 if cuda else 1)
@@ -90,19 +91,18 @@ def test_batches_of_the_pipelines_follow_the_device(cuda, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["fast", "network"])
-@pytest.mark.parametrize(("there", "device"), [(False, "cpu"), (True, "cuda")])
-def test_cell_finders_compute_in_float32_on_every_device(monkeypatch, method, there, device):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    monkeypatch.setattr(predictors, "choose_precision", lambda *_: "bf16-mixed")
-    monkeypatch.setattr(predictors, "build_finder", lambda *given: given)
-    found = finder_of(read_checkpoint(cell_weights(method, None), "cells", "cell_weights"), SeedRule())
-    assert found[-2:] == (device, "32-true")
+def test_cell_finders_compute_in_float32_on_every_device(cuda, monkeypatch, method):
+    monkeypatch.setattr(cell_models, "resolve_device", lambda name: "cuda" if cuda else "cpu")
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)
+    found = finder_of(read_checkpoint(cell_weights(method, None), "cells", "cell_weights"), SeedRule()).finder
+    assert (found.device, found.precision) == ("cuda" if cuda else "cpu", "32-true")
 
 
 def test_compilation_reaches_the_pipelines_network(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    inferer, _ = organelle_inferer(organelle_weights("organelle"), "default")
-    assert inferer.compile == "default"
+    for mode in ("none", "default"):
+        inferer, _ = organelle_inferer(organelle_weights("organelle"), mode)
+        assert (inferer.tiling.sw_batch_size, inferer.compile) == (1, mode)
 
 
 @without_cuda

@@ -42,8 +42,8 @@ def test_samples_of_a_cell_do_not_depend_on_how_many_are_drawn_at_once(device, e
     image, mask = torch.rand(1, 64, 64, device=device), torch.zeros(1, 64, 64, device=device)
     mask[:, 20:44, 18:46] = 1
     found = module.shapes(image, mask, 3, 20)
-    assert module.limits.batch == (8 if DEVICE == "cpu" else 16)
-    module.limits = DeviceLimits(5)
+    assert module.sampler.limits.batch == (8 if DEVICE == "cpu" else 16)
+    module.sampler.limits = DeviceLimits(5)
     other = module.shapes(image, mask, 3, 20)
     assert (found.samples_NZYX != other.samples_NZYX).float().mean() < 1e-4
     assert (found.mean_ZYX != other.mean_ZYX).float().mean() < 1e-4

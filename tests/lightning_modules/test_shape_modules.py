@@ -306,7 +306,7 @@ def test_samples_do_not_depend_on_how_many_are_drawn_at_once(cells, traits):
     found = {}
     for batch in (5, 8, 16):
         shape = module(traits)
-        shape.network, shape.limits = Limited(99), DeviceLimits(batch)
+        shape.network, shape.sampler.limits = Limited(99), DeviceLimits(batch)
         found[batch] = shape.shapes(cells[2]["image"], cells[2]["mask"], 7, 20)
         assert max(shape.network.seen) == batch
     for other in (5, 16):

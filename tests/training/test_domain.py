@@ -46,21 +46,21 @@ def test_large_frames_are_thinned_and_say_the_same(monkeypatch):
     assert thinned["ri_p1"] == pytest.approx(whole["ri_p1"], abs=1e-3)
 
 
-def cell(image: np.ndarray, mask: np.ndarray) -> ShapeCell:
-    return ShapeCell("a", "a", image.astype(np.float32), mask, None)
+def cell(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return image.astype(np.float32), mask
 
 
 def test_statistics_of_a_disc_and_of_an_ellipse():
     y, x = np.mgrid[:64, :64] - 31.5
-    disc = cell_statistics(cell(np.full((64, 64), 0.5), np.hypot(y, x) <= 20))
+    disc = cell_statistics(*cell(np.full((64, 64), 0.5), np.hypot(y, x) <= 20))
     assert disc["area_px"] == pytest.approx(np.pi * 400, rel=0.01)
     assert disc["axis_ratio"] == pytest.approx(1, abs=0.01)
     assert disc["solidity"] > 0.97
     assert (disc["mean_intensity"], disc["variation"]) == (0.5, 0)
-    ellipse = cell_statistics(cell(np.where(x > 0, 0.75, 0.25), np.hypot(y / 10, x / 20) <= 1))
+    ellipse = cell_statistics(*cell(np.where(x > 0, 0.75, 0.25), np.hypot(y / 10, x / 20) <= 1))
     assert ellipse["axis_ratio"] == pytest.approx(0.5, abs=0.02)
     assert ellipse["variation"] == pytest.approx(0.5, abs=1e-3)
-    assert cell_statistics(cell(np.ones((64, 64)), np.ones((64, 64), bool)))["area_px"] == 4096
+    assert cell_statistics(*cell(np.ones((64, 64)), np.ones((64, 64), bool)))["area_px"] == 4096
 
 
 def case(folder: Path, name: str, low: float, spacing: tuple[float, float, float]) -> FolderCase:

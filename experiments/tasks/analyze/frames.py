@@ -25,7 +25,7 @@ from cytovox.segmentation.field import CellField, FoundCells, SeedRule
 from cytovox.segmentation.holes import fill_cells
 from cytovox.segmentation.watershed import unassigned
 from datamodules.label_source import LabelSource
-from experiments.tasks.analyze.outside import outside_note
+from cytovox.segmentation.checks import nuclei_outside_note
 from experiments.tasks.analyze.predictors import cell_finder, trained_on
 from experiments.tasks.analyze.state import FrameState
 
@@ -186,7 +186,7 @@ def _found(
     # the masks decide what is inside, the probabilities only tell the network how sure that is
     seeds = None if job.seeds is None else job.seeds.objects()
     field = CellField(membrane, nucleus, spacing_um, ri, seeds)
-    if outside := outside_note(masks["nucleus"], masks["membrane"]):
+    if outside := nuclei_outside_note(masks["nucleus"], masks["membrane"]):
         notes.append(f"frame {job.t}: {outside}")
     if not masks["nucleus"].any():
         notes.append(f"frame {job.t}: no nucleus, so no cell was told from another")

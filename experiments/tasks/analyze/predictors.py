@@ -10,12 +10,12 @@ import torch
 
 from cytovox.errors import InputError
 from cytovox.inference.compiled import Compile
-from cytovox.inference.device import batch_size, choose_precision
+from cytovox.inference.device import choose_precision
 from cytovox.inference.predictor import DenseInferer
 from cytovox.io.provenance import stamp_of
 from cytovox.models.cells import CellModel
 from cytovox.models.metadata import CheckpointMetadata, Weights, read_checkpoint
-from cytovox.models.organelle import OrganelleModel, sliding_window
+from cytovox.models.organelle import OrganelleModel
 from cytovox.networks.weights import shipped_weights
 from cytovox.segmentation.field import CellFinder, SeedRule, WatershedCells
 from datamodules.cache import cache_root
@@ -80,8 +80,7 @@ def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInfer
     """
     weights = read_checkpoint(path, "organelle", "organelle_weights")
     device, precision = device_and_precision()
-    tiling = sliding_window(weights.metadata.patch_size, pad_yx=(0, 0), sw_batch_size=batch_size("auto", "auto"))
-    model = OrganelleModel([weights], device, precision, tiling=tiling, compile=compile, key="organelle_weights")
+    model = OrganelleModel([weights], device, precision, pad_yx=(0, 0), compile=compile, key="organelle_weights")
     return model.inferer, model.organelles
 
 

@@ -30,7 +30,7 @@ from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.preflight import require_room
 from experiments.tasks.analyze.config import CellsFromMasksConfig
-from experiments.tasks.analyze.outside import outside_note
+from cytovox.segmentation.checks import nuclei_outside_note
 from experiments.tasks.analyze.predictors import cell_finder, cell_weights
 from experiments.tasks.analyze.results import write_table
 
@@ -81,7 +81,7 @@ def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
         inside, nuclei = inputs.membrane[t].mask(), inputs.nucleus[t].mask()
         ri = checked_ri(volume.frame(t), f"{config.ri}, frame {t}") if volume is not None else None
         seeds = inputs.nucleus[t].objects() if inputs.nucleus[t].instances else None
-        if said := outside_note(nuclei, inside):
+        if said := nuclei_outside_note(nuclei, inside):
             print(f"note: frame {t}: {said}", file=sys.stderr)
         found = finder(CellField(inside, nuclei, spacing, ri, seeds))
         if not (found.seeds_ZYX > 0).any():

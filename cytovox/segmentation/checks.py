@@ -1,15 +1,17 @@
-"""Nuclei that do not lie in cells: a sign of masks that are swapped, mirrored, inverted or of another field."""
+"""Checks of the masks that cells are found in."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Part of the nuclei outside the cells from which it is said: drawn and predicted outlines differ by less.
+#: Fraction of the nuclei outside the cells from which it is reported: drawn and predicted outlines differ by less.
 _MOST_OUTSIDE = 0.25
 
 
-def outside_note(nucleus_ZYX: np.ndarray, membrane_ZYX: np.ndarray) -> str:
-    """What is to be said where much of the nuclei lies outside the cells; "" else.
+def nuclei_outside_note(nucleus_ZYX: np.ndarray, membrane_ZYX: np.ndarray) -> str:
+    """Return a warning where a large part of the nuclei lies outside the cells; else an empty string.
+
+    Such masks are usually swapped, mirrored, inverted or of another field.
 
     Parameters
     ----------

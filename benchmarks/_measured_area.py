@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import Table
-from cytovox.measure.morphometry import AREA_ESTIMATORS, area_flag, volume_um3
+from cytovox.measurement.morphometry import AREA_ESTIMATORS, area_flag, volume_um3
 
 #: Voxel sizes z, y, x in µm; thickness is in the coarsest of their voxels.
 SPACINGS = ((1.0, 1.0, 1.0), (0.36, 0.16, 0.16))

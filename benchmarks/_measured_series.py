@@ -13,7 +13,7 @@ import pandas as pd
 
 from benchmarks._common import Table
 from cytovox.io import write_tcf
-from cytovox.measure.measurements import WHOLE, Rules, measure_frame
+from cytovox.measurement.measurements import WHOLE, Rules, measure_frame
 from cytovox.simulation.timelapse import time_lapse
 from cytovox.simulation.tomogram import Options
 from cytovox.statistics.bootstrap import interval, mean_of

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import Table
-from cytovox.measure.volume_interval import DEVIATIONS_90, volume_intervals
+from cytovox.measurement.volume_interval import DEVIATIONS_90, volume_intervals
 from cytovox.metrics.matching import match_by_dice, overlaps
 from cytovox.segmentation.field import CellField, SeedRule
 from cytovox.simulation.tomogram import simulate

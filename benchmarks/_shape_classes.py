@@ -14,9 +14,9 @@ from rich.progress import track
 from benchmarks._common import Table
 from benchmarks._shape_predicted import Predicted
 from cytovox.io.atomic import atomic_path
-from cytovox.measure.shape_features import features_2d, features_3d
-from cytovox.measure.shape_features_large import features_2d_large, features_3d_large
-from cytovox.measure.solids import cylinder
+from cytovox.measurement.shape_features import features_2d, features_3d
+from cytovox.measurement.shape_features_large import features_2d_large, features_3d_large
+from cytovox.measurement.solids import cylinder
 from cytovox.statistics.classify import Forest, Outcome, permutation_importance
 from cytovox.statistics.classify_experiments import PredictedFold, experiment_folds, experiment_rows, run_experiments
 from cytovox.statistics.feature_tables import Fold, stacked, table_of

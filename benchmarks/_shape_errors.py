@@ -11,7 +11,7 @@ from rich.progress import track
 
 from benchmarks._common import Table
 from benchmarks._shape_predicted import Predicted
-from cytovox.measure.solids import cylinder, ellipsoid
+from cytovox.measurement.solids import cylinder, ellipsoid
 from cytovox.metrics.shapes import ERRORS, ShapeErrors, change_rows, sample_errors, score_rows, shape_errors
 from datamodules.shape.cases import ShapeCell
 

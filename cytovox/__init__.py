@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Simulation,
         find_cells,
         measure,
+        read,
         save,
         segment,
         simulate,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     )
     from cytovox.errors import InputError
     from cytovox.io import Volume
-    from cytovox.io import read_volume as read
     from cytovox.models import CellModel, OrganelleMasks, OrganelleModel, ShapeModel, load_model
 
 __all__ = [
@@ -64,13 +64,14 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "Simulation",
             "find_cells",
             "measure",
+            "read",
             "save",
             "segment",
             "simulate",
             "track",
         ],
         "errors": ["InputError"],
-        "io": ["Volume", "read"],
+        "io": ["Volume"],
         "models": ["CellModel", "OrganelleMasks", "OrganelleModel", "ShapeModel", "load_model"],
     },
 )

@@ -18,11 +18,13 @@ import pandas as pd
 
 from cytovox.errors import InputError
 from cytovox.io import Volume, write_nifti, write_ometiff, write_omezarr
+from cytovox.io import read_volume as read
 from cytovox.io.atomic import atomic_path
-from cytovox.measure.cell_contrast import cell_contrasts
-from cytovox.measure.measurements import WHOLE, Compartment, Rules, measure_frame
-from cytovox.measure.refractive import PAPER_MEDIUM_RI, Increments
+from cytovox.measurement.cell_contrast import cell_contrasts
+from cytovox.measurement.measurements import WHOLE, Compartment, Rules, measure_frame
+from cytovox.measurement.refractive import PAPER_MEDIUM_RI, Increments
 from cytovox.models.cells import CellModel
+from cytovox.models.domain import outside, volume_statistics
 from cytovox.models.load import load_model
 from cytovox.models.organelle import OrganelleMasks, OrganelleModel, checked_frame
 from cytovox.quality.control import CellState, frame_flags
@@ -33,6 +35,19 @@ from cytovox.segmentation.holes import fill_cells
 from cytovox.simulation import simulate as simulate_tomogram
 from cytovox.simulation.tomogram import DEFAULT_SHAPE, DEFAULT_SPACING_UM
 from cytovox.tracking.tracking import Detection, TrackingRules, track_cells
+
+__all__ = [
+    "QualityWarning",
+    "Segmentation",
+    "Simulation",
+    "find_cells",
+    "measure",
+    "read",
+    "save",
+    "segment",
+    "simulate",
+    "track",
+]
 
 #: Shipped weights of each method that uses a network.
 CELL_WEIGHTS = {"offsets": "cells_fast", "network": "cells_network"}
@@ -115,7 +130,8 @@ def find_cells(
     Warns
     -----
     QualityWarning
-        There is no nucleus, or much of the nuclei lies outside the cells.
+        There is no nucleus, much of the nuclei lies outside the cells, or the frame differs from the inputs that the
+        weights were trained on.
 
     Examples
     --------
@@ -148,6 +164,11 @@ def _found(field: CellField, method: str, model: CellModel | None, device: str, 
     elif _METHODS.get(model.method) != method:
         raise InputError(f"find_cells: the model's method is {_METHODS.get(model.method)}, not {method}")
     assert model is not None
+    if field.ri_ZYX is not None:
+        ri_ZYX = field.ri_ZYX
+        statistics = volume_statistics(lambda box: ri_ZYX[box], ri_ZYX.shape)
+        if differing := "; ".join(outside(model.trained_on, statistics, field.spacing_um)):
+            warnings.warn(f"outside the training data of the cells' weights: {differing}", QualityWarning, stacklevel=3)
     return model(field)
 
 
@@ -184,7 +205,7 @@ def _cell_field(
 
 
 def _filled(probabilities_2ZYX: np.ndarray, membrane_ZYX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probabilities of membrane and nucleus; those in closed holes of the membrane mask are raised to 0.5."""
+    """Return the probabilities of membrane and nucleus, raised to 0.5 in closed holes of the membrane mask."""
     membrane, nucleus = probabilities_2ZYX
     return np.where(membrane_ZYX, np.maximum(membrane, np.float32(0.5)), membrane), nucleus
 
@@ -215,7 +236,7 @@ def measure(
         Refractive index of the medium; that of the file if not given. The published 1.3337 is taken, with a warning,
         where neither is known: an error of 0.003 changes a concentration by 14 %.
     area : str
-        Estimator of the surface area, one of `cytovox.measure.morphometry.AREA_ESTIMATORS`.
+        Estimator of the surface area, one of `cytovox.measurement.morphometry.AREA_ESTIMATORS`.
     increments : Increments, optional
         Specific refractive increments.
 
@@ -239,9 +260,9 @@ def measure(
     >>> bool((table["volume_um3"] >= 0).all())
     True
     """
-    outside = ""
+    differing = ""
     if isinstance(masks, OrganelleMasks):
-        frame, outside = masks.frame, masks.outside_training
+        frame, differing = masks.frame, masks.outside_training
     ri_ZYX, labels = checked_frame(volume, frame), np.asarray(cells)
     medium, medium_from = _medium(volume, medium_ri)
     if labels.dtype.kind not in "iu":
@@ -255,7 +276,7 @@ def measure(
         raise InputError(f"measure: {error}") from None
     contrasts = cell_contrasts(ri_ZYX, labels.astype(np.int32), volume.spacing_um)
     whole = [row for row in measured.compartments if row.compartment == WHOLE]
-    flags = {row.cell: _flags(frame, row, contrasts.get(row.cell, math.nan), outside) for row in whole}
+    flags = {row.cell: _flags(frame, row, contrasts.get(row.cell, math.nan), differing) for row in whole}
     rows = [
         {
             "frame": frame,
@@ -266,7 +287,7 @@ def measure(
             "medium_from": medium_from,
             "increments": rules.increments.rule,
             "area_estimator": rules.area,
-            "outside_training": outside,
+            "outside_training": differing,
         }
         for row in measured.compartments
     ]
@@ -291,10 +312,10 @@ def _medium(volume: Volume, given: float | None) -> tuple[float, str]:
     return PAPER_MEDIUM_RI, "paper"
 
 
-def _flags(frame: int, row: Compartment, contrast_ri: float, outside: str) -> str:
+def _flags(frame: int, row: Compartment, contrast_ri: float, differing: str) -> str:
     detection = Detection(frame, row.cell, (row.z_um, row.y_um, row.x_um), row.volume_um3)
     found = frame_flags(CellState(detection, row.dry_mass_pg, row.border, row.nuclei, contrast_ri), QualityRules())
-    return as_text(found | ({"weights_range"} if outside else set()))
+    return as_text(found | ({"weights_range"} if differing else set()))
 
 
 def track(
@@ -468,7 +489,7 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
         return write_omezarr(path, array, like.spacing_um, names, None, like.origin_um)
     if name.endswith((".nii", ".nii.gz")):
         if array.shape[:2] != (1, 1):
-            raise InputError(f"save: {path}: NIfTI holds one channel and frame here; save {', '.join(names)} one by one")
+            raise InputError(f"save: {path}: NIfTI holds one channel and frame; save {', '.join(names)} one by one")
         return write_nifti(path, array[0, 0], like.spacing_um, like.origin_um)
     raise InputError(f"save: {path}: expected a name that ends in .ome.tif, .ome.zarr, .nii or .nii.gz")
 

@@ -32,7 +32,7 @@ from cytovox.errors import InputError
 from cytovox.inference.device import choose_precision
 from cytovox.inference.ensemble import autocast
 from cytovox.io.atomic import atomic_path
-from cytovox.measure.solids import cylinder, ellipsoid
+from cytovox.measurement.solids import cylinder, ellipsoid
 from cytovox.metrics.shapes import ERRORS, ShapeErrors, change_rows, mean_shape, sample_errors, score_rows, shape_errors
 from cytovox.preprocess.shape_fields import SLICE
 from datamodules.shape.cases import ShapeCell

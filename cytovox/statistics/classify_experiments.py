@@ -130,7 +130,7 @@ def experiment_folds(
     predicted : sequence of PredictedFold, optional
         One an outer fold, in the order of `folds`.
     cylinder : Table, optional
-        Features of `cytovox.measure.solids.cylinder` of the masks, one row a cell.
+        Features of `cytovox.measurement.solids.cylinder` of the masks, one row a cell.
 
     Raises
     ------

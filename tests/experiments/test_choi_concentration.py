@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytovox.measure.measurements import Rules, measure_frame
-from cytovox.measure.refractive import CHOI_RULE
+from cytovox.measurement.measurements import Rules, measure_frame
+from cytovox.measurement.refractive import CHOI_RULE
 from experiments.tasks.analyze.config import AnalyzeConfig, MeasureConfig
 from experiments.tasks.analyze.frames import _plain
 from experiments.tasks.analyze.results import compartment_table, part_table

@@ -15,7 +15,6 @@ from cytovox.models.metadata import read_checkpoint
 from cytovox.networks.weights import shipped_weights
 from cytovox.simulation.tomogram import Options, simulate
 from datamodules.cases import FolderCase
-from datamodules.shape.cases import ShapeCell
 from training import domain
 from training.domain import describe
 

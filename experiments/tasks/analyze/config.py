@@ -9,8 +9,8 @@ from typing import Any, Literal
 from cytovox.errors import InputError
 from cytovox.inference.compiled import Compile
 from cytovox.io.labels import LABEL_KINDS
-from cytovox.measure.morphometry import AREA_ESTIMATORS
-from cytovox.measure.refractive import Increments
+from cytovox.measurement.morphometry import AREA_ESTIMATORS
+from cytovox.measurement.refractive import Increments
 from cytovox.quality.rules import MAX_INTERVAL, MAX_JUMP, MIN_CONTRAST_RI
 from cytovox.segmentation.field import SeedRule
 from cytovox.segmentation.seeds import MIN_VOLUME_UM3

@@ -16,16 +16,16 @@ from cytovox.io import read_volume
 from cytovox.io.deletion import remove_file
 from cytovox.io.provenance import Fingerprint
 from cytovox.io.spacing import SpacingFrom
-from cytovox.measure.cell_contrast import cell_contrasts
-from cytovox.measure.measurements import WHOLE, Compartment, Rules, measure_frame
-from cytovox.measure.refractive import Increments
-from cytovox.measure.volume_interval import VolumeInterval, agreement, volume_intervals
+from cytovox.measurement.cell_contrast import cell_contrasts
+from cytovox.measurement.measurements import WHOLE, Compartment, Rules, measure_frame
+from cytovox.measurement.refractive import Increments
+from cytovox.measurement.volume_interval import VolumeInterval, agreement, volume_intervals
 from cytovox.models.domain import frame_outside
+from cytovox.segmentation.checks import nuclei_outside_note
 from cytovox.segmentation.field import CellField, FoundCells, SeedRule
 from cytovox.segmentation.holes import fill_cells
 from cytovox.segmentation.watershed import unassigned
 from datamodules.label_source import LabelSource
-from cytovox.segmentation.checks import nuclei_outside_note
 from experiments.tasks.analyze.predictors import cell_finder, trained_on
 from experiments.tasks.analyze.state import FrameState
 

@@ -14,8 +14,8 @@ import pandas as pd
 
 from cytovox.io.atomic import atomic_path
 from cytovox.io.provenance import digest_of
-from cytovox.measure.measurements import WHOLE, Compartment, Part
-from cytovox.measure.refractive import CHOI_RULE, concentration_choi_g_per_ml
+from cytovox.measurement.measurements import WHOLE, Compartment, Part
+from cytovox.measurement.refractive import CHOI_RULE, concentration_choi_g_per_ml
 from cytovox.quality.control import Flags
 from cytovox.quality.rules import as_text
 from cytovox.tracking.tracking import Tracked, TrackingRules, track_cells

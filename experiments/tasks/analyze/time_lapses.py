@@ -14,7 +14,7 @@ import numpy as np
 from cytovox.errors import InputError
 from cytovox.io import Volume, read_volume
 from cytovox.io.provenance import ContentDigests, Fingerprint, StampedRecords, array_digest, stamp_of
-from cytovox.measure.refractive import PAPER_MEDIUM_RI
+from cytovox.measurement.refractive import PAPER_MEDIUM_RI
 from cytovox.models.domain import frame_outside
 from cytovox.organelles import CELLS
 from cytovox.segmentation.holes import FILLED, fill_holes

@@ -16,12 +16,13 @@ from cytovox.io import LabelVolume, Volume, open_labels, read_volume, write_omet
 from cytovox.io.deletion import Manifest
 from cytovox.io.label_layout import Opening
 from cytovox.io.spacing import Resolved, resolve_spacing
-from cytovox.measure.cell_contrast import cell_contrasts
-from cytovox.measure.measurements import WHOLE, Compartment, Rules, measure_frame
-from cytovox.measure.refractive import PAPER_MEDIUM_RI
+from cytovox.measurement.cell_contrast import cell_contrasts
+from cytovox.measurement.measurements import WHOLE, Compartment, Rules, measure_frame
+from cytovox.measurement.refractive import PAPER_MEDIUM_RI
 from cytovox.plots.cells import cells_figure
 from cytovox.quality.control import CellState, frame_flags
 from cytovox.quality.rules import QualityRules, as_text
+from cytovox.segmentation.checks import nuclei_outside_note
 from cytovox.segmentation.field import CellField
 from cytovox.segmentation.holes import fill_cells
 from cytovox.segmentation.watershed import unassigned
@@ -30,7 +31,6 @@ from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.preflight import require_room
 from experiments.tasks.analyze.config import CellsFromMasksConfig
-from cytovox.segmentation.checks import nuclei_outside_note
 from experiments.tasks.analyze.predictors import cell_finder, cell_weights
 from experiments.tasks.analyze.results import write_table
 

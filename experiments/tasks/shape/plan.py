@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cytovox.errors import InputError
-from cytovox.measure.shape_features import features_2d, features_3d
+from cytovox.measurement.shape_features import features_2d, features_3d
 from cytovox.preprocess.shape_fields import SIDE
 from cytovox.preprocess.square_symmetries import VIEWS
 from datamodules.shape.cases import ShapeCell

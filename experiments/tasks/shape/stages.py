@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from cytovox.io.provenance import Fingerprint
-from cytovox.measure.shape_features import features_2d, features_3d, in_unit
+from cytovox.measurement.shape_features import features_2d, features_3d, in_unit
 from cytovox.metrics.volume_spread import samples_needed
 from cytovox.models.domain import cell_statistics, outside
 from cytovox.plots.meshes import write_glb

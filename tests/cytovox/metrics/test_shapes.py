@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-from cytovox.measure.solids import cylinder, ellipsoid
+from cytovox.measurement.solids import cylinder, ellipsoid
 from cytovox.metrics.shapes import (
     ERRORS,
     ShapeErrors,

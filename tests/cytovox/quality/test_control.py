@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytovox.measure.cell_contrast import cell_contrasts
+from cytovox.measurement.cell_contrast import cell_contrasts
 from cytovox.quality.control import CellState, flag_cells
 from cytovox.quality.events import find_events, overlap_of
 from cytovox.quality.lineage_sums import sum_lineages

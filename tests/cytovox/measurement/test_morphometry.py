@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cytovox.measure.morphometry import (
+from cytovox.measurement.morphometry import (
     AREA_ESTIMATORS,
     area_flag,
     border_faces,
@@ -14,7 +14,7 @@ from cytovox.measure.morphometry import (
     sphericity,
     volume_um3,
 )
-from cytovox.measure.surface import surface, surface_area_um2
+from cytovox.measurement.surface import surface, surface_area_um2
 
 
 def ellipsoid(semi_um, spacing_um, shift=(0.0, 0.0, 0.0)):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cytovox.measure.volume_interval import FLOOR, agreement, member_labels, volume_intervals
+from cytovox.measurement.volume_interval import FLOOR, agreement, member_labels, volume_intervals
 
 
 def image(*sizes):

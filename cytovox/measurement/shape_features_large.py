@@ -1,6 +1,6 @@
 """The larger set: 50 features of the 2D mask and image, 76 of the 3D object, 126 in all.
 
-The 12 and 15 of `cytovox.measure.shape_features` come first in each. Everything here is independent of position,
+The 12 and 15 of `cytovox.measurement.shape_features` come first in each. Everything here is independent of position,
 rotation and mirroring. Of the descriptors that such sets commonly hold, these depend on pose or on indexing and were
 repaired:
 
@@ -22,7 +22,7 @@ import scipy.ndimage as ndi
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-from cytovox.measure.intensity_features import (
+from cytovox.measurement.intensity_features import (
     GREY_DISTANCES,
     GREY_PROPERTIES,
     SHELLS,
@@ -30,7 +30,7 @@ from cytovox.measure.intensity_features import (
     shell_profile,
     texture,
 )
-from cytovox.measure.shape_features import (
+from cytovox.measurement.shape_features import (
     FEATURES_2D,
     FEATURES_3D,
     Feature,
@@ -42,8 +42,8 @@ from cytovox.measure.shape_features import (
     principal_axes,
     standard_moment,
 )
-from cytovox.measure.spherical import power_spectrum
-from cytovox.measure.surface import Surface, outline, surface
+from cytovox.measurement.spherical import power_spectrum
+from cytovox.measurement.surface import Surface, outline, surface
 
 #: Harmonics of the mass weighted by its distance to the centroid: the first is 0 by definition.
 HARMONICS_2D, HARMONICS_3D = range(2, 8), range(2, 10)

@@ -12,7 +12,7 @@ import tifffile
 from hypothesis import given, settings
 from scipy.spatial.transform import Rotation
 
-from cytovox.measure.shape_features import FEATURES_2D, FEATURES_3D, features_2d, features_3d
+from cytovox.measurement.shape_features import FEATURES_2D, FEATURES_3D, features_2d, features_3d
 
 #: The 48 turns and mirrors of a cube: an order of the axes, and which of them run backwards.
 POSES = [(order, flips) for order in itertools.permutations(range(3)) for flips in itertools.product((1, -1), repeat=3)]

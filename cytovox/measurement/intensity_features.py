@@ -3,7 +3,7 @@
 import numpy as np
 from skimage.feature import graycomatrix, graycoprops
 
-from cytovox.measure.shape_features import standard_moment
+from cytovox.measurement.shape_features import standard_moment
 
 GREY_LEVELS = 16
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cytovox.errors import InputError
-from cytovox.measure.refractive import (
+from cytovox.measurement.refractive import (
     CHOI_RULE,
     Increments,
     concentration_choi_g_per_ml,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.measure import marching_cubes, mesh_surface_area
 
-from cytovox.measure.surface import outline, surface
+from cytovox.measurement.surface import outline, surface
 
 
 def grid(shape, spacing, centre):

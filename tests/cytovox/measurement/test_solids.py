@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.measure import EllipseModel
 
-from cytovox.measure.solids import Ellipse, cylinder, ellipsoid, fit_ellipse, outline_ellipse
+from cytovox.measurement.solids import Ellipse, cylinder, ellipsoid, fit_ellipse, outline_ellipse
 
 
 def drawn(

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from scipy.special import eval_legendre
 
-from cytovox.measure.spherical import power_spectrum
+from cytovox.measurement.spherical import power_spectrum
 
 
 def test_one_direction_has_all_power_in_every_degree_and_its_opposite_only_in_the_even():

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cytovox.measure.measurements import WHOLE, Rules, measure_frame
-from cytovox.measure.refractive import Increments
+from cytovox.measurement.measurements import WHOLE, Rules, measure_frame
+from cytovox.measurement.refractive import Increments
 
 SPACING = (0.4, 0.2, 0.2)
 MEDIUM = 1.337

@@ -17,7 +17,7 @@ import scipy.ndimage as ndi
 from scipy.spatial import ConvexHull, QhullError
 from skimage.measure import euler_number
 
-from cytovox.measure.surface import Outline, Surface, outline, surface
+from cytovox.measurement.surface import Outline, Surface, outline, surface
 
 #: In voxels; of the smoothing that roughness is measured against.
 ROUGHNESS_SIGMA = 2.0
@@ -41,7 +41,7 @@ MOMENTS = "second central moments"
 
 FEATURES_2D: tuple[Feature, ...] = (
     Feature("area_um2", "µm²", "area of the mask", "count of pixels"),
-    Feature("perimeter_um", "µm", "length of the outline, holes included", "cytovox.measure.surface.outline"),
+    Feature("perimeter_um", "µm", "length of the outline, holes included", "cytovox.measurement.surface.outline"),
     Feature("circularity", "1", "4 pi area / perimeter²; 1 for a disc", "Cox 1927, J. Paleontology 1(3)"),
     Feature("solidity_2d", "1", "area over that of its convex hull", RUSS),
     Feature("aspect_ratio", "1", "minor over major principal axis", MOMENTS),
@@ -63,7 +63,7 @@ FEATURES_2D: tuple[Feature, ...] = (
 
 FEATURES_3D: tuple[Feature, ...] = (
     Feature("volume_um3", "µm³", "volume of the object", "count of voxels"),
-    Feature("surface_um2", "µm²", "area of the surface, cavities included", "cytovox.measure.surface.surface"),
+    Feature("surface_um2", "µm²", "area of the surface, cavities included", "cytovox.measurement.surface.surface"),
     Feature("sphericity", "1", "surface of the ball of that volume over its own", "Wadell 1935, J. Geology 43(3)"),
     Feature("solidity_3d", "1", "volume over that of its convex hull", RUSS),
     Feature("roughness", "1", "voxels that a smoothing changes, over voxels", "Waibel et al. 2022, iScience 25:105298"),

@@ -9,14 +9,14 @@ import pytest
 import scipy.ndimage as ndi
 from hypothesis import example, given, settings
 
-from cytovox.measure.shape_features import FEATURES_2D, FEATURES_3D, features_2d, features_3d
-from cytovox.measure.shape_features_large import (
+from cytovox.measurement.shape_features import FEATURES_2D, FEATURES_3D, features_2d, features_3d
+from cytovox.measurement.shape_features_large import (
     FEATURES_2D_LARGE,
     FEATURES_3D_LARGE,
     features_2d_large,
     features_3d_large,
 )
-from cytovox.measure.surface import surface
+from cytovox.measurement.surface import surface
 
 POSES = [(order, flips) for order in itertools.permutations(range(3)) for flips in itertools.product((1, -1), repeat=3)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.ndimage as ndi
 from skimage.measure import marching_cubes, mesh_surface_area
 
-from cytovox.measure.surface import surface_area_um2
+from cytovox.measurement.surface import surface_area_um2
 
 ZYX = tuple[float, float, float]
 

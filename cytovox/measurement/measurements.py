@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.ndimage as ndi
 
-from cytovox.measure.morphometry import (
+from cytovox.measurement.morphometry import (
     AREA_ESTIMATORS,
     ZYX,
     area_flag,
@@ -17,7 +17,7 @@ from cytovox.measure.morphometry import (
     sphericity,
     volume_um3,
 )
-from cytovox.measure.refractive import Increments, concentration_g_per_ml, dry_mass_pg
+from cytovox.measurement.refractive import Increments, concentration_g_per_ml, dry_mass_pg
 from cytovox.organelles import in_order
 
 #: The row of the whole cell; every other row bears its organelle's name.
@@ -53,7 +53,7 @@ class Compartment:
     surface_area_um2: float
     """Of all its parts; nan where it is empty."""
     area_flag: str
-    """"thin" where the area may be off by more than 3 %; see `cytovox.measure.morphometry.area_flag`."""
+    """"thin" where the area may be off by more than 3 %; see `cytovox.measurement.morphometry.area_flag`."""
     sphericity: float
     """Of the largest part; nan where it is empty, and of nucleoli and droplets unless there is just one."""
     mean_ri: float

@@ -279,9 +279,10 @@ def cell_inputs(image_YX: np.ndarray, mask_YX: np.ndarray) -> tuple[np.ndarray, 
     InputError
         They are not square, not of one size, empty, or of no known scale.
     """
+    for what, values in (("image", np.asarray(image_YX)), ("mask", np.asarray(mask_YX))):
+        if values.dtype.kind not in "buif" or not values.size or not np.isfinite(values).all():
+            raise InputError(f"{what}: expected finite numbers, got {values.dtype} with NaN or infinite values or none")
     image, mask = grey_image(np.asarray(image_YX), "image"), cell_mask(np.asarray(mask_YX), "mask")
-    if not np.isfinite(image).all():
-        raise InputError("image: holds NaN or infinite values")
     if image.shape != mask.shape:
         raise InputError(f"mask: {sizes_of(mask)}, but the image is {sizes_of(image)}: give the mask of this image")
     return resized_image(image), resized_mask(mask[None], "mask")[0]

@@ -105,6 +105,15 @@ def test_the_examples_of_the_docstrings_run(module):
     assert failed == 0
 
 
+def test_the_examples_of_the_docs_run():
+    page = Path(cytovox.__file__).parents[1] / "docs" / "python.md"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cytovox.QualityWarning)
+        failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried > 10
+    assert failed == 0
+
+
 def test_every_public_function_has_an_example():
     functions = ("find_cells", "measure", "save", "segment", "simulate", "track", "load_model")
     assert all(">>> " in (getattr(cytovox, name).__doc__ or "") for name in functions)
@@ -170,15 +179,15 @@ NAN[1, 2, 3] = np.nan
         (lambda: cytovox.save("cells.ome.tif", np.ones((2, 2, 2), int)), "voxel size missing"),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore::cytovox.QualityWarning")
 def test_bad_input_is_one_line(call, said):
-    with pytest.raises(cytovox.InputError, match=said) as caught, warnings.catch_warnings():
-        warnings.simplefilter("ignore", cytovox.QualityWarning)
+    with pytest.raises(cytovox.InputError, match=said) as caught:
         call()
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_folder_without_weights_and_weights_of_a_run(tmp_path: Path):
-    with pytest.raises(cytovox.InputError, match="no checkpoints/best.ckpt"):
+    with pytest.raises(cytovox.InputError, match=r"no checkpoints/best\.ckpt"):
         cytovox.load_model(tmp_path)
     copied = tmp_path / "mine.safetensors"
     copied.write_bytes(shipped_weights()["organelle"].read_bytes())
@@ -247,7 +256,7 @@ def test_saved_tables_come_back(tmp_path: Path, ending: str):
     table = pd.DataFrame({"cell": [1, 2], "volume_um3": [1.5, 2.25]})
     path = cytovox.save(tmp_path / f"table{ending}", table)
     pd.testing.assert_frame_equal((pd.read_csv if ending == ".csv" else pd.read_parquet)(path), table)
-    with pytest.raises(cytovox.InputError, match=".csv or .parquet"):
+    with pytest.raises(cytovox.InputError, match=r"\.csv or \.parquet"):
         cytovox.save(tmp_path / "table.xlsx", table)
 
 

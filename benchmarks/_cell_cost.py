@@ -43,7 +43,7 @@ def measure_cost(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], d
     """Seconds a volume of each method and number of cells, in rounds over all of them."""
     shape = (16, 64, 64) if told.quick else SHAPE
     counts = COUNTS[:2] if told.quick else COUNTS
-    finders = {m: cell_finder(m, cell_weights(m, None), SeedRule()) for m in ("network", "fast", "watershed")}
+    finders = {m: cell_finder(m, cell_weights(m, None), SeedRule()) for m in ("network", "offsets", "watershed")}
     fields = {count: packed_field(count, shape) for count in counts}
     tasks = {
         f"{method}, {count}": (lambda finder=finder, count=count: finder(fields[count]))
@@ -53,16 +53,16 @@ def measure_cost(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], d
     seconds = interleaved(told, watch, tasks)
     table = Table(
         f"seconds a volume of {'x'.join(map(str, shape))} voxels (median)",
-        ["cells", "nucleus by nucleus (published)", "votes (fast)", "seeded watershed", "published over fast"],
+        ["cells", "nucleus by nucleus (published)", "centre offsets", "seeded watershed", "published over offsets"],
     )
     ratios: dict[str, Any] = {}
     for count in counts:
-        name = f"published over fast, {count} cells"
-        ratios[name] = ratio(seconds[f"network, {count}"], seconds[f"fast, {count}"])
+        name = f"published over offsets, {count} cells"
+        ratios[name] = ratio(seconds[f"network, {count}"], seconds[f"offsets, {count}"])
         cells = [f"{statistics.median(seconds[f'{method}, {count}']):.2f}" for method in finders]
         table.rows.append([str(count), *cells, show_ratio(ratios[name])])
-    grows = f"fast, {counts[-1]} cells over {counts[0]}"
-    ratios[grows] = ratio(seconds[f"fast, {counts[-1]}"], seconds[f"fast, {counts[0]}"])
+    grows = f"offsets, {counts[-1]} cells over {counts[0]}"
+    ratios[grows] = ratio(seconds[f"offsets, {counts[-1]}"], seconds[f"offsets, {counts[0]}"])
     table.rows.append([f"{counts[-1]} over {counts[0]}", "", show_ratio(ratios[grows]), "", ""])
     return [table, _published_network(fields[counts[0]], counts[0], told.quick)], dict(seconds), ratios
 
@@ -74,7 +74,7 @@ def _published_network(field: CellField, count: int, quick: bool) -> Table:
         "ScNAS 12/8/3, nucleus by nucleus": ConditionedCells(
             network_config("scnas")().build(*CELL_CHANNELS["network"]), ResampleTo(grid=grid), batch_size=1
         ),
-        "votes (fast)": cell_finder("fast", cell_weights("fast", None), SeedRule()),
+        "centre offsets": cell_finder("offsets", cell_weights("offsets", None), SeedRule()),
     }
     table = Table(f"the published network, {count} cells, timed once", ["method", "s"])
     for name, finder in finders.items():

@@ -39,7 +39,7 @@ def quality_table(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]
         shape=shape, train=SimulatedSet(count=0), val=SimulatedSet(count=0, first_seed=100_000),
         test=SimulatedSet(counts=counts, first_seed=FIRST_SEED),
     )  # fmt: skip
-    cases = CellsDataModule(config, 0, "fast", splits=("test",)).find()["test"]
+    cases = CellsDataModule(config, 0, "offsets", splits=("test",)).find()["test"]
     cases = [case for case in cases if case.line in lines][: 2 if told.quick else None]
     inferer, names = organelle_inferer(organelle_weights("organelle"))
     both = [names.index("membrane"), names.index("nucleus")]
@@ -71,7 +71,7 @@ def finders_of(told: argparse.Namespace) -> dict[str, Any]:
     """Each method with its weights, and the watershed without and with geometric splitting."""
     fast, network = (weights_path(given, "weights") for given in (told.fast, told.network))
     return {
-        "votes (fast)": cell_finder("fast", fast, SeedRule()),
+        "centre offsets": cell_finder("offsets", fast, SeedRule()),
         "nucleus by nucleus (published)": cell_finder("network", network, SeedRule()),
         "seeded watershed": cell_finder("watershed", None, SeedRule()),
         "seeded watershed, nuclei split": cell_finder("watershed", None, SeedRule(split_depth_um=SPLIT_DEPTH_UM)),
@@ -83,8 +83,8 @@ def _differences(scores: dict[str, list[CellScores]], strata: list[str]) -> Tabl
     table = Table("the fast way less another, paired by image: Dice, unmatched as 0", ["against", "difference"])
     for name, found in scores.items():
         method, _, seeds = name.partition(": ")
-        if method != "votes (fast)":
-            mine = scores[f"votes (fast): {seeds}"]
+        if method != "centre offsets":
+            mine = scores[f"centre offsets: {seeds}"]
             differences = [a.dice - b.dice for a, b in zip(mine, found, strict=True)]
             table.rows.append([name, _shown(interval(mean_of(differences), len(differences), strata=strata))])
     return table

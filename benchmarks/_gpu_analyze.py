@@ -21,7 +21,7 @@ from experiments.tasks.analyze import frames, predictors
 from experiments.tasks.analyze.analysis import Analysis
 
 #: Methods of telling cells from each other, and of a quick run.
-METHODS, QUICK_METHODS = ("fast", "network"), ("fast",)
+METHODS, QUICK_METHODS = ("offsets", "network"), ("offsets",)
 #: What is timed within an analysis: its name, and where it is looked up.
 STAGES: tuple[tuple[str, Any, str], ...] = (
     ("organelles", Analysis, "_predict"),

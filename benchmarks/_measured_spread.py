@@ -29,7 +29,7 @@ def spread_tables(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]
     spacing = (0.6, 0.6, 0.6) if told.quick else SPACING
     inferer, names = organelle_inferer(organelle_weights("organelle"))
     both = [names.index("membrane"), names.index("nucleus")]
-    finder = cell_finder("fast", cell_weights("fast", None), SeedRule())
+    finder = cell_finder("offsets", cell_weights("offsets", None), SeedRule())
     errors: dict[str, list[float]] = {"found on": [], "tested on": []}
     widths: list[float] = []
     for number, line in enumerate(LINES[: 1 if told.quick else None]):

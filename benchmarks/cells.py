@@ -27,7 +27,7 @@ def more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part", choices=("cost", "quality", "tissue", "all"), default="cost", help="what to do (cost)"
     )
-    parser.add_argument("--fast", default="cells_fast", help="weights of the fast way")
+    parser.add_argument("--fast", default="cells_offsets", help="weights of the fast way")
     parser.add_argument("--network", default="cells_network", help="weights of the published way")
     parser.add_argument("--lines", default=",".join(LINES), help="cell lines of the quality, by commas")
     parser.add_argument("--data", type=Path, default=None, help="folder that has tissue/, real cells (tissue)")

@@ -50,9 +50,7 @@ __all__ = [
 ]
 
 #: Shipped weights of each method that uses a network.
-CELL_WEIGHTS = {"offsets": "cells_fast", "network": "cells_network"}
-#: Names of the methods in metadata of weights.
-_METHODS = {"fast": "offsets", "network": "network"}
+CELL_WEIGHTS = {"offsets": "cells_offsets", "network": "cells_network"}
 
 
 class QualityWarning(UserWarning):
@@ -161,8 +159,8 @@ def _found(field: CellField, method: str, model: CellModel | None, device: str, 
         model = load_model(CELL_WEIGHTS[method], task="cells", device=device, rule=rule)
     elif not isinstance(model, CellModel):
         raise InputError(f"find_cells: model: expected a CellModel, got {type(model).__name__}")
-    elif _METHODS.get(model.method) != method:
-        raise InputError(f"find_cells: the model's method is {_METHODS.get(model.method)}, not {method}")
+    elif model.method != method:
+        raise InputError(f"find_cells: the model's method is {model.method}, not {method}")
     assert model is not None
     if field.ri_ZYX is not None:
         ri_ZYX = field.ri_ZYX

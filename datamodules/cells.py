@@ -75,7 +75,7 @@ class CellsDataModule(OrganelleDataModule):
     seed : int
         The run's seed.
     method : str
-        `network`: a random nucleus of a whole field is asked for. `fast`: patches and their nuclei.
+        `network`: a random nucleus of a whole field is asked for. `offsets`: patches and their nuclei.
     progress, limit, splits
         As of the parent.
     """

@@ -37,7 +37,7 @@ TRAININGS: dict[str, tuple[int, list[tuple[str, list[str]]]]] = {
             ),
         ],
     ),
-    **dict.fromkeys(("cells_fast", "cells_network"), (75, [("cells", FEW)])),
+    **dict.fromkeys(("cells_offsets", "cells_network"), (75, [("cells", FEW)])),
 }  # fmt: skip
 
 

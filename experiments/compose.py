@@ -16,6 +16,7 @@ from omegaconf._yaml import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
 from cytovox.errors import InputError
+from experiments.renamed import with_new_names
 
 #: A key's path from the root: ("trainer", "max_epochs").
 KeyPath = tuple[str, ...]
@@ -209,6 +210,7 @@ def _parse_override(word: str) -> dict[str, Any]:
 
 def _layer(result: Composed, tree: dict[str, Any], origin: str, keep: Keep | None) -> None:
     """Lay one tree over the result; a group that changes its branch forgets the other branch's keys."""
+    tree = with_new_names(tree, origin)
     for group, selector in SELECTORS.items():
         new, old = tree.get(group), result.values.get(group)
         if not isinstance(new, dict) or not isinstance(old, dict) or selector not in new:

@@ -34,12 +34,12 @@ class CellsModule(pl.LightningModule):
     Parameters
     ----------
     network : Module
-        `method: network`: logits (B, 1, Z, Y, X) of the chosen nucleus' cell from (B, 4, Z, Y, X); `fast`: offsets
+        `method: network`: logits (B, 1, Z, Y, X) of the chosen nucleus' cell from (B, 4, Z, Y, X); `offsets`: offsets
         (B, 3, Z, Y, X) in `UNIT_UM` from (B, 3, Z, Y, X).
     metadata : CellsMetadata
         Method, common grid and normalisation; stored in every checkpoint.
     tiling : SlidingWindow
-        Windows of `fast`.
+        Windows of `offsets`.
     rule : SeedRule
         What one nucleus is, where nobody told.
     loss : Module, optional

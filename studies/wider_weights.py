@@ -69,7 +69,7 @@ SUBJECTS = {
         ("dice_membrane", "dice_nucleus", "dice_nucleolus", "dice_lipid", "dice_mean"),
     ),
     "cells": Subject(
-        "cells", "cells_fast", (16, 32, 64, 128), ("true/dice", "rule/dice", "rule/ap_50", "watershed/dice")
+        "cells", "cells_offsets", (16, 32, 64, 128), ("true/dice", "rule/dice", "rule/ap_50", "watershed/dice")
     ),
 }  # fmt: skip
 

@@ -91,7 +91,7 @@ class Recorder:
             measured = f"predict.inputs=[{tomogram.resolve()}]"
             self.experiment("organelle", "measured", measured, "stages=[predict]", "predict.probabilities=true")
         self.experiment("shape_demo", "shape", "stages=[fit,test]", "trainer.max_epochs=1", "trainer.max_time=null")
-        for method in ("fast", "network", "watershed"):
+        for method in ("offsets", "network", "watershed"):
             self.experiment("analyze", f"analyze_{method}", "inputs=[movies/*.TCF]", f"method={method}")
         for path in sorted(p for p in self.work.rglob("*") if p.is_file()):
             name = "/".join(part for part in path.relative_to(self.work).parts if not part[:8].isdigit())

@@ -42,7 +42,7 @@ def marching_cubes_area_um2(mask_ZYX: np.ndarray, spacing_um: ZYX) -> float:
 #: Estimators of the surface area, by the name that stands in the tables.
 AREA_ESTIMATORS: dict[str, Callable[[np.ndarray, ZYX], float]] = {
     "enclosing": surface_area_um2,
-    "staircase": marching_cubes_area_um2,
+    "marching_cubes": marching_cubes_area_um2,
 }
 
 

@@ -114,7 +114,7 @@ class CellModel:
 
     @property
     def method(self) -> str:
-        """`fast` (centre offsets) or `network` (nucleus-conditioned)."""
+        """`offsets` (centre offsets) or `network` (nucleus-conditioned)."""
         return self.metadata.method
 
     def __call__(self, cells: CellField, progress: Callable[[int, int], None] | None = None) -> FoundCells:

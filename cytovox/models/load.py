@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from cytovox.models.cells import CellModel
 from cytovox.models.metadata import CheckpointMetadata, read_checkpoint
 from cytovox.models.organelle import OrganelleModel
 from cytovox.models.shape import ShapeModel
-from cytovox.networks.weights import shipped_weights
+from cytovox.networks.weights import RENAMED_WEIGHTS, shipped_weights
 
 #: Checkpoints of a run folder, the preferred one first.
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
@@ -50,6 +51,10 @@ def weights_path(given: str | Path, key: str) -> Path:
     if path.is_file():
         return path
     shipped = shipped_weights()
+    if str(given) in RENAMED_WEIGHTS:
+        new = RENAMED_WEIGHTS[str(given)]
+        warnings.warn(f"{key}: {given} is now called {new}; the old name works until the next release", FutureWarning)
+        return shipped[new]
     if str(given) in shipped:
         return shipped[str(given)]
     raise InputError(
@@ -71,7 +76,7 @@ def load_model(
     Parameters
     ----------
     name : str or Path, or sequence of these
-        A name of shipped weights (`organelle`, `cells_fast`, `cells_network`, `shape_rbc`, `shape_nuclei`), a run
+        A name of shipped weights (`organelle`, `cells_offsets`, `cells_network`, `shape_rbc`, `shape_nuclei`), a run
         folder, a .ckpt checkpoint or a .safetensors file. Several organelle weights are an ensemble.
     task : str, optional
         Task that the weights must be of: organelle, cells, shape or shapr.

@@ -80,7 +80,7 @@ class CellsMetadata(CheckpointMetadata):
     """What a network that tells cells from each other needs to be told of its input."""
 
     method: str
-    """`network`: shown one nucleus at a time; `fast`: votes, all cells at once."""
+    """`network`: shown one nucleus at a time; `offsets`: centre offsets, all cells at once."""
     resample: str
     """`spacing_um` or `grid`."""
     resample_spacing_um: list[float]
@@ -113,6 +113,9 @@ class ShapeMetadata(CheckpointMetadata):
 class SHAPRMetadata(CheckpointMetadata):
     """SHAPR needs nothing more."""
 
+
+#: Values of `CellsMetadata.method` in weights of earlier versions.
+RENAMED_METHODS = {"fast": "offsets"}
 
 #: The facts of each task's checkpoints.
 FACTS: dict[str, type[CheckpointMetadata]] = {
@@ -175,6 +178,8 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
     if (name := first_nonfinite(state)) is not None:
         raise InputError(f"{key}: {path}: its weights are NaN or infinite (first: {name}); give weights of another run")
     told = {"trained_on": _sidecar(path), **told}
+    if told.get("method") in RENAMED_METHODS:
+        told["method"] = RENAMED_METHODS[told["method"]]
     return Weights(path, kind(**{f.name: told[f.name] for f in known if f.name in told}), state)
 
 

@@ -13,7 +13,7 @@ from cytovox.models.metadata import Weights, load_network
 from cytovox.networks import network_config
 
 #: Input and output channels of the networks that tell cells apart, by method.
-CELL_CHANNELS = {"network": (4, 1), "fast": (3, 3)}
+CELL_CHANNELS = {"network": (4, 1), "offsets": (3, 3)}
 
 
 def config_of(kind: type, options: Mapping[str, Any]) -> Any:

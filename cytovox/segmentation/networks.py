@@ -120,7 +120,7 @@ class ConditionedCells(_NetworkCells):
             if not self.limits.halve_batch(len(labels), "nuclei"):
                 raise DeviceError(
                     "out of memory on the device with one nucleus at a time: choose precision 16-mixed or bf16-mixed, "
-                    "the CPU, or method fast; or end other programs that use the device"
+                    "the CPU, or method offsets; or end other programs that use the device"
                 ) from error
         return None
 

@@ -344,7 +344,7 @@ def test_random_batches_have_the_shapes_and_types_of_real_ones():
 
 
 def test_random_cells_are_nearest_to_their_own_nuclei():
-    batch = cells_batch([6, 8, 10], "fast", 2, "cpu")
+    batch = cells_batch([6, 8, 10], "offsets", 2, "cpu")
     assert batch["cells"].dtype == torch.int64
     for cells, nuclei in zip(batch["cells"], batch["nuclei"], strict=True):
         assert nuclei[:, 0].tolist() == list(range(1, NUCLEI + 1))

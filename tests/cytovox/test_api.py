@@ -48,11 +48,9 @@ def test_masks_are_those_of_the_predict_command(tomogram: Path, tmp_path: Path):
         np.testing.assert_array_equal(read_mask(path).labels_ZYX != 0, mask)
 
 
-@pytest.mark.parametrize(
-    ("method", "known_as"), [("offsets", "fast"), ("network", "network"), ("watershed", "watershed")]
-)
-def test_a_segmentation_is_that_of_the_analyze_command(tomogram: Path, tmp_path: Path, method: str, known_as: str):
-    run("analyze", f"inputs=[{tomogram}]", f"out={tmp_path / 'out'}", f"method={known_as}", "uncertainty=false",
+@pytest.mark.parametrize("method", ["offsets", "network", "watershed"])
+def test_a_segmentation_is_that_of_the_analyze_command(tomogram: Path, tmp_path: Path, method: str):
+    run("analyze", f"inputs=[{tomogram}]", f"out={tmp_path / 'out'}", f"method={method}", "uncertainty=false",
         "meshes=none")  # fmt: skip
     found = cytovox.segment(cytovox.read(tomogram), method=method)
     organelles = read_volume(tmp_path / "out" / "predictions" / "field_organelles.ome.tif")
@@ -156,8 +154,8 @@ NAN[1, 2, 3] = np.nan
         (lambda: model_of("organelle").predict(cytovox.Volume(NAN, SPACING)), "NaN or infinite"),
         (lambda: model_of("organelle").predict(cytovox.Volume(RI, SPACING), 1), "no frame 1"),
         (lambda: cytovox.load_model("no_such_weights"), "no such checkpoint"),
-        (lambda: cytovox.load_model("cells_fast", task="organelle"), "a checkpoint of task cells"),
-        (lambda: cytovox.load_model(["organelle", "cells_fast"]), "weights of one task"),
+        (lambda: cytovox.load_model("cells_offsets", task="organelle"), "a checkpoint of task cells"),
+        (lambda: cytovox.load_model(["organelle", "cells_offsets"]), "weights of one task"),
         (lambda: cytovox.load_model([]), "no weights named"),
         (lambda: cytovox.load_model("shape_rbc", threshold=0.5), "ShapeModel has no option threshold"),
         (lambda: cytovox.load_model("organelle", device="tpu"), "expected auto, cpu, cuda"),
@@ -168,7 +166,7 @@ NAN[1, 2, 3] = np.nan
         (lambda: cytovox.find_cells({"membrane": RI > 1, "nucleus": RI > 1}, "votes", spacing_um=SPACING), "votes"),
         (
             lambda: cytovox.find_cells(
-                {"membrane": RI > 1, "nucleus": RI > 1}, "network", spacing_um=SPACING, model=model_of("cells_fast")
+                {"membrane": RI > 1, "nucleus": RI > 1}, "network", spacing_um=SPACING, model=model_of("cells_offsets")
             ),
             "the model's method is offsets, not network",
         ),
@@ -263,5 +261,5 @@ def test_saved_tables_come_back(tmp_path: Path, ending: str):
 def test_a_given_model_and_labelled_nuclei_are_used():
     truth = cytovox.simulate("HeLa", seed=7, shape=SHAPE, spacing_um=SPACING)
     labelled = {"membrane": truth.masks["membrane"], "nucleus": np.where(truth.masks["nucleus"], truth.cells_ZYX, 0)}
-    cells = cytovox.find_cells(labelled, volume=truth.volume, model=model_of("cells_fast"))
+    cells = cytovox.find_cells(labelled, volume=truth.volume, model=model_of("cells_offsets"))
     assert set(np.unique(cells)) == set(np.unique(labelled["nucleus"]))

@@ -278,8 +278,8 @@ RUNS: dict[str, Callable[[], Run]] = {
     "search": search,
     "search_joint": lambda: search(joint=True),
     "cells_network": lambda: cells("network"),
-    "cells_fast": lambda: cells("fast"),
-    "cells_fast_all_voxels": lambda: cells("fast", voxels=30_000),
+    "cells_offsets": lambda: cells("offsets"),
+    "cells_offsets_all_voxels": lambda: cells("offsets", voxels=30_000),
     "dispr": dispr,
     "shape_diffusion": lambda: shape(
         process="linear_betas", preconditioning="noise_and_variance", loss="noise_mse_vlb", sampler="ancestral",

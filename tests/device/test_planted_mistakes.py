@@ -150,8 +150,8 @@ def look_at_the_time(patch: pytest.MonkeyPatch) -> None:
 
 #: Mistakes by what they are, and a run that meets them.
 MISTAKES: dict[str, tuple[str, Plant]] = {
-    "vote loss: arange": ("cells_fast", forget(cytovox.losses.centre_offsets, "arange")),
-    "vote loss: rand": ("cells_fast", forget(cytovox.losses.centre_offsets, "rand")),
+    "vote loss: arange": ("cells_offsets", forget(cytovox.losses.centre_offsets, "arange")),
+    "vote loss: rand": ("cells_offsets", forget(cytovox.losses.centre_offsets, "rand")),
     "segmentation loss: weights": ("organelle", plain_attribute),
     "traits: arange": ("shape_regressor", forget(cytovox.diffusion.traits, "arange")),
     "denoising: noise": ("shape_flow", blocking_upload(cytovox.diffusion.denoising)),
@@ -164,10 +164,10 @@ MISTAKES: dict[str, tuple[str, Plant]] = {
     "network: time": ("dispr", embedding_on_cpu),
     "architecture: eye": ("search_joint", forget(cytovox.networks.architecture, "eye")),
     "engine: sums": ("organelle", forget(cytovox.inference.bricks, "zeros")),
-    "average: device": ("cells_fast", average_on_cpu),
+    "average: device": ("cells_offsets", average_on_cpu),
     "item in the organelle step": ("organelle", item_in_the_step(OrganelleModule)),
     "item in the cells step": ("cells_network", item_in_the_step(CellsModule)),
-    "average: count": ("cells_fast", count_on_the_device),
+    "average: count": ("cells_offsets", count_on_the_device),
     "search: choices": ("search_joint", read_one_by_one),
     "sampler: look at the time": ("shape_flow", look_at_the_time),
 }

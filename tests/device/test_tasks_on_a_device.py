@@ -59,7 +59,7 @@ STATED = {
     "cytovox/inference/predictor.py DenseInferer.__post_init__",
 }
 #: Runs whose parts others have as well, for `make test-all`.
-SLOW = {"scnas", "search_joint", "cells_fast_all_voxels", "dispr", "shape_ddim", "shapr_first"}
+SLOW = {"scnas", "search_joint", "cells_offsets_all_voxels", "dispr", "shape_ddim", "shapr_first"}
 PACKAGES = ("cytovox", "transforms", "datamodules", "lightning_modules", "training", "experiments")
 
 
@@ -96,7 +96,7 @@ def test_a_checkpoint_of_the_device_is_read_on_the_cpu_and_goes_on_on_the_device
     tmp_path: Path, watch: Watch, warmup: bool
 ) -> None:
     def fit(folder: Path, epochs: int, ckpt: Path | None = None) -> tuple[pl.Trainer, dict[str, torch.Tensor]]:
-        run = RUNS["cells_fast"]()
+        run = RUNS["cells_offsets"]()
         options = {"max_epochs": epochs, "ema": EMA(decay=0.9, warmup=warmup), "check_val_every_n_epoch": 100}
         trainer, counted = trainer_on_device(folder, watch, run.monitor, **options)
         trainer.fit(run.module, run.train, run.val, ckpt_path=ckpt, weights_only=True)

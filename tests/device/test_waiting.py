@@ -44,7 +44,7 @@ def test_metrics_are_read_at_logging_steps_only(tmp_path: Path, watch: Watch) ->
     assert batches == [[], [rate, finite], [metric] * 3]
 
 
-@pytest.mark.parametrize("name", ["organelle", "cells_fast", "shape_regressor"])
+@pytest.mark.parametrize("name", ["organelle", "cells_offsets", "shape_regressor"])
 def test_in_16_bits_the_scaler_reads_once_a_step(name: str, tmp_path: Path, watch: Watch) -> None:
     counted = fit(tmp_path, watch, name, precision="16-mixed", ema=EMA(decay=0.9), gradient_clip_val=1.0)
     assert counted.steady() == {SCALER: BATCHES - 1}

@@ -27,7 +27,7 @@ def masks(seen, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("method", ["watershed", "network", "fast"])
+@pytest.mark.parametrize("method", ["watershed", "network", "offsets"])
 def test_every_method_labels_cells_from_masks_alone(cli, masks, seen, tmp_path, method):
     out = tmp_path / "labels"
     answer = cli(

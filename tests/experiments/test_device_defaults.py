@@ -84,13 +84,13 @@ def test_batches_of_an_analysis_follow_the_device(cuda, monkeypatch):
     monkeypatch.setattr(cell_models, "resolve_device", lambda name: "cuda" if cuda else "cpu")
     fast, network = (
         finder_of(read_checkpoint(cell_weights(method, None), "cells", "cell_weights"), SeedRule()).finder
-        for method in ("fast", "network")
+        for method in ("offsets", "network")
     )
     assert fast.tiling.sw_batch_size == (32 if cuda else 1)
     assert network.limits.batch == (32 if cuda else 4)
 
 
-@pytest.mark.parametrize("method", ["fast", "network"])
+@pytest.mark.parametrize("method", ["offsets", "network"])
 def test_cell_finders_compute_in_float32_on_every_device(cuda, monkeypatch, method):
     monkeypatch.setattr(cell_models, "resolve_device", lambda name: "cuda" if cuda else "cpu")
     monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)

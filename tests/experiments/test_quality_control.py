@@ -46,7 +46,7 @@ def analysed(cli, folder: Path, out: Path, *more: str) -> dict[str, pd.DataFrame
     answer = cli(
         "analyze", f"inputs=[{inputs}]", f"organelles={folder}/{{stem}}_masks.ome.tif", "groups=*-{group}.ome.tif",
         f"cells={folder}/{{stem}}_cells.ome.tif", f"out={out}", "meshes=none", "measure.medium_ri=1.337", "workers=0",
-        "measure.area=staircase",
+        "measure.area=marching_cubes",
         *more,
     )  # fmt: skip
     assert answer.code == 0, answer.err

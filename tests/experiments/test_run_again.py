@@ -86,7 +86,7 @@ def notes(answer) -> list[str]:
 COUNTED = {
     "border=include": "tables are written again: border exclude -> include",
     "control=LPS": "tables are written again: control control -> LPS",
-    "measure.area=staircase": "4 frames are analysed again: measure.area enclosing -> staircase",
+    "measure.area=marching_cubes": "4 frames are analysed again: measure.area enclosing -> marching_cubes",
     "measure.lipid_ml_per_g=0.19": "4 frames are analysed again: measure.lipid_ml_per_g 0.135 -> 0.19",
     "measure.medium_ri=1.34": "4 frames are analysed again: measure.medium_ri null -> 1.34",
     "seeds.min_volume_um3=40": "4 frames are analysed again: seeds.min_volume_um3",
@@ -94,7 +94,7 @@ COUNTED = {
     "track.max_distance_um=3": "tables are written again:",
     "interval_min=30": "tables are written again:",
     "groups=null": "tables are written again:",
-    "method=fast": "4 frames are analysed again: cell weights changed, method watershed -> fast",
+    "method=offsets": "4 frames are analysed again: cell weights changed, method watershed -> fast",
     "organelle_names=[membrane,nucleus,nucleolus,lipid,other]": "4 frames are analysed again: organelle_names",
 }
 FAST = ("border=include",)
@@ -194,8 +194,8 @@ def test_probabilities_that_are_gone_are_predicted_again_for_other_seeds(cli, ti
 @pytest.mark.slow
 def test_other_weights_under_the_same_path_predict_again(cli, time_lapses, tmp_path, monkeypatch):
     weights = tmp_path / "mine.safetensors"
-    shutil.copy(shipped_weights()["cells_fast"], weights)
-    asked = words(time_lapses, tmp_path / "run", "method=fast", f"cell_weights={weights}")
+    shutil.copy(shipped_weights()["cells_offsets"], weights)
+    asked = words(time_lapses, tmp_path / "run", "method=offsets", f"cell_weights={weights}")
     assert cli(*asked).code == 0
     content = bytearray(weights.read_bytes())
     content[-64:] = bytes(64)
@@ -216,9 +216,9 @@ def test_a_run_stopped_among_frames_that_run_again_ends_as_a_fresh_one(cli, time
 
     with monkeypatch.context() as patch:
         patch.setattr(analyze, "finish_frame", stopping)
-        assert cli(*words(time_lapses, copied, "measure.area=staircase")).code == 130
-    assert cli(*words(time_lapses, copied, "measure.area=staircase")).code == 0
-    assert cli(*words(time_lapses, tmp_path / "fresh", "measure.area=staircase")).code == 0
+        assert cli(*words(time_lapses, copied, "measure.area=marching_cubes")).code == 130
+    assert cli(*words(time_lapses, copied, "measure.area=marching_cubes")).code == 0
+    assert cli(*words(time_lapses, tmp_path / "fresh", "measure.area=marching_cubes")).code == 0
     assert tables(copied) == tables(tmp_path / "fresh")
 
 

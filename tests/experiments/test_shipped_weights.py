@@ -52,7 +52,8 @@ def test_weights_are_small_and_come_with_a_card_that_says_how_they_were_made(nam
 #: Default weights of the shipped configs that have some.
 DEFAULT = {
     "organelle": "organelle", "organelle_finetune": "organelle", "organelle_weights": "organelle",
-    "cells": "cells_fast", "cells_network": "cells_network", "shape_rbc": "shape_rbc", "shape_nuclei": "shape_nuclei",
+    "cells": "cells_offsets", "cells_network": "cells_network", "shape_rbc": "shape_rbc",
+    "shape_nuclei": "shape_nuclei",
 }  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def test_streamed_boxes_agree(tomogram, expected, device, exact_float32):
         np.testing.assert_allclose(values, expected[(slice(None), *box)], atol=BOUNDS["32-true"])
 
 
-@pytest.mark.parametrize("name", ["cells_fast", "cells_network"])
+@pytest.mark.parametrize("name", ["cells_offsets", "cells_network"])
 @pytest.mark.parametrize("precision", BOUNDS)
 def test_cells_agree(tomogram, device, exact_float32, name, precision):
     weights = read_checkpoint(weights_path(name, "init_from"), "cells", "init_from")

@@ -181,7 +181,7 @@ CASES: dict[str, Case] = {
         "organelle_choi", _organelle_batch, small=(48, 48, 48), small_words=("model.width=4",), tolerance=0.3
     ),
     "cells, conditioned": Case("cells_network", _cells_batch, "cells_network"),
-    "cells, offsets": Case("cells", _cells_batch, "cells_fast"),
+    "cells, offsets": Case("cells", _cells_batch, "cells_offsets"),
     "shape": Case("shape_rbc", shipped="shape_rbc", **_SHAPE),
     "shape, flow": Case("shape_flow", **_SHAPE),
     "DISPR": Case(

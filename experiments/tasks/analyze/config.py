@@ -42,7 +42,7 @@ class SeedsConfig:
     """The same in voxels of a grid of 64 x 128 x 128, as published (200 there); 0 leaves it to the volume."""
     split_depth_um: float | None = None
     """Components are cut at necks narrower by this, in radius, than both sides (0.5 is a start); null leaves them whole
-    (published). `method: fast` tells touching nuclei apart by its votes either way."""
+    (published). `method: offsets` tells touching nuclei apart by its votes either way."""
 
     def rule(self) -> SeedRule:
         """The rule itself."""
@@ -64,8 +64,8 @@ class MeasureConfig:
     concentration_choi: bool = False
     """Write the concentration as published, too (Choi et al. 2021): column concentration_choi_g_per_ml of cells.csv and
     parts.csv, one increment a compartment: 0.135 mL/g for lipid, 0.19 for the whole cell, nucleus and nucleolus."""
-    area: Literal["enclosing", "staircase"] = "enclosing"
-    """Estimator of the surface area; `staircase` is the published one, 8 to 15 % too large."""
+    area: Literal["enclosing", "marching_cubes"] = "enclosing"
+    """Estimator of the surface area; `marching_cubes` is the published one, 8 to 15 % too large."""
 
 
 @dataclass
@@ -144,11 +144,12 @@ class PipelineConfig:
     """Configs that this one starts from."""
     runs_dir: str = "runs"
     """Where runs lie."""
-    method: Literal["fast", "network", "watershed"] = "fast"
-    """How cells are told from each other: `fast`, votes in one pass; `network`, one pass a nucleus (published);
+    method: Literal["offsets", "network", "watershed"] = "offsets"
+    """How cells are told from each other: `offsets`, centre offsets, all in one pass;
+    `network`, one pass per nucleus (published);
     `watershed`, no learning."""
     cell_weights: str | None = None
-    """Weights of `fast` or `network`: a checkpoint, a run folder or a shipped name; null for the shipped ones."""
+    """Weights of `offsets` or `network`: a checkpoint, a run folder or a shipped name; null for the shipped ones."""
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
     """What one nucleus is."""
     slurm: SlurmConfig = field(default_factory=lambda: SlurmConfig(gpus_per_node=0))

@@ -23,7 +23,7 @@ from datamodules.fingerprints import volume_fingerprints
 from experiments.weights import weights_path
 
 #: Shipped weights of each method.
-CELL_WEIGHTS = {"fast": "cells_fast", "network": "cells_network"}
+CELL_WEIGHTS = {"offsets": "cells_offsets", "network": "cells_network"}
 
 
 def trained_on(path: Path) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from experiments.tasks.analyze.config import SeedsConfig
 from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_errors
 from lightning_modules.optim import OPTIMIZERS
 
-#: The loss of `method: fast`; all others are of `method: network`.
-VOTES = "votes"
-CELL_LOSSES: Mapping[str, type] = {VOTES: CentreOffsetLossConfig, **LOSSES}
+#: The loss of `method: offsets`; all others are of `method: network`.
+CENTRE_OFFSETS = "centre_offsets"
+CELL_LOSSES: Mapping[str, type] = {CENTRE_OFFSETS: CentreOffsetLossConfig, **LOSSES}
 
 
 @dataclass
@@ -29,7 +29,7 @@ class CellsPredictConfig:
     """A .ckpt file, a run folder or the name of shipped weights; null for this run's own weights, else `init_from`,
     else `weights.default`."""
     batch_size: int | str = field(default="auto", metadata=BATCH_SIZE)
-    """Nuclei in one batch of `method: network`; windows in one batch of `method: fast`, in fields too large to be
+    """Nuclei in one batch of `method: network`; windows in one batch of `method: offsets`, in fields too large to be
     computed whole. `auto`: 4 nuclei or 1 window on a CPU, 32 of either on a CUDA device. A batch that does not fit into
     a CUDA device's memory is halved."""
 
@@ -38,8 +38,8 @@ class CellsPredictConfig:
 class CellsConfig(Config):
     """A whole cells config."""
 
-    method: Literal["fast", "network"] = "fast"
-    """`fast`: votes for nuclei, all cells in one pass; `network`: one pass a nucleus (Choi et al. 2021)."""
+    method: Literal["offsets", "network"] = "offsets"
+    """`offsets`: centre offsets, all cells in one pass; `network`: one pass per nucleus (Choi et al. 2021)."""
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
     """What one nucleus is."""
     predict: CellsPredictConfig = field(default_factory=CellsPredictConfig)
@@ -50,7 +50,7 @@ class CellsConfig(Config):
 CELLS_CHOICES: dict[str, Choice] = {
     "data": Choice("source", "simulator", CELL_SOURCES),
     "model": Choice("network", "residual_unet", NETWORKS, network_config),
-    "loss": Choice("name", VOTES, CELL_LOSSES),
+    "loss": Choice("name", CENTRE_OFFSETS, CELL_LOSSES),
     "optimizer": Choice("name", "adamw", OPTIMIZERS),
 }
 
@@ -59,14 +59,14 @@ def cells_errors(config: CellsConfig) -> list[str]:
     """What cannot work although every type is right, one line each, beginning with the key path."""
     errors = [f"data.{f}" for f in cells_data_errors(config.data)]
     votes = isinstance(config.loss, CentreOffsetLossConfig)
-    if votes != (config.method == "fast"):
-        need = VOTES if config.method == "fast" else "dice_bce or another of an organelle config"
+    if votes != (config.method == "offsets"):
+        need = CENTRE_OFFSETS if config.method == "offsets" else "dice_bce or another of an organelle config"
         errors.append(f"loss.name: method {config.method} needs {need}")
     errors += [f"loss.{f}" for f in (config.loss.errors() if votes else config.loss.errors(1))]
     if config.method == "network" and config.data.resample != "grid":
         errors.append("data.resample: method network sees whole fields on one grid; set it to grid")
-    if config.method == "fast" and config.data.z != "fit":
-        errors.append(f"data.z: {config.data.z} is for method network; method fast sees the whole depth: fit")
+    if config.method == "offsets" and config.data.z != "fit":
+        errors.append(f"data.z: {config.data.z} is for method network; method offsets sees the whole depth: fit")
     errors += (own := [f"model.{f}" for f in config.model.errors()])
     seen = config.data.resample_grid if config.data.resample == "grid" else config.data.patch_size
     if not own and len(seen) == 3 and all(n > 0 for n in seen):

@@ -104,7 +104,7 @@ def test_without_a_nucleus_mask_nobody_knows_how_many_there_are(frame):
 
 def test_uniform_increments_and_the_published_area_are_options(frame):
     usual = measure_frame(*frame, SPACING, Rules(MEDIUM)).compartments
-    other = measure_frame(*frame, SPACING, Rules(MEDIUM, Increments(uniform=True), "staircase")).compartments
+    other = measure_frame(*frame, SPACING, Rules(MEDIUM, Increments(uniform=True), "marching_cubes")).compartments
     one, two = (only(rows, cell=1, compartment="lipid") for rows in (usual, other))
     assert two.dry_mass_pg / one.dry_mass_pg == pytest.approx(0.135 / 0.19)
     cells = [only(rows, cell=1, compartment=WHOLE).surface_area_um2 for rows in (usual, other)]
@@ -126,7 +126,7 @@ def test_arrays_that_do_not_fit_are_refused(frame):
     ri, cells, organelles = frame
     with pytest.raises(ValueError, match="one shape"):
         measure_frame(ri[1:], cells, organelles, SPACING, Rules(MEDIUM))
-    with pytest.raises(ValueError, match="'smooth': expected one of enclosing, staircase"):
+    with pytest.raises(ValueError, match="'smooth': expected one of enclosing, marching_cubes"):
         measure_frame(ri, cells, organelles, SPACING, Rules(MEDIUM, area="smooth"))
 
 

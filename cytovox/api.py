@@ -145,20 +145,22 @@ def find_cells(
         warnings.warn(warning, QualityWarning, stacklevel=2)
     if not nucleus.any():
         warnings.warn("no nucleus, so no cell was told from another", QualityWarning, stacklevel=2)
-    return fill_cells(_found(field, method, model, device, rule or SeedRule()).cells_ZYX)
+    return fill_cells(_found(field, method, model, device, rule).cells_ZYX)
 
 
-def _found(field: CellField, method: str, model: CellModel | None, device: str, rule: SeedRule) -> FoundCells:
+def _found(field: CellField, method: str, model: CellModel | None, device: str, rule: SeedRule | None) -> FoundCells:
     if method not in (*CELL_WEIGHTS, "watershed"):
         raise InputError(f"find_cells: method {method!r}: expected {', '.join(CELL_WEIGHTS)} or watershed")
     if method == "watershed":
         if model is not None:
             raise InputError("find_cells: method watershed uses no model; leave model out")
-        return WatershedCells(rule)(field)
+        return WatershedCells(rule or SeedRule())(field)
     if model is None:
         model = load_model(CELL_WEIGHTS[method], task="cells", device=device, rule=rule)
     elif not isinstance(model, CellModel):
         raise InputError(f"find_cells: model: expected a CellModel, got {type(model).__name__}")
+    elif rule is not None:
+        raise InputError("find_cells: give rule to load_model, or leave model out")
     elif model.method != method:
         raise InputError(f"find_cells: the model's method is {model.method}, not {method}")
     assert model is not None
@@ -177,6 +179,8 @@ def _cell_field(
     if missing:
         raise InputError(f"find_cells: no mask of {' and '.join(missing)}; there are {', '.join(masks) or 'none'}")
     if isinstance(masks, OrganelleMasks):
+        if spacing_um is not None or volume not in (None, masks.volume):
+            raise InputError("find_cells: the masks belong to a volume already: leave volume and spacing_um out")
         volume, frame = masks.volume, masks.frame
         probabilities = masks.cell_probabilities_2ZYX
         if probabilities is not None:
@@ -213,7 +217,7 @@ def measure(
     masks: Mapping[str, np.ndarray],
     cells: np.ndarray,
     *,
-    frame: int = 0,
+    frame: int | None = None,
     medium_ri: float | None = None,
     area: str = "enclosing",
     increments: Increments | None = None,
@@ -225,11 +229,11 @@ def measure(
     volume : Volume
         Refractive index.
     masks : mapping of str to array, (Z, Y, X)
-        Masks of the organelles; those from `predict` also say which frame they belong to.
+        Masks of the organelles.
     cells : integer array, (Z, Y, X)
         One label per cell, from `find_cells`.
-    frame : int
-        Frame of the volume, for masks that do not say it.
+    frame : int, optional
+        Frame of the volume; that of the masks from `predict`, else 0, if not given.
     medium_ri : float, optional
         Refractive index of the medium; that of the file if not given. The published 1.3337 is taken, with a warning,
         where neither is known: an error of 0.003 changes a concentration by 14 %.
@@ -260,7 +264,10 @@ def measure(
     """
     differing = ""
     if isinstance(masks, OrganelleMasks):
+        if frame not in (None, masks.frame):
+            raise InputError(f"measure: frame {frame}: the masks are of frame {masks.frame}")
         frame, differing = masks.frame, masks.outside_training
+    frame = frame or 0
     ri_ZYX, labels = checked_frame(volume, frame), np.asarray(cells)
     medium, medium_from = _medium(volume, medium_ri)
     if labels.dtype.kind not in "iu":

@@ -18,6 +18,7 @@ from cytovox import api
 from cytovox.io import read_mask, read_volume, write_tcf
 from cytovox.models import load as model_loading
 from cytovox.networks.weights import shipped_weights
+from cytovox.segmentation.field import SeedRule
 from experiments.run import main
 
 SHAPE, SPACING = (40, 72, 80), (0.4, 0.3, 0.3)
@@ -231,6 +232,21 @@ def test_tracks_of_two_frames_follow_the_cells():
     assert tracked.loc[tracked["cell"] == 0, "track"].isna().all()
     with pytest.raises(cytovox.InputError, match="twice in frame 0"):
         cytovox.track([first, first])
+
+
+def test_arguments_that_contradict_predicted_masks_are_refused():
+    volume = cytovox.simulate("HeLa", seed=7, shape=(16, 32, 32)).volume
+    masks = model_of("organelle").predict(volume)
+    cells = np.zeros(volume.shape[2:], int)
+    assert "membrane" in repr(masks)
+    with pytest.raises(cytovox.InputError, match="belong to a volume already"):
+        cytovox.find_cells(masks, "watershed", spacing_um=SPACING)
+    with pytest.raises(cytovox.InputError, match="the masks are of frame 0"):
+        cytovox.measure(volume, masks, cells, frame=1)
+    with pytest.raises(cytovox.InputError, match="give rule to load_model"):
+        cytovox.find_cells(masks, "offsets", model=model_of("cells_offsets"), rule=SeedRule(1.0))
+    with pytest.raises(KeyError, match="mitochondria: not predicted; there are membrane"):
+        masks["mitochondria"]
 
 
 @pytest.mark.parametrize("ending", [".ome.tif", ".ome.zarr", ".nii.gz"])

@@ -9,7 +9,10 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from cytovox.simulation import simulate
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -107,6 +110,39 @@ def test_the_installed_wheel_knows_its_networks_and_its_command(installed, tmp_p
     told = run(script, "organelle_choi", "--check", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "scnas" in told.stdout
+
+
+#: From an array to a table: what a notebook does.
+SIX_LINES = """
+import cytovox, numpy
+volume = cytovox.Volume(numpy.load("ri.npy"), spacing_um=(0.3, 0.3, 0.3), medium_ri=1.337)
+masks = cytovox.load_model("organelle").predict(volume)
+cells = cytovox.find_cells(masks)
+table = cytovox.measure(volume, masks, cells)
+cytovox.save("organelles.ome.tif", masks)
+"""
+
+
+def test_the_installed_wheel_measures_an_array_with_the_masks_of_the_command(installed, tmp_path):
+    from cytovox.io import read_volume, write_tcf
+
+    ri = simulate("HeLa", 7, (32, 64, 64)).ri_ZYX
+    np.save(tmp_path / "ri.npy", ri)
+    loaded = "import sys; print(sorted({'pytorch_lightning', 'omegaconf', 'wandb'} & set(sys.modules)), len(table))"
+    done = run(installed, "-W", "ignore", "-c", SIX_LINES + loaded, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    unwanted, rows = done.stdout.split()
+    assert unwanted == "[]"
+    assert int(rows) > 4
+    write_tcf(tmp_path / "cell.TCF", ri, (0.3, 0.3, 0.3), 1.337, encoding="float")
+    words = ["organelle", "stages=[predict]", "predict.inputs=[cell.TCF]", "predict.out=out"]
+    done = run(installed, "-m", "experiments.run", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (written,) = (tmp_path / "out").glob("*.ome.tif")
+    command, api = read_volume(written), read_volume(tmp_path / "organelles.ome.tif")
+    assert command.channels == api.channels
+    for channel in api.channels:
+        np.testing.assert_array_equal(command.frame(0, channel), api.frame(0, channel))
 
 
 @pytest.mark.slow

@@ -21,7 +21,9 @@ import tempfile
 from pathlib import Path
 
 #: Columns that hold durations, paths or versions rather than results.
-IGNORED = re.compile(r"_s$|seconds|time$|^time|source|path|file|version|per_second|fingerprint|provenance")
+IGNORED = re.compile(r"_s$|seconds|time$|^time|source|path|file|version|per_second|fingerprint|provenance|memory_mb")
+#: Parts of paths that name a run by its time or by its inputs' paths.
+RUN_ID = re.compile(r"\d{8}.*|[0-9a-f]{12}")
 
 
 def main() -> int:
@@ -51,9 +53,8 @@ def compare(before: dict[str, str], after: dict[str, str]) -> int:
     differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     for name in differing:
         print(f"{name}: {before.get(name, 'missing')} before, {after.get(name, 'missing')} after")
-    print(
-        f"{len(before.keys() & after.keys()) - len(differing)} of {len(before.keys() | after.keys())} results are equal"
-    )
+    every = before.keys() | after.keys()
+    print(f"{len(every) - len(differing)} of {len(every)} results are equal")
     return 1 if differing else 0
 
 
@@ -70,6 +71,8 @@ class Recorder:
 
     def __init__(self, checkout: Path, work: Path) -> None:
         self.checkout, self.work = checkout, work
+        weights = checkout / "cytovox" / "networks" / "weights" / "cells_offsets.safetensors"
+        self.offsets = "offsets" if weights.is_file() else "fast"
         self.simulator = "cytovox.simulation" if (checkout / "cytovox" / "simulation").is_dir() else "simulator"
 
     def record(self, epochs: int, tomogram: Path | None) -> dict[str, str]:
@@ -94,7 +97,7 @@ class Recorder:
         for method in ("offsets", "network", "watershed"):
             self.experiment("analyze", f"analyze_{method}", "inputs=[movies/*.TCF]", f"method={method}")
         for path in sorted(p for p in self.work.rglob("*") if p.is_file()):
-            name = "/".join(part for part in path.relative_to(self.work).parts if not part[:8].isdigit())
+            name = "/".join(part for part in path.relative_to(self.work).parts if not RUN_ID.fullmatch(part))
             found.update(results_of(name, path))
         return found
 

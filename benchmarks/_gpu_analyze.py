@@ -88,7 +88,7 @@ def _analyse(folder: Path, method: str, settings: Settings) -> dict[str, Any]:
 
 
 def _rule() -> Any:
-    from experiments.tasks.analyze.config import SeedsConfig
+    from experiments.tasks.cell_options import SeedsConfig
 
     return SeedsConfig().rule()
 

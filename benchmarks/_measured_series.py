@@ -19,9 +19,10 @@ from cytovox.simulation.tomogram import Options
 from cytovox.statistics.bootstrap import interval, mean_of
 from experiments.tasks.analyze.analysis import Analysis
 from experiments.tasks.analyze.config import AnalyzeConfig
-from experiments.tasks.analyze.launch import run_folder
 from experiments.tasks.analyze.sources import find_sources
+from experiments.tasks.analyze.task import run_path
 from experiments.tasks.analyze.time_series_tables import QUANTITIES, Quantity
+from training.rundir import RunFolder
 
 SHAPE, SPACING = (64, 160, 160), (0.3, 0.3, 0.3)
 HOURS = (0.0, 2.0, 4.0, 6.0, 8.0)
@@ -49,7 +50,9 @@ def series_tables(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]
         config = AnalyzeConfig(
             inputs=[str(folder / "*.TCF")], groups="*-{group}.TCF", out=str(folder / "run"), meshes="none"
         )
-        analysis = Analysis(config, run_folder(config), lambda what, done, all_: print(what, done, all_, flush=True))
+        analysis = Analysis(
+            config, RunFolder(run_path(config)), lambda what, done, all_: print(what, done, all_, flush=True)
+        )
         analysis.update(find_sources(config))
         table = pd.read_parquet(folder / "run" / "tables" / "cells.parquet")
     rows = [row for row in _matched(table, truth) if not row["border"]]

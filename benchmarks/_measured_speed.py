@@ -16,9 +16,10 @@ from cytovox.io import ArrayReader, read_volume, write_tcf
 from cytovox.simulation.tomogram import simulate
 from experiments.tasks.analyze.analysis import Analysis
 from experiments.tasks.analyze.config import AnalyzeConfig
-from experiments.tasks.analyze.launch import run_folder
 from experiments.tasks.analyze.predictors import organelle_inferer, organelle_weights
 from experiments.tasks.analyze.sources import find_sources
+from experiments.tasks.analyze.task import run_path
+from training.rundir import RunFolder
 
 SHAPE, SPACING = (128, 512, 512), (0.25, 0.16, 0.16)
 
@@ -50,7 +51,7 @@ def speed_tables(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], d
 
         def analysis() -> None:
             config = AnalyzeConfig(inputs=[str(folder / "film.TCF")], out=str(folder / f"run{next(rounds)}"))
-            Analysis(config, run_folder(config), lambda *_: None).update(find_sources(config))
+            Analysis(config, RunFolder(run_path(config)), lambda *_: None).update(find_sources(config))
 
         def play() -> tuple[float, float]:
             return _timed(inference), _timed(analysis)

@@ -15,7 +15,7 @@ from typing import Any
 from experiments.quick_check import KEYS, stored_schema
 from experiments.schema import Choice, Config, branch
 from experiments.tasks import TASKS
-from experiments.tasks.pipelines import PIPELINES
+from experiments.tasks.base import TrainedTask
 from experiments.validate import describe
 
 HEAD = """\
@@ -104,7 +104,8 @@ def reference() -> str:
     shared = ("trainer", "logging", "optimizer")
     groups = ("data", "field", "model", "process", "preconditioning", "loss", "sampler", "predict", *shared)
     parts = [HEAD, "## Top level\n", table(rows(Config, "", skip=groups))]
-    for task in TASKS.values():
+    trained = [task for task in TASKS.values() if isinstance(task, TrainedTask)]
+    for task in trained:
         for group, choice in task.choices.items():
             if group not in shared:
                 parts += branches(group, choice, f"task {task.name}: ")
@@ -113,9 +114,10 @@ def reference() -> str:
         more = tuple(f.name for f in dataclasses.fields(task.config) if f.name not in _shared())
         if more:
             parts += [f"## task {task.name}: its own keys\n", table(rows(task.config, "", skip=tuple(_shared())))]
-    for name, kind in PIPELINES.items():
-        told = (inspect.getdoc(kind) or "").splitlines()[0]
-        parts += [f"## task {name}\n", f"{told}\n", table(rows(kind, ""))]
+    for task in TASKS.values():
+        if task not in trained:
+            about = (inspect.getdoc(task.config) or "").splitlines()[0]
+            parts += [f"## task {task.name}\n", f"{about}\n", table(rows(task.config, ""))]
     parts += branches("optimizer", next(iter(TASKS.values())).choices["optimizer"], "")
     hints = typing.get_type_hints(Config)
     for group in ("trainer", "logging"):
@@ -131,7 +133,7 @@ def _shared() -> set[str]:
 
 def keys_text() -> str:
     """Names and types of all keys, for the check of typos that imports nothing slow."""
-    return json.dumps(stored_schema(TASKS, PIPELINES, Config.task), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(stored_schema(TASKS, Config.task), indent=1, ensure_ascii=False) + "\n"
 
 
 def branches(group: str, choice: Choice, prefix: str) -> list[str]:

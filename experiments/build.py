@@ -1,4 +1,4 @@
-"""From a typed config to the objects of a run, by its task."""
+"""Data and models of a training config, for scripts and tests; a run builds them itself."""
 
 from __future__ import annotations
 
@@ -6,60 +6,33 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import Logger
 
-from cytovox.models.metadata import CheckpointMetadata, Weights, read_checkpoint
-from experiments.schema import Config
+from cytovox.models.metadata import CheckpointMetadata, Weights
+from experiments.progress import Progress
+from experiments.schema import STAGES, Config
 from experiments.tasks import task_of
-from experiments.tasks.base import Progress
-from experiments.weights import weights_path
-from lightning_modules.seen import begun_from, seen_by_all
-from training.rundir import RunFolder
-from training.wandb_log import wandb_logger
-
-#: The splits that each stage needs.
-NEEDED = {"fit": ("train", "val"), "test": ("test",)}
 
 
 def build_data(
-    config: Config, progress: Progress | None = None, dry_run: bool = False, stages: Sequence[str] = ("fit", "test")
+    config: Config, progress: Progress | None = None, dry_run: bool = False, stages: Sequence[str] = STAGES[:2]
 ) -> Any:
-    """The data module of the task, for these stages; a dry run takes one case of each split."""
-    splits = [split for stage, found in NEEDED.items() if stage in stages for split in found]
-    return task_of(config).data(config, progress, 1 if dry_run else None, splits)
+    """Return the data module of the task, for these stages; a dry run takes one case of each split."""
+    return task_of(config).data_of(config, progress, dry_run, stages)
 
 
 def metadata_of(config: Config) -> CheckpointMetadata:
-    """What the checkpoints of this run will say of themselves."""
-    return task_of(config).metadata(config)
+    """Return what the checkpoints of this run will say of themselves."""
+    metadata: CheckpointMetadata = task_of(config).metadata(config)
+    return metadata
 
 
 def build_for_training(config: Config, start: bool = True) -> pl.LightningModule:
-    """A new network; with `start`, one that begins with the weights of `init_from` if there are any."""
-    weights = None
-    if start and config.init_from is not None:
-        weights = read_checkpoint(weights_path(config.init_from, "init_from"), config.task, "init_from")
-    module: Any = task_of(config).for_training(config, weights)
-    module.metadata = begun_from(module.metadata, None if weights is None else weights.metadata)
+    """Return a new module; with `start`, one that begins with the weights of `init_from` if there are any."""
+    module: pl.LightningModule = task_of(config).module_for_training(config, start)
     return module
 
 
 def build_from_weights(config: Config, ensemble: Sequence[Weights]) -> pl.LightningModule:
-    """The networks that checkpoints hold, with what surrounded them in training.
-
-    Raises
-    ------
-    InputError
-        A network cannot be built here, or the checkpoints do not belong together.
-    """
-    module: Any = task_of(config).from_weights(config, ensemble)
-    module.metadata = seen_by_all(module.metadata, [weights.metadata for weights in ensemble])
+    """Return the networks that checkpoints hold, with what surrounded them in training; raises `InputError`."""
+    module: pl.LightningModule = task_of(config).module_from_weights(config, ensemble)
     return module
-
-
-def build_loggers(
-    config: Config, folder: RunFolder, tree: dict[str, Any], csv: Logger | None, dry_run: bool
-) -> list[Logger]:
-    """`metrics.csv` where there is training to follow, and W&B unless it is disabled or this is a dry run."""
-    wandb = None if dry_run else wandb_logger(config.logging, folder, config.name, tree)
-    return [logger for logger in (csv, wandb) if logger is not None]

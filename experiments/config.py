@@ -8,24 +8,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from cytovox.errors import InputError
-from cytovox.networks.weights import shipped_weights
 from experiments.compose import Composed, compose
 from experiments.errors import ConfigErrors
-from experiments.schema import SCHEMA_VERSION, STAGES, Config, branch, name_errors
+from experiments.schema import SCHEMA_VERSION, STAGES, BaseConfig, Config, branch, name_errors
 from experiments.submit.config import slurm_errors
 from experiments.tasks import TASKS, known_keys, task_of
-from experiments.tasks.base import Task
-from experiments.tasks.pipelines import PIPELINES
+from experiments.tasks.base import Task, TrainedTask
 from experiments.validate import Branches, find_errors
 from lightning_modules.optim import optimizer_errors
 from training.trainer import TrainerConfig, trainer_errors
 
 
-def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Any:
     """Read, compose, check and type a config.
 
     Parameters
@@ -46,7 +43,7 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
     return typed_config(composed)
 
 
-def typed_config(composed: Composed) -> Config:
+def typed_config(composed: Composed) -> Any:
     """Check a composed tree and make it the config of its task."""
     task, errors = _task(composed)
     branches, more = _branches(composed, task)
@@ -55,23 +52,23 @@ def typed_config(composed: Composed) -> Config:
         result = _typed(composed.values, task, branches)
         errors = [f"{composed.where(tuple(f.partition(':')[0].split('.')))}: {f}" for f in value_errors(result)]
         if not errors:
-            if hasattr(result.model, "portable"):  # config.yaml and checkpoints are read where its files are not
+            if hasattr(getattr(result, "model", None), "portable"):  # checkpoints are read where its files are not
                 result.model = result.model.portable()
             return result
     raise ConfigErrors(list(dict.fromkeys(errors)))
 
 
 def _task(composed: Composed) -> tuple[Task, list[str]]:
-    """The task, or the nearest one and the fault: the other keys are judged as that task's."""
-    named = composed.values.get("task", Config.task)
+    """Return the task, or the nearest trained one and the error: the other keys are judged as that task's."""
+    named = composed.values.get("task", BaseConfig.task)
     if isinstance(named, str) and named in TASKS:
         return TASKS[named], []
-    near = difflib.get_close_matches(str(named), TASKS, n=1)
-    like = difflib.get_close_matches(str(named), (*TASKS, *PIPELINES), n=1)
+    trained = [name for name, task in TASKS.items() if isinstance(task, TrainedTask)]
+    near = difflib.get_close_matches(str(named), trained, n=1)
+    like = difflib.get_close_matches(str(named), TASKS, n=1)
     hint = f"; did you mean {like[0]}?" if like else ""
-    known = ", ".join((*TASKS, *PIPELINES))
-    error = f"{composed.where(('task',))}: task: expected one of {known}, got {named!r}{hint}"
-    return TASKS[near[0] if near else Config.task], [error]
+    error = f"{composed.where(('task',))}: task: expected one of {', '.join(TASKS)}, got {named!r}{hint}"
+    return TASKS[near[0] if near else BaseConfig.task], [error]
 
 
 def _branches(composed: Composed, task: Task) -> tuple[Branches, list[str]]:
@@ -101,7 +98,9 @@ def _branches(composed: Composed, task: Task) -> tuple[Branches, list[str]]:
     return found, errors
 
 
-def _typed(values: dict[str, Any], task: Task, branches: Branches) -> Config:
+def _typed(values: dict[str, Any], task: Task, branches: Branches) -> Any:
+    if not task.choices:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.config), values))
     typed: dict[str, Any] = {}
     for name, kind in branches.items():
         tree = OmegaConf.merge(OmegaConf.structured(kind), values.get(name) or {})
@@ -110,20 +109,26 @@ def _typed(values: dict[str, Any], task: Task, branches: Branches) -> Config:
     return task.config(**{**top, **typed})
 
 
-def value_errors(config: Config) -> list[str]:
-    """What cannot work although every type is right, one line each, beginning with the key path."""
+def value_errors(config: BaseConfig) -> list[str]:
+    """Return what cannot work although every type is right, one line each, beginning with the key path."""
     errors = []
     if config.schema_version != SCHEMA_VERSION:
         errors.append(f"schema_version: this Cytovox reads version {SCHEMA_VERSION}, got {config.schema_version}")
     errors += name_errors(config.name)
+    if isinstance(config, Config):
+        errors += _training_errors(config)
+    errors += [f"slurm.{f}" for f in slurm_errors(config.slurm)]
+    return errors + task_of(config).errors(config)
+
+
+def _training_errors(config: Config) -> list[str]:
+    errors = []
     if not 0 <= config.seed < 2**32:
         errors.append(f"seed: expected 0 to {2**32 - 1}, got {config.seed}")
     errors += _stage_errors(config)
     errors += [f"optimizer.{f}" for f in optimizer_errors(config.optimizer)]
     errors += [f"trainer.{f}" for f in trainer_errors(config.trainer)]
-    errors += _schedule_errors(config)
-    errors += [f"slurm.{f}" for f in slurm_errors(config.slurm)]
-    return errors + task_of(config).errors(config)
+    return errors + _schedule_errors(config)
 
 
 def _stage_errors(config: Config) -> list[str]:
@@ -135,7 +140,7 @@ def _stage_errors(config: Config) -> list[str]:
             errors.append(f"stages: expected some of {', '.join(STAGES)}, got {stage!r}{hint}")
     if not config.stages:
         errors.append(f"stages: expected at least one of {', '.join(STAGES)}")
-    if "predict" in config.stages and not config.predict.inputs:
+    if "predict" in config.stages and not getattr(config.predict, "inputs", True):
         errors.append("predict.inputs: nothing to predict; give tomograms, such as predict.inputs=[data/*.TCF]")
     return errors
 
@@ -148,28 +153,6 @@ def _schedule_errors(config: Config) -> list[str]:
     return []
 
 
-def resolved(config: Config) -> dict[str, Any]:
-    """The whole config as plain types, composed and complete: it reruns as it is, from any folder."""
-    task, tree = task_of(config), dataclasses.asdict(config)
-    tree["base"] = []
-    for group, choice in task.choices.items():
-        tree[group] = {choice.key: tree[group][choice.key], **tree[group]}
-    for *groups, key in (*task.paths, ("runs_dir",), ("init_from",), ("weights", "default"), ("resume",)):
-        inner = tree
-        for group in groups:
-            inner = inner[group]
-        if key in inner:
-            inner[key] = _absolute(inner[key])
-    return tree
-
-
-def _absolute(value: Any) -> Any:
-    """Paths and globs, one or a list of them, from where we are now; names of shipped weights as they are."""
-    if isinstance(value, str):
-        return value if value in shipped_weights() and not Path(value).exists() else str(Path(value).absolute())
-    return [_absolute(one) for one in value] if isinstance(value, list) else value
-
-
-def to_yaml(tree: dict[str, Any]) -> str:
-    """Plain YAML, keys in the order of the schema."""
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+def resolved(config: BaseConfig) -> dict[str, Any]:
+    """Return the whole config as plain types, composed and complete: it runs as it is, from any folder."""
+    return task_of(config).resolved(config)

@@ -10,10 +10,8 @@ from typing import Any
 from cytovox.errors import InputError
 from cytovox.inference.device import require_supported_gpu
 from cytovox.models.metadata import load_network, read_checkpoint
-from experiments.build import build_for_training, build_from_weights
 from experiments.errors import ConfigErrors
 from experiments.schema import Config
-from experiments.tasks import task_of
 from experiments.weights import find_weights, read_weights
 from training.rundir import RunFolder
 from training.slurm import require_srun
@@ -21,11 +19,15 @@ from training.trainer import checkpoint_path, require_divisible
 from training.wandb_log import wandb_mode
 
 
-def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_run: bool = False) -> list[Path]:
+def preflight(
+    task: Any, config: Config, stages: list[str], folder: RunFolder | None, dry_run: bool = False
+) -> list[Path]:
     """Look at the device, the inputs, the weights and the run folder before anything is computed or written.
 
     Parameters
     ----------
+    task : TrainedTask
+        Of the config.
     config : Config
         The run's.
     stages : list of str
@@ -45,7 +47,6 @@ def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_r
     ConfigErrors
         All that was found, one line each.
     """
-    task = task_of(config)
     inputs: list[Path] = []
     errors: list[str] = []
 
@@ -69,7 +70,7 @@ def preflight(config: Config, stages: list[str], folder: RunFolder | None, dry_r
         look(lambda: require_room(Path(config.runs_dir) / config.name, "runs_dir"))
     if not dry_run:
         look(lambda: _require_key(config))
-    look(lambda: _require_weights(config, stages, folder))
+    look(lambda: _require_weights(task, config, stages, folder))
     if errors:
         raise ConfigErrors(errors)
     return inputs
@@ -105,21 +106,21 @@ def _require_key(config: Config) -> None:
     wandb_mode(config.logging.wandb)
 
 
-def _require_weights(config: Config, stages: list[str], folder: RunFolder | None) -> None:
+def _require_weights(task: Any, config: Config, stages: list[str], folder: RunFolder | None) -> None:
     """Read the weights that the first stage begins with."""
-    task_of(config).require_ready(stages, folder)
+    task.require_ready(stages, folder)
     if "fit" not in stages:
-        if stages and task_of(config).tests_weights:
-            weights = read_weights(config, find_weights(config, folder).paths)
-            build_from_weights(config, weights)
+        if stages and hasattr(task, "from_weights"):
+            weights = read_weights(config, find_weights(config, folder, task.monitor).paths)
+            task.module_from_weights(config, weights)
             if "test" in stages:
-                task_of(config).require_match(config, weights[0].metadata)
+                task.require_match(config, weights[0].metadata)
         return
     last = checkpoint_path(folder) if folder is not None else None
     if last is not None:
-        module: Any = build_for_training(config, start=False)
+        module: Any = task.module_for_training(config, start=False)
         begun = read_checkpoint(last, config.task, "resume")
-        task_of(config).require_same(config, begun.metadata)
+        task.require_same(config, begun.metadata)
         load_network(module.network, begun, "resume")
     elif config.init_from is not None:
-        build_for_training(config)
+        task.module_for_training(config)

@@ -10,10 +10,14 @@ from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
 from training.progress_bar import EVERY_S
 from training.rundir import is_first_rank
+
+#: Called with (what, done, all).
+Progress = Callable[[str, int, int], None]
 
 
 class Bars:
@@ -28,7 +32,7 @@ class Bars:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._said, self._ended = clock, clock(), set[str]()
         self._console = Console(stderr=True)
-        self._bars = Progress(
+        self._bars = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -89,3 +93,9 @@ def silence_lightning() -> None:
         ".*call of `lr_scheduler.step.*before `optimizer.step.*",  # the scaler of 16-mixed skips a step that overflows
     ):
         warnings.filterwarnings("ignore", message=text)
+
+
+def wide_console() -> Console:
+    """The terminal; in a log file, wide enough for a column a cell line."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)

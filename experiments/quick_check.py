@@ -1,6 +1,6 @@
 """Misspelled keys and values of a wrong type, found before torch is imported: a typo should not cost ten seconds.
 
-The schema is the dataclasses of the tasks and pipelines, which lie beside networks and losses. `configs/keys.json`
+The schema is the dataclasses of the tasks, which lie beside networks and losses. `configs/keys.json`
 holds its names and types, written by `docs/write_config_reference.py`; it counts as long as the sources that it was
 written from are what they were. Whatever it cannot judge is left to the whole check (`experiments.config`), whose
 messages are the same.
@@ -173,15 +173,13 @@ def _accepts(expects: str, value: Any) -> bool:
     raise Unsure
 
 
-def stored_schema(tasks: Mapping[str, Any], pipelines: Mapping[str, type], default_task: str) -> dict[str, Any]:
+def stored_schema(tasks: Mapping[str, Any], default_task: str) -> dict[str, Any]:
     """Return what `configs/keys.json` holds.
 
     Parameters
     ----------
     tasks : mapping of str to Task
-        What can be trained.
-    pipelines : mapping of str to type
-        Configs of what is run only.
+        `experiments.tasks.TASKS`.
     default_task : str
         Where a config names none.
     """
@@ -191,7 +189,7 @@ def stored_schema(tasks: Mapping[str, Any], pipelines: Mapping[str, type], defau
     from experiments.schema import branch
 
     classes: dict[str, Any] = {}
-    files = {"experiments/tasks/__init__.py", "experiments/tasks/pipelines.py", "experiments/schema.py"}
+    files = {"experiments/tasks/__init__.py", "experiments/schema.py"}
 
     def add(kind: type) -> str:
         name = f"{kind.__module__}.{kind.__qualname__}-{','.join(f.name for f in dataclasses.fields(kind))}"
@@ -237,10 +235,6 @@ def stored_schema(tasks: Mapping[str, Any], pipelines: Mapping[str, type], defau
             if field.name not in choices and dataclasses.is_dataclass(field.default_factory)
         }
         made[name] = {"class": add(task.config), "choices": choices, "groups": groups}
-    for name, kind in pipelines.items():
-        inner = {f.name: f.default_factory for f in dataclasses.fields(kind)}
-        groups = {field: add(group) for field, group in inner.items() if dataclasses.is_dataclass(group)}  # type: ignore[arg-type]
-        made[name] = {"class": add(kind), "choices": {}, "groups": groups}
     named = sorted(files)
     return {
         "default_task": default_task, "files": named, "sources": digest_of(named), "tasks": made, "classes": classes,

@@ -23,10 +23,10 @@ CONFIG is a YAML file or the name of a shipped config, such as organelle_demo.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; the user's faults become one line each on stderr and exit code 2, Ctrl-C 130.
+    """Run, and return the exit code.
 
-    A training that diverges is one line and exit code 1. A pipeline that had to leave out broken inputs, and finished
-    the others, ends with 3.
+    Invalid input is one line per error on stderr and exit code 2, Ctrl-C 130. A training that diverges is one line and
+    exit code 1. An analysis that left out broken inputs and finished the others ends with 3.
     """
     parser = argparse.ArgumentParser(prog="experiments.run", usage=USAGE, description=__doc__, allow_abbrev=False)
     parser.add_argument(
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="one step of every stage")
     parser.add_argument("--watch", metavar="DIR", help="task analyze: analyse what lands in a folder, as it lands")
     parser.add_argument("--submit", action="store_true", help="have SLURM run it; with --dry-run, print the script")
-    told, extra = parser.parse_known_args(argv)
+    arguments, extra = parser.parse_known_args(argv)
     shadow = shadowed()
     if shadow is not None:
         return _refuse(shadow)
@@ -50,32 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from experiments.quick_check import require_known_keys
 
-        if told.plan and (told.check or told.dry_run):
+        if arguments.plan and (arguments.check or arguments.dry_run):
             raise InputError("--plan: not with --check or --dry-run; choose one of them")
-        words = [*told.overrides, *extra]
-        if "=" in told.config and not Path(told.config).is_file():
-            told.config, words = "", [told.config, *words]
-        require_known_keys(told.config, words)  # a typo is said before torch is imported, which takes seconds
+        words = [*arguments.overrides, *extra]
+        if "=" in arguments.config and not Path(arguments.config).is_file():
+            arguments.config, words = "", [arguments.config, *words]
+        require_known_keys(arguments.config, words)  # a typo is reported before torch is imported, which takes seconds
 
-        from experiments.launch import launch
-        from experiments.tasks.pipelines import asks_for_pipeline
-
-        if told.submit:
-            if told.plan or told.check or told.watch:
+        if arguments.submit:
+            if arguments.plan or arguments.check or arguments.watch:
                 raise InputError("--submit: not with --plan, --check or --watch; leave them out")
             from experiments.submit.submit import submit
 
-            submit(told.config, words, told.dry_run)
+            submit(arguments.config, words, arguments.dry_run)
             return 0
-        if asks_for_pipeline(told.config, words):
-            if told.plan or told.dry_run:
-                raise InputError("--plan, --dry-run: not for this task, which trains nothing; leave them out")
-            from experiments.tasks.analyze.launch import launch_pipeline
+        from experiments.launch import launch
 
-            return launch_pipeline(told.config, words, told.watch, told.check)
-        if told.watch is not None:
-            raise InputError("--watch: only for task analyze; leave it out")
-        launch(told.config, words, check=told.check, dry_run=told.dry_run, plan_only=told.plan)
+        return launch(arguments.config, words, arguments.check, arguments.dry_run, arguments.plan, arguments.watch)
     except InputError as error:
         return _refuse(str(error), error.exit_code)
     except OSError as error:
@@ -91,7 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(stop, Preempted):
             raise
         return exit_code(stop)
-    return 0
 
 
 def _refuse(text: str, code: int = 2) -> int:

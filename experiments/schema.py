@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import yaml
+
 from cytovox.errors import InputError
 from datamodules.config import TEXTS, TEXTS_OR_NULL
 from experiments.submit.config import SlurmConfig
@@ -57,25 +59,33 @@ class PlanConfig:
 
 
 @dataclass
-class Config:
-    """The keys of every task. Groups with branches (`data` for one) are chosen by their first key."""
+class BaseConfig:
+    """The keys of every task."""
 
     schema_version: int = SCHEMA_VERSION
     """Layout of this file."""
     name: str = "run"
     """Runs lie in runs/<name>/."""
     task: str = "organelle"
-    """What is learned."""
-    seed: int = 0
-    """Of everything random."""
+    """What is done: a name in `experiments.tasks.TASKS`."""
     base: Any = field(default_factory=list, metadata=TEXTS)
     """Configs that this one starts from."""
-    stages: list[str] = field(default_factory=lambda: ["fit", "test"])
-    """Some of fit, test, predict."""
     runs_dir: str = "runs"
     """Where runs lie."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """What `--submit` asks of a cluster."""
+
+
+@dataclass
+class Config(BaseConfig):
+    """The keys of every task that trains. Groups with branches (`data` for one) are chosen by their first key."""
+
+    seed: int = 0
+    """Random seed."""
+    stages: list[str] = field(default_factory=lambda: ["fit", "test"])
+    """Some of fit, test, predict."""
     resume: str | None = None
-    """Run folder to go on in."""
+    """Run folder to resume."""
     init_from: str | None = None
     """Checkpoint or run folder whose weights the network starts from."""
     weights: WeightsConfig = field(default_factory=WeightsConfig)
@@ -92,8 +102,6 @@ class Config:
     """Lightning's own names."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """W&B."""
-    slurm: SlurmConfig = field(default_factory=SlurmConfig)
-    """What `--submit` asks of a cluster."""
     plan: PlanConfig = field(default_factory=PlanConfig)
     """What `--plan` plans for."""
     predict: Any = None
@@ -144,3 +152,8 @@ def with_key(kind: type, key: str, choice: str) -> type:
         return kind
     frozen = kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     return dataclasses.make_dataclass(kind.__name__, [(key, str, field(default=choice))], bases=(kind,), frozen=frozen)
+
+
+def to_yaml(tree: dict[str, Any]) -> str:
+    """Return plain YAML, keys in the order of the schema."""
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)

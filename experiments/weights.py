@@ -31,7 +31,7 @@ class Found:
     """What the user must be told of the choice."""
 
 
-def find_weights(config: Config, folder: RunFolder | None) -> Found:
+def find_weights(config: Config, folder: RunFolder | None, monitor: str) -> Found:
     """Weights for test and predict.
 
     In this order: just trained; named in the config (`predict.checkpoint`); this run's; `init_from`; the config's
@@ -53,12 +53,13 @@ def find_weights(config: Config, folder: RunFolder | None) -> Found:
         return Found([weights_path(config.init_from, "init_from")], "init_from")
     newest = newest_run(Path(config.runs_dir), config.name)
     if config.weights.default:
-        notes = () if newest is None else (_unused(newest, config),)
+        notes = () if newest is None else (_unused(newest, config, monitor),)
         return Found(_named(config.weights.default, "weights.default"), "weights.default", notes)
     if newest is not None and (found := newest.weights()) is not None:
         note = (
-            f"weights: none are named, so those of the newest run of this name are used: {_described(newest, config)}; "
-            "name them (predict.checkpoint=RUN), or give the config a default (weights.default)"
+            "weights: none are named, so those of the newest run of this name are used: "
+            f"{_described(newest, monitor)}; name them (predict.checkpoint=RUN), or give the config a default "
+            "(weights.default)"
         )
         return Found([found], "newest", (note,))
     raise InputError(
@@ -75,23 +76,21 @@ def _named(given: str | Sequence[str], key: str) -> list[Path]:
     return chosen
 
 
-def _unused(newest: RunFolder, config: Config) -> str:
+def _unused(newest: RunFolder, config: Config, monitor: str) -> str:
     """Note on a run of the same name whose weights the config's default outranks."""
     default = config.weights.default
     shown = default if isinstance(default, str) else ", ".join(default)
     return (
-        f"weights: {shown} (weights.default), not those of the newest run of this name, {_described(newest, config)}; "
+        f"weights: {shown} (weights.default), not those of the newest run of this name, {_described(newest, monitor)}; "
         f"predict.checkpoint={newest.path} uses that run's"
     )
 
 
-def _described(run: RunFolder, config: Config) -> str:
+def _described(run: RunFolder, monitor: str) -> str:
     """Folder, age, steps and score of a run."""
-    from experiments.tasks import task_of  # the tasks import this module
-
     found = run.weights()
     assert found is not None
-    metrics, monitor = run.metrics(), task_of(config).monitor
+    metrics = run.metrics()
     steps = metrics.get("fit/steps")
     if steps is None:
         with contextlib.suppress(OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError):

@@ -19,7 +19,7 @@ from experiments.planning.measure import measuring_notes
 from experiments.planning.memory_peak import StepMemory, step_flop, step_memory
 from experiments.planning.patch_sizes import USABLE
 from experiments.planning.tables import gigabytes
-from experiments.tasks.base import wide_console
+from experiments.progress import wide_console
 from lightning_modules.optim import SGD
 from training.rundir import write_json
 

@@ -308,3 +308,11 @@ def _size(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def shown_number(text: object, digits: int | None) -> str:
+    """Return a number of a table with so many decimals, or as volumes are shown; a dash where there is none."""
+    value = number(text)
+    if value != value:
+        return "–"
+    return shown_volume(value) if digits is None else f"{value:.{digits}f}"

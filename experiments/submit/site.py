@@ -9,7 +9,7 @@ from cytovox.errors import InputError
 from experiments.compose import COMMAND_LINE, Composed, read_yaml
 from experiments.schema import Config
 from experiments.submit.config import site_file
-from experiments.tasks.pipelines import PIPELINES
+from experiments.tasks import TASKS
 from training.rundir import RunFolder
 
 #: In the status of a run that was submitted: its config has the site's defaults, as they were then.
@@ -46,7 +46,7 @@ def add_site(composed: Composed) -> None:
 def _unsaid(composed: Composed, said: dict[str, Any]) -> set[str]:
     """Keys that a resolved config only repeats."""
     task = composed.values.get("task")
-    kind = PIPELINES[task] if isinstance(task, str) and task in PIPELINES else Config
+    kind = TASKS[task].config if isinstance(task, str) and task in TASKS else Config
     ours = dataclasses.asdict(kind().slurm)
     if set(ours) - set(said) or RunFolder(composed.folder).status().get(WITH_SITE):
         return set()

@@ -11,16 +11,16 @@ from typing import Any
 from cytovox.errors import InputError
 from cytovox.io.deletion import MadeFolder, remove_file
 from experiments.compose import Composed, compose
-from experiments.config import resolved, to_yaml, typed_config
+from experiments.config import resolved, typed_config
+from experiments.launch import resumed_run
 from experiments.preflight import require_room
-from experiments.schema import Config
+from experiments.schema import Config, to_yaml
 from experiments.submit.config import SlurmConfig, site_file
 from experiments.submit.script import Job, require_one_line, script_of
 from experiments.submit.site import WITH_SITE, add_site
 from experiments.submit.submit_job import Refused, hand_in_both, require_slurm, submit_job
 from experiments.tasks import known_keys, task_of
-from experiments.tasks.analyze.config import AnalyzeConfig
-from experiments.tasks.pipelines import PIPELINES, typed_pipeline
+from experiments.tasks.base import Submits
 from training.rundir import RunFolder, write_json, write_text
 from training.slurm import GATHER, SCRIPT
 from training.trainer import batches_a_step
@@ -49,7 +49,7 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
         Errors of the config, a `trainer.global_batch` that the job's ranks cannot share, no SLURM on this machine, or
         SLURM's own refusal.
     """
-    resumed = next((word.partition("=")[2] for word in overrides if word.startswith("resume=")), "")
+    resumed = resumed_run(overrides) or ""
     source = config or str(RunFolder.existing(Path(resumed)).path / "config.yaml")
     typed = _typed(compose(source, overrides, known_keys))
     inputs = _inputs(typed)
@@ -83,13 +83,12 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
 
 
 def _typed(composed: Composed) -> Any:
-    """The config over the site's defaults; of a pipeline for one process, whatever the site gives to training."""
+    """Return the config with the site's defaults; a task without training gets one process."""
     add_site(composed)
-    if composed.values.get("task") not in PIPELINES:
-        return typed_config(composed)
-    typed = typed_pipeline(composed)
-    one = {"nodes": 1, "tasks_per_node": None, "gpus_per_node": min(1, typed.slurm.gpus_per_node)}
-    typed.slurm = dataclasses.replace(typed.slurm, **one)
+    typed = typed_config(composed)
+    if not isinstance(typed, Config):
+        one = {"nodes": 1, "tasks_per_node": None, "gpus_per_node": min(1, typed.slurm.gpus_per_node)}
+        typed.slurm = dataclasses.replace(typed.slurm, **one)
     return typed
 
 
@@ -128,24 +127,19 @@ def _inputs(typed: Any) -> list[Path]:
             )
         found: list[Path] = task_of(typed).list_inputs(typed)
         return found
-    if not isinstance(typed, AnalyzeConfig):
+    task = task_of(typed)
+    if not isinstance(task, Submits):
         raise InputError("slurm.array: shares the inputs of a prediction or an analysis; leave it out")
-    from experiments.tasks.analyze.sources import find_sources
-
-    return [source.path for source in find_sources(typed)]
+    return task.list_inputs(typed)
 
 
 def _new_folder(typed: Any, dry_run: bool) -> RunFolder:
-    if isinstance(typed, AnalyzeConfig):
-        from experiments.tasks.analyze.launch import run_path
-
-        path = run_path(typed)
-        folder = RunFolder(path.absolute())
+    task = task_of(typed)
+    if isinstance(task, Submits):
+        folder = RunFolder(task.run_path(typed).absolute())
         if not dry_run:  # None where it is there already: an analysis goes on in the folder of its question
             folder.made = MadeFolder.make(folder.path)
         return folder
-    if not isinstance(typed, Config):
-        raise InputError(f"--submit: not for task {typed.task}, which takes seconds; run it where you are")
     require_room(Path(typed.runs_dir) / typed.name, "runs_dir")
     require_one_line(Path(typed.runs_dir).absolute())
     if dry_run:
@@ -157,15 +151,10 @@ def _record(typed: Any, folder: RunFolder, inputs: list[Path]) -> None:
     """The config that the job goes on with."""
     folder.require_writable()
     (folder.path / SCRIPT.parent).mkdir(exist_ok=True)
-    if isinstance(typed, Config):
-        tree = {**resolved(typed), "resume": None}
-        group = tree["predict"]
-    else:
-        from experiments.tasks.analyze.launch import absolute
-        from experiments.tasks.pipelines import resolved_pipeline
-
-        tree = {**resolved_pipeline(absolute(typed)), "resume": None, "out": str(folder.path)}
-        group = tree
+    tree = {**resolved(typed), "resume": None}
+    if isinstance(task_of(typed), Submits):
+        tree["out"] = str(folder.path)
+    group = tree["predict"] if isinstance(typed, Config) else tree
     if inputs:  # as they are now: a file that lands later would move every other to another task
         write_text(folder.path / MANIFEST, "".join(f"{path.absolute()}\n" for path in inputs))
         group["inputs"] = [str(folder.path / MANIFEST)]

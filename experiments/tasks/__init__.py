@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 from cytovox.errors import InputError
-from experiments.schema import Config, branch
+from experiments.report.data import config_of
+from experiments.report.page import write_report
+from experiments.schema import BaseConfig, branch
+from experiments.tasks.analyze.task import AnalyzeTask
 from experiments.tasks.base import Task
 from experiments.tasks.cells.task import CellsTask
+from experiments.tasks.cells_from_masks.task import CellsFromMasksTask
 from experiments.tasks.organelle.task import OrganelleTask
 from experiments.tasks.search.task import SearchTask
 from experiments.tasks.shape.task import ShapeTask, SHAPRTask
 
 #: As `task:` names them.
 TASKS: dict[str, Task] = {
-    task.name: task for task in (OrganelleTask(), CellsTask(), ShapeTask(), SHAPRTask(), SearchTask())
+    task.name: task
+    for task in (
+        OrganelleTask(),
+        CellsTask(),
+        ShapeTask(),
+        SHAPRTask(),
+        SearchTask(),
+        AnalyzeTask(),
+        CellsFromMasksTask(),
+    )
 }
 
 
-def task_of(config: Config) -> Task:
+def task_of(config: BaseConfig) -> Any:
     """The task of a config that was read."""
     return TASKS[config.task]
 
@@ -32,3 +47,15 @@ def known_keys(task: str, group: str, choice: str) -> set[str] | None:
         return {f.name for f in dataclasses.fields(branch(group, chosen, choice))}
     except InputError:
         return None
+
+
+def report_of(folder: str | Path) -> Path:
+    """Write the report of a run folder; a folder without a config gets that of an organelle run.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, or it may not be written to.
+    """
+    task = str(config_of(Path(folder)).get("task"))
+    return write_report(folder, TASKS[task if task in TASKS else BaseConfig.task].report)

@@ -99,13 +99,14 @@ class Result:
 
 def quick(monkeypatch: object) -> None:
     """Draw no pictures and write no report: they take longer than the analysis of so small a field."""
-    from experiments.tasks.analyze import figures, launch, outputs
+    from experiments import session
+    from experiments.tasks.analyze import figures, outputs
     from experiments.tasks.cells_from_masks import task as cells_from_masks
 
     patch: Callable[..., None] = monkeypatch.setattr  # type: ignore[attr-defined]
     patch(figures, "draw_results", lambda *_, **__: None)
     patch(outputs, "_draw", lambda *_, **__: None)
-    patch(launch, "write_report", lambda *_, **__: None)
+    patch(session, "write_report", lambda *_, **__: None)
     patch(cells_from_masks, "cells_figure", lambda *_, **__: None)
 
 
@@ -122,7 +123,8 @@ def analyze(cli: Callable[..., object], out: Path, inputs: str | Path, *words: s
 def from_masks(cli: Callable[..., object], out: Path, membrane: Path, nucleus: Path, *words: str) -> Result:
     """Run task cells_from_masks by watershed."""
     answer = cli(
-        "cells_from_masks", f"membrane={membrane}", f"nucleus={nucleus}", f"out={out}", "method=watershed", *words
+        "cells_from_masks", f"membrane={membrane}", f"nucleus={nucleus}", f"out={out}", "method=watershed",
+        f"runs_dir={out.parent / 'runs'}", *words
     )  # fmt: skip
     path = out / "cells.csv"
     return Result(answer.code, answer.err, answer.out, pd.read_csv(path) if path.is_file() else None)  # type: ignore[attr-defined]

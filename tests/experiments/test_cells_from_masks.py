@@ -32,7 +32,7 @@ def test_every_method_labels_cells_from_masks_alone(cli, masks, seen, tmp_path, 
     out = tmp_path / "labels"
     answer = cli(
         "cells_from_masks", f"membrane={masks}/membrane.nii.gz", f"nucleus={masks}/nucleus.nii.gz", f"out={out}",
-        f"method={method}",
+        f"method={method}", f"runs_dir={tmp_path / 'runs'}",
     )  # fmt: skip
     assert answer.code == 0, answer.err
     time_lapse = open_labels(out / "cells.ome.tif")
@@ -59,7 +59,7 @@ def test_every_method_labels_cells_from_masks_alone(cli, masks, seen, tmp_path, 
 def test_labels_of_nuclei_are_the_seeds_and_a_tomogram_is_measured(cli, masks, seen, tmp_path):
     answer = cli(
         "cells_from_masks", f"membrane={masks}/membrane.nii.gz", f"nucleus={masks}/nuclei.ome.tif",
-        f"ri={masks}/ri.ome.tif", f"out={tmp_path / 'o'}", "method=watershed",
+        f"ri={masks}/ri.ome.tif", f"out={tmp_path / 'o'}", f"runs_dir={tmp_path / 'runs'}", "method=watershed",
     )  # fmt: skip
     assert answer.code == 0, answer.err
     cells = open_labels(tmp_path / "o" / "cells.ome.tif").frame(0)
@@ -88,7 +88,7 @@ def test_labels_of_nuclei_are_the_seeds_and_a_tomogram_is_measured(cli, masks, s
 def test_bad_input_is_told_in_a_line(cli, masks, tmp_path, change, told):
     words = [
         "cells_from_masks", f"membrane={masks}/membrane.nii.gz", f"nucleus={masks}/nucleus.nii.gz",
-        f"out={tmp_path / 'o'}", *(word.format(masks=masks) for word in change),
+        f"out={tmp_path / 'o'}", f"runs_dir={tmp_path / 'runs'}", *(word.format(masks=masks) for word in change),
     ]  # fmt: skip
     answer = cli(*words)
     assert answer.code == 2
@@ -101,7 +101,7 @@ def test_masks_of_two_grids_are_refused_before_anything_is_written(cli, masks, t
     write_nifti(tmp_path / "small.nii.gz", np.ones((4, 8, 8), np.uint8), SPACING)
     answer = cli(
         "cells_from_masks", f"membrane={masks}/membrane.nii.gz", f"nucleus={tmp_path}/small.nii.gz",
-        f"out={tmp_path / 'o'}",
+        f"out={tmp_path / 'o'}", f"runs_dir={tmp_path / 'runs'}",
     )  # fmt: skip
     assert answer.code == 2
     assert any("save both on one grid" in line for line in answer.errors)

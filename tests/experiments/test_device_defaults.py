@@ -8,14 +8,12 @@ from cytovox.inference.device import batch_size
 from cytovox.models import cells as cell_models
 from cytovox.models.metadata import read_checkpoint
 from cytovox.segmentation.field import SeedRule
-from experiments.compose import compose
 from experiments.config import ConfigErrors, load_config, resolved
 from experiments.tasks import device_defaults, task_of
 from experiments.tasks.analyze.config import AnalyzeConfig
-from experiments.tasks.analyze.launch import run_path
 from experiments.tasks.analyze.predictors import cell_weights, finder_of, organelle_inferer, organelle_weights
+from experiments.tasks.analyze.task import run_path
 from experiments.tasks.organelle.config import tiling
-from experiments.tasks.pipelines import typed_pipeline
 
 WINDOWS = ("organelle", "organelle_choi", "organelle_finetune", "organelle_weights", "scnas_search")
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -139,7 +137,7 @@ def test_an_analysis_refuses_cuda_graphs_without_a_cuda_device(cli, cells, tmp_p
 
 def test_compilation_of_an_analysis_that_predicts_nothing_is_refused():
     with pytest.raises(ConfigErrors) as caught:
-        typed_pipeline(compose("analyze", ["compile=default", "organelles=m_{organelle}.tif"]))
+        load_config("analyze", ["compile=default", "organelles=m_{organelle}.tif"])
     assert len(caught.value.errors) == 1
     assert "compile: it is for the network that predicts organelles" in caught.value.errors[0]
 

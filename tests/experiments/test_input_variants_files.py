@@ -158,7 +158,8 @@ def test_thirteen_touching_cells_of_0_and_255_are_thirteen(cli, tmp_path):
     as_one = scenes.from_masks(cli, tmp_path / "one", *paths, "labels=instances")
     assert "cells: 1 in 1 frames" in as_one.out
     checked = cli(
-        "cells_from_masks", f"membrane={paths[0]}", f"nucleus={paths[1]}", f"out={tmp_path}/none", "method=watershed",
+        "cells_from_masks", f"membrane={paths[0]}", f"nucleus={paths[1]}", f"out={tmp_path}/none",
+        f"runs_dir={tmp_path}/runs", "method=watershed",
         "--check",
     )  # fmt: skip
     assert checked.code == 0

@@ -223,6 +223,7 @@ def test_labels_from_masks_are_not_written_over_files_of_the_users_own(cli, fiel
         f"membrane={field}/masks.ome.tif",
         f"nucleus={field}/masks.ome.tif",
         "method=watershed",
+        f"runs_dir={field.parent / 'runs'}",
     ]
     (tmp_path / "cells.csv").write_text("mine")
     answer = cli(*words, f"out={tmp_path}")

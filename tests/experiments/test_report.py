@@ -18,7 +18,7 @@ from cytovox.organelles import ORGANELLES
 from cytovox.plots.figures import overlay_figure
 from cytovox.plots.meshes import write_glb
 from experiments.report.data import headline
-from experiments.report.page import write_report
+from experiments.tasks import report_of as write_report
 
 EVIL = "<script>alert(1)</script>"
 SPACING_UM = (0.4, 0.3, 0.3)

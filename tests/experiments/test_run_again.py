@@ -17,8 +17,9 @@ from cytovox.networks.weights import shipped_weights
 from cytovox.simulation.timelapse_files import write_time_lapse
 from cytovox.simulation.tomogram import Options
 from datamodules import steps
+from experiments import session
 from experiments.tasks.analyze import analysis as analyze
-from experiments.tasks.analyze import figures, launch, outputs
+from experiments.tasks.analyze import figures, outputs
 
 SHAPE, SPACING = (12, 32, 32), (1.0, 1.0, 1.0)
 
@@ -29,7 +30,7 @@ def undrawn():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "draw_results", lambda *args, **more: None)
         patch.setattr(outputs, "_draw", lambda *args: None)
-        patch.setattr(launch, "write_report", lambda folder: None)
+        patch.setattr(session, "write_report", lambda folder, own: None)
         yield
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from experiments.compose import compose, shipped_configs, shipped_parts
 from experiments.config import load_config
-from experiments.tasks import known_keys
-from experiments.tasks.pipelines import PIPELINES
+from experiments.tasks import TASKS, known_keys
+from experiments.tasks.base import TrainedTask
 from tests.experiments.test_shipped_configs import SMALLER
 
 PARTS = {"slurm/8xV100": (1, 16), "slurm/4x8xV100": (4, 64)}
@@ -26,7 +26,11 @@ SET = {
     ),
     **dict.fromkeys(("scnas_search", "scnas_search_demo"), ("trainer.global_batch=null",) * 2),
 }
-TRAININGS = [name for name in shipped_configs() if compose(name, [], known_keys).values.get("task") not in PIPELINES]
+TRAININGS = [
+    name
+    for name in shipped_configs()
+    if isinstance(TASKS[compose(name, [], known_keys).values.get("task", "organelle")], TrainedTask)
+]
 #: One process, and sizes that a test can wait for.
 ALONE = [
     "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=1", "trainer.strategy=auto",

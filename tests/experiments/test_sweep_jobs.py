@@ -142,7 +142,7 @@ def test_a_server_is_not_asked_to_hand_out_again_what_its_hyperband_ended(
     def stop(_: object) -> None:
         raise Preempted(signal)
 
-    monkeypatch.setattr("experiments.run_stages.Run.fit", stop)
-    monkeypatch.setattr("experiments.run_stages.finish", lambda _, ended_well, preempted: told.append(preempted))
+    monkeypatch.setattr("experiments.stages.Run.fit", stop)
+    monkeypatch.setattr("experiments.stages.finish", lambda _, ended_well, preempted: told.append(preempted))
     assert cli(tiny, "stages=[fit]", f"runs_dir={tmp_path}").code == 75
     assert told == [again]

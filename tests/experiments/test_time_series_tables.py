@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.tasks.analyze.config import AnalyzeConfig, pipeline_errors
+from experiments.tasks.analyze.config import AnalyzeConfig, analyze_errors
 from experiments.tasks.analyze.figures import panels_of
 from experiments.tasks.analyze.time_series_tables import (
     QUANTITIES,
@@ -307,4 +307,4 @@ def test_figure_4_of_the_paper_is_complete():
 def test_a_window_that_is_none_is_refused(window, told):
     config = AnalyzeConfig()
     config.statistics.window = window
-    assert any(error.startswith("statistics.window") for error in pipeline_errors(config)) == told
+    assert any(error.startswith("statistics.window") for error in analyze_errors(config)) == told

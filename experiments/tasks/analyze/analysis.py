@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from experiments.tasks.analyze.predictors import (
     seen_notes,
 )
 from experiments.tasks.analyze.results import TimeLapseResult, time_lapse_result, write_results
-from experiments.tasks.analyze.sources import Source
+from experiments.tasks.analyze.sources import Error, Source
 from experiments.tasks.analyze.state import FrameState
 from experiments.tasks.analyze.time_lapses import Asked, Frames, TimeLapse, open_time_lapse
 from training.rundir import RunFolder
@@ -41,14 +40,6 @@ from training.rundir import RunFolder
 Progress = Callable[..., None]
 #: Voxels of all frames below which a second process takes longer to begin than it saves.
 FEW_VOXELS = 30_000_000
-
-
-@dataclasses.dataclass
-class Error:
-    """An input that could not be analysed, and why."""
-
-    source: Source
-    text: str
 
 
 class Analysis:
@@ -64,7 +55,7 @@ class Analysis:
         Told what is done.
     """
 
-    def __init__(self, config: AnalyzeConfig, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, config: AnalyzeConfig, folder: RunFolder, progress: Progress = lambda *_: None) -> None:
         self.config, self.folder, self.progress = config, folder, progress
         self.states = folder.path / ".frames"
         self.errors: list[Error] = []
@@ -235,13 +226,8 @@ def _workers(count: int) -> Iterator[Callable[[FrameJob], Future[list[str]]]]:
         yield lambda job: pool.submit(finish_frame, job)
 
 
-def now() -> str:
-    """The time, as files tell it."""
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-
-
-def tell(analysis: Analysis) -> None:
-    """Notes and faults, one line each, on stderr."""
+def print_notes(analysis: Analysis) -> None:
+    """Print notes and errors on stderr, one line each."""
     for why, count in analysis.recomputed.items():
         told = why.removeprefix("tables: ")
         what = "tables are written" if told != why else f"{count} frame{'s are' if count > 1 else ' is'} analysed"

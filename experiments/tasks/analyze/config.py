@@ -1,4 +1,4 @@
-"""The keys of the pipelines: what is analysed, and by which rules."""
+"""The keys of an analysis: what is analysed, and by which rules."""
 
 from __future__ import annotations
 
@@ -8,45 +8,13 @@ from typing import Any, Literal
 
 from cytovox.errors import InputError
 from cytovox.inference.compiled import Compile
-from cytovox.io.labels import LABEL_KINDS
 from cytovox.measurement.morphometry import AREA_ESTIMATORS
 from cytovox.measurement.refractive import Increments
 from cytovox.quality.rules import MAX_INTERVAL, MAX_JUMP, MIN_CONTRAST_RI
-from cytovox.segmentation.field import SeedRule
-from cytovox.segmentation.seeds import MIN_VOLUME_UM3
 from cytovox.tracking.tracking import MAX_DISTANCE_UM
-from datamodules.config import SERIES, TEXTS, TEXTS_OR_NULL, spacing_errors
+from datamodules.config import SERIES, TEXTS, TEXTS_OR_NULL
 from datamodules.paths import shard_error
-from experiments.schema import SCHEMA_VERSION, name_errors
-from experiments.submit.config import SlurmConfig, slurm_errors
-
-
-def _is_label_kind(value: Any) -> bool:
-    return value in LABEL_KINDS if isinstance(value, str) else _is_kind_of_each(value)
-
-
-def _is_kind_of_each(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(one, str) and one in LABEL_KINDS for one in value.values())
-
-
-LABELS = {"accepts": _is_label_kind, "expects": "auto, binary or instances, or one of them for each of some organelles"}
-
-
-@dataclass
-class SeedsConfig:
-    """`seeds:` which parts of a nucleus mask are one nucleus each."""
-
-    min_volume_um3: float = MIN_VOLUME_UM3
-    """Smaller components are no nuclei."""
-    min_voxels: int = 0
-    """The same in voxels of a grid of 64 x 128 x 128, as published (200 there); 0 leaves it to the volume."""
-    split_depth_um: float | None = None
-    """Components are cut at necks narrower by this, in radius, than both sides (0.5 is a start); null leaves them whole
-    (published). `method: offsets` tells touching nuclei apart by its votes either way."""
-
-    def rule(self) -> SeedRule:
-        """The rule itself."""
-        return SeedRule(self.min_volume_um3, self.min_voxels, self.split_depth_um)
+from experiments.tasks.cell_options import LABELS, CellFinderConfig, cell_finder_errors
 
 
 @dataclass
@@ -131,35 +99,13 @@ class WatchConfig:
 
 
 @dataclass
-class PipelineConfig:
-    """The keys of every pipeline."""
+class AnalyzeConfig(CellFinderConfig):
+    """From tomograms to tables."""
 
-    schema_version: int = SCHEMA_VERSION
-    """Layout of this file."""
     name: str = "analyze"
     """Runs lie in runs/<name>/."""
     task: str = "analyze"
-    """Which pipeline."""
-    base: Any = field(default_factory=list, metadata=TEXTS)
-    """Configs that this one starts from."""
-    runs_dir: str = "runs"
-    """Where runs lie."""
-    method: Literal["offsets", "network", "watershed"] = "offsets"
-    """How cells are told from each other: `offsets`, centre offsets, all in one pass;
-    `network`, one pass per nucleus (published);
-    `watershed`, no learning."""
-    cell_weights: str | None = None
-    """Weights of `offsets` or `network`: a checkpoint, a run folder or a shipped name; null for the shipped ones."""
-    seeds: SeedsConfig = field(default_factory=SeedsConfig)
-    """What one nucleus is."""
-    slurm: SlurmConfig = field(default_factory=lambda: SlurmConfig(gpus_per_node=0))
-    """What `--submit` asks of a cluster."""
-
-
-@dataclass
-class AnalyzeConfig(PipelineConfig):
-    """From tomograms to tables."""
-
+    """This task."""
     inputs: Any = field(default_factory=list, metadata=TEXTS)
     """Tomograms: files, folders or globs of TCF, OME-TIFF, TIFF, NIfTI or OME-Zarr; or lists of them, .txt."""
     resume: str | None = None
@@ -234,69 +180,6 @@ class AnalyzeConfig(PipelineConfig):
     """Part of the inputs to analyse, such as 3/16 (0/16 is the first); the tables are written by a call without it."""
 
 
-@dataclass
-class CellsFromMasksConfig(PipelineConfig):
-    """From masks of membrane and nucleus to labels of cells."""
-
-    name: str = "cells_from_masks"
-    """The task's name."""
-    task: str = "cells_from_masks"
-    """Which pipeline."""
-    membrane: str = ""
-    """Mask of filled cells: OME-TIFF, TIFF, NIfTI or OME-Zarr."""
-    nucleus: str = ""
-    """Mask of nuclei, on the same grid: its connected parts are the nuclei; labels are one nucleus a value."""
-    ri: str | None = None
-    """The tomogram, if there is one: the networks can use it."""
-    out: str = ""
-    """Folder of the labels and the table."""
-    labels: Any = field(default="auto", metadata=LABELS)
-    """How values are taken: `auto` decides by content and says so; `binary` is one mask, whose connected parts are the
-    nuclei; `instances` is one nucleus a value."""
-    spacing_um: list[float] | None = None
-    """Voxel size z, y, x in um of masks that do not say it."""
-    spacing_from: Literal["file", "config"] = "file"
-    """Which decides where a file states another voxel size than `spacing_um`: `file` refuses it, `config` takes
-    `spacing_um`."""
-    series: Any = field(default=None, metadata=SERIES)
-    """Number or name of the image in files that hold several; null where they hold one."""
-    mask_axes: Literal["auto", "header", "stored"] = "auto"
-    """How the files lie where one is NIfTI whose header mirrors or swaps axes, and another states no directions (TIFF,
-    TCF, OME-Zarr): `auto` refuses it; `header` reads all as ITK-SNAP shows them; `stored` lays the stored arrays voxel
-    on voxel."""
-
-
-def pipeline_errors(config: PipelineConfig) -> list[str]:
-    """What cannot work although every type is right, one line each, beginning with the key path."""
-    errors = []
-    if config.schema_version != SCHEMA_VERSION:
-        errors.append(f"schema_version: this Cytovox reads version {SCHEMA_VERSION}, got {config.schema_version}")
-    errors += name_errors(config.name)
-    if not config.seeds.min_volume_um3 >= 0:
-        errors.append(f"seeds.min_volume_um3: expected 0 or more, got {config.seeds.min_volume_um3}")
-    if config.seeds.min_voxels < 0:
-        errors.append(f"seeds.min_voxels: expected 0 or more, got {config.seeds.min_voxels}")
-    if config.seeds.split_depth_um is not None and not config.seeds.split_depth_um > 0:
-        errors.append(f"seeds.split_depth_um: expected a length above 0 or null, got {config.seeds.split_depth_um}")
-    spacing = getattr(config, "spacing_um", None)
-    if spacing is not None and (len(spacing) != 3 or any(s <= 0 for s in spacing)):
-        errors.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {spacing}")
-    errors += spacing_errors(getattr(config, "spacing_from", "file"), spacing)
-    if isinstance(config, AnalyzeConfig):
-        errors += _analyze_errors(config)
-    if isinstance(config, CellsFromMasksConfig):
-        for key in ("membrane", "nucleus", "out"):
-            if not getattr(config, key):
-                errors.append(
-                    f"{key}: expected a {'folder' if key == 'out' else 'file'}, such as {key}={_EXAMPLE[key]}"
-                )
-    errors += [f"slurm.{error}" for error in slurm_errors(config.slurm)]
-    return errors
-
-
-_EXAMPLE = {"membrane": "cell_membrane.nii.gz", "nucleus": "cell_nucleus.nii.gz", "out": "labels"}
-
-
 def _quality_errors(quality: QualityConfig) -> list[str]:
     errors = []
     for key in ("volume_jump", "mass_jump"):
@@ -320,8 +203,9 @@ def _statistics_errors(rules: StatisticsConfig) -> list[str]:
     return errors
 
 
-def _analyze_errors(config: AnalyzeConfig) -> list[str]:
-    errors = []
+def analyze_errors(config: AnalyzeConfig) -> list[str]:
+    """What cannot work although every type is right, one line each, beginning with the key path."""
+    errors = cell_finder_errors(config)
     measure, track, watch = config.measure, config.track, config.watch
     try:
         Increments(measure.lipid_ml_per_g, measure.other_ml_per_g)

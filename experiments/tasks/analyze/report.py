@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from cytovox.plots.charts import read_rows
-from experiments.report.data import link, number, read_text, shown_volume
+from experiments.report.data import link, number, read_text, shown_number
+from experiments.report.parts import picture, sections, title
 from experiments.tasks.analyze import report_quality
 from experiments.tasks.analyze.report_tests import groups_section
 
@@ -90,7 +91,7 @@ def _cells(cells: list[dict[str, str]]) -> dict[str, Any]:
             {
                 "file": row.get("file", ""), "group": row.get("group", ""), "frame": row.get("frame", ""),
                 "track": row.get("track", "") or "–",
-                "values": [_value(row.get(key), digits) for key, _, digits in columns],
+                "values": [shown_number(row.get(key), digits) for key, _, digits in columns],
                 "flags": ", ".join(_flags(row)),
             }
             for row in rows[:MAX_ROWS]
@@ -105,34 +106,20 @@ def _flags(row: dict[str, str]) -> list[str]:
     return flags + ([row["cells_from"]] if row.get("cells_from") not in ("predicted", None, "") else [])
 
 
-def _value(text: object, digits: int | None) -> str:
-    value = number(text)
-    if value != value:
-        return "–"
-    return shown_volume(value) if digits is None else f"{value:.{digits}f}"
-
-
 def _tables(tables: Path) -> list[str]:
     return [path.name for path in sorted(tables.glob("*")) if path.suffix in (".csv", ".parquet")]
 
 
-#: Scores of a cells run that the page shows, and their headings.
-_SCORES = (("dice", "Dice"), ("dice_matched", "matched only"), ("ap_50", "AP 0.5"), ("pq", "PQ"))
-_WAYS = {"true": "true nuclei", "rule": "nuclei by the rule", "watershed": "seeded watershed"}
-
-
-def scores(rows: list[dict[str, str]]) -> dict[str, Any]:
-    """Means of a cells run's test by line and way, with their intervals."""
+def analysis_report(folder: Path) -> dict[str, Any]:
+    """Return what the sections of the page show."""
+    figures, shown = folder / "figures", contents(folder)
+    parts = [("quality", "Quality"), ("scores", "Results"), ("groups", "Groups"), ("predictions", "Cells")]
+    parts += [("lineages", "Lineages")]
     return {
-        "heads": [head for _, head in _SCORES],
-        "rows": [
-            {
-                "line": row.get("line", ""), "way": _WAYS.get(row.get("seeds", ""), ""), "n": row.get("n", ""),
-                "values": [
-                    "{} [{}, {}]".format(*(_value(row.get(key + end), 3) for end in ("", "_low", "_high")))
-                    for key, _ in _SCORES
-                ],
-            }
-            for row in rows
-        ],
-    }  # fmt: skip
+        **shown,
+        "sections": {**sections("analyze", "Cells", "µm"), "trained": False, "parts": parts},
+        "course": picture(figures / "curves_cells.png"),
+        "boxes": picture(figures / "boxes_cells.png"),
+        "overlays": [(title(path).removeprefix("cells_"), picture(path)) for path in shown["overlay_paths"]],
+        "lineages": [(path.stem.removeprefix("lineage_"), picture(path)) for path in shown["lineage_paths"]],
+    }

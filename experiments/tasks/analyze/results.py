@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from experiments.tasks.analyze.quality_tables import (
     study_table,
     time_lapse_flags,
 )
+from experiments.tasks.analyze.sources import Error
 from experiments.tasks.analyze.time_lapses import TimeLapse
 from experiments.tasks.analyze.time_series_tables import (
     QUANTITIES,
@@ -40,10 +41,6 @@ from experiments.tasks.analyze.time_series_tables import (
     test_table,
 )
 from training.rundir import RunFolder
-
-if TYPE_CHECKING:
-    from experiments.tasks.analyze.analysis import Error
-
 
 #: Column of the concentration as published.
 CHOI = "concentration_choi_g_per_ml"

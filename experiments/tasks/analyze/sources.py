@@ -35,6 +35,14 @@ class Source:
     """Dish that the field lies in; "" where none is given."""
 
 
+@dataclass
+class Error:
+    """An input that could not be analysed, and why."""
+
+    source: Source
+    text: str
+
+
 def find_sources(config: AnalyzeConfig) -> list[Source]:
     """Inputs with their groups.
 

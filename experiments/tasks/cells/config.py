@@ -12,7 +12,7 @@ from cytovox.networks import NETWORKS, network_config
 from datamodules.cells_config import CELL_SOURCES, cells_data_errors
 from datamodules.config import TEXTS_OR_NULL
 from experiments.schema import Choice, Config
-from experiments.tasks.analyze.config import SeedsConfig
+from experiments.tasks.cell_options import SeedsConfig
 from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_errors
 from lightning_modules.optim import OPTIMIZERS
 

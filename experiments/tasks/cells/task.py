@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
@@ -18,30 +18,31 @@ from cytovox.models.cells import cell_windows
 from cytovox.models.metadata import CellsMetadata, Weights, load_network
 from cytovox.models.networks import CELL_CHANNELS, cell_network
 from datamodules.cells import CellsDataModule
-from experiments.tasks.base import Audited, Progress, Task, wide_console
+from experiments.check import Audited
+from experiments.progress import Progress, wide_console
+from experiments.stages import Run
+from experiments.tasks.base import TrainedTask, UsesWeights
 from experiments.tasks.cells.config import CELLS_CHOICES, CellsConfig, cells_errors
+from experiments.tasks.cells.report import cells_report
 from experiments.tasks.organelle.data import check_test
 from lightning_modules.cell_scoring import WAYS, CellTestScores
 from lightning_modules.cells import MONITOR, CellsModule
 from lightning_modules.seen import counted_seen, seen_metrics, seen_note
 from training.rundir import RunFolder, write_text
 
-if TYPE_CHECKING:
-    from experiments.stages import Run
-
 #: What each way is called in tables.
 NAMED = {"true": "true nuclei", "rule": "nuclei by the rule", "watershed": "seeded watershed, by the rule"}
 
 
-class CellsTask(Task):
-    """See `Task`."""
+class CellsTask(TrainedTask, UsesWeights):
+    """See `TrainedTask`."""
 
     name = "cells"
     config = CellsConfig
     choices = CELLS_CHOICES
     monitor = MONITOR
     unit = "volume"
-    paths = (("predict", "checkpoint"), ("data", "root"), ("data", "cache_dir"))
+    paths = (*TrainedTask.paths, ("data", "root"), ("data", "cache_dir"))
 
     def errors(self, config: CellsConfig) -> list[str]:
         """See `Task`."""
@@ -94,12 +95,9 @@ class CellsTask(Task):
         if metadata.method != config.method:
             raise InputError(f"method: the weights are of method {metadata.method}, this config's is {config.method}")
 
-    def inputs(self, config: CellsConfig) -> list[Path]:
-        """None: see `cells_errors`."""
-        return []
-
-    def require_free(self, config: CellsConfig, inputs: Sequence[Path]) -> None:
-        """Nothing is predicted."""
+    def report(self, folder: Path) -> dict[str, Any]:
+        """See `Task`."""
+        return cells_report(folder)
 
     def prepare(self, data: CellsDataModule, stages: Sequence[str], progress: Progress) -> None:
         """See `Task`."""
@@ -122,10 +120,6 @@ class CellsTask(Task):
         run.folder.update_metrics({**metrics, **told})
         if note := seen_note(counted, "test cases", "their scores say nothing about new fields"):
             print(note, file=sys.stderr)
-
-    def predict(self, run: Run) -> None:
-        """See `cells_errors`."""
-        raise InputError("stages: not predict: tomograms are analysed by `task: analyze`")
 
     def print_summary(self, folder: RunFolder, config: CellsConfig) -> None:
         """Scores of every way to the seeds."""
@@ -152,12 +146,6 @@ class CellsTask(Task):
             done.errors = len(str(error).splitlines())
             print(error)
         return done
-
-    def plan(self, config: CellsConfig, stages: Sequence[str], inputs: Sequence[Path]) -> None:
-        """Not offered."""
-        raise InputError(
-            "--plan: not for task cells; --dry-run takes one step of every stage, and --check reads all data"
-        )
 
 
 def write_scores(scores: CellTestScores, folder: RunFolder) -> None:

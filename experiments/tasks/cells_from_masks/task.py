@@ -7,6 +7,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,17 +24,27 @@ from cytovox.plots.cells import cells_figure
 from cytovox.quality.control import CellState, frame_flags
 from cytovox.quality.rules import QualityRules, as_text
 from cytovox.segmentation.checks import nuclei_outside_note
-from cytovox.segmentation.field import CellField
+from cytovox.segmentation.field import CellField, CellFinder
 from cytovox.segmentation.holes import fill_cells
 from cytovox.segmentation.watershed import unassigned
 from cytovox.tracking.tracking import Detection
 from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.preflight import require_room
-from experiments.tasks.analyze.config import CellsFromMasksConfig
+from experiments.progress import Bars
+from experiments.schema import to_yaml
+from experiments.session import RunRequest, Work, now
 from experiments.tasks.analyze.predictors import cell_finder, cell_weights
 from experiments.tasks.analyze.results import write_table
+from experiments.tasks.base import Task
+from experiments.tasks.cells_from_masks.config import CellsFromMasksConfig, cells_from_masks_errors
+from experiments.tasks.cells_from_masks.report import cells_from_masks_report
+from training.environment import describe_environment
+from training.rundir import RunFolder, write_json, write_text
+from training.signals import StopSignals
 
+#: Files that are written to `out`.
+RESULTS = ("cells.ome.tif", "cells.csv", "cells.png")
 #: Columns that only a tomogram can fill.
 _OF_RI = ("mean_ri", "sd_ri", "concentration_g_per_ml", "dry_mass_pg")
 
@@ -50,64 +61,128 @@ class Inputs:
     notes: list[str]
 
 
-def cells_from_masks(config: CellsFromMasksConfig, check: bool = False) -> int:
-    """Label the cells of every frame; see the config.
+class CellsFromMasksTask(Task):
+    """See `Task`."""
 
-    Parameters
-    ----------
-    config : CellsFromMasksConfig
-    check : bool
-        Only open and read everything, and say how it is read; nothing is written.
+    name = "cells_from_masks"
+    config = CellsFromMasksConfig
+    paths = (("membrane",), ("nucleus",), ("ri",), ("out",), ("cell_weights",))
 
-    Raises
-    ------
-    InputError
-        Files that cannot be read, or do not fit each other.
-    """
-    weights = cell_weights(config.method, config.cell_weights)
-    inputs = open_inputs(config)
-    for note in dict.fromkeys(inputs.notes):
-        print(f"note: {note}", file=sys.stderr)
-    if check:
-        return _check(config, inputs)
-    finder, out = cell_finder(config.method, weights, config.seeds.rule()), Path(config.out)
-    require_room(out, "out")
-    written = Manifest(out, "cells_from_masks")
-    results = [out / name for name in ("cells.ome.tif", "cells.csv", "cells.png")]
-    written.require_free(results)
-    spacing, volume = inputs.spacing_um, inputs.volume
-    rows, frames, unassigned_um3 = [], [], 0.0
-    for t in inputs.membrane:
+    def errors(self, config: CellsFromMasksConfig) -> list[str]:
+        """See `Task`."""
+        return cells_from_masks_errors(config)
+
+    def report(self, folder: Path) -> dict[str, Any]:
+        """See `Task`."""
+        return cells_from_masks_report(folder)
+
+    def check(self, request: RunRequest) -> None:
+        """See `Task`."""
+        config = request.config
+        cell_weights(config.method, config.cell_weights)
+        _check(config, _open(config))
+
+    def begin(self, request: RunRequest, signals: StopSignals) -> CellsFromMasksRun:
+        """See `Task`."""
+        config = request.config
+        finder = cell_finder(config.method, cell_weights(config.method, config.cell_weights), config.seeds.rule())
+        inputs, out = _open(config), Path(config.out)
+        require_room(out, "out")
+        Manifest(out, self.name).require_free([out / name for name in RESULTS])
+        require_room(Path(config.runs_dir) / config.name, "runs_dir")
+        folder = request.folder or RunFolder.create(Path(config.runs_dir), config.name)
+        return CellsFromMasksRun(request, folder, self.resolved(config), finder, inputs)
+
+
+class CellsFromMasksRun(Work):
+    """Labels of the cells of every frame, written to `out`."""
+
+    def __init__(
+        self, request: RunRequest, folder: RunFolder, tree: dict[str, Any], finder: CellFinder, inputs: Inputs
+    ) -> None:
+        super().__init__(request, folder)
+        self.tree, self.finder, self.inputs = tree, finder, inputs
+        self._printed: list[str] = []
+
+    def record(self) -> None:
+        """See `Work`."""
+        self.folder.update_status(status="running", started=self.folder.status().get("started") or now())
+        write_text(self.folder.path / "config.yaml", to_yaml({**self.tree, "resume": None}))
+        write_json(self.folder.path / "environment.json", describe_environment(0))
+
+    def report(self, folder: Path) -> dict[str, Any]:
+        """See `Work`."""
+        return cells_from_masks_report(folder)
+
+    def run_stage(self, stage: str) -> None:
+        """Find the cells of every frame and measure them."""
+        inputs, out = self.inputs, Path(self.config.out)
+        written = Manifest(out, CellsFromMasksTask.name)
+        rows: list[dict[str, object]] = []
+        frames, unassigned_um3 = [], 0.0
+        with Bars() as bars:
+            for t in inputs.membrane:
+                cells_ZYX, found = self._frame(t)
+                rows += found
+                frames.append(cells_ZYX)
+                outside = unassigned(inputs.membrane[t].mask(), cells_ZYX)
+                unassigned_um3 += float(outside.sum()) * float(np.prod(inputs.spacing_um))
+                bars("finding cells", len(frames), len(inputs.membrane), f"frame {t}")
+        kind = np.uint16 if max(int(cells.max(initial=0)) for cells in frames) < 2**16 else np.uint32
+        write_ometiff(out / "cells.ome.tif", np.stack(frames)[:, None].astype(kind), inputs.spacing_um, ["cells"])
+        table = pd.DataFrame(rows)
+        if "original_label" in table:
+            table = table.astype({"original_label": "UInt64"})
+        write_table(table, out / "cells.csv")
+        write_table(table, self.folder.tables / "cells.csv")
+        self._draw(frames[0], out)
+        for name in RESULTS:
+            written.add(out / name)
+        count = int((table["compartment"] == WHOLE).sum()) if len(table) else 0
+        self.folder.update_metrics({"cells": count, "frames": len(frames), "unassigned_um3": unassigned_um3})
+        self._printed = [
+            f"cells: {count} in {len(frames)} frames; {unassigned_um3:.1f} um3 of the membrane mask are in none",
+            f"labels: {out / 'cells.ome.tif'}",
+            f"table: {out / 'cells.csv'}",
+        ]
+
+    def _frame(self, t: int) -> tuple[np.ndarray, list[dict[str, object]]]:
+        """Return the cells of a frame and its rows of the table."""
+        inputs, volume = self.inputs, self.inputs.volume
         inside, nuclei = inputs.membrane[t].mask(), inputs.nucleus[t].mask()
-        ri = checked_ri(volume.frame(t), f"{config.ri}, frame {t}") if volume is not None else None
+        ri = checked_ri(volume.frame(t), f"{self.config.ri}, frame {t}") if volume is not None else None
         seeds = inputs.nucleus[t].objects() if inputs.nucleus[t].instances else None
-        if said := nuclei_outside_note(nuclei, inside):
-            print(f"note: frame {t}: {said}", file=sys.stderr)
-        found = finder(CellField(inside, nuclei, spacing, ri, seeds))
+        if warning := nuclei_outside_note(nuclei, inside):
+            print(f"note: frame {t}: {warning}", file=sys.stderr)
+        found = self.finder(CellField(inside, nuclei, inputs.spacing_um, ri, seeds))
         if not (found.seeds_ZYX > 0).any():
             print(f"note: frame {t}: no nucleus, so no cell was told from another", file=sys.stderr)
         cells_ZYX = fill_cells(found.cells_ZYX)
         if added := int(np.count_nonzero(cells_ZYX != found.cells_ZYX)):
             print(f"note: frame {t}: {added} voxels in holes of cells are filled", file=sys.stderr)
-        rows += _rows(cells_ZYX, nuclei, inside, ri, spacing, t, volume, inputs.nucleus[t])
-        frames.append(cells_ZYX)
-        unassigned_um3 += float(unassigned(inside, cells_ZYX).sum()) * float(np.prod(spacing))
-        if t == 0:
-            shown = ri if ri is not None else inside.astype(np.float32)
-            cells_figure(out / "cells.png", shown, cells_ZYX, spacing, Path(config.membrane).name)
-    kind = np.uint16 if max(int(cells.max(initial=0)) for cells in frames) < 2**16 else np.uint32
-    write_ometiff(out / "cells.ome.tif", np.stack(frames)[:, None].astype(kind), spacing, ["cells"])
-    table = pd.DataFrame(rows)
-    if "original_label" in table:
-        table = table.astype({"original_label": "UInt64"})
-    write_table(table, out / "cells.csv")
-    cells = table[(table["compartment"] == WHOLE)] if len(table) else table
-    print(f"cells: {len(cells)} in {len(frames)} frames; {unassigned_um3:.1f} um3 of the membrane mask are in none")
-    print(f"labels: {out / 'cells.ome.tif'}")
-    for path in results:
-        written.add(path)
-    print(f"table: {out / 'cells.csv'}", flush=True)
-    return 0
+        return cells_ZYX, _rows(cells_ZYX, nuclei, inside, ri, inputs.spacing_um, t, volume, inputs.nucleus[t])
+
+    def _draw(self, cells_ZYX: np.ndarray, out: Path) -> None:
+        """Draw the first frame, next to the labels and for the report."""
+        inputs, t = self.inputs, next(iter(self.inputs.membrane))
+        image = inputs.membrane[t].mask().astype(np.float32) if inputs.volume is None else inputs.volume.frame(t)
+        for path in (out / "cells.png", self.folder.figures / "cells.png"):
+            cells_figure(path, image, cells_ZYX, inputs.spacing_um, Path(self.config.membrane).name)
+
+    def finished(self) -> int:
+        """See `Work`."""
+        print("\n".join(self._printed))
+        print(f"report: {self.folder.path / 'report.html'}")
+        print(f"run: {self.folder.path}", flush=True)
+        return 0
+
+
+def _open(config: CellsFromMasksConfig) -> Inputs:
+    """Open the inputs, and print how they are read."""
+    inputs = open_inputs(config)
+    for note in dict.fromkeys(inputs.notes):
+        print(f"note: {note}", file=sys.stderr)
+    return inputs
 
 
 def open_inputs(config: CellsFromMasksConfig) -> Inputs:
@@ -178,7 +253,7 @@ def _spacing(config: CellsFromMasksConfig, label_volumes: list[LabelVolume]) -> 
     return resolve_spacing(label_volume.path, label_volume.stored_spacing, config.spacing_um, config.spacing_from)
 
 
-def _check(config: CellsFromMasksConfig, inputs: Inputs) -> int:
+def _check(config: CellsFromMasksConfig, inputs: Inputs) -> None:
     """Read what a run would read, and print how."""
     parts = 0
     for t, nucleus in inputs.nucleus.items():
@@ -193,7 +268,6 @@ def _check(config: CellsFromMasksConfig, inputs: Inputs) -> int:
         f"  {config.membrane} (membrane) and {config.nucleus} (nucleus, {parts} {kind}): {len(inputs.membrane)} "
         f"frame{'s' * (len(inputs.membrane) != 1)}, {z:.4g}, {y:.4g}, {x:.4g} um (z, y, x)", flush=True,
     )  # fmt: skip
-    return 0
 
 
 def _rows(

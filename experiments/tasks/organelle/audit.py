@@ -10,7 +10,8 @@ from rich.table import Table
 
 from datamodules.audit.audit import Audit, audit
 from datamodules.audit.findings import Finding
-from experiments.tasks.base import Audited, Progress
+from experiments.check import Audited
+from experiments.progress import Progress
 from experiments.tasks.organelle.config import OrganelleConfig
 
 

@@ -200,7 +200,9 @@ class _Planner:
 
     def _module(self) -> OrganelleModule:
         """As test and predict take it: with the weights of the short training where there was one."""
-        return build_from_weights(self.config, read_weights(self.config, find_weights(self.config, self.folder).paths))
+        return build_from_weights(
+            self.config, read_weights(self.config, find_weights(self.config, self.folder, MONITOR).paths)
+        )
 
     def _windows(self, module: OrganelleModule, ri_ZYX: np.ndarray, spacing_um: Any) -> tuple[Any, np.ndarray, float]:
         """A crop, its probabilities, and seconds a window."""

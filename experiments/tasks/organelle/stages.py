@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
 
@@ -17,15 +16,13 @@ from datamodules.fingerprints import volume_fingerprints
 from datamodules.paths import shard_of
 from datamodules.sampling import EvaluationSampler
 from datamodules.steps import STEPS
+from experiments.stages import Run
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
 from lightning_modules.seen import counted_seen, seen_metrics, seen_note
 from training.prediction import MaskWriter, collect_table, output_names
 from training.progress_bar import reporter
 from training.results import draw_examples, write_test_tables
-
-if TYPE_CHECKING:
-    from experiments.stages import Run
 
 
 def test(run: Run) -> None:

@@ -7,26 +7,29 @@ import itertools
 import json
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytorch_lightning as pl
 import torch
+import yaml
 
 from cytovox.errors import InputError
 from cytovox.io.deletion import MadeFolder
 from cytovox.networks.architecture import fixed
 from cytovox.networks.genotype import Genotype, load_genotype
 from cytovox.plots.genotype import genotype_figure
+from experiments.progress import Bars
+from experiments.session import RunRequest, run_session
+from experiments.stages import Run, prepared_data
 from experiments.tasks.organelle.config import OrganelleConfig
+from experiments.tasks.organelle.task import OrganelleTask
 from experiments.tasks.search.config import SearchTaskConfig, retrained_model
 from lightning_modules.organelle import MONITOR
 from lightning_modules.search import SearchModule
 from training.rundir import RunFolder, write_json, write_text
 from training.signals import Preempted
 
-if TYPE_CHECKING:
-    from experiments.stages import Run
-
+#: The task that trains the searched network.
+TASK = OrganelleTask()
 #: The searched network, in the run folder of the search.
 GENOTYPE = "genotype.json"
 #: The run folder of its training from scratch, in that of the search.
@@ -62,8 +65,6 @@ def derive(run: Run, module: SearchModule) -> None:
 
 def _scored(run: Run, module: SearchModule) -> list[tuple[Genotype, float]]:
     """The candidates with their validation Dice; each rank scores its share, and all know all."""
-    from experiments.progress import Bars
-
     found = module.candidates()
     if run.folder.status().get("dry_run"):
         found = found[:2]
@@ -93,11 +94,6 @@ def retrain(run: Run) -> None:
     InputError
         The search has left no genotype: it was never finished.
     """
-    from experiments.build import build_data  # they know the tasks, and this is one
-    from experiments.progress import Bars
-    from experiments.run_stages import RunRequest, run_stages
-    from experiments.tasks import task_of
-
     path = run.folder.path / GENOTYPE
     if not path.is_file():
         raise InputError(f"{path}: no such file; the search of this run is not finished: add the stage fit")
@@ -111,17 +107,13 @@ def retrain(run: Run) -> None:
         folder.made = MadeFolder.make(folder.path)
     folder.require_writable()
     begun, stages = (folder.path / "config.yaml").is_file(), stages_left(folder, config)
-    dry_run = bool(run.folder.status().get("dry_run"))
-    pl.seed_everything(config.seed, workers=True, verbose=False)  # as if it were started by itself
-    with Bars() as bars:
-        data = build_data(config, bars, dry_run, stages)
-        if run.trainer.is_global_zero:
-            task_of(config).prepare(data, stages, bars)
+    request = RunRequest(config, stages, folder if begun else None, bool(run.folder.status().get("dry_run")))
+    data = prepared_data(TASK, request)
     run.trainer.strategy.barrier("prepared")
     try:
-        run_stages(RunRequest(config, stages, folder if begun else None, dry_run), folder, data, [], run.signals)
+        run_session(Run(TASK, request, folder, data, [], run.signals))
     except (Preempted, KeyboardInterrupt) as stop:
-        raise (stop.__cause__ or stop) from None  # it is the search that says how to go on
+        raise (stop.__cause__ or stop) from None  # the message of the search says how to resume
     if run.trainer.is_global_zero:
         run.folder.update_metrics(scores_of(folder))
 
@@ -149,10 +141,8 @@ def _limit(number: int | None) -> float:
 
 def _plain(folder: RunFolder, config: OrganelleConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a training that has begun was asked for (nothing if none has), and what this one is."""
-    from experiments.config import load_config, resolved
-
     path = folder.path / "config.yaml"
-    return resolved(load_config(path)) if path.is_file() else {}, resolved(config)
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}, TASK.resolved(config)
 
 
 def scores_of(folder: RunFolder) -> dict[str, Any]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cytovox.errors import InputError
 from cytovox.models.metadata import SearchMetadata, Weights
 from cytovox.networks.supernet import Supernet
 from datamodules.split_in_half import SearchDataModule
-from experiments.tasks.base import Progress
+from experiments.progress import Progress
+from experiments.stages import Run
 from experiments.tasks.organelle import data as organelle_data
 from experiments.tasks.organelle.build import metadata_of
 from experiments.tasks.organelle.config import tiling
-from experiments.tasks.organelle.task import OrganelleTask
+from experiments.tasks.organelle.task import OrganelleTraining
 from experiments.tasks.search import stages as search_stages
 from experiments.tasks.search.config import CHOICES, SearchTaskConfig, search_task_errors
+from experiments.tasks.search.report import search_report
 from lightning_modules.search import SearchModule, search_measure
 from training.rundir import RunFolder
-
-if TYPE_CHECKING:
-    from experiments.stages import Run
-
 
 #: CheckpointMetadata that a search keeps to its end: the key of each, and what it is of.
 _OF_A_SEARCH = {
@@ -31,13 +29,12 @@ _OF_A_SEARCH = {
 }  # fmt: skip
 
 
-class SearchTask(OrganelleTask):
-    """See `Task`. What it is told, reads and scores is the organelle task's."""
+class SearchTask(OrganelleTraining):
+    """See `TrainedTask`. Data and scores are those of the organelle task."""
 
     name = "search"
     config = SearchTaskConfig
     choices = CHOICES
-    tests_weights = False
 
     def require_ready(self, stages: Sequence[str], folder: RunFolder | None) -> None:
         """See `Task`. What is trained again must have been found.
@@ -94,15 +91,9 @@ class SearchTask(OrganelleTask):
         loss = config.loss.build()
         return SearchModule(network, metadata, windows, loss, config.optimizer, config.search, config.seed, threshold)
 
-    def from_weights(self, config: Any, ensemble: Sequence[Weights]) -> Any:
-        """A supernet holds many networks, and none that was trained to the end.
-
-        Raises
-        ------
-        InputError
-            Always: it is the retrained network that predicts.
-        """
-        raise InputError("task search: predict and test with the retrained network: predict.checkpoint=RUN/retrained")
+    def report(self, folder: Path) -> dict[str, Any]:
+        """See `Task`."""
+        return search_report(folder)
 
     def prepare(self, data: Any, stages: Sequence[str], progress: Progress) -> None:
         """See `Task`. The test cases are read before the search begins: a broken one must not be found hours later."""
@@ -117,19 +108,6 @@ class SearchTask(OrganelleTask):
     def test(self, run: Run) -> None:
         """Train the searched network from scratch, and score it on the test cases."""
         search_stages.retrain(run)
-
-    def plan(self, config: Any, stages: Sequence[str], inputs: Sequence[Path]) -> None:
-        """See `Task`. What a search takes depends on the networks that it draws.
-
-        Raises
-        ------
-        InputError
-            Always.
-        """
-        raise InputError(
-            "--plan: not for task search, which draws another network in every step; plan the training that follows "
-            "it as task organelle, with model.network=scnas and the same data and trainer"
-        )
 
     def print_summary(self, folder: RunFolder, config: Any) -> None:
         """What was found, what it costs, and how good it is."""

@@ -14,8 +14,8 @@ from datamodules.shape.config import ShapeData
 from datamodules.shape.datamodule import ShapeDataModule
 from datamodules.shape.folder import find_inputs as find_folder
 from datamodules.shape.folder import read_shapes
+from experiments.progress import Progress
 from experiments.schema import Choice, branch
-from experiments.tasks.base import Progress
 from experiments.tasks.shape.config import SHAPE_CHOICES, SHAPR_CHOICES, ShapeConfig, ShapePredictConfig, SHAPRConfig
 from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shapr import SHAPRModule

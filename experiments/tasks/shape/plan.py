@@ -159,7 +159,7 @@ class ShapePlanner:
 
     def _module(self, folder: RunFolder) -> ShapeBase:
         """As test and predict take it: with the weights of the short training where there was one."""
-        return self.from_weights(read_weights(self.config, find_weights(self.config, folder).paths))
+        return self.from_weights(read_weights(self.config, find_weights(self.config, folder, MONITOR).paths))
 
     def _cell_seconds(self, module: ShapeBase, cell: ShapeCell, folder: RunFolder) -> tuple[Any, float]:
         """All samples of a cell, and the seconds they took, in the run's precision and on its device."""

@@ -10,6 +10,7 @@ from typing import Any
 from cytovox.plots.charts import read_rows
 from cytovox.statistics.feature_tables import SEEN
 from experiments.report.data import Row, link, number, read_json, seen_line, shown, shown_volume
+from experiments.report.parts import picture, sections
 
 #: Columns of the errors, as they are called.
 ERRORS = {
@@ -78,4 +79,19 @@ def predictions(run_folder: Path) -> dict[str, Any] | None:
             }
             for row in rows
         ],
+    }
+
+
+def shape_report(folder: Path) -> dict[str, Any]:
+    """Return what the sections of the page show."""
+    tables, figures = folder / "tables", folder / "figures"
+    return {
+        "sections": sections("shape", "Shapes", "voxels"),
+        "shape_scores": scores(folder),
+        "groups": error_table(read_rows(tables / "test_classes.csv"), ("class", "n")),
+        "cases": error_table(read_rows(tables / "test_cells.csv"), ("cell", "class")),
+        "gallery": picture(figures / "test_gallery.png"),
+        "reliability": picture(figures / "test_reliability.png"),
+        "predictions": predictions(folder),
+        "predicted_gallery": picture(figures / "predict_gallery.png"),
     }

@@ -6,7 +6,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -23,15 +23,13 @@ from datamodules.shape.cases import ShapeCell
 from datamodules.shape.dataset import shape_sample
 from datamodules.shape.folder import find_inputs, read_shapes
 from datamodules.steps import STEPS
+from experiments.stages import Run
 from lightning_modules.seen import COLUMN, counted_seen, seen_metrics, seen_note
 from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns
 from training.results import write_table
 from training.rundir import RunFolder
 from training.shape_files import ShapeWriter, beside, cell_digest, read_note, read_samples
-
-if TYPE_CHECKING:
-    from experiments.stages import Run
 
 #: Columns of a predicted cell's row.
 PREDICTED = (

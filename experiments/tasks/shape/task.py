@@ -5,16 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
 from cytovox.errors import InputError
-from cytovox.models.metadata import CheckpointMetadata, ShapeMetadata, SHAPRMetadata, Weights
+from cytovox.models.metadata import ShapeMetadata, SHAPRMetadata, Weights
 from datamodules.shape.datamodule import ShapeDataModule
 from datamodules.shape.folder import find_inputs as find_folder
+from experiments.check import Audited
 from experiments.planning.card import plan_on_card
-from experiments.tasks.base import Audited, Progress, Task, wide_console
+from experiments.progress import Progress, wide_console
+from experiments.stages import Run
+from experiments.tasks.base import Plans, Predicts, TrainedTask, UsesWeights
 from experiments.tasks.shape import build, stages
 from experiments.tasks.shape.config import (
     SHAPE_CHOICES,
@@ -25,31 +28,32 @@ from experiments.tasks.shape.config import (
     shapr_errors,
 )
 from experiments.tasks.shape.plan import ShapePlanner, fake_cells
+from experiments.tasks.shape.report import shape_report
 from lightning_modules.shape_base import MONITOR, ShapeBase
 from training.rundir import RunFolder
 from training.shape_files import read_note
-
-if TYPE_CHECKING:
-    from experiments.stages import Run
 
 #: Rows of the summary: what is printed for which errors.
 SCORED = {"mean shape": "", "single sample": "single/", "best of 5": "best_of_5/"}
 ERRORS = {"1 - IoU": "iou_error", "volume": "volume_error", "surface": "surface_error", "roughness": "roughness_error"}
 
 
-class _Shapes(Task):
+class _Shapes(TrainedTask, UsesWeights, Predicts, Plans):
     """What the shape task and SHAPR have in common."""
 
     monitor = MONITOR
     unit = "cell"
-    paths = (*Task.paths, ("data", "root"), ("data", "cache_dir"))
+    paths = (
+        *TrainedTask.paths,
+        ("predict", "inputs"),
+        ("predict", "out"),
+        ("data", "root"),
+        ("data", "cache_dir"),
+    )
 
     def data(self, config: Any, progress: Progress | None, limit: int | None, splits: Sequence[str]) -> ShapeDataModule:
         """See `Task`."""
         return build.build_data(config, progress, limit, splits)
-
-    def require_match(self, config: Any, metadata: CheckpointMetadata) -> None:
-        """Every shape network answers the same question."""
 
     def inputs(self, config: Any) -> list[Path]:
         """See `Task`."""
@@ -65,6 +69,10 @@ class _Shapes(Task):
                     raise InputError(
                         f"predict.out: {there}: is there already and holds no shapes of ours; choose another folder"
                     )
+
+    def report(self, folder: Path) -> dict[str, Any]:
+        """See `Task`."""
+        return shape_report(folder)
 
     def prepare(self, data: ShapeDataModule, stages: Sequence[str], progress: Progress) -> None:
         """See `Task`."""

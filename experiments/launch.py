@@ -97,8 +97,9 @@ def require_capable(task: Task, asked: dict[str, bool]) -> None:
     """
     for option, given in asked.items():
         if given and not isinstance(task, CAPABLE[option]):
-            able = ", ".join(name for name, other in TASKS.items() if isinstance(other, CAPABLE[option]))
-            raise InputError(f"{option}: not for task {task.name}, only for {able}; leave it out")
+            able = [name for name, other in TASKS.items() if isinstance(other, CAPABLE[option])]
+            only = f"task{'s' * (len(able) > 1)} {', '.join(able)}"
+            raise InputError(f"{option}: not for task {task.name}, only for {only}; leave it out")
 
 
 def _run(task: Task, request: RunRequest) -> int:

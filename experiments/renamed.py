@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from cytovox.networks.weights import RENAMED_WEIGHTS
+from cytovox.renamed import RENAMED_WEIGHTS
 
 #: Old value to new value, by key path. Remove an entry one release after it was added.
 RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {

@@ -12,7 +12,8 @@ from cytovox.models.cells import CellModel
 from cytovox.models.metadata import CheckpointMetadata, read_checkpoint
 from cytovox.models.organelle import OrganelleModel
 from cytovox.models.shape import ShapeModel
-from cytovox.networks.weights import RENAMED_WEIGHTS, shipped_weights
+from cytovox.networks.weights import shipped_weights
+from cytovox.renamed import RENAMED_WEIGHTS
 
 #: Checkpoints of a run folder, the preferred one first.
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")

@@ -15,6 +15,7 @@ import torch
 from cytovox.errors import InputError
 from cytovox.models.finite import first_nonfinite
 from cytovox.models.weights_file import KEY, SUFFIX, read_content
+from cytovox.renamed import RENAMED_METHODS
 
 #: What torch raises on files that are no checkpoints, or damaged ones.
 _UNREADABLE = (
@@ -113,9 +114,6 @@ class ShapeMetadata(CheckpointMetadata):
 class SHAPRMetadata(CheckpointMetadata):
     """SHAPR needs nothing more."""
 
-
-#: Values of `CellsMetadata.method` in weights of earlier versions.
-RENAMED_METHODS = {"fast": "offsets"}
 
 #: The facts of each task's checkpoints.
 FACTS: dict[str, type[CheckpointMetadata]] = {

@@ -277,7 +277,7 @@ def test_no_nucleus_is_said_and_the_membrane_is_not_dropped(cli, tmp_path):
         (["inputs=[]"], "inputs: nothing to analyse"),
         (["inputs=[nowhere/*.TCF]"], "no such file"),
         (["groups=*_{group}_x.TCF"], "do not match"),
-        (["method=fst"], "method: expected one of fast, network, watershed"),
+        (["method=fst"], "method: expected one of offsets, network, watershed"),
         (["mesure.area=marching_cubes"], "did you mean measure"),
         (["measure.medium_ri=13.37"], "measure.medium_ri"),
         (["measure.lipid_ml_per_g=135"], "measure.lipid_ml_per_g"),
@@ -285,7 +285,7 @@ def test_no_nucleus_is_said_and_the_membrane_is_not_dropped(cli, tmp_path):
         (["interval_min=0"], "interval_min"),
         (["cell_weights=organelle", "cells=null"], "task organelle"),
         (["method=watershed", "cell_weights=cells_offsets", "cells=null"], "takes none"),
-        (["--plan"], "trains nothing"),
+        (["--plan"], "--plan: not for task analyze"),
     ],
 )
 def test_bad_configs_are_refused_in_one_line(cli, time_lapses, tmp_path, change, told):

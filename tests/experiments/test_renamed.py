@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 import cytovox
 from cytovox.models.metadata import read_checkpoint
-from cytovox.networks.weights import RENAMED_WEIGHTS, shipped_weights
+from cytovox.networks.weights import shipped_weights
+from cytovox.renamed import RENAMED_WEIGHTS
 from experiments import renamed
 from experiments.compose import compose
 from experiments.config import load_config

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-#: Old names of shipped weights and their new names; they keep working for one release.
-RENAMED_WEIGHTS = {"cells_fast": "cells_offsets"}
-
 
 def shipped_weights() -> dict[str, Path]:
     """Name -> file of all weights in this package; a name may stand wherever a config takes a checkpoint."""

@@ -1,0 +1,49 @@
+"""No module imports itself through others, and no import is hidden in a function to avoid that."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import networkx
+
+HOME = Path(__file__).resolve().parents[1]
+PACKAGES = ("cytovox", "transforms", "datamodules", "lightning_modules", "training", "experiments")
+
+
+def modules() -> dict[str, Path]:
+    """Names and files of our modules."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((HOME / package).rglob("*.py")):
+            parts = path.relative_to(HOME).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """Our modules that a module imports anywhere: at its head, in functions, or for type checkers only."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & known.keys()
+            # `from package import module` needs the module; `from package import name` the package itself
+            found |= inner if len(inner) == len(node.names) else inner | {node.module}
+    return found & known.keys()
+
+
+def circles() -> list[list[str]]:
+    """Modules that import each other, in groups."""
+    known = modules()
+    graph = networkx.DiGraph()
+    for name, path in known.items():
+        graph.add_edges_from((name, other) for other in imports(path, known) if other != name)
+    return sorted(sorted(group) for group in networkx.strongly_connected_components(graph) if len(group) > 1)
+
+
+def test_no_module_imports_itself_through_others():
+    # the package's head names its parts for type checkers and imports none of them
+    assert [group for group in circles() if group != ["cytovox", "cytovox.api"]] == []

@@ -111,7 +111,8 @@ def _run(task: Task, request: RunRequest) -> int:
             return 0 if work is None else run_session(work)
         except Preempted as stop:
             folder = request.folder if work is None else work.folder
-            if is_first_rank() and may_requeue(stop) and (message := requeue(folder)) is not None:
+            path = None if folder is None else folder.path
+            if is_first_rank() and may_requeue(stop) and (message := requeue(path)) is not None:
                 stop.arranged = True
                 print(message, file=sys.stderr)
             raise

@@ -8,12 +8,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cytovox.errors import InputError
-
-if TYPE_CHECKING:
-    from training.rundir import RunFolder
 
 #: The script of a submitted run, in its folder.
 SCRIPT = Path("slurm") / "job.sh"
@@ -79,7 +75,7 @@ def ended_early(stop: BaseException) -> bool:
     return "WANDB_SWEEP_ID" in os.environ and "SIGTERM" in str(stop)
 
 
-def requeue(folder: RunFolder | None) -> str | None:
+def requeue(run: Path | None) -> str | None:
     """Have this job run again, in the same run folder.
 
     By `scontrol requeue`; where that is forbidden or not there (in a container, for one), by a job of the run's own
@@ -98,7 +94,7 @@ def requeue(folder: RunFolder | None) -> str | None:
         return None
     if told(["scontrol", "requeue", job]) is not None:
         return f"job {job} is requeued"
-    return _go_on_after(job, folder.path) if folder is not None else None
+    return _go_on_after(job, run) if run is not None else None
 
 
 def _go_on_after(job: str, run: Path) -> str | None:

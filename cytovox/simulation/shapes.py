@@ -61,7 +61,7 @@ def simulate_shape(preset: str, seed: int) -> SimulatedShape:
     Parameters
     ----------
     preset : str
-        One of `simulator.PRESETS`.
+        One of `cytovox.simulation.PRESETS`.
     seed : int
         0 or more.
 

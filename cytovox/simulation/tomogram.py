@@ -121,7 +121,7 @@ def simulate(
     Parameters
     ----------
     preset : str
-        A name in `simulator.PRESETS`.
+        A name in `cytovox.simulation.PRESETS`.
     seed : int
         Number of the volume.
     shape : (int, int, int)

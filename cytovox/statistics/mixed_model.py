@@ -5,14 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cytovox.errors import InputError
-
-if TYPE_CHECKING:
-    from cytovox.statistics.group_tests import Sample, Unit
+from cytovox.statistics.samples import Sample, Unit
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def test_tasks_of_one_step_do_not_all_do_the_same_analysis(cli, cells, tmp_path:
     answer = cli(*words)
     assert answer.code == 2
     (error,) = answer.errors
-    assert "a step of several tasks, but this pipeline is one process: put srun --ntasks=1" in error
+    assert "a step of several tasks, but this task is one process: put srun --ntasks=1" in error
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     assert cli(*words, "--check").code == 0

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from training.rundir import RunFolder
 from training.signals import Preempted, exit_code
 from training.slurm import (
     ENV_REQUEUE,
@@ -44,7 +43,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_job_is_requeued(tools, tmp_path: Path) -> None:
     told = tools(scontrol="true")
-    assert requeue(RunFolder(tmp_path)) == "job 12 is requeued"
+    assert requeue(tmp_path) == "job 12 is requeued"
     assert told()[-1] == "scontrol requeue 12"
 
 
@@ -53,7 +52,7 @@ def test_of_an_array_its_task(tools, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "11")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
     assert job_id() == "11_4"
-    requeue(RunFolder(tmp_path))
+    requeue(tmp_path)
     assert told()[-1] == "scontrol requeue 11_4"
 
 
@@ -61,10 +60,10 @@ def test_where_that_is_forbidden_a_dependent_job_goes_on(tools, tmp_path: Path, 
     told = tools(
         scontrol='[ "$1" = show ] || { echo "Requested operation is disabled" >&2; exit 1; }', sbatch="echo 13"
     )
-    assert requeue(RunFolder(tmp_path)) is None
+    assert requeue(tmp_path) is None
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "job.sh").touch()
-    assert requeue(RunFolder(tmp_path)) == "job 13 goes on when 12 has ended"
+    assert requeue(tmp_path) == "job 13 goes on when 12 has ended"
     assert told()[-1] == f"sbatch --parsable --dependency=afterany:12 {tmp_path}/slurm/job.sh"
     assert "Requested operation is disabled" in capsys.readouterr().err
 
@@ -79,7 +78,7 @@ def test_what_gathers_an_array_waits_for_the_job_that_goes_on_too(tools, monkeyp
     if task is not None:
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "11")
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
-    assert requeue(RunFolder(tmp_path)) == f"job 13 goes on when {job_id()} has ended"
+    assert requeue(tmp_path) == f"job 13 goes on when {job_id()} has ended"
     if task is not None:
         assert told()[-2:] == [
             f"sbatch --parsable --dependency=afterany:12 --array=4 {tmp_path}/slurm/job.sh",
@@ -118,13 +117,13 @@ def test_a_shell_in_a_job_is_no_task_of_it(tools, monkeypatch, name: str, expect
 
 def test_in_a_container_without_slurm_nothing_can_be_done(tools, tmp_path: Path) -> None:
     tools()
-    assert requeue(RunFolder(tmp_path)) is None
+    assert requeue(tmp_path) is None
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING"])
 def test_a_cancelled_job_stays_cancelled(tools, tmp_path: Path, capsys, state: str) -> None:
     told = tools(scontrol=f"echo JobId=12 JobState={state} Reason=None")
-    assert requeue(RunFolder(tmp_path)) is None
+    assert requeue(tmp_path) is None
     assert all("requeue" not in line for line in told())
     assert "was cancelled" in capsys.readouterr().err
 

@@ -1,0 +1,7 @@
+"""`python -m experiments.commands`: the same as the console script `cytovox`."""
+
+import sys
+
+from experiments.commands import main
+
+sys.exit(main())

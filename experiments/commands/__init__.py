@@ -58,7 +58,7 @@ def dispatch(argv: Sequence[str] | None = None) -> int:
     from cytovox.errors import InputError
 
     try:
-        return int(args.run(args))
+        return int(args.verb_call(args))
     except InputError as error:
         return refuse(str(error), error.exit_code)
     except KeyboardInterrupt:

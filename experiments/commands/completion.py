@@ -38,7 +38,7 @@ def _functions() -> dict[str, str]:
 
     names = {"configs": shipped_configs(), "sweeps": shipped_sweeps(), "weights": shipped_weights()}
     bash = "\n".join(
-        f'_cytovox_{kind}() {{\n  compgen -W "{_joined(found)}" -- "$1"\n  compgen -f -- "$1"\n}}'
+        f'_cytovox_{kind}() {{\n  local IFS=" "\n  compgen -W "{_joined(found)}" -- "$1"\n  compgen -f -- "$1"\n}}'
         for kind, found in names.items()
     )
     zsh = "\n".join(

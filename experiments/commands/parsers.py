@@ -42,7 +42,7 @@ class VerbParser(argparse.ArgumentParser):
             if {"-h", "--help"} & set(words):
                 self.print_help()
                 raise SystemExit(0)
-            return argparse.Namespace(run=self.get_default("run"), raw=list(words))
+            return argparse.Namespace(verb_call=self.get_default("verb_call"), raw=list(words))
         before, after = list(words), list[str]()
         if self.get_default("literal_after_dashes") and "--" in before:
             at = before.index("--")
@@ -135,7 +135,7 @@ def add_verb(
         **({"usage": f"cytovox {name} {usage}"} if usage is not None else {}),
         **more,
     )
-    parser.set_defaults(run=run, literal_after_dashes=literal_after_dashes)
+    parser.set_defaults(verb_call=run, literal_after_dashes=literal_after_dashes)
     return parser
 
 

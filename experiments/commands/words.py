@@ -44,7 +44,12 @@ def is_override(word: str) -> bool:
     key, equals, _ = word.partition("=")
     if not equals or not _KEY.fullmatch(key) or Path(word).exists():
         return False
-    return not (glob.has_magic(word) and any(glob.iglob(word, recursive=True)))
+    if not glob.has_magic(word):
+        return True
+
+    from datamodules.paths import matching  # half a second, for few words
+
+    return not matching(Path(word))
 
 
 def key_of(override: str) -> str:

@@ -16,6 +16,7 @@ import pytest
 from cytovox.simulation.__main__ import write as write_cells
 from cytovox.simulation.tomogram import simulate
 from experiments.commands import dispatch
+from experiments.commands.parsers import build_parser, verbs_of
 
 HOME = Path(__file__).resolve().parents[3]
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
@@ -33,7 +34,7 @@ SIMULATED = [
 ]  # fmt: skip
 FOLDER = [*TINY, "data.split={train: [dish1], val: [dish2], test: [dish3, dish]}"]
 
-#: What makes a command of the pages small: words that are added to it. None runs as it stands.
+#: Words that are added to the commands that begin so, to make them small; the others run as they stand.
 SMALL: dict[str, list[str]] = {
     "cytovox train organelle_demo": SIMULATED,
     "cytovox train organelle data": FOLDER,
@@ -43,7 +44,9 @@ SMALL: dict[str, list[str]] = {
     "cytovox sweep": ["--check"],
     "cytovox plan": SIMULATED[:-1],
     "cytovox predict": CPU,
-    "cytovox analyze --watch": ["method=watershed", "watch.every_s=0.1", "watch.settle_s=0.1", "watch.stop_after_min=0.02"],
+    "cytovox analyze --watch": [
+        "method=watershed", "watch.every_s=0.1", "watch.settle_s=0.1", "watch.stop_after_min=0.02",
+    ],
     "cytovox analyze": ["method=watershed", "meshes=none", "workers=0"],
     "cytovox cells": ["method=watershed"],
     "cytovox shapes": [*CPU, "predict.samples=1"],
@@ -53,7 +56,7 @@ SMALL: dict[str, list[str]] = {
 
 
 def commands(page: Path) -> list[str]:
-    """Lines of a page's code blocks that begin with `cytovox`, and those within backticks that could be run."""
+    """Lines of a page's code blocks that begin with `cytovox`."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     lines = [line.split("   #")[0].rstrip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if re.match(r"cytovox( |$)", line)]
@@ -139,19 +142,15 @@ def test_a_documented_command_runs(line, there, monkeypatch):
 
 
 def test_every_verb_is_documented_with_a_command_that_runs():
-    from experiments.commands.parsers import build_parser, verbs_of
-
     page = commands(HOME / "docs" / "commands.md")
     verbs = set(verbs_of(build_parser()))
     assert {line.split()[1] for line in page} == {*verbs, "--version"}
     text = (HOME / "docs" / "commands.md").read_text(encoding="utf-8")
-    assert {found for found in re.findall(r"^\| `([a-z]+)", text, re.MULTILINE)} == verbs
+    assert set(re.findall(r"^\| `([a-z]+)", text, re.MULTILINE)) == verbs
 
 
-def test_the_examples_of_the_help_are_read(monkeypatch, tmp_path, world):
+def test_the_examples_of_the_help_are_read(monkeypatch, world):
     """Each example of a verb's help becomes a call: nothing in it is refused before it begins."""
-    from experiments.commands.parsers import build_parser, verbs_of
-
     monkeypatch.chdir(world)
     calls: list[list[str]] = []
     for module in ("experiments.run", "experiments.sweep", "experiments.export", "experiments.fetch"):

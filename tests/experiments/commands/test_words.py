@@ -62,7 +62,7 @@ def test_a_name_that_looks_like_an_interpolation_becomes_a_pattern_of_this_file_
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\udcff.TCF", "a${b}"])
 def test_a_name_that_no_config_value_can_hold_is_refused_in_one_line(name):
-    with pytest.raises(InputError, match="^--out: ") as refused:
+    with pytest.raises(InputError, match=r"^--out: ") as refused:
         quoted_path(name, "--out")
     assert str(refused.value).encode().count(b"\n") == 0
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +23,7 @@ def run_former(words: Sequence[str], verbs: Sequence[str]) -> int:
         Exit code; 2 where the first word is neither a verb nor a config.
     """
     from experiments.commands import refuse
+    from experiments.commands.requests import note
     from experiments.compose import shipped_configs
 
     shipped = shipped_configs()
@@ -36,8 +35,7 @@ def run_former(words: Sequence[str], verbs: Sequence[str]) -> int:
     if not (first.removesuffix(".yaml") in shipped or "=" in first or Path(first).is_file()):
         hint = _hint(first, verbs, list(shipped)) or f"; expected one of {', '.join(verbs)}"
         return refuse(f"cytovox: {first}: no such command{hint}")
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # not once more for each GPU
-        print("note: cytovox without a command ends with the next release; write cytovox run CONFIG", file=sys.stderr)
+    note("cytovox without a command ends with the next release; write cytovox run CONFIG")
 
     from experiments.run import main
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -208,8 +209,7 @@ class Schema:
             return False
         kinds = [about["groups"][top]] if top in about["groups"] else []
         kinds += list(about["choices"].get(top, {}).get("kinds", {}).values())
-        chooses = about["choices"].get(top, {}).get("key")
-        return not inner or not kinds or inner[0] == chooses or any(inner[0] in self._fields(kind) for kind in kinds)
+        return not inner or not kinds or any(inner[0] in self._fields(kind) for kind in kinds)
 
     def _fields(self, kind: str) -> set[str]:
         return {name for name, *_ in self._classes[kind]["fields"]}
@@ -280,11 +280,17 @@ def config_for(weights: Sequence[str], default: str) -> str:
         run = path if path.is_dir() else path.parent.parent
         if path.exists() and (run / "config.yaml").is_file():
             config = str(run / "config.yaml")
-            print(f"note: the config is {config}, that of the weights; --config names another", file=sys.stderr)
+            note(f"the config is {config}, that of the weights; --config names another")
             return config
         if not path.exists() and given in shipped_configs():
             return given
     return default
+
+
+def note(text: str) -> None:
+    """Print a note to stderr, once for all processes that train on several GPUs."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"note: {text}", file=sys.stderr)
 
 
 def weights_value(weights: Sequence[str]) -> str:

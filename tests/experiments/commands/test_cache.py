@@ -147,6 +147,11 @@ def test_what_is_chosen(older_than, max_size, expected):
     assert [str(file.path) for file in choose(entries(0.9, 2, 6, 9), 0.0, older_than, max_size)] == expected
 
 
+def test_a_gigabyte_is_a_thousand_megabytes():
+    files = entries(2, 3, 4, size=1_050_000_000)
+    assert len(choose(files, 0.0, None, 3)) == 1
+
+
 def test_a_file_that_was_read_lately_is_not_old(cache, told):
     path = put(cache / "simulated" / NAMES["simulated"], days=31)
     os.utime(path, (time.time(), time.time() - 31 * DAY))
@@ -161,6 +166,7 @@ def test_nothing_outside_and_nothing_foreign_is_removed(cache, tmp_path, told):
     (cache / "prepared").symlink_to(tmp_path / "outside")
     (cache / "simulated").mkdir()
     (cache / "simulated" / NAMES["simulated"]).symlink_to(volume)
+    os.utime(cache / "simulated" / NAMES["simulated"], (0, 0), follow_symlinks=False)
     (cache / "digests").mkdir()
     (cache / "digests" / "ff").symlink_to(tmp_path / "outside" / "0b")
     foreign = [
@@ -170,6 +176,7 @@ def test_nothing_outside_and_nothing_foreign_is_removed(cache, tmp_path, told):
         put(cache / "models" / NAMES["shapes"], days=90),
         put(cache / "benchmarks" / "input.ome.zarr" / "0", days=90),
     ]
+    assert find_files(cache)[0] == []
     assert told("prune", "--older-than", "1", "--max-size", "0", "--yes")["total"]["files"] == 0
     assert all(path.is_file() for path in (outside, volume, *foreign))
     assert (cache / "simulated" / NAMES["simulated"]).is_symlink()
@@ -199,8 +206,10 @@ def test_a_file_that_was_used_or_replaced_meanwhile_stays(cache):
     gone = put(cache / "digests" / NAMES["digests"], days=90)
     own, _ = find_files(cache)
     os.utime(used, (time.time(), used.stat().st_mtime))
+    times = (replaced.stat().st_atime_ns, replaced.stat().st_mtime_ns)
     replaced.unlink()
     put(replaced, 999)
+    os.utime(replaced, ns=times)
     gone.unlink()
     assert remove(own, cache) == []
     assert used.exists()
@@ -211,10 +220,10 @@ def test_a_file_that_was_used_or_replaced_meanwhile_stays(cache):
 def test_a_file_that_another_process_has_open_stays(cache, told, mapped):
     entry, free = cache / "prepared" / NAMES["prepared"], put(cache / "shapes" / NAMES["shapes"], days=90)
     store(entry, {"image": np.zeros((1, 64, 64, 64), np.float32)})
+    keep = "from safetensors import safe_open; kept = safe_open(sys.argv[1], 'numpy')"  # maps the file, and closes it
     reader = (
-        "import sys, mmap; f = open(sys.argv[1], 'rb'); m = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ); "
-        "{}; print('open', flush=True); sys.stdin.read()"
-    ).format("f.close()" if mapped else "m.close()")
+        f"import sys; {keep if mapped else 'kept = open(sys.argv[1])'}; print('open', flush=True); sys.stdin.read()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", reader, str(entry)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -22,12 +22,14 @@ ODD = [
     "a b.TCF", "c,d.TCF", "e[1].TCF", "f{g}.TCF", "g=h.TCF", "i*.TCF", "j?.TCF", "k'l\".TCF", "#m: n.TCF", "~o.TCF",
     "null", "1.0", "yes", "24:00:00", "- p.TCF", "&q.TCF", "!r.TCF", "|s.TCF", "%t.TCF", "u\\v.TCF", "w\nx.TCF",
     "\u2028.TCF", "\x85.TCF", "\U0001f52c.TCF", " y.TCF ", "@z.TCF", "\x7f.TCF", "ä.TCF", "\ufeff.TCF",
+    "long " * 40,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_name_is_read_as_it_is(name):
     assert read(f"out={quoted_path(name, '--out')}", "out") == name
+    assert "\n" not in quoted_path(name, "--out")
     assert read(f"inputs={quoted_files([name, 'b.TCF'])}", "inputs") == [name, "b.TCF"]
 
 

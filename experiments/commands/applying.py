@@ -113,7 +113,7 @@ def _apply(args: argparse.Namespace, verb: str, tasks: tuple[str, ...], default:
     if args.out is not None:
         call.set("predict.out", quoted_path(args.out, "--out"), "--out")
     elif not call.gives("predict.out") and not call.resumes:
-        raise InputError(f"{verb}: no --out; name the folder for the results, such as --out {verb}ed")
+        raise InputError(f"{verb}: no --out; name the folder for the results, such as --out {default}_results")
     if args.weights:
         call.set("predict.checkpoint", weights_value(args.weights), "--weights")
     call.flags = flags_of(args)
@@ -141,9 +141,12 @@ def cells(args: argparse.Namespace) -> int:
     """`cytovox cells`: task cells_from_masks."""
     from cytovox.errors import InputError
     from experiments.commands.requests import RunCall
-    from experiments.commands.words import quoted_path
+    from experiments.commands.words import quoted_path, split_words
 
-    call = RunCall("cells", args.config or "cells_from_masks", [*args.words, *args.literal])
+    files, overrides = split_words(args.words)
+    if files:
+        raise InputError(f"cells: {files[0]}: unexpected; name the masks with --membrane and --nucleus")
+    call = RunCall("cells", args.config or "cells_from_masks", overrides)
     composed = call.composed()
     given = {key: getattr(args, key) for key in ("membrane", "nucleus", "ri", "out")}
     missing = [key for key in ("membrane", "nucleus", "out") if not (given[key] or composed.values.get(key))]

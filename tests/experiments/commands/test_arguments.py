@@ -181,6 +181,7 @@ def test_inputs_may_stand_in_the_config(called, tmp_path):
         ("cells", "cells: no --membrane; .* use cytovox train cells"),
         ("cells trainer.max_epochs=3", "cells: no --membrane; .* use cytovox train cells"),
         ("cells --membrane m --nucleus n", "cells: no --out"),
+        ("cells m.nii n.nii --out o", "cells: m.nii: unexpected; name the masks with --membrane and --nucleus"),
         ("train", "train: no CONFIG; give a YAML file, .*organelle_demo.*, or a run folder"),
         ("train organelle_demo stages=[predict]", "no fit among them; use cytovox run"),
         ("train organell", "did you mean organelle?"),

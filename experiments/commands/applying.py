@@ -109,7 +109,10 @@ def _apply(args: argparse.Namespace, verb: str, tasks: tuple[str, ...], default:
     call.require_task(composed, tasks)
     require_weights(verb, args.weights, [task_in(composed)])
     call.set("stages", "[predict]", f"cytovox {verb}")
-    _set_files(call, files, "predict.inputs", what, (composed.values.get("predict") or {}).get("inputs"))
+    group = composed.values.get("predict")
+    # the inputs in the config of the weights' own run are not meant
+    named = args.config or call.resumes or call.gives("predict.inputs")
+    _set_files(call, files, "predict.inputs", what, named and isinstance(group, dict) and group.get("inputs"))
     if args.out is not None:
         call.set("predict.out", quoted_path(args.out, "--out"), "--out")
     elif not call.gives("predict.out") and not call.resumes:

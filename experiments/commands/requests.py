@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,8 +75,13 @@ class RunCall:
         return any(key_of(word) == "resume" and word.partition("=")[2] not in ("", "null") for word in self.overrides)
 
     def gives(self, key: str) -> bool:
-        """Whether the user gave a key as a `key=value` word."""
-        return any(key_of(word) == key for word in self.overrides)
+        """Whether the user gave a key as a `key=value` word, alone or in its group, as in `predict={out: masks}`."""
+        group, _, name = key.rpartition(".")
+        inside = re.compile(rf"\b{re.escape(name)}[\"']?\s*:")
+        return any(
+            key_of(word) == key or (key_of(word) == group and inside.search(word.partition("=")[2]))
+            for word in self.overrides
+        )
 
     def set(self, key: str, value: str, origin: str) -> None:
         """Set a key to a YAML value.

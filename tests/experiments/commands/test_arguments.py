@@ -137,6 +137,14 @@ def test_weights_bring_the_config_of_their_run(called, tmp_path, capsys):
     assert argv[0] == "organelle"
 
 
+@pytest.mark.usefixtures("called")
+def test_inputs_of_the_run_of_the_weights_are_not_predicted_again(tmp_path, capsys):
+    run = make_run(tmp_path / "runs" / "mine", "organelle_demo")
+    (run / "config.yaml").write_text("base: [organelle]\npredict: {inputs: [old.TCF]}\n")
+    assert dispatch(["predict", "--out", "m", "--weights", str(run)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("predict: no FILES; name what to read")
+
+
 def test_inputs_may_stand_in_the_config(called, tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text("base: [organelle]\npredict: {inputs: [a.TCF], out: masks}\n")
@@ -171,6 +179,8 @@ def test_inputs_may_stand_in_the_config(called, tmp_path):
         ("check analyze trainer.max_epochs=3", "trainer.max_epochs: a key of task organelle"),
         ("predict a.TCF --out m predict.out=n", "predict.out: given twice, as --out and as predict.out="),
         ("predict a.TCF --out m stages=[fit]", "stages: given twice"),
+        ("predict a.TCF --out m predict={out:n}", "predict.out: given twice, as --out and as predict.out="),
+        ("predict a.TCF predict=3", "predict: no --out"),
         ("predict a.TCF", "predict: no --out; name the folder"),
         ("predict --out m", "predict: no FILES; name what to read, such as cytovox predict cells"),
         ("shapes --out m", "shapes: no FOLDER; name"),

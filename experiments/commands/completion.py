@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,16 +28,39 @@ def run(args: argparse.Namespace) -> int:
 
     from experiments.commands.parsers import build_parser
 
-    print(shtab.complete(build_parser("completion"), args.shell, preamble=_functions()))
+    script = shtab.complete(build_parser("completion"), args.shell, preamble=_functions())
+    if args.shell == "tcsh":
+        script = _with_files(script)
+    elif args.shell == "zsh":
+        script = script.replace('"(*)::', '"*:')  # of several files, not of the first one only
+    print(script)
     return 0
 
 
-def _functions() -> dict[str, str]:
-    """Return shell functions that list shipped names and files; tcsh has no functions, and completes files alone."""
+def _names() -> dict[str, Iterable[str]]:
     from experiments.commands.requests import shipped_weights
     from experiments.compose import shipped_configs, shipped_sweeps
 
-    names = {"configs": shipped_configs(), "sweeps": shipped_sweeps(), "weights": shipped_weights()}
+    return {"configs": shipped_configs(), "sweeps": shipped_sweeps(), "weights": shipped_weights()}
+
+
+def _with_files(script: str) -> str:
+    """Add rules for what follows a verb, which `shtab` leaves out for tcsh: names or files, and then files."""
+    names = _names()
+    rules = {verb: f"({_joined(names['configs'])})" for verb in ("train", "test", "search", "check", "plan", "run")}
+    rules |= {"sweep": f"({_joined(names['sweeps'])})", "predict": "f", "analyze": "f", "shapes": "d", "export": "d"}
+    own = "".join(f"        'n/{verb}/{rule}/' \\\n" for verb, rule in rules.items())
+    # after the rules of options, which go first; a rule of shtab's for a position without choices allows nothing there
+    script, found = re.subn(r"('c/-/.*\n)", lambda line: line[0] + own, script, count=1)
+    script = re.sub(r" *'p@\d+@`set cmd=\(\$COMMAND_LINE\); `@' \\\n", "", script)
+    if not found or "'p/*/()/'" not in script:
+        raise RuntimeError("the script that shtab writes for tcsh has another form; see pyproject.toml for its version")
+    return script.replace("'p/*/()/'", "'p/*/f/'")
+
+
+def _functions() -> dict[str, str]:
+    """Return the shell functions that list shipped names and files; tcsh has no functions."""
+    names = _names()
     bash = "\n".join(
         f'_cytovox_{kind}() {{\n  local IFS=" "\n  compgen -W "{_joined(found)}" -- "$1"\n  compgen -f -- "$1"\n}}'
         for kind, found in names.items()

@@ -261,3 +261,12 @@ def test_commands_of_their_own_get_the_words_as_they_are(monkeypatch, verb, modu
     monkeypatch.setattr(sys.modules[module], "main", lambda argv: calls.append(argv) or 5)
     assert dispatch([verb, *given]) == 5
     assert calls == [given]
+
+
+def test_a_stop_ends_without_a_traceback(monkeypatch, capsys):
+    def stop(argv: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cytovox.simulation.__main__.main", stop)
+    assert dispatch(["simulate", "--out", "d"]) == 130
+    assert capsys.readouterr().err == "stopped\n"

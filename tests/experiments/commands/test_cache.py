@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -269,6 +270,14 @@ def test_bad_requests_are_one_line(cache, tmp_path, monkeypatch, capsys, words, 
     told = capsys.readouterr().err
     assert expected in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", [0, os.ST_NOATIME])
+def test_a_disk_that_records_no_reads_is_noted(cache, monkeypatch, capsys, flag):
+    put(cache / "shapes" / NAMES["shapes"])
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flag | os.ST_NOSUID))
+    assert dispatch(["cache"]) == 0
+    assert ("records no reads" in capsys.readouterr().err) is bool(flag)
 
 
 def test_another_cache_can_be_named(tmp_path, told):

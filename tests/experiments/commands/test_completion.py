@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -57,17 +62,55 @@ def test_bash_completes_verbs_options_configs_weights_and_files(script, tmp_path
     assert told("simulate", "--pre") == {"--preset"}
 
 
+def typed(shell: list[str], setup: str, line: str, cwd: Path) -> str:
+    """Type a line and the tab key into a shell, and return what stands on its line then."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(cwd)
+        os.environ["TERM"] = "dumb" if shell[0] == "zsh" else "xterm"  # tcsh completes nothing on a dumb one
+        os.execvp(shell[0], shell)  # noqa: S606 - the shell that is tested
+
+    def read(until: str) -> str:
+        shown, end = "", time.monotonic() + 20
+        while until not in shown and time.monotonic() < end:
+            ready, _, _ = select.select([terminal], [], [], 0.2)
+            shown += os.read(terminal, 65536).decode(errors="replace") if ready else ""
+        return shown
+
+    try:
+        os.write(terminal, f"{setup}\n".encode())
+        read("ready> ")
+        os.write(terminal, f"{line}\t".encode())
+        time.sleep(0.3)
+        os.write(terminal, b"END")
+        return read("END").rpartition("cytovox ")[2].partition("END")[0].strip(" \a\b")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+SETUP = {
+    "zsh": "autoload -Uz compinit; compinit -D -u; eval \"$(<script)\"; PS1='rea''dy> '",
+    "tcsh": "source script; set prompt='rea''dy> '",
+}
+
+
 @pytest.mark.parametrize("shell", ["zsh", "tcsh"])
-def test_other_shells_read_their_script(script, tmp_path, shell):
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("cytovox pre", "predict"), ("cytovox predict --ou", "predict --out"),
+        ("cytovox train organelle_d", "train organelle_demo"), ("cytovox predict a.T", "predict a.TCF"),
+        ("cytovox predict a.TCF b.T", "predict a.TCF b.TCF"), ("cytovox completion z", "completion zsh"),
+    ],
+)  # fmt: skip
+def test_other_shells_complete_too(script, tmp_path, shell, line, expected):
     text = script(shell)
-    assert all(name in text for name in verbs_of(build_parser()))
-    if shell == "zsh":
-        assert "organelle_demo" in text
-    if (program := shutil.which(shell)) is None:
+    assert all(name in text for name in [*verbs_of(build_parser()), "organelle_demo"])
+    if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed: its script was written, and not read")
-    path = tmp_path / "script"
-    path.write_text(text)
-    load = f'autoload -Uz compinit; compinit -D -u; eval "$(<{path})"; (( $+_comps[cytovox] ))'
-    flags = ["-f", "-c", load] if shell == "zsh" else ["-f", str(path)]
-    done = subprocess.run([program, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "script").write_text(text)
+    for name in ("a.TCF", "b.TCF"):
+        (tmp_path / name).touch()
+    assert typed([shell, "-f", "-i"], SETUP[shell], line, tmp_path) == expected

@@ -23,8 +23,9 @@ from scipy import stats
 
 from benchmarks._common import Table, Watch, finish, options
 from cytovox.statistics import false_positives as levels
-from cytovox.statistics.group_tests import Sample, compare_groups, compare_with_zero
+from cytovox.statistics.group_tests import compare_groups, compare_with_zero
 from cytovox.statistics.mixed_model import fit_mixed
+from cytovox.statistics.samples import Sample
 
 #: Cells of the fields of the group, and of the control.
 DESIGNS: dict[str, tuple[list[int], list[int]]] = {

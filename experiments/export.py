@@ -12,12 +12,17 @@ from pathlib import Path
 from experiments.shadow import shadowed
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command line."""
+    parser.add_argument("run", metavar="RUN", help="a run folder (its best weights), or a .ckpt file")
+    parser.add_argument("out", metavar="OUT", type=Path, help="file to write; ends in .safetensors")
+    parser.add_argument("--half", action="store_true", help="in float16: half the size, three decimal digits a weight")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; the user's faults become one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(prog="experiments.export", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run", help="a run folder (its best weights), or a .ckpt file")
-    parser.add_argument("out", type=Path, help="file to write; ends in .safetensors")
-    parser.add_argument("--half", action="store_true", help="in float16: half the size, three decimal digits a weight")
+    add_arguments(parser)
     told = parser.parse_args(argv)
     shadow = shadowed()
     if shadow is not None:

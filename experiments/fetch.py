@@ -10,14 +10,19 @@ from pathlib import Path
 from experiments.shadow import shadowed
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command line."""
+    parser.add_argument("what", choices=["shapes"], help="shapes: 825 red blood cells of 6 classes, and nuclei")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to fetch into; made if needed")
+    parser.add_argument("--only", metavar="GLOB", default="*", help="a glob over the record's files")
+    parser.add_argument("--url", default=None, help="base URL of Zenodo's API, or of a mirror that answers like it")
+    parser.add_argument("--record", default=None, help="number of the record")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Fetch and unpack; the user's faults become one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(prog="experiments.fetch", description=__doc__, allow_abbrev=False)
-    parser.add_argument("what", choices=["shapes"], help="shapes: 825 red blood cells of 6 classes, and nuclei")
-    parser.add_argument("--out", type=Path, required=True, help="folder to fetch into; made if needed")
-    parser.add_argument("--only", default="*", help="a glob over the record's files")
-    parser.add_argument("--url", default=None, help="base URL of Zenodo's API, or of a mirror that answers like it")
-    parser.add_argument("--record", default=None, help="number of the record")
+    add_arguments(parser)
     told = parser.parse_args(argv)
     shadow = shadowed()
     if shadow is not None:

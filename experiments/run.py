@@ -93,10 +93,5 @@ def _refuse(text: str, code: int = 2) -> int:
     return code
 
 
-def command() -> int:
-    """The installed command `cytovox`."""
-    return program(main)
-
-
 if __name__ == "__main__":
     sys.exit(program(main))

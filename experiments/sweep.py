@@ -20,15 +20,20 @@ With --submit, agents run it as an array of jobs: of this engine, or of a server
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run; faults of the user become one line each on stderr and exit code 2, Ctrl-C 130."""
-    parser = argparse.ArgumentParser(prog="experiments.sweep", usage=USAGE, description=__doc__, allow_abbrev=False)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command line."""
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, a shipped sweep, or ENTITY/PROJECT/ID")
     parser.add_argument("words", metavar="slurm.key=value", nargs="*", help="with --submit: what the jobs ask for")
     parser.add_argument("--count", type=int, default=None, help="runs of the sweep in all (else until it is done)")
     parser.add_argument("--submit", action="store_true", help="have SLURM run slurm.array agents")
     parser.add_argument("--dry-run", action="store_true", help="with --submit: print the script")
     parser.add_argument("--check", action="store_true", help="read the sweep, and say what it would run first")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; faults of the user become one line each on stderr and exit code 2, Ctrl-C 130."""
+    parser = argparse.ArgumentParser(prog="experiments.sweep", usage=USAGE, description=__doc__, allow_abbrev=False)
+    add_arguments(parser)
     told = parser.parse_intermixed_args(argv)
     if (shadow := shadowed()) is not None:
         print(shadow, file=sys.stderr)

@@ -107,9 +107,12 @@ def test_the_installed_wheel_helps_and_checks_from_another_folder(installed, tmp
 
 def test_the_installed_wheel_knows_its_networks_and_its_command(installed, tmp_path):
     script = installed.with_name("cytovox")
-    told = run(script, "organelle_choi", "--check", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
+    told = run(script, "check", "organelle_choi", cwd=tmp_path)
+    assert (told.returncode, told.stderr) == (0, "")
     assert "scnas" in told.stdout
+    former = run(script, "organelle_choi", "--check", cwd=tmp_path)
+    assert (former.returncode, former.stdout) == (0, told.stdout)
+    assert former.stderr.startswith("note: cytovox without a command ends with the next release")
 
 
 #: From an array to a table: what a notebook does.

@@ -14,7 +14,7 @@ from cytovox.quality.control import CellState, Flags, flag_cells
 from cytovox.quality.events import Overlap, overlap_of
 from cytovox.quality.lineage_sums import sum_lineages
 from cytovox.quality.rules import FLAGS, QualityRules, as_text, excluded_columns, flags_of
-from cytovox.statistics.group_tests import Unit
+from cytovox.statistics.samples import Unit
 from cytovox.tracking.tracking import Detection, Tracked
 from datamodules.steps import STEPS
 from experiments.tasks.analyze.config import AnalyzeConfig

@@ -21,7 +21,8 @@ from cytovox.statistics.cohort import (
     curve,
     first_and_last,
 )
-from cytovox.statistics.group_tests import Sample, TestName, TestResult, Unit, compare_groups, compare_with_zero
+from cytovox.statistics.group_tests import TestName, TestResult, compare_groups, compare_with_zero
+from cytovox.statistics.samples import Sample, Unit
 from experiments.tasks.analyze.config import AnalyzeConfig
 
 Exclusions = Literal["applied", "ignored"]

@@ -90,7 +90,8 @@ def test_a_number_names_a_volume():
 
 def test_a_volume_does_not_depend_on_the_number_of_threads():
     code = (
-        "import hashlib; from cytovox.simulation import simulate; m = simulate('A549', 5, (24, 64, 64), (0.5, 0.4, 0.4));"
+        "import hashlib; from cytovox.simulation import simulate;"
+        "m = simulate('A549', 5, (24, 64, 64), (0.5, 0.4, 0.4));"
         "print(hashlib.sha256(m.ri_ZYX.tobytes() + m.cells_ZYX.tobytes()).hexdigest())"
     )
     found = set()

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cytovox.statistics import false_positives as levels
-from cytovox.statistics.group_tests import Sample, compare_groups, compare_with_zero
+from cytovox.statistics.group_tests import compare_groups, compare_with_zero
 from cytovox.statistics.mixed_model import fit_mixed
+from cytovox.statistics.samples import Sample
 
 
 def sample(fields, dishes=None):

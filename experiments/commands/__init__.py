@@ -1,0 +1,80 @@
+"""The console script `cytovox`: verbs that build the argument list of `python -m experiments.run` and call it.
+
+Nothing here imports torch: `--help`, `--version`, `completion` and `cache` answer without it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+from experiments.shadow import program, shadowed
+
+
+def main() -> int:
+    """Run the installed command `cytovox`."""
+    return program(dispatch)
+
+
+def dispatch(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Words after `cytovox`; by default those of this process.
+
+    Returns
+    -------
+    int
+        Exit code of the command that was called; 2 for invalid input, which is one line on stderr.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if (shadow := shadowed()) is not None:
+        return refuse(shadow)
+    if words == ["--version"]:
+        print(f"cytovox {version()}")
+        return 0
+
+    from experiments.commands.parsers import build_parser, verbs_of
+
+    parser = build_parser(words[0] if words else "")
+    verbs = verbs_of(parser)
+    if words[:1] in (["-h"], ["--help"]):
+        parser.print_help()
+        return 0
+    if not words:
+        return refuse(f"cytovox: no command; expected one of {', '.join(verbs)}; see cytovox --help")
+    if words[0] not in verbs:
+        from experiments.commands.former import run_former
+
+        return run_former(words, list(verbs))
+    try:
+        args = verbs[words[0]].parse(words[1:])
+    except SystemExit as stop:  # argparse ends so after --help and after an error
+        return int(stop.code or 0)
+
+    from cytovox.errors import InputError
+
+    try:
+        return int(args.verb_call(args))
+    except InputError as error:
+        return refuse(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return refuse("stopped", 130)
+
+
+def version() -> str:
+    """Return the installed version of Cytovox."""
+    try:
+        return importlib.metadata.version("cytovox")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed: run from a source folder)"
+
+
+def refuse(text: str, code: int = 2) -> int:
+    """Print the lines of an error to stderr and return the exit code."""
+    for line in text.splitlines():
+        print(line, file=sys.stderr)
+    return code

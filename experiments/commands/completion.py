@@ -1,0 +1,76 @@
+"""`cytovox completion SHELL`: the script that lets a shell complete commands, options, configs and files."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from experiments.commands.parsers import add_verb
+
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+def add_verbs(commands: Any) -> None:
+    """Add the verb of this module."""
+    parser = add_verb(
+        commands, "completion", run, "print the script that completes commands, options and configs in a shell",
+        'eval "$(cytovox completion bash)"\n'
+        "cytovox completion bash > ~/.local/share/bash-completion/completions/cytovox",
+    )  # fmt: skip
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"one of {', '.join(SHELLS)}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the script."""
+    import shtab
+
+    from experiments.commands.parsers import build_parser
+
+    script = shtab.complete(build_parser("completion"), args.shell, preamble=_functions())
+    if args.shell == "tcsh":
+        script = _with_files(script)
+    elif args.shell == "zsh":
+        script = script.replace('"(*)::', '"*:')  # of several files, not of the first one only
+    print(script)
+    return 0
+
+
+def _names() -> dict[str, Iterable[str]]:
+    from experiments.commands.requests import shipped_weights
+    from experiments.compose import shipped_configs, shipped_sweeps
+
+    return {"configs": shipped_configs(), "sweeps": shipped_sweeps(), "weights": shipped_weights()}
+
+
+def _with_files(script: str) -> str:
+    """Add rules for what follows a verb, which `shtab` leaves out for tcsh: names or files, and then files."""
+    names = _names()
+    rules = {verb: f"({_joined(names['configs'])})" for verb in ("train", "test", "search", "check", "plan", "run")}
+    rules |= {"sweep": f"({_joined(names['sweeps'])})", "predict": "f", "analyze": "f", "shapes": "d", "export": "d"}
+    own = "".join(f"        'n/{verb}/{rule}/' \\\n" for verb, rule in rules.items())
+    # after the rules of options, which go first; a rule of shtab's for a position without choices allows nothing there
+    script, found = re.subn(r"('c/-/.*\n)", lambda line: line[0] + own, script, count=1)
+    script = re.sub(r" *'p@\d+@`set cmd=\(\$COMMAND_LINE\); `@' \\\n", "", script)
+    if not found or "'p/*/()/'" not in script:
+        raise RuntimeError("the script that shtab writes for tcsh has another form; see pyproject.toml for its version")
+    return script.replace("'p/*/()/'", "'p/*/f/'")
+
+
+def _functions() -> dict[str, str]:
+    """Return the shell functions that list shipped names and files; tcsh has no functions."""
+    names = _names()
+    bash = "\n".join(
+        f'_cytovox_{kind}() {{\n  local IFS=" "\n  compgen -W "{_joined(found)}" -- "$1"\n  compgen -f -- "$1"\n}}'
+        for kind, found in names.items()
+    )
+    zsh = "\n".join(
+        f"_cytovox_{kind}() {{\n  _alternative 'names:{kind}:({_joined(found)})' 'files:file:_files'\n}}"
+        for kind, found in names.items()
+    )
+    return {"bash": bash, "zsh": zsh}
+
+
+def _joined(names: Iterable[str]) -> str:
+    return " ".join(sorted(names))

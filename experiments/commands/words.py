@@ -1,0 +1,116 @@
+"""Values of config keys as words of a command line, and file names told from `key=value` words."""
+
+from __future__ import annotations
+
+import glob
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from cytovox.errors import InputError
+
+#: What stands before the first `=` of a `key=value` word.
+_KEY = re.compile(r"[^\W\d][\w.-]*")
+
+
+def split_words(words: Sequence[str], literal: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Split positional words into files and `key=value` words.
+
+    A word with `=` is a file where a file or folder of this name exists, where it is a pattern that matches one, or
+    where what stands before the `=` cannot be a key, as in `dish/a=1.TCF`.
+
+    Parameters
+    ----------
+    words : sequence of str
+        As typed.
+    literal : sequence of str
+        Words after `--`: all of them are files.
+
+    Returns
+    -------
+    files, overrides : list of str
+    """
+    files, overrides = list[str](), list[str]()
+    for word in words:
+        (overrides if is_override(word) else files).append(word)
+    return [*files, *literal], overrides
+
+
+def is_override(word: str) -> bool:
+    """Whether a word is `key=value`, not the name of a file."""
+    key, equals, _ = word.partition("=")
+    if not equals or not _KEY.fullmatch(key) or Path(word).exists():
+        return False
+    if not glob.has_magic(word):
+        return True
+
+    from datamodules.paths import matching  # half a second, for few words
+
+    return not matching(Path(word))
+
+
+def key_of(override: str) -> str:
+    """Return the key of a `key=value` word."""
+    return override.partition("=")[0].strip()
+
+
+def quoted(text: str, what: str) -> str:
+    """Return text as a quoted YAML scalar, which the config reader takes as just this text.
+
+    Parameters
+    ----------
+    text : str
+        Any text: brackets, commas, quotes and `=` included.
+    what : str
+        The option or argument that gave it, for messages.
+
+    Raises
+    ------
+    InputError
+        It is empty, is no valid Unicode, or holds `${`, which no config value may hold.
+    """
+    if not text:
+        raise InputError(f"{what}: is empty; expected a name")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{what}: {text!a}: the name is not valid UTF-8; rename it") from None
+    if "\0" in text:
+        raise InputError(f"{what}: {text!a}: a name cannot hold a null character; rename it")
+    if "${" in text:
+        raise InputError(f"{what}: {text}: a config value cannot hold ${{; rename it")
+    plain: str = yaml.safe_dump(text, default_style='"', width=math.inf, allow_unicode=True)
+    return plain.rstrip("\n")
+
+
+def quoted_path(text: str, what: str) -> str:
+    """Return a path as a quoted YAML scalar; `???`, which OmegaConf reads as a missing value, as `./???`."""
+    return quoted(f"./{text}" if text == "???" else text, what)
+
+
+def quoted_files(files: Sequence[str], what: str = "FILES") -> str:
+    """Return files and patterns as a YAML list.
+
+    A name that exists is read as it is written by the config keys that take patterns. A name that holds `${`, which
+    no config value may hold, becomes a pattern that matches this name alone.
+    """
+    return f"[{','.join(quoted_path(_without_interpolation(file), what) for file in files)}]"
+
+
+def _without_interpolation(file: str) -> str:
+    if "${" not in file:
+        return file
+    whole = glob.escape(file) if Path(file).exists() else file
+    return whole.replace("${", "[$]{")
+
+
+def resume_word(run: str) -> str:
+    """Return the word that goes on in a run folder: as typed where YAML reads the path as it is, else quoted."""
+    try:
+        plain = yaml.safe_load(run) == run
+    except yaml.YAMLError:
+        plain = False
+    return f"resume={run if plain else quoted(run, 'run folder')}"

@@ -9,6 +9,7 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 
+from experiments.commands.words import refuse
 from experiments.shadow import program, shadowed
 
 
@@ -71,10 +72,3 @@ def version() -> str:
         return importlib.metadata.version("cytovox")
     except importlib.metadata.PackageNotFoundError:
         return "(not installed: run from a source folder)"
-
-
-def refuse(text: str, code: int = 2) -> int:
-    """Print the lines of an error to stderr and return the exit code."""
-    for line in text.splitlines():
-        print(line, file=sys.stderr)
-    return code

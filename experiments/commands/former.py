@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.commands.words import refuse
+
 
 def run_former(words: Sequence[str], verbs: Sequence[str]) -> int:
     """Run a command line whose first word is no verb: a config, `resume=RUN`, or an option before one.
@@ -22,7 +24,6 @@ def run_former(words: Sequence[str], verbs: Sequence[str]) -> int:
     int
         Exit code; 2 where the first word is neither a verb nor a config.
     """
-    from experiments.commands import refuse
     from experiments.commands.requests import note
     from experiments.compose import shipped_configs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -114,3 +115,10 @@ def resume_word(run: str) -> str:
     except yaml.YAMLError:
         plain = False
     return f"resume={run if plain else quoted(run, 'run folder')}"
+
+
+def refuse(text: str, code: int = 2) -> int:
+    """Print the lines of an error to stderr and return the exit code."""
+    for line in text.splitlines():
+        print(line, file=sys.stderr)
+    return code

@@ -38,7 +38,7 @@ def dispatch(argv: Sequence[str] | None = None) -> int:
         print(f"cytovox {version()}")
         return 0
 
-    from experiments.commands.parsers import build_parser, verbs_of
+    from experiments.commands.command_line import build_parser, verbs_of
 
     parser = build_parser(words[0] if words else "")
     verbs = verbs_of(parser)

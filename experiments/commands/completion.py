@@ -26,9 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the script."""
     import shtab
 
-    from experiments.commands.parsers import build_parser
-
-    script = shtab.complete(build_parser("completion"), args.shell, preamble=_functions())
+    script = shtab.complete(args.whole_parser, args.shell, preamble=_functions())
     if args.shell == "tcsh":
         script = _with_files(script)
     elif args.shell == "zsh":

@@ -1,4 +1,4 @@
-"""The parsers of all verbs, and how a command line of one verb is read."""
+"""How the command line of one verb is read."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ import difflib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
-
-DESCRIPTION = "3D microscopy of living cells, turned into measurements. Every command has its own --help."
-EPILOG = """\
-`python -m experiments.run CONFIG [key=value ...]` does all that train, test, predict, cells, analyze, shapes, search,
-check and plan do. All keys are listed in docs/config.md, all commands in docs/commands.md.
-"""
 
 #: How the file arguments of a verb are completed by the shell; the names are those of `shtab`.
 FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
@@ -60,38 +54,6 @@ class VerbParser(argparse.ArgumentParser):
         near = difflib.get_close_matches(word.partition("=")[0], options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"unknown option {word}{hint}"
-
-
-def build_parser(verb: str = "") -> argparse.ArgumentParser:
-    """Return the parser of the whole command line.
-
-    Parameters
-    ----------
-    verb : str
-        The verb that is asked for. The options of `simulate` are read from the simulator, whose import takes half a
-        second: only where this is `simulate` or `completion`.
-    """
-    from experiments.commands import applying, cache, completion, training, wrapped
-
-    parser = argparse.ArgumentParser(
-        prog="cytovox", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--version", action="store_true", help="print the version")
-    commands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", dest="command", parser_class=VerbParser, prog="cytovox"
-    )
-    training.add_verbs(commands)
-    applying.add_verbs(commands)
-    wrapped.add_verbs(commands, simulator=verb in ("simulate", "completion"))
-    cache.add_verbs(commands)
-    completion.add_verbs(commands)
-    return parser
-
-
-def verbs_of(parser: argparse.ArgumentParser) -> dict[str, VerbParser]:
-    """Return the verbs of the whole parser, by name."""
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(commands.choices)
 
 
 def add_verb(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from experiments.commands import dispatch
-from experiments.commands.parsers import build_parser, verbs_of
+from experiments.commands.command_line import build_parser, verbs_of
 from experiments.compose import shipped_configs
 
 

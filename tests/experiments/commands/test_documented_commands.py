@@ -16,7 +16,7 @@ import pytest
 from cytovox.simulation.__main__ import write as write_cells
 from cytovox.simulation.tomogram import simulate
 from experiments.commands import dispatch
-from experiments.commands.parsers import build_parser, verbs_of
+from experiments.commands.command_line import build_parser, verbs_of
 
 HOME = Path(__file__).resolve().parents[3]
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands.parsers import build_parser, verbs_of
+from experiments.commands.command_line import build_parser, verbs_of
 
 HOME = Path(__file__).resolve().parents[3]
 

@@ -98,7 +98,7 @@ def find_cells(
     ----------
     masks : mapping of str to array, (Z, Y, X)
         Needs `membrane` (the filled cells) and `nucleus`, for example from `OrganelleModel.predict`. A nucleus mask of
-        several integer labels is taken as nuclei that are told apart already.
+        several integer labels is taken as separate nuclei.
     method : str
         `offsets`: a network predicts for every voxel the offset to its cell's centre, all cells in one pass. `network`:
         a nucleus-conditioned network, one pass per nucleus (Choi et al. 2021). `watershed`: no network.
@@ -144,7 +144,7 @@ def find_cells(
     if warning := nuclei_outside_note(nucleus, membrane):
         warnings.warn(warning, QualityWarning, stacklevel=2)
     if not nucleus.any():
-        warnings.warn("no nucleus, so no cell was told from another", QualityWarning, stacklevel=2)
+        warnings.warn("no nucleus, so no cells were separated", QualityWarning, stacklevel=2)
     return fill_cells(_found(field, method, model, device, rule).cells_ZYX)
 
 

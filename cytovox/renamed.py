@@ -3,5 +3,8 @@
 #: Old and new names of shipped weights.
 RENAMED_WEIGHTS = {"cells_fast": "cells_offsets"}
 
+#: Old and new names of options in configs and in the metadata of weights, by group.
+RENAMED_OPTIONS = {"traits": {"told": "given_fraction"}}
+
 #: Old and new values of `CellsMetadata.method` in weights.
 RENAMED_METHODS = {"fast": "offsets"}

@@ -15,7 +15,7 @@ class DataError(InputError):
     kind : str
         Its name in the audit, such as `mask-shape` (see `datamodules.audit.findings.KINDS`).
     text : str
-        The one line that is told.
+        The message, one line.
     """
 
     def __init__(self, kind: str, text: str) -> None:

@@ -147,10 +147,10 @@ def fetch_record(
         return [_fetch_file(file, out, progress) for file in wanted]
     except OSError as error:
         named = Path(error.filename) if isinstance(error.filename, str) else None
-        told = write_error(error, out, named if named and named.is_relative_to(out.absolute()) else None)
-        if told is None:
+        refused = write_error(error, out, named if named and named.is_relative_to(out.absolute()) else None)
+        if refused is None:
             raise
-        raise told from error
+        raise refused from error
 
 
 def part_path(out: Path, file: RemoteFile) -> Path:

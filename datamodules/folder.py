@@ -17,14 +17,14 @@ from datamodules.paths import expand
 from datamodules.splits import SPLITS
 
 
-def find_cases(config: FolderData, told: OnError = refuse) -> list[FolderCase]:
+def find_cases(config: FolderData, on_error: OnError = refuse) -> list[FolderCase]:
     """Every tomogram with its masks, in order of name.
 
     Parameters
     ----------
     config : FolderData
         Where they lie.
-    told : callable
+    on_error : callable
         Given each fault that one can go on after. The default raises it.
 
     Raises
@@ -32,7 +32,7 @@ def find_cases(config: FolderData, told: OnError = refuse) -> list[FolderCase]:
     InputError
         Nothing found, tomograms without any mask, masks that could belong to two tomograms.
     """
-    cases = _from_table(config, told) if config.table is not None else _from_folders(config, told)
+    cases = _from_table(config, on_error) if config.table is not None else _from_folders(config, on_error)
     cases = with_corrections(cases, config)
     if not cases:
         raise InputError(f"data.volumes: {config.volumes}: no tomogram found below {Path(config.root).absolute()}")
@@ -42,7 +42,7 @@ def find_cases(config: FolderData, told: OnError = refuse) -> list[FolderCase]:
     if bare:
         names = ", ".join(_below(c.volume, Path(config.root)) for c in bare[:5]) + (", ..." if len(bare) > 5 else "")
         text = f"data.masks: {len(bare)} of {len(cases)} volumes have no mask: {names}; "
-        told(DataError("no-mask", text + "draw one, or leave them out of data.volumes"))
+        on_error(DataError("no-mask", text + "draw one, or leave them out of data.volumes"))
     return cases
 
 
@@ -53,14 +53,14 @@ def _below(path: Path, root: Path) -> str:
         return path.as_posix()
 
 
-def _from_folders(config: FolderData, told: OnError) -> list[FolderCase]:
+def _from_folders(config: FolderData, on_error: OnError) -> list[FolderCase]:
     root = Path(config.root)
     finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
-    volumes = [p for p in expand(config.volumes, root, "data.volumes", told) if not finder.is_mask(p)]
+    volumes = [p for p in expand(config.volumes, root, "data.volumes", on_error) if not finder.is_mask(p)]
     cases = []
-    for volume, (masks, label_file) in zip(volumes, finder.assign(volumes, told), strict=True):
-        dish = _folder_of(volume, config.group, "group", told)
-        line = _folder_of(volume, config.line, "line", told) or dish
+    for volume, (masks, label_file) in zip(volumes, finder.assign(volumes, on_error), strict=True):
+        dish = _folder_of(volume, config.group, "group", on_error)
+        line = _folder_of(volume, config.line, "line", on_error) or dish
         # a group is its folder's whole path: HeLa/dish1 and A549/dish1 are two dishes
         group = None if dish is None else _below(dish, root)
         cases.append(_case(config, volume, masks, label_file, group, None if line is None else line.name))
@@ -93,14 +93,14 @@ def _case(
     )
 
 
-def _folder_of(volume: Path, word: str | None, key: str, told: OnError) -> Path | None:
+def _folder_of(volume: Path, word: str | None, key: str, on_error: OnError) -> Path | None:
     """The nearest folder on the volume's path whose name begins with the word."""
     if word is None:
         return None
     for folder in volume.parents:
         if folder.name.lower().startswith(word.lower()):
             return folder
-    told(
+    on_error(
         InputError(
             f"data.{key}: {word}: no folder on the path of {volume} begins with that; "
             "name one, or use a column of data.table"
@@ -109,7 +109,7 @@ def _folder_of(volume: Path, word: str | None, key: str, told: OnError) -> Path 
     return None
 
 
-def _from_table(config: FolderData, told: OnError) -> list[FolderCase]:
+def _from_table(config: FolderData, on_error: OnError) -> list[FolderCase]:
     """Cases of a CSV; paths in it start from the table's folder."""
     table = Path(config.root) / str(config.table)
     rows = read_csv(existing(table), "data.table")
@@ -133,7 +133,7 @@ def _from_table(config: FolderData, told: OnError) -> list[FolderCase]:
                 raise DataError("duplicate", text)
             cases[os.path.abspath(case.volume)] = case
         except InputError as error:
-            told(error)
+            on_error(error)
     return list(cases.values())
 
 

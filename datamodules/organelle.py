@@ -75,8 +75,8 @@ class OrganelleDataModule(pl.LightningDataModule):
     def _simulate(self, config: SimulatorData) -> dict[str, Sequence[Case]]:
         requests = requests_of(config, self.limit)
         report = self.progress
-        told = None if report is None else lambda done, all_: report("simulating cells", done, all_)
-        make_volumes(config, [request for split in self.splits for request in requests[split]], told)
+        progress = None if report is None else lambda done, all_: report("simulating cells", done, all_)
+        make_volumes(config, [request for split in self.splits for request in requests[split]], progress)
         return dict(cases_of(config, requests))
 
     def digest(self) -> str:
@@ -113,10 +113,10 @@ class OrganelleDataModule(pl.LightningDataModule):
         report = self.progress
         for split in splits:
             if split not in self.prepared:
-                told = (
+                progress = (
                     None if report is None else lambda done, all_, s=split: report(f"preparing {s} volumes", done, all_)
                 )
-                self.prepared[split] = preparer.prepare(self.find()[split], told)
+                self.prepared[split] = preparer.prepare(self.find()[split], progress)
 
     def _preparer(self) -> Preparer:
         return Preparer(self.config)

@@ -22,7 +22,7 @@ _ANY = {"schema_version": _MERGED, "base": _MERGED, "name": _PLACE, "runs_dir": 
 _PREDICTS = {
     **_ANY,
     "stages": "says which steps are run",
-    "logging.*": "what is told to W&B", "plan.*": "of --plan alone", "slurm.*": _MACHINE,
+    "logging.*": "what is logged to W&B", "plan.*": "of --plan alone", "slurm.*": _MACHINE,
     "init_from": _WEIGHTS, "weights.*": _WEIGHTS, "predict.checkpoint": _WEIGHTS, "predict.inputs": _FILES,
     "predict.out": _PLACE,
     "data.*": _TRAINING, "model.*": _TRAINING, "loss.*": _TRAINING, "optimizer.*": _TRAINING,

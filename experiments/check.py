@@ -25,7 +25,7 @@ class Audited:
     """Files to predict."""
     errors: int = 0
     """What would stop a run, or spoil it."""
-    told: set[str] = field(default_factory=set)
+    printed: set[str] = field(default_factory=set)
     """Messages that were printed already."""
 
 
@@ -57,7 +57,9 @@ def check_run(task: Any, request: RunRequest) -> Audited:
         errors = refused.errors
     with Bars() as bars:
         done: Audited = task.audit(config, stages, bars)
-    errors = [error for error in errors if error not in done.told]  # a file that the table names is not reported twice
+    errors = [
+        error for error in errors if error not in done.printed
+    ]  # a file that the table names is not reported twice
     if count := done.errors:
         some = f"{count} error{'s' if count > 1 else ''}"
         errors.append(f"check: {some} in the data; the table says where and what to do")

@@ -98,7 +98,7 @@ def find_config(name: str, beside: Path | None = None) -> Path:
     Raises
     ------
     InputError
-        Neither a file nor a shipped name; the nearest shipped names are told.
+        Neither a file nor a shipped name; the message names the nearest shipped ones.
     """
     candidates = [beside / name] if beside is not None else []
     candidates.append(Path(name))

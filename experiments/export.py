@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Export; the user's faults become one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(prog="experiments.export", description=__doc__, allow_abbrev=False)
     add_arguments(parser)
-    told = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     shadow = shadowed()
     if shadow is not None:
         print(shadow, file=sys.stderr)
@@ -35,21 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from experiments.weights import weights_path
 
     try:
-        if told.out.exists():  # weights may be replaced, and nothing else
+        if arguments.out.exists():  # weights may be replaced, and nothing else
             known = False
             with contextlib.suppress(ValueError, OSError):
-                known = KEY in read_content(told.out)
+                known = KEY in read_content(arguments.out)
             if not known:
-                raise InputError(f"{told.out}: is there, and no weights of Cytovox: choose another name")
-        weights = read_checkpoint(weights_path(told.run, "RUN"), None, "RUN")
+                raise InputError(f"{arguments.out}: is there, and no weights of Cytovox: choose another name")
+        weights = read_checkpoint(weights_path(arguments.run, "RUN"), None, "RUN")
         state = weights.network_state
-        if told.half:
+        if arguments.half:
             state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-        write_weights(told.out, state, dataclasses.asdict(weights.metadata))
+        write_weights(arguments.out, state, dataclasses.asdict(weights.metadata))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"weights: {told.out} ({told.out.stat().st_size / 1e6:.1f} MB, from {weights.path})")
+    print(f"weights: {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB, from {weights.path})")
     return 0
 
 

@@ -11,7 +11,7 @@ from experiments.shadow import shadowed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command line."""
+    """Add the args of the command line."""
     parser.add_argument("what", choices=["shapes"], help="shapes: 825 red blood cells of 6 classes, and nuclei")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to fetch into; made if needed")
     parser.add_argument("--only", metavar="GLOB", default="*", help="a glob over the record's files")
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fetch and unpack; the user's faults become one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(prog="experiments.fetch", description=__doc__, allow_abbrev=False)
     add_arguments(parser)
-    told = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     shadow = shadowed()
     if shadow is not None:
         print(shadow, file=sys.stderr)
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from datamodules.fetch import SHAPES_RECORD, ZENODO_URL
 
     try:
-        roots = fetch_shapes(told.out, told.record or SHAPES_RECORD, told.url or ZENODO_URL, told.only)
+        roots = fetch_shapes(args.out, args.record or SHAPES_RECORD, args.url or ZENODO_URL, args.only)
     except InputError as error:
         for line in str(error).splitlines():
             print(line, file=sys.stderr)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     for root in roots:
         print(f"cells: data.root={root}")
-    print(f"fetched: {told.out}")
+    print(f"fetched: {args.out}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What can be told before a run begins: every fault at once, and nothing written."""
+"""Check a run before it begins: all errors at once, and nothing is written."""
 
 from __future__ import annotations
 

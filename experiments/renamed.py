@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from cytovox.renamed import RENAMED_WEIGHTS
+from cytovox.renamed import RENAMED_OPTIONS, RENAMED_WEIGHTS
 
 #: Old value to new value, by key path. Remove an entry one release after it was added.
 RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {
@@ -38,8 +38,14 @@ def with_new_names(tree: dict[str, Any], origin: str) -> dict[str, Any]:
     origin : str
         The file, or `command line`, for the notice.
     """
-    for path, names in RENAMED_VALUES.items():
-        tree = _replaced(tree, path, names, origin, path)
+    for group, names in RENAMED_OPTIONS.items():
+        values = tree.get(group)
+        if isinstance(values, dict) and any(name in values for name in names):
+            for old in names.keys() & values.keys():
+                _notice(origin, f"{group}.{old}", f"{group}.{names[old]}")
+            tree = {**tree, group: {names.get(name, name): value for name, value in values.items()}}
+    for path, values_of in RENAMED_VALUES.items():
+        tree = _replaced(tree, path, values_of, origin, path)
     return tree
 
 
@@ -62,12 +68,12 @@ def _replaced(
 def _new(value: Any, names: dict[str, str], origin: str, path: tuple[str, ...]) -> Any:
     if not isinstance(value, str) or value not in names:
         return value
-    _notice(f"note: {origin}: {'.'.join(path)}: {value} is now called {names[value]}; the old name works until the "
-            "next release")  # fmt: skip
+    _notice(origin, f"{'.'.join(path)}: {value}", names[value])
     return names[value]
 
 
-def _notice(text: str) -> None:
+def _notice(origin: str, old: str, new: str) -> None:
+    text = f"note: {origin}: {old} is now called {new}; the old name works until the next release"
     if text not in _printed:
         _printed.add(text)
         print(text, file=sys.stderr)

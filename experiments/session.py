@@ -143,7 +143,7 @@ def _discard(folder: RunFolder) -> None:
 
 
 def _stopped(work: Work, error: BaseException) -> None:
-    """Record how the run ended, and raise what the user is told."""
+    """Record how the run ended, and raise the message for the user."""
     # Lightning turns Ctrl-C into SystemExit
     stopped, preempted = isinstance(error, KeyboardInterrupt | SystemExit), isinstance(error, Preempted)
     if work.shard is None:

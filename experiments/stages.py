@@ -296,7 +296,7 @@ class Run(Work):
             return errors
         everyone: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
         torch.distributed.all_gather_object(everyone, errors)
-        return [error for told in everyone for error in told]
+        return [error for own_errors in everyone for error in own_errors]
 
 
 def _shortened(config: Config) -> Config:

@@ -21,7 +21,7 @@ With --submit, agents run it as an array of jobs: of this engine, or of a server
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command line."""
+    """Add the args of the command line."""
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, a shipped sweep, or ENTITY/PROJECT/ID")
     parser.add_argument("words", metavar="slurm.key=value", nargs="*", help="with --submit: what the jobs ask for")
     parser.add_argument("--count", type=int, default=None, help="runs of the sweep in all (else until it is done)")
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run; faults of the user become one line each on stderr and exit code 2, Ctrl-C 130."""
     parser = argparse.ArgumentParser(prog="experiments.sweep", usage=USAGE, description=__doc__, allow_abbrev=False)
     add_arguments(parser)
-    told = parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if (shadow := shadowed()) is not None:
         print(shadow, file=sys.stderr)
         return 2
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.signals import Preempted, exit_code
 
     try:
-        return _run(told)
+        return _run(args)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -58,34 +58,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(told: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     from cytovox.errors import InputError
     from experiments.sweeps.sweep_file import find_sweep, read_sweep, shown
 
-    if told.count is not None and told.count < 1:
-        raise InputError(f"--count: expected 1 or more, got {told.count}")
-    served = re.fullmatch(r"[\w.-]+/[\w.-]+/[\w-]+", told.sweep) and not Path(told.sweep).exists()
-    if told.submit:
-        if told.check:
+    if args.count is not None and args.count < 1:
+        raise InputError(f"--count: expected 1 or more, got {args.count}")
+    served = re.fullmatch(r"[\w.-]+/[\w.-]+/[\w-]+", args.sweep) and not Path(args.sweep).exists()
+    if args.submit:
+        if args.check:
             raise InputError("--submit: not with --check; leave one of them out")
         from experiments.submit.sweeps import submit_sweep
 
-        submit_sweep(told.sweep if served else find_sweep(told.sweep), told.words, told.count, told.dry_run)
+        submit_sweep(
+            args.sweep if served else find_sweep(args.sweep),
+            args.words,
+            args.count,
+            args.dry_run,
+        )
         return 0
-    if told.words or told.dry_run:
+    if args.words or args.dry_run:
         raise InputError("slurm.key=value, --dry-run: only with --submit; the sweep file itself says what is varied")
     if served:
         raise InputError(
-            f"{told.sweep}: a sweep of a W&B server is run by `wandb agent {told.sweep}`, or with --submit"
+            f"{args.sweep}: a sweep of a W&B server is run by `wandb agent {args.sweep}`, or with --submit"
         )
-    sweep = read_sweep(find_sweep(told.sweep))
-    if told.check:
+    sweep = read_sweep(find_sweep(args.sweep))
+    if args.check:
         print(f"the sweep is valid; its runs would be\n  {shown(sweep.command({'KEY': 'VALUE'}))}\nin {sweep.folder}")
         return 0
     from experiments.sweeps.agent import work
     from experiments.sweeps.results import print_results
 
-    print_results(sweep, work(sweep, told.count).runs())
+    print_results(sweep, work(sweep, args.count).runs())
     return 0
 
 

@@ -28,7 +28,7 @@ class Found:
     key: str
     """What named them: a config key, or `run` for the run's own, or `newest` for the newest run of the same name."""
     notes: tuple[str, ...] = ()
-    """What the user must be told of the choice."""
+    """Notes about the choice, for the user."""
 
 
 def find_weights(config: Config, folder: RunFolder | None, monitor: str) -> Found:

@@ -41,7 +41,7 @@ class CellsModule(pl.LightningModule):
     tiling : SlidingWindow
         Windows of `offsets`.
     rule : SeedRule
-        What one nucleus is, where nobody told.
+        Separates the nuclei of a mask where they are not labelled.
     loss : Module, optional
         Of the method; not needed without training.
     optimizer : OptimizerConfig, optional
@@ -81,15 +81,15 @@ class CellsModule(pl.LightningModule):
         else:
             maps = [batch["image"], *(batch[key][:, None].float() for key in ("membrane", "nucleus"))]
             offsets = UNIT_UM * self.network(torch.cat(maps, dim=1))
-            told = [
+            results = [
                 self.loss(offset, cells, nuclei, spacing)
                 for offset, cells, nuclei, spacing in zip(
                     offsets, batch["cells"], batch["nuclei"], batch["spacing_um"], strict=True
                 )
             ]
-            loss = torch.stack([one for one, _ in told]).mean()
+            loss = torch.stack([one for one, _ in results]).mean()
             # nan where no patch of the batch has a nucleus: to find out would make the host wait for the device
-            self.log("train/right", torch.stack([right for _, right in told]).nanmean(), batch_size=size)
+            self.log("train/right", torch.stack([right for _, right in results]).nanmean(), batch_size=size)
         self.log("train/loss", loss.detach(), batch_size=size)
         return loss
 
@@ -118,8 +118,8 @@ class CellsModule(pl.LightningModule):
         field, truth, lone = field_of(raw)
         finder = self.finder()
         for seeds in ("true", "rule"):
-            told = dataclasses.replace(field, seeds_ZYX=true_seeds(raw)) if seeds == "true" else field
-            found = finder(told)
+            seeded = dataclasses.replace(field, seeds_ZYX=true_seeds(raw)) if seeds == "true" else field
+            found = finder(seeded)
             self.scores.add(index, case, seeds, score_cells(truth, found.cells_ZYX, lone))
         floor = floor_scores(self.rule, field, truth, lone)
         self.scores.add(index, case, "watershed", floor)

@@ -218,7 +218,7 @@ class SearchModule(OrganelleModule):
 
 
 def search_measure(config: SearchConfig) -> Measure:
-    """What costs are counted in; where nothing is charged, they are still told."""
+    """Return the unit of costs; costs are reported even where they are not part of the loss."""
     return config.cost.measure if config.cost is not None else "gflop"
 
 

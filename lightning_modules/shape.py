@@ -39,7 +39,7 @@ class ShapeModule(ShapeBase):
     parts : Parts
         What surrounds the network.
     traits : TraitConditioning, optional
-        What the network is told beside the image.
+        What the network is given besides the image.
     **shared
         See `ShapeBase`.
     """

@@ -34,7 +34,7 @@ class ShapeBase(pl.LightningModule):
     metadata : CheckpointMetadata
         What a checkpoint says of itself.
     field : ShapeField
-        How shapes are told to the network.
+        How shapes are represented.
     optimizer : OptimizerConfig, optional
         Not needed without training.
     samples : int

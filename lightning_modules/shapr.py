@@ -21,7 +21,7 @@ from lightning_modules.shape_base import MONITOR, ShapeBase
 class SHAPRModule(ShapeBase):
     """Trains the generator alone for the first part of the run, and against the discriminator for the rest.
 
-    Both are stepped at once by one optimiser: what each is told never reaches the other's weights.
+    One optimiser steps both at once; the gradient of one loss never reaches the other network.
 
     Parameters
     ----------

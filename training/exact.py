@@ -15,7 +15,7 @@ class ExactResume(pl.Callback):
 
     Dropout, noise and sampling of a batch are then the same in a run that was stopped and resumed as in one that was
     not, and no state of a generator has to be kept, one for each rank. Patches have streams of their own
-    (`datamodules.sampling`), and the loader is told where it stopped.
+    (`datamodules.sampling`), and the loader resumes where it stopped.
 
     Parameters
     ----------

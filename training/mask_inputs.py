@@ -1,4 +1,4 @@
-"""Tomograms to be predicted, looked at as they are read, and their faults told from those of the disk written to."""
+"""Tomograms to be predicted, checked as they are read; their errors are kept apart from errors in writing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def told_of_input(path: Path) -> Iterator[None]:
 
 
 class CheckedReader:
-    """A frame, looked at as it is read: NaN and values that are no refractive index are told with file and frame.
+    """A frame that is checked as it is read: NaN and values that are no refractive index raise, with file and frame.
 
     One that fits into memory is read at the first call, and looked at as a whole before anything is computed.
     """

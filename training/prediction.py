@@ -97,7 +97,7 @@ class MaskWriter:
     """Another folder for the masks; several runs may share it."""
     report: Callable[[str], None] = lambda _: None
     """Told how far a file is."""
-    told: Callable[[str], None] = lambda text: None
+    report_note: Callable[[str], None] = lambda text: None
     """Called with a line for each file whose masks are there, but not current."""
     errors: list[str] = field(default_factory=list)
     """What was wrong with the inputs that could not be predicted: one of them does not stop the others."""
@@ -164,7 +164,7 @@ class MaskWriter:
         rows = moved_rows(hidden, provenance)
         if not done and rows is None:
             if why := provenance.why(known.get("made_from")):
-                self.told(f"{path.name}: predicted again: {why}")
+                self.report_note(f"{path.name}: predicted again: {why}")
             rows = self._compute(path, volume, infer, provenance)
         if not done:
             self.notes.write(name, path, provenance.parts, rows or [])
@@ -200,7 +200,7 @@ class MaskWriter:
                 store.drawn(t, self.folder.figures)
         rows = [row for t in range(volume.shape[0]) for row in self._rows(path, volume, t, store)]
         for text in dict.fromkeys(row["outside_training"] for row in rows if row["outside_training"]):
-            self.told(f"{path.name}: outside what the weights were trained on: {text}")
+            self.report_note(f"{path.name}: outside what the weights were trained on: {text}")
         store.close(rows)
         # the note is written last: without it, a killed run predicts this file again
         self.notes.remove(name)

@@ -91,13 +91,13 @@ class ShapeWriter:
 
     def _write_volume(self, path: Path, volume_ZYX: np.ndarray) -> None:
         data = volume_ZYX.astype(np.uint8) * np.uint8(255) if volume_ZYX.dtype == bool else volume_ZYX
-        told: dict[str, Any] = {"axes": "ZYX"}
+        metadata: dict[str, Any] = {"axes": "ZYX"}
         if self.voxel_um is None:
-            tifffile.imwrite(path, data, imagej=True, compression="zlib", metadata=told)
+            tifffile.imwrite(path, data, imagej=True, compression="zlib", metadata=metadata)
             return
-        told |= {"spacing": self.voxel_um, "unit": "um"}
+        metadata |= {"spacing": self.voxel_um, "unit": "um"}
         density = 1 / self.voxel_um
-        tifffile.imwrite(path, data, imagej=True, compression="zlib", metadata=told, resolution=(density, density))
+        tifffile.imwrite(path, data, imagej=True, compression="zlib", metadata=metadata, resolution=(density, density))
 
 
 def cell_digest(cell: ShapeCell) -> str:

@@ -92,7 +92,7 @@ def requeue(run: Path | None) -> str | None:
     if is_cancelled(job):
         print(f"job {job} was cancelled, and is not run again", file=sys.stderr)
         return None
-    if told(["scontrol", "requeue", job]) is not None:
+    if run_slurm(["scontrol", "requeue", job]) is not None:
         return f"job {job} is requeued"
     return _go_on_after(job, run) if run is not None else None
 
@@ -104,14 +104,14 @@ def _go_on_after(job: str, run: Path) -> str | None:
     if not script.is_file():
         return None
     words = ["sbatch", "--parsable", f"--dependency=afterany:{os.environ['SLURM_JOB_ID']}"]
-    answer = told([*words, *([f"--array={task}"] if task is not None else []), str(script)])
+    answer = run_slurm([*words, *([f"--array={task}"] if task is not None else []), str(script)])
     if answer is None:
         return None
     number = job_number(answer)
     if number is None:
         return f"another job goes on when {job} has ended"
     if task is not None and gather.is_file():
-        told(["sbatch", "--parsable", f"--dependency=afterany:{number}", str(gather)])
+        run_slurm(["sbatch", "--parsable", f"--dependency=afterany:{number}", str(gather)])
     return f"job {number} goes on when {job} has ended"
 
 
@@ -127,13 +127,13 @@ def is_cancelled(job: str) -> bool:
     While its processes end, SLURM calls it COMPLETING. A job that is only asked to stop (USR1, or TERM before a node is
     taken back) is RUNNING.
     """
-    answer = told(["scontrol", "show", "job", job, "--oneliner"]) or ""
+    answer = run_slurm(["scontrol", "show", "job", job, "--oneliner"]) or ""
     return "JobState=CANCELLED" in answer or "JobState=COMPLETING" in answer
 
 
 def is_alive(job: str) -> bool:
     """Whether a job is running, or about to end, as far as SLURM says."""
-    answer = told(["squeue", "--noheader", "--jobs", job, "--format=%T"])
+    answer = run_slurm(["squeue", "--noheader", "--jobs", job, "--format=%T"])
     return answer is not None and any(state in answer for state in ("RUNNING", "COMPLETING", "SUSPENDED"))
 
 
@@ -143,9 +143,9 @@ def still_to_do(jobs: list[str], script: Path | None) -> str | None:
     One that is only COMPLETING has done its part: a job that waited for it may begin.
     """
     asked = ["squeue", "--noheader", "--array", "--format=%i %T %o"]
-    answers = [told([*asked, "--jobs", ",".join(jobs)])] if jobs else []
+    answers = [run_slurm([*asked, "--jobs", ",".join(jobs)])] if jobs else []
     if script is not None:
-        mine = (told([*asked, "--me"]) or "").splitlines()
+        mine = (run_slurm([*asked, "--me"]) or "").splitlines()
         answers.append("\n".join(line for line in mine if line.rstrip().endswith(f" {script}")))
     for line in "\n".join(answer or "" for answer in answers).splitlines():
         job, state, *_ = [*line.split(), "", ""]
@@ -154,7 +154,7 @@ def still_to_do(jobs: list[str], script: Path | None) -> str | None:
     return None
 
 
-def told(words: list[str]) -> str | None:
+def run_slurm(words: list[str]) -> str | None:
     """What one of SLURM's commands prints; None where it fails, or is not there."""
     if shutil.which(words[0]) is None:
         return None

@@ -165,7 +165,7 @@ def log_results(logger: WandbLogger | None, folder: RunFolder, metrics: dict[str
 
 @rank_zero_only
 def finish(logger: WandbLogger | None, ended_well: bool, preempted: bool = False) -> None:
-    """Close the W&B run; of one that will go on, a sweep's server is told so that it hands it out again."""
+    """Close the W&B run; if it will be resumed, mark it for the sweep's server, which then hands it out again."""
     if logger is not None:
         import wandb
 

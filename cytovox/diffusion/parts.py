@@ -87,9 +87,9 @@ def _scale_errors(preconditioning: object, loss: object) -> list[str]:
     """EDM's scaling and EDM's weighting are of the same data."""
     if not (isinstance(preconditioning, DataConfig) and isinstance(loss, DataMSEConfig | DataL1Config)):
         return []
-    told, both = (preconditioning.data_std, loss.data_std), preconditioning.scaling == loss.weighting == "edm"
-    same = told[0] == told[1] or not both
-    return [] if same else [f"loss: data_std: {told[1]}: expected {told[0]}, as in the preconditioning"]
+    stds, both = (preconditioning.data_std, loss.data_std), preconditioning.scaling == loss.weighting == "edm"
+    same = stds[0] == stds[1] or not both
+    return [] if same else [f"loss: data_std: {stds[1]}: expected {stds[0]}, as in the preconditioning"]
 
 
 def _direct_errors(names: dict[str, str], preconditioning: object, loss: object) -> list[str]:

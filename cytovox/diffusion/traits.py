@@ -1,4 +1,4 @@
-"""Traits of a shape: four numbers that an image leaves open, told to the network or drawn for it.
+"""Traits of a shape: four numbers that an image does not determine, given to the network or drawn at random.
 
 A red blood cell's image says little about how thick the cell is and nothing about which end of it points up: a model
 that minimises an error answers with the middle of all that is plausible. So the network is trained with the true
@@ -9,7 +9,7 @@ not what is left of a network's doubt after it has learnt a hundred cells by hea
 The traits: the thickness log(V / A^1.5) of volume V over the imaged slice's area A, 0 for a sphere cut in the middle;
 and the plane through the middles of the object's columns: its height over the imaged slice at the centroid and its two
 slopes, both positive towards larger z. None of the four changes with the size of the cell, save the height, which is
-told as a part of the field's depth.
+as a fraction of the field's depth.
 
 References
 ----------
@@ -31,7 +31,7 @@ from cytovox.errors import InputError
 SPHERE = 0.7523
 #: Slope of the sigmoid that makes a field in -1..1 a shape.
 SHARPNESS = 12.0
-#: A height of an eighth of the depth is told as 1.
+#: A height of an eighth of the depth is encoded as 1.
 HEIGHTS = 8.0
 
 
@@ -91,7 +91,9 @@ def measure_traits(field_BCZYX: torch.Tensor) -> Traits:
 
 
 def trait_maps(traits: Traits, known_B: torch.Tensor, shape_YX: tuple[int, int]) -> torch.Tensor:
-    """What a network is told: float (B, 3, Y, X), the thickness, the plane's height and whether they are known.
+    """Return the channels that give traits to a network, float (B, 3, Y, X).
+
+    They hold the thickness, the plane's height and whether both are known.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def trait_maps(traits: Traits, known_B: torch.Tensor, shape_YX: tuple[int, int])
     known_B : float tensor, (B,)
         1 tells a shape's traits; 0 leaves all three maps empty.
     shape_YX : pair of int
-        Of the image beside which they are told.
+        Size of the image.
     """
     y, x = ((torch.arange(n, device=known_B.device) + 0.5) / n for n in shape_YX)
     rise_y = traits.slope_y[:, None, None] * (y[:, None] - traits.centre_y[:, None, None])
@@ -131,17 +133,19 @@ class TraitConditioning:
         device = generator.device if generator else field_BCZYX.device
         chance_B = torch.rand(len(field_BCZYX), generator=generator, device=device)
         chance_B = upload(chance_B, field_BCZYX.device, field_BCZYX.dtype)
-        return self.knowing(condition_BCYX, measure_traits(field_BCZYX), (chance_B < self.config.told).float())
+        return self.knowing(
+            condition_BCYX, measure_traits(field_BCZYX), (chance_B < self.config.given_fraction).float()
+        )
 
     def nothing(self, condition_BCYX: torch.Tensor) -> torch.Tensor:
-        """The condition with no traits told."""
+        """Return the condition without traits."""
         empty = condition_BCYX.new_zeros(len(condition_BCYX), self.channels, *condition_BCYX.shape[2:])
         return torch.cat([condition_BCYX, empty], dim=1)
 
     def drawn(
         self, field_BCZYX: torch.Tensor, condition_BCYX: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """The condition with traits drawn around those of an answer that was told nothing.
+        """Return the condition with traits drawn around those of an answer without traits.
 
         Parameters
         ----------
@@ -188,12 +192,12 @@ class NoTraitsConfig:
 
 @dataclass
 class TraitsConfig:
-    """Thickness and tilt are told in training and drawn for every sample."""
+    """Thickness and tilt are given in training and drawn for every sample."""
 
     channels = TraitConditioning.channels
 
-    told: float = 0.5
-    """Part of the training samples that are told them."""
+    given_fraction: float = 0.5
+    """Fraction of the training samples that are given the traits."""
     thickness: float = 0.2
     """Standard deviation of the log thickness around the network's own: the relative error of its volumes."""
     tilt: float = 0.2
@@ -203,7 +207,9 @@ class TraitsConfig:
 
     def errors(self) -> list[str]:
         """What is wrong with the options; empty where all is well."""
-        errors = [] if 0 < self.told < 1 else [f"told: {self.told}: expected a part between 0 and 1"]
+        errors = []
+        if not 0 < self.given_fraction < 1:
+            errors.append(f"given_fraction: {self.given_fraction}: expected a fraction between 0 and 1")
         limits = (("thickness", self.thickness, 2.0), ("tilt", self.tilt, 5.0), ("height", self.height, 0.5))
         return errors + [
             f"{name}: {value}: expected 0 to {most:g}" for name, value, most in limits if not 0 <= value <= most
@@ -216,5 +222,5 @@ class TraitsConfig:
         return TraitConditioning(self)
 
 
-#: What is told beside the image, by name.
+#: What is given besides the image, by name.
 TRAITS: dict[str, type[NoTraitsConfig | TraitsConfig]] = {"none": NoTraitsConfig, "thickness_and_tilt": TraitsConfig}

@@ -140,12 +140,12 @@ class SlidingWindow(Inferer):
         with Progress(disable=not self.progress, transient=True) as bar:
             task = bar.add_task("windows")
 
-            def told(done: int, total: int) -> None:
+            def report(done: int, total: int) -> None:
                 bar.update(task, completed=number * total + done, total=len(inputs) * total)
 
             for number in range(len(inputs)):
                 with BrickStore(inf) as store:
-                    for _ in self.stream(TensorSource(inputs[number]), predict, store, window_device, place, told):
+                    for _ in self.stream(TensorSource(inputs[number]), predict, store, window_device, place, report):
                         pass
         return results[0]
 

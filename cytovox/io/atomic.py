@@ -59,7 +59,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_error(error: BaseException, path: Path, temporary: Path | None = None) -> InputError | None:
-    """What the user should be told when writing `path` raised `error`; None where it is no fault of theirs.
+    """Return the message for an error in writing `path`; None where the user cannot fix it.
 
     Parameters
     ----------

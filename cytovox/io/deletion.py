@@ -282,7 +282,7 @@ def foreign_file(folder: Path) -> str | None:
     Parameters
     ----------
     folder : Path
-        As `note_folder` was told.
+        As given to `note_folder`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""HDF5 of strangers: opened for one read at a time, never followed out of the file, faults told in one line."""
+"""HDF5 files of unknown origin: opened for one read at a time, without external links; errors are one line."""
 
 import contextlib
 import importlib.util

@@ -189,8 +189,8 @@ def place(label_volume: LabelVolume, grid: Grid, own_frame: bool, notes: list[st
             raise LabelError(
                 "mask-axes",
                 f"{label_volume.path}: its slices lie along the {axis}, and a header "
-                f"{orientation_text(label_volume.orientation)}: their order cannot be "
-                "told; save them along z",
+                f"{orientation_text(label_volume.orientation)}: their order is "
+                "ambiguous; save them along z",
             )
         notes.append(
             f"{label_volume.path.name}: its {c if slices == 'c' else t} {axis} of one slice are read as the slices"

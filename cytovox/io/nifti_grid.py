@@ -93,7 +93,7 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
     if len(turns) > 1:
         names = " and ".join(s.name for s, _ in likely)
         raise InputError(
-            f"{path}: its {names} lay the axes differently: it cannot be told which side is left; save it again from "
+            f"{path}: its {names} lay the axes differently: which side is left is ambiguous; save it again from "
             "ITK-SNAP, or as OME-TIFF"
         )
     chosen = likely[0][0]

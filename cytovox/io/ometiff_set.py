@@ -31,7 +31,7 @@ def set_members(path: Path) -> tuple[Path, ...]:
         with tifffile.TiffFile(path) as tiff:
             text = tiff.ome_metadata
         root = ElementTree.fromstring(text) if text and "FileName" in text else None  # noqa: S314
-    except Exception:  # whatever is wrong with it is told when it is read
+    except Exception:  # errors are reported when it is read
         return (path,)
     if root is None:
         return (path,)

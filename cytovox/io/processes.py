@@ -36,7 +36,7 @@ class WorkerPool(ProcessPoolExecutor):
         workers = list((self._processes or {}).values())
         self.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
-            worker.kill()  # SIGTERM would be lost where one to the group waits still: the two are told as one
+            worker.kill()  # SIGTERM would be lost where one to the group waits still: both are delivered as one
 
 
 def worker_pool(processes: int) -> WorkerPool:

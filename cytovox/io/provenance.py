@@ -88,8 +88,8 @@ class Fingerprint:
         if not isinstance(stored, Mapping) or not stored:
             return ""
         names = self.differences(stored)
-        told = [self._change(name, stored) for name in names[:NAMED]]
-        return ", ".join(told) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        changes = [self._change(name, stored) for name in names[:NAMED]]
+        return ", ".join(changes) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
     def _change(self, name: str, stored: Mapping[str, Any]) -> str:
         if name not in self.defaults and name != METHOD:

@@ -117,7 +117,7 @@ def first_result(shape: Shape, tell: Callable[[Box], Result | None]) -> Result |
     """What the first block says that says anything but None, the middle one first; None where all are silent."""
     boxes = list(grid_boxes(shape, _BLOCK))
     middle = len(boxes) // 2
-    return next((told for box in boxes[middle:] + boxes[:middle] if (told := tell(box)) is not None), None)
+    return next((found for box in boxes[middle:] + boxes[:middle] if (found := tell(box)) is not None), None)
 
 
 def grid_boxes(shape: Sequence[int], size: Sequence[int]) -> Iterator[Box]:

@@ -45,7 +45,7 @@ class Stack:
     stage_um: tuple[ZYX, ...] | None
 
     def times_s(self) -> tuple[float, ...] | None:
-        """Seconds since the first frame: by Time, else RecordingTime, else TimeInterval; None if none is told."""
+        """Seconds since the first frame: by Time, else RecordingTime, else TimeInterval; None if none is given."""
         for clock in (self.clock_s, seconds(self.recorded)):
             if ticks(clock):
                 return tuple(float(s) - float(clock[0] or 0) for s in clock if s is not None)
@@ -230,6 +230,6 @@ def seconds(moments: Sequence[datetime | None]) -> tuple[float | None, ...]:
 
 
 def ticks(clock: Sequence[float | None]) -> bool:
-    """Whether a clock is told for every frame and runs forward: some writers leave every Time at 0."""
+    """Return whether every frame has a time and times increase: some writers leave every Time at 0."""
     known = [s for s in clock if s is not None]
     return len(known) == len(clock) > 0 and all(b > a for a, b in pairwise(known))

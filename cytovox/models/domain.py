@@ -128,9 +128,9 @@ def _spacing_outside(trained: Any, spacing_um: Sequence[float]) -> list[str]:
         ("finer", [s * FINER < n for s, n in zip(spacing_um, low, strict=True)]),
     ):
         if any(is_outside):
-            told = " x ".join(f"{s:.3g}" for s in spacing_um)
+            size = " x ".join(f"{s:.3g}" for s in spacing_um)
             seen = " x ".join(f"{a:.3g}" if a == b else f"{a:.3g}-{b:.3g}" for a, b in zip(low, high, strict=True))
-            return [f"voxels of {told} um, {word} than trained on ({seen})"]
+            return [f"voxels of {size} um, {word} than trained on ({seen})"]
     return []
 
 

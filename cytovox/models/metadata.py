@@ -45,7 +45,7 @@ class CheckpointMetadata:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrganelleMetadata(CheckpointMetadata):
-    """What an organelle network needs to be told of its input, and tells of its output."""
+    """Input preprocessing and output labels of an organelle network."""
 
     organelles: list[str]
     """Names of the outputs."""
@@ -68,7 +68,7 @@ class OrganelleMetadata(CheckpointMetadata):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchMetadata(OrganelleMetadata):
-    """A supernet's: what an organelle network is told, and the space it holds."""
+    """Input preprocessing and output labels of a supernet, and its search space."""
 
     operations: list[str]
     """What an edge may do."""
@@ -78,7 +78,7 @@ class SearchMetadata(OrganelleMetadata):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CellsMetadata(CheckpointMetadata):
-    """What a network that tells cells from each other needs to be told of its input."""
+    """Input preprocessing of a network that tells cells apart."""
 
     method: str
     """`network`: shown one nucleus at a time; `offsets`: centre offsets, all cells at once."""
@@ -101,13 +101,13 @@ class ShapeMetadata(CheckpointMetadata):
     """What surrounds a shape network: the parts it was trained with, by name and options."""
 
     field: dict[str, Any]
-    """How shapes are told to the network."""
+    """How shapes are represented."""
     process: dict[str, Any]
     """How data became noise."""
     preconditioning: dict[str, Any]
     """What the network's output means."""
     traits: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "none"})
-    """What it is told beside the image."""
+    """What the network is given besides the image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,29 +156,29 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{key}: {path}: cannot be read as a checkpoint ({reason[:160]})") from None
-    told = content.get(KEY) if isinstance(content, Mapping) else None
-    if not isinstance(told, Mapping) or not isinstance(content.get("state_dict"), Mapping):
+    stored = content.get(KEY) if isinstance(content, Mapping) else None
+    if not isinstance(stored, Mapping) or not isinstance(content.get("state_dict"), Mapping):
         raise InputError(f"{key}: {path}: not a checkpoint of Cytovox; expected one from runs/<name>/<id>/checkpoints")
-    if task is not None and told.get("task") != task:
-        raise InputError(f"{key}: {path}: a checkpoint of task {told.get('task')}, but this config's task is {task}")
-    if told.get("schema_version", 1) != CheckpointMetadata.schema_version:
-        raise InputError(f"{key}: {path}: written by a newer Cytovox (facts {told['schema_version']}); update yours")
-    kind = FACTS.get(str(told.get("task")))
+    if task is not None and stored.get("task") != task:
+        raise InputError(f"{key}: {path}: a checkpoint of task {stored.get('task')}, but this config's task is {task}")
+    if stored.get("schema_version", 1) != CheckpointMetadata.schema_version:
+        raise InputError(f"{key}: {path}: written by a newer Cytovox (facts {stored['schema_version']}); update yours")
+    kind = FACTS.get(str(stored.get("task")))
     if kind is None:
-        raise InputError(f"{key}: {path}: a checkpoint of task {told.get('task')}, unknown here; update Cytovox")
+        raise InputError(f"{key}: {path}: a checkpoint of task {stored.get('task')}, unknown here; update Cytovox")
     known = dataclasses.fields(kind)
     needed = [f.name for f in known if f.default is f.default_factory is dataclasses.MISSING]
-    missing = [name for name in needed if name not in told]
+    missing = [name for name in needed if name not in stored]
     if missing:
         raise InputError(f"{key}: {path}: a checkpoint of another version of Cytovox (it lacks {', '.join(missing)})")
     prefix = "network."
     state = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
     if (name := first_nonfinite(state)) is not None:
         raise InputError(f"{key}: {path}: its weights are NaN or infinite (first: {name}); give weights of another run")
-    told = {"trained_on": _sidecar(path), **told}
-    if told.get("method") in RENAMED_METHODS:
-        told["method"] = RENAMED_METHODS[told["method"]]
-    return Weights(path, kind(**{f.name: told[f.name] for f in known if f.name in told}), state)
+    stored = {"trained_on": _sidecar(path), **stored}
+    if stored.get("method") in RENAMED_METHODS:
+        stored["method"] = RENAMED_METHODS[stored["method"]]
+    return Weights(path, kind(**{f.name: stored[f.name] for f in known if f.name in stored}), state)
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
@@ -187,8 +187,8 @@ def _sidecar(path: Path) -> dict[str, Any]:
         content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) if path.suffix == SUFFIX else {}
     except (OSError, ValueError):
         return {}
-    told = content.get("trained_on") if isinstance(content, Mapping) else None
-    return dict(told) if isinstance(told, Mapping) else {}
+    stored = content.get("trained_on") if isinstance(content, Mapping) else None
+    return dict(stored) if isinstance(stored, Mapping) else {}
 
 
 def _content(path: Path) -> Any:
@@ -210,10 +210,10 @@ def load_network(network: torch.nn.Module, weights: Weights, key: str) -> None:
     for name in sorted(own.keys() | weights.network_state.keys()):
         mine, theirs = own.get(name), weights.network_state.get(name)
         if mine is None or theirs is None or mine.shape != theirs.shape:
-            told = "none" if theirs is None else str(tuple(theirs.shape))
+            given = "none" if theirs is None else str(tuple(theirs.shape))
             need = "none" if mine is None else str(tuple(mine.shape))
             raise InputError(
                 f"{key}: {weights.path}: its network is {weights.metadata.model}; this config's differs at {name} "
-                f"({told} in the checkpoint, {need} here); make model: the same"
+                f"({given} in the checkpoint, {need} here); make model: the same"
             )
     network.load_state_dict(weights.network_state)

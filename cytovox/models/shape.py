@@ -311,7 +311,7 @@ class _Regression:
 def _diffusion(weights: Weights, sampler: Any, key: str) -> tuple[_Diffusion, ShapeField]:
     metadata = weights.metadata
     field = config_of(FIELDS[str(metadata.field["name"])], metadata.field)
-    traits = config_of(TRAITS[str(metadata.traits["name"])], metadata.traits)
+    traits = config_of(TRAITS[str(metadata.traits["name"])], metadata.traits, "traits")
     process, preconditioning = (
         config_of(PARTS[part][str(getattr(metadata, part)["name"])], getattr(metadata, part))
         for part in ("process", "preconditioning")
@@ -325,7 +325,7 @@ def _diffusion(weights: Weights, sampler: Any, key: str) -> tuple[_Diffusion, Sh
             f"{metadata.process['name']}; use {usual.__name__}"
         )
     model = config_of(shape_network_config(str(metadata.model["network"])), metadata.model)
-    network = model.build(size=field.size, outputs=preconditioning.outputs, told=traits.channels)
+    network = model.build(size=field.size, outputs=preconditioning.outputs, extra_channels=traits.channels)
     load_network(network, weights, key)
     denoiser = Denoiser(network, process.build(), preconditioning.build())
     return _Diffusion(network, denoiser, sampler.build(), traits.build(), field.size), field.build()

@@ -51,7 +51,7 @@ class DISPRUNetConfig:
             )
         return errors
 
-    def build(self, size: int = SIDE, outputs: int = 2, told: int = 0) -> "DISPRUNet":
+    def build(self, size: int = SIDE, outputs: int = 2, extra_channels: int = 0) -> "DISPRUNet":
         """The network; `InputError` if an option is out of range.
 
         Parameters
@@ -60,12 +60,12 @@ class DISPRUNetConfig:
             Voxels a side of the volume: the image's.
         outputs : int
             Output channels: 2 for noise and its variance, 1 for a noise, a velocity or a shape alone.
-        told : int
+        extra_channels : int
             Channels of the condition beside the mask and the image; published without.
         """
         if errors := self.errors(size):
             raise InputError(f"dispr_unet: {'; '.join(errors)}")
-        return DISPRUNet(self, outputs, told)
+        return DISPRUNet(self, outputs, extra_channels)
 
 
 class Attention(nn.Module):
@@ -109,17 +109,17 @@ class DISPRUNet(nn.Module):
         Faultless options.
     outputs : int
         Output channels.
-    told : int
+    extra_channels : int
         Channels of the condition beside the mask and the image.
     """
 
-    def __init__(self, config: DISPRUNetConfig, outputs: int = 2, told: int = 0) -> None:
+    def __init__(self, config: DISPRUNetConfig, outputs: int = 2, extra_channels: int = 0) -> None:
         super().__init__()
         widths = [config.base_channels * multiplier for multiplier in config.multipliers]
         base, embedding, depth = config.base_channels, 4 * config.base_channels, len(widths)
         self.base_channels, self.divisor = base, (1, 2 ** (depth - 1), 2 ** (depth - 1))
         self.time = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.stem = nn.Conv3d(3 + told, base, 3, padding=1)
+        self.stem = nn.Conv3d(3 + extra_channels, base, 3, padding=1)
         self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
         skips, channels = [base], base
         for level, width in enumerate(widths):

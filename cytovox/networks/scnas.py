@@ -105,7 +105,7 @@ class Backbone(nn.Module):
     config : ScNASConfig
         Faultless options.
     make_cell : callable
-        A cell of the type and place that it is told.
+        A cell of the given type and place.
     """
 
     #: Whether a CPU is faster in ``channels_last_3d`` in 16 bits: not when training with 36 feature maps.

@@ -20,10 +20,10 @@ class ShapeNetworkConfig(Protocol):
     def errors(self, size: int = 64) -> list[str]:
         """What is wrong with the options, and with fields of this many voxels a side; empty where all is well."""
 
-    def build(self, size: int = 64, outputs: int = 1, told: int = 0) -> nn.Module:
+    def build(self, size: int = 64, outputs: int = 1, extra_channels: int = 0) -> nn.Module:
         """The network: (x_BCZYX, t_B, condition_BCYX) to (B, outputs, Z, Y, X), fields of that many voxels a side.
 
-        The condition is the mask, the masked image and so many channels told beside them.
+        The condition is the mask, the masked image and `extra_channels` more.
         """
 
 

@@ -218,7 +218,7 @@ class SlabUNetConfig:
             )
         return errors
 
-    def build(self, size: int = SIDE, outputs: int = 1, told: int = 0) -> SlabUNet:
+    def build(self, size: int = SIDE, outputs: int = 1, extra_channels: int = 0) -> SlabUNet:
         """The network; `InputError` if an option is out of range.
 
         Parameters
@@ -227,12 +227,12 @@ class SlabUNetConfig:
             Voxels a side of the fields; the image has 64 pixels a side.
         outputs : int
             Output channels.
-        told : int
+        extra_channels : int
             Channels of the condition beside the mask and the image.
         """
         if errors := self.errors(size):
             raise InputError(f"slab_unet: {'; '.join(errors)}")
         scale = SIDE // size
         return SlabUNet(
-            size, outputs, self.channels, self.blocks, self.patch, 2 + told, scale, self.dropout, self.heads
+            size, outputs, self.channels, self.blocks, self.patch, 2 + extra_channels, scale, self.dropout, self.heads
         )

@@ -1,4 +1,4 @@
-"""Cells told from each other, as a picture: each in its colour, with its number, over the tomogram."""
+"""Draw cells over the tomogram, each in its own colour and with its number."""
 
 from collections.abc import Mapping
 from pathlib import Path

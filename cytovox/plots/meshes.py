@@ -240,10 +240,10 @@ def _packed(name: str, mesh: trimesh.Trimesh, low: np.ndarray, size: np.ndarray)
 def _colour(mesh: trimesh.Trimesh, name: str) -> str:
     """As the file has it, "#rrggbb"."""
     material = getattr(mesh.visual, "material", None)
-    told = getattr(material, "baseColorFactor", None)
-    if told is None:
+    color = getattr(material, "baseColorFactor", None)
+    if color is None:
         return COLOURS.get(name, OTHER_COLOUR)
-    return "#" + "".join(f"{int(value):02X}" for value in np.asarray(told)[:3])
+    return "#" + "".join(f"{int(value):02X}" for value in np.asarray(color)[:3])
 
 
 def _base64(array: np.ndarray) -> str:

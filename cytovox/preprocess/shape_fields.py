@@ -1,4 +1,4 @@
-"""How a shape is told to a network, and how what it says becomes a shape again."""
+"""Representation of shapes as fields for a network, and the way back from a field to a shape."""
 
 from __future__ import annotations
 

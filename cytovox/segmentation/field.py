@@ -15,7 +15,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class CellField:
-    """A frame whose cells are to be told from each other. All arrays are (Z, Y, X)."""
+    """A frame whose cells are to be found. All arrays are (Z, Y, X)."""
 
     membrane_ZYX: np.ndarray
     """Probability that a voxel lies in a cell, or a mask: float32, or bool."""
@@ -26,7 +26,7 @@ class CellField:
     ri_ZYX: np.ndarray | None = None
     """Refractive index; None where only masks are known."""
     seeds_ZYX: np.ndarray | None = None
-    """Nuclei, told from each other: int, 0 elsewhere. None to tell them apart by the method's own `SeedRule`."""
+    """Labels of the nuclei: int, 0 elsewhere. None to separate them by the method's own `SeedRule`."""
     threshold: float = 0.5
     """Probability from which a voxel belongs to membrane or nucleus."""
 

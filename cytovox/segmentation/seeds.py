@@ -1,4 +1,4 @@
-"""One seed a cell: the nuclei of a mask, told from each other."""
+"""One seed per cell: the separate nuclei of a mask."""
 
 import numpy as np
 import scipy.ndimage as ndi
@@ -11,7 +11,7 @@ ZYX = tuple[float, float, float]
 PAPER_MIN_VOXELS = 200
 #: A ball of this volume is 3.4 µm across, half as wide as the smallest nuclei.
 MIN_VOLUME_UM3 = 20.0
-#: Two nuclei that touch are told apart where the neck between them is narrower by this than both, in radius.
+#: Two nuclei that touch are separated where the neck between them is narrower by this than both, in radius.
 SPLIT_DEPTH_UM = 0.5
 
 _CORNERS = np.ones((3, 3, 3), bool)

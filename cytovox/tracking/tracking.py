@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.optimize
 
-#: A cell of 15 µm that moves at 0.5 µm a minute is told from its neighbours for half an hour.
+#: A cell of 15 µm that moves at 0.5 µm per minute stays nearer than its neighbours for half an hour.
 MAX_DISTANCE_UM = 15.0
 #: Bounds of a division. Daughters of cultured cells differ by some 10 % and share the mother's volume between them; the
 #: bounds leave room for errors of segmentation, and none for specks.

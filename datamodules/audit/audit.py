@@ -100,8 +100,8 @@ def audit(
             for case in _inputs(inputs, input_spacing_um, result)
         ]
         jobs += [Job(case, ri_range, every_frame=True) for case in found_inputs]
-    told = None if progress is None else lambda done, all_: progress("checking volumes", done, all_)
-    measured = do_all(measure, jobs, _lost, loader_workers(config.num_workers), told)
+    report = None if progress is None else lambda done, all_: progress("checking volumes", done, all_)
+    measured = do_all(measure, jobs, _lost, loader_workers(config.num_workers), report)
     root = Path(config.root) if isinstance(config, FolderData) else Path()
     for job, found in zip(jobs, measured, strict=True):
         result.findings += volume_findings(job, found, Path() if job.every_frame else root)
@@ -123,14 +123,14 @@ def audit(
 
 
 def _find(config: FolderData, seed: int, result: Audit) -> tuple[list[FolderCase], Division]:
-    """All cases that can be found, and their splits as far as they can be told."""
+    """Return all cases that can be found, and their splits as far as they are known."""
     errors: list[InputError] = []
     cases: list[FolderCase] = []
     division: Division = {split: [] for split in SPLITS}
     try:
         cases = find_cases(config, errors.append)
     except InputError as error:
-        if not errors:  # else nothing was found because of what is told already
+        if not errors:  # else nothing was found because of an error reported above
             errors.append(error)
     result.findings += [of_config(f, "files") for f in errors if getattr(f, "kind", "") != "no-mask"]
     for case in cases:
@@ -174,7 +174,7 @@ def _lost(job: Job, reason: str) -> Measured:
 
 
 def _of_simulator(config: SimulatorData) -> list[Finding]:
-    """What can be told of volumes that are not there yet."""
+    """Return what is known about volumes that do not exist yet."""
     low = config.ri_range[0]
     off = max(abs(config.medium_ri + sign * config.medium_spread - low) for sign in (-1, 1))
     findings = []

@@ -66,14 +66,14 @@ def _spacings(measured: Sequence[Measured]) -> list[Finding]:
     for one, size, fine in zip(known, sizes, plausible.tolist(), strict=True):
         ratio = size / usual
         ratio = float(ratio[np.abs(np.log(ratio)).argmax()])
-        told = "(" + ", ".join(f"{s:.4g}" for s in size) + ") um (z, y, x)"
+        size_text = "(" + ", ".join(f"{s:.4g}" for s in size) + ") um (z, y, x)"
         if not 1 / SPACING_RATIO <= ratio <= SPACING_RATIO:
             grave = not 1 / SPACING_RATIO_ERROR < ratio < SPACING_RATIO_ERROR
-            found = f"voxel size {told} is {ratio:.3g} times the others'"
+            found = f"voxel size {size_text} is {ratio:.3g} times the others'"
             findings.append(finding("spacing", "error" if grave else "warning", one.name, found, (one.name,)))
         elif not fine:
             low, high = PLAUSIBLE_UM
-            found = f"voxel size {told}: expected {low:g} to {high:g} um"
+            found = f"voxel size {size_text}: expected {low:g} to {high:g} um"
             findings.append(finding("spacing", "warning", one.name, found, (one.name,)))
     return findings
 
@@ -152,7 +152,7 @@ def split_findings(config: OrganelleData, counts: Mapping[str, int], stages: Seq
     if "fit" in stages and not counts["train"]:
         findings.append(finding("empty-split", "error", "data.split.train", "no volume to train on"))
     if "fit" in stages and not counts["val"]:
-        found = "no volume to validate on: the best weights cannot be told from the last"
+        found = "no volume to validate on: the best weights cannot be chosen"
         findings.append(finding("empty-split", "warning", "data.split.val", found))
     if "test" in stages and not counts["test"]:
         advice = "give it a share, or leave out the test stage"

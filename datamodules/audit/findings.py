@@ -100,7 +100,7 @@ def of_config(error: InputError, kind: str) -> Finding:
 
 
 def below(path: Path, root: Path) -> str:
-    """A path as it is told: from the data's root where it lies there."""
+    """Return a path relative to the data root, if it lies there."""
     try:
         return path.absolute().relative_to(root.absolute()).as_posix()
     except ValueError:

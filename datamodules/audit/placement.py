@@ -2,7 +2,7 @@
 
 The score is the correlation of the mask with the refractive index on a coarse grid. A whole cell stands out against its
 medium and a lipid droplet against everything, so only these two masks are judged: nuclei hardly differ from the
-cytoplasm around them. A mirror image or a shift is told where it fits clearly better *and* well: where only one of
+cytoplasm around them. A mirror image or a shift is reported where it fits clearly better *and* well: where only one of
 several cells was drawn, none does.
 """
 

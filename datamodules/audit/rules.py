@@ -73,8 +73,8 @@ def _of_ri(metadata: RIMetadata, ri_range: tuple[float, float]) -> list[tuple[st
     if metadata.strange:
         found = f"values from {metadata.low:.4g} to {metadata.high:.4g} are no refractive index "
         return [("not-ri", "error", found + f"({RI_LIMITS[0]} to {RI_LIMITS[1]})")]
-    if (told := middle_error(metadata.middle)) is not None:
-        return [("not-ri", "error", told)]
+    if (problem := middle_error(metadata.middle)) is not None:
+        return [("not-ri", "error", problem)]
     if metadata.high == metadata.low:
         return [("constant", "error", f"every voxel is {metadata.low:.5g}")]
     results = []
@@ -85,21 +85,21 @@ def _of_ri(metadata: RIMetadata, ri_range: tuple[float, float]) -> list[tuple[st
     if metadata.span < NO_CONTRAST:
         found = f"99.8 % of the voxels lie within {metadata.span:.2g} of each other"
         results.append(("no-contrast", "warning", found))
-    if told := _beyond_range(metadata, ri_range):
-        results.append(("ri-range", "warning", told))
+    if problem := _beyond_range(metadata, ri_range):
+        results.append(("ri-range", "warning", problem))
     return results
 
 
 def _beyond_range(metadata: RIMetadata, ri_range: tuple[float, float]) -> str:
     low, high = ri_range
-    told = []
+    problems = []
     if metadata.above > CLIPPED_ABOVE:
-        told.append(f"{_percent(metadata.above)} of the cells lie above {high + MARGIN_RI:.4g} and are clipped")
+        problems.append(f"{_percent(metadata.above)} of the cells lie above {high + MARGIN_RI:.4g} and are clipped")
     if metadata.below > CLIPPED_BELOW:
-        told.append(f"{_percent(metadata.below)} of the cells lie below {low - MARGIN_RI:.4g} and are clipped")
+        problems.append(f"{_percent(metadata.below)} of the cells lie below {low - MARGIN_RI:.4g} and are clipped")
     if abs(metadata.medium - low) > MEDIUM_OFF:
-        told.append(f"the medium is at {metadata.medium:.4f}, data.ri_range begins at {low:.4g}")
-    return "; ".join(told)
+        problems.append(f"the medium is at {metadata.medium:.4f}, data.ri_range begins at {low:.4g}")
+    return "; ".join(problems)
 
 
 def _of_masks(job: Job, measured: Measured, root: Path) -> list[Finding]:

@@ -83,7 +83,7 @@ class ShapeDataModule(pl.LightningDataModule):
     def _read(self, config: ShapeFolderData) -> dict[str, list[ShapeCell]]:
         division = divide_shapes(find_shapes(config), config)
         wanted = {split: found[: self.limit] if split in self.splits else [] for split, found in division.items()}
-        # all at once, so that the faults of all are told at once
+        # all at once, so that all errors are reported together
         cells = iter(read_shapes([files for found in wanted.values() for files in found], self._told("reading cells")))
         return {split: [next(cells) for _ in found] for split, found in wanted.items()}
 

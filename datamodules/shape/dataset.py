@@ -15,7 +15,7 @@ from transforms.shape_augment import DISTANCE, RandShaped
 
 Sample = dict[Hashable, Any]
 
-#: Voxels beyond which a distance is not told apart.
+#: Distances are clipped to this number of voxels.
 FAR = 16.0
 
 

@@ -227,7 +227,7 @@ def task_of_weights(given: str) -> str | None:
     Returns
     -------
     str or None
-        None where it cannot be told without torch, or where nothing of that name exists.
+        None where torch would be needed to read it, or where nothing of that name exists.
     """
     path = Path(given)
     if not path.exists():

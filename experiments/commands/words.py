@@ -1,4 +1,4 @@
-"""Values of config keys as words of a command line, and file names told from `key=value` words."""
+"""Values of config keys as words of a command line, and how file names differ from `key=value` words."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         note_refusal()
         return 2
-    errors = [f"node {node}: {told}" for told in [*_disk_errors(needs), *_gpu_errors(needs)]]
+    errors = [f"node {node}: {found_errors}" for found_errors in [*_disk_errors(needs), *_gpu_errors(needs)]]
     try:
         errors = _gathered(errors, rank, world, words.limit_s, bool(needs["gpus"]))
     except (RuntimeError, OSError) as error:
@@ -125,8 +125,8 @@ def _gathered(errors: list[str], rank: int, world: int, limit_s: float, gpus: bo
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=limit)
     everyone: list[list[str]] = [[] for _ in range(world)]
     dist.all_gather_object(everyone, errors)
-    told = [error for said in everyone for error in said]
-    if nccl and not told:
+    found_errors = [error for said in everyone for error in said]
+    if nccl and not found_errors:
         # before torch's own watchdog, which ends the process as a kill would
         with _refusing_after(0.9 * limit_s, f"rank {rank} of {world}: its GPU did not meet the others'"):
             torch.cuda.set_device(_number("SLURM_LOCALID", 0))
@@ -135,10 +135,10 @@ def _gathered(errors: list[str], rank: int, world: int, limit_s: float, gpus: bo
             dist.all_reduce(one, group=group)
             found = int(one)
         if found != world:
-            told.append(f"the GPUs of {world} ranks added up to {found}")
+            found_errors.append(f"the GPUs of {world} ranks added up to {found}")
     dist.barrier()
     dist.destroy_process_group()
-    return told
+    return found_errors
 
 
 @contextmanager

@@ -112,8 +112,8 @@ def options_of(job: Job, config: SlurmConfig) -> list[str]:
         "output": job.folder / ("%A_%a.log" if array else "%j.log"),
         "open-mode": "append",
     }
-    told = [f"--{key}={_word(str(value))}" for key, value in asked.items() if value is not None]
-    return [*told, "--requeue", *_lines(config.options)]
+    options = [f"--{key}={_word(str(value))}" for key, value in asked.items() if value is not None]
+    return [*options, "--requeue", *_lines(config.options)]
 
 
 def _word(value: str) -> str:

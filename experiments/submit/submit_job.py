@@ -13,7 +13,7 @@ from cytovox.io.deletion import remove_file
 from experiments.submit.config import SlurmConfig
 from experiments.submit.script import Job, script_of
 from training.rundir import write_text
-from training.slurm import SCRIPT, job_number, told
+from training.slurm import SCRIPT, job_number, run_slurm
 
 
 class Refused(InputError):
@@ -72,7 +72,7 @@ def hand_in_both(array: Job, text: str, gather: Job, config: SlurmConfig) -> str
     try:
         submit_job(gather, script_of(gather, config, Path.cwd(), sys.executable))
     except Refused as error:
-        if told(["scancel", number]) is None:
+        if run_slurm(["scancel", number]) is None:
             raise InputError(f"{error}; job {number}, which it would gather, could not be cancelled: do that") from None
         raise
     return number

@@ -108,8 +108,8 @@ def _carry_out(sweep: Sweep, state: SweepState, run: SweepRun, retried: bool) ->
         raise Preempted(f"run {run.number} was stopped; the same command goes on")
     run.state = "stopped" if stopped else "finished" if process.returncode == 0 and status == "finished" else "failed"
     state.note(run)
-    told = "" if run.metric is None else f", {metric} {run.metric:.4g}"
-    print(f"run {run.number}: {run.state}{told}", file=sys.stderr, flush=True)
+    score = "" if run.metric is None else f", {metric} {run.metric:.4g}"
+    print(f"run {run.number}: {run.state}{score}", file=sys.stderr, flush=True)
     if run.state == "finished":
         _require_metric(sweep, run)
 

@@ -132,7 +132,7 @@ class SweepState:
             import sweeps
 
             known = [self._told(one, banded=True) for one in self.runs()]
-            return any(told.name == str(run.number) for told in sweeps.stop_runs(self.sweep.for_engine, known))
+            return any(stopped.name == str(run.number) for stopped in sweeps.stop_runs(self.sweep.for_engine, known))
 
     def _suggest(self, runs: list[SweepRun]) -> dict[str, Any] | None:
         """The engine's next point, the same for the same runs so far."""

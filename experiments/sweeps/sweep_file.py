@@ -62,8 +62,8 @@ class Sweep:
     @property
     def metric(self) -> tuple[str, bool]:
         """Name of the metric, and whether larger is better."""
-        told = self.values.get("metric") or {}
-        return str(told.get("name", "")), told.get("goal", "minimize") == "maximize"
+        parameter = self.values.get("metric") or {}
+        return str(parameter.get("name", "")), parameter.get("goal", "minimize") == "maximize"
 
     @property
     def folder(self) -> Path:
@@ -181,12 +181,12 @@ def _require_keys(sweep: Sweep) -> None:
     except InputError as error:
         raise ConfigErrors([*errors, f"{sweep.path.name}: {error}"]) from None
     loaded: dict[str, list[Config]] = {}
-    for key, told in parameters.items():
-        if f"parameters.{key}" in refused or not isinstance(told, dict):
+    for key, parameter in parameters.items():
+        if f"parameters.{key}" in refused or not isinstance(parameter, dict):
             continue
-        if sweep.values.get("method") == "grid" and (twice := _twice(told.get("values", []))) is not None:
+        if sweep.values.get("method") == "grid" and (twice := _twice(parameter.get("values", []))) is not None:
             errors.append(f"{sweep.path.name}: parameters.{key}: values: {twice}: the same point of the grid twice")
-        for value in named_values(told):
+        for value in named_values(parameter):
             try:
                 config = load_config(find_config(sweep.config), sweep.overrides({key: value}))
                 loaded.setdefault(key, []).append(config)
@@ -208,19 +208,21 @@ def flat_parameters(tree: Mapping[str, Any], prefix: str = "") -> dict[str, dict
         Two of them name one key of the config.
     """
     found: dict[str, dict[str, Any]] = {}
-    for name, told in tree.items():
+    for name, parameter in tree.items():
         key = f"{prefix}{name}"
-        nested = told.get("parameters") if isinstance(told, dict) else None
-        more = flat_parameters(nested, f"{key}.") if isinstance(nested, dict) else {key: told}
+        nested = parameter.get("parameters") if isinstance(parameter, dict) else None
+        more = flat_parameters(nested, f"{key}.") if isinstance(nested, dict) else {key: parameter}
         if twice := [other for other in more if other in found]:
             raise InputError(f"parameters: {twice[0]} is given twice, nested and by its path; leave one of them out")
         found |= more
     return found
 
 
-def named_values(told: Mapping[str, Any]) -> list[Any]:
+def named_values(parameter: Mapping[str, Any]) -> list[Any]:
     """Values that a parameter names: all of a list, or what bounds its distribution."""
-    return list(told.get("values", [told[name] for name in ("value", "min", "max", "mu") if name in told]))
+    return list(
+        parameter.get("values", [parameter[name] for name in ("value", "min", "max", "mu") if name in parameter])
+    )
 
 
 def _twice(values: list[Any]) -> str | None:

@@ -27,8 +27,8 @@ def sweep_errors(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     values : mapping
         The file's tree. Keys that are null are left out.
     """
-    told = {key: value for key, value in values.items() if value is not None}
-    cap = told.pop(RUN_CAP, 1)
+    given = {key: value for key, value in values.items() if value is not None}
+    cap = given.pop(RUN_CAP, 1)
     errors = []
     if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
         errors.append((RUN_CAP, f"expected a whole number, 1 or more, got {_short(cap)}"))
@@ -38,8 +38,8 @@ def sweep_errors(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         from sweeps.config.schema import validator
 
         known = [*validator.schema["properties"], RUN_CAP]
-        errors += [(key, _unknown(key, known)) for key in told if key not in known]
-        tree = {key: value for key, value in told.items() if key in known}
+        errors += [(key, _unknown(key, known)) for key in given if key not in known]
+        tree = {key: value for key, value in given.items() if key in known}
         found = [(".".join(map(str, error.absolute_path)), _line(error)) for error in validator.iter_errors(tree)]
         if not found:  # what compares one value with another takes for granted that each is of its type
             found = [("parameters", line) for line in dict.fromkeys(schema_violations_from_proposed_config(tree))]

@@ -87,7 +87,7 @@ def test_a_correction_is_trained_on_instead_of_the_mask(folder):
 
 def test_another_frame_is_another_case_of_the_same_group(folder):
     corrected(folder, "a_t002_nucleus", 5)
-    cases = [c for c in find_cases(config(folder, masks="*_{organelle}.nii.gz"), told=lambda error: None)
+    cases = [c for c in find_cases(config(folder, masks="*_{organelle}.nii.gz"), on_error=lambda error: None)
              if c.volume.stem == "a"]  # fmt: skip
     assert [(c.frame, c.group) for c in cases] == [(0, "a.TCF"), (2, "a.TCF")]
     assert cases[0].load().masks_KZYX.all()

@@ -226,7 +226,7 @@ def shape(traits: bool = False, outputs: int = 1, **parts: Any) -> Run:
     """A shape model with the slab network."""
     torch.manual_seed(0)
     known = TraitsConfig() if traits else None
-    network = SlabUNetConfig(channels=[8, 16]).build(16, outputs=outputs, told=known.channels if known else 0)
+    network = SlabUNetConfig(channels=[8, 16]).build(16, outputs=outputs, extra_channels=known.channels if known else 0)
     metadata = ShapeMetadata(task="shape", model={}, field={}, process={}, preconditioning={})
     module = ShapeModule(
         _parts(**parts), known.build() if known else None, network=network, metadata=metadata,

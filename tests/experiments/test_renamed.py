@@ -10,7 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import cytovox
+from cytovox.diffusion.traits import TraitsConfig
 from cytovox.models.metadata import read_checkpoint
+from cytovox.models.networks import config_of
 from cytovox.networks.weights import shipped_weights
 from cytovox.renamed import RENAMED_WEIGHTS
 from experiments import renamed
@@ -45,6 +47,17 @@ def test_old_values_of_a_file_are_named_with_the_file(tmp_path: Path, capsys):
     assert (values["method"], values["cell_weights"]) == ("offsets", "cells_offsets")
     assert values["measure"]["area"] == "marching_cubes"
     assert [line.split(":")[1].strip() for line in capsys.readouterr().err.splitlines()] == ["mine.yaml"] * 3
+
+
+def test_old_keys_are_the_new_ones_with_a_notice(capsys):
+    config = load_config("shape_demo", ["traits.told=0.25"])
+    assert config.traits.given_fraction == 0.25
+    assert "note: command line: traits.told is now called traits.given_fraction; the old" in capsys.readouterr().err
+
+
+def test_old_options_in_the_metadata_of_weights_are_read():
+    found = config_of(TraitsConfig, {"name": "thickness_and_tilt", "told": 0.25, "thickness": 0.3}, "traits")
+    assert (found.given_fraction, found.thickness) == (0.25, 0.3)
 
 
 def test_other_values_of_the_same_words_stay(capsys):

@@ -61,7 +61,7 @@ DIRECT = {"process": "direct", "preconditioning": "data", "loss": "data_l1", "sa
 
 def module(traits=None, **more):
     torch.manual_seed(0)
-    network = SlabUNetConfig(channels=[8, 16], dropout=0.0).build(16, told=traits.channels if traits else 0)
+    network = SlabUNetConfig(channels=[8, 16], dropout=0.0).build(16, extra_channels=traits.channels if traits else 0)
     told, optimizer = traits.build() if traits else None, AdamW(lr=2e-3, schedule="constant")
     return ShapeModule(parts(**more), told, network=network, metadata=FACTS, field=FIELD, optimizer=optimizer)
 

@@ -229,9 +229,9 @@ def _workers(count: int) -> Iterator[Callable[[FrameJob], Future[list[str]]]]:
 def print_notes(analysis: Analysis) -> None:
     """Print notes and errors on stderr, one line each."""
     for why, count in analysis.recomputed.items():
-        told = why.removeprefix("tables: ")
-        what = "tables are written" if told != why else f"{count} frame{'s are' if count > 1 else ' is'} analysed"
-        print(f"note: {what} again: {told}", file=sys.stderr)
+        reason = why.removeprefix("tables: ")
+        what = "tables are written" if reason != why else f"{count} frame{'s are' if count > 1 else ' is'} analysed"
+        print(f"note: {what} again: {reason}", file=sys.stderr)
     for note in analysis.notes:
         print(f"note: {note}", file=sys.stderr)
     for error in analysis.errors:

@@ -86,10 +86,10 @@ def _input(source: Source, config: AnalyzeConfig, existing: Existing, notes: lis
 def _belonging(time_lapse: TimeLapse) -> str:
     """Masks, labels and corrections of an input."""
     files = {name: by_frame for name, by_frame in (*time_lapse.masks.items(), ("cells", time_lapse.cells)) if by_frame}
-    told = []
+    files_text = []
     for name, by_frame in files.items():
         paths = list(dict.fromkeys(source.path.name for source in by_frame.values()))
-        told.append(f"{name} from {paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else ""))
+        files_text.append(f"{name} from {paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else ""))
     count = len({source.path for source in time_lapse.corrections.values()})
-    told += [f"{count} correction{'s' * (count != 1)}"] if count else []
-    return "".join(f"; {text}" for text in told)
+    files_text += [f"{count} correction{'s' * (count != 1)}"] if count else []
+    return "".join(f"; {text}" for text in files_text)

@@ -238,5 +238,5 @@ def analyze_errors(config: AnalyzeConfig) -> list[str]:
         errors.append("compile: it is for the network that predicts organelles; not with existing masks (organelles)")
     if config.uncertainty and (config.organelles is not None or config.cells is not None):
         errors.append("uncertainty: it is that of the networks; not with existing masks (organelles, cells)")
-    errors += [told for told in [shard_error(config.shard)] if told is not None]
+    errors += [error for error in [shard_error(config.shard)] if error is not None]
     return errors

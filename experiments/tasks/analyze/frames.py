@@ -1,4 +1,4 @@
-"""One frame: its cells told from each other, and measured. What a worker process does."""
+"""Find and measure the cells of one frame: the job of a worker process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FrameJob:
     cells_from: str
     """predicted, given or corrected."""
     seeds: LabelSource | None
-    """Nuclei that are told from each other already."""
+    """Nuclei that are labelled one by one already."""
     corrected: tuple[tuple[str, LabelSource], ...]
     """Masks that were corrected: organelle, and where it is."""
     binary: bool
@@ -104,7 +104,7 @@ def finish_frame(job: FrameJob) -> list[str]:
             intervals={str(k): [found.low_um3, found.high_um3] for k, found in intervals.items()},
         )  # fmt: skip
     cells = state.arrays("cells")["cells"].astype(np.int32)
-    told = state.metadata("cells")["intervals"]
+    stored_intervals = state.metadata("cells")["intervals"]
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
     contrasts = cell_contrasts(ri, cells, volume.spacing_um)
     unassigned_um3 = float(unassigned(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
@@ -112,7 +112,7 @@ def finish_frame(job: FrameJob) -> list[str]:
         "rows", job.rows_provenance, {},
         compartments=[
             {
-                **_plain(row), **_interval(row, told), **_contrast(row, contrasts),
+                **_plain(row), **_interval(row, stored_intervals), **_contrast(row, contrasts),
                 **_original(job.cells, row.cell),
             }
             for row in measured.compartments
@@ -134,9 +134,9 @@ def _outside(state: FrameState) -> str:
     return "; ".join(f"{what}: {text}" for what, text in found.items() if text)
 
 
-def _interval(row: Compartment, told: dict[str, list[float]]) -> dict[str, float | None]:
+def _interval(row: Compartment, intervals: dict[str, list[float]]) -> dict[str, float | None]:
     """Of whole cells."""
-    low, high = told.get(str(row.cell), (None, None)) if row.compartment == WHOLE else (None, None)
+    low, high = intervals.get(str(row.cell), (None, None)) if row.compartment == WHOLE else (None, None)
     return {"volume_low_um3": low, "volume_high_um3": high}
 
 
@@ -189,7 +189,7 @@ def _found(
     if outside := nuclei_outside_note(masks["nucleus"], masks["membrane"]):
         notes.append(f"frame {job.t}: {outside}")
     if not masks["nucleus"].any():
-        notes.append(f"frame {job.t}: no nucleus, so no cell was told from another")
+        notes.append(f"frame {job.t}: no nucleus, so no cells were separated")
     found = cell_finder(job.method, job.weights, job.rule)(field)
     return FoundCells(fill_cells(found.cells_ZYX), found.seeds_ZYX)
 

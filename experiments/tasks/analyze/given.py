@@ -330,9 +330,9 @@ def corrected_masks(
 
 
 def open_existing(
-    existing: Existing, source: Source, config: AnalyzeConfig, volume: Volume, notes: list[str], told: OnError
+    existing: Existing, source: Source, config: AnalyzeConfig, volume: Volume, notes: list[str], on_error: OnError
 ) -> tuple[dict[tuple[str, int], LabelSource], dict[str, dict[int, LabelSource]], dict[int, LabelSource]]:
-    """Corrections, masks and labels of cells of an input; each error is given to `told`."""
+    """Corrections, masks and labels of cells of an input; each error is given to `on_error`."""
     rules = LabelRules(
         config.labels, config.label_values, config.organelle_names, config.series, config.mask_axes
     )  # fmt: skip
@@ -340,31 +340,31 @@ def open_existing(
     masks: dict[str, dict[int, LabelSource]] = {}
     cells: dict[int, LabelSource] = {}
     found: dict[tuple[str, int], Correction] = {}
-    with _passed_on(told):
+    with _passed_on(on_error):
         found = existing.corrections.of(source.path, range(volume.shape[0]))
     for name in dict.fromkeys(name for name, _ in found):
         own = {key: one for key, one in found.items() if key[0] == name}
-        with _passed_on(told):
+        with _passed_on(on_error):
             corrections |= corrected_masks(own, volume, rules, notes)
     if config.organelles is not None:
-        with _passed_on(told):
+        with _passed_on(on_error):
             files = existing.masks.files(source.path)
             for one in [{name: by_frame} for name, by_frame in files.items()] or [{}]:
-                with _passed_on(told):
+                with _passed_on(on_error):
                     masks |= given_masks(one, volume, rules, notes, f"organelles={config.organelles}")
     if config.cells is not None:
-        with _passed_on(told):
+        with _passed_on(on_error):
             files = existing.cells.files(source.path)
             cells = given_masks(files, volume, rules, notes, f"cells={config.cells}")[CELLS]
     return corrections, masks, cells
 
 
 @contextlib.contextmanager
-def _passed_on(told: OnError) -> Iterator[None]:
+def _passed_on(on_error: OnError) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        told(error)
+        on_error(error)
 
 
 def grid_of(volume: Volume, rules: LabelRules) -> Grid:

@@ -101,10 +101,10 @@ def cell_weights(method: str, given: str | None) -> Path | None:
             f"cell_weights: none come with this installation for method {method}; train some, and name them"
         )
     path = weights_path(given or CELL_WEIGHTS[method], "cell_weights")
-    told = read_checkpoint(path, "cells", "cell_weights").metadata.method
-    if told != method:
+    stated = read_checkpoint(path, "cells", "cell_weights").metadata.method
+    if stated != method:
         raise InputError(
-            f"cell_weights: {path}: weights of method {told}, but this run's is {method}; set method={told}"
+            f"cell_weights: {path}: weights of method {stated}, but this run's is {method}; set method={stated}"
         )
     return path
 

@@ -66,13 +66,13 @@ def _summary(files: list[dict[str, str]]) -> list[tuple[str, str]]:
 
 def _rules(cells: list[dict[str, str]]) -> list[str]:
     """The rules of measurement, each as it stands in the table."""
-    told = {
+    rules = {
         (row.get("medium_ri", ""), row.get("medium_from", ""), row.get("increments", ""), row.get("area_estimator", ""))
         for row in cells
     }
     return [
         f"medium {medium} ({source}); increments {increments}; surface area: {area}"
-        for medium, source, increments, area in sorted(told)
+        for medium, source, increments, area in sorted(rules)
     ][:MAX_PICTURES]
 
 

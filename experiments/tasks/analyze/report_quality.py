@@ -99,10 +99,10 @@ def _differing(rows: list[Row]) -> list[str]:
     for row in rows:
         if row.get("reason") == "any" and number(row.get("p")) < DIFFERS:
             share, p = 100 * number(row.get("share")), shown_p(number(row.get("p")))
-            told = f"{share:.1f} % of {row.get('group')} left out, p = {p} against {row.get('against')}"
-            key = (str(row.get("compartment")), f"{told} ({row.get('test')})")
+            text = f"{share:.1f} % of {row.get('group')} left out, p = {p} against {row.get('against')}"
+            key = (str(row.get("compartment")), f"{text} ({row.get('test')})")
             found.setdefault(key, []).append(str(row.get("quantity")))
-    return [f"{compartment}: {', '.join(names)}: {told}" for (compartment, told), names in found.items()]
+    return [f"{compartment}: {', '.join(names)}: {text}" for (compartment, text), names in found.items()]
 
 
 def _both(rows: list[Row]) -> list[dict[str, str]]:

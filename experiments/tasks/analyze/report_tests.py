@@ -27,10 +27,10 @@ def groups_section(tables: Path) -> dict[str, Any]:
     applied = [row for row in tests if row.get("exclusions") == "applied"]
     ignored = {_key(row): row for row in tests if row.get("exclusions") == "ignored"}
     between, within = _split(applied)
-    told = (curves or tests or [{}])[0]
+    first = (curves or tests or [{}])[0]
     return {
-        "window": told.get("window", ""),
-        "cohort": _COHORTS.get(told.get("cohort", ""), ""),
+        "window": first.get("window", ""),
+        "cohort": _COHORTS.get(first.get("cohort", ""), ""),
         "followed": _followed(curves),
         "between": [_shown(row, ignored) for row in between],
         "within": [_shown(row, ignored) for row in within],

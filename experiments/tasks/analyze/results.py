@@ -68,14 +68,14 @@ class TimeLapseResult:
 
 def time_lapse_result(time_lapse: TimeLapse, config: AnalyzeConfig) -> TimeLapseResult:
     """Read what is known of a film's frames, and track its cells."""
-    compartments, parts, unassigned_um3, told, strange, keys = [], [], [], [], [], []
+    compartments, parts, unassigned_um3, cells_from, strange, keys = [], [], [], [], [], []
     frame_flags: dict[int, list[str]] = {}
     for t in range(time_lapse.frames):
         metadata = time_lapse.state(t).metadata("rows")
         compartments += [{"frame": t, **row} for row in metadata["compartments"]]
         parts += [{"frame": t, **row} for row in metadata["parts"]]
         unassigned_um3.append(metadata["unclaimed_um3"])
-        told.append(metadata["cells_from"])
+        cells_from.append(metadata["cells_from"])
         strange.append(metadata["outside_training"])
         keys.append(metadata["key"])
         frame_flags[t] = ["weights_range"] if metadata["outside_training"] else []
@@ -89,7 +89,7 @@ def time_lapse_result(time_lapse: TimeLapse, config: AnalyzeConfig) -> TimeLapse
     tracked = track_cells([detection_of(row) for row in compartments if row["compartment"] == WHOLE], rules)
     flags = time_lapse_flags(time_lapse, compartments, tracked, config, frame_flags)
     key = digest_of([keys, list(time_lapse.times_s or ())])
-    return TimeLapseResult(time_lapse, compartments, parts, tracked, unassigned_um3, told, strange, flags, key)
+    return TimeLapseResult(time_lapse, compartments, parts, tracked, unassigned_um3, cells_from, strange, flags, key)
 
 
 def compartment_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
@@ -129,8 +129,8 @@ def _table(
     for result in results:
         time_lapse, source = result.time_lapse, result.time_lapse.source
         lineages = {track.track: track.lineage for track in result.tracked.tracks}
-        told = rules_of(time_lapse.medium_ri, config.measure)
-        increments = f"{told.increments.rule}; {CHOI_RULE}" if choi else told.increments.rule
+        rules_used = rules_of(time_lapse.medium_ri, config.measure)
+        increments = f"{rules_used.increments.rule}; {CHOI_RULE}" if choi else rules_used.increments.rule
         for row in rows_of(result):
             row = {**row, CHOI: _choi(row, time_lapse.medium_ri)}
             t = row["frame"]
@@ -144,7 +144,7 @@ def _table(
                     **(quality_columns(row, result.flags, quality) if rules else {}),
                     "cells_from": result.cells_from[t], "medium_ri": time_lapse.medium_ri,
                     "medium_from": time_lapse.medium_from,
-                    "increments": increments, "area_estimator": told.area,
+                    "increments": increments, "area_estimator": rules_used.area,
                     "outside_training": result.outside_training[t],
                 }
             )  # fmt: skip

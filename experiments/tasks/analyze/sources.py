@@ -97,11 +97,11 @@ def _by_pattern(paths: Sequence[Path], given: str, names: Mapping[Path, str]) ->
     pattern = re.compile(rf"(?s:(?:.*/)?{parts[0]}(?P<group>[^/]+?){parts[1]})\Z")
     found, bare = {}, []
     for path in paths:
-        told = pattern.match(path.absolute().as_posix())
-        if told is None:
+        matched = pattern.match(path.absolute().as_posix())
+        if matched is None:
             bare.append(str(path))
         else:
-            found[path] = (told["group"], names[path], "")
+            found[path] = (matched["group"], names[path], "")
     if bare:
         raise InputError(f"groups: {given}: {len(bare)} of {len(paths)} inputs do not match, such as {bare[0]}")
     return found
@@ -131,11 +131,11 @@ def _by_table(paths: Sequence[Path], table: Path, names: Mapping[Path, str]) -> 
         if named and not row.get("dish", "-"):
             errors.append(f"groups: {table.name} line {number}: {row['file']} has no dish; name one in every line")
         for path in named:
-            told = (row["group"], row.get("field") or names[path], row.get("dish", ""))
-            for what, before, now in zip(("group", "field", "dish"), found.get(path, told), told, strict=True):
+            stated = (row["group"], row.get("field") or names[path], row.get("dish", ""))
+            for what, before, now in zip(("group", "field", "dish"), found.get(path, stated), stated, strict=True):
                 if before != now:
                     errors.append(f"groups: {table.name} line {number}: {path.name} is in {what} {before}, too")
-            found[path] = told
+            found[path] = stated
     twice = Counter(path.name for path in paths)
     errors += [
         f"groups: {table.name}: no line for {path.name if twice[path.name] == 1 else path}"

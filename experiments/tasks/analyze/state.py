@@ -38,9 +38,9 @@ class FrameState:
     def metadata(self, what: str) -> dict[str, Any]:
         """What was noted with it; empty where it is not there."""
         with contextlib.suppress(OSError, ValueError):
-            told = json.loads((self.folder / f"{what}.json").read_text(encoding="utf-8"))
-            if isinstance(told, dict):
-                return told
+            content = json.loads((self.folder / f"{what}.json").read_text(encoding="utf-8"))
+            if isinstance(content, dict):
+                return content
         return {}
 
     def save(self, what: str, fingerprint: Fingerprint, arrays: Mapping[str, np.ndarray], **metadata: Any) -> None:
@@ -52,8 +52,8 @@ class FrameState:
             with atomic_path(self.folder / f"{what}.npz") as part, part.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         with atomic_path(note) as part:
-            told = {"key": fingerprint.key, "made_from": fingerprint.parts, "arrays": bool(arrays), **metadata}
-            part.write_text(json.dumps(told, sort_keys=True), encoding="utf-8")
+            content = {"key": fingerprint.key, "made_from": fingerprint.parts, "arrays": bool(arrays), **metadata}
+            part.write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
 
     def arrays(self, what: str) -> dict[str, np.ndarray]:
         """The arrays that were saved."""

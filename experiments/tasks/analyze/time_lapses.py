@@ -60,7 +60,7 @@ class TimeLapse:
 
 
 def open_time_lapse(
-    source: Source, config: AnalyzeConfig, states: Path, existing: Existing, told: OnError = refuse
+    source: Source, config: AnalyzeConfig, states: Path, existing: Existing, on_error: OnError = refuse
 ) -> TimeLapse:  # fmt: skip
     """Open an input, and whatever belongs to it.
 
@@ -72,14 +72,14 @@ def open_time_lapse(
         Folder of what is known of all inputs.
     existing : Existing
         Masks, labels and corrections that are there already.
-    told : callable
-        Given each error of masks, labels and corrections. The default raises it.
+    on_error : callable
+        Called with each error of masks, labels and corrections. The default raises it.
 
     Raises
     ------
     InputError
-        It cannot be read, its time stamps do not rise; or masks, labels or corrections cannot be used, unless `told`
-        goes on.
+        It cannot be read, its time stamps do not rise; or masks, labels or corrections cannot be used and `on_error`
+        raises.
     """
     spacing = tuple(config.spacing_um) if config.spacing_um is not None else None
     volume = read_volume(source.path, spacing, config.spacing_from, config.series)
@@ -96,7 +96,7 @@ def open_time_lapse(
     times = _times(source, volume, config.interval_min, notes)
     time_lapse = TimeLapse(source, volume, states / source.name, float(medium), medium_from, times, {}, notes=notes)
     time_lapse.corrections, time_lapse.masks, time_lapse.cells = open_existing(
-        existing, source, config, volume, notes, told
+        existing, source, config, volume, notes, on_error
     )
     return time_lapse
 
@@ -250,7 +250,7 @@ class Frames:
         return (self.time_lapse.cells[t], "given") if self.time_lapse.cells else (None, "predicted")
 
     def _seeds(self, t: int) -> LabelSource | None:
-        """Nuclei that are told from each other already: labels, given or corrected."""
+        """Return nuclei that are labelled one by one already, given or corrected."""
         nuclei = self.time_lapse.corrections.get(("nucleus", t)) or self.time_lapse.masks.get("nucleus", {}).get(t)
         return nuclei if nuclei is not None and nuclei.instances else None
 

@@ -109,8 +109,8 @@ def study_of(
     in_frames = all(isinstance(value, int) for value in times.values())
     given = None if rules.window is None else [value * (1.0 if in_frames else 3600.0) for value in rules.window]
     window = common_window(times, given)
-    unit, told = unit_of(table, rules.unit)
-    notes = [*_window_notes(window, rules.window), *told]
+    unit, messages = unit_of(table, rules.unit)
+    notes = [*_window_notes(window, rules.window), *messages]
     seen = set(table["group"].astype(str))
     known = sorted({*seen, *groups})
     notes += [f"groups: no cell was found in group {name}" for name in known if name not in seen]

@@ -54,7 +54,7 @@ class FolderWatcher:
 def _opens(path: Path) -> bool:
     """Whether a file can be read; one that another program holds is waited for.
 
-    A file that is broken for good is told at the end like any other: it counts, once it is older than an hour.
+    A file that stays broken is reported like any other, once it is older than an hour.
     """
     try:
         read_volume(path, (1.0, 1.0, 1.0), "config", 0)  # whatever the analysis will make of it

@@ -116,8 +116,8 @@ class CellsTask(TrainedTask, UsesWeights):
         write_scores(module.scores, run.folder)
         metrics = {f"test/{name}": value for name, value in module.scores.metrics().items()}
         _, counted = counted_seen(module.metadata, run.data.fingerprints(("test",)))
-        told = {"test/cases": len(module.scores.of("true")), **seen_metrics(counted, "test")}
-        run.folder.update_metrics({**metrics, **told})
+        counts = {"test/cases": len(module.scores.of("true")), **seen_metrics(counted, "test")}
+        run.folder.update_metrics({**metrics, **counts})
         if note := seen_note(counted, "test cases", "their scores say nothing about new fields"):
             print(note, file=sys.stderr)
 
@@ -134,7 +134,7 @@ class CellsTask(TrainedTask, UsesWeights):
         wide_console().print(table)
 
     def audit(self, config: CellsConfig, stages: Sequence[str], progress: Progress) -> Audited:
-        """Find every case and read those of a folder: what cannot be used is told a line each."""
+        """Find every case and read those of a folder; print one line for each that cannot be used."""
         done = Audited()
         try:
             data = self.data(config, None, None, ())

@@ -156,7 +156,7 @@ class CellsFromMasksRun(Work):
             print(f"note: frame {t}: {warning}", file=sys.stderr)
         found = self.finder(CellField(inside, nuclei, inputs.spacing_um, ri, seeds))
         if not (found.seeds_ZYX > 0).any():
-            print(f"note: frame {t}: no nucleus, so no cell was told from another", file=sys.stderr)
+            print(f"note: frame {t}: no nucleus, so no cells were separated", file=sys.stderr)
         cells_ZYX = fill_cells(found.cells_ZYX)
         if added := int(np.count_nonzero(cells_ZYX != found.cells_ZYX)):
             print(f"note: frame {t}: {added} voxels in holes of cells are filled", file=sys.stderr)

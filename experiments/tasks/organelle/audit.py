@@ -23,8 +23,8 @@ def audit_data(config: OrganelleConfig, stages: Sequence[str], progress: Progres
         *(predict.spacing_from, predict.series),
     )
     print_audit(done)
-    told = {found.origin for found in done.findings if found.origin is not None}
-    return Audited(done.counts, done.inputs, len(done.errors), told)
+    printed = {found.origin for found in done.findings if found.origin is not None}
+    return Audited(done.counts, done.inputs, len(done.errors), printed)
 
 
 def print_audit(done: Audit) -> None:

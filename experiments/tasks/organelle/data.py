@@ -27,7 +27,7 @@ def find_inputs(config: OrganelleConfig) -> list[Path]:
     """Files of the predict stage, each opened once: a broken one is found before anything is computed."""
     inputs = list_inputs(config)
     if config.predict.shard is not None:
-        return inputs  # one of thousands may be broken, and is told of when it is met
+        return inputs  # one of thousands may be broken, and is reported when it is read
     spacing: Any = tuple(config.predict.spacing_um) if config.predict.spacing_um is not None else None
     errors = []
     for path in inputs:

@@ -62,6 +62,6 @@ def match_outputs(
         "new and untrained": [name for name in wanted if name not in given],
         "left out": [name for name in given if name not in wanted],
     }
-    told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
-    note = f"init_from: {weights.path}: outputs {told}"
+    outputs_text = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    note = f"init_from: {weights.path}: outputs {outputs_text}"
     return dataclasses.replace(weights, network_state=state), [note]

@@ -44,8 +44,8 @@ def test(run: Run) -> None:
         key = f"test/{line.replace('/', '_')}"
         lines.update({f"{key}/{name}": value for name, value in mean_dice(scores.organelles, found).items()})
     _, counted = counted_seen(module.metadata, [fingerprints[score.index] for score in scores.cases])
-    told = {"test/cases": len(scores.cases), **seen_metrics(counted, "test")}
-    run.folder.update_metrics({**means, **windows, **lines, **told})
+    counts = {"test/cases": len(scores.cases), **seen_metrics(counted, "test")}
+    run.folder.update_metrics({**means, **windows, **lines, **counts})
     if note := seen_note(counted, "test cases", "their scores say nothing about new tomograms"):
         print(note, file=sys.stderr)
 
@@ -69,7 +69,7 @@ def predict(run: Run) -> None:
         outside=lambda read, volume: "; ".join(
             filter(None, [*_other_organelles(run, module), frame_outside(run.trained_on, read, volume)])
         ),
-        told=lambda text: print(f"note: {text}", file=sys.stderr),
+        report_note=lambda text: print(f"note: {text}", file=sys.stderr),
         out=Path(predict.out) if predict.out is not None else None,
     )
     writer.report = reporter(run.trainer)

@@ -54,13 +54,13 @@ def derive(run: Run, module: SearchModule) -> None:
     for one, value in scored:
         rows.append(f"{int(one == likeliest)},{int(one == found)},{value:.6g},{module.cost_of(one):.6g}")
     write_text(run.folder.tables / "candidates.csv", "\n".join(rows) + "\n")
-    told = {
+    metrics = {
         "search/entropy": network.architecture.entropy().item(),
         "search/candidates": len(scored),
         "search/cost_derived": module.cost_of(found),
         "search/cost_published": module.published_cost,
     }
-    run.folder.update_metrics({**told, **({} if math.isnan(dice) else {"search/dice_derived": dice})})
+    run.folder.update_metrics({**metrics, **({} if math.isnan(dice) else {"search/dice_derived": dice})})
 
 
 def _scored(run: Run, module: SearchModule) -> list[tuple[Genotype, float]]:
@@ -164,7 +164,7 @@ def retrained_config(config: SearchTaskConfig, genotype: str) -> OrganelleConfig
         stages=["fit", "test"],
         resume=None,
         model=retrained_model(config, genotype),
-        logging=dataclasses.replace(config.logging, wandb="disabled"),  # the search's own run of W&B is told the scores
+        logging=dataclasses.replace(config.logging, wandb="disabled"),  # the scores go into the search's own W&B run
         optimizer=dataclasses.replace(config.optimizer, lr=again.lr or config.optimizer.lr),
         trainer=dataclasses.replace(
             config.trainer,

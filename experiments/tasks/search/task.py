@@ -24,7 +24,7 @@ from training.rundir import RunFolder
 
 #: CheckpointMetadata that a search keeps to its end: the key of each, and what it is of.
 _OF_A_SEARCH = {
-    "operations": ("search.operations", "space"), "model": ("model", "space"),
+    "operations": ("search.operations", "search space"), "model": ("model", "search space"),
     "cost_measure": ("search.cost.measure", "cost"), "patch_size": ("data.patch_size", "cost"),
 }  # fmt: skip
 
@@ -63,8 +63,8 @@ class SearchTask(OrganelleTraining):
 
     def metadata(self, config: Any) -> SearchMetadata:
         """See `Task`."""
-        told, search = vars(metadata_of(config)), config.search
-        return SearchMetadata(**told, operations=list(search.operations), cost_measure=search_measure(search))
+        shared, search = vars(metadata_of(config)), config.search
+        return SearchMetadata(**shared, operations=list(search.operations), cost_measure=search_measure(search))
 
     def require_same(self, config: Any, metadata: SearchMetadata) -> None:
         """See `Task`.
@@ -76,11 +76,11 @@ class SearchTask(OrganelleTraining):
         """
         mine = self.metadata(config)
         for name, (key, what) in _OF_A_SEARCH.items():
-            told, asked = getattr(metadata, name), getattr(mine, name)
-            if told != asked:
+            begun, asked = getattr(metadata, name), getattr(mine, name)
+            if begun != asked:
                 raise InputError(
-                    f"{key}: the search that is gone on with is of another {what}: {told} there, {asked} here; make "
-                    "them the same, or begin a new search"
+                    f"{key}: cannot resume: the checkpoint's {what} differs: {begun} there, {asked} here; make them "
+                    "the same, or start a new search"
                 )
 
     def for_training(self, config: Any, weights: Weights | None) -> SearchModule:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cytovox.errors import InputError
 from cytovox.models.metadata import ShapeMetadata, SHAPRMetadata, Weights, load_network
+from cytovox.models.networks import config_of
 from cytovox.preprocess.shape_fields import OccupancyConfig
 from datamodules.shape.config import ShapeData
 from datamodules.shape.datamodule import ShapeDataModule
@@ -21,7 +22,7 @@ from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shapr import SHAPRModule
 
 #: What a checkpoint of the shape task says of what surrounds its network.
-TOLD = ("field", "process", "preconditioning", "traits")
+PARTS = ("field", "process", "preconditioning", "traits")
 
 
 def build_data(
@@ -59,15 +60,15 @@ def find_inputs(predict: ShapePredictConfig) -> list[Path]:
 
 def shape_metadata(config: ShapeConfig) -> ShapeMetadata:
     """What the checkpoints of a shape run will say of themselves."""
-    told: dict[str, Any] = {part: dataclasses.asdict(getattr(config, part)) for part in TOLD}
-    return ShapeMetadata(task=config.task, model=dataclasses.asdict(config.model), **told)
+    parts: dict[str, Any] = {part: dataclasses.asdict(getattr(config, part)) for part in PARTS}
+    return ShapeMetadata(task=config.task, model=dataclasses.asdict(config.model), **parts)
 
 
 def shape_module(config: ShapeConfig, metadata: ShapeMetadata, weights: Weights | None, key: str) -> ShapeModule:
     """A module whose network is what the facts say, with these weights if there are any."""
-    field, process, preconditioning, traits = (_told(SHAPE_CHOICES, part, getattr(metadata, part)) for part in TOLD)
-    model = _told(SHAPE_CHOICES, "model", metadata.model)
-    network = model.build(size=field.size, outputs=preconditioning.outputs, told=traits.channels)
+    field, process, preconditioning, traits = (_part(SHAPE_CHOICES, part, getattr(metadata, part)) for part in PARTS)
+    model = _part(SHAPE_CHOICES, "model", metadata.model)
+    network = model.build(size=field.size, outputs=preconditioning.outputs, extra_channels=traits.channels)
     if weights is not None:
         load_network(network, weights, key)
     sampler, validates = config.sampler, None
@@ -75,8 +76,8 @@ def shape_module(config: ShapeConfig, metadata: ShapeMetadata, weights: Weights 
         validates = dataclasses.replace(sampler, steps=min(sampler.validation_steps, sampler.steps)).build()
     parts = Parts(process.build(), preconditioning.build(), config.loss.build(), sampler.build(), validates)
     # how widely traits are drawn is the user's to say, like the sampler; whether the network knows any is not
-    told = config.traits if config.traits.name == traits.name else traits
-    return ShapeModule(parts, told.build(), network=network, metadata=metadata, field=field.build(), **_shared(config))
+    drawn = config.traits if config.traits.name == traits.name else traits
+    return ShapeModule(parts, drawn.build(), network=network, metadata=metadata, field=field.build(), **_shared(config))
 
 
 def shapr_metadata(config: SHAPRConfig) -> SHAPRMetadata:
@@ -86,7 +87,7 @@ def shapr_metadata(config: SHAPRConfig) -> SHAPRMetadata:
 
 def shapr_module(config: SHAPRConfig, metadata: SHAPRMetadata, weights: Weights | None, key: str) -> SHAPRModule:
     """The same for SHAPR."""
-    model = _told(SHAPR_CHOICES, "model", metadata.model)
+    model = _part(SHAPR_CHOICES, "model", metadata.model)
     network = model.build()
     if weights is not None:
         load_network(network, weights, key)
@@ -119,8 +120,7 @@ def _shared(config: ShapeConfig | SHAPRConfig) -> dict[str, Any]:
     }
 
 
-def _told(choices: dict[str, Choice], group: str, told: dict[str, Any]) -> Any:
+def _part(choices: dict[str, Choice], group: str, options: dict[str, Any]) -> Any:
     """The config of a part out of the facts of a checkpoint; keys of another version are left out."""
-    kind = branch(group, choices[group], str(told[choices[group].key]))
-    known = {f.name for f in dataclasses.fields(kind)}
-    return kind(**{k: v for k, v in told.items() if k in known})
+    kind = branch(group, choices[group], str(options[choices[group].key]))
+    return config_of(kind, options, group)

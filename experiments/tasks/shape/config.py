@@ -42,7 +42,7 @@ class ShapeConfig(Config):
     """A whole shape config."""
 
     field: Any = None
-    """`name:` and its options: how shapes are told to the network."""
+    """`name:` and its options: how shapes are represented."""
     process: Any = None
     """`name:` and its options: how data become noise."""
     preconditioning: Any = None
@@ -50,7 +50,7 @@ class ShapeConfig(Config):
     sampler: Any = None
     """`name:` and its options: from noise to shapes."""
     traits: Any = None
-    """`name:` and its options: what the network is told beside the image, and what is drawn for every sample."""
+    """`name:` and its options: what the network is given besides the image, and what is drawn for every sample."""
     predict: ShapePredictConfig = dataclasses.field(default_factory=ShapePredictConfig)
     """What is predicted, and how often."""
 

@@ -148,7 +148,7 @@ class Predictor:
 def predict(run: Run) -> None:
     """Write the shapes of every cell; cells that are done are not done again."""
     module: ShapeBase = run.module()
-    told = run.config.predict
+    predict = run.config.predict
     files = [cell for folder in run.inputs for cell in find_inputs(folder)]
     sources = {cell.name: cell.image for cell in files}
     cells = read_shapes(files)
@@ -159,14 +159,16 @@ def predict(run: Run) -> None:
             run.config, cell=cell_digest(cell), name_of_cell=cell.name, content_of_weights=weights, precision=precision
         )
 
-    writer = ShapeWriter(run.folder, fingerprint, told.voxel_um, Path(told.out) if told.out is not None else None)
+    writer = ShapeWriter(
+        run.folder, fingerprint, predict.voxel_um, Path(predict.out) if predict.out is not None else None
+    )
     module.predict_cell = Predictor(module, writer, sources, run.trained_on[0])
     sampler = EvaluationSampler(len(cells), run.trainer.global_rank, run.trainer.world_size)
     loader: DataLoader = DataLoader(cells, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
     run.trainer.predict(module, loader, return_predictions=False)
     run.trainer.strategy.barrier("predict")
     if run.trainer.is_global_zero:
-        _note_few_samples(told.samples)
+        _note_few_samples(predict.samples)
         seen, counted = counted_seen(module.metadata, [cell.fingerprint for cell in cells])
         rows = [
             {**row, COLUMN: answer}

@@ -81,7 +81,7 @@ class _Shapes(TrainedTask, UsesWeights, Predicts, Plans):
                 data.setup(stage)
 
     def audit(self, config: Any, stages: Sequence[str], progress: Progress) -> Audited:
-        """Read every cell: what cannot be used is told a line each, what was accepted is noted."""
+        """Read every cell; print one line for each that cannot be used, and notes."""
         done = Audited()
         try:
             data = build.build_data(config, progress, None, ("train", "val", "test"))

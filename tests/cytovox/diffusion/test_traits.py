@@ -107,7 +107,10 @@ def test_draws_are_the_samples_own():
 
 
 def test_in_training_a_part_of_the_batch_is_told_the_truth():
-    traits, shape = TraitsConfig(told=0.25).build(), sheared(11, 2.0, 0, 0).float().expand(2000, -1, -1, -1, -1)
+    traits, shape = (
+        TraitsConfig(given_fraction=0.25).build(),
+        sheared(11, 2.0, 0, 0).float().expand(2000, -1, -1, -1, -1),
+    )
     maps = traits.training(shape, torch.zeros(2000, 2, 2, 2), torch.Generator().manual_seed(0))[:, 2:]
     told = maps[:, 2, 0, 0] == 1
     assert told.float().mean().item() == pytest.approx(0.25, abs=0.04)

@@ -39,7 +39,7 @@ SKIP = 0.1
 CLOSE = {"float32": 1e-5, "bfloat16": 5e-3}
 
 #: Names are the rows of the tables. Each differs from an earlier one by a single ingredient.
-WAYS = {
+SEED_SOURCES = {
     "MONAI, float32": Way("MONAI", mixed=False, plain=True, batch=MONAI_BATCH),
     "MONAI, bfloat16": Way("MONAI", plain=True, batch=MONAI_BATCH),
     "MONAI, bfloat16, our forward pass": Way("MONAI", batch=MONAI_BATCH),
@@ -56,7 +56,7 @@ WAYS = {
 def ways_here() -> dict[str, Way]:
     """Those of `WAYS` that this processor has instructions for."""
     left_out = without_bfloat16()
-    return {name: way for name, way in WAYS.items() if not (way.mixed and left_out)}
+    return {name: way for name, way in SEED_SOURCES.items() if not (way.mixed and left_out)}
 
 
 def scores(run: Run, tomogram: Tomogram, first: np.ndarray | None) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def accuracy(runs: dict[str, Run], tomogram: Tomogram) -> dict[str, dict[str, An
         found[name] = scores(run, tomogram, first)
         if first is None:
             first = run.result
-        way = WAYS[name]
+        way = SEED_SOURCES[name]
         if way.skip_below is None:
             assert found[name]["windows"] == next(iter(found.values()))["windows"], name
             assert found[name]["probabilities_differ"] < CLOSE["bfloat16" if way.mixed else "float32"], name

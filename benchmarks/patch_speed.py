@@ -37,7 +37,7 @@ FOLDERS = ("organelle", "organelle_finetune")
 FIELD: dict[str, Any] = {"shape": [96, 320, 320], "spacing_um": [0.3, 0.2, 0.2]}
 #: Configs whose patch and volume the three warps are compared on.
 WARPED = ("organelle_demo", "organelle")
-WAYS = ("separable", "grid_sample 3D", "RandAffined")
+SEED_SOURCES = ("separable", "grid_sample 3D", "RandAffined")
 #: Probability of zooming a patch; all are turned.
 LOOKS = {"turned": 0.0, "turned and zoomed": 1.0}
 
@@ -150,7 +150,7 @@ def warp_tasks(data: OrganelleDataModule, zoomed: float, count: int) -> dict[str
         "grid_sample 3D": [partial(grid_sample_3d, loaded, p, patch) for p in drawn],
         "RandAffined": [rand_affined(loaded, p, patch) for p in drawn],
     }
-    return {way: partial(_call_all, calls[way]) for way in WAYS}
+    return {way: partial(_call_all, calls[way]) for way in SEED_SOURCES}
 
 
 def _call_all(calls: list[Callable[[], Any]]) -> None:
@@ -185,7 +185,7 @@ def main() -> None:
     warps = Table("One patch, one core", ["patch", "placement", "way", "ms", "times the separable warp"])
     for name, look in product(WARPED, LOOKS):
         patch = "x".join(map(str, modules[name].config.patch_size))
-        ms = {way: [1e3 * s / count for s in seconds[f"{name}: {look}: {way}"]] for way in WAYS}
+        ms = {way: [1e3 * s / count for s in seconds[f"{name}: {look}: {way}"]] for way in SEED_SOURCES}
         for way, times in ms.items():
             rows[f"warp: {name}: {look}: {way}"] = {"patch": patch, "ms": times, "median_ms": statistics.median(times)}
             value = ratios[f"{way} over separable: {name}: {look}"] = ratio(times, ms["separable"])

@@ -172,7 +172,7 @@ def measure(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
         metadata.setdefault(name, []).append((numbers, gflop_of(model), seconds_of(model), steps))
     found_by = [json.loads((path.parent / "metrics.json").read_text()) for path in genotypes]
     plain = {str(seed): load_genotype(str(path)).to_json() for seed, path in enumerate(genotypes)}
-    rows = {"dice": dice, "facts": metadata, "searches": found_by, "genotypes": plain}
+    rows = {"dice": dice, "metadata": metadata, "searches": found_by, "genotypes": plain}
     return tables_of(told, dice, metadata, found_by), rows
 
 

@@ -8,7 +8,7 @@ from cytovox.errors import InputError
 
 
 class DataError(InputError):
-    """A fault of the user's data.
+    """A error of the user's data.
 
     Parameters
     ----------
@@ -23,10 +23,10 @@ class DataError(InputError):
         self.kind = kind
 
 
-#: What is done with a fault that one could go on after: a run refuses, the audit notes it.
+#: What is done with a error that one could go on after: a run refuses, the audit notes it.
 OnError = Callable[[InputError], None]
 
 
 def refuse(error: InputError) -> None:
-    """Stop at the first fault, as a run does."""
+    """Stop at the first error, as a run does."""
     raise error

@@ -25,7 +25,7 @@ def find_cases(config: FolderData, on_error: OnError = refuse) -> list[FolderCas
     config : FolderData
         Where they lie.
     on_error : callable
-        Given each fault that one can go on after. The default raises it.
+        Given each error that one can go on after. The default raises it.
 
     Raises
     ------

@@ -39,7 +39,7 @@ class Preparer:
         self.resample = ResampleTo.chosen(config.resample, config.resample_spacing_um, config.resample_grid)
         self.ri_range = [float(index) for index in config.ri_range]
         normalise = NormaliseRId("image", self.ri_range[0], self.ri_range[1])
-        #: What else an entry depends on, for heirs.
+        #: What else an entry depends on, for subclasses.
         self.more: dict[str, Any] = {}
         self.transform = Compose([normalise, ResampleToCommonGridd(self.resample)])
 

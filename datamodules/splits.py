@@ -29,7 +29,7 @@ def split_cases(cases: Sequence[FolderCase], config: FolderData, seed: int, on_e
     seed : int
         Decides which group goes where, when fractions do.
     on_error : callable
-        Given each fault that one can go on after. The default raises it.
+        Given each error that one can go on after. The default raises it.
 
     Raises
     ------

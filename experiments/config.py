@@ -72,7 +72,7 @@ def _task(composed: Composed) -> tuple[Task, list[str]]:
 
 
 def _branches(composed: Composed, task: Task) -> tuple[Branches, list[str]]:
-    """The dataclass of every group, and faults of the keys that choose them."""
+    """The dataclass of every group, and errors of the keys that choose them."""
     found: Branches = {}
     errors = []
     for field in dataclasses.fields(task.config):

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export; the user's faults become one line on stderr and exit code 2."""
+    """Export; invalid input becomes one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(prog="experiments.export", description=__doc__, allow_abbrev=False)
     add_arguments(parser)
     arguments = parser.parse_args(argv)

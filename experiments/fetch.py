@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fetch and unpack; the user's faults become one line on stderr and exit code 2."""
+    """Fetch and unpack; invalid input becomes one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(prog="experiments.fetch", description=__doc__, allow_abbrev=False)
     add_arguments(parser)
     args = parser.parse_args(argv)

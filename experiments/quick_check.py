@@ -110,7 +110,7 @@ def _errors(stored: Mapping[str, Any], config: str, overrides: Sequence[str]) ->
 
 
 def _branches(composed: Composed, task: Mapping[str, Any], made: Callable[[str], type]) -> tuple[Branches, list[str]]:
-    """The dataclass of every group, and faults of the keys that choose them."""
+    """The dataclass of every group, and errors of the keys that choose them."""
     found: Branches = {name: made(kind) for name, kind in task["groups"].items()}
     errors = []
     for group, choice in task["choices"].items():

@@ -291,7 +291,7 @@ class Run(Work):
         return sorted(content_digest(path) for path in self._loaded[0])
 
     def gathered(self, errors: list[str]) -> list[str]:
-        """Every rank's faults, on every rank."""
+        """Every rank's errors, on every rank."""
         if self.trainer.world_size == 1:
             return errors
         everyone: list[list[str]] = [[] for _ in range(self.trainer.world_size)]

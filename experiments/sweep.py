@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; faults of the user become one line each on stderr and exit code 2, Ctrl-C 130."""
+    """Run; invalid input becomes one line each on stderr and exit code 2, Ctrl-C 130."""
     parser = argparse.ArgumentParser(prog="experiments.sweep", usage=USAGE, description=__doc__, allow_abbrev=False)
     add_arguments(parser)
     args = parser.parse_intermixed_args(argv)

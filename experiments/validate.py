@@ -1,4 +1,4 @@
-"""Walk a plain tree against the dataclasses that are its schema, and collect every fault at once."""
+"""Walk a plain tree against the dataclasses that are its schema, and collect every error at once."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from datamodules.cases import Case
 
 #: Ways to the seeds, in the order of tables: the method from true nuclei, from those that the rule finds, and the floor
 #: (a seeded watershed from the rule's).
-WAYS = ("true", "rule", "watershed")
+SEED_SOURCES = ("true", "rule", "watershed")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CellTestScores:
             everyone: list[list[CellCaseScore]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(everyone, self.rows)
             self.rows = [row for rows in everyone for row in rows]
-        self.rows.sort(key=lambda row: (row.index, WAYS.index(row.way)))
+        self.rows.sort(key=lambda row: (row.index, SEED_SOURCES.index(row.way)))
 
     def of(self, way: str, line: str | None = None) -> list[CellScores]:
         """Scores of one way, of all lines or of one."""
@@ -60,7 +60,7 @@ class CellTestScores:
         several = self.lines() if len(self.lines()) > 1 else []
         for line in [None, *several]:
             prefix = "" if line is None else f"{line.replace('/', '_')}/"
-            for way in WAYS:
+            for way in SEED_SOURCES:
                 found = [asdict(scores) for scores in self.of(way, line)]
                 for key in found[0] if found else ():
                     values = [float(one[key]) for one in found if not np.isnan(one[key])]

@@ -96,9 +96,9 @@ class CellsModule(pl.LightningModule):
     def validation_step(self, batch: tuple[int, Case, RawCase] | None, _: int) -> None:
         """Dice of the cells of a whole field, from its true nuclei."""
         if batch is not None:
-            field, truth, lone = field_of(batch[2])
+            field, truth, unassigned = field_of(batch[2])
             found = self.finder()(dataclasses.replace(field, seeds_ZYX=true_seeds(batch[2])))
-            self.val_dice.update(score_cells(truth, found.cells_ZYX, lone).dice)
+            self.val_dice.update(score_cells(truth, found.cells_ZYX, unassigned).dice)
 
     def on_validation_epoch_end(self) -> None:
         """Mean over all ranks' fields."""
@@ -115,14 +115,14 @@ class CellsModule(pl.LightningModule):
         if batch is None:
             return
         index, case, raw = batch
-        field, truth, lone = field_of(raw)
+        field, truth, unassigned = field_of(raw)
         finder = self.finder()
         for seeds in ("true", "rule"):
             seeded = dataclasses.replace(field, seeds_ZYX=true_seeds(raw)) if seeds == "true" else field
             found = finder(seeded)
-            self.scores.add(index, case, seeds, score_cells(truth, found.cells_ZYX, lone))
-        floor = floor_scores(self.rule, field, truth, lone)
-        self.scores.add(index, case, "watershed", floor)
+            self.scores.add(index, case, seeds, score_cells(truth, found.cells_ZYX, unassigned))
+        baseline = baseline_scores(self.rule, field, truth, unassigned)
+        self.scores.add(index, case, "watershed", baseline)
 
     def on_test_epoch_end(self) -> None:
         """Bring the ranks' tables together."""
@@ -178,8 +178,8 @@ def true_seeds(raw: RawCase) -> np.ndarray:
     return np.where((sizes >= SeedRule().min_volume_um3)[nuclei], nuclei, 0)
 
 
-def floor_scores(rule: SeedRule, field: CellField, truth_ZYX: np.ndarray, lone: list[int]) -> CellScores:
+def baseline_scores(rule: SeedRule, field: CellField, truth_ZYX: np.ndarray, unassigned: list[int]) -> CellScores:
     """What a plain seeded watershed from the rule's nuclei reaches."""
     from cytovox.segmentation.field import WatershedCells
 
-    return score_cells(truth_ZYX, WatershedCells(rule)(field).cells_ZYX, lone)
+    return score_cells(truth_ZYX, WatershedCells(rule)(field).cells_ZYX, unassigned)

@@ -30,26 +30,26 @@ def seen_metrics(counted: Mapping[str, int], stage: str) -> dict[str, int]:
 
 
 def seen_by_all(metadata: AnyMetadata, others: Iterable[CheckpointMetadata]) -> AnyMetadata:
-    """Return the facts of an ensemble: it has seen what any of its members has."""
+    """Return the metadata of an ensemble: it has seen what any of its members has."""
     for other in others:
         metadata = resumed_from(metadata, other.seen, other.seen_all)
     return metadata
 
 
 def begun_from(metadata: AnyMetadata, start: CheckpointMetadata | None) -> AnyMetadata:
-    """Return the facts of a training that begins with these weights, whose data it has seen, or with random ones."""
+    """Return the metadata of a training that begins with these weights, whose data it has seen, or with random ones."""
     if start is None:
         return dataclasses.replace(metadata, seen=[], seen_all=True)
     return dataclasses.replace(metadata, seen=list(start.seen), seen_all=start.seen_all)
 
 
 def trained_on(metadata: AnyMetadata, fingerprints: Collection[str]) -> AnyMetadata:
-    """Return the facts of weights that were trained, stopped early or tuned on these, too."""
+    """Return the metadata of weights that were trained, stopped early or tuned on these, too."""
     return dataclasses.replace(metadata, seen=sorted({*metadata.seen, *fingerprints}))
 
 
 def resumed_from(metadata: AnyMetadata, seen: Collection[str], seen_all: bool) -> AnyMetadata:
-    """Return the facts of a training that goes on from a checkpoint: it has seen what that has."""
+    """Return the metadata of a training that goes on from a checkpoint: it has seen what that has."""
     return dataclasses.replace(trained_on(metadata, seen), seen_all=metadata.seen_all and seen_all)
 
 

@@ -25,7 +25,7 @@ MONITOR = "val/iou"
 
 
 class ShapeBase(pl.LightningModule):
-    """Validates, tests and predicts; how it trains and samples is its heirs' matter.
+    """Validates, tests and predicts; how it trains and samples is its subclasses' matter.
 
     Parameters
     ----------

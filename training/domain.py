@@ -17,7 +17,7 @@ VOLUMES = 24
 
 
 def describe(cases: Sequence[Any]) -> dict[str, Any]:
-    """Ranges of what weights are trained on, as `trained_on` of their facts has them.
+    """Ranges of what weights are trained on, as `trained_on` of their metadata has them.
 
     Parameters
     ----------

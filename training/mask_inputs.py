@@ -23,7 +23,7 @@ class UnusableInput(InputError):
 
 @contextmanager
 def told_of_input(path: Path) -> Iterator[None]:
-    """Tell faults of an input from those of the disk that the masks are written to."""
+    """Tell errors of an input from those of the disk that the masks are written to."""
     try:
         yield
     except InputError as error:

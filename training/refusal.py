@@ -1,4 +1,6 @@
-"""A rank that ends by the user's fault says so to the job's script, which would take the ranks killed with it for lost.
+"""A rank that ends because of invalid input leaves a note for the job's script.
+
+Without it the script would count the ranks that are killed with it as lost.
 
 `srun` ends all ranks when one ends badly, and reports the highest exit code: that of a kill.
 """

@@ -24,7 +24,7 @@ class DataError:
     Parameters
     ----------
     config : DataMSEConfig or DataL1Config
-        Faultless options.
+        Valid options.
     name : str
         Of the unweighted error in the logs.
     error : callable
@@ -117,7 +117,7 @@ class DataL1Dice:
     Parameters
     ----------
     config : DataL1DiceConfig
-        Faultless options.
+        Valid options.
     """
 
     def __init__(self, config: "DataL1DiceConfig") -> None:

@@ -103,7 +103,7 @@ class NoiseMSEVLB:
     Parameters
     ----------
     config : NoiseMSEVLBConfig
-        Faultless options.
+        Valid options.
     """
 
     def __init__(self, config: "NoiseMSEVLBConfig") -> None:

@@ -57,17 +57,17 @@ def part_config(part: str, name: str) -> type:
 
 
 def combination_errors(process: object, preconditioning: object, loss: object, sampler: object) -> list[str]:
-    """What is wrong between parts, each of which is faultless alone.
+    """What is wrong between parts, each of which is valid alone.
 
     Parameters
     ----------
     process, preconditioning, loss, sampler : config
-        Of the classes in `PARTS`, or of their heirs.
+        Of the classes in `PARTS`, or of their subclasses.
 
     Returns
     -------
     list of str
-        One line a fault: which part, why, and what to use; empty where all is well.
+        One line a error: which part, why, and what to use; empty where all is well.
     """
     names = {
         part: next(name for kind in type(config).__mro__ for name, known in PARTS[part].items() if kind is known)

@@ -129,7 +129,7 @@ class Data:
     Parameters
     ----------
     config : DataConfig
-        Faultless options.
+        Valid options.
     """
 
     outputs = 1

@@ -59,7 +59,7 @@ class LinearBetas:
     Parameters
     ----------
     config : LinearBetasConfig
-        Faultless options.
+        Valid options.
     """
 
     def __init__(self, config: "LinearBetasConfig") -> None:
@@ -147,7 +147,7 @@ class RectifiedFlow:
     Parameters
     ----------
     config : RectifiedFlowConfig
-        Faultless options.
+        Valid options.
     """
 
     end = 1.0

@@ -118,7 +118,7 @@ class TraitConditioning:
     Parameters
     ----------
     config : TraitsConfig
-        Faultless options.
+        Valid options.
     """
 
     channels = 3

@@ -88,7 +88,7 @@ def in_doubt(one: AxisOrientation | None, other: AxisOrientation | None) -> bool
 
 
 def _as_stored(label_volume: LabelVolume, orientation: AxisOrientation | None) -> LabelVolume:
-    """A film whose stored axes are turned as a tomogram's were, whatever its own header says."""
+    """A time-lapse whose stored axes are turned as a tomogram's were, whatever its own header says."""
     step = between(label_volume.orientation or PLAIN, orientation or PLAIN)
     said = orientation_notes(label_volume.path, label_volume.orientation)
 

@@ -91,7 +91,7 @@ def read_omezarr(
 def open_omezarr_labels(path: str | Path, series: Series = None) -> LabelVolume:
     """Labels of every frame and channel of an OME-Zarr."""
     path = Path(path)
-    frames, metadata = _describe(path, series, lone=True)
+    frames, metadata = _describe(path, series, accept_single=True)
     return LabelVolume(
         *(path, frames.shape, metadata.spacing.spacing_um, metadata.channels, frames.read),
         stored_spacing=metadata.spacing,
@@ -162,14 +162,14 @@ class _Metadata:
     notes: tuple[str, ...] = ()
 
 
-def _describe(path: Path, series: Series, lone: bool = False) -> tuple[ZarrFrames, _Metadata]:
+def _describe(path: Path, series: Series, accept_single: bool = False) -> tuple[ZarrFrames, _Metadata]:
     root, inner = zarr_root(path)
     if not root.exists():
         raise InputError(f"{path}: no such folder")
     if not root.is_dir() or not is_zarr(root):
         raise InputError(f"{path}: not an OME-Zarr: expected a folder with zarr.json, .zgroup or .zarray")
     with _errors(path):
-        found = find_image(path, LocalStore(root, read_only=True), inner, series, lone)
+        found = find_image(path, LocalStore(root, read_only=True), inner, series, accept_single)
         array = _array(root, found.node, path)
         axes = found.axes or _plain_axes(path, array)
         if len(axes) != array.ndim or not set(axes) <= set("tczyx") or len(set(axes)) != len(axes):

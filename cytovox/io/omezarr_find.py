@@ -64,7 +64,7 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zarray"))
 
 
-def find_image(path: Path, store: LocalStore, inner: str, series: Series, lone: bool = False) -> ZarrImage:
+def find_image(path: Path, store: LocalStore, inner: str, series: Series, accept_single: bool = False) -> ZarrImage:
     """The image at a place of a hierarchy, at full resolution; of several the one that was asked for.
 
     Raises
@@ -80,7 +80,7 @@ def find_image(path: Path, store: LocalStore, inner: str, series: Series, lone: 
         return _of_array(store, inner)
     about = _ome(node.attrs.asdict())
     if about.get("multiscales"):
-        return _of_group(path, inner, about, series, lone)
+        return _of_group(path, inner, about, series, accept_single)
     found = _images_below(node, about)
     if not found:
         arrays = sorted(name for name, _ in node.arrays())
@@ -88,16 +88,18 @@ def find_image(path: Path, store: LocalStore, inner: str, series: Series, lone: 
         raise InputError(f"{path}: no OME-NGFF metadata (multiscales with axes): expected version 0.4 or 0.5{more}")
     # named by their place, which a user can also write as a path
     titles = [str(_ome(group.attrs.asdict())["multiscales"][0].get("name") or "") for _, group in found]
-    number = choose_series(path, [(place, _about(group)) for place, group in found], series, titles, lone)
+    number = choose_series(path, [(place, _about(group)) for place, group in found], series, titles, accept_single)
     place, group = found[number]
     return _of_group(path, f"{inner}/{place}".strip("/"), _ome(group.attrs.asdict()), None)
 
 
-def _of_group(path: Path, inner: str, about: Mapping[str, Any], series: Series, lone: bool = False) -> ZarrImage:
+def _of_group(
+    path: Path, inner: str, about: Mapping[str, Any], series: Series, accept_single: bool = False
+) -> ZarrImage:
     """The first, full resolution of an image; of several images in one group the one that was asked for."""
     images = about["multiscales"]
     found = [(str(image.get("name") or ""), f"{len(image.get('datasets', ()))} levels") for image in images]
-    image = images[choose_series(path, found, series, lone=lone)]
+    image = images[choose_series(path, found, series, accept_single=accept_single)]
     if not image.get("axes"):
         raise InputError(f"{path}: no OME-NGFF metadata (multiscales with axes): expected version 0.4 or 0.5")
     dataset = image["datasets"][0]

@@ -12,7 +12,11 @@ Series = int | str | None
 
 
 def choose_series(
-    path: object, found: Sequence[tuple[str, str]], series: Series, titles: Sequence[str] = (), lone: bool = False
+    path: object,
+    found: Sequence[tuple[str, str]],
+    series: Series,
+    titles: Sequence[str] = (),
+    accept_single: bool = False,
 ) -> int:
     """Number of the image that is meant.
 
@@ -26,7 +30,7 @@ def choose_series(
         What was asked for. A text that is no name is taken for a number.
     titles : sequence of str
         Second names, one an image, which serve where only one image has them.
-    lone : bool
+    accept_single : bool
         Whether a file of one image is taken whatever is asked for: a mask of one position, say.
 
     Raises
@@ -34,7 +38,7 @@ def choose_series(
     InputError
         Several images and none asked for, or none of that number or name; the message lists them.
     """
-    if len(found) == 1 and (series is None or lone):
+    if len(found) == 1 and (series is None or accept_single):
         return 0
     if series is None:
         raise InputError(f"{path}: holds {len(found)} images: choose one with series: {_listed(found)}")

@@ -12,7 +12,7 @@ from cytovox.errors import InputError
 from cytovox.io.hdf5 import attribute, locate, number, open_hdf5
 from cytovox.io.regions import Box, CachedReader, FrameReader, Shape, first_result
 from cytovox.io.tcf_fluorescence import FluorescenceFrames, describe_fluorescence, match_frames, resample_linear
-from cytovox.io.tcf_layout import Stack, Tiles, find_tiles, moment, read_stack, read_voxels
+from cytovox.io.tcf_layout import Stack, Tiles, find_tiles, parse_time, read_stack, read_voxels
 from cytovox.io.values import RI_SCALE
 from cytovox.io.volume import Volume
 
@@ -57,7 +57,7 @@ def read_tcf(path: str | Path) -> Volume:
             raise InputError(f"{path}: no tomogram (Data/3D): expected a TCF file of a 3D recording")
         medium_ri = read_medium(file)
         fluorescence = describe_fluorescence(file, path, stack.shape_ZYX, stack.spacing_um)
-        file_time = moment(attribute(file, "RecordingTime"))
+        file_time = parse_time(attribute(file, "RecordingTime"))
     return Volume(
         frames=TcfFrames(path, stack, medium_ri, fluorescence),
         spacing_um=stack.spacing_um,
@@ -93,7 +93,7 @@ def read_fluorescence(path: str | Path) -> Volume:
         tomogram = read_stack(file, path, "Data/3D")
         grid = (tomogram.shape_ZYX, tomogram.spacing_um) if tomogram else (None, None)
         frames = describe_fluorescence(file, path, *grid)
-        file_time = moment(attribute(file, "RecordingTime"))
+        file_time = parse_time(attribute(file, "RecordingTime"))
     if frames is None:
         raise InputError(f"{path}: no fluorescence (Data/3DFL) in this file")
     return Volume(

@@ -57,7 +57,7 @@ class Stack:
 
     def recorded_at(self, file_time: datetime | None) -> tuple[str, ...] | None:
         """ISO date and time per frame; where frames tell none, counted from the file's own RecordingTime."""
-        known = [moment.isoformat() for moment in self.recorded if moment is not None]
+        known = [parse_time.isoformat() for parse_time in self.recorded if parse_time is not None]
         if len(known) == len(self.frames):
             return tuple(known)
         times = self.times_s()
@@ -111,7 +111,7 @@ def read_stack(file: h5py.File, path: Path, where: str, described_by: str | None
         shape_ZYX=(shapes[0][0], shapes[0][1], shapes[0][2]),
         spacing_um=spacing,
         clock_s=tuple(number(node, "Time") for node in nodes),
-        recorded=tuple(moment(attribute(node, "RecordingTime")) for node in nodes),
+        recorded=tuple(parse_time(attribute(node, "RecordingTime")) for node in nodes),
         interval_s=number(about, "TimeInterval"),
         stage_um=_positions(nodes),
     )
@@ -215,7 +215,7 @@ def _positions(nodes: Sequence[h5py.Group | h5py.Dataset | None]) -> tuple[ZYX, 
     return tuple(found)
 
 
-def moment(text: object) -> datetime | None:
+def parse_time(text: object) -> datetime | None:
     """A date and time as TCF writes it, "2024-01-31 13:37:00.123"; None if it is not one."""
     try:
         return datetime.fromisoformat(str(text))

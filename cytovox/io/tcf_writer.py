@@ -10,7 +10,7 @@ import numpy as np
 
 from cytovox.io.atomic import atomic_path
 from cytovox.io.hdf5 import Sink, create_hdf5
-from cytovox.io.tcf_layout import moment
+from cytovox.io.tcf_layout import parse_time
 from cytovox.io.values import RI_SCALE, check_finite
 from cytovox.io.volume import ZYX, Volume, check_spacing
 
@@ -73,7 +73,7 @@ def write_tcf(
     """
     path = Path(path)
     spacing = check_spacing(spacing_um, path)
-    start = moment(recorded_at)
+    start = parse_time(recorded_at)
     if start is None:
         raise ValueError(f"recorded_at {recorded_at!r}: expected YYYY-mm-dd HH:MM:SS")
     if isinstance(frames, np.ndarray) and frames.ndim == 3:

@@ -79,7 +79,7 @@ def read_tiff(
 def open_tiff_labels(path: str | Path, series: Series = None) -> LabelVolume:
     """Labels of every frame and channel of a TIFF."""
     path = Path(path)
-    frames, metadata, notes = _describe(path, series, lone=True)
+    frames, metadata, notes = _describe(path, series, accept_single=True)
     return LabelVolume(
         *(path, frames.shape, metadata.spacing.spacing_um, metadata.channels, frames.read),
         stored_spacing=metadata.spacing,
@@ -202,9 +202,11 @@ def _is_whole(page: Any) -> bool:
     return all(o + n <= size for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
 
 
-def _describe(path: Path, series: Series, lone: bool = False) -> tuple[TiffFrames, TiffMetadata, tuple[str, ...]]:
+def _describe(
+    path: Path, series: Series, accept_single: bool = False
+) -> tuple[TiffFrames, TiffMetadata, tuple[str, ...]]:
     with open_tiff(path) as tiff:
-        number, notes = choose_image(path, tiff, series, lone)
+        number, notes = choose_image(path, tiff, series, accept_single)
         layout = layout_of(path, tiff.series[number])
         if layout.colours > 1:
             notes = (*notes, f"{path.name}: a grey colour image: one of its {layout.colours} equal colours is read")

@@ -150,7 +150,7 @@ def _require_sane_ome(path: Path, tiff: tifffile.TiffFile) -> None:
 
 
 def choose_image(
-    path: Path, tiff: tifffile.TiffFile, series: Series, lone: bool = False
+    path: Path, tiff: tifffile.TiffFile, series: Series, accept_single: bool = False
 ) -> tuple[int, tuple[str, ...]]:
     """Number of the image to read among those of the file, and what is to be said of the choice."""
     images = tiff.series
@@ -164,7 +164,7 @@ def choose_image(
         if len(own) == 1:
             return own[0], (f"{path.name}: image {own[0]} of the {len(images)} of its OME-TIFF set",)
     found = [(str(s.name or ""), f"{s.axes} {'x'.join(map(str, s.shape))}") for s in images]
-    return choose_series(path, found, series, lone=lone), ()
+    return choose_series(path, found, series, accept_single=accept_single), ()
 
 
 def _is_pyramid(images: Sequence[Any]) -> bool:

@@ -63,7 +63,7 @@ class SegmentationLoss(nn.Module):
     Parameters
     ----------
     config : DiceBCEConfig, DiceFocalConfig or TverskyConfig
-        Faultless options.
+        Valid options.
     overlap_weight, voxel_weight : float
         Of the two terms.
     voxel : nn.Module

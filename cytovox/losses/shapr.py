@@ -23,7 +23,7 @@ class SHAPRLoss:
     Parameters
     ----------
     config : SHAPRLossConfig
-        Faultless options.
+        Valid options.
     """
 
     def __init__(self, config: "SHAPRLossConfig") -> None:

@@ -14,18 +14,18 @@ SAME_IOU = 0.5
 
 @dataclass(frozen=True)
 class TrackScores:
-    """Scores of a film."""
+    """Scores of a time-lapse."""
 
     idf1: float
-    """Share of all sightings with the right identity, over the best assignment of tracks (Ristani et al. 2016)."""
+    """Share of all detections with the right identity, over the best assignment of tracks (Ristani et al. 2016)."""
     mota: float
-    """1 - (misses + false positives + switches) / true sightings (Bernardin and Stiefelhagen 2008)."""
+    """1 - (misses + false positives + switches) / true detections (Bernardin and Stiefelhagen 2008)."""
     switches: int
     """Times that a true cell changed its track."""
     fragmentations: int
     """Times that a true cell was lost and found again."""
     misses: int
-    """True sightings that were not found."""
+    """True detections that were not found."""
     false_positives: int
     """Found cells that are none."""
 
@@ -41,14 +41,14 @@ def score_tracks(truth_TZYX: Sequence[np.ndarray], found_TZYX: Sequence[np.ndarr
     Raises
     ------
     ValueError
-        Films of different length, or frames of different shape.
+        Time-lapses of different length, or frames of different shape.
 
     References
     ----------
     Bernardin and Stiefelhagen 2008, EURASIP J. Image Video Process.; Ristani et al. 2016, ECCV workshops.
     """
     if len(truth_TZYX) != len(found_TZYX):
-        raise ValueError(f"films of one length were expected, got {len(truth_TZYX)} and {len(found_TZYX)} frames")
+        raise ValueError(f"time-lapses of one length were expected, got {len(truth_TZYX)} and {len(found_TZYX)} frames")
     events = motmetrics.MOTAccumulator()
     for frame, (truth, found) in enumerate(zip(truth_TZYX, found_TZYX, strict=True)):
         pairs = overlaps(truth, found)

@@ -95,7 +95,7 @@ def outside(
     Parameters
     ----------
     trained_on : mapping
-        Of the facts of the weights; see `describe`.
+        Of the metadata of the weights; see `describe`.
     statistics : mapping
         `volume_statistics` or `cell_statistics` of the input.
     spacing_um : (z, y, x), optional
@@ -140,7 +140,7 @@ def frame_outside(trained_on: Sequence[Mapping[str, Any]], read: Read, volume: V
     Parameters
     ----------
     trained_on : sequence of mapping
-        Of each member's facts.
+        Of each member's metadata.
     read : callable
         From a box to its refractive indices.
     volume : Volume

@@ -26,14 +26,14 @@ _UNREADABLE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointMetadata:
-    """What every checkpoint says. Plain types only, here and in the heirs, so that `weights_only=True` reads them."""
+    """What every checkpoint says about itself; plain types only, so that `weights_only=True` reads it."""
 
     task: str
     """Such as `organelle`."""
     model: dict[str, Any]
     """`network` and its options."""
     schema_version: int = 1
-    """Of these facts."""
+    """Of these metadata."""
     trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Ranges of the training inputs, as `training.domain.describe` makes them; empty where unknown."""
     seen: list[str] = dataclasses.field(default_factory=list)
@@ -115,8 +115,8 @@ class SHAPRMetadata(CheckpointMetadata):
     """SHAPR needs nothing more."""
 
 
-#: The facts of each task's checkpoints.
-FACTS: dict[str, type[CheckpointMetadata]] = {
+#: The metadata of each task's checkpoints.
+METADATA: dict[str, type[CheckpointMetadata]] = {
     "organelle": OrganelleMetadata, "cells": CellsMetadata, "shape": ShapeMetadata, "shapr": SHAPRMetadata,
     "search": SearchMetadata,
 }  # fmt: skip
@@ -124,7 +124,7 @@ FACTS: dict[str, type[CheckpointMetadata]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A checkpoint's network and its facts."""
+    """A checkpoint's network and its metadata."""
 
     path: Path
     metadata: Any
@@ -162,8 +162,10 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
     if task is not None and stored.get("task") != task:
         raise InputError(f"{key}: {path}: a checkpoint of task {stored.get('task')}, but this config's task is {task}")
     if stored.get("schema_version", 1) != CheckpointMetadata.schema_version:
-        raise InputError(f"{key}: {path}: written by a newer Cytovox (facts {stored['schema_version']}); update yours")
-    kind = FACTS.get(str(stored.get("task")))
+        raise InputError(
+            f"{key}: {path}: written by a newer Cytovox (version {stored['schema_version']}); update yours"
+        )
+    kind = METADATA.get(str(stored.get("task")))
     if kind is None:
         raise InputError(f"{key}: {path}: a checkpoint of task {stored.get('task')}, unknown here; update Cytovox")
     known = dataclasses.fields(kind)

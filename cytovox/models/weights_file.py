@@ -1,6 +1,6 @@
 """Weights to give away: the network alone, in a safetensors file that says what it is.
 
-A tenth of a checkpoint's size, and nothing in it can run code. The facts lie in the header as JSON.
+A tenth of a checkpoint's size, and nothing in it can run code. The metadata lie in the header as JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
 from cytovox.models.finite import first_nonfinite
 
-#: Key of the facts in a checkpoint and in a weights file.
+#: Key of the metadata in a checkpoint and in a weights file.
 KEY = "cytovox"
 SUFFIX = ".safetensors"
 
@@ -51,7 +51,7 @@ def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], metadat
 
 
 def read_content(path: Path) -> dict[str, Any]:
-    """The file's content in a checkpoint's layout: `state_dict` with the prefix `network.`, and the facts.
+    """The file's content in a checkpoint's layout: `state_dict` with the prefix `network.`, and the metadata.
 
     Raises
     ------

@@ -106,7 +106,7 @@ class DISPRUNet(nn.Module):
     Parameters
     ----------
     config : DISPRUNetConfig
-        Faultless options.
+        Valid options.
     outputs : int
         Output channels.
     extra_channels : int

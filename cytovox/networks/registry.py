@@ -107,7 +107,7 @@ def _load(entry: EntryPoint) -> type[NetworkConfig]:
         ) from error
     if not (inspect.isclass(config) and dataclasses.is_dataclass(config)):
         raise InputError(
-            f"{where}: expected a dataclass with build and faults, got {config!r}: see cytovox.networks.registry"
+            f"{where}: expected a dataclass with build and errors, got {config!r}: see cytovox.networks.registry"
         )
     missing = [part for part in ("divisor", "minimum", "errors", "build") if not hasattr(config, part)]
     missing += [

@@ -142,7 +142,7 @@ class ResidualUNet(nn.Module):
     in_channels, out_channels : int
         Images in, organelles out.
     config : ResidualUNetConfig
-        Faultless options.
+        Valid options.
     """
 
     #: Whether a CPU is faster in ``channels_last_3d`` in 16 bits.

@@ -103,7 +103,7 @@ class Backbone(nn.Module):
     in_channels, out_channels : int
         Images in, organelles out.
     config : ScNASConfig
-        Faultless options.
+        Valid options.
     make_cell : callable
         A cell of the given type and place.
     """
@@ -161,7 +161,7 @@ class ScNAS(Backbone):
     in_channels, out_channels : int
         Images in, organelles out.
     config : ScNASConfig
-        Faultless options.
+        Valid options.
     genotype : Genotype, optional
         Instead of the one that ``config.genotype`` names.
     """

@@ -78,7 +78,7 @@ class SHAPR(nn.Module):
     Parameters
     ----------
     config : SHAPRConfig
-        Faultless options.
+        Valid options.
     """
 
     def __init__(self, config: SHAPRConfig) -> None:

@@ -76,4 +76,4 @@ class NormaliseRI:
             It does.
         """
         if ri.size and np.isnan(ri.min()):
-            raise InputError("tomogram: holds NaN; expected a refractive index in every voxel: mend or crop the file")
+            raise InputError("tomogram: holds NaN; expected a refractive index in every voxel: fix or crop the file")

@@ -64,7 +64,7 @@ class SignedDistance:
     Parameters
     ----------
     config : SignedDistanceConfig
-        Faultless options.
+        Valid options.
     """
 
     def __init__(self, config: SignedDistanceConfig) -> None:

@@ -70,7 +70,7 @@ def find_events(
     Parameters
     ----------
     detections : sequence of Detection
-        All cells of a film.
+        All cells of a time-lapse.
     tracked : Tracked
         Their tracks.
     overlaps : dict of frame -> overlap

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from cytovox.simulation.fields import WaveField
-from cytovox.simulation.placement import APRON_UM, Place, settle
+from cytovox.simulation.placement import APRON_UM, Place, place_cells
 from cytovox.simulation.presets import CellLine, Range
 from cytovox.simulation.scene import Blob, Bulge, Cell, Nucleus, Scene
 
@@ -50,7 +50,7 @@ def draw_scene(line: CellLine, seed: int, extent_um: tuple[float, float, float],
     common_ri = _one(rng, line.cytoplasm_ri)  # cells of one dish are alike: half of the spread is the dish's
     cells = tuple(
         _cell(rng, line, place, 0.5 * (common_ri + _one(rng, line.cytoplasm_ri)))
-        for place in settle(rng, line, (sides[0], sides[1]))
+        for place in place_cells(rng, line, (sides[0], sides[1]))
     )
     area = (sides[0] + 2 * APRON_UM) * (sides[1] + 2 * APRON_UM)
     specks = round(_one(rng, line.debris_per_1000_um2) * area / 1000)

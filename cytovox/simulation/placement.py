@@ -35,7 +35,7 @@ class Place:
         return bool(np.hypot(*step) >= share * (self.radius(way) + other.radius(way)))
 
 
-def settle(rng: np.random.Generator, line: CellLine, sides_um: tuple[float, float]) -> list[Place]:
+def place_cells(rng: np.random.Generator, line: CellLine, sides_um: tuple[float, float]) -> list[Place]:
     """Let cells settle one after another on a field and an apron around it.
 
     Parameters

@@ -79,10 +79,10 @@ def simulate_shape(preset: str, seed: int) -> SimulatedShape:
     if seed < 0:
         raise InputError(f"seed {seed}: expected 0 or more")
     # one cell on a small field, and nothing in it but its nucleus
-    lone = replace(
+    single = replace(
         PRESETS[preset], cells_per_1000_um2=(0, 0), droplets=(0, 0), granules=(0, 0), debris_per_1000_um2=(0, 0)
     )
-    cell = draw_scene(lone, seed, (20.0, 4.0, 4.0)).cells[0]
+    cell = draw_scene(single, seed, (20.0, 4.0, 4.0)).cells[0]
     rng = generator(preset, seed, _STREAM)
     obj_ZYX, nucleus_ZYX, spacing_um = _sample(cell, rng)
     image_YX = _observe(obj_ZYX, nucleus_ZYX, spacing_um, rng)

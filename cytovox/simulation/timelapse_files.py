@@ -1,4 +1,4 @@
-"""Simulated films as files: the TCF that a microscope would leave, and the truth beside it."""
+"""Simulated time-lapses as files: the TCF that a microscope would leave, and the truth beside it."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -22,7 +22,7 @@ def write_time_lapse(
     spacing_um: Spacing,
     options: Options,
 ) -> Path:
-    """Simulate a film and write what the microscope saw (TCF), its cells and its masks (OME-TIFF, all frames).
+    """Simulate a time-lapse and write what the microscope saw (TCF), its cells and its masks (OME-TIFF, all frames).
 
     Parameters
     ----------

@@ -113,10 +113,10 @@ def _matched(
         return Window((), in_frames, {}, left_out)
     coarsest = max(sorted(axes), key=lambda file: float(np.median(np.diff(axes[file]))))
     found: list[list[int]] = []
-    for moment in axes[coarsest]:
-        if given is not None and not given[0] - tolerance <= moment <= given[1] + tolerance:
+    for time in axes[coarsest]:
+        if given is not None and not given[0] - tolerance <= time <= given[1] + tolerance:
             continue
-        nearest = [int(np.abs(axis - moment).argmin()) for axis in axes.values()]
+        nearest = [int(np.abs(axis - time).argmin()) for axis in axes.values()]
         near = np.ptp([axis[k] for axis, k in zip(axes.values(), nearest, strict=True)]) <= tolerance
         if near and (not found or all(k > before for k, before in zip(nearest, found[-1], strict=True))):
             found.append(nearest)

@@ -55,7 +55,7 @@ class Table:
         for row, column in np.argwhere(~np.isfinite(values))[:1]:
             raise InputError(
                 f"{self.cells[row]}: feature {self.names[column]} is {values[row, column]}; expected a number: "
-                "mend its image or mask, or leave the cell out"
+                "fix its image or mask, or leave the cell out"
             )
         values.flags.writeable = False
         object.__setattr__(self, "values_NF", values)

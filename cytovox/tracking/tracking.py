@@ -29,7 +29,7 @@ class Detection:
     """One cell in one frame."""
 
     frame: int
-    """Number of the frame in its film."""
+    """Number of the frame in its time-lapse."""
     label: int
     """Of the cell in that frame."""
     position_um: tuple[float, float, float]
@@ -56,7 +56,7 @@ class Track:
     """One line of the lineage."""
 
     track: int
-    """1, 2, 3 ... in the order of first sighting, then of label."""
+    """1, 2, 3 ... in the order of first detection, then of label."""
     parent: int | None
     """The track that divided into this one and another."""
     lineage: int
@@ -71,7 +71,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Tracked:
-    """Tracks of one film."""
+    """Tracks of one time-lapse."""
 
     track_of: dict[tuple[int, int], int]
     """(frame, label) to track."""
@@ -79,7 +79,7 @@ class Tracked:
 
 
 def track_cells(detections: Sequence[Detection], rules: TrackingRules | None = None) -> Tracked:
-    """Link cells over the frames of a film.
+    """Link cells over the frames of a time-lapse.
 
     Frame to frame, cells are linked so that the sum of their squared distances is smallest; then ends of tracks are
     joined to begins over gaps. With `rules.divisions`, a track that begins is then a daughter where sizes and places
@@ -94,7 +94,7 @@ def track_cells(detections: Sequence[Detection], rules: TrackingRules | None = N
     Returns
     -------
     Tracked
-        Every sighting is in one track. Daughters of a division are tracks of their own.
+        Every detection is in one track. Daughters of a division are tracks of their own.
 
     References
     ----------
@@ -157,7 +157,7 @@ def _distance_um(one: Detection, other: Detection) -> float:
 
 
 def _linked(ordered: Sequence[Detection], rules: TrackingRules) -> list[int]:
-    """A track number for every sighting, in laptrack's own numbers."""
+    """A track number for every detection, in laptrack's own numbers."""
     frames = sorted({one.frame for one in ordered})
     if len(frames) == 1:
         return list(range(len(ordered)))
@@ -200,7 +200,7 @@ def _divide(parts: list[list[Detection]], rules: TrackingRules) -> dict[int, int
     return mothers
 
 
-#: Mother's track, how many of its sightings are hers, tracks of both daughters (the first is the mother's own where it
+#: Mother's track, how many of its detections are hers, tracks of both daughters (the first is the mother's own where it
 #: goes on), and the sum of their squared distances.
 _Candidate = tuple[int, int, int, int, float]
 

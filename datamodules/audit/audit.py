@@ -39,7 +39,7 @@ class Audit:
 
     @property
     def errors(self) -> list[Finding]:
-        """What must be mended."""
+        """What must be fixed."""
         return [found for found in self.findings if found.severity == "error"]
 
     def summary(self) -> str:
@@ -153,11 +153,11 @@ def _orphans(config: FolderData, cases: Sequence[FolderCase]) -> list[Finding]:
         return []
     root = Path(config.root)
     finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
-    lone = finder.orphans(mask_file.file for case in cases for mask_file in case.mask_files())
-    if not lone:
+    orphans = finder.orphans(mask_file.file for case in cases for mask_file in case.mask_files())
+    if not orphans:
         return []
-    names = ", ".join(below(path, root) for path in lone[:5]) + (", ..." if len(lone) > 5 else "")
-    return [finding("orphan-mask", "warning", "data.masks", f"{len(lone)} masks belong to no volume: {names}")]
+    names = ", ".join(below(path, root) for path in orphans[:5]) + (", ..." if len(orphans) > 5 else "")
+    return [finding("orphan-mask", "warning", "data.masks", f"{len(orphans)} masks belong to no volume: {names}")]
 
 
 def _inputs(inputs: str | Sequence[str], spacing_um: Sequence[float] | None, result: Audit) -> list[FolderCase]:

@@ -1,4 +1,4 @@
-"""What an audit of the data may find: the kinds of fault, and what to do about each."""
+"""What an audit of the data may find: the kinds of error, and what to do about each."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ KINDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Error:
-    """A fault that reading a volume or a mask met; plain, to travel between processes."""
+    """A error that reading a volume or a mask met; plain, to travel between processes."""
 
     kind: str
     file: Path
@@ -82,14 +82,14 @@ def finding(
 
 
 def of_error(error: Error, name: str, where: str) -> Finding:
-    """A fault that stops a run: what it says, and after a semicolon what to do."""
+    """A error that stops a run: what it says, and after a semicolon what to do."""
     text = error.text.removeprefix(f"{error.file}: ")
     found, _, advice = text.partition("; ")
     return Finding(error.kind, "error", where, found, advice or KINDS[error.kind], (name,), error.text)
 
 
 def of_config(error: InputError, kind: str) -> Finding:
-    """A fault met while finding or dividing: its line begins with the key."""
+    """A error met while finding or dividing: its line begins with the key."""
     text = str(error)
     key, _, rest = text.partition(": ")
     found, _, advice = rest.partition("; ")

@@ -90,7 +90,7 @@ class Measured:
 
 
 def measure(job: Job) -> Measured:
-    """Read a volume and everything that belongs to it; faults are kept, not raised."""
+    """Read a volume and everything that belongs to it; errors are kept, not raised."""
     case = job.case
     result = Measured(case.name)
     volume = _open(case, result)

@@ -18,7 +18,7 @@ AGREES = 0.9
 
 _KINDS = ("image", "mask", "obj")
 
-#: Names in one message, faults in one report.
+#: Names in one message, errors in one report.
 _NAMED, _TOLD = 5, 20
 
 

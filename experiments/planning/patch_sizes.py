@@ -41,7 +41,7 @@ def count_work(
     Parameters
     ----------
     network : NetworkConfig
-        Faultless options.
+        Valid options.
     patch_ZYX : three ints
         A legal size in voxels.
     batch_size : int

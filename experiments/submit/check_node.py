@@ -29,7 +29,7 @@ LIMIT_S = 60.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check; 0, or 2 with a line for each fault."""
+    """Check; 0, or 2 with a line for each error."""
     parser = argparse.ArgumentParser(prog="experiments.submit.check_node", description=__doc__)
     parser.add_argument("needs", type=Path, help="needs.json of a submitted run")
     parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="seconds in which the ranks must meet")
@@ -112,7 +112,7 @@ def _gpu_errors(needs: dict[str, Any]) -> list[str]:
 
 
 def _gathered(errors: list[str], rank: int, world: int, limit_s: float, gpus: bool) -> list[str]:
-    """All ranks' faults on every rank, over the wires that the training will use."""
+    """All ranks' errors on every rank, over the wires that the training will use."""
     if world == 1:
         return errors
     import torch

@@ -54,7 +54,7 @@ class SlurmConfig:
     signal_s: int = 120
     """Seconds before the time limit at which the run is asked to save itself and is requeued."""
     retries: int = 3
-    """How often a job is run again after one of its ranks was killed: by a node's fault, or for its memory."""
+    """How often a job is run again after one of its ranks was killed: by an error of the node, or for its memory."""
     array: int | None = None
     """Of a prediction or an analysis: so many jobs share its inputs; null for one job. Of a sweep: so many agents; null
     for 4, or `--count` if that is less."""

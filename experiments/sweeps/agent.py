@@ -63,7 +63,7 @@ def work(sweep: Sweep, count: int | None) -> SweepState:
 
 
 def _to_try_again(state: SweepState) -> set[int]:
-    """What failed before this command, and may be mended by now: not what fails beside it, or before a requeue."""
+    """What failed before this command, and may be fixed by now: not what fails beside it, or before a requeue."""
     if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
         return set()
     return {run.number for run in state.runs() if run.state == "failed"}
@@ -71,7 +71,7 @@ def _to_try_again(state: SweepState) -> set[int]:
 
 def _failed(sweep: Sweep, which: str, last: SweepRun) -> InputError:
     return InputError(
-        f"{sweep.path.name}: {which} failed, the last one in {last.folder}; see what it printed above, mend it, then "
+        f"{sweep.path.name}: {which} failed, the last one in {last.folder}; see what it printed above, fix it, then "
         "run the same command"
     )
 

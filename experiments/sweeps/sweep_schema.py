@@ -1,4 +1,4 @@
-"""What W&B's own schema of a sweep file does not take, each fault with its place."""
+"""What W&B's own schema of a sweep file does not take, each error with its place."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _unknown(key: str, known: list[str]) -> str:
 
 
 def _line(error: Any) -> str:
-    """One fault in our words, where W&B's schema has none that help."""
+    """One error in our words, where W&B's schema has none that help."""
     top = error.absolute_path[0] if error.absolute_path else ""
     if error.validator in ("anyOf", "oneOf", "type") and top in _EXPECTED and len(error.absolute_path) <= 2:
         return f"expected {_EXPECTED[top]}, got {_short(error.instance)}"

@@ -51,7 +51,7 @@ def test_bfloat16_is_left_out_where_the_processor_has_no_instructions_for_it(mon
     assert capsys.readouterr().err.startswith("note: this processor has no instructions for bfloat16")
     assert "bfloat16" not in load("_floor").machine_tasks(quick=True, mixed=False)
     monkeypatch.setattr(common, "cpu_has_bfloat16", lambda: True)
-    assert inference.ways_here() == inference.WAYS
+    assert inference.ways_here() == inference.SEED_SOURCES
     assert capsys.readouterr().err == ""
 
 

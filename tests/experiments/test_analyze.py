@@ -173,7 +173,7 @@ def test_a_broken_file_does_not_stop_the_others_and_ends_with_three(cli, time_la
     assert files.loc["RAW264.7-00007-LPS", "state"] == "broken"
     assert files.loc["RAW264.7-00007-control", "state"] == "done"
     assert "could not be analysed" in (tmp_path / "run" / "report.html").read_text()
-    # mended, the next call is whole
+    # fixed, the next call is whole
     shutil.copy(time_lapses / broken.name, broken)
     assert cli(*words(folder, tmp_path / "run", "meshes=none")).code == 0
 

@@ -1,4 +1,4 @@
-"""What the user can mend is told in one line a fault, with exit code 2, and leaves nothing half-written."""
+"""What the user can fix is told in one line a error, with exit code 2, and leaves nothing half-written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Spoil = Callable[[Path, str], None]
 
 
 def refused(answer, *told: str, count: int = 1) -> list[str]:
-    """The lines of a refusal: as many as there are faults, and no traceback."""
+    """The lines of a refusal: as many as there are errors, and no traceback."""
     assert answer.code == 2, answer.err
     assert "Traceback" not in answer.err + answer.out
     assert len(answer.errors) == count, answer.err

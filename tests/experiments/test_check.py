@@ -1,4 +1,4 @@
-"""--check finds every planted fault by its own name and nothing else beside it, and nothing in a clean set."""
+"""--check finds every planted error by its own name and nothing else beside it, and nothing in a clean set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes from the command line: what a run leaves, that nothing is done twice, and what a fault is answered with."""
+"""Shapes from the command line: what a run leaves, that nothing is done twice, and what a error is answered with."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from lightning_modules.optim import SGD, Adam, AdamW, OptimizerConfig
 from lightning_modules.organelle import MONITOR, OrganelleModule
 
 SHAPE = (8, 12, 12)
-FACTS = OrganelleMetadata(
+METADATA = OrganelleMetadata(
     task="organelle", model={"network": "x"}, organelles=["nucleus", "lipid"], resample="spacing_um",
     resample_spacing_um=[1.0] * 3, resample_grid=[8] * 3, ri_range=[1.0, 2.0], patch_size=[8] * 3,
 )  # fmt: skip
@@ -57,7 +57,7 @@ class MemoryCase:
 def _module(network: nn.Module | None = None, optimizer: OptimizerConfig | None = None) -> OrganelleModule:
     tiling = SlidingWindow(window=(8, 8, 8), stride=(4, 4, 4), pad_yx=(0, 0))
     optimizer = optimizer or SGD(lr=1e-3, schedule="constant")
-    return OrganelleModule(network or Threshold(), FACTS, tiling, LOSSES["dice_bce"]().build(), optimizer)
+    return OrganelleModule(network or Threshold(), METADATA, tiling, LOSSES["dice_bce"]().build(), optimizer)
 
 
 def _trainer(tmp_path: Path, **more: object) -> pl.Trainer:
@@ -192,7 +192,7 @@ def test_a_checkpoint_says_what_it_is_in_plain_types(tmp_path: Path) -> None:
     path = _saved(tmp_path)
     assert torch.load(path, weights_only=True)["cytovox"]["organelles"] == ["nucleus", "lipid"]
     weights = read_checkpoint(path, "organelle", "predict.checkpoint")
-    assert weights.metadata == FACTS
+    assert weights.metadata == METADATA
     network = Threshold()
     load_network(network, weights, "predict.checkpoint")
     assert torch.equal(network.scale, torch.load(path, weights_only=True)["state_dict"]["network.scale"])

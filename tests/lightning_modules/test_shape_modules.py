@@ -26,7 +26,7 @@ from lightning_modules.shape_scoring import ShapeScores
 from lightning_modules.shapr import SHAPRModule
 
 FIELD = SignedDistanceConfig(size=16).build()
-FACTS = ShapeMetadata(task="shape", model={}, field={}, process={}, preconditioning={})
+METADATA = ShapeMetadata(task="shape", model={}, field={}, process={}, preconditioning={})
 
 
 def cell(radius, index):
@@ -63,7 +63,7 @@ def module(traits=None, **more):
     torch.manual_seed(0)
     network = SlabUNetConfig(channels=[8, 16], dropout=0.0).build(16, extra_channels=traits.channels if traits else 0)
     told, optimizer = traits.build() if traits else None, AdamW(lr=2e-3, schedule="constant")
-    return ShapeModule(parts(**more), told, network=network, metadata=FACTS, field=FIELD, optimizer=optimizer)
+    return ShapeModule(parts(**more), told, network=network, metadata=METADATA, field=FIELD, optimizer=optimizer)
 
 
 def trainer(folder, **more):

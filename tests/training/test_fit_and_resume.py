@@ -27,7 +27,7 @@ from training.rundir import RunFolder
 from training.trainer import EMA, EarlyStop, TrainerConfig, build_trainer, checkpoint_path, trainer_errors
 
 SHAPE, SPACING = (8, 16, 16), (1.0, 1.0, 1.0)
-FACTS = OrganelleMetadata(
+METADATA = OrganelleMetadata(
     task="organelle",
     model={"network": "x"},
     organelles=["nucleus"],
@@ -77,7 +77,7 @@ def _module(optimizer: OptimizerConfig | None = None) -> OrganelleModule:
     network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(4, 1, 1))
     optimizer = optimizer or AdamW(lr=1e-2, schedule="cosine", warmup_steps=2)
     tiling = SlidingWindow(window=(8, 8, 8), stride=(8, 8, 8), pad_yx=(0, 0))
-    return OrganelleModule(network, FACTS, tiling, LOSSES["dice_bce"]().build(), optimizer)
+    return OrganelleModule(network, METADATA, tiling, LOSSES["dice_bce"]().build(), optimizer)
 
 
 def _config(**more: object) -> TrainerConfig:

@@ -30,7 +30,7 @@ from training.signals import Preempted, StopSignals, handle_signals
 from training.trainer import EMA, EarlyStop, TrainerConfig, build_trainer, checkpoint_path
 
 MONITOR = "val/dice_mean"
-FACTS = OrganelleMetadata(
+METADATA = OrganelleMetadata(
     task="organelle", model={}, organelles=["nucleus"], resample="spacing_um", resample_spacing_um=[1.0] * 3,
     resample_grid=[8] * 3, ri_range=[1.33, 1.39], patch_size=[8] * 3,
 )  # fmt: skip
@@ -78,7 +78,7 @@ def fit(
     network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Dropout(0.5), nn.LeakyReLU(), nn.Conv3d(4, 1, 1))
     tiling = SlidingWindow(window=(8, 8, 8), stride=(8, 8, 8), pad_yx=(0, 0))
     optimizer = Adam(patience=0, lr=1e-2) if plateau else AdamW(lr=1e-2, schedule="cosine", warmup_steps=2)
-    module = OrganelleModule(network, FACTS, tiling, LOSSES["dice_bce"]().build(), optimizer)
+    module = OrganelleModule(network, METADATA, tiling, LOSSES["dice_bce"]().build(), optimizer)
     options: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "max_epochs": 3, **more}
     trainer_config = TrainerConfig(enable_progress_bar=False, ema=EMA(decay=0.9), **options)
     run = RunFolder(folder)

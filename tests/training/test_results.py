@@ -21,7 +21,7 @@ from training.results import draw_examples, write_table, write_test_tables
 from training.rundir import RunFolder
 
 ORGANELLES = ["membrane", "nucleus", "nucleolus", "lipid"]
-FACTS = OrganelleMetadata(
+METADATA = OrganelleMetadata(
     task="organelle",
     model={},
     organelles=ORGANELLES,
@@ -57,7 +57,7 @@ def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_test_leaves_tables_and_pictures_that_agree_with_the_masks(tmp_path: Path) -> None:
     data, folder = OrganelleDataModule(_config(), seed=0), RunFolder(tmp_path)
     folder.require_writable()
-    module = OrganelleModule(Thresholds(), FACTS, SlidingWindow((16, 32, 32), (8, 16, 16), pad_yx=(0, 0)))
+    module = OrganelleModule(Thresholds(), METADATA, SlidingWindow((16, 32, 32), (8, 16, 16), pad_yx=(0, 0)))
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
                          default_root_dir=tmp_path)  # fmt: skip
     means = trainer.test(module, datamodule=data, verbose=False)[0]

@@ -231,7 +231,7 @@ def test_a_sample_takes_a_few_milliseconds() -> None:
         begin = time.process_time()
         augment(given_)
         times.append(time.process_time() - begin)
-    assert np.median(times) < 0.05  # 3 ms on a quiet core: ten times that is a fault of the method
+    assert np.median(times) < 0.05  # 3 ms on a quiet core: ten times that is a error of the method
 
 
 @pytest.mark.real_data

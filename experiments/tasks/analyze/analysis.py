@@ -48,7 +48,7 @@ class Analysis:
     Parameters
     ----------
     config : AnalyzeConfig
-        Faultless.
+        Valid.
     folder : RunFolder
         Where results go.
     progress : callable
@@ -168,7 +168,7 @@ class Analysis:
         return changed
 
     def _collect(self, finished: list[tuple[TimeLapse, Future[list[str]]]]) -> None:
-        """What the workers say; a worker's InputError is its file's fault."""
+        """What the workers say; a worker's InputError concerns its file."""
         for time_lapse, future in finished:
             try:
                 time_lapse.notes += [note for note in future.result() if note not in time_lapse.notes]
@@ -238,6 +238,6 @@ def print_notes(analysis: Analysis) -> None:
         print(error.text, file=sys.stderr)
     if analysis.errors:
         print(
-            f"inputs: {len(analysis.errors)} files could not be analysed, the others are done; mend them, run again",
+            f"inputs: {len(analysis.errors)} files could not be analysed, the others are done; fix them, run again",
             file=sys.stderr,
         )

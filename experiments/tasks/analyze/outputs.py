@@ -23,7 +23,7 @@ from experiments.tasks.analyze.time_lapses import TimeLapse
 from training.mask_figures import thinned
 from training.rundir import RunFolder
 
-#: Frames of a film that are drawn: the first, the last, and some between.
+#: Frames of a time-lapse that are drawn: the first, the last, and some between.
 PICTURES = 4
 #: Voxels and cells that the report's 3D view is made of: the surfaces in `meshes/` are of all.
 SHOWN_VOXELS, SHOWN_CELLS = 2**20, 30
@@ -32,7 +32,7 @@ FACES = 20_000
 
 
 def write_time_lapse(time_lapse: TimeLapse, result: TimeLapseResult, folder: RunFolder, config: AnalyzeConfig) -> bool:
-    """Write the files of a film, unless they are those of these results; whether they were written."""
+    """Write the files of a time-lapse, unless they are those of these results; whether they were written."""
     note = FrameState(time_lapse.folder)
     provenance = STEPS["analyze.files"].fingerprint(config, frames=result.key, input=time_lapse.source.path.name)
     if note.has("outputs", provenance):

@@ -67,7 +67,7 @@ class TimeLapseResult:
 
 
 def time_lapse_result(time_lapse: TimeLapse, config: AnalyzeConfig) -> TimeLapseResult:
-    """Read what is known of a film's frames, and track its cells."""
+    """Read what is known of a time-lapse's frames, and track its cells."""
     compartments, parts, unassigned_um3, cells_from, strange, keys = [], [], [], [], [], []
     frame_flags: dict[int, list[str]] = {}
     for t in range(time_lapse.frames):

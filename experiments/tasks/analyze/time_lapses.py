@@ -113,7 +113,7 @@ def _times(source: Source, volume: Volume, interval_min: float | None, notes: li
         if after <= before:
             raise InputError(
                 f"{source.path}: the time stamps of frames {t} and {t + 1} are {before:g} and {after:g} s; expected "
-                "times that rise: mend the file, or give interval_min"
+                "times that rise: fix the file, or give interval_min"
             )
     return volume.times_s
 
@@ -138,7 +138,7 @@ class Asked:
 
 
 class Frames:
-    """The frames of a film, each brought as far as its organelles; what is left is a job for a worker."""
+    """The frames of a time-lapse, each brought as far as its organelles; what is left is a job for a worker."""
 
     def __init__(self, time_lapse: TimeLapse, asked: Asked, predict: Predict) -> None:
         self.time_lapse, self.asked, self.predict = time_lapse, asked, predict

@@ -58,11 +58,11 @@ CELLS_CHOICES: dict[str, Choice] = {
 def cells_errors(config: CellsConfig) -> list[str]:
     """What cannot work although every type is right, one line each, beginning with the key path."""
     errors = [f"data.{f}" for f in cells_data_errors(config.data)]
-    votes = isinstance(config.loss, CentreOffsetLossConfig)
-    if votes != (config.method == "offsets"):
+    is_offsets = isinstance(config.loss, CentreOffsetLossConfig)
+    if is_offsets != (config.method == "offsets"):
         need = CENTRE_OFFSETS if config.method == "offsets" else "dice_bce or another of an organelle config"
         errors.append(f"loss.name: method {config.method} needs {need}")
-    errors += [f"loss.{f}" for f in (config.loss.errors() if votes else config.loss.errors(1))]
+    errors += [f"loss.{f}" for f in (config.loss.errors() if is_offsets else config.loss.errors(1))]
     if config.method == "network" and config.data.resample != "grid":
         errors.append("data.resample: method network sees whole fields on one grid; set it to grid")
     if config.method == "offsets" and config.data.z != "fit":

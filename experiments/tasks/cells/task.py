@@ -25,7 +25,7 @@ from experiments.tasks.base import TrainedTask, UsesWeights
 from experiments.tasks.cells.config import CELLS_CHOICES, CellsConfig, cells_errors
 from experiments.tasks.cells.report import cells_report
 from experiments.tasks.organelle.data import check_test
-from lightning_modules.cell_scoring import WAYS, CellTestScores
+from lightning_modules.cell_scoring import SEED_SOURCES, CellTestScores
 from lightning_modules.cells import MONITOR, CellsModule
 from lightning_modules.seen import counted_seen, seen_metrics, seen_note
 from training.rundir import RunFolder, write_text
@@ -128,7 +128,7 @@ class CellsTask(TrainedTask, UsesWeights):
             return
         heads = {"dice": "Dice", "dice_matched": "matched only", "ap_50": "AP 0.5", "pq": "PQ"}
         table = Table("seeds", *heads.values(), title=f"test, {int(metrics['test/cases'])} volumes")
-        for way in WAYS:
+        for way in SEED_SOURCES:
             cells = [metrics.get(f"test/{way}/{key}") for key in heads]
             table.add_row(NAMED[way], *("" if value is None else f"{value:.3f}" for value in cells))
         wide_console().print(table)
@@ -158,7 +158,7 @@ def write_scores(scores: CellTestScores, folder: RunFolder) -> None:
     ]
     write_text(folder.tables / "test_cells.csv", "\n".join(rows) + "\n")
     lines = [",".join(["line", "seeds", "n", *(f"{n}{end}" for n in names for end in ("", "_low", "_high"))])]
-    for way in WAYS:
+    for way in SEED_SOURCES:
         found = by_line(scores.of(way), [row.line for row in scores.rows if row.way == way])
         for line, intervals in found.items():
             cells = [_number(v) for n in names for v in _interval(intervals[n])]

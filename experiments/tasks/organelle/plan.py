@@ -67,7 +67,7 @@ def plan(config: OrganelleConfig, stages: Sequence[str], inputs: Sequence[Path])
     Raises
     ------
     InputError
-        Anything the user can mend, a step that does not fit into memory for one.
+        Anything the user can fix, a step that does not fit into memory for one.
     """
     if launched_ranks() > 1:
         raise InputError(

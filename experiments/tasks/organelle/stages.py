@@ -91,7 +91,7 @@ def predict(run: Run) -> None:
     if len(mine) > 1 and errors:
         errors.append(
             f"predict.inputs: {len(errors)} of {len(mine)} files could not be predicted; the others are in "
-            f"{writer.target}; mend them, then resume={run.folder.path}"
+            f"{writer.target}; fix them, then resume={run.folder.path}"
         )
     if errors:
         raise InputError("\n".join(errors))

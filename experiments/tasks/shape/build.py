@@ -65,7 +65,7 @@ def shape_metadata(config: ShapeConfig) -> ShapeMetadata:
 
 
 def shape_module(config: ShapeConfig, metadata: ShapeMetadata, weights: Weights | None, key: str) -> ShapeModule:
-    """A module whose network is what the facts say, with these weights if there are any."""
+    """A module whose network is what the metadata say, with these weights if there are any."""
     field, process, preconditioning, traits = (_part(SHAPE_CHOICES, part, getattr(metadata, part)) for part in PARTS)
     model = _part(SHAPE_CHOICES, "model", metadata.model)
     network = model.build(size=field.size, outputs=preconditioning.outputs, extra_channels=traits.channels)
@@ -121,6 +121,6 @@ def _shared(config: ShapeConfig | SHAPRConfig) -> dict[str, Any]:
 
 
 def _part(choices: dict[str, Choice], group: str, options: dict[str, Any]) -> Any:
-    """The config of a part out of the facts of a checkpoint; keys of another version are left out."""
+    """The config of a part out of the metadata of a checkpoint; keys of another version are left out."""
     kind = branch(group, choices[group], str(options[choices[group].key]))
     return config_of(kind, options, group)

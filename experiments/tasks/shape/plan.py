@@ -76,7 +76,7 @@ class ShapePlanner:
         Raises
         ------
         InputError
-            Anything the user can mend, a step that does not fit into memory for one.
+            Anything the user can fix, a step that does not fit into memory for one.
         """
         if launched_ranks() > 1:
             raise InputError(

@@ -11,7 +11,7 @@ from cytovox.errors import InputError
 from cytovox.models.metadata import OrganelleMetadata, load_network, read_checkpoint
 from cytovox.models.weights_file import KEY, write_weights
 
-FACTS = OrganelleMetadata(
+METADATA = OrganelleMetadata(
     task="organelle",
     model={"network": "x"},
     organelles=["nucleus", "lipid"],
@@ -30,9 +30,9 @@ def network() -> nn.Module:
 def test_weights_and_facts_come_back_to_the_bit(tmp_path):
     given = network()
     given(torch.rand(2, 1, 5, 5, 5))  # the normalisation's running figures, and their integer count
-    path = write_weights(tmp_path / "a.safetensors", given.state_dict(), dataclasses.asdict(FACTS))
+    path = write_weights(tmp_path / "a.safetensors", given.state_dict(), dataclasses.asdict(METADATA))
     weights = read_checkpoint(path, "organelle", "predict.checkpoint")
-    assert weights.metadata == FACTS
+    assert weights.metadata == METADATA
     fresh = network()
     load_network(fresh, weights, "predict.checkpoint")
     for name, tensor in given.state_dict().items():
@@ -41,7 +41,7 @@ def test_weights_and_facts_come_back_to_the_bit(tmp_path):
 
 
 def test_the_file_is_read_by_the_safetensors_library_alone(tmp_path):
-    path = write_weights(tmp_path / "a.safetensors", network().state_dict(), dataclasses.asdict(FACTS))
+    path = write_weights(tmp_path / "a.safetensors", network().state_dict(), dataclasses.asdict(METADATA))
     with safe_open(path, "np") as file:
         assert json.loads(file.metadata()[KEY])["organelles"] == ["nucleus", "lipid"]
         assert file.get_tensor("0.weight").shape == (3, 1, 3, 3, 3)
@@ -49,7 +49,7 @@ def test_the_file_is_read_by_the_safetensors_library_alone(tmp_path):
 
 def test_another_ending_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match=r"expected a name that ends in \.safetensors"):
-        write_weights(tmp_path / "a.bin", network().state_dict(), dataclasses.asdict(FACTS))
+        write_weights(tmp_path / "a.bin", network().state_dict(), dataclasses.asdict(METADATA))
     assert not list(tmp_path.iterdir())
 
 
@@ -61,7 +61,7 @@ def test_another_ending_is_refused_and_nothing_is_written(tmp_path):
         ({}, "not a checkpoint of Cytovox"),
         ({KEY: "[1]"}, "not a checkpoint of Cytovox"),
         ({KEY: "{"}, "cannot be read as a checkpoint"),
-        ({KEY: json.dumps({**dataclasses.asdict(FACTS), "task": "cells"})}, "a checkpoint of task cells"),
+        ({KEY: json.dumps({**dataclasses.asdict(METADATA), "task": "cells"})}, "a checkpoint of task cells"),
         ({KEY: json.dumps({"task": "organelle"})}, "of another version"),
     ],
 )
@@ -78,7 +78,7 @@ def test_files_that_are_none_of_ours_are_refused_in_one_line(tmp_path, content, 
 
 
 def test_a_truncated_file_is_refused(tmp_path):
-    path = write_weights(tmp_path / "a.safetensors", network().state_dict(), dataclasses.asdict(FACTS))
+    path = write_weights(tmp_path / "a.safetensors", network().state_dict(), dataclasses.asdict(METADATA))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
         read_checkpoint(path, "organelle", "init_from")

@@ -114,7 +114,7 @@ def test_what_is_derived_can_always_be_built(seed, scale, multiplier):
     architecture = spread(Architecture(multiplier=multiplier), scale, seed)
     with torch.no_grad():
         for parameter in architecture.operation_logits.values():
-            parameter[:, -1] += 2 * scale  # 'none' is the likeliest often, so that there is something to mend
+            parameter[:, -1] += 2 * scale  # 'none' is the likeliest often, so that there is something to fix
     genotype = architecture.genotype()
     assert genotype_from_json(genotype.to_json()) == genotype
     for kind in CELL_TYPES:

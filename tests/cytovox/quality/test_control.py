@@ -1,4 +1,4 @@
-"""Cells with known faults: each is flagged, and those without are not."""
+"""Cells with known errors: each is flagged, and those without are not."""
 
 import math
 

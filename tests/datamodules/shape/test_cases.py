@@ -1,4 +1,4 @@
-"""Cells in folders: read by stated rules, and every fault said at once."""
+"""Cells in folders: read by stated rules, and every error said at once."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from cytovox.errors import InputError
 from cytovox.io import Volume, read_volume
 from cytovox.io.provenance import ContentDigests, Fingerprint, StampedRecords, array_digest, stamp_of
 from cytovox.measure.refractive import PAPER_MEDIUM_RI
+from cytovox.measure.registry import measurement_versions
 from cytovox.organelles import CELLS
 from cytovox.segmentation.holes import FILLED, fill_holes
 from datamodules.cases import checked_ri
@@ -195,6 +196,7 @@ class Frames:
         rows_from_these = STEPS["analyze.rows"].fingerprint(
             config, cells=state.key("cells", cells_from_these), refractive_index_of_medium=time_lapse.medium_ri,
             origin_um=list(time_lapse.volume.origin_um), cells_are=cells_from,
+            **({"measurements": measurement_versions()} if measurement_versions() else {}),
         )  # fmt: skip
         has_cells, has_rows = state.has("cells", cells_from_these), state.has("rows", rows_from_these)
         why = why or ("" if has_cells else cells_from_these.why(state.provenance("cells")))

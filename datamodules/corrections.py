@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytovox.errors import InputError
+from cytovox.io.formats import is_volume
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData
 from datamodules.file_patterns import composed
-from datamodules.paths import is_volume, stem_of
+from datamodules.paths import stem_of
 
 #: How the name of a correction ends, before its suffix.
 CORRECTED = "_corrected"

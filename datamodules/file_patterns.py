@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytovox.errors import InputError
-from datamodules.paths import is_volume, stem_of
+from cytovox.io.formats import is_volume
+from datamodules.paths import stem_of
 
 PLACEHOLDERS = ("{stem}", "{parent}", "{relative}", "{organelle}", "{frame}")
 _PLACEHOLDER = re.compile(r"\{(stem|parent|relative|organelle|frame)\}")

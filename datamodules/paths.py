@@ -10,29 +10,12 @@ from typing import TypeVar
 from unicodedata import normalize
 
 from cytovox.errors import InputError
-from cytovox.io import KINDS, one_of_each_set
+from cytovox.io import one_of_each_set
 from cytovox.io.csv_files import existing, read_text
-from cytovox.io.omezarr_find import is_zarr, zarr_root
+from cytovox.io.formats import container_of, find_suffix, is_volume, names_container, suffixes
 from datamodules.errors import OnError, refuse
 
-#: Ends of the file names that volumes and masks have, the longer ones first.
-VOLUME_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", *KINDS)
-
-
 Item = TypeVar("Item")
-
-
-def is_volume(path: Path) -> bool:
-    """Whether a path is of a known kind: a file, or the folder that an OME-Zarr is.
-
-    Names that begin with a dot are not: another program's half-written or hidden files.
-    """
-    if path.name.startswith("."):
-        return False
-    if zarr_root(path)[1]:  # a group or an array inside an OME-Zarr
-        return is_zarr(path)
-    kind = next((kind for end, kind in KINDS.items() if path.name.lower().endswith(end)), None)
-    return kind is not None and path.is_dir() == (kind == "omezarr")
 
 
 def expand(patterns: str | Iterable[str], root: Path, key: str, on_error: OnError = refuse) -> list[Path]:
@@ -55,13 +38,12 @@ def expand(patterns: str | Iterable[str], root: Path, key: str, on_error: OnErro
         elif full.exists():
             paths = [full]
         else:
-            inside = ".zarr/" in full.as_posix().lower()  # else a Zarr is one file, whatever groups it holds
-            paths = sorted(p for p in matching(full) if is_volume(p) and (inside or not zarr_root(p)[1]))
+            inside = names_container(full)  # else a Zarr is one file, whatever groups it holds
+            paths = sorted(p for p in matching(full) if is_volume(p) and (inside or not container_of(p)[1]))
         if not paths:
             on_error(
                 InputError(
-                    f"{key}: {pattern}: no such file, and nothing of a known kind matches "
-                    f"({', '.join(VOLUME_SUFFIXES)})"
+                    f"{key}: {pattern}: no such file, and nothing of a known kind matches ({', '.join(suffixes())})"
                 )
             )
         for path in paths:  # two patterns may name one file, each in its own way
@@ -110,9 +92,9 @@ def matching(full: Path) -> list[Path]:
 
 def stem_of(path: Path) -> str:
     """A file's name without its known suffixes: `0007.ome.tif` -> `0007`."""
-    root, inner = zarr_root(path)
+    root, inner = container_of(path)
     if inner:
         return f"{stem_of(root)}_{inner.replace('/', '_')}"
-    lower = path.name.lower()
-    suffix = max((s for s in VOLUME_SUFFIXES if lower.endswith(s)), key=len, default=path.suffix)
+    known = find_suffix(path.name)
+    suffix = path.suffix if known is None else known
     return path.name[: len(path.name) - len(suffix)] if suffix else path.name

@@ -4,32 +4,30 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path, put_in_place, write_error
 from cytovox.io.csv_files import existing
+from cytovox.io.file_format import Format
+from cytovox.io.formats import expected, find_format
 from cytovox.io.label_volume import LabelVolume
-from cytovox.io.nifti import open_nifti_labels, read_nifti, write_nifti
+from cytovox.io.nifti import write_nifti
 from cytovox.io.ometiff import write_ometiff, write_ometiff_planes
 from cytovox.io.ometiff_set import one_of_each_set, set_members
-from cytovox.io.omezarr import open_omezarr_labels, read_omezarr
-from cytovox.io.omezarr_find import zarr_root
 from cytovox.io.omezarr_writer import begin_omezarr, create_omezarr, resume_omezarr, write_omezarr
 from cytovox.io.regions import ArrayReader, Box, FrameReader, grid_boxes
-from cytovox.io.series import Series, only_series
+from cytovox.io.series import Series
 from cytovox.io.spacing import Resolved, SpacingFrom, StoredSpacing, match_spacing, resolve_spacing
-from cytovox.io.tcf import read_fluorescence, read_tcf
+from cytovox.io.tcf import read_fluorescence
 from cytovox.io.tcf_writer import write_tcf
-from cytovox.io.tiff import open_tiff_labels, read_tiff
 from cytovox.io.values import check_finite
 from cytovox.io.volume import Mask, Volume
 
 __all__ = [
-    "KINDS",
     "ArrayReader",
     "Box",
+    "Format",
     "FrameReader",
     "InputError",
     "LabelVolume",
@@ -61,17 +59,6 @@ __all__ = [
     "write_tcf",
 ]
 
-#: Ends of file names, in small letters, and the kind of file they tell.
-KINDS = {
-    ".tcf": "tcf",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".nii": "nifti",
-    ".nii.gz": "nifti",
-    ".hdr": "nifti",
-    ".zarr": "omezarr",
-}
-
 
 def read_volume(
     path: str | Path,
@@ -84,7 +71,7 @@ def read_volume(
     Parameters
     ----------
     path : str or Path
-        .TCF, .ome.tif(f), .tif(f), .nii, .nii.gz, .ome.zarr or .zarr.
+        Of a format in `cytovox.io.formats`: .TCF, .ome.tif(f), .tif(f), .nii, .nii.gz, .ome.zarr, .zarr.
     spacing_um : (z, y, x), optional
         For files that state none, which is every plain TIFF. Where the file states its own, both must agree.
     spacing_from : "file" or "config"
@@ -103,17 +90,7 @@ def read_volume(
         An unknown kind of file, or one that cannot be read; the message names the file.
     """
     path = existing(Path(path))
-    kind = kind_of(path)
-    if kind == "tiff":
-        return read_tiff(path, spacing_um, spacing_from, series)
-    if kind == "omezarr":
-        return read_omezarr(path, spacing_um, spacing_from, series)
-    only_series(path, series)
-    if kind == "nifti":
-        return read_nifti(path, spacing_um, spacing_from)
-    volume = read_tcf(path)
-    size = resolve_spacing(path, StoredSpacing.of(volume.spacing_um), spacing_um, spacing_from)
-    return replace(volume, spacing_um=size.spacing_um, notes=(*volume.notes, *size.notes))
+    return _format_of(path).open_volume(path, spacing_um, spacing_from, series)
 
 
 def read_mask(path: str | Path, series: Series = None) -> Mask:
@@ -156,22 +133,19 @@ def open_labels(path: str | Path, series: Series = None) -> LabelVolume:
         An unknown kind of file, or one that cannot be read.
     """
     path = existing(Path(path))
-    kind = kind_of(path)
-    if kind == "tiff":
-        return open_tiff_labels(path, series)
-    if kind == "omezarr":
-        return open_omezarr_labels(path, series)
-    if kind == "nifti":
-        return open_nifti_labels(path)
-    raise InputError(f"{path}: a TCF file holds no masks: expected .nii.gz, .nii, .ome.tif, .tif or .ome.zarr")
+    found = _format_of(path)
+    if found.open_labels is None:
+        raise InputError(f"{path}: a {found.name.upper()} file holds no masks: expected {expected(labels=True)}")
+    return found.open_labels(path, series)
 
 
 def kind_of(path: str | Path) -> str:
-    """Which reader a file's name asks for: "tcf", "tiff", "nifti" or "omezarr"; InputError for any other."""
-    name = Path(path).name.lower()
-    for end, kind in KINDS.items():
-        if name.endswith(end):
-            return kind
-    if zarr_root(Path(path))[1]:
-        return "omezarr"
-    raise InputError(f"{path}: unknown kind of file: expected .TCF, .ome.tif, .tif, .nii, .nii.gz, .ome.zarr or .zarr")
+    """Return the name of the format that a file's name asks for, such as "tcf"; InputError for an unknown one."""
+    return _format_of(Path(path)).name
+
+
+def _format_of(path: Path) -> Format:
+    found = find_format(path)
+    if found is None:
+        raise InputError(f"{path}: unknown kind of file: expected {expected()}")
+    return found

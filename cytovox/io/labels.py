@@ -26,7 +26,6 @@ from cytovox.errors import InputError
 from cytovox.io.values import check_finite
 
 #: What the user may say about the values: decide by content, one mask, or one object a value.
-LabelKind = Literal["auto", "binary", "instances"]
 LABEL_KINDS: tuple[str, ...] = ("auto", "binary", "instances")
 #: What is read: the mask of an organelle, nuclei as objects, cells as objects, or several organelles by their values.
 LabelUse = Literal["mask", "nucleus", "cells", "classes"]

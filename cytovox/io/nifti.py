@@ -24,11 +24,13 @@ from nibabel.wrapstruct import WrapStructError
 from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
 from cytovox.io.channels import require_slices
+from cytovox.io.file_format import Format
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_memory
 from cytovox.io.nifti_grid import Grid, grid_of, orientation_notes
 from cytovox.io.orientation import AxisOrientation, oriented
 from cytovox.io.regions import CachedReader, FrameReader
+from cytovox.io.series import Series, only_series
 from cytovox.io.spacing import SpacingFrom, resolve_spacing
 from cytovox.io.units import in_seconds
 from cytovox.io.values import unscaled_ri
@@ -269,3 +271,17 @@ def _require_whole(voxels: Path, end: int) -> None:
         raise InputError(f"{voxels}: truncated, or its header is wrong: {size} bytes cannot hold {end}; copy it again")
     if voxels.suffix.lower() != ".gz" and size < end:
         raise InputError(f"{voxels}: truncated: {size} of {end} bytes; copy it again")
+
+
+def _open_volume(path: Path, spacing_um: Sequence[float] | None, spacing_from: SpacingFrom, series: Series) -> Volume:
+    only_series(path, series)
+    return read_nifti(path, spacing_um, spacing_from)
+
+
+FORMAT = Format(
+    "nifti",
+    (".nii", ".nii.gz", ".hdr"),
+    _open_volume,
+    lambda path, series: open_nifti_labels(path),
+    shown=(".nii", ".nii.gz"),
+)

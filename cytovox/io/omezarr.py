@@ -14,6 +14,7 @@ from zarr.storage import LocalStore
 
 from cytovox.errors import InputError
 from cytovox.io.channels import name_channels, require_slices
+from cytovox.io.file_format import Container, Format
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_count, require_memory
 from cytovox.io.omezarr_find import OWN, ZarrImage, find_image, is_zarr, zarr_root
@@ -267,3 +268,8 @@ def _errors(path: Path) -> Iterator[None]:
     except _FAULTS as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())
         raise InputError(f"{path}: not an OME-Zarr that can be read, incomplete or damaged ({reason})") from error
+
+
+FORMAT = Format(
+    "omezarr", (".ome.zarr", ".zarr"), read_omezarr, open_omezarr_labels, container=Container(zarr_root, is_zarr)
+)

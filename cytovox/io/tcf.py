@@ -1,16 +1,19 @@
 """Reading TCF: tomograms of refractive index, and the fluorescence recorded with them, of Tomocube microscopes."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from cytovox.errors import InputError
+from cytovox.io.file_format import Format
 from cytovox.io.hdf5 import attribute, locate, number, open_hdf5
 from cytovox.io.regions import Box, CachedReader, FrameReader, Shape, first_result
+from cytovox.io.series import Series, only_series
+from cytovox.io.spacing import SpacingFrom, StoredSpacing, resolve_spacing
 from cytovox.io.tcf_fluorescence import FluorescenceFrames, describe_fluorescence, match_frames, resample_linear
 from cytovox.io.tcf_layout import Stack, Tiles, find_tiles, parse_time, read_stack, read_voxels
 from cytovox.io.values import RI_SCALE
@@ -242,3 +245,13 @@ def read_medium(file: h5py.File) -> float | None:
 def _scaled_ri(value: float | None) -> float | None:
     """Attributes give an index as it is or x 10 000."""
     return value / RI_SCALE if value is not None and value > 100 else value
+
+
+def _open_volume(path: Path, spacing_um: Sequence[float] | None, spacing_from: SpacingFrom, series: Series) -> Volume:
+    only_series(path, series)
+    volume = read_tcf(path)
+    size = resolve_spacing(path, StoredSpacing.of(volume.spacing_um), spacing_um, spacing_from)
+    return replace(volume, spacing_um=size.spacing_um, notes=(*volume.notes, *size.notes))
+
+
+FORMAT = Format("tcf", (".tcf",), _open_volume, shown=(".TCF",))

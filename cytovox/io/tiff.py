@@ -13,6 +13,7 @@ import tifffile
 
 from cytovox.errors import InputError
 from cytovox.io.channels import as_slices, name_channels, require_slices
+from cytovox.io.file_format import Format
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_memory
 from cytovox.io.ometiff import TiffMetadata
@@ -211,3 +212,12 @@ def _describe(
         if layout.colours > 1:
             notes = (*notes, f"{path.name}: a grey colour image: one of its {layout.colours} equal colours is read")
         return TiffFrames(path, number, layout), metadata_of(tiff, number, layout), notes
+
+
+FORMAT = Format(
+    "tiff",
+    (".ome.tif", ".ome.tiff", ".tif", ".tiff"),
+    read_tiff,
+    open_tiff_labels,
+    shown=(".ome.tif", ".tif"),
+)

@@ -1,7 +1,8 @@
 """Every cell of a frame in numbers: each of its compartments a row, each nucleus, nucleolus and droplet a row."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import scipy.ndimage as ndi
@@ -18,6 +19,7 @@ from cytovox.measurement.morphometry import (
     volume_um3,
 )
 from cytovox.measurement.refractive import Increments, concentration_g_per_ml, dry_mass_pg
+from cytovox.measurement.registry import Region, measurements
 from cytovox.organelles import in_order
 
 #: The row of the whole cell; every other row bears its organelle's name.
@@ -79,6 +81,16 @@ class Compartment:
     """Faces of the volume that the cell reaches, such as "z- y+": what lies beyond is not measured."""
     nuclei: int | None
     """Nuclei of the cell; 0 flags a cell without one, None one whose nucleus was not segmented."""
+    added: Mapping[str, float] = field(default_factory=dict)
+    """Columns of added measurements; see `cytovox.measurement.registry`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row: column to value."""
+        return {**{name: getattr(self, name) for name in COLUMNS}, **self.added}
+
+
+#: Columns of every row, in their order.
+COLUMNS: tuple[str, ...] = tuple(one.name for one in fields(Compartment) if one.name != "added")
 
 
 @dataclass(frozen=True)
@@ -239,23 +251,45 @@ def _row(
 ) -> Compartment:
     sizes, area = form.sizes, form.area
     specks, specks_um3 = _specks(name, sizes, frame.rules.min_nucleus_um3)
+    common: dict[str, Any] = {
+        "cell": label, "compartment": name, "specks": specks, "specks_um3": specks_um3, "border": border,
+        "nuclei": nuclei,
+    }  # fmt: skip
     if not sizes:
-        unknown = (NAN, NAN, NAN)
         return Compartment(
-            label, name, 0.0, NAN, "", NAN, NAN, NAN, NAN, 0.0, *unknown, 0, *unknown, NAN, specks, specks_um3, border,
-            nuclei,
+            **common, volume_um3=0.0, surface_area_um2=NAN, area_flag="", sphericity=NAN, mean_ri=NAN, sd_ri=NAN,
+            concentration_g_per_ml=NAN, dry_mass_pg=0.0, z_um=NAN, y_um=NAN, x_um=NAN, parts=0, mean_part_um3=NAN,
+            median_part_um3=NAN, largest_part_um3=NAN, mean_part_area_um2=NAN, added=_added(None),
         )  # fmt: skip
-    ri, said = frame.ri_ZYX[mask].astype(np.float64), frame.concentration_ZYX[mask]
+    ri, concentrations = frame.ri_ZYX[mask].astype(np.float64), frame.concentration_ZYX[mask]
     volume = volume_um3(mask, frame.spacing_um)
     whole = name not in MANY_PARTS or len(sizes) == 1
+    z_um, y_um, x_um = centroid_um(mask, frame.spacing_um, frame.origin_um)
     return Compartment(
-        label, name, volume, area, area_flag(volume, area, frame.spacing_um),
-        sphericity(max(sizes), form.largest_area) if whole else NAN,
-        float(ri.mean()), float(ri.std()), float(said.mean()), dry_mass_pg(said, frame.voxel_um3),
-        *centroid_um(mask, frame.spacing_um, frame.origin_um),
-        len(sizes), float(np.mean(sizes)), float(np.median(sizes)), float(np.max(sizes)), area / len(sizes),
-        specks, specks_um3, border, nuclei,
-    )  # fmt: skip
+        **common,
+        volume_um3=volume,
+        surface_area_um2=area,
+        area_flag=area_flag(volume, area, frame.spacing_um),
+        sphericity=sphericity(max(sizes), form.largest_area) if whole else NAN,
+        mean_ri=float(ri.mean()),
+        sd_ri=float(ri.std()),
+        concentration_g_per_ml=float(concentrations.mean()),
+        dry_mass_pg=dry_mass_pg(concentrations, frame.voxel_um3),
+        z_um=z_um,
+        y_um=y_um,
+        x_um=x_um,
+        parts=len(sizes),
+        mean_part_um3=float(np.mean(sizes)),
+        median_part_um3=float(np.median(sizes)),
+        largest_part_um3=float(np.max(sizes)),
+        mean_part_area_um2=area / len(sizes),
+        added=_added(Region(frame.ri_ZYX, mask, frame.spacing_um, name, frame.rules.medium_ri)),
+    )
+
+
+def _added(region: Region | None) -> dict[str, float]:
+    """Return the columns of all added measurements."""
+    return {column: value for one in measurements() for column, value in one.of(region).items()}
 
 
 def _specks(name: str, sizes: list[float], min_nucleus_um3: float) -> tuple[int | None, float]:
@@ -301,13 +335,24 @@ def _parts(frame: _Frame, label: int, name: str, mask: np.ndarray) -> list[Part]
 def _part(frame: _Frame, label: int, name: str, rank: int, mask: np.ndarray, box: tuple[slice, slice, slice]) -> Part:
     volume, area = volume_um3(mask, frame.spacing_um), frame.area(mask)
     z, y, x = (o + part.start * s for o, part, s in zip(frame.origin_um, box, frame.spacing_um, strict=True))
-    said = frame.concentration_ZYX[box][mask]
+    concentrations = frame.concentration_ZYX[box][mask]
+    z_um, y_um, x_um = centroid_um(mask, frame.spacing_um, (z, y, x))
     return Part(
-        label, name, rank, volume, equivalent_diameter_um(volume), area, area_flag(volume, area, frame.spacing_um),
-        sphericity(volume, area),
-        float(frame.ri_ZYX[box][mask].mean(dtype=np.float64)), float(said.mean()), dry_mass_pg(said, frame.voxel_um3),
-        *centroid_um(mask, frame.spacing_um, (z, y, x)),
-    )  # fmt: skip
+        cell=label,
+        compartment=name,
+        part=rank,
+        volume_um3=volume,
+        equivalent_diameter_um=equivalent_diameter_um(volume),
+        surface_area_um2=area,
+        area_flag=area_flag(volume, area, frame.spacing_um),
+        sphericity=sphericity(volume, area),
+        mean_ri=float(frame.ri_ZYX[box][mask].mean(dtype=np.float64)),
+        concentration_g_per_ml=float(concentrations.mean()),
+        dry_mass_pg=dry_mass_pg(concentrations, frame.voxel_um3),
+        z_um=z_um,
+        y_um=y_um,
+        x_um=x_um,
+    )
 
 
 def _left_over(

@@ -205,17 +205,6 @@ class Architecture(nn.Module):
             if any(edge.operation != "none" for _, edge in pair)
         ]
 
-    def log_likelihood(self, kind: str, cell: CellGenotype) -> float:
-        """Logarithm of the chances of the choices in a cell; every node has `READS` edges."""
-        log_EO, total = self.operation_logits[kind].detach().log_softmax(1), 0.0
-        for node, edges in zip(NODES, cell, strict=True):
-            for edge in edges:
-                total += float(log_EO[EDGES.index((node, edge.source)), self.operations.index(edge.operation)])
-                if (key := f"{kind}_{node}") in self.source_logits:
-                    log_S = self.source_logits[key].detach().log_softmax(0)
-                    total += float(log_S[sources_of(NODES.index(node)).index(edge.source)])
-        return total
-
 
 def inclusion(share_S: torch.Tensor) -> torch.Tensor:
     """That each of S things is among two drawn without putting back, when one is drawn with these shares (S,).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 import tifffile
 
 from cytovox.io import read_volume, write_nifti
+from cytovox.measurement import registry
+from cytovox.measurement.registry import Column, Measurement
 from cytovox.networks.weights import shipped_weights
 from cytovox.simulation.timelapse_files import write_time_lapse
 from cytovox.simulation.tomogram import Options
@@ -131,6 +134,49 @@ def test_another_version_of_a_method_runs_its_step_again_and_no_earlier_one(cli,
     assert notes(answer) == ["note: 4 frames are analysed again: method version 1 -> 2"]
     changed = {name for name, at in stamps(copied / ".frames").items() if organelles.get(name) != at}
     assert not [name for name in changed if "organelles" in name or "cells" in name]
+
+
+def _depth(region):
+    z = np.nonzero(region.mask_ZYX)[0]
+    return {"depth_um": (z.max() - z.min() + 1) * region.spacing_um[0]}
+
+
+DEPTH = Measurement("depth", 1, {"depth_um": Column("µm", "Extent along z")}, _depth)
+DEPTH_2 = dataclasses.replace(DEPTH, version=2)
+
+
+@pytest.fixture
+def offer(monkeypatch):
+    """Let an installed package offer an object of this module as a measurement."""
+
+    def offer(attribute):
+        entry = EntryPoint("depth", f"{__name__}:{attribute}", registry.GROUP)
+        monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == registry.GROUP else [])
+        registry.measurements.cache_clear()
+
+    yield offer
+    monkeypatch.undo()
+    registry.measurements.cache_clear()
+
+
+def test_an_added_measurement_has_a_column_and_only_rows_are_computed_again(cli, time_lapses, copied, offer):
+    before, frames = pd.read_csv(copied / "tables" / "cells.csv"), stamps(copied / ".frames")
+    offer("DEPTH")
+    answer = cli(*words(time_lapses, copied))
+    assert notes(answer) == ["note: 4 frames are analysed again: measurements changed"], answer.err
+    changed = {name for name, at in stamps(copied / ".frames").items() if frames.get(name) != at}
+    assert changed
+    assert not [name for name in changed if "organelles" in name or "cells" in name]
+    after = pd.read_csv(copied / "tables" / "cells.csv")
+    pd.testing.assert_frame_equal(after.drop(columns="depth_um"), before, check_exact=True)
+    depth = after.depth_um[after.volume_um3 > 0] / SPACING[0]
+    assert len(depth)
+    assert (depth > 0).all()
+    assert np.allclose(depth, depth.round())
+    assert after.depth_um[after.volume_um3 == 0].isna().all()
+    assert notes(cli(*words(time_lapses, copied))) == []
+    offer("DEPTH_2")
+    assert notes(cli(*words(time_lapses, copied))) == ["note: 4 frames are analysed again: measurements changed"]
 
 
 def test_masks_with_other_content_of_the_same_size_and_time_are_read_again(cli, time_lapses, tmp_path):

@@ -209,7 +209,5 @@ def rules_of(medium_ri: float, measure: Any) -> Rules:
 
 def _plain(row: Any) -> dict[str, Any]:
     """A row as JSON has it: nan is null."""
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in dataclasses.asdict(row).items()
-    }
+    values = row.as_dict() if isinstance(row, Compartment) else dataclasses.asdict(row)
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cytovox.errors import InputError
 from cytovox.io import Volume
+from cytovox.io.formats import is_volume
 from cytovox.io.label_layout import channels_of, meaning, place, unnamed
 from cytovox.io.orientation import MaskAxes
 from cytovox.io.series import Series
@@ -19,7 +20,7 @@ from datamodules.corrections import Correction, Corrections
 from datamodules.errors import OnError
 from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_errors
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources, values_of
-from datamodules.paths import expand, is_volume, stem_of
+from datamodules.paths import expand, stem_of
 from experiments.errors import ConfigErrors
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.analyze.sources import Source

@@ -14,8 +14,9 @@ import pandas as pd
 
 from cytovox.io.atomic import atomic_path
 from cytovox.io.provenance import digest_of
-from cytovox.measurement.measurements import WHOLE, Compartment, Part
+from cytovox.measurement.measurements import COLUMNS, WHOLE, Part
 from cytovox.measurement.refractive import CHOI_RULE, concentration_choi_g_per_ml
+from cytovox.measurement.registry import added_columns
 from cytovox.quality.control import Flags
 from cytovox.quality.rules import as_text
 from cytovox.tracking.tracking import Tracked, TrackingRules, track_cells
@@ -94,11 +95,13 @@ def time_lapse_result(time_lapse: TimeLapse, config: AnalyzeConfig) -> TimeLapse
 
 def compartment_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
     """A row a compartment, cell and frame, with the flags of quality control and what they leave out."""
-    columns = [field.name for field in dataclasses.fields(Compartment)]
+    columns = list(COLUMNS)
     if config.uncertainty:
         place = columns.index("volume_um3") + 1
         columns[place:place] = ["volume_low_um3", "volume_high_um3"]
-    return _table(results, config, [*columns, "contrast_ri"], lambda result: result.compartments, rules=True)
+    return _table(
+        results, config, [*columns, "contrast_ri", *added_columns()], lambda result: result.compartments, rules=True
+    )
 
 
 def part_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
@@ -151,7 +154,7 @@ def _table(
     frame = pd.DataFrame(rows, columns=[*first, *columns, *(last if rules else [])])
     whole = {name: "Int64" for name in ("track", "lineage", "nuclei", "specks") if name in frame}
     whole |= {"original_label": "UInt64"} if "original_label" in frame else {}
-    known = {name: "float64" for name in ("time_s", "contrast_ri") if name in frame}
+    known = {name: "float64" for name in ("time_s", "contrast_ri", *added_columns()) if name in frame}
     return frame.astype({**whole, **known})
 
 

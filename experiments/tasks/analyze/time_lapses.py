@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from cytovox.errors import InputError
 from cytovox.io import Volume, read_volume
 from cytovox.io.provenance import ContentDigests, Fingerprint, StampedRecords, array_digest, stamp_of
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI
+from cytovox.measurement.registry import measurement_versions
 from cytovox.models.domain import frame_outside
 from cytovox.organelles import CELLS
 from cytovox.segmentation.holes import FILLED, fill_holes
@@ -192,9 +194,12 @@ class Frames:
                 self._organelles(t, own, wanted, axes, given)
             time_lapse.notes.extend(n for n in own.metadata("organelles").get("notes", []) if n not in time_lapse.notes)
         cells_from_these = cells_provenance()
+        # left out where there is none, so that rows stored before there were added measurements stay current
+        added: dict[str, Any] = {"measurements": versions} if (versions := measurement_versions()) else {}
         rows_from_these = STEPS["analyze.rows"].fingerprint(
             config, cells=state.key("cells", cells_from_these), refractive_index_of_medium=time_lapse.medium_ri,
             origin_um=list(time_lapse.volume.origin_um), cells_are=cells_from,
+            **added,
         )  # fmt: skip
         has_cells, has_rows = state.has("cells", cells_from_these), state.has("rows", rows_from_these)
         why = why or ("" if has_cells else cells_from_these.why(state.provenance("cells")))

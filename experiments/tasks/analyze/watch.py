@@ -9,8 +9,8 @@ from typing import Any
 
 from cytovox.errors import InputError
 from cytovox.io import read_volume
+from cytovox.io.formats import is_volume
 from cytovox.io.provenance import stamp_of
-from datamodules.paths import is_volume
 from experiments.tasks.analyze.analysis import Analysis
 from experiments.tasks.analyze.sources import Source, find_groups
 from training.prediction import output_names

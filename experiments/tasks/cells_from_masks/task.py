@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 from dataclasses import dataclass
@@ -278,7 +277,6 @@ def _rows(
     medium = getattr(volume, "medium_ri", None) or PAPER_MEDIUM_RI
     image = np.full(cells.shape, math.nan, np.float32) if ri is None else ri
     measured = measure_frame(image, cells, {"membrane": membrane, "nucleus": nucleus}, spacing, Rules(medium))
-    names = [field.name for field in dataclasses.fields(Compartment)]
     contrasts = {} if ri is None else cell_contrasts(ri, cells, spacing)
     flags = {
         row.cell: as_text(frame_flags(_state(t, row, contrasts.get(row.cell, math.nan)), QualityRules()))
@@ -287,7 +285,7 @@ def _rows(
     }
     rows: list[dict[str, object]] = []
     for row in measured.compartments:
-        values = {name: getattr(row, name) for name in names if ri is not None or name not in _OF_RI}
+        values = {name: value for name, value in row.as_dict().items() if ri is not None or name not in _OF_RI}
         # cell k grew from nucleus k
         original = {"original_label": seeds.reading.original(row.cell) if row.cell > 0 else None}
         contrast = {"contrast_ri": contrasts.get(row.cell) if row.compartment == WHOLE else None}

@@ -10,7 +10,7 @@ from PIL import Image
 from cytovox.metrics.reliability import Reliability
 from cytovox.plots.figures import MAX_BYTES
 from cytovox.plots.shading import shaded
-from cytovox.plots.shape_charts import MODEL_COLOURS, SPREAD_LABELS, reliability_figure, scores_figure
+from cytovox.plots.shape_charts import MODEL_COLOURS, reliability_figure
 from cytovox.plots.shapes import SAMPLE_COLOUR, TRUTH_COLOUR, GalleryCell, gallery_figure
 
 
@@ -89,20 +89,6 @@ def test_an_empty_prediction_and_an_empty_mask_are_drawn_as_nothing(tmp_path: Pa
     assert pixels_near(path, SAMPLE_COLOUR) < 300  # the legend's
     with pytest.raises(ValueError, match="no cell"):
         gallery_figure(tmp_path / "b.png", [])
-
-
-def test_a_chart_draws_every_model_and_leaves_out_what_has_no_value(tmp_path: Path):
-    score = {"cells": 9, "coverage": 0.9, "coverage_low": 0.6, "coverage_high": 1.0}
-    rows = [{"model": "a $1", **score}, {"model": "b", "cells": 9, "coverage": math.nan}]
-    both = scores_figure(tmp_path / "a.png", [rows[0], rows[0]], SPREAD_LABELS, {"coverage": 0.9})
-    half = scores_figure(tmp_path / "b.png", rows, SPREAD_LABELS, {"coverage": 0.9})
-    assert both is not None
-    assert half is not None
-    assert pixels_near(both, MODEL_COLOURS[0]) > 100 < pixels_near(both, MODEL_COLOURS[1])
-    assert pixels_near(half, MODEL_COLOURS[0]) > 100
-    assert pixels_near(half, MODEL_COLOURS[1]) == 0
-    assert scores_figure(tmp_path / "c.png", []) is None
-    assert not (tmp_path / "c.png").exists()
 
 
 def test_a_reliability_diagram_draws_the_models_that_saw_voxels(tmp_path: Path):

@@ -5,7 +5,6 @@ Commands and notebooks compute the same results with the same code: every functi
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,10 @@ from cytovox.io import Volume, write_nifti, write_ometiff, write_omezarr
 from cytovox.io import read_volume as read
 from cytovox.io.atomic import atomic_path
 from cytovox.measurement.cell_contrast import cell_contrasts
-from cytovox.measurement.measurements import WHOLE, Compartment, Rules, measure_frame
+from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI, Increments
+from cytovox.measurement.registry import added_columns
+from cytovox.measurement.rows import COLUMNS, WHOLE, Compartment
 from cytovox.models.cells import CellModel
 from cytovox.models.domain import outside, volume_statistics
 from cytovox.models.load import load_model
@@ -285,7 +286,7 @@ def measure(
     rows = [
         {
             "frame": frame,
-            **dataclasses.asdict(row),
+            **row.as_dict(),
             "contrast_ri": contrasts.get(row.cell, math.nan) if row.compartment == WHOLE else math.nan,
             "flags": flags.get(row.cell, ""),
             "medium_ri": medium,
@@ -296,7 +297,7 @@ def measure(
         }
         for row in measured.compartments
     ]
-    columns = ["frame", *(field.name for field in dataclasses.fields(Compartment)), "contrast_ri", "flags"]
+    columns = ["frame", *COLUMNS, "contrast_ri", *added_columns(), "flags"]
     columns += ["medium_ri", "medium_from", "increments", "area_estimator", "outside_training"]
     return pd.DataFrame(rows, columns=columns).astype({"nuclei": "Int64", "specks": "Int64"})
 

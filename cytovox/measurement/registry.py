@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 import numpy as np
 
 from cytovox.errors import InputError
+from cytovox.measurement.rows import COLUMNS
 
 #: Entry-point group by which an installed package adds measurements: ``name = "module:MEASUREMENT"``.
 GROUP = "cytovox.measurements"
@@ -44,8 +45,8 @@ class Region:
 class Measurement:
     """A measurement of every compartment of every cell.
 
-    A module of `cytovox.measurement` defines one, and `BUILT_IN` lists it. An installed package adds one by an entry point
-    of the group `cytovox.measurements`. Its columns follow those of `cytovox.measurement.measurements.Compartment`.
+    A module of `cytovox.measurement` defines one, and `BUILT_IN` lists it. An installed package adds one by an entry
+    point of the group `cytovox.measurements`. Its columns follow those of `cytovox.measurement.rows.Compartment`.
     """
 
     name: str
@@ -85,8 +86,6 @@ def measurements() -> tuple[Measurement, ...]:
     InputError
         An installed package offers an object that is not a `Measurement`, or a name or column that is taken.
     """
-    from cytovox.measurement.measurements import COLUMNS
-
     known = list(BUILT_IN)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
         where = f"measurement {entry.name!r} ({entry.value})"

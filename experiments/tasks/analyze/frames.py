@@ -17,8 +17,9 @@ from cytovox.io.deletion import remove_file
 from cytovox.io.provenance import Fingerprint
 from cytovox.io.spacing import SpacingFrom
 from cytovox.measurement.cell_contrast import cell_contrasts
-from cytovox.measurement.measurements import WHOLE, Compartment, Rules, measure_frame
+from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import Increments
+from cytovox.measurement.rows import WHOLE, Compartment
 from cytovox.measurement.volume_interval import VolumeInterval, agreement, volume_intervals
 from cytovox.models.domain import frame_outside
 from cytovox.segmentation.checks import nuclei_outside_note

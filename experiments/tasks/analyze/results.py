@@ -14,9 +14,9 @@ import pandas as pd
 
 from cytovox.io.atomic import atomic_path
 from cytovox.io.provenance import digest_of
-from cytovox.measurement.measurements import COLUMNS, WHOLE, Part
 from cytovox.measurement.refractive import CHOI_RULE, concentration_choi_g_per_ml
 from cytovox.measurement.registry import added_columns
+from cytovox.measurement.rows import COLUMNS, WHOLE, Part
 from cytovox.quality.control import Flags
 from cytovox.quality.rules import as_text
 from cytovox.tracking.tracking import Tracked, TrackingRules, track_cells

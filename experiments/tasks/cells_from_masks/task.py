@@ -17,8 +17,9 @@ from cytovox.io.deletion import Manifest
 from cytovox.io.label_layout import Opening
 from cytovox.io.spacing import Resolved, resolve_spacing
 from cytovox.measurement.cell_contrast import cell_contrasts
-from cytovox.measurement.measurements import WHOLE, Compartment, Rules, measure_frame
+from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI
+from cytovox.measurement.rows import WHOLE, Compartment
 from cytovox.plots.cells import cells_figure
 from cytovox.quality.control import CellState, frame_flags
 from cytovox.quality.rules import QualityRules, as_text

@@ -8,8 +8,9 @@ import pytest
 
 from cytovox.errors import InputError
 from cytovox.measurement import registry
-from cytovox.measurement.measurements import COLUMNS, Rules, measure_frame
+from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.registry import Column, Measurement
+from cytovox.measurement.rows import COLUMNS
 
 CONTRAST = Measurement(
     "contrast",

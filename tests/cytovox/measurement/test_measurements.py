@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cytovox.measurement.measurements import WHOLE, Rules, measure_frame
+from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import Increments
+from cytovox.measurement.rows import WHOLE
 
 SPACING = (0.4, 0.2, 0.2)
 MEDIUM = 1.337

@@ -33,6 +33,13 @@ class Use:
 
 
 ALLOWED: dict[str, Use] = {
+    "_actions": Use(
+        "python",
+        "3.11",
+        "argparse:_ActionsContainer.__init__",
+        "argparse has no public list of a parser's arguments",
+        "self._actions = []",
+    ),
     "torch._dynamo.exc.TorchDynamoException": Use(
         "torch", "2.13", "torch._dynamo.exc:TorchDynamoException", "the base of all errors of torch.compile"
     ),

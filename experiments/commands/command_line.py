@@ -36,10 +36,11 @@ def build_parser(verb: str = "") -> argparse.ArgumentParser:
     cache.add_verbs(commands)
     completion.add_verbs(commands)
     commands.choices["completion"].set_defaults(whole_parser=parser)
+    parser.set_defaults(verbs=dict(commands.choices))
     return parser
 
 
 def verbs_of(parser: argparse.ArgumentParser) -> dict[str, VerbParser]:
     """Return the verbs of the whole parser, by name."""
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(commands.choices)
+    verbs: dict[str, VerbParser] = parser.get_default("verbs")
+    return verbs

@@ -122,7 +122,7 @@ def test_in_training_a_part_of_the_batch_is_told_the_truth():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"told": 1.0}, "told: 1.0: expected a part between 0 and 1"),
+        ({"given_fraction": 1.0}, "given_fraction: 1.0: expected a fraction between 0 and 1"),
         ({"thickness": -0.1}, "thickness: -0.1: expected 0 to 2"),
         ({"tilt": float("nan")}, "tilt: nan"),
         ({"height": 0.6}, "height: 0.6: expected 0 to 0.5"),

@@ -22,8 +22,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Train, test and predict on simulated cells, then measure two groups over time (11 minutes on 2 cores)
 	$(BIN)/python -m cytovox.simulation --preset HeLa --seed 900001 --shape 64 128 128 --spacing 0.3 0.3 0.3 --out runs/demo_sample
 	$(BIN)/python -m experiments.run experiments/configs/organelle_demo.yaml 'stages=[fit,test,predict]' 'predict.inputs=[runs/demo_sample/*.TCF]'
-	for group in control LPS; do $(BIN)/python -m cytovox.simulation --preset RAW264.7 --seed 910001 910002 --film $$group --frames 3 --interval 120 --shape 64 160 160 --spacing 0.3 0.3 0.3 --out runs/demo_films || exit 1; done
-	$(BIN)/python -m experiments.run experiments/configs/analyze.yaml name=analyze_demo 'inputs=[runs/demo_films/*.TCF]' 'groups=*-{group}.TCF'
+	for group in control LPS; do $(BIN)/python -m cytovox.simulation --preset RAW264.7 --seed 910001 910002 --time-lapse $$group --frames 3 --interval 120 --shape 64 160 160 --spacing 0.3 0.3 0.3 --out runs/demo_time_lapses || exit 1; done
+	$(BIN)/python -m experiments.run experiments/configs/analyze.yaml name=analyze_demo 'inputs=[runs/demo_time_lapses/*.TCF]' 'groups=*-{group}.TCF'
 
 # a process a core, one thread each; a file's tests stay together, since they share what they trained
 SPREAD := -n auto --dist loadfile
@@ -40,7 +40,7 @@ test-cluster: $(READY) ## Run what needs a cluster on a real SLURM of two nodes 
 test-gpu: $(READY) ## Run what needs a CUDA GPU; skipped with a reason where there is none
 	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST)
 
-lint: $(READY) ## Check style, types and the floors of the house
+lint: $(READY) ## Check style, types and the layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

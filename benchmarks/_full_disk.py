@@ -57,7 +57,7 @@ def full_disk_run(work: Path, leave: int) -> dict[str, Any]:
         equal = resumed.returncode == 0 and not differences(expected, trained(last.parents[1]))
     return {
         "left free": leave, "exit code": process.returncode, "step on the disk": int(saved["global_step"]),
-        "half-written files": len(parts), "told": [line for line in told.splitlines() if "no space" in line][:1],
+        "half-written files": len(parts), "reported": [line for line in told.splitlines() if "no space" in line][:1],
         "traceback": "Traceback" in told, "resumed": resumed.returncode == 0, "equal": equal,
     }  # fmt: skip
 

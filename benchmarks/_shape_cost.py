@@ -20,7 +20,7 @@ from lightning_modules.shape_base import ShapeBase
 FAITHFUL_STEPS = 1000
 SIDE = 64
 #: The models whose whole way from image to shape is timed: config and how often the network is asked for a shape.
-FAST = {"told": ("shape_rbc", 2), "flow": ("shape_flow", 6), "shapr": ("shapr", 1)}
+FAST = {"traits": ("shape_rbc", 2), "flow": ("shape_flow", 6), "shapr": ("shapr", 1)}
 
 
 def cost_table(told: argparse.Namespace) -> None:

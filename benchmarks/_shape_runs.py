@@ -17,12 +17,12 @@ from benchmarks._shape_train import INNER_FOLDS
 
 FOLDS = 5
 #: Models of the table, those whose shapes are classified, and the one that is trained on the first fold only.
-COMPARED = ("told", "regressor", "flow", "shapr")
-CLASSIFIED = ("told", "shapr")
+COMPARED = ("traits", "regressor", "flow", "shapr")
+CLASSIFIED = ("traits", "shapr")
 ONCE = "dispr_objective"
 #: Optimiser steps in a minute on one core, so that all are trained for the same time; the minutes they took are in the
 #: table. (On a Xeon with AVX512, float32.)
-STEPS_A_MINUTE = {"told": 215.0, "regressor": 215.0, "flow": 215.0, "shapr": 20.0, ONCE: 215.0}
+STEPS_A_MINUTE = {"traits": 215.0, "regressor": 215.0, "flow": 215.0, "shapr": 20.0, ONCE: 215.0}
 #: What a model is trained with besides its config: half the batch doubles SHAPR's steps.
 MORE = {"shapr": ("data.batch_size=4",)}
 

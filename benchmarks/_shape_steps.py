@@ -54,7 +54,7 @@ def steps_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Tab
     """
     found = {f"rectified flow, {steps} steps": predict_steps(cells, data, work, steps) for steps in STEPS}
     found["DISPR's objective, 1000 steps"] = read_predicted(work, ONCE, "fold0")
-    found["told, one step"] = read_predicted(work, "told", "fold0")
+    found["traits, one step"] = read_predicted(work, "traits", "fold0")
     truth = {cell.name: cell.obj_ZYX for cell in cells}
     columns = ["model", "cells", "samples", *(f"{kind} {name}" for kind in ("mean", "single") for name in ERRORS)]
     table, rows = Table("Few steps and many, first fold", columns), {}

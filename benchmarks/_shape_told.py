@@ -41,8 +41,8 @@ def told_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Tabl
     found: dict[str, list[ShapeErrors]] = {}
     groups: list[str] = []
     for run in outer_runs():
-        config = config_of("told", data, 1)
-        weights = read_weights(config, [RunFolder(work / "runs" / "told" / run).last_checkpoint])
+        config = config_of("traits", data, 1)
+        weights = read_weights(config, [RunFolder(work / "runs" / "traits" / run).last_checkpoint])
         module = build_from_weights(config, weights).eval()
         assert isinstance(module, ShapeModule)
         for cell in track(fold_cells(cells, run)[1], f"told the truth, {run}"):
@@ -50,7 +50,7 @@ def told_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Tabl
             for what, errors in _answers(module, cell).items():
                 found.setdefault(what, []).append(errors)
     rows = score_rows(found, strata=groups)
-    table = Table("The same network told true traits", ["told", "1 - IoU", "volume", "surface", "roughness"])
+    table = Table("The same network told true traits", ["traits", "1 - IoU", "volume", "surface", "roughness"])
     for row in rows:
         shown = [f"{row[e]:.3f} [{row[f'{e}_low']:.3f}, {row[f'{e}_high']:.3f}]" for e in ERRORS]
         table.rows.append([str(row["model"]), *shown])

@@ -33,7 +33,7 @@ from training.trainer import build_trainer, checkpoint_path
 
 #: The config of each model, what is changed in it, and how many shapes are drawn of a cell.
 MODELS: dict[str, tuple[str, tuple[str, ...], int]] = {
-    "told": ("shape_rbc", (), 20),
+    "traits": ("shape_rbc", (), 20),
     "regressor": ("shape_rbc", ("traits.name=none",), 1),
     "flow": ("shape_flow", (), 20),
     # DISPR's objective on the cheap network: its chain, its loss, its sampler, at 32 voxels a side

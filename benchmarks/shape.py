@@ -30,7 +30,7 @@ from cytovox.statistics.classify import Forest
 
 Found = tuple[list[Table], dict[str, Any]]
 #: The model that is shipped; and the one whose conformal intervals every spread is held against.
-SHIPPED = "told"
+SHIPPED = "traits"
 BAR = "regressor"
 
 
@@ -40,7 +40,7 @@ def errors(told: argparse.Namespace) -> Found:
     tables, rows = error_tables(cells, model_errors(cells, found))
     limits, values = limits_table(cells, found[SHIPPED])
     oracle, told_rows = told_table(cells, told.data, told.work)
-    return [*tables, limits, oracle], {**rows, "limits": values, "told": told_rows}
+    return [*tables, limits, oracle], {**rows, "limits": values, "traits": told_rows}
 
 
 def spread(told: argparse.Namespace) -> Found:

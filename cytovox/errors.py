@@ -1,4 +1,4 @@
-"""The one error that is the user's to fix."""
+"""Errors that the user can fix."""
 
 
 class InputError(Exception):

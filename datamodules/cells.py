@@ -24,7 +24,7 @@ from transforms.cell_patches import RandCellPatch, RandOneNucleus, RandSoften
 from transforms.intensity import RandRIShiftd
 from transforms.patches import foreground_centres
 
-#: Fewer voxels of a cell's nucleus on the common grid are no nucleus to vote for.
+#: A nucleus with fewer voxels on the common grid is not used in training.
 FEWEST_VOXELS = 20
 
 

@@ -122,7 +122,7 @@ def fetch_record(
     only : str
         A glob over the files' names.
     progress : callable, optional
-        Told (file, bytes done, bytes in all).
+        Called with (file, bytes done, bytes in all).
 
     Returns
     -------
@@ -207,7 +207,7 @@ class ResumingDownloader:
     part : Path
         Where the bytes are kept until there are `file.size` of them.
     progress : callable, optional
-        Told (file, bytes done, bytes in all).
+        Called with (file, bytes done, bytes in all).
     """
 
     def __init__(self, file: RemoteFile, part: Path, progress: Progress | None = None) -> None:

@@ -39,7 +39,7 @@ class OrganelleDataModule(pl.LightningDataModule):
     seed : int
         The run's seed.
     progress : callable, optional
-        Told what is being prepared.
+        Called with what is being prepared.
     limit : int, optional
         Take only so many volumes of each split.
     splits : sequence of str

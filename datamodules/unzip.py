@@ -30,7 +30,7 @@ def unzip(archive: str | Path, folder: str | Path, progress: Callable[[int, int]
     folder : path
         Where its content shall lie; what was unpacked there before is replaced when all has been unpacked.
     progress : callable, optional
-        Told (files done, files in all).
+        Called with (files done, files in all).
 
     Returns
     -------

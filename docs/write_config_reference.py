@@ -91,8 +91,8 @@ def plain(value: Any) -> str:
 
 
 def row(*cells: str) -> str:
-    told = cells[3].replace("<", "&lt;").replace("|", "\\|")
-    return "| " + " | ".join([f"`{cells[0]}`", cells[1], f"`{cells[2]}`" if cells[2] else "", told]) + " |"
+    text = cells[3].replace("<", "&lt;").replace("|", "\\|")
+    return "| " + " | ".join([f"`{cells[0]}`", cells[1], f"`{cells[2]}`" if cells[2] else "", text]) + " |"
 
 
 def table(lines: list[str]) -> str:
@@ -141,9 +141,9 @@ def branches(group: str, choice: Choice, prefix: str) -> list[str]:
     parts = []
     for name, kind in choice.kinds.items():
         parts.append(f"## {prefix}`{group}` with `{choice.key}: {name}`\n")
-        told = (inspect.getdoc(kind) or "").splitlines()[0]
+        text = (inspect.getdoc(kind) or "").splitlines()[0]
         lines = rows(branch(group, choice, name), f"{group}.", skip=(choice.key,))
-        parts += [told + "\n", table(lines)] if lines else [told + "\n"]
+        parts += [text + "\n", table(lines)] if lines else [text + "\n"]
     return parts
 
 

@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=Path, default=None, help="folder with image/ and mask/ of the red blood cells")
     parser.add_argument("--nuclei", type=Path, default=None, help="the same of the nuclei")
-    told = parser.parse_args()
+    args = parser.parse_args()
     for name, (count, parts) in TRAININGS.items():
         cases = []
         for config, words in parts:
@@ -56,7 +56,7 @@ def main() -> None:
             found = {split: requests.get(split, []) for split in SPLITS}
             cases += list(cases_of(typed.data, found)["train"])
         _write(name, {**describe(cases), "inputs": count})
-    for name, folder in (("shape_rbc", told.cells), ("shape_nuclei", told.nuclei)):
+    for name, folder in (("shape_rbc", args.cells), ("shape_nuclei", args.nuclei)):
         if folder is not None:
             _write(name, describe(read_shapes(find_inputs(folder))))
 

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from cytovox.metrics.cells import CellScores
 from datamodules.cases import Case
 
-#: Ways to the seeds, in the order of tables: the method from true nuclei, from those that the rule finds, and the floor
-#: (a seeded watershed from the rule's).
+#: Sources of the seeds, in the order of tables: the method from true nuclei, from those found by the rule, and the
+#: baseline (a seeded watershed from the rule's).
 SEED_SOURCES = ("true", "rule", "watershed")
 
 

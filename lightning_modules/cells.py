@@ -1,4 +1,4 @@
-"""The cells task: a field with its nuclei in, one label a cell out (Choi et al. 2021, and votes)."""
+"""The cells task: a field with its nuclei in, one label per cell out (Choi et al. 2021, and centre offsets)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class CellsModule(pl.LightningModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
-        """Loss of one nucleus' cell, or of all votes."""
+        """Loss of one nucleus' cell, or of the centre offsets."""
         assert self.loss is not None
         size = len(batch["image"])
         if self.metadata.method == "network":

@@ -80,7 +80,7 @@ class SHAPRModule(ShapeBase):
         return configure(self.optimizer_config, self.parameters(), steps, MONITOR)
 
     def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Samples:
-        """Its only answer, -1 to 1: SHAPR knows no doubt."""
+        """Return its single answer, -1 to 1: SHAPR is deterministic."""
         return Samples(2 * torch.sigmoid(self.network(condition_BCYX).float()) - 1)
 
 

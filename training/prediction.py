@@ -96,7 +96,7 @@ class MaskWriter:
     out: Path | None = None
     """Another folder for the masks; several runs may share it."""
     report: Callable[[str], None] = lambda _: None
-    """Told how far a file is."""
+    """Called with the progress of a file."""
     report_note: Callable[[str], None] = lambda text: None
     """Called with a line for each file whose masks are there, but not current."""
     errors: list[str] = field(default_factory=list)

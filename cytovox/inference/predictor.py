@@ -73,7 +73,7 @@ class DenseInferer:
     """Folder for those files, on a disk with room for a layer of the volume, one window deep; the system's temporary
     folder if not given, which on some systems lies in memory. They are removed at the end."""
     progress: Callable[[int, int], None] | None = None
-    """Told how many windows of how many are done."""
+    """Called with the number of windows that are done, and of all."""
     compile: Compile = "none"
     """none, default (torch.compile) or cuda_graphs. The last batch is then filled up to the shape of the others."""
     layers: bool | None = None

@@ -178,7 +178,7 @@ class SlidingWindow(Inferer):
         place : callable, optional
             From a box and K to the tensor that its values are written to; a new one in main memory if not given.
         progress : callable, optional
-            Told how many windows of how many are done.
+            Called with the number of windows that are done, and of all.
         layers : bool, optional
             Keep sums of whole layers of the volume where the network computes
             (`cytovox.inference.stitching.WindowPass`); if not given, everywhere but on a CPU.

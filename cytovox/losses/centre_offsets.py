@@ -1,4 +1,4 @@
-"""What votes for nuclei are taught: to come near the right centre, and nearer to it than to any other."""
+"""Loss of centre offsets: near the right centre, and nearer to it than to any other."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class CentreOffsetLossConfig:
 
 
 class CentreOffsetLoss(nn.Module):
-    """Mean distance of votes from their nuclei's centres, and the cross-entropy of choosing by distance.
+    """Mean distance of the offsets' end points from the right centres, and cross-entropy of the choice by distance.
 
     Of voxel v with offset o(v) and centres c_k, the probability of nucleus k is softmax(-|v + o(v) - c_k| / softness)
     (after Neven et al. 2019, arXiv 1906.11109, with one softness for all). Voxels of cells whose nucleus is not known
-    are not taught. All shapes are known beforehand, so that nothing is read back from a GPU.
+    do not count. All shapes are known beforehand, so that nothing is read back from a GPU.
     """
 
     def __init__(self, config: CentreOffsetLossConfig) -> None:
@@ -47,7 +47,7 @@ class CentreOffsetLoss(nn.Module):
     def forward(
         self, offsets_um_3ZYX: torch.Tensor, cells_ZYX: torch.Tensor, nuclei_N4: torch.Tensor, spacing_um: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss of one patch, and the share of its voxels whose vote is right.
+        """Return the loss of one patch, and the fraction of its voxels that are assigned to the right nucleus.
 
         Parameters
         ----------

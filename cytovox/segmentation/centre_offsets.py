@@ -1,9 +1,9 @@
-"""From votes to cells: every voxel says where the nucleus of its cell lies.
+"""Assign voxels to cells by centre offsets.
 
-A network answers each voxel of a frame with an offset to the centre of its cell's nucleus, in one pass whatever the
-number of cells (Neven et al. 2019 cluster such votes; here nuclei are known, and so are the clusters). A voxel belongs
-to the nucleus whose centre its vote comes closest to, and to none if it points where no nucleus is: a cell whose
-nucleus lies beyond the border is not given to its neighbour.
+A network predicts, for each voxel of a frame, the offset to the centre of its cell's nucleus, in one pass whatever the
+number of cells. Neven et al. (2019) cluster such offsets; here the nuclei are known. A voxel is assigned to the nucleus
+whose centre is nearest to the point that its offset leads to, and to none if no nucleus is near that point: a cell
+whose nucleus lies beyond the border is not merged with its neighbour.
 
 References
 ----------
@@ -21,13 +21,13 @@ from cytovox.segmentation.watershed import seeded_watershed
 
 ZYX = tuple[float, float, float]
 
-#: A network says offsets in these units, so that its outputs are about one.
+#: Unit of the network's offsets in µm, so that its outputs are about one.
 UNIT_UM = 10.0
-#: A vote may miss the surface of a ball as large as the nucleus by so much.
+#: An offset may end this far from the surface of a ball as large as the nucleus.
 REACH_UM = 4.0
-#: A vote that is nearly as close to a second nucleus as to the first is no decision: the mask's form decides then.
+#: Offsets whose two nearest nuclei differ by less than this in distance are ambiguous: the shape of the mask decides.
 DOUBT_UM = 3.0
-#: Two nuclei whose centres are voted closer than this to each other are one.
+#: Offsets of a component whose points lie closer together than this belong to one nucleus.
 APART_UM = 4.0
 
 _CORNERS = np.ones((3, 3, 3), bool)
@@ -47,7 +47,7 @@ def centres_um(seeds_ZYX: np.ndarray, spacing_um: ZYX) -> tuple[np.ndarray, np.n
 def assign_offsets(
     offsets_VN: np.ndarray, seeds_ZYX: np.ndarray, spacing_um: ZYX, reach_um: float = REACH_UM
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nucleus that each vote means, and by how much.
+    """Return the nucleus that each offset leads to, and the margin to the second nearest.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def assign_offsets(
     spacing_um : (z, y, x) floats
         Their voxel size.
     reach_um : float
-        A vote that is farther from the surface of the nearest nucleus (of a ball of its volume) means none.
+        Offsets that end farther from the surface of the nearest nucleus (of a ball of its volume) are assigned to none.
 
     Returns
     -------
@@ -82,29 +82,29 @@ def assign_offsets(
 def resolve_ambiguous(
     labels_ZYX: np.ndarray, margin_ZYX: np.ndarray, seeds_ZYX: np.ndarray, spacing_um: ZYX, doubt_um: float = DOUBT_UM
 ) -> np.ndarray:
-    """Make every cell one connected piece around its nucleus, and divide what the votes left in doubt.
+    """Make every cell one connected piece around its nucleus, and assign the ambiguous voxels.
 
-    What a cell's votes are sure of, and is connected to its nucleus, stays. The rest of what was claimed (doubts, and
-    pieces that are cut off from their nucleus) is divided by the form of the mask: a watershed from what stays. A piece
-    that touches none of it becomes 0.
+    Voxels with a clear margin that are connected to their nucleus stay. The other assigned voxels (ambiguous ones, and
+    pieces without a connection to their nucleus) are divided by a watershed from the voxels that stay. A piece that
+    touches none of them becomes 0.
 
     Parameters
     ----------
     labels_ZYX : int32 array, (Z, Y, X)
-        The nucleus that each voxel votes for, 0 for none.
+        Nucleus that each voxel is assigned to, 0 for none.
     margin_ZYX : float array, (Z, Y, X)
         As of `assign_offsets`.
     seeds_ZYX : int32 array, (Z, Y, X)
-        Nuclei: they are of their cell, whatever the votes said.
+        Nuclei; their voxels belong to their cell, whatever the offsets.
     spacing_um : (z, y, x) floats
         Size of a voxel.
     doubt_um : float
-        Margins below this are in doubt.
+        Margins below this are ambiguous.
 
     Returns
     -------
     int32 array, (Z, Y, X)
-        No voxel that voted for none gets a label, unless it is a nucleus.
+        A voxel assigned to none gets no label, unless it lies in a nucleus.
     """
     nuclei = seeds_ZYX > 0
     claimed = np.where(nuclei, seeds_ZYX, labels_ZYX).astype(np.int32)
@@ -127,10 +127,9 @@ def resolve_ambiguous(
 def split_nuclei(
     seeds_ZYX: np.ndarray, offsets_ZYXN: np.ndarray, spacing_um: ZYX, apart_um: float = APART_UM
 ) -> np.ndarray:
-    """Tell nuclei apart that touch, by where their voxels vote.
+    """Split components of touching nuclei by the points that their offsets lead to.
 
-    The votes of a component's voxels gather around one place for each nucleus in it. Components whose voxels gather
-    around one stay as they are.
+    The points of a component form one cluster for each nucleus in it. Components with one cluster stay as they are.
 
     Parameters
     ----------
@@ -166,11 +165,11 @@ def split_nuclei(
 
 
 def _gatherings(offsets_VN: np.ndarray, apart_um: float) -> np.ndarray:
-    """Places (K, 3) where votes are dense: peaks of their histogram, smoothed by a quarter of the distance apart."""
+    """Return the cluster centres (K, 3): peaks of the histogram, smoothed by a quarter of `apart_um`."""
     cell = apart_um / 8
     low = offsets_VN.min(axis=0) - apart_um
     size = np.ceil((offsets_VN.max(axis=0) + apart_um - low) / cell).astype(int)
-    if np.prod(size.astype(float)) > 1e7:  # votes all over the place gather nowhere
+    if np.prod(size.astype(float)) > 1e7:  # widely scattered points form no clusters
         return offsets_VN.mean(axis=0)[None]
     bins = ((offsets_VN - low) / cell).astype(int)
     density = np.bincount(np.ravel_multi_index(tuple(bins.T), tuple(size)), minlength=int(np.prod(size)))

@@ -93,7 +93,7 @@ class SeedRule:
 
 @dataclass(frozen=True)
 class WatershedCells:
-    """The floor: membrane mask and seeds, no learning."""
+    """Seeded watershed of the membrane mask: the baseline without learning."""
 
     rule: SeedRule = field(default_factory=SeedRule)
 

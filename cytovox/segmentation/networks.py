@@ -1,4 +1,4 @@
-"""Cells by a network: nucleus by nucleus as published, or all at once by votes."""
+"""Cells by a network: one pass per nucleus, as published, or all at once by centre offsets."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +48,7 @@ class _NetworkCells:
     device: str = "cpu"
     precision: str = "32-true"
     progress: Callable[[int, int], None] | None = None
-    """Told how many passes of how many are done."""
+    """Called with the number of passes that are done, and of all."""
 
     def _images(self, cells: CellField, shape: Shape) -> torch.Tensor:
         """RI, membrane and nucleus, float32 (3, *shape), on the device."""
@@ -147,14 +147,14 @@ def conditioned(images_3ZYX: torch.Tensor, seeds_ZYX: torch.Tensor, label: int) 
 
 @dataclass
 class CentreOffsetCells(_NetworkCells):
-    """One pass whatever the number of cells: every voxel votes for its cell's nucleus (see `centre_offsets`)."""
+    """One pass whatever the number of cells: the offset of every voxel to its cell's nucleus (see `centre_offsets`)."""
 
     tiling: SlidingWindow = field(default_factory=SlidingWindow)
     """Windows of the pass, and how they blend."""
     flips: Sequence[Sequence[int]] = ((),)
-    """Mirror images whose votes are averaged: each a set of axes 0, 1, 2 (z, y, x)."""
+    """Mirror images whose offsets are averaged: each a set of axes 0, 1, 2 (z, y, x)."""
     split: bool = True
-    """Tell touching nuclei apart by their votes."""
+    """Split touching nuclei by their offsets."""
     reach_um: float = REACH_UM
     """As of `cytovox.segmentation.centre_offsets.assign_offsets`."""
     doubt_um: float = DOUBT_UM
@@ -225,7 +225,7 @@ class CentreOffsetCells(_NetworkCells):
         return coarse, np.where(inside, resize_labels(beside(coarse), cells.shape), 0).astype(np.int32)
 
     def decide(self, cells: CellField, offsets_ZYX3: np.ndarray, spacing_um: tuple[float, float, float]) -> FoundCells:
-        """Cells from votes on the common grid, on the field's own grid."""
+        """Return the cells on the field's own grid, from offsets on the common grid."""
         shape = offsets_ZYX3.shape[:3]
         if cells.seeds_ZYX is not None:
             seeds = np.asarray(cells.seeds_ZYX, np.int32)

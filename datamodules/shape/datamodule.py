@@ -41,7 +41,7 @@ class ShapeDataModule(pl.LightningDataModule):
     seed : int
         The run's seed.
     progress : callable, optional
-        Told what is being read or simulated.
+        Called with what is being read or simulated.
     limit : int, optional
         Take only so many cells of each split.
     splits : sequence of str

@@ -84,7 +84,7 @@ def read_shapes(found: Sequence[ShapeFiles], progress: Callable[[int, int], None
     ----------
     found : sequence of ShapeFiles
     progress : callable, optional
-        Told (done, all).
+        Called with (done, all).
 
     Raises
     ------

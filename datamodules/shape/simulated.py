@@ -32,7 +32,7 @@ def simulated_shapes(
     limit : int, optional
         The first so many of them.
     progress : callable, optional
-        Told (done, all) while cells are made; not when they are in the cache.
+        Called with (done, all) while cells are made; not if they are in the cache.
     """
     names = simulated_names(getattr(config, split))[:limit]
     if not names:

@@ -34,7 +34,7 @@ class SeedsConfig:
     """The same in voxels of a grid of 64 x 128 x 128, as published (200 there); 0 leaves it to the volume."""
     split_depth_um: float | None = None
     """Components are cut at necks narrower by this, in radius, than both sides (0.5 is a start); null leaves them whole
-    (published). `method: offsets` tells touching nuclei apart by its votes either way."""
+    (published). `method: offsets` splits touching nuclei in either case."""
 
     def rule(self) -> SeedRule:
         """The rule itself."""

@@ -92,8 +92,8 @@ def check_form(result, name, rounds=2):
 def test_the_cost_of_a_shape_is_timed_without_any_cells(quick):
     result = quick("shape")
     check_form(result, "shape")
-    assert [row[0] for row in result["tables"][0]["rows"]] == ["dispr", "told", "flow", "shapr"]
-    assert set(result["ratios"]) == {f"cost, dispr over {model}" for model in ("told", "flow", "shapr")}
+    assert [row[0] for row in result["tables"][0]["rows"]] == ["dispr", "traits", "flow", "shapr"]
+    assert set(result["ratios"]) == {f"cost, dispr over {model}" for model in ("traits", "flow", "shapr")}
 
 
 @pytest.mark.slow

@@ -44,10 +44,10 @@ def folds(model, cells, samples=lambda obj: [obj]):
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path, cells):
-    run = predicted("told", cells, "fold1_inner2", lambda obj: [obj, ~obj])
-    assert not is_predicted(tmp_path, "told", "fold1_inner2")
+    run = predicted("traits", cells, "fold1_inner2", lambda obj: [obj, ~obj])
+    assert not is_predicted(tmp_path, "traits", "fold1_inner2")
     run.write(tmp_path)
-    found = read_predicted(tmp_path, "told", "fold1_inner2")
+    found = read_predicted(tmp_path, "traits", "fold1_inner2")
     assert (found.names, found.seen, found.steps, found.seconds) == (run.names, run.seen, 10, 60.0)
     assert np.array_equal(found.samples_NSZYX, run.samples_NSZYX)
     assert np.array_equal(found.mean_NZYX, run.mean_NZYX)
@@ -69,18 +69,18 @@ def test_there_are_five_outer_and_fifteen_inner_trainings_of_what_is_classified(
 
 def test_the_truth_scores_nothing_and_a_mirror_image_the_same_for_all(cells):
     mirror = lambda obj: [np.roll(obj[::-1], 1, axis=0)] * 5  # noqa: E731
-    found = model_errors(cells, {"told": folds("told", cells), "shapr": folds("shapr", cells, mirror)})
+    found = model_errors(cells, {"traits": folds("traits", cells), "shapr": folds("shapr", cells, mirror)})
     tables, rows = error_tables(cells, found)
-    assert rows["told: mean"]["iou_error"] == rows["told: mean"]["roughness_error"] == 0
+    assert rows["traits: mean"]["iou_error"] == rows["traits: mean"]["roughness_error"] == 0
     assert rows["shapr: best"]["iou_error"] == rows["shapr: single"]["iou_error"] > 0.1
     assert rows["shapr: mean"]["volume_error"] == 0
-    assert {row["model"]: row["iou_error"] for row in rows["change against shapr"]}["told"] == -1
+    assert {row["model"]: row["iou_error"] for row in rows["change against shapr"]}["traits"] == -1
     assert [row[0] for row in tables[0].rows][:2] == ["cylinder", "ellipsoid"]
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
 
 
 def test_the_limits_are_those_of_a_tilted_ellipsoid(cells):
-    _, values = limits_table(cells, folds("told", cells))
+    _, values = limits_table(cells, folds("traits", cells))
     assert values["the mean shape as predicted"] == 0
     assert values["predicted thickness, true middles"] < 0.01
     level = values["true thickness, all middles in the imaged plane"]
@@ -91,38 +91,38 @@ def test_the_limits_are_those_of_a_tilted_ellipsoid(cells):
 def test_spread_of_the_truth_alone_is_certain_and_right(tmp_path, cells):
     # 5 % thicker or thinner: as wide a spread as the truth is sure
     many = lambda obj: [obj] * 10 + [obj | np.roll(obj, 1, axis=0)] * 10  # noqa: E731
-    tables, rows = spread_tables(cells, {"told": folds("told", cells, many)}, "told", tmp_path)
+    tables, rows = spread_tables(cells, {"traits": folds("traits", cells, many)}, "traits", tmp_path)
     assert [row["coverage"] for row in rows["volumes"]] == [1, 1]
     sampled, conformal = (row["relative_crps"] for row in rows["volumes"])
     assert 0.1 > sampled > conformal == 0
     assert (tmp_path / "shape_reliability.png").stat().st_size > 1000
-    assert rows["reliability"]["told"]["observed"][-1] == 1
+    assert rows["reliability"]["traits"]["observed"][-1] == 1
 
 
 @pytest.mark.slow
 def test_shapes_tell_classes_apart_that_outlines_do_not(tmp_path, cells):
-    outer = folds("told", cells)
-    inner = [[predicted("told", cells, f"fold{k}_inner{i}") for i in range(INNER_FOLDS)] for k in range(FOLDS)]
+    outer = folds("traits", cells)
+    inner = [[predicted("traits", cells, f"fold{k}_inner{i}") for i in range(INNER_FOLDS)] for k in range(FOLDS)]
     forest = Forest(trees=10, seeds=(0,))
-    tables, rows = classes.class_tables(cells, {"told": (outer, inner)}, tmp_path, forest, kinds=("small",))
+    tables, rows = classes.class_tables(cells, {"traits": (outer, inner)}, tmp_path, forest, kinds=("small",))
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     f1 = {row["experiment"]: row["macro_f1"] for row in rows["small: gain over 2d"]}
-    assert f1["predicted_3d_mean (told)"] == f1["true_3d"] == 1
+    assert f1["predicted_3d_mean (traits)"] == f1["true_3d"] == 1
     assert f1["2d+cylinder"] < 0.9
     assert any("Confusion" in table.title for table in tables)
     # the second time the features are read, unless the shapes have changed
     assert len(list(tmp_path.glob("told/*_small.json"))) == FOLDS * (1 + INNER_FOLDS)
-    kept = tmp_path / "told" / "fold0_small.json"
+    kept = tmp_path / "traits" / "fold0_small.json"
     before = kept.read_text()
     classes.features_of(outer[0], classes.features_3d, tmp_path, "small")
     assert kept.read_text() == before
-    other = predicted("told", cells, "fold0", lambda obj: [obj & ~np.roll(obj, 20, axis=0)])
+    other = predicted("traits", cells, "fold0", lambda obj: [obj & ~np.roll(obj, 20, axis=0)])
     classes.features_of(other, classes.features_3d, tmp_path, "small")
     assert kept.read_text() != before
 
 
 def test_a_model_that_saw_its_test_cells_is_refused(tmp_path, cells):
-    outer = folds("told", cells)
-    leaky = [[predicted("told", cells, f"fold{(k + 1) % 5}_inner{i}") for i in range(3)] for k in range(FOLDS)]
+    outer = folds("traits", cells)
+    leaky = [[predicted("traits", cells, f"fold{(k + 1) % 5}_inner{i}") for i in range(3)] for k in range(FOLDS)]
     with pytest.raises(ValueError, match="leak"):
-        classes.class_tables(cells, {"told": (outer, leaky)}, tmp_path, Forest(trees=2, seeds=(0,)), kinds=("small",))
+        classes.class_tables(cells, {"traits": (outer, leaky)}, tmp_path, Forest(trees=2, seeds=(0,)), kinds=("small",))

@@ -52,7 +52,7 @@ class Analysis:
     folder : RunFolder
         Where results go.
     progress : callable
-        Told what is done.
+        Called with what is done.
     """
 
     def __init__(self, config: AnalyzeConfig, folder: RunFolder, progress: Progress = lambda *_: None) -> None:

@@ -108,7 +108,7 @@ class CellsTask(TrainedTask, UsesWeights):
             data.prepare_data()
 
     def test(self, run: Run) -> None:
-        """Score the weights, from true nuclei and from those that the rule finds, beside the floor."""
+        """Score the weights from true nuclei and from those that the rule finds, and the baseline."""
         module: CellsModule = run.module()
         run.trainer.test(module, datamodule=run.data, verbose=False)
         if not run.trainer.is_global_zero:

@@ -46,8 +46,8 @@ def match_outputs(
     for name in [name for name in some if some[name].shape != more[name].shape]:
         if some[name].shape[1:] != more[name].shape[1:] or some[name].shape[0] != len(given):
             raise InputError(
-                f"init_from: {weights.path}: predicts {', '.join(given)}, and outputs of this network cannot be told "
-                f"apart at {name}: make data.organelles the same"
+                f"init_from: {weights.path}: predicts {', '.join(given)}, but the outputs of this network cannot be "
+                f"matched by name at {name}: make data.organelles the same"
             )
         theirs = state.get(name)
         if theirs is None or theirs.shape != some[name].shape or own[name].shape[1:] != theirs.shape[1:]:

@@ -86,8 +86,8 @@ def _scored(run: Run, module: SearchModule) -> list[tuple[Genotype, float]]:
 def retrain(run: Run) -> None:
     """Train the searched network from scratch and test it, as an organelle run in a folder of its own.
 
-    What was begun is gone on with, what is done is scored again; the training of another network, or of this one in
-    another way, is put aside (`retrained-1`, and so on).
+    A training that has begun is resumed, one that is finished is scored again; the training of another network, or of
+    this one in another way, is renamed (`retrained-1`, and so on).
 
     Raises
     ------

@@ -40,7 +40,7 @@ def quality_table(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]
         test=SimulatedSet(counts=counts, first_seed=FIRST_SEED),
     )  # fmt: skip
     cases = CellsDataModule(config, 0, "offsets", splits=("test",)).find()["test"]
-    cases = [case for case in cases if case.line in lines][: 2 if told.quick else None]
+    cases = [case for case in cases if case.cell_line in lines][: 2 if told.quick else None]
     inferer, names = organelle_inferer(organelle_weights("organelle"))
     both = [names.index("membrane"), names.index("nucleus")]
     scores: dict[str, list[CellScores]] = {}
@@ -57,7 +57,7 @@ def quality_table(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]
             for name, finder in finders.items():
                 scores.setdefault(f"{name}: {seeds}", []).append(score_cells(truth, finder(given).cells_ZYX, lone))
         print(case.name, flush=True)
-    strata = [case.line for case in cases]
+    strata = [case.cell_line for case in cases]
     table = Table(f"{len(cases)} simulated fields of {', '.join(lines)}", ["method: seeds", *HEADS])
     rows: dict[str, Any] = {}
     for name, found in scores.items():

@@ -46,7 +46,7 @@ class Case(Protocol):
         ...
 
     @property
-    def line(self) -> str:
+    def cell_line(self) -> str:
         """What the test is tabled by."""
         ...
 
@@ -88,7 +88,7 @@ class FolderCase:
     """Values inside each organelle, for the multi-label file."""
     organelles: tuple[str, ...]
     group: str
-    line: str
+    cell_line: str
     split: str | None = None
     """`train`, `val` or `test` where the table says so."""
     frame: int = 0
@@ -219,7 +219,7 @@ class SimulatedCase:
         return f"{self.preset}_{self.seed}"
 
     @property
-    def line(self) -> str:
+    def cell_line(self) -> str:
         """The preset."""
         return self.preset
 

@@ -126,10 +126,10 @@ class FolderData(OrganelleData):
     """The frame of a time-lapse that the masks belong to."""
     group: str | None = None
     """What must stay together in a split: a column of the table, or how the folder's name begins (`dish`)."""
-    line: str | None = None
-    """What the test is tabled by: a column of the table, or how the folder's name begins."""
-    train_lines: list[str] = field(default_factory=list)
-    """Train on these lines only; all volumes of the others are tested. Empty: all lines are divided."""
+    cell_line: str | None = None
+    """Cell line, by which test scores are listed: a column of the table, or how the folder's name begins."""
+    train_cell_lines: list[str] = field(default_factory=list)
+    """Train on these cell lines only; all volumes of the others are tested. Empty: all are split."""
     split: Split = field(default_factory=Split)
     """Training, validation and test."""
 
@@ -229,8 +229,8 @@ def _folder_errors(config: FolderData) -> list[str]:
     errors += spacing_errors(config.spacing_from, config.spacing_um)
     if config.frame < 0:
         errors.append(f"frame: expected 0 or more, got {config.frame}")
-    if config.train_lines and config.line is None:
-        errors.append("train_lines: needs data.line, which says where a volume's line is read from")
+    if config.train_cell_lines and config.cell_line is None:
+        errors.append("train_cell_lines: needs data.cell_line, which says where a volume's cell line is read from")
     shares = [config.split.train, config.split.val, config.split.test]
     numbers = [isinstance(s, int | float) and not isinstance(s, bool) for s in shares]
     if all(numbers):

@@ -60,7 +60,7 @@ def _from_folders(config: FolderData, on_error: OnError) -> list[FolderCase]:
     cases = []
     for volume, (masks, label_file) in zip(volumes, finder.assign(volumes, on_error), strict=True):
         dish = _folder_of(volume, config.group, "group", on_error)
-        line = _folder_of(volume, config.line, "line", on_error) or dish
+        line = _folder_of(volume, config.cell_line, "cell_line", on_error) or dish
         # a group is its folder's whole path: HeLa/dish1 and A549/dish1 are two dishes
         group = None if dish is None else _below(dish, root)
         cases.append(_case(config, volume, masks, label_file, group, None if line is None else line.name))
@@ -69,7 +69,7 @@ def _from_folders(config: FolderData, on_error: OnError) -> list[FolderCase]:
 
 def _case(
     config: FolderData, volume: Path, masks: dict[str, Path], label_file: Path | None, group: str | None,
-    line: str | None, split: str | None = None,
+    cell_line: str | None, split: str | None = None,
 ) -> FolderCase:  # fmt: skip
     spacing = tuple(config.spacing_um) if config.spacing_um is not None else None
     name = _below(volume, Path(config.root))
@@ -82,7 +82,7 @@ def _case(
         labels=config.labels,
         organelles=tuple(config.organelles),
         group=group or name,
-        line=line or group or "all",
+        cell_line=cell_line or group or "all",
         split=split,
         frame=config.frame,
         spacing_um=spacing,  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def _from_table(config: FolderData, on_error: OnError) -> list[FolderCase]:
         raise InputError(
             f"data.table: {table}: no column 'volume'; expected volume, then mask or {', '.join(config.organelles)}"
         )
-    for key in ("group", "line"):
+    for key in ("group", "cell_line"):
         column = getattr(config, key)
         if column is not None and column not in rows[0].cells:
             raise InputError(f"data.{key}: {table.name} has no column {column!r}; it has {', '.join(rows[0].cells)}")
@@ -139,8 +139,8 @@ def _from_table(config: FolderData, on_error: OnError) -> list[FolderCase]:
 
 def _refuse_misspelt(config: FolderData, table: Path, columns: list[str]) -> None:
     """A column nuclues would leave every nucleus unlabelled without a word."""
-    known = ["volume", "mask", *config.organelles, "group", "line", "split"]
-    chosen = {*known, config.group, config.line}
+    known = ["volume", "mask", *config.organelles, "group", "cell_line", "line", "split"]
+    chosen = {*known, config.group, config.cell_line}
     for column in columns:
         near = difflib.get_close_matches(column.lower(), [k for k in known if k not in columns], n=1, cutoff=0.8)
         if column not in chosen and near:
@@ -165,5 +165,6 @@ def _row_case(config: FolderData, table: Path, number: int, row: dict[str, str])
         raise InputError(f"data.table: {table.name} line {number}: split: expected train, val or test, got {split!r}")
     masks = {organelle: found for organelle in config.organelles if (found := path(organelle)) is not None}
     group = row.get(config.group or "group") or None
-    line = row.get(config.line or "line") or None
-    return _case(config, volume, masks, path("mask"), group, line, split)
+    # "line" is the name of earlier versions
+    cell_line = row.get(config.cell_line or ("cell_line" if "cell_line" in row else "line")) or None
+    return _case(config, volume, masks, path("mask"), group, cell_line, split)

@@ -25,7 +25,7 @@ def split_cases(cases: Sequence[FolderCase], config: FolderData, seed: int, on_e
     cases : sequence of FolderCase
         All of them.
     config : FolderData
-        Its `split`, `train_lines` and `group`.
+        Its `split`, `train_cell_lines` and `group`.
     seed : int
         Decides which group goes where, when fractions do.
     on_error : callable
@@ -36,12 +36,12 @@ def split_cases(cases: Sequence[FolderCase], config: FolderData, seed: int, on_e
     InputError
         A case in no list or in two, a group in two splits, fewer groups than splits.
     """
-    trained = [c for c in cases if not config.train_lines or c.line in config.train_lines]
-    unseen = [c for c in cases if config.train_lines and c.line not in config.train_lines]
-    missing = set(config.train_lines) - {c.line for c in cases}
+    trained = [c for c in cases if not config.train_cell_lines or c.cell_line in config.train_cell_lines]
+    unseen = [c for c in cases if config.train_cell_lines and c.cell_line not in config.train_cell_lines]
+    missing = set(config.train_cell_lines) - {c.cell_line for c in cases}
     if missing:
-        lines = ", ".join(sorted({c.line for c in cases}))
-        text = f"data.train_lines: no volume of line {min(missing)}; lines found: {lines}"
+        lines = ", ".join(sorted({c.cell_line for c in cases}))
+        text = f"data.train_cell_lines: no volume of cell line {min(missing)}; found: {lines}"
         on_error(DataError("split", text))
     if any(c.split for c in trained):
         division = _by_table(trained, on_error)

@@ -54,8 +54,8 @@ STEPS: dict[str, Step] = {
             {
                 **dict.fromkeys(("data.root", "data.volumes", "data.masks", "data.table", "data.corrections"), _FILES),
                 **dict.fromkeys(
-                    ("data.group", "data.line", "data.train_lines", "data.split.*", "data.train.*", "data.val.*",
-                     "data.test.*"),
+                    ("data.group", "data.cell_line", "data.train_cell_lines", "data.split.*", "data.train.*",
+                     "data.val.*", "data.test.*"),
                     "says which volumes are in which split; each volume is prepared alike",
                 ),
                 **dict.fromkeys(

@@ -21,7 +21,7 @@ class CellCaseScore:
 
     index: int
     name: str
-    line: str
+    cell_line: str
     way: str
     scores: CellScores
 
@@ -36,7 +36,7 @@ class CellTestScores:
 
     def add(self, index: int, case: Case, way: str, scores: CellScores) -> None:
         """One case by one way."""
-        self.rows.append(CellCaseScore(index, case.name, case.line, way, scores))
+        self.rows.append(CellCaseScore(index, case.name, case.cell_line, way, scores))
 
     def gather(self) -> None:
         """Bring every rank's rows together, in the order of the test set."""
@@ -46,13 +46,13 @@ class CellTestScores:
             self.rows = [row for rows in everyone for row in rows]
         self.rows.sort(key=lambda row: (row.index, SEED_SOURCES.index(row.way)))
 
-    def of(self, way: str, line: str | None = None) -> list[CellScores]:
+    def of(self, way: str, cell_line: str | None = None) -> list[CellScores]:
         """Scores of one way, of all lines or of one."""
-        return [row.scores for row in self.rows if row.way == way and line in (None, row.line)]
+        return [row.scores for row in self.rows if row.way == way and cell_line in (None, row.cell_line)]
 
     def lines(self) -> list[str]:
         """Lines in order of appearance."""
-        return list(dict.fromkeys(row.line for row in self.rows))
+        return list(dict.fromkeys(row.cell_line for row in self.rows))
 
     def metrics(self) -> dict[str, float]:
         """Flat means over cases that have a score: `WAY/dice` and all others; of several lines also `LINE/WAY/dice`."""

@@ -16,7 +16,7 @@ class CaseScore:
     """Dice of one case."""
 
     name: str
-    line: str
+    cell_line: str
     index: int
     """Place in the test set."""
     dice: dict[str, float]
@@ -45,7 +45,7 @@ class TestScores:
     def add(self, index: int, case: Case, raw: RawCase, pred_KZYX: np.ndarray) -> CaseScore:
         """Score one case and take its histograms for the window baseline."""
         values = dice_per_organelle(pred_KZYX, raw.masks_KZYX, raw.labelled_K)
-        score = CaseScore(case.name, case.line, index, dict(zip(self.organelles, map(float, values), strict=True)))
+        score = CaseScore(case.name, case.cell_line, index, dict(zip(self.organelles, map(float, values), strict=True)))
         self.cases.append(score)
         masks = {n: raw.masks_KZYX[k] if raw.labelled_K[k] else None for k, n in enumerate(self.organelles)}
         self.windows.add(raw.ri_ZYX, masks)
@@ -71,7 +71,7 @@ class TestScores:
         """Cases by line, in order of appearance."""
         found: dict[str, list[CaseScore]] = {}
         for case in self.cases:
-            found.setdefault(case.line, []).append(case)
+            found.setdefault(case.cell_line, []).append(case)
         return found
 
     def fit_windows(self) -> dict[str, RIWindow]:

@@ -51,7 +51,7 @@ PARTS = ("simulate", "train", "test")
 #: By task: the table of the test, and the columns to show of it.
 TABLES = {
     "organelle": ("test_groups.csv", ("dice_membrane", "dice_nucleus", "dice_nucleolus", "dice_lipid", "dice_mean")),
-    "cells": ("test_lines.csv", ("dice", "dice_matched", "ap_50", "pq")),
+    "cells": ("test_cell_lines.csv", ("dice", "dice_matched", "ap_50", "pq")),
 }
 #: The paper's numbers of volumes: training, validation (not in the paper), test of the trained line, of each other.
 PAPER_COUNTS = (105, 12, 24, 9)
@@ -128,7 +128,7 @@ def test(arguments: argparse.Namespace, task: str) -> None:
     )
     rows = line_rows(folder, task)
     _, columns = TABLES[task]
-    shown = [[row["line"], row["n"], *(row[column] for column in columns)] for row in rows]
+    shown = [[row["cell_line"], row["n"], *(row[column] for column in columns)] for row in rows]
     title = f"{task}_choi: {trained_steps(folder)} steps in {trained_seconds(folder) / 60:.1f} min"
     print_table(title, ["line", "volumes", *columns], shown)
     values = {
@@ -142,7 +142,9 @@ def line_rows(folder: RunFolder, task: str) -> list[dict[str, str]]:
     """Return one row per line of the test's table; of cells, those that start from nuclei found by the rule."""
     with (folder.tables / TABLES[task][0]).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return [{"line": row.get("line") or row["group"], **row} for row in rows if row.get("seeds", "rule") == "rule"]
+    return [
+        {"cell_line": row.get("cell_line") or row["group"], **row} for row in rows if row.get("seeds", "rule") == "rule"
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

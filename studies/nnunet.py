@@ -261,14 +261,14 @@ def score(arguments: argparse.Namespace) -> None:
         shown: list[object] = [name]
         for k, organelle in enumerate([*ORGANELLES, "mean"]):
             values_N = scores_NK[:, k] if organelle != "mean" else np.nanmean(scores_NK, axis=1)
-            found = interval(mean_of(values_N), len(values_N), strata=[case.line for case in cases])
+            found = interval(mean_of(values_N), len(values_N), strata=[case.cell_line for case in cases])
             shown.append(f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
             figures.setdefault(name, {})[organelle] = [found.value, found.low, found.high]
         rows.append(shown)
     print_table(f"Dice on {len(cases)} simulated volumes, mean [95 %]", ["network", *ORGANELLES, "mean"], rows)
     if "nnU-Net" in dice:
         means = {name: mean_of(np.nanmean(scores_NK, axis=1)) for name, scores_NK in dice.items()}
-        found = difference(means["ours"], means["nnU-Net"], len(cases), strata=[case.line for case in cases])
+        found = difference(means["ours"], means["nnU-Net"], len(cases), strata=[case.cell_line for case in cases])
         print(f"ours minus nnU-Net, paired: {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
         figures["ours minus nnU-Net"] = [found.value, found.low, found.high]
     folder = existing_run(arguments.work / "runs", "ours")

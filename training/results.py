@@ -25,7 +25,7 @@ def write_test_tables(scores: TestScores, folder: RunFolder, seen: Sequence[str]
     dice = [f"dice_{name}" for name in scores.organelles]
     cases = [
         {
-            "case": c.name, "group": c.line, **{f"dice_{k}": v for k, v in c.dice.items()}, "dice_mean": c.mean,
+            "case": c.name, "group": c.cell_line, **{f"dice_{k}": v for k, v in c.dice.items()}, "dice_mean": c.mean,
             COLUMN: seen[c.index],
         }
         for c in scores.cases

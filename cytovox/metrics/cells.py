@@ -131,7 +131,7 @@ def summary(scores: Sequence[CellScores], strata: Sequence[str] | None = None) -
     }
 
 
-def by_line(scores: Sequence[CellScores], lines: Sequence[str]) -> dict[str, dict[str, Interval]]:
+def by_cell_line(scores: Sequence[CellScores], lines: Sequence[str]) -> dict[str, dict[str, Interval]]:
     """`summary` of the images of each cell line, in the order of first appearance."""
     return {
         line: summary([score for score, own in zip(scores, lines, strict=True) if own == line])

@@ -35,7 +35,7 @@ def _case(tmp_path: Path, masks: dict[str, Path] | None = None, label_file: Path
     given = {"volume": volume, **more}
     return FolderCase(
         name="a", masks=masks or {}, label_file=label_file, label_values=LABELS, organelles=ORGANELLES, group="a",
-        line="a", **given,  # type: ignore[arg-type]
+        cell_line="a", **given,  # type: ignore[arg-type]
     )  # fmt: skip
 
 

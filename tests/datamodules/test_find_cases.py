@@ -178,8 +178,14 @@ def _table(tmp_path: Path, text: str, encoding: str = "utf-8", **more: object) -
 def test_a_table_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     text = "volume,nucleus,mask,group,line,split\na.TCF,a_n.nii.gz,,d1,HeLa,train\nb.TCF,,b_all.nii.gz,d2,A549,Test\n"
     a, b = find_cases(_table(tmp_path, text, "utf-8-sig"))
-    assert (a.masks.keys(), a.label_file, a.group, a.line, a.split) == ({"nucleus"}, None, "d1", "HeLa", "train")
-    assert (b.masks, b.label_file, b.group, b.line, b.split) == ({}, tmp_path / "b_all.nii.gz", "d2", "A549", "test")
+    assert (a.masks.keys(), a.label_file, a.group, a.cell_line, a.split) == ({"nucleus"}, None, "d1", "HeLa", "train")
+    assert (b.masks, b.label_file, b.group, b.cell_line, b.split) == (
+        {},
+        tmp_path / "b_all.nii.gz",
+        "d2",
+        "A549",
+        "test",
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from datamodules.config import FolderData, Split, data_errors
 from datamodules.splits import SPLITS, split_cases
 
 
-def _case(name: str, group: str | None = None, line: str = "all", split: str | None = None) -> FolderCase:
-    return FolderCase(name, Path(name), {}, None, {}, ("nucleus",), group or name, line, split)
+def _case(name: str, group: str | None = None, cell_line: str = "all", split: str | None = None) -> FolderCase:
+    return FolderCase(name, Path(name), {}, None, {}, ("nucleus",), group or name, cell_line, split)
 
 
 def _divide(cases: list[FolderCase], split: Split, seed: int = 0, **more: object) -> dict[str, list[str]]:
@@ -111,18 +111,18 @@ def test_a_tables_column_decides_and_may_not_leak_nor_be_half_filled() -> None:
 
 
 def test_lines_that_are_not_trained_on_are_tested_whole() -> None:
-    cases = [_case(f"{line}{n}", line=line) for line in ("NIH3T3", "HeLa") for n in range(10)]
-    division = _divide(cases, Split(0.8, 0.1, 0.1), line="line", train_lines=["NIH3T3"])
+    cases = [_case(f"{line}{n}", cell_line=line) for line in ("NIH3T3", "HeLa") for n in range(10)]
+    division = _divide(cases, Split(0.8, 0.1, 0.1), cell_line="line", train_cell_lines=["NIH3T3"])
     assert {f"HeLa{n}" for n in range(10)} <= set(division["test"])
     assert len(division["train"]) == 8
-    with pytest.raises(InputError, match=r"data\.train_lines: no volume of line A549; lines found: HeLa, NIH3T3"):
-        _divide(cases, Split(), line="line", train_lines=["A549"])
+    with pytest.raises(InputError, match=r"data\.train_cell_lines: no volume of cell line A549; found: HeLa, NIH3T3"):
+        _divide(cases, Split(), cell_line="line", train_cell_lines=["A549"])
 
 
 def test_an_unseen_line_that_shares_a_group_with_a_trained_one_is_a_leak() -> None:
     cases = [_case("a", "dish1", "NIH3T3"), _case("b", "dish1", "HeLa")]
     with pytest.raises(InputError, match="group dish1 is in train and in test"):
-        _divide(cases, Split(1, 0, 0), line="line", train_lines=["NIH3T3"])
+        _divide(cases, Split(1, 0, 0), cell_line="line", train_cell_lines=["NIH3T3"])
 
 
 def test_faults_of_a_split_name_their_key() -> None:
@@ -132,4 +132,4 @@ def test_faults_of_a_split_name_their_key() -> None:
     assert errors() == ""
     assert "split: fractions must be 0 or more and add up to 1" in errors(split=Split(0.7, 0.7, 0.1))
     assert "not a mixture" in errors(split=Split(0.7, ["a"], ["b"]))
-    assert "train_lines: needs data.line" in errors(train_lines=["HeLa"])
+    assert "train_cell_lines: needs data.cell_line" in errors(train_cell_lines=["HeLa"])

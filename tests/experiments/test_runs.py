@@ -150,7 +150,7 @@ def test_a_table_names_lines_and_the_test_is_tabled_by_them(tmp_path, cells, fol
         lines.append(f"HeLa-0000{n}.TCF,HeLa-0000{n}_membrane.nii.gz,{nucleus},{dish},{line}")
     folder = Path(shutil.copytree(cells, tmp_path / "cells"))
     (folder / "lines.csv").write_text("\n".join(lines) + "\n")
-    words = ["data.table=lines.csv", "data.group=dish", "data.line=line", "data.train_lines=[HeLa]"]
+    words = ["data.table=lines.csv", "data.group=dish", "data.cell_line=line", "data.train_cell_lines=[HeLa]"]
     split = "data.split={train: 0.5, val: 0.5, test: 0}"
     answer = cli(folder_config(folder), *words, split)
     (case,) = rows(answer.run / "tables" / "test_cases.csv")

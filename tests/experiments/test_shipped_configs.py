@@ -146,7 +146,11 @@ def test_every_cells_config_trains_and_tests_one_step(tmp_path: Path, cli, name)
     assert metrics["fit/steps"] == 1
     assert 0 <= metrics["test/true/dice"] <= 1
     assert metrics["test/watershed/dice"] > 0
-    assert (answer.run / "tables" / "test_lines.csv").read_text().startswith("line,seeds,n,dice,dice_low,dice_high")
+    assert (
+        (answer.run / "tables" / "test_cell_lines.csv")
+        .read_text()
+        .startswith("cell_line,seeds,n,dice,dice_low,dice_high")
+    )
     assert "seeded watershed" in (answer.run / "report.html").read_text()
 
 

@@ -45,7 +45,7 @@ class MemoryCase:
     """A case that lies in memory."""
 
     name: str
-    line: str
+    cell_line: str
     raw: RawCase
     files: tuple[Path, ...] = ()
     settings: str = ""

@@ -98,7 +98,7 @@ def test_the_protocol_of_choi_leaves_curves_and_a_table_of_five_lines(task, tmp_
     small = ("model.width=2", "data.num_workers=0", "data.patches_per_epoch=2")
     assert choi.main([*words, *CHOI[task], *small]) == 0
     result = json.loads((tmp_path / f"choi_{task}.json").read_text())
-    assert {row["line"] for row in result["lines"]} == set(PRESETS)
+    assert {row["cell_line"] for row in result["lines"]} == set(PRESETS)
     assert result["steps"] == 10
     curves = list(csv.DictReader((tmp_path / f"choi_{task}_curves.csv").open()))
     assert any(row["train/loss"] for row in curves)

@@ -83,7 +83,7 @@ def test_simulated_cases_are_labelled_whole_and_named_by_seed() -> None:
     data = OrganelleDataModule(_config(), seed=0)
     case = data.find()["train"][0]
     raw, tomogram = case.load(), load(case.path)  # type: ignore[attr-defined]
-    assert (case.name, case.line, case.files) == ("HeLa_0", "HeLa", ())
+    assert (case.name, case.cell_line, case.files) == ("HeLa_0", "HeLa", ())
     assert raw.labelled_K.all()
     for k, name in enumerate(ORGANELLES):
         np.testing.assert_array_equal(raw.masks_KZYX[k], tomogram.masks[name])

@@ -18,7 +18,8 @@ def scores(rows: list[dict[str, str]]) -> dict[str, Any]:
         "heads": [head for _, head in _SCORES],
         "rows": [
             {
-                "line": row.get("line", ""), "way": _WAYS.get(row.get("seeds", ""), ""), "n": row.get("n", ""),
+                "cell_line": row.get("cell_line", ""),
+                "way": _WAYS.get(row.get("seeds", ""), ""), "n": row.get("n", ""),
                 "values": [
                     "{} [{}, {}]".format(*(shown_number(row.get(key + end), 3) for end in ("", "_low", "_high")))
                     for key, _ in _SCORES
@@ -34,6 +35,6 @@ def cells_report(folder: Path) -> dict[str, Any]:
     parts = [("scores", "Scores"), ("cases", "Cases"), ("training", "Training")]
     return {
         "sections": {**sections("cells", "Cells", "µm"), "parts": parts},
-        "lines": scores(read_rows(folder / "tables" / "test_lines.csv")),
+        "lines": scores(read_rows(folder / "tables" / "test_cell_lines.csv")),
         "cases": read_rows(folder / "tables" / "test_cells.csv"),
     }

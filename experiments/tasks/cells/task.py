@@ -13,7 +13,7 @@ from rich.table import Table
 from cytovox.errors import InputError
 from cytovox.inference.device import NUCLEI_ON_CPU, batch_size
 from cytovox.inference.tiling import SlidingWindow
-from cytovox.metrics.cells import by_line
+from cytovox.metrics.cells import by_cell_line
 from cytovox.models.cells import cell_windows
 from cytovox.models.metadata import CellsMetadata, Weights, load_network
 from cytovox.models.networks import CELL_CHANNELS, cell_network
@@ -149,21 +149,21 @@ class CellsTask(TrainedTask, UsesWeights):
 
 
 def write_scores(scores: CellTestScores, folder: RunFolder) -> None:
-    """`tables/test_cells.csv`, a row a case and way; `tables/test_lines.csv`, means with intervals over images."""
+    """`tables/test_cells.csv`, a row a case and way; `tables/test_cell_lines.csv`, means with intervals over images."""
     names = [field.name for field in dataclasses.fields(scores.rows[0].scores)]
-    rows = [",".join(["case", "line", "seeds", *names])]
+    rows = [",".join(["case", "cell_line", "seeds", *names])]
     rows += [
-        ",".join([_quoted(r.name), _quoted(r.line), r.way, *(_number(getattr(r.scores, n)) for n in names)])
+        ",".join([_quoted(r.name), _quoted(r.cell_line), r.way, *(_number(getattr(r.scores, n)) for n in names)])
         for r in scores.rows
     ]
     write_text(folder.tables / "test_cells.csv", "\n".join(rows) + "\n")
-    lines = [",".join(["line", "seeds", "n", *(f"{n}{end}" for n in names for end in ("", "_low", "_high"))])]
+    lines = [",".join(["cell_line", "seeds", "n", *(f"{n}{end}" for n in names for end in ("", "_low", "_high"))])]
     for way in SEED_SOURCES:
-        found = by_line(scores.of(way), [row.line for row in scores.rows if row.way == way])
+        found = by_cell_line(scores.of(way), [row.cell_line for row in scores.rows if row.way == way])
         for line, intervals in found.items():
             cells = [_number(v) for n in names for v in _interval(intervals[n])]
             lines.append(",".join([_quoted(line), way, str(len(scores.of(way, line))), *cells]))
-    write_text(folder.tables / "test_lines.csv", "\n".join(lines) + "\n")
+    write_text(folder.tables / "test_cell_lines.csv", "\n".join(lines) + "\n")
 
 
 def _windows(config: CellsConfig, metadata: CellsMetadata) -> SlidingWindow:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cytovox.metrics.cells import by_line, score_cells, summary
+from cytovox.metrics.cells import by_cell_line, score_cells, summary
 
 
 def line(*runs):
@@ -56,7 +56,7 @@ def test_means_and_intervals_are_over_images():
     assert found["dice"].value == 0.5
     assert found["dice"].low < 0.5 < found["dice"].high
     assert found["dice_matched"].value == 1  # an image without a pair has none
-    lines = by_line([perfect, empty, perfect, empty], ["HeLa", "A549", "HeLa", "A549"])
+    lines = by_cell_line([perfect, empty, perfect, empty], ["HeLa", "A549", "HeLa", "A549"])
     assert list(lines) == ["HeLa", "A549"]
     assert lines["HeLa"]["dice"].low == lines["HeLa"]["dice"].high == 1
     assert lines["A549"]["pq"].value == 0

@@ -38,6 +38,7 @@ REPLACED = {
     r"\bWAYS\b": "SEED_SOURCES",
     r"\bfloor_scores\b|\bfloors? of the house\b": "baseline, layer",
     r"\ba house of\b|\bthe house\b": "package, architecture",
+    r"\bupstairs\b|\bone room\b": "layer",
     r"\bstaircase\b": "marching_cubes",
     r"\bcells_fast\b|`fast`|method[=:] ?fast\b": "cells_offsets, offsets",
     r"\bis gone on with\b": "is resumed",

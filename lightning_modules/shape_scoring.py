@@ -107,7 +107,7 @@ class ShapeScores:
         return found
 
     def rows(self, names: list[str], groups: list[str]) -> list[dict[str, object]]:
-        """A row a cell for the table, by the names and classes of all test cells."""
+        """Return one row per cell for the table, by the names and classes of all test cells."""
         return [
             {
                 "cell": names[cell.index],

@@ -43,7 +43,12 @@ REPLACED = {
     r"\bcells_fast\b|`fast`|method[=:] ?fast\b": "cells_offsets, offsets",
     r"\bis gone on with\b": "is resumed",
     r"\bgoes before a site's\b": "takes precedence over",
-    r"\bknows no doubt\b": "is deterministic",
+    r"\bknows no\b(?! SIGUSR1)": "is independent of, is deterministic",
+    r"\ba row an? \b": "one row per",
+    r"\bone a (cell|frame|level|sample|fold|file)\b": "one per",
+    r"\bwho pays\b": "account to charge",
+    r"\bof everything random\b": "random seed",
+    r"\btells no index\b": "refractive index of the medium missing",
 }
 
 #: Text that holds such a word for another reason: names stored on disk, options and names that still work.

@@ -40,7 +40,7 @@ _MASKS_SHRINK, _PROBABILITIES_SHRINK = 1000, 50
 
 
 def mask_file(name: str, file_format: Format, t: int, organelle: str) -> str:
-    """Name of the file that holds a mask: NIfTI, as ITK-SNAP reads it, has one a frame and organelle."""
+    """Name of the file that holds a mask: NIfTI, as ITK-SNAP reads it, has one per frame and organelle."""
     part = f"_t{t:03d}_{safe_name(organelle)}" if file_format == "nifti" else ""
     return name + part + SUFFIX[file_format]
 

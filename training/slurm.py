@@ -122,7 +122,7 @@ def job_number(answer: str) -> str | None:
 
 
 def is_cancelled(job: str) -> bool:
-    """Whether somebody cancelled a job; a job that SLURM knows nothing of is not.
+    """Return whether a job was cancelled; a job that SLURM does not know was not.
 
     While its processes end, SLURM calls it COMPLETING. A job that is only asked to stop (USR1, or TERM before a node is
     taken back) is RUNNING.

@@ -1,6 +1,6 @@
 """How data become noise: x_t = alpha(t) x_0 + sigma(t) eps, from clean data at t = 0 to (nearly) pure noise at the end.
 
-A process knows nothing of networks, losses or samplers. Besides alpha and sigma it gives the velocity, the rate at
+A process is independent of networks, losses and samplers. Besides alpha and sigma it gives the velocity, the rate at
 which x_t moves with the process's own `clock`:
 
     v = dx / dclock = a x_0 + b eps, and back: x_0 = b x_t - sigma v, eps = -a x_t + alpha v

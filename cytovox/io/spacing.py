@@ -90,7 +90,7 @@ class StoredSpacing:
 
     @classmethod
     def without_unit(cls, numbers: Sequence[float], what: str) -> StoredSpacing:
-        """Numbers z, y, x whose unit the file does not tell; all 1 is what a program writes that knows no size."""
+        """Numbers z, y, x without a unit; programs that do not know the size write 1, 1, 1."""
         if any(not np.isfinite(n) or n == 0 for n in numbers) or all(n == 1 for n in numbers):
             return cls()
         readings = []

@@ -42,7 +42,7 @@ def tversky_loss(
     smooth : float
         s, in voxels: makes empty against empty 0 instead of 0 / 0.
     pool : bool
-        One overlap over the whole batch instead of one a sample.
+        One overlap over the whole batch instead of one per sample.
 
     Returns
     -------
@@ -158,7 +158,7 @@ class _Shared:
     organelle_weights: list[float] = field(default_factory=list)
     """Weight of each organelle's loss, in their order; empty: 1 for each."""
     batch: bool = False
-    """One Dice over the whole batch instead of one a sample: steadier where small organelles miss many patches."""
+    """One Dice over the whole batch instead of one per sample: steadier where small organelles miss many patches."""
     smooth: float = 1.0
     """Voxels added above and below the fraction, so that an organelle absent from a patch has a Dice."""
 

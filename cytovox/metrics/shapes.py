@@ -174,7 +174,7 @@ def score_rows(
     errors : dict of model -> one `ShapeErrors` a cell
         The cells in one order for all models, so that all see the same resamples.
     strata : labels, optional
-        One a cell: cells are drawn within their label.
+        One per cell: cells are drawn within their label.
     resamples, level, seed
         As for `cytovox.statistics.bootstrap.interval`.
 

@@ -42,7 +42,7 @@ class DISPRUNetConfig:
         if self.base_channels < GROUPS or self.base_channels % GROUPS:
             errors.append(f"base_channels: {self.base_channels}: expected a multiple of {GROUPS}")
         if not self.multipliers or any(multiplier < 1 for multiplier in self.multipliers):
-            errors.append(f"multipliers: {list(self.multipliers)}: expected numbers of 1 or more, one a level")
+            errors.append(f"multipliers: {list(self.multipliers)}: expected numbers of 1 or more, one per level")
         if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
             errors.append(f"attention_levels: {list(self.attention_levels)}: expected 0 to {len(self.multipliers) - 1}")
         if size != SIDE:

@@ -203,7 +203,7 @@ class SlabUNetConfig:
         """What is wrong with the options, and with fields of this many voxels a side; empty where all is well."""
         errors = []
         if not self.channels or any(c < GROUPS or c % GROUPS for c in self.channels):
-            errors.append(f"channels: {list(self.channels)}: expected multiples of {GROUPS}, one a level")
+            errors.append(f"channels: {list(self.channels)}: expected multiples of {GROUPS}, one per level")
         elif self.heads < 1 or self.channels[-1] % self.heads:
             errors.append(f"heads: {self.heads}: expected a divisor of the last of channels, {self.channels[-1]}")
         for key in ("blocks", "patch"):

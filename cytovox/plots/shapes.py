@@ -42,7 +42,7 @@ class GalleryCell:
 
 
 def gallery_figure(path: str | Path, cells: Sequence[GalleryCell], *, shown: int = 3) -> Path:
-    """Draw a row a cell: its image, its true shape, some samples, and where all the samples disagree.
+    """Draw one row per cell: its image, its true shape, some samples, and where all the samples disagree.
 
     Each shape is shaded, seen obliquely from above, over its xz and yz sections through the mask's centre; dotted lines
     in the image show where. The true outline is drawn into all sections. Disagreement is the standard deviation of the

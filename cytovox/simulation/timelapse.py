@@ -1,7 +1,7 @@
 """The same cells over hours: they creep, and grow or not, as they are treated.
 
-A scene knows no grid, so a frame is the scene of time t, grown and observed like any other. Cell k is the same cell in
-every frame, so the labels are the true tracks. What a response changes follows the directions that Choi et al. 2021
+A scene is independent of the grid, so a frame is the scene of time t, grown and observed like any other. Cell k is the
+same cell in every frame, so the labels are the true tracks. What a response changes follows the directions that Choi et al. 2021
 (bioRxiv 2021.05.23.445351) report of RAW 264.7 cells under lipopolysaccharide (LPS); the amounts are an assumption.
 """
 
@@ -89,7 +89,7 @@ def time_lapse(
     response : str
         A name in `RESPONSES`.
     times_s : sequence of float
-        Seconds since the treatment, one a frame, rising.
+        Seconds since the treatment, one per frame, increasing.
     shape, spacing_um, options
         As for `simulator.simulate`. Every frame has noise of its own, of the same deviation.
 

@@ -73,7 +73,7 @@ def interval(
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"level {level} of {resamples} resamples: expected 0 < level < 1 and at least one resample")
     if strata is not None and len(strata) != n:
-        raise ValueError(f"{len(strata)} strata for {n} cells: expected one a cell")
+        raise ValueError(f"{len(strata)} strata for {n} cells: expected one per cell")
     if n == 0:
         return Interval(math.nan, math.nan, math.nan)
     groups = _groups(n, strata)
@@ -107,7 +107,7 @@ def difference(
 
 
 def mean_of(values: Sequence[float] | np.ndarray) -> Statistic:
-    """The statistic "mean of these values, one a cell"; nan values are left out of it, all nan gives nan."""
+    """The statistic "mean of these values, one per cell"; nan values are left out of it, all nan gives nan."""
     values_N = np.asarray(values, dtype=np.float64)
 
     def mean(cells: np.ndarray) -> float:

@@ -95,12 +95,12 @@ def check_folds(folds: Sequence[Fold], class_of: Mapping[str, str]) -> tuple[str
     if extra := {cell for fold in folds for cell in fold.train.cells} - cells:
         raise ValueError(f"{sorted(extra)[0]} is trained on but tested in no fold")
     if unknown := sorted(cells - set(class_of)):
-        raise InputError(f"{unknown[0]}: has no class (nor have {len(unknown) - 1} others); expected one a cell")
+        raise InputError(f"{unknown[0]}: has no class (nor have {len(unknown) - 1} others); expected one per cell")
     classes, counts = np.unique([class_of[cell] for cell in tested], return_counts=True)
     for name, count in zip(classes, counts, strict=True):
         if count < len(folds):
             raise InputError(
-                f"class {name}: {count} cells for {len(folds)} folds; expected one a fold: "
+                f"class {name}: {count} cells for {len(folds)} folds; expected one per fold: "
                 f"use {count} folds at most, or leave the class out"
             )
     if len(classes) < 2:

@@ -184,7 +184,7 @@ def run_experiments(
 
 
 def experiment_rows(outcomes: Mapping[str, Outcome], *, over: str = "2d", resamples: int = 2000) -> list[Row]:
-    """A row an experiment: macro F1 with its 95 % interval, and its paired gain over one of them.
+    """One row per experiment: macro F1 with its 95 % interval, and its paired gain over one of them.
 
     Returns
     -------

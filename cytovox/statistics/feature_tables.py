@@ -23,7 +23,7 @@ _ABOUT = ("cell", "unit", SEEN)
 
 @dataclass(frozen=True)
 class Table:
-    """Features of cells: one row a cell, or several (one a predicted sample)."""
+    """Features of cells: one row per cell, or several (one per predicted sample)."""
 
     cells: tuple[str, ...]
     """Of each row, the cell it describes."""

@@ -22,21 +22,21 @@ class SlurmConfig:
     """Names are `sbatch`'s, with underscores. What is null is left to the site."""
 
     nodes: int = 1
-    """Machines."""
+    """Number of nodes."""
     gpus_per_node: int = 1
-    """GPUs of each; one rank a GPU. 0 for a run on CPUs."""
+    """GPUs per node; one rank per GPU. 0 for a run on CPUs."""
     gpu_type: str | None = None
     """Such as v100, where a site has several."""
     tasks_per_node: int | None = None
-    """Ranks a node of a run on CPUs; null for one. With GPUs there is one a GPU."""
+    """Ranks per node of a run on CPUs; null for one. With GPUs there is one rank per GPU."""
     cpus_per_task: int = 4
-    """Cores a rank, for its loader's workers."""
+    """Cores per rank, for the workers of its data loader."""
     time: str = "24:00:00"
     """Longest run of one job: D-HH:MM:SS, HH:MM:SS or minutes. A run that is not finished goes on in the next."""
     mem: str | None = None
-    """Memory a node, such as 64G; 0 for all of it."""
+    """Memory per node, such as 64G; 0 for all of it."""
     account: str | None = None
-    """Who pays."""
+    """Account to charge."""
     partition: str | None = None
     """Queue."""
     qos: str | None = None

@@ -37,7 +37,7 @@ def submit_job(job: Job, text: str) -> str:
     Refused
         SLURM's own words, in one line.
     InputError
-        SLURM took it, and did not say as what.
+        SLURM accepted the job but returned no job id.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     script = job.folder / SCRIPT.name

@@ -102,8 +102,8 @@ def study_table(table: pd.DataFrame, tracks: pd.DataFrame, rules: QualityRules) 
     Returns
     -------
     DataFrame
-        A row a compartment, lineage and frame (`sum_lineages`); for every quantity that is left out anywhere a boolean
-        column `excluded_QUANTITY` in the place of the names.
+        One row per compartment, lineage and frame (`sum_lineages`); for every quantity that is left out anywhere a
+        boolean         column `excluded_QUANTITY` in the place of the names.
     """
     summed = sum_lineages(table, tracks, rules)
     excluded = summed["excluded"].str.split().map(frozenset)
@@ -140,7 +140,7 @@ def exclusion_table(
     Returns
     -------
     DataFrame
-        For each reason, quantity and group: rows (`frames`: one a cell and frame) and how many of them are left out,
+        For each reason, quantity and group: rows (`frames`: one per cell and frame) and how many of them are left out,
         cells (lineages) and how many of these lose a frame. The reason "any" counts each row once. `p` compares the
         group with the control by the shares of their fields or dishes (Student's t), or, with fewer than two of them
         a group or without any spread, by their cells (Fisher's exact test). Without a group of the control's name the
@@ -166,7 +166,7 @@ def exclusion_table(
 
 
 def _by_group(own: pd.DataFrame, names: Sequence[str], unit: Unit) -> list[dict[str, Any]]:
-    """A row a group that has any; the first name is the control's."""
+    """One row per group that has any; the first name is the control's."""
     parts = {name: own[own["group"] == name] for name in names}
     rows = []
     for name in (name for name in names if len(parts[name])):

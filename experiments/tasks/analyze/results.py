@@ -94,7 +94,7 @@ def time_lapse_result(time_lapse: TimeLapse, config: AnalyzeConfig) -> TimeLapse
 
 
 def compartment_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
-    """A row a compartment, cell and frame, with the flags of quality control and what they leave out."""
+    """Return one row per compartment, cell and frame, with the flags of quality control and what they leave out."""
     columns = list(COLUMNS)
     if config.uncertainty:
         place = columns.index("volume_um3") + 1
@@ -105,7 +105,7 @@ def compartment_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig)
 
 
 def part_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
-    """A row a droplet, nucleolus and nucleus."""
+    """Return one row per droplet, nucleolus and nucleus."""
     return _table(results, config, [f.name for f in dataclasses.fields(Part)], lambda result: result.parts, rules=False)
 
 
@@ -165,7 +165,7 @@ def _choi(row: dict[str, Any], medium_ri: float) -> float | None:
 
 
 def track_table(results: Iterable[TimeLapseResult]) -> pd.DataFrame:
-    """A row a track, with its mother and its lineage: a track is one cell between divisions."""
+    """Return one row per track, with its mother and its lineage: a track is one cell between divisions."""
     rows = [
         {"file": r.time_lapse.source.name, "group": r.time_lapse.source.group, **dataclasses.asdict(track)}
         for r in results
@@ -176,7 +176,7 @@ def track_table(results: Iterable[TimeLapseResult]) -> pd.DataFrame:
 
 
 def file_table(results: Sequence[TimeLapseResult], errors: Sequence[Error]) -> pd.DataFrame:
-    """A row an input: what it is, and how its analysis went."""
+    """Return one row per input: what it is, and how its analysis ended."""
     rows = []
     for result in results:
         time_lapse, cells = result.time_lapse, [row for row in result.compartments if row["compartment"] == WHOLE]

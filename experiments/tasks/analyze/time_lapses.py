@@ -92,8 +92,8 @@ def open_time_lapse(
     if medium is None:
         medium, medium_from = PAPER_MEDIUM_RI, "paper"
         notes.append(
-            f"{source.path.name}: tells no index of its medium; {PAPER_MEDIUM_RI} (Choi et al. 2021) was taken, and an "
-            "error of 0.003 is 14 % of a concentration: give measure.medium_ri"
+            f"{source.path.name}: refractive index of the medium missing; {PAPER_MEDIUM_RI} (Choi et al. 2021) was "
+            "taken, and an error of 0.003 is 14 % of a concentration: give measure.medium_ri"
         )
     times = _times(source, volume, config.interval_min, notes)
     time_lapse = TimeLapse(source, volume, states / source.name, float(medium), medium_from, times, {}, notes=notes)

@@ -149,7 +149,7 @@ class CellsTask(TrainedTask, UsesWeights):
 
 
 def write_scores(scores: CellTestScores, folder: RunFolder) -> None:
-    """`tables/test_cells.csv`, a row a case and way; `tables/test_cell_lines.csv`, means with intervals over images."""
+    """Write `test_cells.csv`, one row per case and seed source, and `test_cell_lines.csv`, means with intervals."""
     names = [field.name for field in dataclasses.fields(scores.rows[0].scores)]
     rows = [",".join(["case", "cell_line", "seeds", *names])]
     rows += [

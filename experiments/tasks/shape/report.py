@@ -58,7 +58,7 @@ def error_table(rows: list[Row], first: Iterable[str]) -> dict[str, Any] | None:
 
 
 def predictions(run_folder: Path) -> dict[str, Any] | None:
-    """A row a predicted cell: its volume, and where its shapes lie."""
+    """One row per predicted cell: its volume, and where its shapes lie."""
     rows = read_rows(run_folder / "tables/predicted_shapes.csv")
     if not rows:
         return None

@@ -2,7 +2,8 @@
 
 A scene is independent of the grid, so a frame is the scene of time t, grown and observed like any other. Cell k is the
 same cell in every frame, so the labels are the true tracks. What a response changes follows the directions that Choi et
-al. 2021 (bioRxiv 2021.05.23.445351) report of RAW 264.7 cells under lipopolysaccharide (LPS); the amounts are an assumption.
+al. 2021 (bioRxiv 2021.05.23.445351) report of RAW 264.7 cells under lipopolysaccharide (LPS); the amounts are
+assumptions.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from cytovox.metrics.matching import match_by_dice, overlaps
 from cytovox.segmentation.field import CellField, SeedRule
 from cytovox.simulation.tomogram import simulate
 from experiments.tasks.analyze.frames import MIRRORS
-from experiments.tasks.analyze.predictors import cell_finder, cell_weights, organelle_inferer, organelle_weights
+from experiments.tasks.analyze.predictors import cell_finder, cell_weights, organelle_model, organelle_weights
 
 LINES = ("NIH3T3", "A549", "HeLa", "MDA-MB-231", "RAW264.7")
 #: No network has seen these.
@@ -27,7 +27,8 @@ def spread_tables(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]
     """Two fields a line: one to find the width on, one to test it on."""
     shape = (24, 48, 48) if told.quick else SHAPE
     spacing = (0.6, 0.6, 0.6) if told.quick else SPACING
-    inferer, names = organelle_inferer(organelle_weights("organelle"))
+    model = organelle_model(organelle_weights("organelle"))
+    inferer, names = model.inferer, model.organelles
     both = [names.index("membrane"), names.index("nucleus")]
     finder = cell_finder("offsets", cell_weights("offsets", None), SeedRule())
     errors: dict[str, list[float]] = {"found on": [], "tested on": []}

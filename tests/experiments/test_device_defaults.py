@@ -11,7 +11,7 @@ from cytovox.segmentation.field import SeedRule
 from experiments.config import ConfigErrors, load_config, resolved
 from experiments.tasks import device_defaults, task_of
 from experiments.tasks.analyze.config import AnalyzeConfig
-from experiments.tasks.analyze.predictors import cell_weights, finder_of, organelle_inferer, organelle_weights
+from experiments.tasks.analyze.predictors import cell_weights, finder_of, organelle_model, organelle_weights
 from experiments.tasks.analyze.task import run_path
 from experiments.tasks.organelle.config import tiling
 
@@ -99,7 +99,7 @@ def test_cell_finders_compute_in_float32_on_every_device(cuda, monkeypatch, meth
 def test_compilation_reaches_the_pipelines_network(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for mode in ("none", "default"):
-        inferer, _ = organelle_inferer(organelle_weights("organelle"), mode)
+        inferer = organelle_model(organelle_weights("organelle"), mode).inferer
         assert (inferer.tiling.sw_batch_size, inferer.compile) == (1, mode)
 
 

@@ -24,7 +24,7 @@ from cytovox.segmentation.field import CellField, SeedRule
 from cytovox.simulation.tomogram import simulate
 from experiments.build import build_from_weights
 from experiments.config import load_config
-from experiments.tasks.analyze.predictors import organelle_inferer
+from experiments.tasks.analyze.predictors import organelle_model
 from experiments.weights import read_weights, weights_path
 from lightning_modules.shape import ShapeModule
 
@@ -40,7 +40,7 @@ def tomogram():
 
 
 def inferer_on(device: str, precision: str = "32-true", **options: object) -> DenseInferer:
-    inferer, _ = organelle_inferer(weights_path("organelle", "weights"))
+    inferer = organelle_model(weights_path("organelle", "weights")).inferer
     options = {"channels_last": False, **options}
     return dataclasses.replace(inferer, device=device, precision=precision, **options)
 

@@ -13,7 +13,7 @@ from cytovox.io import read_volume
 from cytovox.simulation.tomogram import simulate
 from experiments.build import build_from_weights
 from experiments.config import load_config
-from experiments.tasks.analyze.predictors import organelle_inferer
+from experiments.tasks.analyze.predictors import organelle_model
 from experiments.weights import read_weights, weights_path
 from tests.gpu.conftest import DEVICE
 
@@ -25,7 +25,7 @@ cuda_only = pytest.mark.skipif(DEVICE == "cpu", reason="CUDA's own")
 @cuda_only
 @pytest.mark.parametrize("compile", ["none", "cuda_graphs"])
 def test_an_analysis_predicts_32_windows_at_once_and_finds_what_one_at_a_time_does(exact_float32, compile):
-    inferer, _ = organelle_inferer(weights_path("organelle", "weights"), compile)
+    inferer = organelle_model(weights_path("organelle", "weights"), compile).inferer
     assert (inferer.device, inferer.tiling.sw_batch_size, inferer.compile) == ("cuda", 32, compile)
     tiling = dataclasses.replace(inferer.tiling, sw_batch_size=1)
     one = dataclasses.replace(inferer, tiling=tiling, precision="32-true", channels_last=False, compile="none")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from cytovox.errors import DeviceError, InputError
-from cytovox.io import ArrayReader
 from cytovox.io.processes import worker_pool
 from cytovox.io.provenance import ContentDigests, Fingerprint, stamp_of
+from cytovox.models.organelle import CELL_INPUTS, OrganelleModel
 from datamodules.paths import shard_of
 from datamodules.simulated import cores
 from datamodules.steps import STEPS
@@ -26,7 +26,7 @@ from experiments.tasks.analyze.given import find_existing
 from experiments.tasks.analyze.outputs import write_time_lapse
 from experiments.tasks.analyze.predictors import (
     cell_weights,
-    organelle_inferer,
+    organelle_model,
     organelle_weights,
     seen_notes,
 )
@@ -63,7 +63,7 @@ class Analysis:
         self.asked = 0
         self.recomputed: Counter[str] = Counter()
         """Frames whose stored results are not current, by what changed."""
-        self._predictor: Any = None
+        self._model: tuple[Any, OrganelleModel] | None = None
         self._organelle_weights = organelle_weights(config.organelle_weights) if config.organelles is None else None
         self._cell_weights = None
         if config.cells is None:
@@ -183,17 +183,9 @@ class Analysis:
         """Masks, and probabilities of membrane and nucleus."""
         assert self._organelle_weights is not None
         stamp = stamp_of(self._organelle_weights)
-        if self._predictor is None or self._predictor[0] != stamp:
-            self._predictor = (stamp, organelle_inferer(self._organelle_weights, self.config.compile))
-        inferer, names = self._predictor[1]
-        masks = np.zeros((len(names), *ri_ZYX.shape), bool)
-        both = [names.index(name) for name in ("membrane", "nucleus") if name in names]
-        said = np.zeros((2, *ri_ZYX.shape), np.float32) if len(both) == 2 and self.config.cells is None else None
-        for box, values in inferer.boxes(ArrayReader(ri_ZYX), spacing_um):
-            masks[(slice(None), *box)] = values >= 0.5
-            if said is not None:
-                said[(slice(None), *box)] = values[both]
-        return dict(zip(names, masks, strict=True)), said
+        if self._model is None or self._model[0] != stamp:
+            self._model = (stamp, organelle_model(self._organelle_weights, self.config.compile))
+        return self._model[1].masks(ri_ZYX, spacing_um, CELL_INPUTS if self.config.cells is None else ())
 
     def _workers(self, time_lapses: list[TimeLapse]) -> int:
         """Processes beside this one."""

@@ -11,7 +11,6 @@ import torch
 from cytovox.errors import InputError
 from cytovox.inference.compiled import Compile
 from cytovox.inference.device import choose_precision
-from cytovox.inference.predictor import DenseInferer
 from cytovox.io.provenance import stamp_of
 from cytovox.models.cells import CellModel
 from cytovox.models.metadata import CheckpointMetadata, Weights, read_checkpoint
@@ -63,8 +62,8 @@ def seen_notes(weights: Path | None, source: Path) -> list[str]:
     ]
 
 
-def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInferer, tuple[str, ...]]:
-    """Return what predicts probabilities of a tomogram, with the weights' own grid and windows; and the organelles.
+def organelle_model(path: Path, compile: Compile = "none") -> OrganelleModel:
+    """Return the model that predicts the organelles of a tomogram.
 
     Parameters
     ----------
@@ -80,8 +79,7 @@ def organelle_inferer(path: Path, compile: Compile = "none") -> tuple[DenseInfer
     """
     weights = read_checkpoint(path, "organelle", "organelle_weights")
     device, precision = device_and_precision()
-    model = OrganelleModel([weights], device, precision, pad_yx=(0, 0), compile=compile, key="organelle_weights")
-    return model.inferer, model.organelles
+    return OrganelleModel([weights], device, precision, pad_yx=(0, 0), compile=compile, key="organelle_weights")
 
 
 def cell_weights(method: str, given: str | None) -> Path | None:

@@ -36,7 +36,7 @@ def add_verbs(commands: Any) -> None:
     )  # fmt: skip
     add_completed(parser, FILE, "--membrane", metavar="M", help="mask of filled cells: OME-TIFF, TIFF, NIfTI, OME-Zarr")
     add_completed(parser, FILE, "--nucleus", metavar="N", help="mask of nuclei, on the same grid")
-    add_completed(parser, FILE, "--ri", metavar="TOMOGRAM", help="the tomogram, which method=network and fast can use")
+    add_completed(parser, FILE, "--ri", metavar="TOMOGRAM", help="the tomogram, for methods offsets and network")
     add_completed(parser, FOLDER, "--out", metavar="DIR", help="folder of the labels and the table")
     add_config(parser, "cells_from_masks")
     add_options(parser, "--check")

@@ -8,6 +8,8 @@ import pytest
 
 from cytovox.io import open_labels, write_nifti, write_ometiff
 from cytovox.simulation import simulate
+from experiments.config import load_config
+from training.rundir import RunFolder
 
 SHAPE, SPACING = (32, 64, 64), (0.6, 0.6, 0.6)
 
@@ -47,6 +49,14 @@ def test_every_method_labels_cells_from_masks_alone(cli, masks, seen, tmp_path, 
     assert whole["volume_um3"].tolist() == pytest.approx([volumes[int(k)] for k in whole["cell"]], rel=1e-6)
     assert "mean_ri" not in table
     assert (out / "cells.png").is_file()
+    (run,) = (tmp_path / "runs" / "cells_from_masks").iterdir()
+    status = RunFolder(run).status()
+    assert (status["status"], status["stages_done"]) == ("finished", ["cells_from_masks"])
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 1
+    assert "Cells in 3D" in page
+    assert "No surfaces" not in page
+    assert load_config(run / "config.yaml").membrane == str(masks / "membrane.nii.gz")
     # most of what is membrane belongs to the cell that the truth says
     nuclei = [k for k in np.unique(seen.nuclei_ZYX)[1:] if (seen.nuclei_ZYX == k).sum() * 0.6**3 > 100]
     hits = [

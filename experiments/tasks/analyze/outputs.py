@@ -98,15 +98,30 @@ def _draw(time_lapse: TimeLapse, result: TimeLapseResult, folder: RunFolder, wri
         written.add(picture)
     first = time_lapse.state(0)
     cells = first.arrays("cells")["cells"].astype(np.int32)
-    step = thinned(cells.shape, time_lapse.volume.spacing_um, SHOWN_VOXELS)
-    cells = cells[:: step[0], :: step[1], :: step[2]]
-    z, y, x = (s * n for s, n in zip(time_lapse.volume.spacing_um, step, strict=True))
+    glb = folder.figures / f"cells_{name}.glb"
+    if write_cells_scene(glb, cells, time_lapse.volume.spacing_um):
+        written.add(glb)
+
+
+def write_cells_scene(path: Path, cells_ZYX: np.ndarray, spacing_um: tuple[float, float, float]) -> bool:
+    """Write the surfaces of the first cells for the report's 3D view; return whether there are any.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in .glb.
+    cells_ZYX : integer array, (Z, Y, X)
+        Labels. Large arrays are thinned to `SHOWN_VOXELS`.
+    spacing_um : (z, y, x)
+        Voxel size in µm.
+    """
+    step = thinned(cells_ZYX.shape, spacing_um, SHOWN_VOXELS)
+    cells = cells_ZYX[:: step[0], :: step[1], :: step[2]]
+    z, y, x = (s * n for s, n in zip(spacing_um, step, strict=True))
     labels = [int(label) for label in np.unique(cells) if label > 0][:SHOWN_CELLS]
     surfaces = {f"cell {label}": cells == label for label in labels}
     colours = {f"cell {label}": colour_of(label) for label in labels}
-    glb = folder.figures / f"cells_{name}.glb"
-    if write_glb(glb, surfaces, (z, y, x), 8_000, colours) is not None:
-        written.add(glb)
+    return write_glb(path, surfaces, (z, y, x), 8_000, colours) is not None
 
 
 def _write_meshes(time_lapse: TimeLapse, folder: RunFolder, which: str, written: Manifest) -> None:

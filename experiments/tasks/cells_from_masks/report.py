@@ -31,7 +31,7 @@ def cells_from_masks_report(folder: Path) -> dict[str, Any]:
             "predictions": "cells_predictions.html",
         },
         "found": read_json(folder / "metrics.json"),
-        "picture": picture(folder / "figures" / "cells.png"),
+        "first_frame": picture(folder / "figures" / "cells.png"),
         "table": link(folder, "tables/cells.csv"),
         "heads": [head for _, head, _ in columns],
         "rows": [

@@ -34,6 +34,7 @@ from experiments.preflight import require_room
 from experiments.progress import Bars
 from experiments.schema import to_yaml
 from experiments.session import RunRequest, Work, now
+from experiments.tasks.analyze.outputs import write_cells_scene
 from experiments.tasks.analyze.predictors import cell_finder, cell_weights
 from experiments.tasks.analyze.results import write_table
 from experiments.tasks.base import Task
@@ -168,6 +169,7 @@ class CellsFromMasksRun(Work):
         image = inputs.membrane[t].mask().astype(np.float32) if inputs.volume is None else inputs.volume.frame(t)
         for path in (out / "cells.png", self.folder.figures / "cells.png"):
             cells_figure(path, image, cells_ZYX, inputs.spacing_um, Path(self.config.membrane).name)
+        write_cells_scene(self.folder.figures / "cells.glb", cells_ZYX, inputs.spacing_um)
 
     def finished(self) -> int:
         """See `Work`."""

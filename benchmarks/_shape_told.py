@@ -50,7 +50,7 @@ def told_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Tabl
             for what, errors in _answers(module, cell).items():
                 found.setdefault(what, []).append(errors)
     rows = score_rows(found, strata=groups)
-    table = Table("The same network told true traits", ["traits", "1 - IoU", "volume", "surface", "roughness"])
+    table = Table("The same network with true traits", ["traits", "1 - IoU", "volume", "surface", "roughness"])
     for row in rows:
         shown = [f"{row[e]:.3f} [{row[f'{e}_low']:.3f}, {row[f'{e}_high']:.3f}]" for e in ERRORS]
         table.rows.append([str(row["model"]), *shown])

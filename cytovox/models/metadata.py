@@ -15,7 +15,7 @@ import torch
 from cytovox.errors import InputError
 from cytovox.models.finite import first_nonfinite
 from cytovox.models.weights_file import KEY, SUFFIX, read_content
-from cytovox.renamed import RENAMED_METHODS
+from cytovox.renamed import RENAMED_METHODS, RENAMED_OPTIONS
 
 #: What torch raises on files that are no checkpoints, or damaged ones.
 _UNREADABLE = (
@@ -178,6 +178,9 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
     if (name := first_nonfinite(state)) is not None:
         raise InputError(f"{key}: {path}: its weights are NaN or infinite (first: {name}); give weights of another run")
     stored = {"trained_on": _sidecar(path), **stored}
+    for group, names in RENAMED_OPTIONS.items():
+        if isinstance(options := stored.get(group), Mapping):
+            stored[group] = {names.get(name, name): value for name, value in options.items()}
     if stored.get("method") in RENAMED_METHODS:
         stored["method"] = RENAMED_METHODS[stored["method"]]
     return Weights(path, kind(**{f.name: stored[f.name] for f in known if f.name in stored}), state)

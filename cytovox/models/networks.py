@@ -11,26 +11,13 @@ from torch import nn
 from cytovox.errors import InputError
 from cytovox.models.metadata import Weights, load_network
 from cytovox.networks import network_config
-from cytovox.renamed import RENAMED_OPTIONS
 
 #: Input and output channels of the networks that tell cells apart, by method.
 CELL_CHANNELS = {"network": (4, 1), "offsets": (3, 3)}
 
 
-def config_of(kind: type, options: Mapping[str, Any], group: str = "") -> Any:
-    """Return a config of this class; old names of options are replaced, and unknown ones are left out.
-
-    Parameters
-    ----------
-    kind : type
-        A dataclass.
-    options : mapping
-        From the metadata of weights.
-    group : str
-        Group of the config that the options are of, such as traits.
-    """
-    renamed = RENAMED_OPTIONS.get(group, {})
-    options = {renamed.get(name, name): value for name, value in options.items()}
+def config_of(kind: type, options: Mapping[str, Any]) -> Any:
+    """Return a config of this class; options that it does not have (of another version) are left out."""
     known = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in options.items() if name in known})
 

@@ -311,7 +311,7 @@ class _Regression:
 def _diffusion(weights: Weights, sampler: Any, key: str) -> tuple[_Diffusion, ShapeField]:
     metadata = weights.metadata
     field = config_of(FIELDS[str(metadata.field["name"])], metadata.field)
-    traits = config_of(TRAITS[str(metadata.traits["name"])], metadata.traits, "traits")
+    traits = config_of(TRAITS[str(metadata.traits["name"])], metadata.traits)
     process, preconditioning = (
         config_of(PARTS[part][str(getattr(metadata, part)["name"])], getattr(metadata, part))
         for part in ("process", "preconditioning")

@@ -78,7 +78,7 @@ class MemoryCase:
 
     name: str
     raw: RawCase
-    line: str = "HeLa"
+    cell_line: str = "HeLa"
     files: tuple[Path, ...] = ()
     settings: str = ""
 

@@ -10,9 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import cytovox
-from cytovox.diffusion.traits import TraitsConfig
 from cytovox.models.metadata import read_checkpoint
-from cytovox.models.networks import config_of
 from cytovox.networks.weights import shipped_weights
 from cytovox.renamed import RENAMED_WEIGHTS
 from experiments import renamed
@@ -56,8 +54,9 @@ def test_old_keys_are_the_new_ones_with_a_notice(capsys):
 
 
 def test_old_options_in_the_metadata_of_weights_are_read():
-    found = config_of(TraitsConfig, {"name": "thickness_and_tilt", "told": 0.25, "thickness": 0.3}, "traits")
-    assert (found.given_fraction, found.thickness) == (0.25, 0.3)
+    traits = read_checkpoint(shipped_weights()["shape_rbc"], "shape", "test").metadata.traits
+    assert traits["given_fraction"] == 0.5
+    assert "told" not in traits
 
 
 def test_other_values_of_the_same_words_stay(capsys):

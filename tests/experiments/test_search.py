@@ -173,8 +173,8 @@ def test_a_search_may_be_charged_for_milliseconds_of_this_machine(cli, tmp_path)
     assert metrics["search/cost_published"] > 0
     answer = cli(f"resume={run}", "stages=[fit]", "search.cost.measure=gflop", "trainer.max_epochs=2")
     assert answer.code == 2
-    assert answer.errors == ["search.cost.measure: the search that is gone on with is of another cost: latency_ms "
-                             "there, gflop here; make them the same, or begin a new search"]  # fmt: skip
+    assert answer.errors == ["search.cost.measure: cannot resume: the checkpoint's cost differs: latency_ms "
+                             "there, gflop here; make them the same, or start a new search"]  # fmt: skip
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine", "constant"])
@@ -249,5 +249,5 @@ def test_what_cannot_be_searched_is_said_in_a_line(cli, tmp_path, words, said):
 def test_a_search_is_not_gone_on_with_in_another_space(searched, cli):
     answer = cli(f"resume={searched.run}", "stages=[fit]", "search.operations=[conv_3,identity]")
     assert answer.code == 2
-    assert answer.errors[-1].startswith("search.operations: the search that is gone on with is of another space")
+    assert answer.errors[-1].startswith("search.operations: cannot resume: the checkpoint's search space differs")
     assert all(error.startswith("note: ") for error in answer.errors[:-1])

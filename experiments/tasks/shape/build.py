@@ -123,4 +123,4 @@ def _shared(config: ShapeConfig | SHAPRConfig) -> dict[str, Any]:
 def _part(choices: dict[str, Choice], group: str, options: dict[str, Any]) -> Any:
     """The config of a part out of the metadata of a checkpoint; keys of another version are left out."""
     kind = branch(group, choices[group], str(options[choices[group].key]))
-    return config_of(kind, options, group)
+    return config_of(kind, options)

@@ -86,12 +86,12 @@ class Recorder:
         )  # fmt: skip
         self.experiment("organelle", "organelle", sample, "stages=[predict]")
         for name in ("cells", "cells_network"):
-            self.experiment(name, name, sample, "stages=[predict]")
+            self.experiment(name, name, "stages=[test]", "data.test.counts={HeLa: 1}", "data.shape=[64,128,128]")
         if tomogram is not None:
             measured = f"predict.inputs=[{tomogram.resolve()}]"
             self.experiment("organelle", "measured", measured, "stages=[predict]", "predict.probabilities=true")
         self.experiment("shape_demo", "shape", "stages=[fit,test]", "trainer.max_epochs=1", "trainer.max_time=null")
-        for method in ("fast", "watershed"):
+        for method in ("fast", "network", "watershed"):
             self.experiment("analyze", f"analyze_{method}", "inputs=[movies/*.TCF]", f"method={method}")
         for path in sorted(p for p in self.work.rglob("*") if p.is_file()):
             name = "/".join(part for part in path.relative_to(self.work).parts if not part[:8].isdigit())

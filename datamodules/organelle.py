@@ -22,7 +22,7 @@ from datamodules.prepare import Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
 from datamodules.simulated import cases_of, cores, make_volumes, requests_of
 from datamodules.splits import SPLITS, split_cases
-from transforms.intensity import RandRIShiftd
+from transforms.intensity import rand_ri_jitter
 from transforms.patches import RandOrganellePatchd
 
 #: Called with (what, done, all).
@@ -144,7 +144,7 @@ class OrganelleDataModule(pl.LightningDataModule):
             scale_range=(config.scale[0], config.scale[1]),
         )
         low, high = config.ri_range
-        return [patch, RandRIShiftd("image", config.ri_offset, config.ri_contrast, low, high)]
+        return [patch, *rand_ri_jitter("image", config.ri_offset, config.ri_contrast, low, high)]
 
     def val_dataloader(self) -> DataLoader:
         """Whole prepared volumes, one at a time, each on one rank only."""

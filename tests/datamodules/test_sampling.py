@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.cache import PreparedCase, store
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
-from transforms.intensity import RandRIShiftd
+from transforms.intensity import rand_ri_jitter
 from transforms.patches import RandOrganellePatchd, foreground_centres
 
 
@@ -39,7 +39,7 @@ def _cases(folder: Path, count: int = 3) -> list[PreparedCase]:
 
 
 def _dataset(folder: Path, seed: int = 3) -> PatchDataset:
-    transforms = [RandOrganellePatchd((4, 8, 8), p_scale=0.5, p_rotate=0.5), RandRIShiftd("image", 0.002, 0.1)]
+    transforms = [RandOrganellePatchd((4, 8, 8), p_scale=0.5, p_rotate=0.5), *rand_ri_jitter("image", 0.002, 0.1)]
     return PatchDataset(_cases(folder), transforms, seed)
 
 

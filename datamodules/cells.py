@@ -20,7 +20,7 @@ from datamodules.errors import DataError
 from datamodules.organelle import OrganelleDataModule, RawCases
 from datamodules.prepare import CENTRES, Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset
-from transforms.cell_patches import RandCellPatch, RandOneNucleus, RandSoften
+from transforms.cell_patches import RandOneNucleus, RandSoften, rand_cell_patch
 from transforms.intensity import rand_ri_jitter
 from transforms.patches import foreground_centres
 
@@ -124,7 +124,7 @@ class CellsDataModule(OrganelleDataModule):
         config = self.config
         assert isinstance(config, CellsFolder | CellsSimulator)
         low, high = config.ri_range
-        patch = RandCellPatch(
+        patch = rand_cell_patch(
             config.resample_grid if config.resample == "grid" else config.patch_size,
             whole=config.resample == "grid",
             p_foreground=config.foreground,

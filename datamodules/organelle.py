@@ -23,7 +23,7 @@ from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, 
 from datamodules.simulated import cases_of, cores, make_volumes, requests_of
 from datamodules.splits import SPLITS, split_cases
 from transforms.intensity import rand_ri_jitter
-from transforms.patches import RandOrganellePatchd
+from transforms.patches import rand_organelle_patch
 
 #: Called with (what, done, all).
 Progress = Callable[[str, int, int], None]
@@ -135,7 +135,7 @@ class OrganelleDataModule(pl.LightningDataModule):
 
     def _augmentation(self) -> list[Any]:
         config = self.config
-        patch = RandOrganellePatchd(
+        patch = rand_organelle_patch(
             config.patch_size,
             p_foreground=config.foreground,
             p_scale=config.scale_probability,

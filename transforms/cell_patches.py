@@ -29,7 +29,7 @@ def rand_cell_patch(patch: Sequence[int], *, whole: bool = False, **settings: An
         Reads and returns what `CellPatch` reads and returns; `image` and `mask` are those of the whole field, and there
         is a `centres`, as of `transforms.patches.foreground_centres`. Labels are those of the nearest voxel.
     """
-    return rand_patch(patch, centred=whole, mask_mode="nearest", then=[CellPatch()], **settings)
+    return rand_patch(patch, centred=whole, nearest_mask=True, then=[CellPatch()], **settings)
 
 
 class CellPatch(Transform):

@@ -65,8 +65,10 @@ def test_a_crop_is_exact_to_the_bit_flipped_or_not_inside_or_out(shape, patch, s
         places = affine[axis, axis] * np.arange(n) + affine[axis, 3]
         assert np.array_equal(places, np.round(places))
         index.append(np.clip(places.astype(int), 0, size - 1))
-    np.testing.assert_array_equal(cut["image"], image[(slice(None), *np.ix_(*index))])
-    np.testing.assert_array_equal(cut["mask"], mask[(slice(None), *np.ix_(*index))])
+    expected = np.concatenate([image, mask])[(slice(None), *np.ix_(*index))]
+    np.testing.assert_array_equal(cut["image"], expected)
+    labels = rand_patch(patch, p_scale=0, p_rotate=0, p_flip=p_flip, nearest_mask=True).set_random_state(seed)(data)
+    np.testing.assert_array_equal(np.concatenate([labels["image"], labels["mask"]]), expected)
 
 
 def test_flips_mirror_single_axes_half_of_the_time():
@@ -100,7 +102,7 @@ def test_a_rotation_is_about_z_by_the_drawn_angle_and_keeps_what_lies_outside_th
         if (expected < 5).any() or (expected > np.array([12, 42, 42])).any():
             continue
         seen += 1
-        for part in (cut["image"][0].numpy(), cut["mask"][0].numpy()):
+        for part in cut["image"].numpy():  # the image and its mask
             found = np.array([(g * part).sum() / part.sum() for g in np.indices(part.shape)])
             assert found == pytest.approx(expected, abs=0.15)
     assert seen > 5
@@ -149,7 +151,7 @@ def test_image_and_masks_turn_together():
 def test_labels_are_never_interpolated():
     labels = np.where(np.indices((1, 16, 40, 40))[3] > 18, 300, 5).astype(np.uint16)
     data = of(labels.astype(np.float32), labels)
-    patches = rand_patch((8, 16, 16), p_scale=1, p_rotate=1, mask_mode="nearest").set_random_state(0)
+    patches = rand_patch((8, 16, 16), p_scale=1, p_rotate=1, nearest_mask=True).set_random_state(0)
     seen = {value for _ in range(20) for value in patches(data)["mask"].unique().tolist()}
     assert seen == {5.0, 300.0}
 

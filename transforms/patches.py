@@ -55,9 +55,10 @@ class RandWindowd(Randomizable, MapTransform):
     """Crop the window of one random patch and scale it, so that small organelles are not missed.
 
     With probability `p_foreground` an organelle is chosen uniformly among those present, and one of its voxels lies at
-    a random place inside the patch; else the patch lies anywhere. A volume smaller than the patch lies in the patch's
-    middle. Where patches are rotated afterwards, the window is larger than the patch in y and x, so that every rotated
-    patch lies inside it. Outside the volume its edge voxels are repeated.
+    a random place inside the patch; else the patch lies anywhere. A rotation near the volume's border can move that
+    voxel out of the patch. A volume smaller than the patch lies in the patch's middle. Where patches are rotated
+    afterwards, the window is larger than the patch in y and x, so that every rotated patch lies inside it. Outside the
+    volume its edge voxels are repeated.
 
     Reads `image`, an array (1, Z, Y, X); `mask`, an array (K, Z, Y, X); `labelled`, a bool array (K,); and `centres`,
     the list that `foreground_centres` returns. Memory-mapped volumes are read only inside the window. `image` and
@@ -130,11 +131,7 @@ class RandWindowd(Randomizable, MapTransform):
         offset = np.floor(place * self.patch) - (self.patch - 1) / 2  # of the shown voxel from the patch's middle
         radius = (self.patch[1:].min() - 1) / 2 if self.rotated else math.inf  # so far it stays inside at any angle
         offset[1:] *= min(1, radius / max(math.hypot(*offset[1:]), 1e-9))
-        free = shown - offset / self.scale
-        self.centre = np.where(fits, np.clip(free, low, high), (volume - 1) / 2)
-        moved = np.abs(shown - self.centre) * self.scale
-        if (moved > self.patch / 2).any() or math.hypot(*moved[1:]) > radius + 0.5:
-            self.centre = free  # the window sticks out of the volume
+        self.centre = np.where(fits, np.clip(shown - offset / self.scale, low, high), (volume - 1) / 2)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         self.randomize(data)

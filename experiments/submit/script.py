@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytovox.errors import InputError
+from experiments.program import ENV_REFUSED
 from experiments.submit.config import SlurmConfig
-from training.refusal import ENV_REFUSED
 from training.signals import PREEMPTED
 from training.slurm import ENV_WRAP
 

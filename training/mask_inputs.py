@@ -1,10 +1,11 @@
-"""Tomograms to be predicted, checked as they are read; their errors are kept apart from errors in writing."""
+"""Tomograms to predict, checked as they are read; their errors are distinguished from errors of the output."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,12 @@ LARGE = 2**27
 
 
 class UnusableInput(InputError):
-    """A file that cannot be predicted; the others can."""
+    """A file that cannot be predicted; the prediction of the other files continues."""
 
 
 @contextmanager
-def told_of_input(path: Path) -> Iterator[None]:
-    """Tell errors of an input from those of the disk that the masks are written to."""
+def input_errors(path: Path) -> Iterator[None]:
+    """Raise errors in reading an input as `UnusableInput` with the name of the file."""
     try:
         yield
     except InputError as error:
@@ -33,33 +34,28 @@ def told_of_input(path: Path) -> Iterator[None]:
 
 
 class CheckedReader:
-    """A frame that is checked as it is read: NaN and values that are no refractive index raise, with file and frame.
+    """Reader of one frame; NaN and values that are no refractive index raise `UnusableInput` with file and frame.
 
-    One that fits into memory is read at the first call, and looked at as a whole before anything is computed.
+    A frame of at most `LARGE` voxels is read and checked as a whole at the first call.
     """
 
     def __init__(self, volume: Volume, path: Path, t: int) -> None:
         z, y, x = volume.shape[2:]
         self.shape = (z, y, x)
         self._volume, self._path, self._t, self._where = volume, path, t, f"{path}, frame {t}"
-        self._reader: FrameReader | None = None
         self._whole = math.prod(self.shape) <= LARGE
 
+    @cached_property
+    def _reader(self) -> FrameReader:
+        if self._whole:
+            return ArrayReader(checked_ri(self._volume.frame(self._t), self._where))
+        return self._volume.reader(self._t)
+
     def read(self, box: Box) -> np.ndarray:
-        """A region; UnusableInput where it holds no refractive index."""
-        with told_of_input(self._path):
-            if self._reader is None:
-                volume, t = self._volume, self._t
-                self._reader = (
-                    ArrayReader(checked_ri(volume.frame(t), self._where)) if self._whole else volume.reader(t)
-                )
+        """Return a region (z, y, x); raise `UnusableInput` if it is no refractive index."""
+        with input_errors(self._path):
             region_zyx = self._reader.read(box)
             if not self._whole:
                 check_finite(region_zyx, self._where, (box[0].start, box[1].start, box[2].start))
                 checked_ri(region_zyx, self._where, whole=False)
             return region_zyx
-
-    def _open(self) -> FrameReader:
-        if self._whole:
-            return ArrayReader(checked_ri(self._volume.frame(self._t), self._where))
-        return self._volume.reader(self._t)

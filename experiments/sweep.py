@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from cytovox.errors import InputError
-    from experiments.sweeps.sweep_file import find_sweep, read_sweep, shown
+    from experiments.sweeps.sweep_file import find_sweep, read_sweep
 
     if args.count is not None and args.count < 1:
         raise InputError(f"--count: expected 1 or more, got {args.count}")
@@ -60,7 +61,9 @@ def _run(args: argparse.Namespace) -> int:
         )
     sweep = read_sweep(find_sweep(args.sweep))
     if args.check:
-        print(f"the sweep is valid; its runs would be\n  {shown(sweep.command({'KEY': 'VALUE'}))}\nin {sweep.folder}")
+        print(
+            f"the sweep is valid; its runs would be\n  {shlex.join(sweep.command({'KEY': 'VALUE'}))}\nin {sweep.folder}"
+        )
         return 0
     from experiments.sweeps.agent import work
     from experiments.sweeps.results import print_results

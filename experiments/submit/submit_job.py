@@ -1,4 +1,4 @@
-"""A job's script given to SLURM, and taken back."""
+"""Submission of jobs to SLURM."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from training.slurm import SCRIPT, job_number, run_slurm
 
 
 class Refused(InputError):
-    """SLURM took no job: what was made for it can go."""
+    """SLURM accepted no job: its folder may be removed."""
 
 
 def require_slurm() -> None:
-    """Refuse where there is no `sbatch`."""
+    """Raise `InputError` if `sbatch` is not installed."""
     if shutil.which("sbatch") is None:
         raise InputError(
             "--submit: no SLURM on this machine (sbatch is not found); run it on a login node of the cluster, or see "
@@ -30,19 +30,19 @@ def require_slurm() -> None:
 
 
 def submit_job(job: Job, text: str) -> str:
-    """Write a job's script and submit it; its number.
+    """Write the script of a job, submit it, and return its id.
 
     Raises
     ------
     Refused
-        SLURM's own words, in one line.
+        SLURM refuses the job; the message is SLURM's.
     InputError
         SLURM accepted the job but returned no job id.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     script = job.folder / SCRIPT.name
     write_text(script, text)
-    for old in job.folder.glob("killed*"):  # `retries` are those of one submission
+    for old in job.folder.glob("killed*"):  # `retries` count from the submission
         if re.fullmatch(r"killed(_?\d+)?", old.name):
             remove_file(old, job.folder)
     try:
@@ -51,8 +51,7 @@ def submit_job(job: Job, text: str) -> str:
         raise Refused(f"--submit: sbatch cannot be run: {error}") from None
     if done.returncode != 0:
         raise Refused(f"--submit: SLURM refuses: {' '.join((done.stderr or done.stdout).split())}")
-    number = job_number(done.stdout)
-    if number is None:
+    if (number := job_number(done.stdout)) is None:
         raise InputError(
             f"--submit: sbatch printed {' '.join(done.stdout.split())!r}, expected a job's number in the last line; "
             f"see squeue --me for what it began, whose script is {script}"
@@ -60,13 +59,13 @@ def submit_job(job: Job, text: str) -> str:
     return number
 
 
-def hand_in_both(array: Job, text: str, gather: Job, config: SlurmConfig) -> str:
-    """An array, and the job that gathers what its tasks have done; the array's number.
+def submit_array(array: Job, text: str, gather: Job, config: SlurmConfig) -> str:
+    """Submit an array and the job that gathers its results; return the id of the array.
 
     Raises
     ------
     InputError
-        As `submit_job`; no array is left where nobody would gather.
+        See `submit_job`. If the second job is refused, the array is cancelled.
     """
     gather.after = number = submit_job(array, text)
     try:

@@ -1,4 +1,4 @@
-"""Agents of a sweep as an array of jobs, each of which starts its runs with `srun`."""
+"""Agents of a sweep as an array of jobs, which start their runs with `srun`."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from experiments.submit.submit_job import require_slurm, submit_job
 from experiments.sweeps.sweep_file import read_sweep
 from experiments.tasks import known_keys
 
-#: Agents, unless `slurm.array` says how many.
+#: Number of agents if `slurm.array` is null.
 AGENTS = 4
 
 
 def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run: bool) -> None:
-    """Hand in the agents.
+    """Submit the agents.
 
     Parameters
     ----------
     sweep : Path or str
-        A sweep file, run by our own engine, or ENTITY/PROJECT/ID of a W&B server.
+        A sweep file, for the local engine, or ENTITY/PROJECT/ID of a W&B server.
     words : list of str
-        `slurm.key=value`.
+        `slurm.key=value` arguments.
     count : int or None
-        Runs of the sweep in all, or of each agent of a server's sweep.
+        Number of runs of the sweep; for a sweep of a server, of each agent.
     dry_run : bool
-        Print the script, and leave everything as it is.
+        Only print the script.
 
     Raises
     ------
     InputError
-        Errors of sweep or words, no SLURM, or SLURM's own refusal.
+        Errors of the sweep or the arguments; no SLURM on this machine; or SLURM refuses the job.
     """
     if other := [word for word in words if not word.startswith("slurm.")]:
         raise InputError(f"{other[0]}: only slurm.key=value with --submit; the sweep itself says what is varied")
@@ -71,7 +71,7 @@ def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run
 
 
 def _require_wrap(slurm: SlurmConfig, srun: bool) -> None:
-    """Refuse to put a container around runs that are not ours to start."""
+    """Refuse a container around runs that the sweep's own command starts."""
     if slurm.wrap and srun:
         raise InputError(
             "slurm.wrap: the sweep's own command starts its runs with srun; put the container into it, after srun, and "
@@ -80,7 +80,7 @@ def _require_wrap(slurm: SlurmConfig, srun: bool) -> None:
 
 
 def _require_here(folder: Path) -> None:
-    """Refuse to submit a server's sweep from where the script and the logs of its agents cannot lie."""
+    """Refuse to submit a server's sweep from a folder in which scripts and logs cannot be written."""
     try:
         require_room(folder, "runs_dir")
     except InputError:
@@ -91,6 +91,7 @@ def _require_here(folder: Path) -> None:
 
 
 def _typed(composed: Composed) -> SlurmConfig:
+    """Return the group `slurm:` with the site's defaults."""
     add_site(composed)
     config: Config = typed_config(composed)
     return config.slurm

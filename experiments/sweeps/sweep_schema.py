@@ -1,15 +1,16 @@
-"""What W&B's own schema of a sweep file does not take, each error with its place."""
+"""Check a sweep file against W&B's own schema."""
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
-#: What a sweep may say beside the keys of W&B's schema, which leaves it to W&B's server.
+from experiments.errors import did_you_mean
+
+#: Key that W&B's schema lacks, since W&B's server handles it.
 RUN_CAP = "run_cap"
-#: What is expected where the schema only says that none of its many forms fits.
+#: Expected values of keys for which the schema only reports that none of its many forms fits.
 _EXPECTED = {
     "parameters": "values: [...], value:, or a distribution with its min and max",
     "early_terminate": "one such as {type: hyperband, min_iter: 5, eta: 3}",
@@ -18,14 +19,14 @@ _EXPECTED = {
 
 
 def sweep_errors(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Errors of a sweep file, as pairs of the key and what is wrong with it.
+    """Return the errors of a sweep file, as pairs of key and error.
 
-    W&B's engine reads what it does not understand as if it were not there: `goal: max` would minimise.
+    W&B's engine ignores values that it does not know: with `goal: max` it would minimise.
 
     Parameters
     ----------
     values : mapping
-        The file's tree. Keys that are null are left out.
+        Content of the file. Keys that are null are ignored.
     """
     given = {key: value for key, value in values.items() if value is not None}
     cap = given.pop(RUN_CAP, 1)
@@ -38,21 +39,20 @@ def sweep_errors(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         from sweeps.config.schema import validator
 
         known = [*validator.schema["properties"], RUN_CAP]
-        errors += [(key, _unknown(key, known)) for key in given if key not in known]
+        errors += [
+            (key, "no such key of a sweep" + (did_you_mean(key, known) or f"; expected {', '.join(known)}"))
+            for key in given
+            if key not in known
+        ]
         tree = {key: value for key, value in given.items() if key in known}
         found = [(".".join(map(str, error.absolute_path)), _line(error)) for error in validator.iter_errors(tree)]
-        if not found:  # what compares one value with another takes for granted that each is of its type
+        if not found:  # comparisons between values presuppose that each has the right type
             found = [("parameters", line) for line in dict.fromkeys(schema_violations_from_proposed_config(tree))]
     return errors + found
 
 
-def _unknown(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return "no such key of a sweep" + (f"; did you mean {near[0]}?" if near else f"; expected {', '.join(known)}")
-
-
 def _line(error: Any) -> str:
-    """One error in our words, where W&B's schema has none that help."""
+    """Return an error of the schema as one line, reworded if the schema's message is of little help."""
     top = error.absolute_path[0] if error.absolute_path else ""
     if error.validator in ("anyOf", "oneOf", "type") and top in _EXPECTED and len(error.absolute_path) <= 2:
         return f"expected {_EXPECTED[top]}, got {_short(error.instance)}"

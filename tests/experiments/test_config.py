@@ -66,7 +66,7 @@ def test_a_misspelt_key_names_the_nearest(tmp_path):
 
 def test_a_key_in_the_wrong_group_is_told_its_place(tmp_path):
     path = write(tmp_path, "data: {source: simulator}\ntrainer: {batch_size: 3}\n")
-    assert errors_of(path) == ["mine.yaml: trainer.batch_size: no such key; did you mean predict.batch_size?"]
+    assert errors_of(path) == ["mine.yaml: trainer.batch_size: no such key; did you mean data.batch_size?"]
 
 
 def test_every_fault_is_reported_at_once(tmp_path):

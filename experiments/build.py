@@ -22,17 +22,14 @@ def build_data(
 
 def metadata_of(config: Config) -> CheckpointMetadata:
     """Return the metadata of the checkpoints of this run."""
-    metadata: CheckpointMetadata = task_of(config).metadata(config)
-    return metadata
+    return task_of(config).metadata(config)
 
 
 def build_for_training(config: Config, start: bool = True) -> pl.LightningModule:
     """Return a new module; with `start`, it has the weights of `init_from`, if that is set."""
-    module: pl.LightningModule = task_of(config).module_for_training(config, start)
-    return module
+    return task_of(config).module_for_training(config, start)
 
 
 def build_from_weights(config: Config, ensemble: Sequence[Weights]) -> pl.LightningModule:
     """Return the module of trained weights; raise `InputError` if these do not belong together."""
-    module: pl.LightningModule = task_of(config).module_from_weights(config, ensemble)
-    return module
+    return task_of(config).module_from_weights(config, ensemble)

@@ -72,8 +72,7 @@ def launch(
         if plan_only:
             if request.folder is not None:
                 raise InputError("resume: not with --plan, which measures a run from its start; leave one of them out")
-            inputs = preflight(task, request.config, request.stages, None, dry_run)
-            task.plan(request.config, request.stages, inputs)
+            task.plan(request.config, request.stages, preflight(task, request.config, request.stages, None, dry_run))
             return 0
         return _run(task, request)
     finally:
@@ -185,8 +184,7 @@ def resumed_run(overrides: list[str]) -> str | None:
 
 def _config_of_run(run: str, config: str, overrides: list[str]) -> Any:
     """Return the config of a run with the changes of the command line; a config file must agree with it."""
-    folder = RunFolder.existing(Path(run))
-    source = folder.path / "config.yaml"
+    source = RunFolder.existing(Path(run)).path / "config.yaml"
     if config:
         given, kept = compose(config).values, compose(str(source)).values
         for key in ("name", "task"):

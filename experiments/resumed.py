@@ -156,8 +156,7 @@ def _progress(checkpoint: Path | None) -> tuple[int, int] | None:
         return None
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        return int(epochs), int(state["global_step"])
+        return int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]), int(state["global_step"])
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise InputError(f"resume: {checkpoint}: cannot be read as a checkpoint ({reason})") from None

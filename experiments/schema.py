@@ -151,7 +151,7 @@ def branch(group: str, choice: Choice, chosen: str) -> type:
         raise InputError(not_one_of(f"{group}.{key}", choice.kinds, chosen))
     kind: Any = choice.kinds[chosen] if choice.find is None else choice.find(chosen)
     if any(f.name == key for f in dataclasses.fields(kind)):
-        return kind  # type: ignore[no-any-return]
+        return kind
     frozen = kind.__dataclass_params__.frozen
     return dataclasses.make_dataclass(kind.__name__, [(key, str, field(default=chosen))], bases=(kind,), frozen=frozen)
 

@@ -51,18 +51,15 @@ class Work(ABC):
 
     def __init__(self, request: RunRequest, folder: RunFolder) -> None:
         self.request, self.folder = request, folder
+        self.config: Any = request.config
+        """Config of the run."""
         self.fresh = request.folder is None and not (folder.path / "config.yaml").is_file()
         """Whether the folder holds no run yet; False for a restarted job."""
 
     @property
-    def config(self) -> Any:
-        """Config of the run."""
-        return self.request.config
-
-    @property
     def shard(self) -> str | None:
         """Part of the inputs, such as 3/16; None for a run that writes status, report and tables itself."""
-        return None
+        return getattr(getattr(self.config, "predict", self.config), "shard", None)
 
     @property
     def how_to_resume(self) -> str:

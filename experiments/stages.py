@@ -122,22 +122,12 @@ class Run(Work):
         super().__init__(request, folder)
         self.task, self.data, self.inputs, self.signals = task, data, inputs, signals
         self.dry_run = request.dry_run
-        self._config = _shortened(request.config) if request.dry_run else request.config
+        if request.dry_run:
+            self.config = _shortened(request.config)
         self._wandb: WandbLogger | None = None
         self._loaded: tuple[list[Path], pl.LightningModule] | None = None
         self.trained_on: list[dict[str, Any]] = []
         """Ranges of the training data of the weights of `module`, one entry for each member of an ensemble."""
-
-    @property
-    def config(self) -> Any:
-        """Config of the run; a dry run has few sampling steps and samples."""
-        return self._config
-
-    @property
-    def shard(self) -> str | None:
-        """See `Work`."""
-        shard: str | None = getattr(self.request.config.predict, "shard", None)
-        return shard
 
     def record(self) -> None:
         """Write config and environment; those of earlier starts are kept under other names."""
@@ -145,8 +135,9 @@ class Run(Work):
         if (folder.path / "config.yaml").is_file():
             sweep(folder.path)
             # stages that are repeated are not done until they are complete
-            left = [stage for stage in folder.status()["stages_done"] if stage not in request.stages]
-            folder.update_status(stages_done=left)
+            folder.update_status(
+                stages_done=[stage for stage in folder.status()["stages_done"] if stage not in request.stages]
+            )
             if request.changed:
                 _record_changes(folder, tree)
         else:
@@ -179,7 +170,7 @@ class Run(Work):
 
     def report(self, folder: Path) -> dict[str, Any]:
         """See `Work`."""
-        return self.task.report(folder)  # type: ignore[no-any-return]
+        return self.task.report(folder)
 
     def run_stage(self, stage: str) -> None:
         """See `Work`."""
@@ -310,8 +301,8 @@ def _record_changes(folder: RunFolder, tree: dict[str, Any]) -> None:
     earlier = yaml.safe_load(text)
     number = next(n for n in itertools.count(1) if not (folder.path / f"config_{n}.yaml").exists())
     write_text(folder.path / f"config_{number}.yaml", text)
-    of_the_call = {key: earlier[key] for key in ("stages", "predict") if key in earlier}
-    write_text(path, to_yaml({**tree, **of_the_call, "resume": None}))
+    kept = {key: earlier[key] for key in ("stages", "predict") if key in earlier}
+    write_text(path, to_yaml({**tree, **kept, "resume": None}))
 
 
 def _last_step(folder: RunFolder) -> int | None:
@@ -321,4 +312,4 @@ def _last_step(folder: RunFolder) -> int | None:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # type: ignore[no-any-return]
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

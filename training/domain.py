@@ -45,8 +45,7 @@ def _of_case(case: Case) -> tuple[tuple[float, ...], dict[str, float]]:
     """Return voxel size and statistics of a case."""
     if isinstance(case, FolderCase):
         volume = case.open()
-        reader = volume.reader(case.frame)
-        return volume.spacing_um, volume_statistics(reader.read, volume.shape[2:])
+        return volume.spacing_um, volume_statistics(volume.reader(case.frame).read, volume.shape[2:])
     raw: RawCase = case.load()
     return raw.spacing_um, volume_statistics(lambda box: raw.ri_ZYX[box], raw.ri_ZYX.shape)
 

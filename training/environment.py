@@ -77,8 +77,7 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
     """Return commit and uncommitted changes of the code, or None if it is an installed package."""
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
-        done = subprocess.run(command, capture_output=True, timeout=20, check=True)  # noqa: S603
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, timeout=20, check=True)  # noqa: S603, S607
         return done.stdout.decode("utf-8", errors="replace")  # a diff may hold bytes that are not UTF-8
 
     try:

@@ -52,8 +52,8 @@ class ExactResume(pl.Callback):
         self._set(1 + loader, trainer, index)
 
     def _set(self, stage: int, trainer: pl.Trainer, index: int) -> None:
-        place = (self.seed, stage, trainer.current_epoch, index, trainer.global_rank)
-        words = np.random.SeedSequence(place).generate_state(3)
+        entropy = (self.seed, stage, trainer.current_epoch, index, trainer.global_rank)
+        words = np.random.SeedSequence(entropy).generate_state(3)
         torch.manual_seed(int(words[0]))
         np.random.seed(int(words[1]))  # noqa: NPY002 - the global generator that libraries use
         random.seed(int(words[2]))

@@ -133,14 +133,16 @@ class PartialPrediction:
         return found == voxels
 
     def _save(self) -> None:
-        state = {
-            "made_from": self._provenance,
-            "frames": {str(t): voxels for t, voxels in self._frames.items()},
-            "outside": {str(t): text for t, text in self._outside.items()},
-            "drawn": self._drawn,
-            "rows": self._rows,
-        }
-        write_json(self.folder / _STATE, state)
+        write_json(
+            self.folder / _STATE,
+            {
+                "made_from": self._provenance,
+                "frames": {str(t): voxels for t, voxels in self._frames.items()},
+                "outside": {str(t): text for t, text in self._outside.items()},
+                "drawn": self._drawn,
+                "rows": self._rows,
+            },
+        )
 
 
 def moved_rows(folder: Path, provenance: Fingerprint) -> list[dict[str, Any]] | None:

@@ -5,26 +5,30 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from cytovox.errors import InputError
-from cytovox.io import Box, FrameReader, Volume, read_volume
+from cytovox.inference.predictor import DenseInferer
+from cytovox.io import ArrayReader, Box, FrameReader, Volume, check_finite, read_volume
 from cytovox.io.deletion import Manifest, remove_scratch
 from cytovox.io.names import name_key, safe_name, unique_names
 from cytovox.io.provenance import Fingerprint, content_digest
 from cytovox.io.spacing import SpacingFrom
 from cytovox.models.domain import Read
 from cytovox.segmentation.holes import FILLED, MAX_HOLE_UM3
+from datamodules.cases import checked_ri
 from datamodules.paths import stem_of
 from training.mask_figures import draw_frame, picture_name
 from training.mask_files import (
     Format,
+    PredictionManifest,
     ProbabilityFile,
     begin_masks,
     mask_file,
@@ -33,28 +37,14 @@ from training.mask_files import (
     require_room_for,
     write_out,
 )
-from training.mask_inputs import CheckedReader, UnusableInput, input_errors
-from training.mask_manifests import PredictionManifest
 from training.partial_predictions import PartialPrediction, moved_rows, read_state
 from training.rundir import RunFolder, read_json, write_csv
 
 COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output", "outside_training")
 #: Frames of a time-lapse for which overlays are drawn.
 FIGURES_A_FILE = 4
-
-
-class Infer(Protocol):
-    """Interface of `cytovox.inference.predictor.DenseInferer`: from refractive index to probabilities."""
-
-    scratch: Path | None
-
-    def boxes(self, reader: FrameReader, spacing_um: Sequence[float]) -> Iterator[tuple[Box, np.ndarray]]:
-        """Yield disjoint boxes that cover the frame, with float32 probabilities (K, z, y, x)."""
-        ...
-
-    def box_shape(self, shape_ZYX: Sequence[int], spacing_um: Sequence[float]) -> tuple[int, int, int]:
-        """Return the size of these boxes."""
-        ...
+#: Frames of more voxels are read region by region (0.5 GB of float32).
+LARGE = 2**27
 
 
 @dataclass
@@ -105,7 +95,7 @@ class MaskWriter:
         """Folder of the masks."""
         return self.folder.predictions if self.out is None else self.out.absolute()
 
-    def __call__(self, path: Path, infer: Infer) -> None:
+    def __call__(self, path: Path, infer: DenseInferer) -> None:
         """Predict every frame of a file; a file that cannot be read is reported in `errors`.
 
         Raises
@@ -143,7 +133,7 @@ class MaskWriter:
         except (OSError, ValueError):
             return False
 
-    def _predict(self, path: Path, infer: Infer) -> None:
+    def _predict(self, path: Path, infer: DenseInferer) -> None:
         name, hidden = self.names[path], self._hidden(path)
         with input_errors(path):
             provenance = self.provenance(path)
@@ -169,7 +159,9 @@ class MaskWriter:
         if done:
             self._draw_again(path, volume)
 
-    def _compute(self, path: Path, volume: Volume, infer: Infer, provenance: Fingerprint) -> list[dict[str, Any]]:
+    def _compute(
+        self, path: Path, volume: Volume, infer: DenseInferer, provenance: Fingerprint
+    ) -> list[dict[str, Any]]:
         """Predict the frames that are missing, write the masks of all frames, and return the rows of the table."""
         name, final = self.names[path], self.target / mask_file(self.names[path], self.file_format, 0, "masks")
         with input_errors(path):
@@ -201,7 +193,7 @@ class MaskWriter:
         return rows
 
     def _frame(
-        self, path: Path, volume: Volume, t: int, reader: FrameReader, infer: Infer, store: PartialPrediction
+        self, path: Path, volume: Volume, t: int, reader: FrameReader, infer: DenseInferer, store: PartialPrediction
     ) -> None:
         """Predict one frame; the probabilities of each box are thresholded at once."""
         voxels, seen, file = np.zeros(len(self.organelles), np.int64), 0, None
@@ -302,3 +294,46 @@ def collect_table(folder: RunFolder) -> Path:
     rows = [row for manifest in manifests for row in read_json(manifest).get("rows", [])]
     write_csv(target, COLUMNS, ({**row, "volume_um3": f"{row['volume_um3']:.6g}"} for row in rows))
     return target
+
+
+class UnusableInput(InputError):
+    """A file that cannot be predicted; the prediction of the other files continues."""
+
+
+@contextmanager
+def input_errors(path: Path) -> Iterator[None]:
+    """Raise errors in reading an input as `UnusableInput` with the name of the file."""
+    try:
+        yield
+    except InputError as error:
+        raise UnusableInput(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except OSError as error:
+        raise UnusableInput(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+class CheckedReader:
+    """Reader of one frame; NaN and values that are no refractive index raise `UnusableInput` with file and frame.
+
+    A frame of at most `LARGE` voxels is read and checked as a whole at the first call.
+    """
+
+    def __init__(self, volume: Volume, path: Path, t: int) -> None:
+        z, y, x = volume.shape[2:]
+        self.shape = (z, y, x)
+        self._volume, self._path, self._t, self._where = volume, path, t, f"{path}, frame {t}"
+        self._whole = math.prod(self.shape) <= LARGE
+
+    @cached_property
+    def _reader(self) -> FrameReader:
+        if self._whole:
+            return ArrayReader(checked_ri(self._volume.frame(self._t), self._where))
+        return self._volume.reader(self._t)
+
+    def read(self, box: Box) -> np.ndarray:
+        """Return a region (z, y, x); raise `UnusableInput` if it is no refractive index."""
+        with input_errors(self._path):
+            region_zyx = self._reader.read(box)
+            if not self._whole:
+                check_finite(region_zyx, self._where, (box[0].start, box[1].start, box[2].start))
+                checked_ri(region_zyx, self._where, whole=False)
+            return region_zyx

@@ -31,22 +31,21 @@ def write_test_tables(scores: TestScores, folder: RunFolder, seen: Sequence[str]
         For each case, whether the weights were trained on it: yes, no or unknown.
     """
     dice = [f"dice_{name}" for name in scores.organelles]
-    cases = [
+    write_table(folder.tables / "test_cases.csv", ["case", "group", *dice, "dice_mean", COLUMN], [
         {
             "case": c.name, "group": c.cell_line, **{f"dice_{k}": v for k, v in c.dice.items()}, "dice_mean": c.mean,
             COLUMN: seen[c.index],
         }
         for c in scores.cases
-    ]  # fmt: skip
-    write_table(folder.tables / "test_cases.csv", ["case", "group", *dice, "dice_mean", COLUMN], cases)
-    groups = [
+    ])  # fmt: skip
+    write_table(folder.tables / "test_groups.csv", ["group", "n", *dice, "dice_mean"], [
         {"group": line, "n": len(found), **mean_dice(scores.organelles, found)}
         for line, found in scores.groups().items()
-    ]
-    write_table(folder.tables / "test_groups.csv", ["group", "n", *dice, "dice_mean"], groups)
-    columns = ["organelle", "ri_low", "ri_high", "dice"]
-    windows = [{name: getattr(window, name) for name in columns} for window in scores.fit_windows().values()]
-    write_table(folder.tables / "test_windows.csv", columns, windows)
+    ])  # fmt: skip
+    write_table(folder.tables / "test_windows.csv", ["organelle", "ri_low", "ri_high", "dice"], [
+        {"organelle": w.organelle, "ri_low": w.ri_low, "ri_high": w.ri_high, "dice": w.dice}
+        for w in scores.fit_windows().values()
+    ])  # fmt: skip
 
 
 def write_table(path: Path, columns: list[str], rows: Iterable[Mapping[str, Any]]) -> None:

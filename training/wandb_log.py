@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -20,16 +20,6 @@ from training.rundir import RunFolder, is_first_rank
 INIT_TIMEOUT_S = 40.0
 #: Seconds for the upload after a run was stopped: without a network it would take longer than the job has left.
 STOPPED_TIMEOUT_S = 30.0
-
-
-class WandbSettings(Protocol):
-    """The group `logging:` of a config."""
-
-    wandb: Any
-    project: str
-    entity: str | None
-    group: str | None
-    tags: list[str]
 
 
 def wandb_mode(wanted: str) -> str:
@@ -57,13 +47,13 @@ def _has_key() -> bool:
         return False
 
 
-def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: dict[str, Any]) -> WandbLogger | None:
+def wandb_logger(settings: Any, folder: RunFolder, name: str, tree: dict[str, Any]) -> WandbLogger | None:
     """Return the logger of a run, or None if W&B is disabled or not installed.
 
     Parameters
     ----------
-    settings : WandbSettings
-        Mode, project, entity, group, tags.
+    settings : LoggingConfig
+        Group `logging:` of the config: mode, project, entity, group, tags.
     folder : RunFolder
         Run folder, whose status holds the W&B id: a resumed run continues in the same W&B run.
     name : str

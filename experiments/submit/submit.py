@@ -16,9 +16,8 @@ from experiments.launch import resumed_run
 from experiments.preflight import require_room
 from experiments.schema import Config, to_yaml
 from experiments.submit.config import SlurmConfig, lines_of
-from experiments.submit.script import Job, require_one_line, script_of
+from experiments.submit.job import Job, Refused, require_one_line, require_slurm, script_of, submit_array, submit_job
 from experiments.submit.site import WITH_SITE, add_site, site_file
-from experiments.submit.submit_job import Refused, require_slurm, submit_array, submit_job
 from experiments.tasks import known_keys, task_of
 from experiments.tasks.base import Submits
 from training.rundir import RunFolder, write_json, write_text
@@ -87,8 +86,8 @@ def _typed(composed: Composed) -> Any:
     add_site(composed)
     typed = typed_config(composed)
     if not isinstance(typed, Config):
-        one = {"nodes": 1, "tasks_per_node": None, "gpus_per_node": min(1, typed.slurm.gpus_per_node)}
-        typed.slurm = dataclasses.replace(typed.slurm, **one)
+        gpus = min(1, typed.slurm.gpus_per_node)
+        typed.slurm = dataclasses.replace(typed.slurm, nodes=1, tasks_per_node=None, gpus_per_node=gpus)
     return typed
 
 
@@ -127,7 +126,7 @@ def _inputs(typed: Any) -> list[Path]:
             )
     elif not isinstance(task_of(typed), Submits):
         raise InputError("slurm.array: shares the inputs of a prediction or an analysis; leave it out")
-    return task_of(typed).list_inputs(typed)  # type: ignore[no-any-return]
+    return task_of(typed).list_inputs(typed)
 
 
 def _new_folder(typed: Any, dry_run: bool) -> RunFolder:

@@ -11,11 +11,9 @@ from cytovox.errors import InputError
 from experiments.compose import Composed, compose
 from experiments.config import typed_config
 from experiments.preflight import require_room
-from experiments.schema import Config
 from experiments.submit.config import SlurmConfig
-from experiments.submit.script import Job, script_of
+from experiments.submit.job import Job, require_slurm, script_of, submit_job
 from experiments.submit.site import add_site
-from experiments.submit.submit_job import require_slurm, submit_job
 from experiments.sweeps.sweep_file import read_sweep
 from experiments.tasks import known_keys
 
@@ -59,8 +57,7 @@ def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run
         folder = Path("runs").absolute() / "sweeps" / name / f"slurm-{time.strftime('%Y%m%d-%H%M%S')}"
         _require_here(folder)
         command = shlex.join(["wandb", "agent", *limit, sweep])
-    agents = slurm.array or min(AGENTS, count or AGENTS)
-    job = Job(name, folder, [command], steps=False, array=agents)
+    job = Job(name, folder, [command], steps=False, array=slurm.array or min(AGENTS, count or AGENTS))
     text = script_of(job, slurm, Path.cwd(), sys.executable)
     if dry_run:
         print(text, end="")
@@ -93,5 +90,4 @@ def _require_here(folder: Path) -> None:
 def _typed(composed: Composed) -> SlurmConfig:
     """Return the group `slurm:` with the site's defaults."""
     add_site(composed)
-    config: Config = typed_config(composed)
-    return config.slurm
+    return typed_config(composed).slurm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -146,7 +147,9 @@ class SweepState:
 
         name, _ = self.sweep.metric
         # the n-th validation belongs to band n; engines before 0.3 read one too far (`h[band]`): add an entry for them
-        first = run.history[:1] if banded and _version(sweeps.__version__) < (0, 3) else []
+        first = (
+            run.history[:1] if banded and [int(n) for n in re.findall(r"\d+", sweeps.__version__)[:2]] < [0, 3] else []
+        )
         return sweeps.SweepRun(
             name=str(run.number),
             state=_STATES[run.state],
@@ -164,11 +167,6 @@ class SweepState:
                 return True
         except Timeout:
             return False
-
-
-def _version(text: str) -> tuple[int, int]:
-    major, minor, *_ = (int("".join(filter(str.isdigit, part)) or 0) for part in f"{text}.0".split("."))
-    return major, minor
 
 
 def _plain(value: Any) -> Any:

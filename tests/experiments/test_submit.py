@@ -14,7 +14,7 @@ from cytovox.errors import InputError
 from datamodules.paths import expand, shard_error, shard_of
 from experiments.submit import check_node
 from experiments.submit.config import SlurmConfig, slurm_errors
-from experiments.submit.script import Job, options_of, script_of
+from experiments.submit.job import Job, options_of, script_of
 from training.run_lock import run_lock
 from training.rundir import RunFolder
 

@@ -12,7 +12,7 @@ import yaml
 
 from cytovox.errors import InputError
 from experiments.submit.config import SlurmConfig, slurm_errors
-from experiments.submit.script import Job, script_of
+from experiments.submit.job import Job, script_of
 
 
 def test_two_runs_that_are_submitted_from_within_one_job_have_two_folders(

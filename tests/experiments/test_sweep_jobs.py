@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from experiments.submit.config import SlurmConfig
-from experiments.submit.script import Job, script_of
+from experiments.submit.job import Job, script_of
 from experiments.sweep import main
 from experiments.sweeps import agent
 from experiments.sweeps.state import SweepState

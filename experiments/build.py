@@ -1,7 +1,5 @@
 """Data and models of a training config, for scripts and tests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`--check` of a training task: print errors in the data and what the run would do. Nothing is written."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Merge config files and `key=value` arguments into one plain tree that records the origin of every key."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Read a config, check it, and return it as the dataclass of its task."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path

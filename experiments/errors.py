@@ -1,7 +1,5 @@
 """Errors of a config: all at once, with the most similar valid name."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection
 

@@ -1,7 +1,5 @@
 """`python -m experiments.export RUN NAME.safetensors`: write the weights of a run as one small file to share."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

@@ -1,7 +1,5 @@
 """`python -m experiments.fetch shapes --out DIR`: download the full sets of red blood cells and nuclei from Zenodo."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

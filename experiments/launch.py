@@ -1,7 +1,5 @@
 """Turn a command line into a session: config, stages to do, and options that the task supports."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Check a run before it starts: all errors at once, and nothing is written."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Run a command as a program: exit codes, error messages, signals, and packages that shadow those of Cytovox."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import importlib.util

@@ -6,8 +6,6 @@ the sources are those that it was written from. What cannot be checked with it i
 (`experiments.config`), which has the same messages.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import dataclasses

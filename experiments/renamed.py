@@ -1,7 +1,5 @@
 """Old names of config values, which remain valid for one release; a notice is printed."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Effects of `key=value` arguments on a resumed run: each takes effect, or is refused with the reason."""
 
-from __future__ import annotations
-
 import math
 import pickle
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """`python -m experiments.run CONFIG [key=value ...]`: train, test and apply a model as a YAML file describes it."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

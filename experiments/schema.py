@@ -1,7 +1,5 @@
 """Schema of the keys that all tasks share; each task adds its own keys (`experiments.tasks`)."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ A task provides the work (`Work`): a folder, the files that describe the run, an
 folder, records the state of the run, and writes status and report even if the run fails.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import logging

@@ -1,7 +1,5 @@
 """`python -m experiments.sweep SWEEP.yaml --count N`: a W&B sweep without W&B's server."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import shlex

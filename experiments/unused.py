@@ -1,7 +1,5 @@
 """Keys of a config that have no effect on its run, and why."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

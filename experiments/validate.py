@@ -1,7 +1,5 @@
 """Compare a composed config with the dataclasses of its schema, and collect all errors."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import types

@@ -1,7 +1,5 @@
 """Choose the weights of a run, by its config and its folder."""
 
-from __future__ import annotations
-
 import contextlib
 import pickle
 import time

@@ -1,7 +1,5 @@
 """Atomic checkpoints, and checkpoints that may be moved with their run folder."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

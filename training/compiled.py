@@ -1,7 +1,5 @@
 """torch.compile for training only."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

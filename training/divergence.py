@@ -1,7 +1,5 @@
 """Detection of a training that diverges; its last finite weights are kept."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

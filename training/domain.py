@@ -1,7 +1,5 @@
 """Describe the inputs of a training run, for the metadata of its weights (see `cytovox.models.domain`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Limit a dry run to one evaluation of the network per input size: every stage is tried in little time."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

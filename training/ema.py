@@ -1,7 +1,5 @@
 """Exponential moving average of weights, with a warm-up for short runs and without waiting for the device."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Description of the software and hardware of a run."""
 
-from __future__ import annotations
-
 import datetime as dt
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """Random numbers that depend on seed, epoch and batch only, so that a resumed training equals an uninterrupted one."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

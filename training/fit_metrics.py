@@ -1,7 +1,5 @@
 """Memory and time that a training takes: of the process, its loader processes, the GPU, its batches and epochs."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Mapping

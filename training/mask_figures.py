@@ -1,7 +1,5 @@
 """Figures of predicted masks; large frames are read in blocks and subsampled."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

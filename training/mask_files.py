@@ -1,7 +1,5 @@
 """Files of masks and probabilities: names, required disk space, writing, and manifests of what they were made from."""
 
-from __future__ import annotations
-
 import math
 import os
 import shutil

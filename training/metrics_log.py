@@ -1,7 +1,5 @@
 """Logger for `metrics.csv`: one row per step or epoch, written atomically and continued by a resumed run."""
 
-from __future__ import annotations
-
 import csv
 import time
 from argparse import Namespace

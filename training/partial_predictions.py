@@ -1,7 +1,5 @@
 """Unfinished masks of a file, stored frame by frame: an interrupted prediction resumes at the first missing frame."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Prediction of masks for files of tomograms, frame by frame and box by box, on the grid of the input."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections import Counter

@@ -1,7 +1,5 @@
 """Stop a training on a signal: all ranks agree on a batch, save one checkpoint there, and end."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

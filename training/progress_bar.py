@@ -4,8 +4,6 @@ Lightning converts metrics logged with ``prog_bar=True`` to Python numbers after
 log their loss without it, and the bars of this module read it when they are drawn.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable

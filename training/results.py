@@ -1,7 +1,5 @@
 """Results of the test stage: tables, and figures of the best, median and worst case."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Processes that share a run folder: one run at a time, and ranks that wait until the first has prepared the data."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re

@@ -1,7 +1,5 @@
 """Files of predicted shapes: volumes, surfaces, and rows of the table."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Signals of a scheduler: recorded when they arrive, acted on when the run can be saved."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import threading

@@ -1,7 +1,5 @@
 """The SLURM job of this process: its id and size, and how it is requeued."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

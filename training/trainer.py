@@ -1,7 +1,5 @@
 """Lightning's trainer, built from the group `trainer:` of a config."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Weights & Biases logger: one W&B run per run folder, offline without a W&B key."""
 
-from __future__ import annotations
-
 import importlib.util
 import netrc
 import os

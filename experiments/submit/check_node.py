@@ -5,8 +5,6 @@ a GPU that torch does not support, a node without the data or a closed port woul
 time limit.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime as dt
 import json

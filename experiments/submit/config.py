@@ -1,7 +1,5 @@
 """Group `slurm:` of a config: the resources of a job."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field

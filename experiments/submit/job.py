@@ -1,7 +1,5 @@
 """Jobs of SLURM: their batch scripts and their submission."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

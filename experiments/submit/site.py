@@ -1,7 +1,5 @@
 """Defaults of a site for the group `slurm:` of a config."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`--submit`: create a run folder with a script, and submit a job that is requeued until the run is finished."""
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Agents of a sweep as an array of jobs, which start their runs with `srun`."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 import time

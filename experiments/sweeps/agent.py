@@ -1,7 +1,5 @@
 """Agent of a sweep: start runs one after the other and record their results."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import shlex

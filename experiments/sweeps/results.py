@@ -1,7 +1,5 @@
 """Results of a sweep: a table of its runs and a figure."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """State of a sweep: one file about its runs, shared by several agents and written atomically."""
 
-from __future__ import annotations
-
 import csv
 import json
 import random

@@ -1,7 +1,5 @@
 """W&B sweep files, checked against the config whose keys they vary."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -88,6 +88,13 @@ def _shipped() -> dict[str, Path]:
     return {str(p.relative_to(root).with_suffix("").as_posix()): p for p in sorted(root.rglob("*.yaml"))}
 
 
+def named_config(config: str, overrides: list[str]) -> tuple[str, list[str]]:
+    """Return CONFIG, empty if only `key=value` arguments are given, and these arguments."""
+    if "=" in config and not Path(config).is_file():
+        return "", [config, *overrides]
+    return config, overrides
+
+
 def find_config(name: str, folder: Path = Path()) -> Path:
     """Return the path of a config that is given as a file or as the name of a shipped one.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cytovox.errors import InputError
-from experiments.compose import compose
+from experiments.compose import compose, named_config
 from experiments.config import load_config, resolved
 from experiments.preflight import preflight
 from experiments.progress import print_notes, silence_lightning
@@ -63,7 +63,7 @@ def launch(
         task = task_of(request.config)
         require_capable(task, {"--plan": plan_only, "--dry-run": dry_run, "--watch": watch is not None})
         if check:
-            if isinstance(request.config, Config) and config and ("=" not in config or Path(config).is_file()):
+            if isinstance(request.config, Config) and named_config(config, overrides)[0]:
                 print_notes(unused_notes(compose(config, overrides, known_keys), request.config))
             task.check(request)
             return 0
@@ -115,11 +115,10 @@ def _run(task: Task, request: RunRequest) -> int:
             return 0 if work is None else run_session(work)
         except Preempted as stop:
             folder = request.folder if work is None else work.folder
-            if is_first_rank() and may_requeue(stop):
-                message = requeue(None if folder is None else folder.path)
-                if message is not None:
-                    stop.arranged = True
-                    print(message, file=sys.stderr)
+            path = None if folder is None else folder.path
+            if is_first_rank() and may_requeue(stop) and (message := requeue(path)) is not None:
+                stop.arranged = True
+                print(message, file=sys.stderr)
             raise
 
 
@@ -165,13 +164,6 @@ def read_request(config: str, overrides: list[str], dry_run: bool = False) -> Ru
     if is_first_rank():
         print_notes(found.notes)
     return RunRequest(loaded, found.stages, folder, dry_run, found.recorded)
-
-
-def named_config(config: str, overrides: list[str]) -> tuple[str, list[str]]:
-    """Return CONFIG, empty if only `key=value` arguments are given, and these arguments."""
-    if "=" in config and not Path(config).is_file():
-        return "", [config, *overrides]
-    return config, overrides
 
 
 def resumed_run(overrides: list[str]) -> str | None:

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments.program import program, run_command
 
@@ -43,13 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     from cytovox.errors import InputError
+    from experiments.compose import named_config
     from experiments.quick_check import require_known_keys
 
-    config: str = arguments.config
     if arguments.plan and (arguments.check or arguments.dry_run):
         raise InputError("--plan: not with --check or --dry-run; choose one of them")
-    if "=" in config and not Path(config).is_file():
-        config, words = "", [config, *words]
+    config, words = named_config(arguments.config, words)
     require_known_keys(config, words)  # a misspelled key is reported before the slow import of torch
     if arguments.submit:
         if arguments.plan or arguments.check or arguments.watch:

@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.submit:
         if args.check:
             raise InputError("--submit: not with --check; leave one of them out")
-        from experiments.submit.sweeps import submit_sweep
+        from experiments.submit.submit import submit_sweep
 
         submit_sweep(args.sweep if served else find_sweep(args.sweep), args.words, args.count, args.dry_run)
         return 0

@@ -1,8 +1,9 @@
-"""`--submit`: create a run folder with a script, and submit a job that is requeued until the run is finished."""
+"""`--submit`: submit a run as a job that is requeued until it is finished, or a sweep as an array of agents."""
 
 import dataclasses
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from experiments.schema import Config, to_yaml
 from experiments.submit.config import SlurmConfig, lines_of
 from experiments.submit.job import Job, Refused, require_one_line, require_slurm, script_of, submit_array, submit_job
 from experiments.submit.site import WITH_SITE, add_site, site_file
+from experiments.sweeps.sweep_file import read_sweep
 from experiments.tasks import known_keys, task_of
 from experiments.tasks.base import Submits
 from training.rundir import RunFolder, write_json, write_text
@@ -26,6 +28,8 @@ from training.trainer import batches_a_step
 NEEDS = Path("slurm") / "needs.json"
 #: File with the inputs of an array, in the run folder.
 MANIFEST = Path("slurm") / "manifest.txt"
+#: Number of agents if `slurm.array` is null.
+AGENTS = 4
 
 
 def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
@@ -166,3 +170,69 @@ def needs_of(typed: Any, folder: RunFolder) -> dict[str, Any]:
     ]
     seen = [str(Path(path).absolute()) for path in paths if path and not any(c in str(path) for c in "*?[")]
     return {"run": str(folder.path), "paths": seen, "gpus": typed.slurm.gpus_per_node, "free_gb": 1.0}
+
+
+def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run: bool) -> None:
+    """Submit the agents.
+
+    Parameters
+    ----------
+    sweep : Path or str
+        A sweep file, for the local engine, or ENTITY/PROJECT/ID of a W&B server.
+    words : list of str
+        `slurm.key=value` arguments.
+    count : int or None
+        Number of runs of the sweep; for a sweep of a server, of each agent.
+    dry_run : bool
+        Only print the script.
+
+    Raises
+    ------
+    InputError
+        Errors of the sweep or the arguments; no SLURM on this machine; or SLURM refuses the job.
+    """
+    if other := [word for word in words if not word.startswith("slurm.")]:
+        raise InputError(f"{other[0]}: only slurm.key=value with --submit; the sweep itself says what is varied")
+    limit = [] if count is None else ["--count", str(count)]
+    if isinstance(sweep, Path):
+        read = read_sweep(sweep)
+        slurm = _typed(compose(read.config, [*read.fixed, *words], known_keys)).slurm
+        _require_wrap(slurm, "srun" in read.values["command"])
+        require_room(read.folder, "runs_dir")
+        folder, name = read.folder / "slurm", read.id
+        command = shlex.join(["experiments.sweep", str(sweep.absolute()), *limit])
+    else:
+        slurm = _typed(compose("organelle_demo", words, known_keys)).slurm
+        _require_wrap(slurm, True)
+        name = sweep.rpartition("/")[2]
+        folder = Path("runs").absolute() / "sweeps" / name / f"slurm-{time.strftime('%Y%m%d-%H%M%S')}"
+        _require_here(folder)
+        command = shlex.join(["wandb", "agent", *limit, sweep])
+    job = Job(name, folder, [command], steps=False, array=slurm.array or min(AGENTS, count or AGENTS))
+    text = script_of(job, slurm, Path.cwd(), sys.executable)
+    if dry_run:
+        print(text, end="")
+        return
+    require_slurm()
+    number = submit_job(job, text)
+    print(f"job {number}: squeue --job {number}\nlog: {folder}\nsweep: {folder.parent}", flush=True)
+
+
+def _require_wrap(slurm: SlurmConfig, srun: bool) -> None:
+    """Refuse a container around runs that the sweep's own command starts."""
+    if slurm.wrap and srun:
+        raise InputError(
+            "slurm.wrap: the sweep's own command starts its runs with srun; put the container into it, after srun, and "
+            "add slurm.wrap=null"
+        )
+
+
+def _require_here(folder: Path) -> None:
+    """Refuse to submit a server's sweep from a folder in which scripts and logs cannot be written."""
+    try:
+        require_room(folder, "runs_dir")
+    except InputError:
+        raise InputError(
+            f"--submit: {folder}: cannot be written, for the script and logs of a server's sweep lie in runs/ of the "
+            "current folder; submit from another"
+        ) from None

@@ -57,7 +57,7 @@ def check_run(task: Any, request: RunRequest) -> Audited:
         done: Audited = task.audit(config, stages, bars)
     errors = [error for error in errors if error not in done.printed]
     if count := done.errors:
-        errors.append(f"check: {count} error{'s' * (count > 1)} in the data; the table says where and what to do")
+        errors.append(f"check: {count} error{'s' * (count > 1)} in the data; the table shows where and what to do")
     _print_check(task, config, stages, done, valid=not errors)
     if errors:
         raise ConfigErrors(errors)

@@ -117,7 +117,7 @@ def _run(task: Task, request: RunRequest) -> int:
             folder = request.folder if work is None else work.folder
             path = None if folder is None else folder.path
             if is_first_rank() and may_requeue(stop) and (message := requeue(path)) is not None:
-                stop.arranged = True
+                stop.requeued = True
                 print(message, file=sys.stderr)
             raise
 
@@ -179,14 +179,14 @@ def _config_of_run(run: str, config: str, overrides: list[str]) -> Any:
         given, kept = compose(config).values, compose(str(source)).values
         for key in ("name", "task"):
             if given.get(key, kept.get(key)) != kept.get(key):
-                raise InputError(f"resume: {run} is a run of {key} {kept.get(key)}, but {config} says {given[key]}")
+                raise InputError(f"resume: {run} is a run of {key} {kept.get(key)}, but {config} has {given[key]}")
         asked = load_config(config, overrides)
         if not isinstance(asked, Config):
             return asked
         changed = changed_keys(resolved(load_config(source, overrides)), resolved(asked))
         if differ := [key for key in changed if key.split(".")[0] not in (*PER_CALL, "runs_dir", "predict")]:
             raise InputError(
-                f"resume: {config} differs from {run}/config.yaml in {', '.join(differ[:5])}: a run goes on with its "
-                "own config: leave the file out, and give what shall change as key=value"
+                f"resume: {config} differs from {run}/config.yaml in {', '.join(differ[:5])}: a resumed run "
+                "keeps its own config: leave the file out, and give changes as key=value"
             )
     return load_config(source, overrides)

@@ -31,7 +31,7 @@ class Bars:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._said, self._ended = clock, clock(), set[str]()
+        self._clock, self._printed, self._ended = clock, clock(), set[str]()
         self._console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bars = RichProgress(*columns, console=self._console)
@@ -52,8 +52,8 @@ class Bars:
             return
         if not self._console.is_terminal:
             now, ends = self._clock(), done >= total and what not in self._ended
-            if ends or now - self._said >= EVERY_S:
-                self._said = now
+            if ends or now - self._printed >= EVERY_S:
+                self._printed = now
                 at = f" ({item})" if item and not ends else ""
                 print(f"{what}: {done}/{total}{at}", file=sys.stderr, flush=True)
             self._ended = self._ended | {what} if done >= total else self._ended - {what}

@@ -98,7 +98,9 @@ def resumption(folder: RunFolder, kept: Mapping[str, Any], asked: Mapping[str, A
     limits = [key for key in changed if key in LIMITS]
     more = progress is None or _is_more(asked["trainer"], progress)
     if limits and "fit" not in stages:
-        errors += [f"{key}: acts in a training, and stages has no fit: add stages=[fit,test]" for key in limits]
+        errors += [
+            f"{key}: has an effect in training only, and stages has no fit: add stages=[fit,test]" for key in limits
+        ]
     elif limits and not more and progress is not None:
         errors += [
             f"{key}: the run has trained {progress[0]} epochs ({progress[1]} steps) already: expected limits "
@@ -135,8 +137,11 @@ def _other(
     if again and not named:
         return None, again
     if where == ("fit",):
-        return f"{key}: acts in a training only, and this one is done: start a new run with init_from={run}", []
-    return f"{key}: acts in {' and '.join(where)}, which this call does not do: add stages=[{where[-1]}]", []
+        return f"{key}: has an effect in training only, and this one is done: start a new run with init_from={run}", []
+    return (
+        f"{key}: has an effect in {' and '.join(where)} only, which this call does not run: add stages=[{where[-1]}]",
+        [],
+    )
 
 
 def _is(key: str, prefixes: Sequence[str]) -> bool:

@@ -62,7 +62,7 @@ class Work(ABC):
     @property
     def how_to_resume(self) -> str:
         """Advice in the message about a stopped run."""
-        return f"go on with resume={self.folder.path}"
+        return f"continue with resume={self.folder.path}"
 
     @abstractmethod
     def record(self) -> None:

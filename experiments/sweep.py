@@ -22,7 +22,7 @@ server, named ENTITY/PROJECT/ID.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, a shipped sweep, or ENTITY/PROJECT/ID")
-    parser.add_argument("words", metavar="slurm.key=value", nargs="*", help="with --submit: what the jobs ask for")
+    parser.add_argument("words", metavar="slurm.key=value", nargs="*", help="with --submit: resources of the jobs")
     parser.add_argument("--count", type=int, default=None, help="runs of the sweep in all (else until it is done)")
     parser.add_argument("--submit", action="store_true", help="have SLURM run slurm.array agents")
     parser.add_argument("--dry-run", action="store_true", help="with --submit: print the script")
@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
         submit_sweep(args.sweep if served else find_sweep(args.sweep), args.words, args.count, args.dry_run)
         return 0
     if args.words or args.dry_run:
-        raise InputError("slurm.key=value, --dry-run: only with --submit; the sweep file itself says what is varied")
+        raise InputError("slurm.key=value, --dry-run: only with --submit; the sweep file itself defines what is varied")
     if served:
         raise InputError(
             f"{args.sweep}: a sweep of a W&B server is run by `wandb agent {args.sweep}`, or with --submit"

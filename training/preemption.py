@@ -33,7 +33,7 @@ class Preemption(Checkpoint):
         self.signals, self.path, self.every = signals, path, save_every_minutes
         self._saved = time.monotonic()
         self._group: Any = None
-        self._asked: tuple[Any, torch.Tensor] | None = None
+        self._pending: tuple[Any, torch.Tensor] | None = None
         self._common = 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -105,24 +105,24 @@ class Preemption(Checkpoint):
 
     def _end(self, stop: bool) -> None:
         if stop:
-            raise Preempted(self.signals.came or "another rank's signal")
+            raise Preempted(self.signals.received or "another rank's signal")
 
     def _agreed(self, trainer: pl.Trainer, now: bool = False) -> tuple[bool, bool]:
         """Return whether to stop and whether to save, as all ranks agreed at the last batch, or agree now."""
-        said = torch.zeros(2, dtype=torch.uint8)
-        if self._asked is not None:
-            work, said = self._asked
+        agreed = torch.zeros(2, dtype=torch.uint8)
+        if self._pending is not None:
+            work, agreed = self._pending
             work.wait()
-            self._asked = None
+            self._pending = None
         # no second request while the ranks have agreed to save
-        due = not said[1] and self.every is not None and time.monotonic() - self._saved >= 60 * self.every
-        mine = torch.tensor([self.signals.came is not None, due], dtype=torch.uint8)
+        due = not agreed[1] and self.every is not None and time.monotonic() - self._saved >= 60 * self.every
+        mine = torch.tensor([self.signals.received is not None, due], dtype=torch.uint8)
         if self._group is not None:
             work = dist.all_reduce(mine, dist.ReduceOp.MAX, group=self._group, async_op=True)
             if now:
                 work.wait()
             else:
-                self._asked, mine = (work, mine), said
+                self._pending, mine = (work, mine), agreed
         return bool(mine[0]), bool(mine[1])
 
 

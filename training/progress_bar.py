@@ -63,7 +63,7 @@ class LogLines(LossBar):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._clock, self._said, self._on = clock, clock(), True
+        self._clock, self._printed, self._on = clock, clock(), True
 
     def disable(self) -> None:
         """Print nothing, as on ranks other than the first."""
@@ -73,11 +73,11 @@ class LogLines(LossBar):
         """Print lines, as on the first rank."""
         self._on = True
 
-    def say(self, text: str | Callable[[], str]) -> None:
+    def print_line(self, text: str | Callable[[], str]) -> None:
         """Print a line if the last one is a minute old; a function is called for its text only then."""
         now = self._clock()
-        if self._on and now - self._said >= EVERY_S:
-            self._said = now
+        if self._on and now - self._printed >= EVERY_S:
+            self._printed = now
             print(text if isinstance(text, str) else text(), file=sys.stderr, flush=True)
 
     def on_train_batch_end(
@@ -92,19 +92,19 @@ class LogLines(LossBar):
             batches = f"batch {batch_idx + 1}/{trainer.num_training_batches}"
             return f"training: epoch {trainer.current_epoch + 1}{last}, {batches}, step {trainer.global_step}{about}"
 
-        self.say(text)
+        self.print_line(text)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *more: Any) -> None:
         """Report a validation case."""
-        self.say(f"validating: {more[2] + 1}/{sum(trainer.num_val_batches):g}{_item(more[1])}")
+        self.print_line(f"validating: {more[2] + 1}/{sum(trainer.num_val_batches):g}{_item(more[1])}")
 
     def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *more: Any) -> None:
         """Report a test case."""
-        self.say(f"testing: {more[2] + 1}/{sum(trainer.num_test_batches):g}{_item(more[1])}")
+        self.print_line(f"testing: {more[2] + 1}/{sum(trainer.num_test_batches):g}{_item(more[1])}")
 
     def on_predict_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *more: Any) -> None:
         """Report an input of a prediction."""
-        self.say(f"predicting: {more[1] + 1}/{sum(trainer.num_predict_batches):g}{_item(more[0])}")
+        self.print_line(f"predicting: {more[1] + 1}/{sum(trainer.num_predict_batches):g}{_item(more[0])}")
 
 
 def _item(batch: Any) -> str:
@@ -121,4 +121,4 @@ def progress_bar() -> ProgressBar:
 def reporter(trainer: pl.Trainer) -> Callable[[str], None]:
     """Return the function that prints the progress within a batch to a log file; it does nothing on a terminal."""
     lines = (callback for callback in trainer.callbacks if isinstance(callback, LogLines))  # type: ignore[attr-defined]
-    return next((line.say for line in lines), lambda _: None)
+    return next((line.print_line for line in lines), lambda _: None)

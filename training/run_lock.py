@@ -77,7 +77,7 @@ def _require_alone(folder: RunFolder, key: str, mine: str | None) -> None:
 
 
 def _refusal(folder: RunFolder, who: str) -> InputError:
-    return InputError(f"run folder {folder.path}: {who} is at work in it; wait for it to end, or stop it first")
+    return InputError(f"run folder {folder.path}: {who} is working in it; wait for it to end, or stop it first")
 
 
 def mark_ready(folder: RunFolder) -> None:

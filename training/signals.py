@@ -17,7 +17,7 @@ PREEMPTED = 75
 class Preempted(BaseException):
     """The run was stopped by a signal, and its state is saved. No `Exception`, so that no handler swallows it."""
 
-    arranged = False
+    requeued = False
     """Whether a job that resumes the run is queued already."""
 
 
@@ -31,14 +31,16 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.came: str | None = None
+        self.received: str | None = None
+        """Name of the last signal."""
         self.deferred = False
+        """Whether signals are only recorded."""
 
     def __call__(self, number: int, _: FrameType | None = None) -> None:
         """Record a signal; raise `Preempted` unless it is deferred or the run is stopping."""
-        self.came = signal.Signals(number).name
+        self.received = signal.Signals(number).name
         if not self.deferred and not _stopping():
-            raise Preempted(self.came)
+            raise Preempted(self.received)
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
@@ -48,8 +50,8 @@ class StopSignals:
             yield
         finally:
             self.deferred = False
-        if self.came is not None:
-            raise Preempted(self.came)
+        if self.received is not None:
+            raise Preempted(self.received)
 
 
 def _stopping() -> bool:
@@ -84,4 +86,4 @@ def exit_code(stop: Preempted) -> int:
     if not is_first_rank():
         return 0
     print(stop, file=sys.stderr)
-    return 0 if stop.arranged else PREEMPTED
+    return 0 if stop.requeued else PREEMPTED

@@ -109,10 +109,10 @@ def _submit_next(job: str, run: Path) -> str | None:
     if answer is None:
         return None
     if (number := job_number(answer)) is None:
-        return f"another job goes on when {job} has ended"
+        return f"another job continues when {job} has ended"
     if task is not None and gather.is_file():
         run_slurm(["sbatch", "--parsable", f"--dependency=afterany:{number}", str(gather)])
-    return f"job {number} goes on when {job} has ended"
+    return f"job {number} continues when {job} has ended"
 
 
 def job_number(answer: str) -> str | None:

@@ -110,7 +110,7 @@ def _begun(build: Callable[[str], WandbLogger], mode: str, folder: RunFolder) ->
     except (wandb.errors.Error, ValueError) as error:
         reason = _unreadable(error) or str(error).splitlines()[0].rstrip(".")
         print(
-            f"note: W&B cannot be reached or refuses ({reason}); the run goes on offline; "
+            f"note: W&B cannot be reached or refuses ({reason}); the run continues offline; "
             f"afterwards: wandb sync {folder.path}/wandb/offline-run-*",
             file=sys.stderr,
         )

@@ -141,7 +141,7 @@ def _refusing_after(limit_s: float, what: str) -> Iterator[None]:
     def end() -> None:
         code = refuse(
             f"node {_node()}: {what} within {limit_s:.0f} s (NCCL); are nodes allowed to talk to each other on all "
-            "ports? NCCL_DEBUG=INFO and NCCL_SOCKET_IFNAME in slurm.setup tell more"
+            "ports? NCCL_DEBUG=INFO and NCCL_SOCKET_IFNAME in slurm.setup give details"
         )
         os._exit(code)
 

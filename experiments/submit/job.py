@@ -152,7 +152,7 @@ def _again(retries: int) -> list[str]:
         '            ${task:+--array="$task"} "$here/job.sh")" || exit $code',
         "        next=\"${next##*$'\\n'}\"",
         '        next="${next%%;*}"',
-        '        echo "job $next goes on when $job has ended"',
+        '        echo "job $next continues when $job has ended"',
         # the gathering job waited for the first array only
         '        [ -z "$task" ] || [ ! -e "$here/gather/job.sh" ] ||',
         '            sbatch --dependency="afterany:$next" "$here/gather/job.sh"',
@@ -199,7 +199,7 @@ def submit_job(job: Job, text: str) -> str:
     if (number := job_number(done.stdout)) is None:
         raise InputError(
             f"--submit: sbatch printed {' '.join(done.stdout.split())!r}, expected a job's number in the last line; "
-            f"see squeue --me for what it began, whose script is {script}"
+            f"see squeue --me for the job with the script {script}"
         )
     return number
 

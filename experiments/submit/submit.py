@@ -192,7 +192,7 @@ def submit_sweep(sweep: Path | str, words: list[str], count: int | None, dry_run
         Errors of the sweep or the arguments; no SLURM on this machine; or SLURM refuses the job.
     """
     if other := [word for word in words if not word.startswith("slurm.")]:
-        raise InputError(f"{other[0]}: only slurm.key=value with --submit; the sweep itself says what is varied")
+        raise InputError(f"{other[0]}: only slurm.key=value with --submit; the sweep itself defines what is varied")
     limit = [] if count is None else ["--count", str(count)]
     if isinstance(sweep, Path):
         read = read_sweep(sweep)

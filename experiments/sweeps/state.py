@@ -134,8 +134,8 @@ class SweepState:
         suggested = {key: _plain(entry["value"]) for key, entry in found.config.items()}
         if self.sweep.values["method"] == "grid" and any(run.suggested == suggested for run in runs):
             raise InputError(
-                f"{self.sweep.path.name}: W&B's sweep engine repeats a point of the grid ({suggested}); it cannot tell "
-                "these parameters apart: list their values, as numbers or texts"
+                f"{self.sweep.path.name}: W&B's sweep engine repeats a point of the grid ({suggested}); it cannot "
+                "distinguish these parameters: list their values, as numbers or texts"
             )
         return suggested
 

@@ -299,7 +299,7 @@ def engine() -> Iterator[Any]:
 def sweep_errors(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the errors of a sweep file, as pairs of key and error.
 
-    W&B's engine ignores values that it does not know: with `goal: max` it would minimise.
+    W&B's engine ignores invalid values: with `goal: max` it would minimise.
 
     Parameters
     ----------

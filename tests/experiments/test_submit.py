@@ -278,7 +278,7 @@ def test_two_processes_in_one_run_folder(cli, tiny, tmp_path: Path) -> None:
         answer = cli(f"resume={run}", "stages=[fit]")
     assert answer.code == 2
     error = answer.errors[-1]
-    assert "another process is at work in it" in error
+    assert "another process is working in it" in error
 
 
 def test_shards_of_a_prediction_are_gathered_by_the_same_command(cli, tiny, trained, cells, tmp_path: Path) -> None:

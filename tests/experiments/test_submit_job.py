@@ -95,7 +95,7 @@ def test_a_task_that_cannot_be_requeued_is_gathered_too(tmp_path: Path, slurm) -
     text = script_of(job, SlurmConfig(gpus_per_node=0), tmp_path, sys.executable)
     done = subprocess.run(["bash"], input=text, text=True, capture_output=True, check=False, env=environment)
     assert done.returncode == 137
-    assert "job 33 goes on when 11_4 has ended" in done.stdout
+    assert "job 33 continues when 11_4 has ended" in done.stdout
     assert [line for line in told() if line.startswith("sbatch")] == [
         f"sbatch --parsable --dependency=afterany:12 --array=4 {job.folder}/job.sh",
         f"sbatch --dependency=afterany:33 {job.folder}/gather/job.sh",

@@ -128,7 +128,7 @@ def test_a_run_whose_agent_was_killed_is_waited_for(sweep, tmp_path: Path, capsy
     # let go of when the agent waits for the first time, however long it took to come there
     monkeypatch.setattr(agent, "time", SimpleNamespace(sleep=lambda _: left.release()))
     assert main([str(path)]) == 0
-    assert capsys.readouterr().err.count("another process is at work in it") == 1
+    assert capsys.readouterr().err.count("another process is working in it") == 1
     assert states(path) == ["finished"]
     assert (tmp_path / "begun").read_text().split() == ["000"]
 

@@ -66,7 +66,7 @@ def test_parts_work_beside_each_other_and_not_beside_who_gathers(queue, folder: 
     with run_lock(folder, "1of2"):
         assert folder.status()["job_1of2"] == "20"
     queue("11_0 RUNNING x", "12 RUNNING y")
-    with pytest.raises(InputError, match="job 12 is at work in it"):
+    with pytest.raises(InputError, match="job 12 is working in it"):
         run_lock(folder, "1of2").__enter__()
 
 
@@ -87,7 +87,7 @@ def test_a_run_that_has_ended_is_free_though_its_job_goes_on(queue, folder: RunF
         with run_lock(folder):
             assert folder.status()["job"] == "20"
     else:
-        with pytest.raises(InputError, match="job 12 is at work in it"):
+        with pytest.raises(InputError, match="job 12 is working in it"):
             run_lock(folder).__enter__()
 
 

@@ -80,7 +80,7 @@ class ShapeWriter:
             for number, sample_ZYX in enumerate(samples_NZYX, start=1):
                 self._write_volume(part / f"sample_{number:02d}.tif", sample_ZYX)
             surface_mesh(mean_ZYX, spacing_um).export(part / "mean.ply")
-            for name, masks in (("mean", {"shape": mean_ZYX}), ("samples", beside(samples_NZYX))):
+            for name, masks in (("mean", {"shape": mean_ZYX}), ("samples", side_by_side(samples_NZYX))):
                 (part / f"{name}.glb").write_bytes(scene(masks, spacing_um).export(file_type="glb"))
             provenance = self.fingerprint(cell)
             write_json(part / NOTE, {"key": provenance.key, "made_from": provenance.parts, "rows": list(rows)})
@@ -100,7 +100,7 @@ def cell_digest(cell: ShapeCell) -> str:
     return content.hexdigest()
 
 
-def beside(samples_NZYX: np.ndarray, count: int = DRAWN) -> dict[str, np.ndarray]:
+def side_by_side(samples_NZYX: np.ndarray, count: int = DRAWN) -> dict[str, np.ndarray]:
     """Return the first samples in one volume, in a row along x, as masks to draw."""
     chosen = samples_NZYX[:count]
     width = chosen.shape[-1]

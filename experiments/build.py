@@ -5,7 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from cytovox.models.metadata import CheckpointMetadata, Weights
+from cytovox.models.metadata import Weights
 from experiments.progress import Progress
 from experiments.schema import STAGES, Config
 from experiments.tasks import task_of
@@ -16,11 +16,6 @@ def build_data(
 ) -> Any:
     """Return the data module of the task for some stages; a dry run takes one case of each split."""
     return task_of(config).data_of(config, progress, dry_run, stages)
-
-
-def metadata_of(config: Config) -> CheckpointMetadata:
-    """Return the metadata of the checkpoints of this run."""
-    return task_of(config).metadata(config)
 
 
 def build_for_training(config: Config, start: bool = True) -> pl.LightningModule:

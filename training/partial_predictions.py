@@ -42,6 +42,8 @@ class PartialPrediction:
         self, folder: Path, provenance: Fingerprint, begin: Callable[[Path, tuple[int, ...]], zarr.Array], box: Any
     ) -> None:
         self.folder, self._provenance = folder, provenance.parts
+        self.masks = folder / MASKS
+        """Path of the OME-Zarr."""
         self._frames: dict[int, list[int]] = {}
         self._outside: dict[int, str] = {}
         self._drawn: list[list[Any]] = []
@@ -60,11 +62,6 @@ class PartialPrediction:
         make_scratch(folder)
         self.array = begin(self.masks, chunks_for(box))
         self._save()
-
-    @property
-    def masks(self) -> Path:
-        """Path of the OME-Zarr."""
-        return self.folder / MASKS
 
     def voxels(self, t: int) -> list[int] | None:
         """Return the number of voxels of each mask of a finished frame; None for an unfinished one."""

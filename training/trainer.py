@@ -1,6 +1,7 @@
 """Lightning's trainer, built from the group `trainer:` of a config."""
 
 import datetime as dt
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,10 +151,9 @@ def trainer_errors(config: TrainerConfig) -> list[str]:
 
 def parse_time(text: str) -> dt.timedelta | None:
     """Return DD:HH:MM:SS as a duration; None if the text has another form."""
-    parts = text.split(":")
-    if len(parts) != 4 or not all(p.isdigit() for p in parts):
+    if not re.fullmatch(r"\d+(:\d+){3}", text):
         return None
-    days, hours, minutes, seconds = map(int, parts)
+    days, hours, minutes, seconds = map(int, text.split(":"))
     return dt.timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
@@ -317,7 +317,8 @@ def cpu_mixed_precision(precision: str, accelerator: str) -> MixedPrecision | No
 
 
 def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[Callback]:
-    callbacks: list[Callback] = [
+    stop = config.early_stopping
+    return [
         FolderCheckpoint(
             dirpath=folder.checkpoints, filename="best", monitor=monitor, mode="max", save_top_k=1,
             enable_version_counter=False, auto_insert_metric_name=False,
@@ -329,21 +330,14 @@ def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[C
         ),
         PeakMemory(),
         StepTimer(),
-    ]  # fmt: skip
-    if config.enable_progress_bar:
-        callbacks.append(progress_bar())
-    if config.compile:
-        callbacks.append(CompiledNetwork())
-    if config.ema is not None:
-        callbacks.append(ema_callback(config.ema))
-    callbacks.append(DivergenceCheck(folder.last_checkpoint))  # after the average, which it checks, too
-    if config.early_stopping is not None:
-        stop = config.early_stopping
+        *([progress_bar()] if config.enable_progress_bar else []),
+        *([CompiledNetwork()] if config.compile else []),
+        *([ema_callback(config.ema)] if config.ema is not None else []),
+        DivergenceCheck(folder.last_checkpoint),  # after the average, which it checks, too
         # not strict: a run that is shorter than an epoch ends before its first validation
-        callbacks.append(
-            EarlyStopping(monitor, mode="max", patience=stop.patience, min_delta=stop.min_delta, strict=False)
-        )
-    return callbacks
+        *([EarlyStopping(monitor, min_delta=stop.min_delta, patience=stop.patience, mode="max", strict=False)]
+          if stop is not None else []),
+    ]  # fmt: skip
 
 
 def checkpoint_path(folder: RunFolder) -> Path | None:

@@ -1,6 +1,5 @@
 """Weights & Biases logger: one W&B run per run folder, offline without a W&B key."""
 
-import importlib.util
 import netrc
 import os
 import sys
@@ -46,7 +45,7 @@ def _has_key() -> bool:
 
 
 def wandb_logger(settings: Any, folder: RunFolder, name: str, tree: dict[str, Any]) -> WandbLogger | None:
-    """Return the logger of a run, or None if W&B is disabled or not installed.
+    """Return the logger of a run, or None if W&B is disabled.
 
     Parameters
     ----------
@@ -62,17 +61,11 @@ def wandb_logger(settings: Any, folder: RunFolder, name: str, tree: dict[str, An
     Raises
     ------
     InputError
-        W&B is requested but not installed, or `online` without a key.
+        `online` without a key.
     """
     mode = wandb_mode(settings.wandb)
     if mode == "disabled":
         return None
-    if importlib.util.find_spec("wandb") is None and settings.wandb == "auto":
-        return None
-    if importlib.util.find_spec("wandb") is None:
-        raise InputError(
-            f"logging.wandb: {settings.wandb}: W&B is not installed; pip install wandb, or choose disabled"
-        )
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 

@@ -173,12 +173,10 @@ def _plain(value: Any) -> Any:
 
 def read_history(run: SweepRun, metric: str) -> list[dict[str, float]]:
     """Return the metric of a run after each validation, as in its `metrics.csv`."""
-    found = []
     with suppress(OSError, ValueError), (Path(run.folder) / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row.get(metric):
-                found.append({"_step": float(row["step"]), metric: float(row[metric])})
-    return found
+        rows = [row for row in csv.DictReader(file) if row.get(metric)]
+        return [{"_step": float(row["step"]), metric: float(row[metric])} for row in rows]
+    return []
 
 
 def read_metric(run: SweepRun, metric: str) -> float | None:

@@ -112,11 +112,7 @@ class Sweep:
 
 def _word(value: Any) -> str:
     """Return a value as text that OmegaConf reads as the same value."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return json.dumps(value) if isinstance(value, list | dict) else str(value)
+    return json.dumps(value) if value is None or isinstance(value, bool | list | dict) else str(value)
 
 
 def find_sweep(name: str) -> Path:

@@ -86,10 +86,9 @@ def digest_of(files: Sequence[str]) -> str:
         for name in files:
             module = ast.parse((HOME / name).read_text(encoding="utf-8"))
             classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
-            for body in (module.body, *(kind.body for kind in classes)):
-                for node in body:
-                    if isinstance(node, ast.AnnAssign | ast.Assign):
-                        text.update(ast.unparse(node).encode())
+            nodes = [node for body in (module.body, *(kind.body for kind in classes)) for node in body]
+            fields = [ast.unparse(node) for node in nodes if isinstance(node, ast.AnnAssign | ast.Assign)]
+            text.update("".join(fields).encode())
             text.update(" ".join([name, *(kind.name for kind in classes)]).encode())
         return text.hexdigest()
     return ""

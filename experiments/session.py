@@ -165,14 +165,11 @@ def _close(work: Work, status: str, resumes: bool = False) -> None:
             work.folder.update_status(status=status, ended=now())
             write_report(work.folder.path, work.report)
         work.close(status, resumes)
-    except (InputError, OSError):
-        # such as a full disk, which ended the run and is reported already
+    except Exception as error:
         if status == "finished":
             raise
-    except Exception:
-        if status == "finished":
-            raise
-        logging.getLogger(__name__).exception("the report of the %s run could not be written", status)
+        if not isinstance(error, InputError | OSError):  # such as a full disk, which is reported already
+            logging.getLogger(__name__).exception("the report of the %s run could not be written", status)
 
 
 def now() -> str:

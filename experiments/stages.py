@@ -146,19 +146,18 @@ class Run(Work):
             write_text(folder.path / "config.yaml", to_yaml({**tree, "predict": predict, "resume": None}))
         digest = self.data.digest() if {"fit", "test"} & set(request.stages) else None
         earlier = read_json(folder.path / "environment.json")
-        environment = describe_environment(request.config.seed, digest or earlier.get("data_digest"))
         if earlier:
             number = 1 + len(list(folder.path.glob("environment_*.json")))
             write_json(folder.path / f"environment_{number}.json", earlier)
-        write_json(folder.path / "environment.json", environment)
+        digest = digest or earlier.get("data_digest")
+        write_json(folder.path / "environment.json", describe_environment(request.config.seed, digest))
         folder.update_status(status="running", started=folder.status().get("started") or now(), dry_run=request.dry_run)
 
     def begin(self) -> None:
         """Build loggers and trainer."""
         config, folder = self.request.config, self.folder
         # without a training there are no steps: a test would add a row of step 0
-        fits = "fit" in self.request.stages
-        csv = MetricsCSV(folder.path / "metrics.csv", _last_step(folder)) if fits else None
+        csv = MetricsCSV(folder.path / "metrics.csv", _last_step(folder)) if "fit" in self.request.stages else None
         if not self.dry_run and self.shard is None:
             self._wandb = wandb_logger(config.logging, folder, config.name, self.task.resolved(config))
         stopper = Preemption(self.signals, folder.last_checkpoint, config.trainer.save_every_minutes)

@@ -31,8 +31,7 @@ class MetricsCSV(Logger):
         super().__init__()
         self.path = path
         self._rows: dict[int, dict[str, Any]] = {}
-        self._dirty = False
-        self._not_before = 0.0
+        self._dirty, self._not_before = False, 0.0
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in csv.DictReader(file)]

@@ -44,10 +44,8 @@ def work(sweep: Sweep, count: int | None) -> SweepState:
     Preempted
         A signal stopped this agent; its run has saved its state, and the same command resumes the sweep.
     """
-    state, failed, again = SweepState(sweep), 0, set[int]()
-    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-        # runs that failed before this command was given are repeated, but not those that failed before a requeue
-        again = {run.number for run in state.runs() if run.state == "failed"}
+    state, failed = SweepState(sweep), 0
+    again = _runs_to_repeat(state)
     print(f"sweep: {sweep.folder}", flush=True)
     with handle_signals():
         while True:
@@ -69,6 +67,12 @@ def work(sweep: Sweep, count: int | None) -> SweepState:
     if all(run.state == "failed" for run in runs):
         raise _failed(sweep, f"all {len(runs)} runs", runs[-1])
     return state
+
+
+def _runs_to_repeat(state: SweepState) -> set[int]:
+    """Return the runs that failed before this command, which may be fixed now; none after a requeue of the job."""
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    return {run.number for run in state.runs() if run.state == "failed" and not requeued}
 
 
 def _failed(sweep: Sweep, which: str, last: SweepRun) -> InputError:

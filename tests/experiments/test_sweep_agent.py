@@ -112,9 +112,9 @@ def test_an_agent_does_not_repeat_what_fails_beside_it_nor_after_a_requeue(sweep
             assert other is None
         run.state = "failed"
         state.note(run)
-    assert agent._to_try_again(state) == {0}
+    assert agent._runs_to_repeat(state) == {0}
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert agent._to_try_again(state) == set()
+    assert agent._runs_to_repeat(state) == set()
 
 
 def test_a_run_whose_agent_was_killed_is_waited_for(sweep, tmp_path: Path, capsys, monkeypatch) -> None:

@@ -40,7 +40,7 @@ from training.rundir import RunFolder, read_json, write_csv
 
 COLUMNS = ("input", "frame", "time_s", "organelle", "voxels", "volume_um3", "output", "outside_training")
 #: Frames of a time-lapse for which overlays are drawn.
-FIGURES_A_FILE = 4
+FIGURES_PER_FILE = 4
 #: Frames of more voxels are read region by region (0.5 GB of float32).
 LARGE = 2**27
 
@@ -178,7 +178,7 @@ class MaskWriter:
             if t in missing:
                 with output_errors(final):
                     self._frame(path, volume, t, reader, infer, store)
-            if t < FIGURES_A_FILE and not store.is_drawn(t, self.folder.figures):
+            if t < FIGURES_PER_FILE and not store.is_drawn(t, self.folder.figures):
                 self._draw(path, volume, t, reader, partial(store.region, t))
                 store.drawn(t, self.folder.figures)
         rows = [row for t in range(volume.shape[0]) for row in self._rows(path, volume, t, store)]
@@ -242,7 +242,7 @@ class MaskWriter:
 
     def _draw_again(self, path: Path, volume: Volume) -> None:
         """Draw the masks that another run has written to a shared folder."""
-        for t in range(min(volume.shape[0], FIGURES_A_FILE)):
+        for t in range(min(volume.shape[0], FIGURES_PER_FILE)):
             if not (self.folder.figures / picture_name(self.names[path], t)).exists():
                 files = [self.target / mask_file(self.names[path], self.file_format, t, k) for k in self.organelles]
                 reader, masks = CheckedReader(volume, path, t), read_masks(files, t, split=self.file_format == "nifti")

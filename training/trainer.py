@@ -196,7 +196,7 @@ def build_trainer(
     try:
         trainer = _trainer(config, folder, loggers, callbacks, dry_run)
         if not dry_run:
-            trainer.accumulate_grad_batches = batches_a_step(config, batch_size, trainer.world_size)
+            trainer.accumulate_grad_batches = batches_per_step(config, batch_size, trainer.world_size)
         if any(isinstance(callback, Preemption) for callback in callbacks):
             take_signals_from(trainer)
         return trainer
@@ -245,7 +245,7 @@ def _trainer(
     )
 
 
-def batches_a_step(config: TrainerConfig, batch_size: int, world: int) -> int:
+def batches_per_step(config: TrainerConfig, batch_size: int, world: int) -> int:
     """Return the number of batches per optimiser step on each rank.
 
     Parameters
@@ -267,7 +267,7 @@ def batches_a_step(config: TrainerConfig, batch_size: int, world: int) -> int:
     batches, rest = divmod(config.global_batch, batch_size * world)
     if rest or not batches:
         raise InputError(
-            f"trainer.global_batch: expected a multiple of {batch_size * world} ({batch_size} samples a batch on "
+            f"trainer.global_batch: expected a multiple of {batch_size * world} ({batch_size} samples per batch on "
             f"{world} ranks), got {config.global_batch}; change it, data.batch_size or the number of devices"
         )
     return batches
@@ -289,12 +289,12 @@ def require_divisible(config: TrainerConfig, batch_size: int) -> None:
     Raises
     ------
     InputError
-        See `batches_a_step`.
+        See `batches_per_step`.
     """
     if (step := step_size()) is not None:
-        batches_a_step(config, batch_size, step[0] * step[1])
+        batches_per_step(config, batch_size, step[0] * step[1])
     elif isinstance(config.devices, int) and config.devices > 0:
-        batches_a_step(config, batch_size, config.devices * config.num_nodes)
+        batches_per_step(config, batch_size, config.devices * config.num_nodes)
 
 
 def cpu_mixed_precision(precision: str, accelerator: str) -> MixedPrecision | None:

@@ -72,7 +72,7 @@ def slurm_errors(config: SlurmConfig) -> list[str]:
         if (value := getattr(config, key)) is not None and value < 1
     ]
     if config.gpus_per_node and config.tasks_per_node not in (None, config.gpus_per_node):
-        errors.append("tasks_per_node: there is one rank a GPU; leave it out, or set gpus_per_node to 0")
+        errors.append("tasks_per_node: there is one rank per GPU; leave it out, or set gpus_per_node to 0")
     if not re.fullmatch(r"\d+|(\d+-)?\d+(:\d{2}){1,2}|\d+-\d+", config.time):
         errors.append(f"time: expected D-HH:MM:SS, HH:MM:SS or minutes, got {config.time!r}")
     if config.at_once is not None and config.array is None:

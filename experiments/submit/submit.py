@@ -22,7 +22,7 @@ from experiments.tasks import known_keys, task_of
 from experiments.tasks.base import Submits
 from training.rundir import RunFolder, write_json, write_text
 from training.slurm import GATHER, SCRIPT
-from training.trainer import batches_a_step
+from training.trainer import batches_per_step
 
 #: File with the requirements that `check_node` checks, in the run folder.
 NEEDS = Path("slurm") / "needs.json"
@@ -55,7 +55,7 @@ def submit(config: str, overrides: list[str], dry_run: bool = False) -> None:
     typed = _typed(compose(source, overrides, known_keys))
     inputs = _inputs(typed)
     if isinstance(typed, Config) and "fit" in typed.stages:  # one rank per task; trainer.devices is ignored
-        batches_a_step(typed.trainer, typed.data.batch_size, typed.slurm.nodes * typed.slurm.ranks_per_node)
+        batches_per_step(typed.trainer, typed.data.batch_size, typed.slurm.nodes * typed.slurm.ranks_per_node)
     if not dry_run:
         require_slurm()
     folder = RunFolder.existing(Path(resumed)) if resumed else _new_folder(typed, dry_run)

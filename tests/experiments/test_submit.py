@@ -117,7 +117,7 @@ def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: 
     [
         ("nodes", 0, "nodes: expected 1 or more, got 0"),
         ("time", "tomorrow", "time: expected D-HH:MM:SS, HH:MM:SS or minutes, got 'tomorrow'"),
-        ("tasks_per_node", 3, "tasks_per_node: there is one rank a GPU"),
+        ("tasks_per_node", 3, "tasks_per_node: there is one rank per GPU"),
         ("array", 0, "array: expected 1 or more"),
         ("at_once", 2, "at_once: only with array"),
         ("account", "a\nrm -rf /", "account: expected one line"),

@@ -67,3 +67,11 @@ def entry_of(known: Mapping[str, Entry], name: str, kind: str) -> Entry:
     if name not in known:
         raise InputError(f"{kind} {name!r}: no such {kind.split()[-1]}; {nearest_name(name, known)}")
     return known[name]
+
+
+class NoOptions:
+    """Base of a config without options."""
+
+    def errors(self) -> list[str]:
+        """Return an empty list."""
+        return []

@@ -135,14 +135,14 @@ class TraitConditioning:
         chance_B = torch.rand(len(field_BCZYX), generator=generator, device=device)
         chance_B = upload(chance_B, field_BCZYX.device, field_BCZYX.dtype)
         known_B = (chance_B < self.config.given_fraction).float()
-        return self.knowing(condition_BCYX, measure_traits(field_BCZYX), known_B)
+        return self.with_traits(condition_BCYX, measure_traits(field_BCZYX), known_B)
 
-    def nothing(self, condition_BCYX: torch.Tensor) -> torch.Tensor:
+    def without_traits(self, condition_BCYX: torch.Tensor) -> torch.Tensor:
         """Return the condition without traits."""
         empty = condition_BCYX.new_zeros(len(condition_BCYX), self.channels, *condition_BCYX.shape[2:])
         return torch.cat([condition_BCYX, empty], dim=1)
 
-    def drawn(
+    def with_drawn_traits(
         self, field_BCZYX: torch.Tensor, condition_BCYX: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         """Return the condition with traits drawn around those of a prediction.
@@ -164,9 +164,9 @@ class TraitConditioning:
             slope_y=own.slope_y + config.tilt * slope_y,
             slope_x=own.slope_x + config.tilt * slope_x,
         )
-        return self.knowing(condition_BCYX, drawn)
+        return self.with_traits(condition_BCYX, drawn)
 
-    def knowing(
+    def with_traits(
         self, condition_BCYX: torch.Tensor, traits: Traits, known_B: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the condition with these traits, for all shapes or where `known_B` is 1."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from monai.transforms import Compose
 from torch.utils.data import DataLoader, Dataset
 
 from cytovox.errors import InputError
@@ -21,7 +22,7 @@ from datamodules.shape.folder import find_shapes, read_shapes, shape_notes
 from datamodules.shape.folds import divide_shapes
 from datamodules.shape.simulated import simulated_shapes
 from datamodules.splits import SPLITS
-from transforms.shape_augment import RandShaped
+from transforms.shape_augment import rand_shape
 
 #: Called with (what, done, all).
 Progress = Callable[[str, int, int], None]
@@ -84,18 +85,20 @@ class ShapeDataModule(pl.LightningDataModule):
         division = divide_shapes(find_shapes(config), config)
         wanted = {split: found[: self.limit] if split in self.splits else [] for split, found in division.items()}
         # all at once, so that all errors are reported together
-        cells = iter(read_shapes([files for found in wanted.values() for files in found], self._told("reading cells")))
+        cells = iter(
+            read_shapes([files for found in wanted.values() for files in found], self._progress("reading cells"))
+        )
         return {split: [next(cells) for _ in found] for split, found in wanted.items()}
 
     def _simulate(self, config: ShapeSimulatorData) -> dict[str, list[ShapeCell]]:
         return {
-            split: simulated_shapes(config, split, self.limit, self._told(f"simulating {split} cells"))
+            split: simulated_shapes(config, split, self.limit, self._progress(f"simulating {split} cells"))
             if split in self.splits
             else []
             for split in SPLITS
         }
 
-    def _told(self, what: str) -> Callable[[int, int], None] | None:
+    def _progress(self, what: str) -> Callable[[int, int], None] | None:
         report = self.progress
         return None if report is None else lambda done, total: report(what, done, total)
 
@@ -132,10 +135,10 @@ class ShapeDataModule(pl.LightningDataModule):
         """What was accepted in the files that were read, but should be said."""
         return shape_notes(cell for cells in self.cells.values() for cell in cells)
 
-    def augmentation(self) -> RandShaped:
+    def augmentation(self) -> Compose:
         """The random turns and exposures of training cells."""
         config = self.config
-        return RandShaped(
+        return rand_shape(
             rotate=config.rotate,
             flip=config.flip,
             flip_z=config.flip_z,

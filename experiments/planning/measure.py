@@ -21,7 +21,7 @@ from cytovox.errors import InputError
 from experiments.planning.duration import FitTimes
 from experiments.planning.machine import one_device
 from lightning_modules.optim import require_validation
-from training.memory import PeakMemory
+from training.fit_metrics import PeakMemory
 from training.metrics_log import MetricsCSV
 from training.rundir import RunFolder
 from training.trainer import TrainerConfig, build_trainer
@@ -224,7 +224,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def told_of_memory(say: Callable[[], str]) -> Iterator[None]:
+def explain_memory_error(say: Callable[[], str]) -> Iterator[None]:
     """Answer a full memory in one line.
 
     Raises

@@ -11,7 +11,7 @@ from experiments.progress import Bars
 from training.progress_bar import LogLines
 
 
-def test_a_job_is_told_once_a_minute_and_when_it_is_done(capsys):
+def test_a_job_is_reported_once_a_minute_and_when_it_is_done(capsys):
     now = [0.0]
     with Bars(clock=lambda: now[0]) as bars:
         for done in range(1, 1001):
@@ -25,7 +25,7 @@ def test_a_job_is_told_once_a_minute_and_when_it_is_done(capsys):
     assert len(lines) == 8 + 2
 
 
-def test_a_training_and_a_prediction_are_told_once_a_minute(capsys):
+def test_a_training_and_a_prediction_are_reported_once_a_minute(capsys):
     now = [0.0]
     lines = LogLines(clock=lambda: now[0])
     trainer = SimpleNamespace(
@@ -40,7 +40,7 @@ def test_a_training_and_a_prediction_are_told_once_a_minute(capsys):
         lines.on_predict_batch_start(trainer, None, Path(f"dish/{number}.TCF"), number, 0)
     lines.disable()
     now[0] += 60
-    lines.say("not of this rank")
+    lines.print_line("not of this rank")
     assert capsys.readouterr().err.splitlines() == [
         "training: epoch 2/3, batch 60/100, step 150, train/loss 0.25",
         "predicting: 1/2 (0.TCF)",

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from experiments.submit.config import SlurmConfig
-from experiments.submit.script import Job, script_of
+from experiments.submit.job import Job, script_of
 from experiments.sweep import main
 from experiments.sweeps import agent
 from experiments.sweeps.state import SweepState
@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_line(write_sweep, monkeypatch, capsys, where: object
         raise OSError(errno.ENOSPC, "No space left on device", "/runs/sweeps/.lock")
 
     monkeypatch.setattr(where, "take" if where is SweepState else "write_results", full)
-    monkeypatch.setattr(agent, "_carry_out", lambda *_: None)
+    monkeypatch.setattr(agent, "_run", lambda *_: None)
     assert main([str(write_sweep())]) == 2
     assert capsys.readouterr().err == "/runs/sweeps/.lock: no space left: free some space, then run again\n"
 
@@ -134,7 +134,7 @@ def test_a_full_disk_is_one_line(write_sweep, monkeypatch, capsys, where: object
 def test_a_server_is_not_asked_to_hand_out_again_what_its_hyperband_ended(
     cli, tiny: Path, tmp_path: Path, monkeypatch, sweep: str | None, signal: str, again: bool
 ) -> None:
-    told = []
+    reported = []
     monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
     if sweep is not None:
         monkeypatch.setenv("WANDB_SWEEP_ID", sweep)
@@ -143,6 +143,6 @@ def test_a_server_is_not_asked_to_hand_out_again_what_its_hyperband_ended(
         raise Preempted(signal)
 
     monkeypatch.setattr("experiments.stages.Run.fit", stop)
-    monkeypatch.setattr("experiments.stages.finish", lambda _, ended_well, preempted: told.append(preempted))
+    monkeypatch.setattr("experiments.stages.finish", lambda _, ended_well, preempted: reported.append(preempted))
     assert cli(tiny, "stages=[fit]", f"runs_dir={tmp_path}").code == 75
-    assert told == [again]
+    assert reported == [again]

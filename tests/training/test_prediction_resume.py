@@ -29,10 +29,9 @@ from cytovox.errors import InputError
 from cytovox.io import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_omezarr, write_tcf
 from cytovox.io.deletion import make_scratch
 from cytovox.io.provenance import Fingerprint
-from training import mask_figures, mask_files, mask_inputs, prediction
+from training import mask_figures, mask_files, prediction
 from training.mask_figures import gather, thinned
-from training.mask_files import Format
-from training.mask_manifests import require_free
+from training.mask_files import Format, require_free
 from training.partial_predictions import chunks_for
 from training.prediction import MaskWriter, collect_table, output_names
 from training.rundir import RunFolder
@@ -205,7 +204,7 @@ def test_one_that_dies_while_files_are_put_in_place_computes_nothing_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            "training.prediction.write_out" if step == "write_out" else "training.mask_manifests.write_json", dies
+            "training.prediction.write_out" if step == "write_out" else "training.mask_files.write_json", dies
         )
         with pytest.raises(KeyboardInterrupt):
             writer(lapse, Boxes())
@@ -234,7 +233,7 @@ def test_a_full_disk_is_one_line_and_finished_frames_are_kept(tmp_path: Path, la
     assert list(folder.iterdir()) == []
 
 
-def test_a_disk_without_room_is_told_before_anything_is_computed(
+def test_a_disk_without_room_is_reported_before_anything_is_computed(
     tmp_path: Path, lapse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -252,7 +251,7 @@ def test_a_disk_without_room_is_told_before_anything_is_computed(
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is large."""
-    monkeypatch.setattr(mask_inputs, "LARGE", 0)
+    monkeypatch.setattr(prediction, "LARGE", 0)
     monkeypatch.setattr(mask_figures, "THINNED", 1000)
     monkeypatch.setattr(mask_figures, "SURFACES", 500)
     monkeypatch.setattr(mask_files, "IN_MEMORY", 0)
@@ -275,7 +274,7 @@ def test_zarr_in_and_masks_out_are_those_of_an_array(tmp_path: Path, kind: Forma
 
 
 @pytest.mark.usefixtures("small_memory")
-def test_what_is_no_index_is_told_with_its_place_in_the_frame(tmp_path: Path) -> None:
+def test_what_is_no_index_is_reported_with_its_place_in_the_frame(tmp_path: Path) -> None:
     frames = _frames(2)
     frames[1, 5, 20, 33] = np.nan
     paths = [write_omezarr(tmp_path / "nan.ome.zarr", frames[:, None], SPACING, ["RI"])]

@@ -26,7 +26,7 @@ from lightning_modules.shape import ShapeModule
 from training.rundir import RunFolder
 
 
-def told_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Table, dict[str, Any]]:
+def conditioned_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Table, dict[str, Any]]:
     """Mean errors over the cells of all folds when the network is told nothing, or the truth about some traits.
 
     Parameters
@@ -64,22 +64,24 @@ def _answers(module: ShapeModule, cell: ShapeCell) -> dict[str, ShapeErrors]:
     assert traits is not None
     assert cell.obj_ZYX is not None
     sample = shape_sample(cell, 0)
-    told_1CYX = condition(sample["image"][None], sample["mask"][None])
+    condition_1CYX = condition(sample["image"][None], sample["mask"][None])
     distance_1ZYX = torch.from_numpy(signed_distance(cell.obj_ZYX).astype(np.float32))[None]
     field_BCZYX = torch.cat([view(module.field.encode(distance_1ZYX), turn) for turn in range(VIEWS)])
-    conditioned_BCYX = torch.cat([view(told_1CYX, turn) for turn in range(VIEWS)])
+    conditioned_BCYX = torch.cat([view(condition_1CYX, turn) for turn in range(VIEWS)])
 
     def answer(condition_BCYX: torch.Tensor) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
         return module.parts.sampler(module.denoiser, (1, size, size, size), condition_BCYX, generator)
 
-    nothing = answer(traits.nothing(conditioned_BCYX))
+    nothing = answer(traits.without_traits(conditioned_BCYX))
     own, true = measure_traits(nothing), measure_traits(field_BCZYX)
     answers = {
         "nothing": nothing,
-        "the true thickness": answer(traits.knowing(conditioned_BCYX, own._replace(thickness=true.thickness))),
-        "the true tilt and height": answer(traits.knowing(conditioned_BCYX, true._replace(thickness=own.thickness))),
-        "all of them": answer(traits.knowing(conditioned_BCYX, true)),
+        "the true thickness": answer(traits.with_traits(conditioned_BCYX, own._replace(thickness=true.thickness))),
+        "the true tilt and height": answer(
+            traits.with_traits(conditioned_BCYX, true._replace(thickness=own.thickness))
+        ),
+        "all of them": answer(traits.with_traits(conditioned_BCYX, true)),
     }
     errors = {}
     for what, fields_BCZYX in answers.items():

@@ -81,7 +81,9 @@ class _Field:
         noise = ndi.gaussian_filter(self.rng.standard_normal(self.shape, np.float32), scale_um / 2 / self.spacing)
         return noise / noise.std()
 
-    def ellipsoid(self, centre: np.ndarray, semi: np.ndarray, box: tuple[slice, ...] = (slice(None),) * 3) -> np.ndarray:
+    def ellipsoid(
+        self, centre: np.ndarray, semi: np.ndarray, box: tuple[slice, ...] = (slice(None),) * 3
+    ) -> np.ndarray:
         """About the distance to the surface of a randomly oriented ellipsoid, negative inside."""
         axes = np.linalg.qr(self.rng.normal(size=(3, 3)))[0]
         away = (self.points[box] - centre.astype(np.float32)) @ axes.astype(np.float32)
@@ -146,12 +148,22 @@ def draw_phantom(
             )  # fmt: skip
         plasm = cell & (phantom.nuclei_ZYX == 0)
         _add_balls(
-            field, ri, phantom.lipid_ZYX, plasm, field.count(kind.droplets), (0.3, 1.3), lambda: rng.uniform(0.045, 0.08) + medium_ri
+            field,
+            ri,
+            phantom.lipid_ZYX,
+            plasm,
+            field.count(kind.droplets),
+            (0.3, 1.3),
+            lambda: rng.uniform(0.045, 0.08) + medium_ri,
         )
         others = np.zeros(shape, bool)
         for dense in (True, False):
             free = plasm & ~phantom.lipid_ZYX & ~others
-            index = (lambda: rng.uniform(0.035, 0.06) + medium_ri) if dense else (lambda: medium_ri + rng.uniform(0.0, 0.004))
+            index = (
+                (lambda: rng.uniform(0.035, 0.06) + medium_ri)
+                if dense
+                else (lambda: medium_ri + rng.uniform(0.0, 0.004))
+            )
             _add_balls(field, ri, others, free, field.count(kind.distractors) // 2, (0.25, 0.9), index, stretch=2.5)
     ri[:] = ndi.gaussian_filter(ri, 0.12 / field.spacing)  # no surface is sharper than a membrane
     return phantom

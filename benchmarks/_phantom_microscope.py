@@ -50,7 +50,8 @@ def observe(
     Parameters
     ----------
     ri_ZYX : float array, (Z, Y, X)
-        True refractive index, on a grid fine enough for the fields. The field should end in medium, because the transforms are periodic.
+        True refractive index, on a grid fine enough for the fields. The border should be medium, because the transforms
+        are periodic.
     spacing_um : (float, float, float)
         Voxel size, z, y, x.
     scope : Microscope
@@ -64,7 +65,9 @@ def observe(
     """
     finest = scope.wavelength_um / (2 * scope.aperture)
     if max(spacing_um[1:]) > finest:
-        raise ValueError(f"spacing {spacing_um}: fields of aperture {scope.aperture} need at most {finest:.2f} µm in y, x")
+        raise ValueError(
+            f"spacing {spacing_um}: fields of aperture {scope.aperture} need at most {finest:.2f} µm in y, x"
+        )
     if scope.full_angle and len(set(spacing_um)) > 1:
         raise ValueError(f"full-angle tomography needs cubic voxels, got {spacing_um}")
     shape = ri_ZYX.shape

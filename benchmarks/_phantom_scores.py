@@ -76,9 +76,10 @@ def mask_scores(truth_ZYX: np.ndarray, predicted_ZYX: np.ndarray, spacing_um: tu
         return MaskScores(0.0, 0.0, math.inf, -1.0)
     dice = 2 * int((truth_ZYX & predicted_ZYX).sum()) / (true + predicted)
     box = ndi.find_objects((truth_ZYX | predicted_ZYX).astype(np.uint8))[0]
-    pair = [torch.from_numpy(np.pad(mask[box], 1))[None, None] for mask in (predicted_ZYX, truth_ZYX)]
-    surface = compute_surface_dice(*pair, [TOLERANCE_UM], include_background=True, spacing=list(spacing_um))
-    distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing_um))
+    found, wanted = (torch.from_numpy(np.pad(mask[box], 1))[None, None] for mask in (predicted_ZYX, truth_ZYX))
+    spacing = list(spacing_um)
+    surface = compute_surface_dice(found, wanted, [TOLERANCE_UM], include_background=True, spacing=spacing)
+    distance = compute_hausdorff_distance(found, wanted, include_background=True, percentile=95, spacing=spacing)
     return MaskScores(dice, float(surface), float(distance), predicted / true - 1)
 
 

@@ -242,7 +242,9 @@ def _folder_errors(config: FolderData) -> list[str]:
 
 
 def _simulator_errors(config: SimulatorData) -> list[str]:
-    from cytovox.simulation import PRESETS
+    from cytovox.simulation import ANY, PRESETS
+
+    known = (*PRESETS, ANY)
 
     errors = []
     strange = [name for name in config.organelles if name not in (*ORGANELLES, CELLS)]
@@ -253,9 +255,9 @@ def _simulator_errors(config: SimulatorData) -> list[str]:
     for key in ("train", "val", "test"):
         chosen: SimulatedSet = getattr(config, key)
         lines = list(chosen.counts or chosen.presets)
-        if not lines or any(p not in PRESETS for p in lines):
+        if not lines or any(name not in known for name in lines):
             where = "counts" if chosen.counts else "presets"
-            errors.append(f"{key}.{where}: expected some of {', '.join(PRESETS)}, got {lines}")
+            errors.append(f"{key}.{where}: expected some of {', '.join(known)}, got {lines}")
             continue
         if min([chosen.count, *chosen.counts.values()]) < 0:
             errors.append(f"{key}.count: expected 0 or more, got {chosen.counts or chosen.count}")

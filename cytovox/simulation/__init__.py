@@ -4,8 +4,10 @@ from cytovox.simulation.presets import PRESETS, CellLine
 from cytovox.simulation.store import Request, load, simulate_many
 from cytovox.simulation.timelapse import RESPONSES, Response, time_lapse
 from cytovox.simulation.tomogram import Options, Tomogram, check_field, check_options, simulate
+from cytovox.simulation.varied import ANY
 
 __all__ = [
+    "ANY",
     "PRESETS",
     "RESPONSES",
     "CellLine",

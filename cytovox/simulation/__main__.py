@@ -21,11 +21,12 @@ from cytovox.simulation.tomogram import (
     DEFAULT_SPACING_UM,
     Options,
     Tomogram,
-    cell_line,
     check_field,
     check_options,
+    check_preset,
     simulate,
 )
+from cytovox.simulation.varied import ANY
 
 
 def write(folder: Path, tomogram: Tomogram) -> Path:
@@ -59,7 +60,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = argparse.ArgumentParser(prog="python -m cytovox.simulation", description=__doc__)
     line.add_argument(
-        "--preset", nargs="+", default=["HeLa"], metavar="NAME", help=f"cell lines: {', '.join(PRESETS)}, or all"
+        "--preset",
+        nargs="+",
+        default=["HeLa"],
+        metavar="NAME",
+        help=f"{', '.join((*PRESETS, ANY))}; all: every cell line",
     )
     line.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="numbers of the volumes")
     line.add_argument("--shape", nargs=3, type=int, default=DEFAULT_SHAPE, metavar=("Z", "Y", "X"), help="voxels")
@@ -78,8 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, or 2 for a request that cannot be met."""
     chosen = parser().parse_args(arguments)
     try:
-        presets = list(PRESETS) if chosen.preset == ["all"] else [cell_line(name).name for name in chosen.preset]
+        presets = list(PRESETS) if chosen.preset == ["all"] else chosen.preset
         shape, spacing = tuple(chosen.shape), tuple(chosen.spacing)
+        for name in presets:
+            check_preset(name)
         for seed in chosen.seed:
             check_field(seed, shape, spacing)
         options = replace(Options(), medium_ri=chosen.medium_ri)

@@ -23,9 +23,9 @@ from cytovox.simulation.tomogram import (
     Shape,
     Spacing,
     Tomogram,
-    cell_line,
     check_field,
     check_options,
+    check_preset,
     simulate,
 )
 
@@ -72,6 +72,8 @@ def save(path: Path, tomogram: Tomogram) -> None:
         "nucleolus": np.packbits(tomogram.masks["nucleolus"]),
         "lipid": np.packbits(tomogram.masks["lipid"]),
     }
+    if tomogram.unseen_ZYX is not None:
+        arrays["unseen"] = np.packbits(tomogram.unseen_ZYX)
     metadata = {
         "spacing_um": list(tomogram.spacing_um),
         "medium_ri": tomogram.medium_ri,
@@ -98,8 +100,10 @@ def load(path: str | Path) -> Tomogram:
         shape = arrays["cells"].shape
         inside = {
             name: np.unpackbits(arrays[name], count=int(np.prod(shape))).reshape(shape).astype(bool)
-            for name in ("nucleolus", "lipid")
+            for name in ("nucleolus", "lipid", "unseen")
+            if name in arrays
         }
+        unseen = inside.pop("unseen", None)
         z, y, x = metadata["spacing_um"]
         return Tomogram(
             ri_true_ZYX=_index(arrays["ri_true"]),
@@ -111,6 +115,7 @@ def load(path: str | Path) -> Tomogram:
             medium_ri=metadata["medium_ri"],
             preset=metadata["preset"],
             seed=metadata["seed"],
+            unseen_ZYX=unseen,
         )
     except FileNotFoundError:
         raise InputError(f"{path}: no such simulated volume; simulate it again") from None
@@ -175,7 +180,7 @@ def simulate_many(
         A request cannot be met, or the cache cannot be made, found before anything is simulated.
     """
     for request in requests:
-        cell_line(request.preset)
+        check_preset(request.preset)
         check_field(request.seed, request.shape, request.spacing_um)
         check_options(request.options)
     try:

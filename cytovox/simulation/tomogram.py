@@ -6,13 +6,15 @@ from difflib import get_close_matches
 
 import numpy as np
 import scipy.fft
+import scipy.ndimage
 
 from cytovox.errors import InputError
-from cytovox.simulation.cells import Grid, grow
+from cytovox.simulation.cells import Grid, Grown, grow
 from cytovox.simulation.draw import draw_scene, generator
 from cytovox.simulation.optics import Optics, coherent_noise, fill_cone, measure, potential, refractive_index, support
 from cytovox.simulation.presets import PRESETS, CellLine
 from cytovox.simulation.scene import Scene
+from cytovox.simulation.varied import ANY, grow_any
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -60,6 +62,8 @@ class Tomogram:
     medium_ri: float
     preset: str
     seed: int
+    unseen_ZYX: np.ndarray | None = None
+    """bool, nuclei that the picture cannot show; None if there are none."""
 
     @property
     def name(self) -> str:
@@ -80,7 +84,13 @@ def cell_line(name: str) -> CellLine:
     folded = {known.lower(): known for known in PRESETS}
     near = get_close_matches(name.lower(), folded, n=1, cutoff=0.4)
     hint = f"; did you mean {folded[near[0]]}?" if near else ""
-    raise InputError(f"preset {name!r}: no such cell line (known: {', '.join(PRESETS)}){hint}")
+    raise InputError(f"preset {name!r}: no such preset (known: {', '.join((*PRESETS, ANY))}){hint}")
+
+
+def check_preset(name: str) -> None:
+    """Raise InputError unless there is a preset of a name: a cell line, or `any`."""
+    if name != ANY:
+        cell_line(name)
 
 
 def check_field(seed: int, shape: Shape, spacing_um: Spacing) -> None:
@@ -121,7 +131,8 @@ def simulate(
     Parameters
     ----------
     preset : str
-        A name in `cytovox.simulation.PRESETS`.
+        A cell line of `cytovox.simulation.PRESETS`, or `any` (see `cytovox.simulation.varied`), for which aperture,
+        rounds of the iteration and a drift of the background are drawn, too.
     seed : int
         Number of the volume.
     shape : (int, int, int)
@@ -136,7 +147,8 @@ def simulate(
     InputError
         Unknown preset, or a shape, spacing, seed or option that cannot be.
     """
-    line, options = cell_line(preset), options or Options()
+    check_preset(preset)
+    options = options or Options()
     check_options(options)
     shape = (int(shape[0]), int(shape[1]), int(shape[2])) if len(shape) == 3 else shape
     check_field(seed, shape, spacing_um)
@@ -144,9 +156,14 @@ def simulate(
     rng = generator(preset, seed, 1)
     medium_ri = options.medium_ri + float(rng.uniform(-1, 1)) * options.medium_spread
     noise_ri = float(np.exp(rng.uniform(*np.log(options.noise_ri)))) if options.noise_ri[1] > 0 else 0.0
-    extent = (shape[0] * spacing_um[0], shape[1] * spacing_um[1], shape[2] * spacing_um[2])
+    factor = 1.0
     if options.density != (1.0, 1.0):  # from a stream of its own: volumes of usual density stay what they are
         factor = float(np.exp(generator(preset, seed, 2).uniform(*np.log(options.density))))
+    if preset == ANY:
+        return _simulate_any(seed, shape, spacing_um, medium_ri, noise_ri, factor, options.optics, rng)
+    line = cell_line(preset)
+    extent = (shape[0] * spacing_um[0], shape[1] * spacing_um[1], shape[2] * spacing_um[2])
+    if factor != 1.0:
         low, high = line.cells_per_1000_um2
         line = replace(line, cells_per_1000_um2=(factor * low, factor * high))
     return observe(draw_scene(line, seed, extent, medium_ri), shape, spacing_um, noise_ri, options.optics, rng)
@@ -156,18 +173,31 @@ def observe(
     scene: Scene, shape: Shape, spacing_um: Spacing, noise_ri: float, optics: Optics, rng: np.random.Generator
 ) -> Tomogram:
     """Grow a scene on a padded grid, send it through the microscope, and cut the field out."""
+    grid = padded_grid(shape, spacing_um)
+    grown = grow(scene, grid)
+    ri = image(grown.ri_ZYX, spacing_um, scene.medium_ri, noise_ri, optics, rng)
+    return _field(grown, ri, shape, spacing_um, scene.medium_ri, scene.preset, scene.seed)
+
+
+def padded_grid(shape: Shape, spacing_um: Spacing) -> Grid:
+    """Return the grid of a field with at least `MARGIN_UM` around it, of a size that transforms fast."""
     margin = tuple(
         (scipy.fft.next_fast_len(n + 2 * round(m / s), real=True) - n + 1) // 2
         for n, s, m in zip(shape, spacing_um, MARGIN_UM, strict=True)
     )
-    grid = Grid.around(shape, spacing_um, (margin[0], margin[1], margin[2]))
-    grown = grow(scene, grid)
-    ri = image(grown.ri_ZYX, spacing_um, scene.medium_ri, noise_ri, optics, rng)
-    crop = tuple(slice(m, m + n) for m, n in zip(margin, shape, strict=True))
+    return Grid.around(shape, spacing_um, (margin[0], margin[1], margin[2]))
+
+
+def _field(
+    grown: Grown, ri_ZYX: np.ndarray, shape: Shape, spacing_um: Spacing, medium_ri: float, preset: str, seed: int
+) -> Tomogram:
+    """Cut the field out of a padded grid."""
+    crop = tuple(slice((whole - n) // 2, (whole - n) // 2 + n) for whole, n in zip(ri_ZYX.shape, shape, strict=True))
     cells, nuclei = grown.cells_ZYX[crop].copy(), grown.nuclei_ZYX[crop].copy()
+    unseen = None if grown.unseen_ZYX is None else grown.unseen_ZYX[crop].copy()
     return Tomogram(
         ri_true_ZYX=_rounded(grown.ri_ZYX[crop]),
-        ri_ZYX=_rounded(ri[crop]),
+        ri_ZYX=_rounded(ri_ZYX[crop]),
         masks={
             "membrane": cells > 0,
             "nucleus": nuclei > 0,
@@ -177,10 +207,42 @@ def observe(
         cells_ZYX=cells,
         nuclei_ZYX=nuclei,
         spacing_um=spacing_um,
-        medium_ri=scene.medium_ri,
-        preset=scene.preset,
-        seed=scene.seed,
+        medium_ri=medium_ri,
+        preset=preset,
+        seed=seed,
+        unseen_ZYX=unseen if unseen is not None and unseen.any() else None,
     )
+
+
+def _simulate_any(
+    seed: int,
+    shape: Shape,
+    spacing_um: Spacing,
+    medium_ri: float,
+    noise_ri: float,
+    density: float,
+    optics: Optics,
+    rng: np.random.Generator,
+) -> Tomogram:
+    """Simulate a volume of the preset `any`, observed by a microscope of its own."""
+    optics = replace(
+        optics,
+        numerical_aperture=optics.numerical_aperture * rng.uniform(0.7, 1.04),
+        half_angle_deg=90.0,  # the aperture alone limits the angle
+        illuminations=int(rng.integers(24, 73)),
+        rounds=int(rng.integers(0, optics.rounds + 21)),
+    )
+    drift_ri, blur_um = float(rng.choice([0, 1])) * rng.uniform(0, 0.0015), rng.uniform(0, 0.12)
+    slopes = rng.normal(size=5)
+    grid = padded_grid(shape, spacing_um)
+    grown = grow_any(seed, grid, medium_ri, density)
+    sharp = scipy.ndimage.gaussian_filter(grown.ri_ZYX, [blur_um / s for s in spacing_um])
+    ri = image(sharp, spacing_um, medium_ri, noise_ri, optics, rng)
+    y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in ri.shape[1:])
+    drift = slopes[0] * y[:, None] + slopes[1] * x + slopes[2] * y[:, None] * x
+    drift = drift + slopes[3] * (y[:, None] ** 2 - 1 / 3) + slopes[4] * (x**2 - 1 / 3)
+    ri += np.float32(drift_ri / max(float(np.abs(drift).max()), 1e-6)) * drift.astype(np.float32)
+    return _field(grown, ri, shape, spacing_um, medium_ri, ANY, seed)
 
 
 def image(

@@ -1,0 +1,96 @@
+"""The preset `any`: cells of every kind, with a truth that fits the picture."""
+
+import numpy as np
+import pytest
+import scipy.ndimage as ndi
+
+from cytovox.errors import InputError
+from cytovox.simulation import ANY, Options, Request, Tomogram, load, simulate, simulate_many
+from cytovox.simulation.cells import Grid
+from cytovox.simulation.varied import UNSEEN_CONTRAST, grow_any
+
+SHAPE, SPACING = (40, 72, 72), (0.4, 0.4, 0.4)
+SEEDS = range(40)
+
+
+@pytest.fixture(scope="module")
+def volumes() -> list[Tomogram]:
+    return [simulate(ANY, seed, SHAPE, SPACING, Options(noise_ri=(0, 0))) for seed in SEEDS]
+
+
+def test_the_same_seed_gives_the_same_volume_and_another_seed_another(volumes):
+    again = simulate(ANY, 3, SHAPE, SPACING, Options(noise_ri=(0, 0)))
+    assert np.array_equal(again.ri_ZYX, volumes[3].ri_ZYX)
+    assert np.array_equal(again.nuclei_ZYX, volumes[3].nuclei_ZYX)
+    assert not np.array_equal(volumes[3].ri_ZYX, volumes[4].ri_ZYX)
+
+
+def test_organelles_lie_inside_their_cells(volumes):
+    for volume in volumes:
+        inside = volume.nuclei_ZYX > 0
+        assert np.array_equal(volume.nuclei_ZYX[inside], volume.cells_ZYX[inside])
+        assert not (volume.masks["nucleolus"] & ~inside).any()
+        assert not (volume.masks["lipid"] & (inside | (volume.cells_ZYX == 0))).any()
+
+
+def test_each_cell_is_one_piece_on_its_grid():
+    for seed in range(8):
+        grown = grow_any(seed, Grid.around(SHAPE, SPACING, (0, 0, 0)), 1.337)
+        for label in range(1, int(grown.cells_ZYX.max()) + 1):
+            assert ndi.label(grown.cells_ZYX == label)[1] == 1
+
+
+def test_nuclei_lie_anywhere_are_of_any_size_and_brighter_or_darker(volumes):
+    offsets, shares, contrasts, without = [], [], [], 0
+    for volume in volumes:
+        for label in np.unique(volume.cells_ZYX)[1:]:
+            cell = volume.cells_ZYX == label
+            nucleus = volume.nuclei_ZYX == label
+            if min(np.argwhere(cell).min(0)) == 0 or (np.argwhere(cell).max(0) == np.array(SHAPE) - 1).any():
+                continue  # cut by the field
+            if not nucleus.any():
+                without += 1
+                continue
+            radius = np.cbrt(3 * cell.sum() / (4 * np.pi))
+            offsets.append(np.linalg.norm(np.argwhere(cell).mean(0) - np.argwhere(nucleus).mean(0)) / radius)
+            shares.append(nucleus.sum() / cell.sum())
+            plasm = cell & ~nucleus & ~volume.masks["lipid"]
+            inner = nucleus & ~volume.masks["nucleolus"]
+            contrasts.append(np.median(volume.ri_true_ZYX[inner]) - np.median(volume.ri_true_ZYX[plasm]))
+    assert without >= 2
+    assert np.percentile(offsets, 10) < 0.2
+    assert np.percentile(offsets, 90) > 0.4
+    assert np.percentile(shares, 10) < 0.08
+    assert np.percentile(shares, 90) > 0.25
+    assert 0.2 < np.mean(np.array(contrasts) > 0) < 0.8
+    assert np.percentile(np.abs(contrasts), 90) > 0.005
+
+
+def test_a_nucleus_that_is_marked_as_unseen_has_little_contrast(volumes):
+    marked = [volume for volume in volumes if volume.unseen_ZYX is not None]
+    assert marked
+    for volume in marked:
+        assert not (volume.unseen_ZYX & (volume.nuclei_ZYX == 0)).any()
+    assert any(volume.unseen_ZYX is None and volume.nuclei_ZYX.any() for volume in volumes)
+    assert UNSEEN_CONTRAST > 0
+
+
+def test_the_number_of_cells_follows_the_density():
+    def number(density: float) -> int:
+        options = Options(density=(density, density))
+        return sum(int(simulate(ANY, seed, (16, 72, 72), SPACING, options).cells_ZYX.max()) for seed in range(12))
+
+    assert number(0.3) < 0.6 * number(1.0)
+
+
+def test_the_cache_keeps_what_is_unseen(volumes, tmp_path):
+    seed = next(volume.seed for volume in volumes if volume.unseen_ZYX is not None)
+    (path,) = simulate_many([Request(ANY, seed, SHAPE, SPACING, Options(noise_ri=(0, 0)))], tmp_path)
+    assert np.array_equal(load(path).unseen_ZYX, volumes[seed].unseen_ZYX)
+
+
+def test_no_time_lapse_is_made_of_any_cells():
+    from cytovox.simulation import time_lapse
+
+    with pytest.raises(InputError, match="preset 'any'"):
+        next(time_lapse(ANY, 0, "control", [0.0, 60.0]))

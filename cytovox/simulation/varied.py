@@ -345,7 +345,8 @@ def _add_nucleus(
     spacing, first = draw.grid.spacing_um, tuple(part.start for part in box)
     room = (depth_ZYX > draw.one(0.2, 0.8)) & (out.nuclei_ZYX[box] == 0)
     volume = float((depth_ZYX > 0).sum() * np.prod(spacing))
-    wanted = volume * share * (draw.ratio(0.03, 0.1) if dying else draw.ratio(0.04, 0.5))
+    size = draw.one(0.05, 0.6) if draw.chance(0.4) else draw.ratio(0.04, 0.5)  # some of it is cut by the cell's surface
+    wanted = volume * share * (draw.ratio(0.03, 0.1) if dying else size)
     radius = float(np.cbrt(wanted * 3 / (4 * np.pi)))
     deepest = float(depth_ZYX.max())
     central = draw.chance(0.3)  # the rest lies anywhere, also close to the cell's surface
@@ -386,9 +387,9 @@ def _add_nucleus(
         ri += np.float32(draw.one(-0.003, 0.005)) * np.exp(-outside / 1.0) * ((depth_ZYX > 0) & ~nucleus)
     inner, nucleolus = nucleus.copy(), out.nucleolus_ZYX[box]
     for _ in range(int(draw.rng.integers(0, common.nucleoli + 1))):
-        size = (0.3, max(0.35, min(1.8, 0.55 * radius)))
+        sizes = (0.3, max(0.35, min(1.8, 0.55 * radius)))
         added = draw.ratio(0.004, 0.02)
-        inside = _add_blob(draw, ri, inner, first, size, added, stretch=1.6, within=True, add=True)
+        inside = _add_blob(draw, ri, inner, first, sizes, added, stretch=1.6, within=True, add=True)
         if inside is not None:
             nucleolus |= inside
             inner &= ~ndi.binary_dilation(inside)

@@ -10,7 +10,7 @@ from cytovox.simulation.cells import Grid
 from cytovox.simulation.varied import UNSEEN_CONTRAST, grow_any
 
 SHAPE, SPACING = (40, 72, 72), (0.4, 0.4, 0.4)
-SEEDS = range(40)
+SEEDS = range(30)
 
 
 @pytest.fixture(scope="module")

@@ -98,10 +98,8 @@ class ShapeBase(TaskModule):
 
 def _cells(batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
     """Yield image, mask, true object (bool, on the CPU) and number of each cell, without those that pad the batch."""
-    numbers, objects = (
-        torch.as_tensor(batch["index"]).tolist(),
-        batch["obj"].cpu() > 0.5,
-    )  # one copy to the host per batch
+    # one copy to the host per batch
+    numbers, objects = torch.as_tensor(batch["index"]).tolist(), batch["obj"].cpu() > 0.5
     for image, mask, obj, index in zip(batch["image"], batch["mask"], objects, numbers, strict=True):
         if index >= 0:
             yield image, mask, obj[0], index

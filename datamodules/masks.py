@@ -50,9 +50,7 @@ class MaskFinder:
         folder, _, name = pattern.rpartition("/")
         if "{stem}" not in pattern and "*" in name:
             if name.count("*") > 1:
-                raise InputError(
-                    f"data.masks: {pattern}: two * in the file name; write {{stem}} for the volume's name"
-                )
+                raise InputError(f"data.masks: {pattern}: two * in the file name; write {{stem}} for the volume's name")
             name = name.replace("*", "{stem}")
         base, rest = split_pattern(self.root / folder / name)
         below = re.escape(base.as_posix().rstrip("/") + "/" if base.parts else "")

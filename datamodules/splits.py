@@ -79,10 +79,11 @@ def _by_lists(
     if left := [c.name for c in cases if not any(c in division[s] for s in SPLITS)]:
         found = f"{len(left)} of {len(cases)} volumes are in no list, such as {left[0]}"
         on_error(DataError("split", f"data.split: {found}; list them, or leave them out of data.volumes"))
-    for split, pattern in ((split, pattern) for split in SPLITS for pattern in patterns[split]):
-        if not any(_matches(c.volume, pattern, root) for c in [*cases, *unseen]):
-            unknown = f"{pattern}: no volume of that name; check it against data.volumes"
-            on_error(DataError("split", f"data.split.{split}: {unknown}"))
+    for split, wanted in patterns.items():
+        for pattern in wanted:
+            if not any(_matches(c.volume, pattern, root) for c in [*cases, *unseen]):
+                unknown = f"{pattern}: no volume of that name; check it against data.volumes"
+                on_error(DataError("split", f"data.split.{split}: {unknown}"))
     return division
 
 

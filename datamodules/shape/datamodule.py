@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from monai.transforms import Compose
 from torch.utils.data import DataLoader
 
 from cytovox.errors import InputError
@@ -19,7 +20,7 @@ from datamodules.shape.folder import find_shapes, read_shapes, shape_notes
 from datamodules.shape.folds import divide_shapes
 from datamodules.shape.simulated import simulated_shapes
 from datamodules.splits import SPLITS
-from transforms.shape_augment import RandShaped
+from transforms.shape_augment import rand_shape
 
 
 class ShapeDataModule(TaskDataModule):
@@ -116,10 +117,10 @@ class ShapeDataModule(TaskDataModule):
         """Return notes about the files: what was accepted but should be reported."""
         return shape_notes(cell for cells in self.cells.values() for cell in cells)
 
-    def augmentation(self) -> RandShaped:
-        """Return the random transform of training cells."""
+    def augmentation(self) -> Compose:
+        """Return the random transforms of training cells."""
         config = self.config
-        return RandShaped(
+        return rand_shape(
             rotate=config.rotate,
             flip=config.flip,
             flip_z=config.flip_z,

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 #: Order of the channel axis of masks and probabilities. "membrane" is the filled whole cell.
 ORGANELLES: tuple[str, ...] = ("membrane", "nucleus", "nucleolus", "lipid")
 
+#: Value in a mask of voxels without annotation: they count neither in the loss nor in scores.
+UNDRAWN = 255
+
 #: Beside the organelles: a label image, one value a cell, where all others are masks.
 CELLS = "cells"
 

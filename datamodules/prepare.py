@@ -79,7 +79,7 @@ class Preparer:
     def arrays(self, raw: RawCase) -> dict[str, np.ndarray]:
         """What an entry holds."""
         on_grid = self.transform({"image": raw.ri_ZYX[None], "mask": raw.masks_KZYX, "spacing_um": raw.spacing_um})
-        centres = foreground_centres(on_grid["mask"], limit=CENTRES)
+        centres = foreground_centres(on_grid["mask"] == 1, limit=CENTRES)
         return {
             "image": on_grid["image"],
             "mask": on_grid["mask"],

@@ -130,7 +130,7 @@ def write_data(arguments: argparse.Namespace) -> None:
         for case in found:
             content = case.load()
             labels_ZYX = labels_of(content.masks_KZYX)
-            lost += int(np.count_nonzero(regions_of(labels_ZYX) != (content.masks_KZYX > 0)))
+            lost += int(np.count_nonzero(regions_of(labels_ZYX) != (content.masks_KZYX == 1)))
             write_volume(raw / image_folder / f"{case.name}_0000.nii.gz", content.ri_ZYX, content.spacing_um)
             write_volume(raw / label_folder / f"{case.name}.nii.gz", labels_ZYX, content.spacing_um)
     about = {
@@ -305,7 +305,7 @@ def nnunet_dice(arguments: argparse.Namespace, cases: Sequence[Case]) -> np.ndar
         path = arguments.work / "nnunet" / "predicted" / f"{case.name}.nii.gz"
         if not path.is_file():
             raise InputError(f"--part: {path} is not there; run --part nnunet first, or give --ours-only")
-        found.append(dice_per_organelle(regions_of(read_volume(path)), case.load().masks_KZYX > 0))
+        found.append(dice_per_organelle(regions_of(read_volume(path)), case.load().masks_KZYX == 1))
     return np.array(found)
 
 

@@ -63,7 +63,7 @@ def draw_examples(module: OrganelleModule, scores: TestScores, cases: list[Case]
     for label, score in scores.examples().items():
         raw = cases[score.index].load()
         pred_KZYX = infer(raw.ri_ZYX, raw.spacing_um) >= module.threshold
-        truth = {n: raw.masks_KZYX[k].astype(bool) for k, n in enumerate(scores.organelles) if raw.labelled_K[k]}
+        truth = {n: raw.masks_KZYX[k] == 1 for k, n in enumerate(scores.organelles) if raw.labelled_K[k]}
         pred = {n: np.asarray(pred_KZYX[k]) for k, n in enumerate(scores.organelles)}
         title = f"{label}: {score.name} (mean Dice {score.mean:.2f})"
         overlay_figure(folder.figures / f"test_{label}.png", raw.ri_ZYX, truth, pred, raw.spacing_um, title)

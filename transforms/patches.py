@@ -20,6 +20,7 @@ from monai.transforms import (
 )
 
 from cytovox.errors import InputError
+from cytovox.organelles import UNDRAWN
 
 Shape = tuple[int, int, int]
 
@@ -82,8 +83,9 @@ class RandWindowd(Randomizable, MapTransform):
     centred : bool
         The window lies in the middle of the volume.
     stacked : bool
-        `image` becomes the channels of image and masks, float32 (1 + K, Z, Y, X), and `mask` is dropped: resampled at
-        once, they take two thirds of the time (10 and 15 ms of a core for a patch of 32x64x64).
+        `image` becomes the channels of image and masks, float32 (1 + K, Z, Y, X), and `mask` is dropped; where the
+        window has voxels without annotation, K more channels are 1 there. Resampled at once, they take two thirds of
+        the time (10 and 15 ms of a core for a patch of 32x64x64).
     """
 
     # Not MONAI's RandCropByLabelClassesd and RandZoomd: they take 1.1 (patch 32x64x64) to 9 times (64x128x128, copied)
@@ -146,13 +148,21 @@ class RandWindowd(Randomizable, MapTransform):
         crop = SpatialCrop(roi_start=start, roi_end=start + window)
         parts = {key: crop(result.pop(key)) for key in self.keys}
         if self.stacked:
-            parts = {"image": torch.cat(list(parts.values()))}
+            parts = {"image": torch.cat([parts["image"], *_channels(parts["mask"])])}
         for key, part in parts.items():
             part = BorderPad(pads, mode="edge")(part, lazy=True)
             if self.scale != 1:
                 part = Resize(np.round(window * self.scale).astype(int))(part, lazy=True)
             result[key] = part
         return result
+
+
+def _channels(mask_KZYX: torch.Tensor) -> list[torch.Tensor]:
+    """Return masks of 0 and 1, and, if there are voxels without annotation, where they are."""
+    undrawn_KZYX = mask_KZYX == UNDRAWN
+    if not undrawn_KZYX.any():
+        return [mask_KZYX]
+    return [torch.where(undrawn_KZYX, 0, mask_KZYX), undrawn_KZYX]
 
 
 def rand_patch(
@@ -221,14 +231,20 @@ def rand_organelle_patch(patch: Sequence[int], **settings: Any) -> Compose:
     -------
     monai.transforms.Compose
         Returns plain tensors: `image` float32 (1, *patch), `mask` uint8 (K, *patch), 1 where the interpolated mask is
-        at least one half, and `labelled` bool (K,).
+        at least one half and `UNDRAWN` where at least half of a voxel has no annotation, and `labelled` bool (K,).
     """
     return rand_patch(patch, then=[SplitMasks()], **settings)
 
 
 class SplitMasks(Transform):
-    """Split the channels of `image` into the image, the first, and masks: 1 where a channel is at least one half."""
+    """Split the channels of `image` into the image, the first, and masks: 1 where a channel is at least one half.
+
+    K channels beyond the K masks mark voxels without annotation.
+    """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        stack = data["image"].as_tensor()
-        return {**data, "image": stack[:1], "mask": (stack[1:] >= 0.5).to(torch.uint8)}
+        stack, organelles = data["image"].as_tensor(), len(data["labelled"])
+        mask_KZYX = (stack[1 : 1 + organelles] >= 0.5).to(torch.uint8)
+        if len(stack) > 1 + organelles:
+            mask_KZYX[stack[1 + organelles :] >= 0.5] = UNDRAWN
+        return {**data, "image": stack[:1], "mask": mask_KZYX}

@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from monai.transforms import MapTransform
 
+from cytovox.organelles import UNDRAWN
 from cytovox.preprocess.resampling import ResampleTo, common_grid, resize_linear, resize_mask
 
 
 class ResampleToCommonGridd(MapTransform):
     """Bring image and masks of a dictionary onto the common grid.
 
-    Reads and rewrites `image_key`, a float32 array (C, Z, Y, X); `mask_key`, a uint8 or bool array (K, Z, Y, X), if
-    there is one; and `spacing_key`, three lengths in µm (z, y, x).
+    Reads and rewrites `image_key`, a float32 array (C, Z, Y, X); `mask_key`, a uint8 or bool array (K, Z, Y, X) of 0, 1
+    and `UNDRAWN`, if there is one; and `spacing_key`, three lengths in µm (z, y, x).
 
     Parameters
     ----------
@@ -44,5 +45,11 @@ class ResampleToCommonGridd(MapTransform):
             source = torch.from_numpy(np.require(image_CZYX, requirements=["C", "W"]))
             result[self.image_key] = resize_linear(source, shape).numpy()
         if self.mask_key in result:
-            result[self.mask_key] = resize_mask(np.asarray(result[self.mask_key]), shape)
+            mask_KZYX = np.asarray(result[self.mask_key])
+            undrawn_KZYX = mask_KZYX == UNDRAWN
+            if shape != mask_KZYX.shape[1:] and undrawn_KZYX.any():
+                resized = resize_mask(np.where(undrawn_KZYX, 0, mask_KZYX).astype(mask_KZYX.dtype), shape)
+                result[self.mask_key] = np.where(resize_mask(undrawn_KZYX, shape), UNDRAWN, resized)
+            else:
+                result[self.mask_key] = resize_mask(mask_KZYX, shape)
         return result

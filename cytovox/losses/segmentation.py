@@ -19,6 +19,7 @@ from monai.losses import FocalLoss
 from torch import nn
 
 from cytovox.options import entry_of, option_errors, raise_errors
+from cytovox.organelles import UNDRAWN
 
 
 def tversky_loss(
@@ -98,8 +99,9 @@ class SegmentationLoss(nn.Module):
         ----------
         logits_BCZYX : float tensor
             The network's output, before the sigmoid.
-        target_BCZYX : tensor, 0 or 1
-            The masks. Values of organelles without annotation do not matter and may be NaN.
+        target_BCZYX : tensor, 0, 1 or `UNDRAWN`
+            The masks. Voxels that are `UNDRAWN` (255) are left out. Values of organelles without annotation do not
+            matter and may be NaN.
         labelled_BC : bool tensor
             False where sample b has no annotation of organelle c.
 
@@ -115,7 +117,7 @@ class SegmentationLoss(nn.Module):
             )
         with torch.autocast(logits_BCZYX.device.type, enabled=False):
             known = labelled_BC.bool()
-            mask = known[:, :, None, None, None]
+            mask = known[:, :, None, None, None] & (target_BCZYX != UNDRAWN)
             zero = torch.zeros((), device=logits_BCZYX.device)
             # torch.where instead of a product: 0 x NaN is NaN, also in the gradient
             logits, target = (torch.where(mask, one.float(), zero) for one in (logits_BCZYX, target_BCZYX))
@@ -128,7 +130,8 @@ class SegmentationLoss(nn.Module):
                 counted_BC = known.any(0, keepdim=True) if self.pool else known
                 loss_C = self.overlap_weight * _labelled_mean(overlap_BC, counted_BC)
             if self.voxel_weight:
-                voxel_BC = self.voxel(logits, target).mean((2, 3, 4))
+                drawn_BC = mask.sum((2, 3, 4)).clamp(min=1)
+                voxel_BC = (self.voxel(logits, target) * mask).sum((2, 3, 4)) / drawn_BC
                 loss_C = loss_C + self.voxel_weight * _labelled_mean(voxel_BC, known)
             return loss_C if self.organelle_weights is None else loss_C * self.organelle_weights.to(loss_C.device)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cytovox.organelles import ORGANELLES
+from cytovox.organelles import ORGANELLES, UNDRAWN
 
 
 def dice(pred_ZYX: np.ndarray, truth_ZYX: np.ndarray) -> float:
@@ -41,7 +41,8 @@ def dice_per_organelle(
     Parameters
     ----------
     pred_CZYX, truth_CZYX : bool array, (C, Z, Y, X)
-        One mask an organelle, in the order of `ORGANELLES`.
+        One mask an organelle, in the order of `ORGANELLES`. A truth of numbers may be `UNDRAWN` (255) in voxels without
+        annotation, which do not count.
     labelled_C : bool array, (C,), optional
         False where nobody drew this organelle: its truth is unknown, whatever `truth_CZYX` holds there.
 
@@ -60,10 +61,16 @@ def dice_per_organelle(
     labelled_C = np.ones(len(truth_CZYX), bool) if labelled_C is None else np.asarray(labelled_C, bool)
     return np.array(
         [
-            dice(pred, truth) if known else np.nan
+            _dice_where_drawn(pred, truth) if known else np.nan
             for pred, truth, known in zip(pred_CZYX, truth_CZYX, labelled_C, strict=True)
         ]
     )
+
+
+def _dice_where_drawn(pred_ZYX: np.ndarray, truth_ZYX: np.ndarray) -> float:
+    if truth_ZYX.dtype == bool or not (undrawn_ZYX := truth_ZYX == UNDRAWN).any():
+        return dice(pred_ZYX, truth_ZYX)
+    return dice(np.where(undrawn_ZYX, 0, pred_ZYX), np.where(undrawn_ZYX, 0, truth_ZYX))
 
 
 @dataclass(frozen=True)
@@ -165,8 +172,8 @@ class RIWindowFit:
         ri_ZYX : float array, (Z, Y, X)
             Observed refractive index.
         masks : dict of organelle -> bool array, (Z, Y, X)
-            True masks. An organelle that is missing or None is unlabelled, one that is empty is absent; either way
-            this case does not count for it.
+            True masks; voxels that are `UNDRAWN` do not count. An organelle that is missing or None
+            is unlabelled, one that is empty is absent; either way this case does not count for it.
 
         Raises
         ------
@@ -183,9 +190,11 @@ class RIWindowFit:
                 continue
             if mask.shape != ri_ZYX.shape:
                 raise ValueError(f"{organelle}: the mask is {mask.shape}, the volume {ri_ZYX.shape}")
-            inside = np.bincount(bins_ZYX[mask != 0], minlength=len(self.edges) - 1)
+            undrawn_ZYX = mask == UNDRAWN if mask.dtype != bool else np.zeros((), bool)
+            inside = np.bincount(bins_ZYX[(mask != 0) & ~undrawn_ZYX], minlength=len(self.edges) - 1)
             if inside.any():
-                self._all[organelle].append(everything)
+                left_out = np.bincount(bins_ZYX[undrawn_ZYX], minlength=len(self.edges) - 1) if undrawn_ZYX.ndim else 0
+                self._all[organelle].append(everything - left_out)
                 self._inside[organelle].append(inside)
 
     def merge(self, other: "RIWindowFit") -> None:

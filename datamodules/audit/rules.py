@@ -1,7 +1,7 @@
-"""What the measurements of one volume mean: the rules of the audit, volume by volume.
+"""Rules of the audit for a single volume.
 
-Called an error: what training or prediction refuses, or what would spoil them. Everything else is a warning. The rules
-and their reasons stand in `docs/checking.md`.
+A finding is an error if training or prediction refuses the data, or if the data would spoil their result. Everything
+else is a warning. `docs/checking.md` lists the rules and the reasons.
 """
 
 from __future__ import annotations
@@ -9,49 +9,51 @@ from __future__ import annotations
 from pathlib import Path
 
 from cytovox.io.values import RI_LIMITS, middle_error
-from datamodules.audit.findings import Finding, below, finding, of_error
+from datamodules.audit.findings import Finding, Severity, finding, of_error
 from datamodules.audit.measure import MARGIN_RI, Job, Measured, RIMetadata
+from datamodules.paths import below
 
-#: Part of the cells beyond data.ri_range: above, below.
+#: Largest fraction of the cells above and below data.ri_range.
 CLIPPED_ABOVE, CLIPPED_BELOW = 0.10, 0.30
 
-#: How far the medium may be from the lower end of data.ri_range.
+#: Largest difference between the medium and the lower end of data.ri_range.
 MEDIUM_OFF = 0.01
 
-#: Less than this between the 0.1st and the 99.9th percentile is no contrast.
+#: Smallest contrast, the difference between the 0.1st and the 99.9th percentile.
 NO_CONTRAST = 0.002
 
-#: Part of the volume in blocks of one value from which it was not measured there.
+#: Largest fraction of the volume in blocks of one value; more means that part of it was not measured.
 NO_DATA = 0.01
 
-#: A mask that fills more than this is no organelle.
+#: Largest fraction of the volume inside a mask.
 FULL = 0.999
 
-#: Part of an organelle outside the one that it lies in: warning, error.
+#: Fraction of an organelle outside the organelle that contains it: warning, error.
 OUTSIDE, OUTSIDE_ERROR = 0.02, 0.50
 
 
 def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
-    """Everything that is wrong with one volume and its masks.
+    """Return the findings of one volume and its masks.
 
     Parameters
     ----------
     job : Job
-        What was asked.
+        The volume and how it was read.
     measured : Measured
-        What was found.
+        Its measurements.
     root : Path
-        The data's root, from which files are named.
+        Root folder of the data; files in it are named relative to it.
     """
     name = measured.name
     findings = [of_error(error, name, below(error.file, root)) for error in measured.errors]
-    for note in measured.notes:
-        kind = "mask-unit" if "its tomogram's" in note else "mask-note"
-        findings.append(finding(kind, "warning", name, note, (name,)))
+    findings += [
+        finding("mask-unit" if "its tomogram's" in note else "mask-note", "warning", name, note, (name,))
+        for note in measured.notes
+    ]
     for metadata in measured.ri:
         frame = f"frame {metadata.frame}: " if len(measured.ri) > 1 else ""
         findings += [
-            finding(kind, severity, name, frame + found, (name,))  # type: ignore[arg-type]
+            finding(kind, severity, name, frame + found, (name,))
             for kind, severity, found in _of_ri(metadata, job.ri_range)
         ]
     if measured.shape is not None and min(measured.shape) == 1:
@@ -60,28 +62,28 @@ def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
     return findings + _of_masks(job, measured, root)
 
 
-def _of_ri(metadata: RIMetadata, ri_range: tuple[float, float]) -> list[tuple[str, str, str]]:
-    """(kind, severity, what was found) of one frame."""
+def _of_ri(metadata: RIMetadata, ri_range: tuple[float, float]) -> list[tuple[str, Severity, str]]:
+    """Return (kind, severity, text) of each finding of one frame."""
     if metadata.bad:
         found = (
             f"{metadata.bad} of {metadata.size} voxels are NaN or infinite, the first at z, y, x = {metadata.first_bad}"
         )
         return [("not-finite", "error", found)]
-    if metadata.strange and metadata.strange == metadata.zeros < metadata.size:
+    if metadata.implausible and metadata.implausible == metadata.zeros < metadata.size:
         share = _percent(metadata.zeros / metadata.size)
         return [("no-data", "error", f"{share} of the voxels are exactly 0, which is no refractive index")]
-    if metadata.strange:
+    if metadata.implausible:
         found = f"values from {metadata.low:.4g} to {metadata.high:.4g} are no refractive index "
         return [("not-ri", "error", found + f"({RI_LIMITS[0]} to {RI_LIMITS[1]})")]
     if (problem := middle_error(metadata.middle)) is not None:
         return [("not-ri", "error", problem)]
     if metadata.high == metadata.low:
         return [("constant", "error", f"every voxel is {metadata.low:.5g}")]
-    results = []
+    results: list[tuple[str, Severity, str]] = []
     if metadata.constant > NO_DATA:
-        share, value = _percent(metadata.constant), metadata.constant_value
-        found = f"{share} of the volume are blocks of one value, such as {value:.5g}"
-        results.append(("no-data", "warning", f"{found}: nothing was measured there"))
+        found = f"{_percent(metadata.constant)} of the volume are blocks of one value"
+        found += f", such as {metadata.constant_value:.5g}: nothing was measured there"
+        results.append(("no-data", "warning", found))
     if metadata.span < NO_CONTRAST:
         found = f"99.8 % of the voxels lie within {metadata.span:.2g} of each other"
         results.append(("no-contrast", "warning", found))
@@ -108,16 +110,16 @@ def _of_masks(job: Job, measured: Measured, root: Path) -> list[Finding]:
     findings = []
     for organelle, share in measured.shares.items():
         if share == 0:
-            found = f"{organelle}: not one voxel: counts as 'there is none'"
+            found = f"{organelle}: the mask is empty: the cells count as having none"
             findings.append(finding("empty-mask", "warning", files[organelle], found, (name,)))
         elif share > FULL:
             found = f"{organelle}: {_percent(share)} of all voxels"
             findings.append(finding("full-mask", "warning", files[organelle], found, (name,)))
     for (inner, outer), share in measured.outside.items():
         if share > OUTSIDE:
-            severity = "error" if share > OUTSIDE_ERROR else "warning"
+            severity: Severity = "error" if share > OUTSIDE_ERROR else "warning"
             found = f"{_percent(share)} of the {inner} lie outside the {outer}"
-            findings.append(finding("outside", severity, files[inner], found, (name,)))  # type: ignore[arg-type]
+            findings.append(finding("outside", severity, files[inner], found, (name,)))
     if (place := measured.misplaced) is not None:
         how = f"mirrored along {', '.join(place.flipped)}" if place.flipped else f"moved by {place.shift} (z, y, x)"
         found = (

@@ -264,9 +264,9 @@ def test_the_discriminator_learns_in_the_second_stage_only(tmp_path, cells, supe
 def test_what_the_generator_is_given_does_not_reach_the_discriminator(cells):
     model = shapr(supervised=0.0)
     logits = torch.zeros(2, 1, 64, 64, 64, requires_grad=True)
-    from lightning_modules.shapr import frozen
+    from lightning_modules.base import frozen
 
-    with frozen(model.discriminator):
+    with frozen(model.discriminator.parameters()):
         verdict = model.discriminator(torch.sigmoid(logits))
     verdict.sum().backward()
     assert logits.grad is not None

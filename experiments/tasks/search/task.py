@@ -57,7 +57,7 @@ class SearchTask(OrganelleTraining):
         self, config: Any, progress: Progress | None, limit: int | None, splits: Sequence[str]
     ) -> SearchDataModule:
         """See `Task`. Of a dry run two volumes, one for each half."""
-        data = SearchDataModule(config.data, config.seed, progress, limit=limit and limit + 1, splits=splits)
+        data = SearchDataModule(config.data, config.seed, progress=progress, limit=limit and limit + 1, splits=splits)
         data.joint = config.search.joint
         return data
 

@@ -182,7 +182,7 @@ def test_a_job_that_ends_its_process_costs_no_other_job() -> None:
     jobs = ["1 + 1", "__import__('os')._exit(3)", "2 + 2", "1 / 0", "3 + 3"]
     done = do_all(eval, jobs, lambda job, why: (job, why), 2, lambda *counts: reported.append(counts))  # type: ignore[arg-type]
     assert (done[0], done[2], done[4]) == (2, 4, 6)
-    assert done[1] == (jobs[1], "the process that read it was ended, perhaps for want of memory")
+    assert done[1] == (jobs[1], "the process that read it was killed, perhaps because memory ran out")
     assert done[3] == (jobs[3], "reading it failed: ZeroDivisionError: division by zero")
 
 

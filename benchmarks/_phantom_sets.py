@@ -59,7 +59,15 @@ class PhantomSet:
     """Whether the missing cone is measured, too."""
 
 
-_VISIBLE = Kind(cells=(1, 1), nuclei=(0.0, 1.0, 0.0), nucleus_contrast=(0.003, 0.006), texture=(0.0, 0.0015))
+_VISIBLE = Kind(
+    cells=(1, 1),
+    nuclei=(0.0, 1.0, 0.0),
+    nucleus_contrast=(0.003, 0.006),
+    nucleoli=(1, 4),
+    droplets=(1, 10),
+    distractors=(0, 4),
+    texture=(0.0, 0.001),
+)
 
 SETS: dict[str, PhantomSet] = {
     "single": PhantomSet(

@@ -198,7 +198,7 @@ def test_a_table_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         ("volume,nucleus\n,a_n.nii.gz\n", "line 2: no volume named"),
         ("volume,nuclues\na.TCF,a_n.nii.gz\n", "column 'nuclues': did you mean nucleus"),
         ("volume,Nucleus,mask\na.TCF,a_n.nii.gz,a_n.nii.gz\n", "column 'Nucleus': did you mean nucleus"),
-        ("volume,nucleus\na.TCF,a_n.nii.gz\n./a.TCF,a_n.nii.gz\n", "line 3: .*a.TCF is in line 2, too"),
+        ("volume,nucleus\na.TCF,a_n.nii.gz\n./a.TCF,a_n.nii.gz\n", "line 3: .*a.TCF is also in line 2; keep one"),
         ("volume,nucleus\na.TCF,a_n.nii.gz\nb.TCF,\n", "1 of 2 volumes have no mask: b.TCF"),
     ],
 )

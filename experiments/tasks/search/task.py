@@ -9,7 +9,7 @@ from typing import Any
 from cytovox.errors import InputError
 from cytovox.models.metadata import SearchMetadata, Weights
 from cytovox.networks.supernet import Supernet
-from datamodules.split_in_half import SearchDataModule
+from datamodules.search import SearchDataModule
 from experiments.progress import Progress
 from experiments.stages import Run
 from experiments.tasks.organelle import data as organelle_data

@@ -111,7 +111,7 @@ class CellsDataModule(OrganelleDataModule):
         """Return random patches that depend only on seed, epoch and index."""
         config = self.config
         sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
-        data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed, ("nuclei", "spacing_um"))
+        data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed, spacing=True)
         loader = self._loader(data, sampler, config.batch_size)
         loader.collate_fn = samples
         return loader

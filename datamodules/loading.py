@@ -83,7 +83,7 @@ class ResumableDataLoader(DataLoader):
         if isinstance(sampler, EpochSampler):
             epoch, batches = self._state
             self._taken = batches if epoch == sampler.epoch else 0
-            sampler.begin_at(self._taken * (self.batch_size or 1))
+            sampler.skip = self._taken * (self.batch_size or 1)
         with signals_held():
             batches_of_epoch = super().__iter__()
         for batch in batches_of_epoch:

@@ -17,7 +17,7 @@ from datamodules.fingerprints import case_fingerprints
 from datamodules.folder import find_cases
 from datamodules.loading import TaskDataModule
 from datamodules.prepare import Preparer
-from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
+from datamodules.sampling import EpochSampler, PatchDataset, PreparedVolumes, evaluation_indices
 from datamodules.simulated import cases_of, make_volumes, requests_of
 from datamodules.splits import split_cases
 from transforms.intensity import rand_ri_jitter
@@ -128,7 +128,7 @@ class OrganelleDataModule(TaskDataModule):
     def val_dataloader(self) -> DataLoader:
         """Return whole prepared volumes, one at a time, each on one rank only."""
         data = PreparedVolumes(self.prepared["val"])
-        return self._loader(data, EvaluationSampler(len(data), *self._place(), pad=True), 1, workers=0)
+        return self._loader(data, evaluation_indices(len(data), *self._place(), pad=True), 1, workers=0)
 
     def test_dataloader(self) -> DataLoader:
         """Return raw test cases on their own grid, one at a time, each on one rank only."""
@@ -136,7 +136,7 @@ class OrganelleDataModule(TaskDataModule):
 
     def _raw(self, split: str) -> DataLoader:
         cases = self.find()[split]
-        sampler = EvaluationSampler(len(cases), *self._place(), pad=True)
+        sampler = evaluation_indices(len(cases), *self._place(), pad=True)
         return DataLoader(RawCases(cases), batch_size=None, sampler=sampler, num_workers=0)
 
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cytovox.errors import InputError
 from datamodules.organelle import OrganelleDataModule
-from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
+from datamodules.sampling import EpochSampler, PatchDataset, PreparedVolumes, evaluation_indices
 
 
 class PairedPatches(Dataset[dict[str, Any]]):
@@ -50,7 +50,7 @@ class SearchDataModule(OrganelleDataModule):
     def volumes(self) -> DataLoader:
         """Return all validation volumes, on every rank."""
         data = PreparedVolumes(self.prepared["val"])
-        return self._loader(data, EvaluationSampler(len(data)), 1, workers=0)
+        return self._loader(data, evaluation_indices(len(data)), 1, workers=0)
 
     def train_dataloader(self) -> DataLoader:
         """Return random pairs of patches that depend only on seed, epoch and index."""

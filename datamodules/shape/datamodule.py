@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from cytovox.errors import InputError
 from datamodules.loading import TaskDataModule
-from datamodules.sampling import EpochSampler, EvaluationSampler
+from datamodules.sampling import EpochSampler, evaluation_indices
 from datamodules.shape.cases import ShapeCell
 from datamodules.shape.config import ShapeData, ShapeFolderData, ShapeSimulatorData
 from datamodules.shape.dataset import ShapeDataset, WholeCells
@@ -155,4 +155,4 @@ class ShapeDataModule(TaskDataModule):
         rank, world = self._place()
         # equally many on each rank: a forward pass may communicate with other ranks (buffers of batch normalisation)
         padded = -(-len(cells) // world) * world
-        return self._loader(WholeCells(cells), EvaluationSampler(padded, rank, world), self.config.batch_size, 0)
+        return self._loader(WholeCells(cells), evaluation_indices(padded, rank, world), self.config.batch_size, 0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from datamodules.cache import PreparedCase, store
-from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
+from datamodules.sampling import EpochSampler, PatchDataset, PreparedVolumes, evaluation_indices
 from transforms.intensity import rand_ri_jitter
 from transforms.patches import foreground_centres, rand_organelle_patch
 
@@ -119,9 +119,9 @@ def test_an_epoch_that_has_begun_keeps_its_number() -> None:
 @settings(deadline=None, max_examples=100)
 @given(length=st.integers(0, 20), world=st.integers(1, 6))
 def test_evaluation_takes_each_case_once_and_leaves_no_rank_without_work(length: int, world: int) -> None:
-    parts = [list(EvaluationSampler(length, rank, world)) for rank in range(world)]
+    parts = [list(evaluation_indices(length, rank, world)) for rank in range(world)]
     assert sorted(index for part in parts for index in part) == list(range(length))
-    padded = [list(EvaluationSampler(length, rank, world, pad=True)) for rank in range(world)]
+    padded = [list(evaluation_indices(length, rank, world, pad=True)) for rank in range(world)]
     assert [[index for index in part if index < length] for part in padded] == parts
     assert all(bool(part) == (length > 0) for part in padded)
 

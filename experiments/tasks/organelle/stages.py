@@ -14,7 +14,7 @@ from cytovox.models.domain import frame_outside
 from datamodules.cache import cache_root
 from datamodules.fingerprints import volume_fingerprints
 from datamodules.paths import shard_of
-from datamodules.sampling import EvaluationSampler
+from datamodules.sampling import evaluation_indices
 from datamodules.steps import STEPS
 from experiments.stages import Run
 from lightning_modules.organelle import OrganelleModule
@@ -75,7 +75,7 @@ def predict(run: Run) -> None:
     writer.report = reporter(run.trainer)
     module.write_masks = writer
     mine = shard_of(run.inputs, predict.shard)
-    sampler = EvaluationSampler(len(mine), run.trainer.global_rank, run.trainer.world_size)
+    sampler = evaluation_indices(len(mine), run.trainer.global_rank, run.trainer.world_size)
     loader: DataLoader = DataLoader(mine, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
     run.trainer.predict(module, loader, return_predictions=False)
     run.trainer.strategy.barrier("predict")

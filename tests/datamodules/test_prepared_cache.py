@@ -55,31 +55,31 @@ def test_a_prepared_case_holds_what_its_file_holds(tmp_path: Path) -> None:
 def test_the_name_of_an_entry_follows_content_and_preparation_only(tmp_path: Path) -> None:
     config = _config(tmp_path)
     case = _case(tmp_path / "d")
-    name = Preparer(config).path_of(case)
+    name = Preparer(config).entry_of(case)[0].path
     os.utime(case.volume, (1e9, 1e9))
-    assert Preparer(config).path_of(case) == name, "touched"
+    assert Preparer(config).entry_of(case)[0].path == name, "touched"
     shutil.copytree(tmp_path / "d", tmp_path / "moved")
     moved = replace(case, volume=tmp_path / "moved/a.nii.gz", masks={"nucleus": tmp_path / "moved/n.nii.gz"})
-    assert Preparer(config).path_of(moved) == name, "moved"
+    assert Preparer(config).entry_of(moved)[0].path == name, "moved"
     others = {
-        "another tomogram": Preparer(config).path_of(_case(tmp_path / "other", seed=1)),
-        "organelles": Preparer(config).path_of(replace(case, organelles=("nucleus",))),
-        "roles": Preparer(config).path_of(replace(case, masks={"lipid": case.masks["nucleus"]})),
-        "frame": Preparer(config).path_of(replace(case, frame=1)),
-        "spacing that is not checked": Preparer(config).path_of(replace(case, check_spacing=False)),
-        "axes of masks": Preparer(config).path_of(replace(case, mask_axes="stored")),
-        "grid": Preparer(_config(tmp_path, resample="grid")).path_of(case),
-        "voxel size": Preparer(_config(tmp_path, resample_spacing_um=[1, 1, 1])).path_of(case),
-        "range": Preparer(_config(tmp_path, ri_range=[1.33, 1.39])).path_of(case),
+        "another tomogram": Preparer(config).entry_of(_case(tmp_path / "other", seed=1))[0].path,
+        "organelles": Preparer(config).entry_of(replace(case, organelles=("nucleus",)))[0].path,
+        "roles": Preparer(config).entry_of(replace(case, masks={"lipid": case.masks["nucleus"]}))[0].path,
+        "frame": Preparer(config).entry_of(replace(case, frame=1))[0].path,
+        "spacing that is not checked": Preparer(config).entry_of(replace(case, check_spacing=False))[0].path,
+        "axes of masks": Preparer(config).entry_of(replace(case, mask_axes="stored"))[0].path,
+        "grid": Preparer(_config(tmp_path, resample="grid")).entry_of(case)[0].path,
+        "voxel size": Preparer(_config(tmp_path, resample_spacing_um=[1, 1, 1])).entry_of(case)[0].path,
+        "range": Preparer(_config(tmp_path, ri_range=[1.33, 1.39])).entry_of(case)[0].path,
     }
     assert len({name, *others.values()}) == 1 + len(others), others
 
 
 def test_a_mask_that_was_drawn_anew_is_prepared_anew(tmp_path: Path) -> None:
     config, case = _config(tmp_path), _case(tmp_path / "d")
-    before = Preparer(config).path_of(case)
+    before = Preparer(config).entry_of(case)[0].path
     write_nifti(case.masks["nucleus"], np.zeros(SHAPE, np.uint8), SPACING)
-    assert Preparer(config).path_of(case) != before
+    assert Preparer(config).entry_of(case)[0].path != before
 
 
 @pytest.mark.parametrize("length", [0, 7, 200, -1])

@@ -183,7 +183,7 @@ def test_fetch_replaces_only_what_it_unpacked(record):
     out = record()
     (out / "shapes").mkdir()
     (out / "shapes" / "mine.tif").write_text("mine")
-    with pytest.raises(InputError, match="is there, and was not unpacked here"):
+    with pytest.raises(InputError, match="exists, and was not unpacked here"):
         fetch_shapes(out, "1", "http://nowhere")
     assert tree(out / "shapes") == {"mine.tif": b"mine"}
     (out / "shapes" / "mine.tif").unlink()

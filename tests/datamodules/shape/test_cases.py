@@ -1,4 +1,4 @@
-"""Cells in folders: read by stated rules, and every error said at once."""
+"""Reading of cells from folders; all errors are reported together."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import tifffile
 from PIL import Image
 
 from cytovox.errors import InputError
-from datamodules.shape.cases import ShapeFiles, read_cell, read_image, read_object, read_shape_mask
+from cytovox.preprocess.cell_images import cell_mask, cell_object, grey_image
+from datamodules.shape.cases import ShapeFiles, read_cell
 from datamodules.shape.config import ShapeFolderData, ShapeSimulatorData, shape_data_errors
+from datamodules.shape.files import read_array
 from datamodules.shape.folder import find_inputs, find_shapes, read_shapes, shape_notes
 
 Save = Callable[..., Path]
@@ -48,6 +50,13 @@ def write_cell(save: Save, name: str, folder: str = "", suffix: str = ".tif") ->
     save(f"{folder}obj/{name}.tif", obj)
 
 
+def reader(check: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    return lambda path, notes=None: check(read_array(path), path, notes)
+
+
+read_image, read_mask, read_object = map(reader, (grey_image, cell_mask, cell_object))
+
+
 def one_line(read: Callable[[Path], object], path: Path, text: str) -> None:
     with pytest.raises(InputError, match=text) as error:
         read(path)
@@ -71,18 +80,18 @@ def test_a_cell_reads_the_same_from_every_kind_of_file(save: Save, tmp_path: Pat
 def test_grey_masks_are_inside_above_half_of_the_full_scale(save: Save) -> None:
     ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
     notes: list[str] = []
-    assert np.array_equal(read_shape_mask(save("m.tif", ramp), notes), ramp > 127)
+    assert np.array_equal(read_mask(save("m.tif", ramp), notes), ramp > 127)
     assert len(notes) == 1
     wide = ramp.astype(np.uint16) * 257
-    assert np.array_equal(read_shape_mask(save("w.tif", wide)), ramp > 127)
+    assert np.array_equal(read_mask(save("w.tif", wide)), ramp > 127)
     share = ramp.astype(np.float32) / 255
-    assert np.array_equal(read_shape_mask(save("f.tif", share)), ramp > 127)
+    assert np.array_equal(read_mask(save("f.tif", share)), ramp > 127)
 
 
 @pytest.mark.parametrize("high", [1, 7, 255])
 def test_a_mask_of_two_values_is_inside_at_the_larger_one(save: Save, high: int) -> None:
     notes: list[str] = []
-    assert np.array_equal(read_shape_mask(save("m.png", ball()[32].astype(np.uint8) * high), notes), ball()[32])
+    assert np.array_equal(read_mask(save("m.png", ball()[32].astype(np.uint8) * high), notes), ball()[32])
     assert notes == []
 
 
@@ -92,9 +101,9 @@ def test_colours_become_luminance_and_colour_masks_are_refused(save: Save) -> No
     notes: list[str] = []
     assert read_image(save("i.png", colours), notes)[0, 0] == pytest.approx((0.299 * 255 + 0.587 * 100) / 255, abs=1e-5)
     assert "luminance" in notes[0]
-    one_line(read_shape_mask, save("m.png", colours), "a colour image")
+    one_line(read_mask, save("m.png", colours), "a colour image")
     grey = np.repeat(ball()[32][..., None].astype(np.uint8) * 255, 4, axis=2)
-    assert np.array_equal(read_shape_mask(save("g.png", grey)), ball()[32])
+    assert np.array_equal(read_mask(save("g.png", grey)), ball()[32])
 
 
 @pytest.mark.parametrize("side", [32, 128, 100])
@@ -119,10 +128,10 @@ def test_what_cannot_be_used_is_one_line_each(save: Save, tmp_path: Path) -> Non
     one_line(read_image, save("wide.tif", np.ones((64, 60), np.uint8)), "expected a square")
     one_line(read_image, save("low.npy", np.full((64, 64), -1.0)), "negative")
     one_line(read_image, save("high.npy", np.full((64, 64), 1e6)), "values up to 1e")
-    one_line(read_shape_mask, save("empty.tif", np.zeros((64, 64), np.uint8)), "mask is empty")
-    one_line(read_shape_mask, save("full.tif", np.full((64, 64), 255, np.uint8)), "fills all of its frame")
+    one_line(read_mask, save("empty.tif", np.zeros((64, 64), np.uint8)), "mask is empty")
+    one_line(read_mask, save("full.tif", np.full((64, 64), 255, np.uint8)), "fills all of its frame")
     dim = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 200
-    one_line(read_shape_mask, save("dim.tif", dim), "grey levels up to 199, and nothing above 32767.5")
+    one_line(read_mask, save("dim.tif", dim), "grey levels up to 199, and nothing above 32767.5")
     one_line(read_object, save("flat.tif", np.ones((20, 64, 64), np.uint8)), "expected a cube")
     one_line(read_object, save("plane.tif", np.ones((64, 64), np.uint8)), "expected a cube")
     text = tmp_path / "text.png"
@@ -238,7 +247,7 @@ def test_inputs_of_a_prediction_need_an_image_and_a_mask_only(save: Save, tmp_pa
     (tmp_path / "mask/some cell.tif").unlink()
     with pytest.raises(InputError, match="mask: no file for 1"):
         find_inputs(tmp_path)
-    with pytest.raises(InputError, match="holds the folders image and mask"):
+    with pytest.raises(InputError, match="with the folders image and mask"):
         find_inputs(tmp_path / "image")
 
 

@@ -15,7 +15,7 @@ from datamodules.shape.cases import ShapeCell
 from datamodules.shape.config import ShapeFolderData, ShapeSimulatorData
 from datamodules.shape.datamodule import ShapeDataModule
 from datamodules.shape.dataset import ShapeDataset
-from datamodules.shape.write import write_shapes
+from tests.datamodules.shape.write import write_shapes
 from transforms.shape_augment import RandMirrorZd, rand_shape
 
 

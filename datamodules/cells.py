@@ -21,7 +21,6 @@ from datamodules.cells_config import CellsFolder, CellsSimulator
 from datamodules.errors import DataError
 from datamodules.organelle import OrganelleDataModule
 from datamodules.prepare import CENTRES, Preparer
-from datamodules.sampling import EpochSampler, PatchDataset
 from transforms.cell_patches import RandOneNucleus, RandSoften, rand_cell_patch
 from transforms.intensity import rand_ri_jitter
 from transforms.patches import foreground_centres
@@ -78,6 +77,8 @@ class CellsDataModule(OrganelleDataModule):
         See `TaskDataModule`.
     """
 
+    spacing = True
+
     def __init__(self, config: CellsFolder | CellsSimulator, seed: int, method: str, **options: Any) -> None:
         super().__init__(config, seed, **options)
         self.method = method
@@ -109,10 +110,7 @@ class CellsDataModule(OrganelleDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return random patches that depend only on seed, epoch and index."""
-        config = self.config
-        sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
-        data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed, spacing=True)
-        loader = self._loader(data, sampler, config.batch_size)
+        loader = super().train_dataloader()
         loader.collate_fn = samples
         return loader
 

@@ -38,6 +38,8 @@ class OrganelleDataModule(TaskDataModule):
     """
 
     config: OrganelleData
+    spacing = False
+    """Whether training patches need the voxel size."""
 
     def __init__(self, config: OrganelleData, seed: int, **options: Any) -> None:
         super().__init__(config, seed, **options)
@@ -109,7 +111,7 @@ class OrganelleDataModule(TaskDataModule):
         """Return random patches that depend only on seed, epoch and index."""
         config = self.config
         sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
-        data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed)
+        data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed, self.spacing)
         return self._loader(data, sampler, config.batch_size)
 
     def _augmentation(self) -> list[Any]:

@@ -63,70 +63,84 @@ def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
 
 
 def _of_ri(metadata: RIMetadata, ri_range: tuple[float, float]) -> list[tuple[str, Severity, str]]:
-    """Return (kind, severity, text) of each finding of one frame."""
-    if metadata.bad:
-        found = (
-            f"{metadata.bad} of {metadata.size} voxels are NaN or infinite, the first at z, y, x = {metadata.first_bad}"
-        )
-        return [("not-finite", "error", found)]
-    if metadata.implausible and metadata.implausible == metadata.zeros < metadata.size:
-        share = _percent(metadata.zeros / metadata.size)
-        return [("no-data", "error", f"{share} of the voxels are exactly 0, which is no refractive index")]
-    if metadata.implausible:
-        found = f"values from {metadata.low:.4g} to {metadata.high:.4g} are no refractive index "
-        return [("not-ri", "error", found + f"({RI_LIMITS[0]} to {RI_LIMITS[1]})")]
-    if (problem := middle_error(metadata.middle)) is not None:
-        return [("not-ri", "error", problem)]
-    if metadata.high == metadata.low:
-        return [("constant", "error", f"every voxel is {metadata.low:.5g}")]
-    results: list[tuple[str, Severity, str]] = []
-    if metadata.constant > NO_DATA:
-        found = f"{_percent(metadata.constant)} of the volume are blocks of one value"
-        found += f", such as {metadata.constant_value:.5g}: nothing was measured there"
-        results.append(("no-data", "warning", found))
-    if metadata.span < NO_CONTRAST:
-        found = f"99.8 % of the voxels lie within {metadata.span:.2g} of each other"
-        results.append(("no-contrast", "warning", found))
-    if problem := _beyond_range(metadata, ri_range):
-        results.append(("ri-range", "warning", problem))
-    return results
-
-
-def _beyond_range(metadata: RIMetadata, ri_range: tuple[float, float]) -> str:
-    low, high = ri_range
-    problems = []
-    if metadata.above > CLIPPED_ABOVE:
-        problems.append(f"{_percent(metadata.above)} of the cells lie above {high + MARGIN_RI:.4g} and are clipped")
-    if metadata.below > CLIPPED_BELOW:
-        problems.append(f"{_percent(metadata.below)} of the cells lie below {low - MARGIN_RI:.4g} and are clipped")
-    if abs(metadata.medium - low) > MEDIUM_OFF:
-        problems.append(f"the medium is at {metadata.medium:.4f}, data.ri_range begins at {low:.4g}")
-    return "; ".join(problems)
+    """Return (kind, severity, text) of each finding of one frame: the first error, else all warnings."""
+    (low, high), size = ri_range, metadata.size
+    only_zeros = 0 < metadata.implausible == metadata.zeros < size
+    untypical = middle_error(metadata.middle)
+    errors = (
+        (
+            metadata.bad,
+            "not-finite",
+            f"{metadata.bad} of {size} voxels are NaN or infinite, the first at z, y, x = {metadata.first_bad}",
+        ),
+        (
+            only_zeros,
+            "no-data",
+            f"{_percent(metadata.zeros / size)} of the voxels are exactly 0, which is no refractive index",
+        ),
+        (
+            metadata.implausible,
+            "not-ri",
+            f"values from {metadata.low:.4g} to {metadata.high:.4g} are no refractive index "
+            f"({RI_LIMITS[0]} to {RI_LIMITS[1]})",
+        ),
+        (untypical, "not-ri", untypical or ""),
+        (metadata.high == metadata.low, "constant", f"every voxel is {metadata.low:.5g}"),
+    )
+    for applies, kind, found in errors:
+        if applies:
+            return [(kind, "error", found)]
+    beyond = (
+        (
+            metadata.above > CLIPPED_ABOVE,
+            f"{_percent(metadata.above)} of the cells lie above {high + MARGIN_RI:.4g} and are clipped",
+        ),
+        (
+            metadata.below > CLIPPED_BELOW,
+            f"{_percent(metadata.below)} of the cells lie below {low - MARGIN_RI:.4g} and are clipped",
+        ),
+        (
+            abs(metadata.medium - low) > MEDIUM_OFF,
+            f"the medium is at {metadata.medium:.4f}, data.ri_range begins at {low:.4g}",
+        ),
+    )
+    out_of_range = "; ".join(found for applies, found in beyond if applies)
+    warnings = (
+        (
+            metadata.constant > NO_DATA,
+            "no-data",
+            f"{_percent(metadata.constant)} of the volume are blocks of one value, such as "
+            f"{metadata.constant_value:.5g}: nothing was measured there",
+        ),
+        (
+            metadata.span < NO_CONTRAST,
+            "no-contrast",
+            f"99.8 % of the voxels lie within {metadata.span:.2g} of each other",
+        ),
+        (out_of_range, "ri-range", out_of_range),
+    )
+    return [(kind, "warning", found) for applies, kind, found in warnings if applies]
 
 
 def _of_masks(job: Job, measured: Measured, root: Path) -> list[Finding]:
-    name = measured.name
-    files = {k: below(mask_file.file, root) for mask_file in job.case.mask_files() for k in mask_file.organelles}
-    findings = []
-    for organelle, share in measured.shares.items():
-        if share == 0:
-            found = f"{organelle}: the mask is empty: the cells count as having none"
-            findings.append(finding("empty-mask", "warning", files[organelle], found, (name,)))
-        elif share > FULL:
-            found = f"{organelle}: {_percent(share)} of all voxels"
-            findings.append(finding("full-mask", "warning", files[organelle], found, (name,)))
+    found: list[tuple[str, Severity, str, str]] = [
+        ("empty-mask", "warning", organelle, f"{organelle}: the mask is empty: the cells count as having none")
+        if share == 0
+        else ("full-mask", "warning", organelle, f"{organelle}: {_percent(share)} of all voxels")
+        for organelle, share in measured.shares.items()
+        if share == 0 or share > FULL
+    ]
     for (inner, outer), share in measured.outside.items():
         if share > OUTSIDE:
             severity: Severity = "error" if share > OUTSIDE_ERROR else "warning"
-            found = f"{_percent(share)} of the {inner} lie outside the {outer}"
-            findings.append(finding("outside", severity, files[inner], found, (name,)))
+            found.append(("outside", severity, inner, f"{_percent(share)} of the {inner} lie outside the {outer}"))
     if (place := measured.misplaced) is not None:
         how = f"mirrored along {', '.join(place.flipped)}" if place.flipped else f"moved by {place.shift} (z, y, x)"
-        found = (
-            f"{place.organelle} fits its tomogram better {how} (correlation {place.better:.2f}, not {place.fit:.2f})"
-        )
-        findings.append(finding("misplaced", "warning", files[place.organelle], found, (name,)))
-    return findings
+        correlation = f"correlation {place.better:.2f}, not {place.fit:.2f}"
+        text = f"{place.organelle} fits its tomogram better {how} ({correlation})"
+        found.append(("misplaced", "warning", place.organelle, text))
+    files = {k: below(mask_file.file, root) for mask_file in job.case.mask_files() for k in mask_file.organelles}
+    return [finding(kind, severity, files[k], text, (measured.name,)) for kind, severity, k, text in found]
 
 
 def _percent(share: float) -> str:

@@ -91,9 +91,9 @@ class CellsDataModule(OrganelleDataModule):
         InputError
             A case has no labels of cells or no mask of nuclei.
         """
-        known = bool(self.cases)
+        unchecked = isinstance(self.config, CellsFolder) and not self.cases
         found = super().find()
-        if not known and isinstance(self.config, CellsFolder):
+        if unchecked:
             for case in itertools.chain.from_iterable(found.values()):
                 if missing := [name for name in ("nucleus", "cells") if name not in getattr(case, "masks", {})]:
                     raise DataError("no-mask", f"data.masks: {case.name}: no file of {' and '.join(missing)}; draw it")

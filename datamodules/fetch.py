@@ -104,8 +104,8 @@ def _remote_file(entry: dict[str, Any], files_url: str) -> RemoteFile:
     known = (algorithm or "md5") in hashlib.algorithms_available and re.fullmatch("[0-9a-fA-F]{16,}", digest)
     if not known or not link.startswith(("https://", "http://")):
         raise ValueError(f"checksum {checksum}, link {link}")
-    size = int(entry["size"] if "size" in entry else entry["filesize"])
-    return RemoteFile(name, size, f"{algorithm or 'md5'}:{digest}", link)
+    size = entry["size"] if "size" in entry else entry["filesize"]
+    return RemoteFile(name, int(size), f"{algorithm or 'md5'}:{digest}", link)
 
 
 def fetch_record(
@@ -272,8 +272,7 @@ def _append(file: RemoteFile, part: Path, progress: Progress | None, url: str, d
 
 def _refuse_status(answer: requests.Response, where: str) -> None:
     if not answer.ok:
-        other = "try again later" if answer.status_code >= 500 else "check the URL"
-        hint = _HINTS.get(answer.status_code, other)
+        hint = _HINTS.get(answer.status_code, "try again later" if answer.status_code >= 500 else "check the URL")
         raise InputError(f"{where}: the server returned {answer.status_code} {answer.reason}; {hint}")
 
 

@@ -91,8 +91,7 @@ class MaskFinder:
             by_name.setdefault(stem, []).append(path)
         takers: dict[Path, list[Path]] = {}
         for image in images_of(volumes, self.root):
-            mask = self._mask_of(image, organelle, by_name, on_error)
-            if mask is not None:
+            if (mask := self._mask_of(image, organelle, by_name, on_error)) is not None:
                 takers.setdefault(mask, []).append(image.path)
         owners = {mask: _nearest(mask, rivals, "own", on_error) for mask, rivals in takers.items()}
         return {owner: mask for mask, owner in owners.items() if owner is not None}
@@ -104,9 +103,8 @@ class MaskFinder:
             found = files_for(str(self.root / self.pattern), image, organelle or "")
             candidates = found.get(self.frame if "{frame}" in self.pattern else None, [])
             if len(candidates) > 1:
-                on_error(
-                    InputError(f"data.masks: {' and '.join(map(str, candidates))} could both belong to {image.path}")
-                )
+                both = " and ".join(map(str, candidates))
+                on_error(InputError(f"data.masks: {both} could both belong to {image.path}"))
             return candidates[0] if len(candidates) == 1 else None
         named = by_name.get(composed(image.stem), [])
         candidates = [path for path in named if not _of_another_sample(path, image.path)]

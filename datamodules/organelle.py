@@ -53,16 +53,13 @@ class OrganelleDataModule(TaskDataModule):
                 division = split_cases(find_cases(self.config), self.config, self.seed)
                 self.cases = {split: found[: self.limit] for split, found in division.items()}
             elif isinstance(self.config, SimulatorData):
-                self.cases = self._simulate(self.config)
+                requests = requests_of(self.config, self.limit)
+                wanted = [request for split in self.splits for request in requests[split]]
+                make_volumes(self.config, wanted, self._reported("simulating cells"))
+                self.cases = dict(cases_of(self.config, requests))
             else:
                 raise TypeError(f"no cases from a {type(self.config).__name__}")
         return self.cases
-
-    def _simulate(self, config: SimulatorData) -> dict[str, Sequence[Case]]:
-        requests = requests_of(config, self.limit)
-        wanted = [request for split in self.splits for request in requests[split]]
-        make_volumes(config, wanted, self._reported("simulating cells"))
-        return dict(cases_of(config, requests))
 
     def digest(self) -> str:
         """Return a hash of the run's data: files, settings and split of every case."""
@@ -110,7 +107,7 @@ class OrganelleDataModule(TaskDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return random patches that depend only on seed, epoch and index."""
         config = self.config
-        sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
+        sampler = EpochSampler(config.patches_per_epoch, *self._rank_and_world(), config.batch_size)
         data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed, self.spacing)
         return self._loader(data, sampler, config.batch_size)
 
@@ -130,7 +127,7 @@ class OrganelleDataModule(TaskDataModule):
     def val_dataloader(self) -> DataLoader:
         """Return whole prepared volumes, one at a time, each on one rank only."""
         data = PreparedVolumes(self.prepared["val"])
-        return self._loader(data, evaluation_indices(len(data), *self._place(), pad=True), 1, workers=0)
+        return self._loader(data, evaluation_indices(len(data), *self._rank_and_world(), pad=True), 1, workers=0)
 
     def test_dataloader(self) -> DataLoader:
         """Return raw test cases on their own grid, one at a time, each on one rank only."""
@@ -138,7 +135,7 @@ class OrganelleDataModule(TaskDataModule):
 
     def _raw(self, split: str) -> DataLoader:
         cases = self.find()[split]
-        sampler = evaluation_indices(len(cases), *self._place(), pad=True)
+        sampler = evaluation_indices(len(cases), *self._rank_and_world(), pad=True)
         return DataLoader(RawCases(cases), batch_size=None, sampler=sampler, num_workers=0)
 
 

@@ -37,10 +37,9 @@ class Preparer:
         self.digests = ContentDigests(cache_root(config.cache_dir))
         self.resample = ResampleTo.chosen(config.resample, config.resample_spacing_um, config.resample_grid)
         self.ri_range = [float(index) for index in config.ri_range]
-        normalise = NormaliseRId("image", self.ri_range[0], self.ri_range[1])
         self.more: dict[str, Any] = {}
         """Further values on which the entries of a subclass depend."""
-        self.transform = Compose([normalise, ResampleToCommonGridd(self.resample)])
+        self.transform = Compose([NormaliseRId("image", *self.ri_range), ResampleToCommonGridd(self.resample)])
 
     def fingerprint(self, case: Case) -> Fingerprint:
         """Return everything on which the entry of a case depends: the content of its files, and the processing."""
@@ -74,11 +73,10 @@ class Preparer:
     def arrays(self, raw: RawCase) -> dict[str, np.ndarray]:
         """Return the arrays of an entry; see `PreparedCase.arrays`."""
         on_grid = self.transform({"image": raw.ri_ZYX[None], "mask": raw.masks_KZYX, "spacing_um": raw.spacing_um})
-        centres = foreground_centres(on_grid["mask"], limit=CENTRES)
         return {
             "image": on_grid["image"],
             "mask": on_grid["mask"],
             "labelled": raw.labelled_K.astype(np.uint8),
             "spacing_um": np.asarray(on_grid["spacing_um"], np.float64),
-            **{f"centres_{k}": found for k, found in enumerate(centres)},
+            **{f"centres_{k}": found for k, found in enumerate(foreground_centres(on_grid["mask"], limit=CENTRES))},
         }

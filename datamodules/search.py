@@ -57,7 +57,7 @@ class SearchDataModule(OrganelleDataModule):
         if self.joint:
             return super().train_dataloader()
         config = self.config
-        sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
+        sampler = EpochSampler(config.patches_per_epoch, *self._rank_and_world(), config.batch_size)
         cases = self.prepared["train"]  # every other case, so that both halves cover the whole order of the files
         first, second = (
             PatchDataset(half, self._augmentation(), seed)

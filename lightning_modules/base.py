@@ -74,8 +74,9 @@ class TaskModule(pl.LightningModule):
     def configured(self, parameters: Any) -> dict[str, Any]:
         """Return optimiser and schedule of the config for some parameters, or groups of them."""
         assert self.optimizer_config is not None
-        steps = float(self.trainer.estimated_stepping_batches)
-        return configure(self.optimizer_config, parameters, steps, self.monitor)
+        return configure(
+            self.optimizer_config, parameters, float(self.trainer.estimated_stepping_batches), self.monitor
+        )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move batches of tensors to the device; leave raw cases, cells and paths on the host."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cytovox.errors import InputError
 from datamodules.errors import OnError, refuse
-from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_errors, wild_regex
+from datamodules.file_patterns import Image, check_placeholders, composed, files_for, images_of, wild_regex
 from datamodules.paths import matching, split_pattern
 
 
@@ -31,12 +31,10 @@ class MaskFinder:
     """
 
     def __init__(self, pattern: str, root: Path, organelles: Iterable[str], frame: int = 0) -> None:
-        pattern_errors(pattern, "data.masks")
+        check_placeholders(pattern, "data.masks")
         self.root, self.pattern, self.frame = root, pattern, frame
         self.exact = "{parent}" in pattern or "{relative}" in pattern
         """Whether the pattern itself determines the volume of a mask."""
-        self.elsewhere: list[Path] = []
-        """Masks with the name of a volume, in the folder of another sample."""
         self.found: dict[str | None, list[tuple[str | None, Path]]] = {}
         for organelle in organelles if "{organelle}" in pattern else (None,):
             self.found[organelle] = self._search(pattern.replace("{organelle}", organelle or "")) if pattern else []
@@ -106,9 +104,7 @@ class MaskFinder:
                 both = " and ".join(map(str, candidates))
                 on_error(InputError(f"data.masks: {both} could both belong to {image.path}"))
             return candidates[0] if len(candidates) == 1 else None
-        named = by_name.get(composed(image.stem), [])
-        candidates = [path for path in named if not _of_another_sample(path, image.path)]
-        self.elsewhere += [path for path in named if path not in candidates]
+        candidates = [p for p in by_name.get(composed(image.stem), []) if not _of_another_sample(p, image.path)]
         same_folder = [path for path in by_name.get(None, []) if path.parent == image.path.parent]
         return _nearest(image.path, candidates or same_folder, "belong to", on_error)
 

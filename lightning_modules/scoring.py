@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch.distributed as dist
 
-from cytovox.metrics.overlap import RIWindow, RIWindowFit, dice_per_organelle
+from cytovox.metrics.overlap import RIWindowFit, dice_per_organelle
 from datamodules.cases import Case, RawCase
 
 T = TypeVar("T")
@@ -46,6 +46,7 @@ class TestScores:
         self.organelles = organelles
         self.cases: list[CaseScore] = []
         self.windows = RIWindowFit(organelles)
+        """Baseline: the best single RI window of each organelle, fitted on the test cases themselves."""
 
     def add(self, index: int, case: Case, raw: RawCase, pred_KZYX: np.ndarray) -> CaseScore:
         """Return the score of a case, and add the case to the scores and to the histograms of the RI baseline."""
@@ -74,10 +75,6 @@ class TestScores:
         for case in self.cases:
             found.setdefault(case.cell_line, []).append(case)
         return found
-
-    def fit_windows(self) -> dict[str, RIWindow]:
-        """Return the best single RI window of each organelle, fitted on the test cases themselves."""
-        return self.windows.fit()
 
     def examples(self) -> dict[str, CaseScore]:
         """Return the best, the median and the worst case by mean Dice, each case once."""

@@ -42,7 +42,7 @@ def write_test_tables(scores: TestScores, folder: RunFolder, seen: Sequence[str]
     ])  # fmt: skip
     write_table(folder.tables / "test_windows.csv", ["organelle", "ri_low", "ri_high", "dice"], [
         {"organelle": w.organelle, "ri_low": w.ri_low, "ri_high": w.ri_high, "dice": w.dice}
-        for w in scores.fit_windows().values()
+        for w in scores.windows.fit().values()
     ])  # fmt: skip
 
 

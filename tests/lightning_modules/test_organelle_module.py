@@ -107,8 +107,8 @@ def test_dice_of_the_test_is_that_of_the_masks_and_absent_organelles_count_in_no
         "median": "b",
         "worst": "d",
     }
-    window = module.scores.fit_windows()["nucleus"]
-    assert (window.n, module.scores.fit_windows()["lipid"].n) == (2, 2)
+    window = module.scores.windows.fit()["nucleus"]
+    assert (window.n, module.scores.windows.fit()["lipid"].n) == (2, 2)
 
 
 def test_a_rank_without_a_case_scores_nothing(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test(run: Run) -> None:
     seen, _ = counted_seen(module.metadata, fingerprints)
     write_test_tables(scores, run.folder, seen)
     draw_examples(module, scores, list(cases), run.folder)
-    windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.fit_windows().values() if w.n}
+    windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.windows.fit().values() if w.n}
     means = {f"test/{name}": value for name, value in scores.means().items()}
     lines = {}
     for line, found in scores.groups().items():

@@ -78,6 +78,7 @@ class CellsDataModule(OrganelleDataModule):
     """
 
     spacing = True
+    preparer = CellPreparer
 
     def __init__(self, config: CellsFolder | CellsSimulator, seed: int, method: str, **options: Any) -> None:
         super().__init__(config, seed, **options)
@@ -98,10 +99,6 @@ class CellsDataModule(OrganelleDataModule):
                 if missing := [name for name in ("nucleus", "cells") if name not in getattr(case, "masks", {})]:
                     raise DataError("no-mask", f"data.masks: {case.name}: no file of {' and '.join(missing)}; draw it")
         return found
-
-    def _preparer(self) -> CellPreparer:
-        assert isinstance(self.config, CellsFolder | CellsSimulator)
-        return CellPreparer(self.config)
 
     def _prepare(self, splits: Sequence[str]) -> None:
         super()._prepare([split for split in splits if split == "train"])

@@ -40,6 +40,8 @@ class OrganelleDataModule(TaskDataModule):
     config: OrganelleData
     spacing = False
     """Whether training patches need the voxel size."""
+    preparer: type[Preparer] = Preparer
+    """Class that prepares the cases."""
 
     def __init__(self, config: OrganelleData, seed: int, **options: Any) -> None:
         super().__init__(config, seed, **options)
@@ -91,13 +93,10 @@ class OrganelleDataModule(TaskDataModule):
         if not self.find()["train"]:
             total = sum(map(len, self.find().values()))
             raise InputError(f"data: no volume to train on ({total} in all); give some, or leave out the fit stage")
-        preparer = self._preparer()
+        preparer = self.preparer(self.config)
         for split in [split for split in splits if split not in self.prepared]:
             progress = self._reported(f"preparing {split} volumes")
             self.prepared[split] = preparer.prepare(self.find()[split], progress)
-
-    def _preparer(self) -> Preparer:
-        return Preparer(self.config)
 
     def notes(self) -> list[str]:
         """Return notes about the files: what was accepted but should be reported."""

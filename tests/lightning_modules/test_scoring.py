@@ -1,4 +1,4 @@
-"""The table of the test, over one process and over two."""
+"""Test scores over one process and over two."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _rank(rank: int, port: int, out: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_end_with_the_table_of_one(tmp_path: Path) -> None:
+def test_two_ranks_have_the_table_of_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

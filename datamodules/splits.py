@@ -131,7 +131,6 @@ def _refuse_leaks(division: Division, on_error: OnError) -> None:
     sides: dict[str, str] = {}
     for split in SPLITS:
         for case in division[split]:
-            other = sides.setdefault(case.group, split)
-            if other != split:
+            if (other := sides.setdefault(case.group, split)) != split:
                 found = f"group {case.group} is in {other} and in {split}, so its cells are in both"
                 on_error(DataError("leak", f"data.split: {found}; keep each group in one split"))

@@ -80,7 +80,7 @@ def require_replaceable(folder: Path) -> None:
         The folder has a file that its manifest does not list, or lists with another size; or it is a link or a file.
     """
     if os.path.lexists(folder) and (foreign := foreign_file(folder) if folder.is_dir() else ".") is not None:
-        what = "was not unpacked here" if foreign == "." else f"holds {foreign}, which is not from the archive"
+        what = "was not unpacked here" if foreign == "." else f"contains {foreign}, which is not from the archive"
         raise InputError(f"{folder}: exists, and {what}: move it away, or choose another --out")
 
 

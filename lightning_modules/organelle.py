@@ -80,7 +80,7 @@ class OrganelleModule(TaskModule):
         self._val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in self.organelles)
         self.write_masks: Callable[[Path, DenseInferer], None] | None = None
         self.notes: list[str] = []
-        """Lines to report when training begins."""
+        """Lines to report at the start of training."""
         self.validated = True
         """False for a short training without validation, run only to measure its speed and memory."""
         self.scratch: Path | None = None

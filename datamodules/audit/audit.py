@@ -156,10 +156,9 @@ def _orphans(config: FolderData, cases: Sequence[FolderCase]) -> list[Finding]:
     root = Path(config.root)
     finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
     orphans = finder.orphans(mask_file.file for case in cases for mask_file in case.mask_files())
-    if not orphans:
-        return []
     names = ", ".join(below(path, root) for path in orphans[:5]) + (", ..." if len(orphans) > 5 else "")
-    return [finding("orphan-mask", "warning", "data.masks", f"{len(orphans)} masks belong to no volume: {names}")]
+    found = f"{len(orphans)} masks belong to no volume: {names}"
+    return [finding("orphan-mask", "warning", "data.masks", found)] if orphans else []
 
 
 def _inputs(inputs: str | Sequence[str], spacing_um: Sequence[float] | None, result: Audit) -> list[FolderCase]:

@@ -220,8 +220,7 @@ def _constant_voxels(slab_ZYX: np.ndarray) -> tuple[int, float]:
         layer = slab_ZYX[k * size[0] : (k + 1) * size[0], : counts[1] * size[1], : counts[2] * size[2]]
         blocks = layer.reshape(size[0], counts[1], size[1], counts[2], size[2])
         lowest = blocks.min(axis=(0, 2, 4))
-        same = lowest == blocks.max(axis=(0, 2, 4))
-        if same.any():
+        if (same := lowest == blocks.max(axis=(0, 2, 4))).any():
             total += int(np.count_nonzero(same)) * int(np.prod(size))
             value = float(lowest[same][0])
     return total, value
@@ -237,6 +236,7 @@ def _outside(masks: dict[str, np.ndarray]) -> dict[tuple[str, str], float]:
 
 
 def _signature(ri_ZYX: np.ndarray) -> np.ndarray:
+    """Return the signature of a volume; see `Measured.voxels`."""
     picks = [np.linspace(0, n - 1, min(n, _LATTICE)).round().astype(int) for n in ri_ZYX.shape]
     mean = float(ri_ZYX.mean(dtype=np.float64))
     # by plane, since the whole volume would need a float64 copy

@@ -58,7 +58,7 @@ class ShapeCell:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of image and mask as the network gets them, by which weights record their training cells."""
+        """Fingerprint of image and mask at 64 pixels; checkpoints record those of their training cells."""
         return cell_fingerprint(self.image_YX, self.mask_YX)
 
 

@@ -57,7 +57,7 @@ def read_array(path: Path) -> np.ndarray:
         values = read(path)
     except _READ_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read ({reason}): copy it again, or save it anew") from error
+        raise InputError(f"{path}: cannot be read ({reason}): copy it again, or open and save it") from error
     if values.dtype.kind not in "buif" or not values.size:
         raise InputError(f"{path}: has {values.size} values of type {values.dtype}: expected numbers")
     if bad := np.count_nonzero(~np.isfinite(values)):

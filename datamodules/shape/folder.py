@@ -157,8 +157,7 @@ def _by_stem(folder: Path, kind: str, errors: list[str]) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in suffixes or not path.is_file():
             continue
-        other = found.setdefault(path.stem, path)
-        if other is not path:
+        if (other := found.setdefault(path.stem, path)) is not path:
             errors.append(f"{path}: {other.name} has the same name; keep one of them")
     return found
 

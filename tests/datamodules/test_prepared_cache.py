@@ -154,7 +154,7 @@ def test_two_processes_can_prepare_one_case_at_the_same_time(tmp_path: Path) -> 
     assert [p.name for p in Path(paths[0]).parent.iterdir()] == [Path(paths[0]).name]
 
 
-def test_a_zarr_folder_has_one_note_and_its_entry_depends_on_every_chunk(tmp_path: Path) -> None:
+def test_a_zarr_folder_has_one_digest_that_depends_on_every_chunk(tmp_path: Path) -> None:
     array = np.random.default_rng(0).uniform(1.33, 1.4, (1, 1, *SHAPE)).astype(np.float32)
     path = tmp_path / "a.ome.zarr"
     write_omezarr(path, array, SPACING, ["RI"])

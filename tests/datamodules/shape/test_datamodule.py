@@ -113,7 +113,7 @@ def test_an_epoch_may_have_more_samples_than_cells(root: Path) -> None:
     assert (len(drawn), int(counts.max() - counts.min())) == (21, 0)
 
 
-def test_the_limit_holds_and_other_splits_are_not_read(root: Path) -> None:
+def test_a_limit_is_applied_and_other_splits_are_not_read(root: Path) -> None:
     data = ShapeDataModule(folder(root), seed=0, limit=2, splits=("test",))
     assert {split: len(cells) for split, cells in data.find().items()} == {"train": 0, "val": 0, "test": 2}
     with pytest.raises(InputError, match="no cell to train on"):

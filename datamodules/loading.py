@@ -51,7 +51,7 @@ class TaskDataModule(pl.LightningDataModule):
         report = self.progress
         return None if report is None else lambda done, total: report(what, done, total)
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world(self) -> tuple[int, int]:
         """Return this rank and the number of ranks."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 

@@ -206,7 +206,7 @@ def test_fetch_does_not_unpack_into_a_link_or_its_own_folder(record, tmp_path):
     other.mkdir()
     (other / "mine").write_text("mine")
     (out / "shapes").symlink_to(other)
-    with pytest.raises(InputError, match="is there"):
+    with pytest.raises(InputError, match="exists"):
         fetch_shapes(out, "1", "http://nowhere")
     (out / "shapes").unlink()
     (out / "mine").write_text("mine")

@@ -108,7 +108,7 @@ class CellsDataModule(OrganelleDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return random patches that depend only on seed, epoch and index."""
         loader = super().train_dataloader()
-        loader.collate_fn = samples
+        loader.collate_fn = collate_samples
         return loader
 
     def _augmentation(self) -> list[Any]:
@@ -133,7 +133,7 @@ class CellsDataModule(OrganelleDataModule):
         return self._raw("val")
 
 
-def samples(batch: list[dict[str, Any]]) -> dict[str, Any]:
+def collate_samples(batch: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a batch of stacked arrays; `nuclei` stay a list, since their number differs."""
     stacked = {key: torch.stack([sample[key] for sample in batch]) for key in batch[0] if key != "nuclei"}
     return {**stacked, "nuclei": [sample["nuclei"] for sample in batch]}

@@ -77,9 +77,9 @@ def list_record(record: str = SHAPES_RECORD, url: str = ZENODO_URL) -> list[Remo
     """
     where = f"{url.rstrip('/')}/records/{record}"
     try:
-        answer = requests.get(where, timeout=_PATIENCE_S, headers={"Accept": "application/json"})
-        _refuse_status(answer, where)
-        found = [_remote_file(entry, f"{where}/files") for entry in answer.json()["files"]]
+        response = requests.get(where, timeout=_PATIENCE_S, headers={"Accept": "application/json"})
+        _refuse_status(response, where)
+        found = [_remote_file(entry, f"{where}/files") for entry in response.json()["files"]]
     except requests.JSONDecodeError as error:
         raise InputError(f"{where}: the response is not JSON; give the API of Zenodo or of a mirror") from error
     except requests.RequestException as error:
@@ -251,17 +251,17 @@ def _append(file: RemoteFile, part: Path, progress: Progress | None, url: str, d
     headers = {"Accept-Encoding": "identity"}  # else a range would refer to compressed bytes
     if done:
         headers["Range"] = f"bytes={done}-"
-    with requests.get(url, headers=headers, stream=True, timeout=_PATIENCE_S) as answer:
-        if answer.status_code == requests.codes.requested_range_not_satisfiable:
+    with requests.get(url, headers=headers, stream=True, timeout=_PATIENCE_S) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
             remove_file(part, part.parent)
             return
-        _refuse_status(answer, url)
-        resumed = answer.status_code == requests.codes.partial_content
-        if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+        _refuse_status(response, url)
+        resumed = response.status_code == requests.codes.partial_content
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
             raise requests.ConnectionError("the server sent another range than the requested one")
         done = done if resumed else 0
         with part.open("ab" if resumed else "wb") as stream:
-            for chunk in answer.iter_content(_CHUNK):
+            for chunk in response.iter_content(_CHUNK):
                 stream.write(chunk)
                 done += len(chunk)
                 if done > file.size:
@@ -270,10 +270,10 @@ def _append(file: RemoteFile, part: Path, progress: Progress | None, url: str, d
                     progress(file.name, done, file.size)
 
 
-def _refuse_status(answer: requests.Response, where: str) -> None:
-    if not answer.ok:
-        hint = _HINTS.get(answer.status_code, "try again later" if answer.status_code >= 500 else "check the URL")
-        raise InputError(f"{where}: the server returned {answer.status_code} {answer.reason}; {hint}")
+def _refuse_status(response: requests.Response, where: str) -> None:
+    if not response.ok:
+        hint = _HINTS.get(response.status_code, "try again later" if response.status_code >= 500 else "check the URL")
+        raise InputError(f"{where}: the server returned {response.status_code} {response.reason}; {hint}")
 
 
 def _no_network(where: str, error: Exception) -> InputError:

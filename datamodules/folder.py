@@ -13,7 +13,7 @@ from datamodules.config import FolderData
 from datamodules.corrections import with_corrections
 from datamodules.errors import DataError, OnError, refuse
 from datamodules.masks import MaskFinder
-from datamodules.paths import below, expand
+from datamodules.paths import below, expand, first_names
 from datamodules.splits import SPLITS
 
 
@@ -38,9 +38,9 @@ def find_cases(config: FolderData, on_error: OnError = refuse) -> list[FolderCas
         raise InputError(f"data.volumes: {config.volumes}: no tomogram found below {Path(config.root).absolute()}")
     if config.corrections is not None and config.masks is None and config.table is None:
         cases = [c for c in cases if c.masks]  # volumes without a correction are not used in training
-    if bare := [c for c in cases if not c.masks and c.label_file is None]:
-        names = ", ".join(below(c.volume, Path(config.root)) for c in bare[:5]) + (", ..." if len(bare) > 5 else "")
-        found = f"{len(bare)} of {len(cases)} volumes have no mask: {names}"
+    if without_mask := [c for c in cases if not c.masks and c.label_file is None]:
+        names = first_names([below(case.volume, Path(config.root)) for case in without_mask])
+        found = f"{len(without_mask)} of {len(cases)} volumes have no mask: {names}"
         on_error(DataError("no-mask", f"data.masks: {found}; draw one, or leave them out of data.volumes"))
     return cases
 

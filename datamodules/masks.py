@@ -87,11 +87,14 @@ class MaskFinder:
         by_name: dict[str | None, list[Path]] = {}
         for stem, path in self.found[organelle]:
             by_name.setdefault(stem, []).append(path)
-        takers: dict[Path, list[Path]] = {}
+        volumes_of_mask: dict[Path, list[Path]] = {}
         for image in images_of(volumes, self.root):
             if (mask := self._mask_of(image, organelle, by_name, on_error)) is not None:
-                takers.setdefault(mask, []).append(image.path)
-        owners = {mask: _nearest(mask, rivals, "own", on_error) for mask, rivals in takers.items()}
+                volumes_of_mask.setdefault(mask, []).append(image.path)
+        owners = {
+            mask: _nearest(mask, candidates, "be the volume of", on_error)
+            for mask, candidates in volumes_of_mask.items()
+        }
         return {owner: mask for mask, owner in owners.items() if owner is not None}
 
     def _mask_of(

@@ -96,6 +96,11 @@ def below(path: Path, root: Path) -> str:
     return (full.relative_to(root) if full.is_relative_to(root) else path).as_posix()
 
 
+def first_names(names: Sequence[str]) -> str:
+    """Return the first five names, and an ellipsis if there are more."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
 def stem_of(path: Path) -> str:
     """Return a file's name without its known suffixes: `0007.ome.tif` -> `0007`."""
     root, inner = container_of(path)

@@ -12,7 +12,7 @@ from cytovox.errors import InputError
 from cytovox.io.spacing import PLAUSIBLE_UM
 from cytovox.preprocess.resampling import ResampleTo, common_grid
 from datamodules.audit.findings import Finding, Severity, finding
-from datamodules.audit.measure import Measured
+from datamodules.audit.measure import Measurements
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData, OrganelleData
 from datamodules.paths import stem_of
@@ -28,7 +28,7 @@ _TIME_POINT = re.compile(r"(.*?)(?:^|[ _.\-])(?:t|tp|time|timepoint|frame)[ _\-]
 
 
 def set_findings(
-    config: FolderData, division: Division, measured: Mapping[str, Measured], stages: Sequence[str]
+    config: FolderData, division: Division, measured: Mapping[str, Measurements], stages: Sequence[str]
 ) -> list[Finding]:
     """Return findings of the volumes of all splits together.
 
@@ -38,7 +38,7 @@ def set_findings(
         Common grid, patch size and organelles.
     division : dict of split to cases
         Cases of each split; a case may be in none.
-    measured : mapping of a case's name to Measured
+    measured : mapping of a case's name to Measurements
         All volumes checked.
     stages : sequence of str
         Stages of the run.
@@ -51,7 +51,7 @@ def set_findings(
     return [*wrong_unit, *small, *copies, *_time_points(division)]
 
 
-def _spacings(measured: Sequence[Measured]) -> list[Finding]:
+def _spacings(measured: Sequence[Measurements]) -> list[Finding]:
     """Return findings of volumes whose voxel size is implausible or differs from the others."""
     known = [m for m in measured if m.spacing_um is not None]
     if not known:
@@ -75,7 +75,7 @@ def _spacings(measured: Sequence[Measured]) -> list[Finding]:
     return findings
 
 
-def small_findings(config: OrganelleData, measured: Sequence[Measured]) -> list[Finding]:
+def small_findings(config: OrganelleData, measured: Sequence[Measurements]) -> list[Finding]:
     """Return findings of training volumes that are smaller than a patch."""
     resample = ResampleTo.chosen(config.resample, config.resample_spacing_um, config.resample_grid)
     findings = []
@@ -93,7 +93,7 @@ def small_findings(config: OrganelleData, measured: Sequence[Measured]) -> list[
     return findings
 
 
-def _copies(side: Mapping[str, str], measured: Sequence[Measured]) -> list[Finding]:
+def _copies(side: Mapping[str, str], measured: Sequence[Measurements]) -> list[Finding]:
     """Return findings of volumes with the same voxels, in any file format."""
     findings = []
     # by mean, so that only neighbours are compared
@@ -146,7 +146,7 @@ def split_findings(config: OrganelleData, counts: Mapping[str, int], stages: Seq
 
 
 def label_findings(
-    config: FolderData, division: Division, measured: Mapping[str, Measured], stages: Sequence[str]
+    config: FolderData, division: Division, measured: Mapping[str, Measurements], stages: Sequence[str]
 ) -> list[Finding]:
     """Return findings of organelles without a mask in a split."""
     findings = []
@@ -163,5 +163,5 @@ def label_findings(
     return findings
 
 
-def _all_empty(organelle: str, cases: Sequence[FolderCase], measured: Mapping[str, Measured]) -> bool:
+def _all_empty(organelle: str, cases: Sequence[FolderCase], measured: Mapping[str, Measurements]) -> bool:
     return all(measured[c.name].shares.get(organelle, 1.0) == 0 for c in cases if c.name in measured)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cytovox.io.values import RI_LIMITS, middle_error
 from datamodules.audit.findings import Finding, Severity, finding, of_error
-from datamodules.audit.measure import MARGIN_RI, Job, Measured, RIMetadata
+from datamodules.audit.measure import MARGIN_RI, Job, Measurements, RIStatistics
 from datamodules.paths import below
 
 #: Largest fraction of the cells above and below data.ri_range.
@@ -32,14 +32,14 @@ FULL = 0.999
 OUTSIDE, OUTSIDE_ERROR = 0.02, 0.50
 
 
-def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
+def volume_findings(job: Job, measured: Measurements, root: Path) -> list[Finding]:
     """Return the findings of one volume and its masks.
 
     Parameters
     ----------
     job : Job
         The volume and how it was read.
-    measured : Measured
+    measured : Measurements
         Its measurements.
     root : Path
         Root folder of the data; files in it are named relative to it.
@@ -50,11 +50,11 @@ def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
         finding("mask-unit" if "its tomogram's" in note else "mask-note", "warning", name, note, (name,))
         for note in measured.notes
     ]
-    for metadata in measured.ri:
-        frame = f"frame {metadata.frame}: " if len(measured.ri) > 1 else ""
+    for statistics in measured.ri:
+        frame = f"frame {statistics.frame}: " if len(measured.ri) > 1 else ""
         findings += [
             finding(kind, severity, name, frame + found, (name,))
-            for kind, severity, found in _of_ri(metadata, job.ri_range)
+            for kind, severity, found in _of_ri(statistics, job.ri_range)
         ]
     if measured.shape is not None and min(measured.shape) == 1:
         found = f"shape {measured.shape} (z, y, x): a single slice"
@@ -62,67 +62,67 @@ def volume_findings(job: Job, measured: Measured, root: Path) -> list[Finding]:
     return findings + _of_masks(job, measured, root)
 
 
-def _of_ri(metadata: RIMetadata, ri_range: tuple[float, float]) -> list[tuple[str, Severity, str]]:
+def _of_ri(statistics: RIStatistics, ri_range: tuple[float, float]) -> list[tuple[str, Severity, str]]:
     """Return (kind, severity, text) of each finding of one frame: the first error, else all warnings."""
-    (low, high), size = ri_range, metadata.size
-    only_zeros = 0 < metadata.implausible == metadata.zeros < size
-    untypical = middle_error(metadata.middle)
+    (low, high), size = ri_range, statistics.size
+    only_zeros = 0 < statistics.implausible == statistics.zeros < size
+    untypical = middle_error(statistics.middle)
     errors = (
         (
-            metadata.bad,
+            statistics.bad,
             "not-finite",
-            f"{metadata.bad} of {size} voxels are NaN or infinite, the first at z, y, x = {metadata.first_bad}",
+            f"{statistics.bad} of {size} voxels are NaN or infinite, the first at z, y, x = {statistics.first_bad}",
         ),
         (
             only_zeros,
             "no-data",
-            f"{_percent(metadata.zeros / size)} of the voxels are exactly 0, which is no refractive index",
+            f"{_percent(statistics.zeros / size)} of the voxels are exactly 0, which is no refractive index",
         ),
         (
-            metadata.implausible,
+            statistics.implausible,
             "not-ri",
-            f"values from {metadata.low:.4g} to {metadata.high:.4g} are no refractive index "
+            f"values from {statistics.low:.4g} to {statistics.high:.4g} are no refractive index "
             f"({RI_LIMITS[0]} to {RI_LIMITS[1]})",
         ),
         (untypical, "not-ri", untypical or ""),
-        (metadata.high == metadata.low, "constant", f"every voxel is {metadata.low:.5g}"),
+        (statistics.high == statistics.low, "constant", f"every voxel is {statistics.low:.5g}"),
     )
     for applies, kind, found in errors:
         if applies:
             return [(kind, "error", found)]
     beyond = (
         (
-            metadata.above > CLIPPED_ABOVE,
-            f"{_percent(metadata.above)} of the cells lie above {high + MARGIN_RI:.4g} and are clipped",
+            statistics.above > CLIPPED_ABOVE,
+            f"{_percent(statistics.above)} of the cells lie above {high + MARGIN_RI:.4g} and are clipped",
         ),
         (
-            metadata.below > CLIPPED_BELOW,
-            f"{_percent(metadata.below)} of the cells lie below {low - MARGIN_RI:.4g} and are clipped",
+            statistics.below > CLIPPED_BELOW,
+            f"{_percent(statistics.below)} of the cells lie below {low - MARGIN_RI:.4g} and are clipped",
         ),
         (
-            abs(metadata.medium - low) > MEDIUM_OFF,
-            f"the medium is at {metadata.medium:.4f}, data.ri_range begins at {low:.4g}",
+            abs(statistics.medium - low) > MEDIUM_OFF,
+            f"the medium is at {statistics.medium:.4f}, data.ri_range begins at {low:.4g}",
         ),
     )
     out_of_range = "; ".join(found for applies, found in beyond if applies)
     warnings = (
         (
-            metadata.constant > NO_DATA,
+            statistics.constant > NO_DATA,
             "no-data",
-            f"{_percent(metadata.constant)} of the volume are blocks of one value, such as "
-            f"{metadata.constant_value:.5g}: nothing was measured there",
+            f"{_percent(statistics.constant)} of the volume are blocks of one value, such as "
+            f"{statistics.constant_value:.5g}: nothing was measured there",
         ),
         (
-            metadata.span < NO_CONTRAST,
+            statistics.span < NO_CONTRAST,
             "no-contrast",
-            f"99.8 % of the voxels lie within {metadata.span:.2g} of each other",
+            f"99.8 % of the voxels lie within {statistics.span:.2g} of each other",
         ),
         (out_of_range, "ri-range", out_of_range),
     )
     return [(kind, "warning", found) for applies, kind, found in warnings if applies]
 
 
-def _of_masks(job: Job, measured: Measured, root: Path) -> list[Finding]:
+def _of_masks(job: Job, measured: Measurements, root: Path) -> list[Finding]:
     found: list[tuple[str, Severity, str, str]] = [
         ("empty-mask", "warning", organelle, f"{organelle}: the mask is empty: the cells count as having none")
         if share == 0

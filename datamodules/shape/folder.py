@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cytovox.errors import InputError
 from cytovox.preprocess.shape_fields import SLICE
+from datamodules.paths import first_names
 from datamodules.shape.cases import ShapeCell, ShapeFiles, read_cell
 from datamodules.shape.config import ShapeFolderData
 from datamodules.shape.files import IMAGE_SUFFIXES, OBJECT_SUFFIXES
@@ -17,8 +18,8 @@ MIN_SLICE_IOU = 0.9
 
 _KINDS = ("image", "mask", "obj")
 
-#: Largest number of names in a message, and of errors in a report.
-_NAMED, _LISTED = 5, 20
+#: Largest number of errors in a report.
+_LISTED = 20
 
 
 def find_shapes(config: ShapeFolderData) -> list[ShapeFiles]:
@@ -142,10 +143,10 @@ def _partners(folder: Path, kinds: Sequence[str], errors: list[str]) -> dict[str
     files = {kind: _by_stem(folder / kind, kind, errors) for kind in kinds}
     names = sorted(set().union(*files.values()))
     for kind in kinds:
-        if bare := [name for name in names if name not in files[kind]]:
+        if missing := [name for name in names if name not in files[kind]]:
             others = " or ".join(k for k in kinds if k != kind)
             errors.append(
-                f"{folder / kind}: no file for {_some(bare)} of {len(names)} cells named in {others}; "
+                f"{folder / kind}: no file for {_some(missing)} of {len(names)} cells named in {others}; "
                 "add it, or remove its partners"
             )
     return {name: tuple(files[kind][name] for kind in kinds) for name in names if all(name in files[k] for k in kinds)}
@@ -172,7 +173,7 @@ def _class_of(name: str, pattern: str | None) -> str:
 
 def _some(names: Sequence[str]) -> str:
     """Return the number of names, and the first of them."""
-    return f"{len(names)} ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})"
+    return f"{len(names)} ({first_names(names)})"
 
 
 def _refuse_all(errors: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ def test_masks_in_a_parallel_folder_tree_are_matched_by_folder_name(tmp_path: Pa
 
 def test_a_mask_that_fits_two_tomograms_is_refused(tmp_path: Path) -> None:
     _touch(tmp_path, "dish1/0007.TCF", "dish2/0007.TCF", "seg/0007_nucleus.nii.gz")
-    with pytest.raises(InputError, match=r"could both own .*0007_nucleus"):
+    with pytest.raises(InputError, match=r"could both be the volume of .*0007_nucleus"):
         find_cases(_data(tmp_path, masks="seg/*_{organelle}.nii.gz"))
 
 

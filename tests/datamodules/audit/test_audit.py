@@ -14,7 +14,7 @@ from cytovox.simulation import PRESETS, Tomogram, simulate
 from cytovox.simulation.tomogram import Options
 from datamodules.audit.audit import Audit, audit
 from datamodules.audit.placement import misplaced
-from datamodules.audit.pool import do_all
+from datamodules.audit.pool import run_jobs
 from datamodules.config import FolderData, SimulatedSet, SimulatorData
 
 SHAPE, SPACING = (16, 32, 32), (0.6, 0.6, 0.6)
@@ -180,7 +180,7 @@ def test_simulated_data_are_audited_by_their_options() -> None:
 def test_a_crashed_process_loses_only_its_own_job() -> None:
     reported: list[tuple[int, int]] = []
     jobs = ["1 + 1", "__import__('os')._exit(3)", "2 + 2", "1 / 0", "3 + 3"]
-    done = do_all(eval, jobs, lambda job, why: (job, why), 2, lambda *counts: reported.append(counts))  # type: ignore[arg-type]
+    done = run_jobs(eval, jobs, lambda job, why: (job, why), 2, lambda *counts: reported.append(counts))  # type: ignore[arg-type]
     assert (done[0], done[2], done[4]) == (2, 4, 6)
     assert done[1] == (jobs[1], "the process that read it was killed, perhaps because memory ran out")
     assert done[3] == (jobs[3], "reading it failed: ZeroDivisionError: division by zero")

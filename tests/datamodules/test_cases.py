@@ -24,7 +24,7 @@ def _ri() -> np.ndarray:
 
 def _mask() -> np.ndarray:
     mask = np.zeros(SHAPE, np.uint8)
-    mask[1:3, 2:7, 3:5] = 1  # lies alike in no mirror image
+    mask[1:3, 2:7, 3:5] = 1  # differs from each of its mirror images
     return mask
 
 

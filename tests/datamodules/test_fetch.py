@@ -35,14 +35,14 @@ class Zenodo:
         self.checksum = f"md5:{hashlib.md5(content, usedforsecurity=False).hexdigest()}"
         self.ranges: list[str | None] = []
         self.cut_after: list[int | None] = []
-        """Bytes that each next answer sends before the connection breaks."""
+        """Bytes that each of the next responses sends before the connection breaks."""
         self.knows_ranges = True
         self.status = 200
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/api"
 
     def record(self) -> dict[str, Any]:
-        """As the API answers since its move to InvenioRDM, less what nobody here reads."""
+        """Return a record in the format of the API since its move to InvenioRDM, without unused keys."""
         link = f"{self.url}/records/7031924/files/{self.name}/content"
         return {
             "created": "2022-08-29T08:00:00.000000+00:00",
@@ -71,11 +71,11 @@ class Zenodo:
             def do_GET(self) -> None:
                 if self.path == "/api/records/7031924":
                     body = json.dumps(zenodo.record()).encode()
-                    self.answer(zenodo.status, body, {"Content-Type": "application/json"})
+                    self.respond(zenodo.status, body, {"Content-Type": "application/json"})
                 elif self.path == f"/api/records/7031924/files/{zenodo.name}/content":
                     self.send_file()
                 else:
-                    self.answer(404, b'{"status": 404, "message": "The persistent identifier does not exist."}', {})
+                    self.respond(404, b'{"status": 404, "message": "The persistent identifier does not exist."}', {})
 
             def send_file(self) -> None:
                 asked = self.headers.get("Range")
@@ -84,9 +84,9 @@ class Zenodo:
                 total = len(zenodo.content)
                 more = {"Content-Range": f"bytes {begin}-{total - 1}/{total}"} if begin else {}
                 cut = zenodo.cut_after.pop(0) if zenodo.cut_after else None
-                self.answer(206 if begin else 200, zenodo.content[begin:], more, cut)
+                self.respond(206 if begin else 200, zenodo.content[begin:], more, cut)
 
-            def answer(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+            def respond(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
                 self.send_response(status)
                 for key, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(key, value)
@@ -208,7 +208,7 @@ def test_a_response_that_is_no_record_is_one_line(
     zenodo = serve()
     bad_sum = {"files": [{"key": "a", "size": 1, "checksum": "md5:/../../../x", "links": {"self": "http://a/a"}}]}
     for strange in ({}, {"files": [{"key": "a"}]}, {"files": "none"}, [], bad_sum):
-        monkeypatch.setattr(Zenodo, "record", lambda _, answer=strange: answer)
+        monkeypatch.setattr(Zenodo, "record", lambda _, response=strange: response)
         with pytest.raises(InputError, match="is no record of files"):
             list_record(url=zenodo.url)
     monkeypatch.setattr(Zenodo, "record", lambda _: {"files": []})

@@ -42,7 +42,7 @@ class Threshold(nn.Module):
 
 @dataclass
 class MemoryCase:
-    """A case that lies in memory."""
+    """A case in memory."""
 
     name: str
     cell_line: str
@@ -235,7 +235,7 @@ def test_a_damaged_checkpoint_is_an_input_error_for_any_damage(tmp_path: Path) -
         damaged = whole.copy()
         damaged[at : at + 40] = rng.integers(0, 256, 40).astype(np.uint8).tobytes()
         (tmp_path / "d.ckpt").write_bytes(damaged[: len(whole)])
-        with contextlib.suppress(InputError):  # damage in the numbers themselves cannot be told
+        with contextlib.suppress(InputError):  # damage to the numbers themselves cannot be detected
             load_network(Threshold(), read_checkpoint(tmp_path / "d.ckpt", "organelle", "x"), "x")
 
 

@@ -29,7 +29,7 @@ def cell(seed=0):
     return rng.integers(0, 256, (64, 64), dtype=np.uint8), np.hypot(y, x) < 12 + seed
 
 
-def answers(metadata, *fingerprints):
+def seen_in_training(metadata, *fingerprints):
     return counted_seen(metadata, fingerprints)[0]
 
 
@@ -77,13 +77,13 @@ def test_training_adds_its_data_to_those_of_the_weights():
     fresh = begun_from(NEW, None)
     first = trained_on(fresh, ["b", "a"])
     assert (first.seen, first.seen_all) == (["a", "b"], True)
-    assert answers(first, "a", "c") == ["yes", "no"]
+    assert seen_in_training(first, "a", "c") == ["yes", "no"]
     tuned = trained_on(begun_from(NEW, first), ["c"])
     assert tuned.seen == ["a", "b", "c"]
-    # weights from before fingerprints were kept: nobody knows what they have seen, and it stays so
+    # weights from before fingerprints were stored: their training data remain unknown
     old = trained_on(begun_from(NEW, NEW), ["c"])
     assert (old.seen, old.seen_all) == (["c"], False)
-    assert answers(old, "a", "c") == ["unknown", "yes"]
+    assert seen_in_training(old, "a", "c") == ["unknown", "yes"]
     assert resumed_from(first, ["z"], True).seen == ["a", "b", "z"]
     assert not resumed_from(first, [], False).seen_all
     both = seen_by_all(first, [tuned, old])
@@ -113,12 +113,10 @@ def test_features_of_new_cells_are_read(tmp_path: Path):
     Fold(table.of("xy"), table.of("z"))
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"), [("yes", "1 of 3 cells were seen"), ("unknown", "of 1 it is not known")]
-)
-def test_features_of_training_cells_are_refused_unless_allowed(tmp_path: Path, answer, expected):
+@pytest.mark.parametrize(("seen", "expected"), [("yes", "1 of 3 cells were seen"), ("unknown", "of 1 it is not known")])
+def test_features_of_training_cells_are_refused_unless_allowed(tmp_path: Path, seen, expected):
     path = tmp_path / "predicted_features.csv"
-    path.write_text(TABLE.format(answer))
+    path.write_text(TABLE.format(seen))
     with pytest.raises(InputError, match=rf"{expected}.*\(first: x\).*allow_seen=True") as caught:
         read_features(path)
     assert "\n" not in str(caught.value)
@@ -148,9 +146,9 @@ def test_shipped_weights_record_exactly_their_training_cells(tmp_path: Path):
     for name, other in (("rbc", "nuclei"), ("nuclei", "rbc")):
         metadata = read_checkpoint(shipped_weights()[f"shape_{name}"], "shape", "x").metadata
         own = [cell.fingerprint for cell in cells[name]]
-        assert set(answers(metadata, *own)) == {"yes"}
-        assert metadata.seen == sorted(own)  # all of them, and nothing else
-        assert set(answers(metadata, *(cell.fingerprint for cell in cells[other]))) == {"no"}
+        assert set(seen_in_training(metadata, *own)) == {"yes"}
+        assert metadata.seen == sorted(own)
+        assert set(seen_in_training(metadata, *(cell.fingerprint for cell in cells[other]))) == {"no"}
     # a copy in another format is the same cell, another crop of it is not
     first = cells["rbc"][0]
     np.save(tmp_path / "image.npy", first.image_YX)
@@ -166,10 +164,10 @@ def test_weights_of_a_fold_record_its_training_cells_and_not_its_test_cells():
     config = ShapeFolderData(root=str(Path(os.environ["CYTOVOX_DATA"]) / "rbc"), folds=5, fold=2, val=0.1)
     data = ShapeDataModule(config, seed=1)
     metadata = trained_on(begun_from(NEW, None), data.fingerprints(("train", "val")))
-    assert set(answers(metadata, *data.fingerprints(("train", "val")))) == {"yes"}
+    assert set(seen_in_training(metadata, *data.fingerprints(("train", "val")))) == {"yes"}
     tested = data.fingerprints(("test",))
     assert len(tested) in (20, 21)
-    assert set(answers(metadata, *tested)) == {"no"}
+    assert set(seen_in_training(metadata, *tested)) == {"no"}
 
 
 @pytest.mark.parametrize("name", sorted(shipped_weights()))

@@ -96,11 +96,11 @@ def test_the_validation_excludes_cells_that_pad_a_batch(tmp_path, cells):
     shape = module()
     perfect = {int(c["image"].sum()): c for c in cells}
 
-    def know(image, mask, number, count):
+    def true_shapes(image, mask, number, count):
         obj = perfect[int(image.sum())]["obj"][0] > 0.5
         return Shapes(obj[None], obj)
 
-    shape.shapes = know  # type: ignore[method-assign]
+    shape.shapes = true_shapes  # type: ignore[method-assign]
     wrong = {**cells[0], "index": -1, "obj": 1 - cells[0]["obj"]}
     done = trainer(tmp_path).validate(shape, loader([cells[0], wrong]), verbose=False)
     assert done[0]["val/iou"] == pytest.approx(1.0)
@@ -132,7 +132,7 @@ class Counting:
 
 
 class Slab(torch.nn.Module):
-    """Answers with the mask made a slab: 20 voxels of 64 thick or as it is told, and tilted as it is told."""
+    """Returns the mask as a slab, 20 of 64 voxels thick, or with the thickness and tilt of its conditioning."""
 
     def forward(self, x, t, condition):
         mask, thickness, plane, _ = (F.avg_pool2d(condition[:, k, None], 4)[:, 0] for k in (0, 2, 3, 4))
@@ -149,8 +149,8 @@ def test_samples_have_the_drawn_traits_and_the_mean_shape_the_mean_traits(cells)
     found = shape.shapes(cells[3]["image"], cells[3]["mask"], 0, 200)
     known = [bool(maps[:, 2].all()) for maps in reported]
     assert known == [False, True] * 25
-    assert not any(maps.any() for maps, said in zip(reported, known, strict=True) if not said)
-    drawn = torch.cat([maps[:, 0, 0, 0] for maps, said in zip(reported, known, strict=True) if said])
+    assert not any(maps.any() for maps, has_traits in zip(reported, known, strict=True) if not has_traits)
+    drawn = torch.cat([maps[:, 0, 0, 0] for maps, has_traits in zip(reported, known, strict=True) if has_traits])
     own = measure_traits(Slab()(None, None, torch.cat([cells[3]["mask"], *[torch.zeros(1, 64, 64)] * 4])[None]))
     assert drawn.mean().item() == pytest.approx(own.thickness.item(), abs=0.05)
     assert drawn.std().item() == pytest.approx(0.25, rel=0.15)
@@ -288,7 +288,7 @@ def test_the_batch_of_samples_is_larger_on_a_cuda_device():
 
 
 class Limited(torch.nn.Module):
-    """A network with memory for so many samples; its answers do not depend on how many are asked for at once."""
+    """A network that runs out of memory above a batch size; its outputs do not depend on the batch size."""
 
     def __init__(self, most):
         super().__init__()

@@ -47,7 +47,9 @@ def test_cells_of_every_line_have_no_findings(tmp_path: Path, noise_ri: tuple[fl
             _write(tmp_path, f"{preset}-{seed}", made)
             empty += [f"{preset}-{seed}_{k}.nii.gz" for k, mask in made.masks.items() if not mask.any()]
     done = audit(_data(tmp_path), 0, ["fit", "test"])
-    assert _reported(done) == [("warning", "empty-mask", file) for file in empty]  # there is none, and that is said
+    assert _reported(done) == [
+        ("warning", "empty-mask", file) for file in empty
+    ]  # reported, since the organelle is absent
     assert done.summary() == f"20 volumes, 0 with errors, {len(empty)} with warnings"
     assert done.counts == {"train": 14, "val": 2, "test": 4}
 

@@ -96,7 +96,7 @@ def test_ranks_have_equally_many_cells(root: Path, monkeypatch: pytest.MonkeyPat
     trained: list[list[int]] = []
     for rank in range(3):
         data = ShapeDataModule(folder(root), seed=0)
-        monkeypatch.setattr(data, "_place", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr(data, "_rank_and_world", lambda rank=rank: (rank, 3))
         tested.append([int(i) for batch in data.test_dataloader() for i in batch["index"]])
         data.config.batch_size = 2
         trained.append([int(i) for batch in data.train_dataloader() for i in batch["index"]])

@@ -68,7 +68,7 @@ def _by_lists(
     root = Path(config.root)
     patterns = {s: _as_list(getattr(config.split, s)) for s in SPLITS}
     division: Division = {split: [] for split in SPLITS}
-    unlisted = []
+    unlisted: list[FolderCase] = []
     for case in cases:
         named = [s for s in SPLITS if any(_matches(case.volume, p, root) for p in patterns[s])]
         (division[named[0]] if named else unlisted).append(case)

@@ -196,7 +196,7 @@ def test_fetch_replaces_only_what_it_unpacked(record):
     assert tree(out / "shapes") == {"obj/a.tif": b"newer"}
     (out / "shapes" / "obj" / "annotated.csv").write_text("mine")
     os.utime(out / "shapes", (1, 1))
-    with pytest.raises(InputError, match=r"holds obj/annotated\.csv"):
+    with pytest.raises(InputError, match=r"contains obj/annotated\.csv"):
         fetch_shapes(out, "1", "http://nowhere")
     assert tree(out / "shapes") == {"obj/a.tif": b"newer", "obj/annotated.csv": b"mine"}
 

@@ -65,11 +65,11 @@ def cells_data_errors(config: CellsFolder | CellsSimulator) -> list[str]:
     checks = [
         (
             tuple(config.organelles) == ARRAYS,
-            f"organelles: expected {list(ARRAYS)}, which is what cells are learned from; leave it out",
+            f"organelles: expected {list(ARRAYS)}, on which the training of cells depends; leave it out",
         ),
         (
             not masks or "{organelle}" in masks,
-            "masks: expected a pattern with {organelle}, which stands for membrane, nucleus and cells: cells are "
+            "masks: expected a pattern with {organelle}, whose values are membrane, nucleus and cells: cells are "
             "labels in a file of their own, one value per cell",
         ),
         (

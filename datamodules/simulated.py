@@ -11,8 +11,6 @@ from datamodules.cases import SimulatedCase
 from datamodules.config import SimulatorData, simulated_names
 from datamodules.splits import SPLITS
 
-Requests = Mapping[str, Sequence[Request]]
-
 
 def requests_of(config: SimulatorData, limit: int | None = None) -> dict[str, list[Request]]:
     """Return the volumes of every split, or only the first `limit` of each."""
@@ -26,7 +24,7 @@ def requests_of(config: SimulatorData, limit: int | None = None) -> dict[str, li
     }  # fmt: skip
 
 
-def cases_of(config: SimulatorData, requests: Requests) -> dict[str, Sequence[SimulatedCase]]:
+def cases_of(config: SimulatorData, requests: Mapping[str, Sequence[Request]]) -> dict[str, Sequence[SimulatedCase]]:
     """Return the cases of every split; the volumes themselves need not exist yet."""
     root, organelles = cache_root(config.cache_dir) / "simulated", tuple(config.organelles)
     return {

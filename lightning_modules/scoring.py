@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -96,11 +97,12 @@ def gathered(value: T) -> list[T]:
 
 def mean_dice(organelles: tuple[str, ...], cases: list[CaseScore]) -> dict[str, float]:
     """Return `dice_<organelle>`, the mean over cases that have it, and `dice_mean`, the mean over organelles."""
-    result = {}
-    for organelle in organelles:
-        known = [c.dice[organelle] for c in cases if not np.isnan(c.dice[organelle])]
-        if known:
-            result[f"dice_{organelle}"] = float(np.mean(known))
-    if result:
-        result["dice_mean"] = float(np.mean(list(result.values())))
-    return result
+    means = known_means([case.dice for case in cases], organelles)
+    result = {f"dice_{organelle}": mean for organelle, mean in means.items()}
+    return {**result, "dice_mean": float(np.mean(list(means.values())))} if means else {}
+
+
+def known_means(rows: Sequence[Mapping[str, float]], keys: Iterable[str]) -> dict[str, float]:
+    """Return the mean of each key over the rows in which it is not NaN; without the keys that are always NaN."""
+    known = {key: [row[key] for row in rows if not np.isnan(row[key])] for key in keys}
+    return {key: float(np.mean(values)) for key, values in known.items() if values}

@@ -173,6 +173,7 @@ def _ri_statistics(
     ri_range: tuple[float, float],
     masks: dict[str, np.ndarray],
 ) -> RIStatistics:
+    """Return the statistics of one frame, given as slabs with their first slice: (z, float array (Z, Y, X))."""
     size = int(np.prod(shape))
     stride = max(1, round((size / _SAMPLES) ** (1 / 3)))
     low, high, bad, first, zeros, implausible = np.inf, -np.inf, 0, None, 0, 0
@@ -197,11 +198,12 @@ def _ri_statistics(
     cells = masks["membrane"][::stride, ::stride, ::stride] if "membrane" in masks else None
     medium, inside = _medium(sample, cells, fifth)
     above = float((inside > ri_range[1] + MARGIN_RI).mean()) if inside.size else 0.0
-    beneath = float((inside < ri_range[0] - MARGIN_RI).mean()) if inside.size else 0.0
+    below = float((inside < ri_range[0] - MARGIN_RI).mean()) if inside.size else 0.0
     return RIStatistics(
-        *(frame, size, low, high, bad, first, zeros, implausible, constant / size, value, top - bottom, medium),
-        *(above, beneath, float(np.median(sample))),
-    )
+        frame=frame, size=size, low=low, high=high, bad=bad, first_bad=first, zeros=zeros, implausible=implausible,
+        constant=constant / size, constant_value=value, span=top - bottom, medium=medium, above=above, below=below,
+        middle=float(np.median(sample)),
+    )  # fmt: skip
 
 
 def _medium(sample: np.ndarray, cells: np.ndarray | None, fifth: float) -> tuple[float, np.ndarray]:

@@ -70,7 +70,7 @@ class TestScores:
         """Return `dice_<organelle>`, the mean over cases that have it, and `dice_mean`, the mean over organelles."""
         return mean_dice(self.organelles, self.cases)
 
-    def groups(self) -> dict[str, list[CaseScore]]:
+    def by_cell_line(self) -> dict[str, list[CaseScore]]:
         """Return the cases of each cell line, in order of appearance."""
         found: dict[str, list[CaseScore]] = {}
         for case in self.cases:

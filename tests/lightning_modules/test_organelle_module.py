@@ -101,7 +101,7 @@ def test_the_test_dice_is_that_of_the_masks_and_means_exclude_absent_organelles(
     dice = [list(c.dice.values()) for c in module.scores.cases]
     np.testing.assert_allclose(dice, [[1, 2 / 3], [2 / 3, np.nan], [np.nan, np.nan], [0, 1]])
     assert np.isnan(module.scores.cases[2].mean)
-    assert {line: len(found) for line, found in module.scores.groups().items()} == {"HeLa": 3, "A549": 1}
+    assert {line: len(found) for line, found in module.scores.by_cell_line().items()} == {"HeLa": 3, "A549": 1}
     assert {label: c.name for label, c in module.scores.examples().items()} == {
         "best": "a",
         "median": "b",

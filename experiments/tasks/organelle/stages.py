@@ -40,7 +40,7 @@ def test(run: Run) -> None:
     windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.windows.fit().values() if w.n}
     means = {f"test/{name}": value for name, value in scores.means().items()}
     lines = {}
-    for line, found in scores.groups().items():
+    for line, found in scores.by_cell_line().items():
         key = f"test/{line.replace('/', '_')}"
         lines.update({f"{key}/{name}": value for name, value in mean_dice(scores.organelles, found).items()})
     _, counted = counted_seen(module.metadata, [fingerprints[score.index] for score in scores.cases])

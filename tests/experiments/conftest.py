@@ -22,7 +22,7 @@ from cytovox.simulation.tomogram import simulate
 from datamodules.config import SimulatedSet
 from datamodules.shape.config import ShapeSimulatorData
 from datamodules.shape.simulated import simulated_shapes
-from datamodules.shape.write import write_shapes
+from tests.datamodules.shape.write import write_shapes
 
 SHAPE, SPACING = (16, 32, 32), (0.6, 0.6, 0.6)
 

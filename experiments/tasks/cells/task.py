@@ -114,7 +114,7 @@ class CellsTask(TrainedTask, UsesWeights):
         if not run.trainer.is_global_zero:
             return
         write_scores(module.scores, run.folder)
-        metrics = {f"test/{name}": value for name, value in module.scores.metrics().items()}
+        metrics = {f"test/{name}": value for name, value in module.scores.means().items()}
         _, counted = counted_seen(module.metadata, run.data.fingerprints(("test",)))
         counts = {"test/cases": len(module.scores.of("true")), **seen_metrics(counted, "test")}
         run.folder.update_metrics({**metrics, **counts})
@@ -153,13 +153,13 @@ def write_scores(scores: CellTestScores, folder: RunFolder) -> None:
     names = [field.name for field in dataclasses.fields(scores.rows[0].scores)]
     rows = [",".join(["case", "cell_line", "seeds", *names])]
     rows += [
-        ",".join([_quoted(r.name), _quoted(r.cell_line), r.way, *(_number(getattr(r.scores, n)) for n in names)])
+        ",".join([_quoted(r.name), _quoted(r.cell_line), r.source, *(_number(getattr(r.scores, n)) for n in names)])
         for r in scores.rows
     ]
     write_text(folder.tables / "test_cells.csv", "\n".join(rows) + "\n")
     lines = [",".join(["cell_line", "seeds", "n", *(f"{n}{end}" for n in names for end in ("", "_low", "_high"))])]
     for way in SEED_SOURCES:
-        found = by_cell_line(scores.of(way), [row.cell_line for row in scores.rows if row.way == way])
+        found = by_cell_line(scores.of(way), [row.cell_line for row in scores.rows if row.source == way])
         for line, intervals in found.items():
             cells = [_number(v) for n in names for v in _interval(intervals[n])]
             lines.append(",".join([_quoted(line), way, str(len(scores.of(way, line))), *cells]))

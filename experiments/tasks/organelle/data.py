@@ -10,7 +10,8 @@ from cytovox.errors import InputError
 from cytovox.io import read_volume
 from datamodules.cases import Case, FolderCase
 from datamodules.folder import expand
-from datamodules.organelle import OrganelleDataModule, Progress
+from datamodules.loading import Progress
+from datamodules.organelle import OrganelleDataModule
 from experiments.errors import ConfigErrors
 from experiments.tasks.organelle.config import OrganelleConfig
 from training.prediction import output_names
@@ -20,7 +21,7 @@ def build_data(
     config: OrganelleConfig, progress: Progress | None, limit: int | None, splits: Sequence[str]
 ) -> OrganelleDataModule:
     """The data module, for these splits."""
-    return OrganelleDataModule(config.data, config.seed, progress, limit=limit, splits=splits)
+    return OrganelleDataModule(config.data, config.seed, progress=progress, limit=limit, splits=splits)
 
 
 def find_inputs(config: OrganelleConfig) -> list[Path]:

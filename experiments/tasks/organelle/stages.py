@@ -14,7 +14,7 @@ from cytovox.models.domain import frame_outside
 from datamodules.cache import cache_root
 from datamodules.fingerprints import volume_fingerprints
 from datamodules.paths import shard_of
-from datamodules.sampling import EvaluationSampler
+from datamodules.sampling import evaluation_indices
 from datamodules.steps import STEPS
 from experiments.stages import Run
 from lightning_modules.organelle import OrganelleModule
@@ -37,10 +37,10 @@ def test(run: Run) -> None:
     seen, _ = counted_seen(module.metadata, fingerprints)
     write_test_tables(scores, run.folder, seen)
     draw_examples(module, scores, list(cases), run.folder)
-    windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.fit_windows().values() if w.n}
+    windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.windows.fit().values() if w.n}
     means = {f"test/{name}": value for name, value in scores.means().items()}
     lines = {}
-    for line, found in scores.groups().items():
+    for line, found in scores.by_cell_line().items():
         key = f"test/{line.replace('/', '_')}"
         lines.update({f"{key}/{name}": value for name, value in mean_dice(scores.organelles, found).items()})
     _, counted = counted_seen(module.metadata, [fingerprints[score.index] for score in scores.cases])
@@ -75,7 +75,7 @@ def predict(run: Run) -> None:
     writer.report = reporter(run.trainer)
     module.write_masks = writer
     mine = shard_of(run.inputs, predict.shard)
-    sampler = EvaluationSampler(len(mine), run.trainer.global_rank, run.trainer.world_size)
+    sampler = evaluation_indices(len(mine), run.trainer.global_rank, run.trainer.world_size)
     loader: DataLoader = DataLoader(mine, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
     run.trainer.predict(module, loader, return_predictions=False)
     run.trainer.strategy.barrier("predict")

@@ -9,7 +9,7 @@ from typing import Any
 from cytovox.errors import InputError
 from cytovox.models.metadata import SearchMetadata, Weights
 from cytovox.networks.supernet import Supernet
-from datamodules.split_in_half import SearchDataModule
+from datamodules.search import SearchDataModule
 from experiments.progress import Progress
 from experiments.stages import Run
 from experiments.tasks.organelle import data as organelle_data
@@ -57,7 +57,7 @@ class SearchTask(OrganelleTraining):
         self, config: Any, progress: Progress | None, limit: int | None, splits: Sequence[str]
     ) -> SearchDataModule:
         """See `Task`. Of a dry run two volumes, one for each half."""
-        data = SearchDataModule(config.data, config.seed, progress, limit=limit and limit + 1, splits=splits)
+        data = SearchDataModule(config.data, config.seed, progress=progress, limit=limit and limit + 1, splits=splits)
         data.joint = config.search.joint
         return data
 

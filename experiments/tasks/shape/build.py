@@ -31,7 +31,7 @@ def build_data(
     """The data module, for these splits."""
     data: ShapeData = config.data
     distances = isinstance(config, ShapeConfig)  # SHAPR learns from the object itself
-    return ShapeDataModule(data, config.seed, progress, limit=limit, splits=splits, distances=distances)
+    return ShapeDataModule(data, config.seed, progress=progress, limit=limit, splits=splits, distances=distances)
 
 
 def find_inputs(predict: ShapePredictConfig) -> list[Path]:

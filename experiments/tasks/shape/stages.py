@@ -18,7 +18,7 @@ from cytovox.models.domain import cell_statistics, outside
 from cytovox.plots.meshes import write_glb
 from cytovox.plots.shape_charts import reliability_figure
 from cytovox.plots.shapes import GalleryCell, gallery_figure
-from datamodules.sampling import EvaluationSampler
+from datamodules.sampling import evaluation_indices
 from datamodules.shape.cases import ShapeCell
 from datamodules.shape.dataset import shape_sample
 from datamodules.shape.folder import find_inputs, read_shapes
@@ -163,7 +163,7 @@ def predict(run: Run) -> None:
         run.folder, fingerprint, predict.voxel_um, Path(predict.out) if predict.out is not None else None
     )
     module.predict_cell = Predictor(module, writer, sources, run.trained_on[0])
-    sampler = EvaluationSampler(len(cells), run.trainer.global_rank, run.trainer.world_size)
+    sampler = evaluation_indices(len(cells), run.trainer.global_rank, run.trainer.world_size)
     loader: DataLoader = DataLoader(cells, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
     run.trainer.predict(module, loader, return_predictions=False)
     run.trainer.strategy.barrier("predict")

@@ -90,7 +90,7 @@ def test_ctrl_c_does_not_wait_for_what_the_workers_are_at(tmp_path: Path) -> Non
 LOADER = """
     import signal, time
     import torch
-    from datamodules.organelle import ResumableDataLoader, begin_worker
+    from datamodules.loading import ResumableDataLoader, begin_worker
 
     class Slow(torch.utils.data.Dataset):
         def __len__(self):

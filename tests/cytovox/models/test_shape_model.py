@@ -10,8 +10,8 @@ import cytovox
 from datamodules.config import SimulatedSet
 from datamodules.shape.config import ShapeSimulatorData
 from datamodules.shape.simulated import simulated_shapes
-from datamodules.shape.write import write_shapes
 from experiments.run import main
+from tests.datamodules.shape.write import write_shapes
 from training.shape_files import read_samples
 
 

@@ -1,4 +1,4 @@
-"""`--check` of tomograms and their masks: what is wrong with them, one table with what to do."""
+"""`--check` of tomograms and masks: print one table of errors and warnings with advice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.tasks.organelle.config import OrganelleConfig
 
 
 def audit_data(config: OrganelleConfig, stages: Sequence[str], progress: Progress) -> Audited:
-    """Look at every file that a run would read, and print what was found."""
+    """Audit every file that a run would read, print the findings, and return the result."""
     predict = config.predict
     done = audit(
         *(config.data, config.seed, stages, predict.inputs, predict.spacing_um, progress),
@@ -28,9 +28,11 @@ def audit_data(config: OrganelleConfig, stages: Sequence[str], progress: Progres
 
 
 def print_audit(done: Audit) -> None:
-    """The table, if there is anything to tell, and one line of numbers."""
-    console = _console()
+    """Print the table of findings, if there are any, and one line of counts."""
     if done.findings:
+        console = Console()
+        # in a log file, wide enough for five columns; cells are wrapped and never cut
+        console = console if console.is_terminal else Console(width=160)
         console.print(_table(done.findings))
     if done.simulated:
         print("simulated volumes: there is no file to check, only the config's numbers")
@@ -49,9 +51,3 @@ def _table(findings: Sequence[Finding]) -> Table:
         cells = (found.where, found.found, found.advice)
         table.add_row(f"[{style}]{found.severity}[/]", found.kind, *map(escape, cells))
     return table
-
-
-def _console() -> Console:
-    """The terminal; in a pipe wide enough for five columns, whose cells are wrapped and never cut."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)

@@ -1,4 +1,4 @@
-"""What the report of an organelle run shows."""
+"""Contents of the report of an organelle run."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from experiments.report.parts import MAX_OVERLAYS, drawn, picture, sections, tit
 
 
 def organelle_report(folder: Path) -> dict[str, Any]:
-    """Return what the sections of the page show."""
+    """Return the contents of the sections of the page."""
     tables, figures = folder / "tables", folder / "figures"
     overlays = sorted(figures.glob("predict_*.png"))
     return {

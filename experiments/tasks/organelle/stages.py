@@ -1,4 +1,4 @@
-"""Test and predict of an organelle run."""
+"""Test and predict stages of an organelle run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from training.results import draw_examples, write_test_tables
 
 
 def test(run: Run) -> None:
-    """Score the best weights on the test cases, each on its own grid."""
+    """Score the best weights on the test cases, each on its native grid."""
     cases = run.data.find()["test"]
     module: OrganelleModule = run.module()
     run.trainer.test(module, datamodule=run.data, verbose=False)
@@ -39,10 +39,11 @@ def test(run: Run) -> None:
     draw_examples(module, scores, list(cases), run.folder)
     windows = {f"test/window_dice_{w.organelle}": w.dice for w in scores.fit_windows().values() if w.n}
     means = {f"test/{name}": value for name, value in scores.means().items()}
-    lines = {}
-    for line, found in scores.groups().items():
-        key = f"test/{line.replace('/', '_')}"
-        lines.update({f"{key}/{name}": value for name, value in mean_dice(scores.organelles, found).items()})
+    lines = {
+        f"test/{line.replace('/', '_')}/{name}": value
+        for line, found in scores.groups().items()
+        for name, value in mean_dice(scores.organelles, found).items()
+    }
     _, counted = counted_seen(module.metadata, [fingerprints[score.index] for score in scores.cases])
     counts = {"test/cases": len(scores.cases), **seen_metrics(counted, "test")}
     run.folder.update_metrics({**means, **windows, **lines, **counts})
@@ -51,7 +52,7 @@ def test(run: Run) -> None:
 
 
 def predict(run: Run) -> None:
-    """Write masks of every input; files that are done are not done again."""
+    """Write masks of every input. Finished files are not predicted again."""
     module: OrganelleModule = run.module()
     predict = run.config.predict
     spacing = predict.spacing_um
@@ -98,13 +99,13 @@ def predict(run: Run) -> None:
 
 
 def _other_organelles(run: Run, module: OrganelleModule) -> list[str]:
-    """What the config asks for and the weights were not trained on."""
+    """Return a line that names the organelles of the config that the weights do not predict, if there are any."""
     missing = [name for name in run.config.data.organelles if name not in module.organelles]
     return [f"{', '.join(missing)}: asked for (data.organelles), but not predicted by these weights"] if missing else []
 
 
 def _fingerprint(run: Run) -> Callable[[Path], Fingerprint]:
-    """What the masks of a file depend on; see `datamodules.steps` for what is ignored."""
+    """Return a function that computes the fingerprint of a file's masks; `datamodules.steps` lists ignored keys."""
     digests, weights = ContentDigests(cache_root(None)), run.weights_digests()
     precision = str(run.trainer.precision)
 

@@ -1,10 +1,11 @@
-"""Test and predict of the shape tasks: tables, a gallery, and files of every shape."""
+"""Test and predict stages of the shape tasks: tables, a gallery, and files of every shape."""
 
 from __future__ import annotations
 
 import sys
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from training.results import write_table
 from training.rundir import RunFolder
 from training.shape_files import ShapeWriter, cell_digest, read_note, read_samples, side_by_side
 
-#: Columns of a predicted cell's row.
+#: Columns of `predicted_shapes.csv`.
 PREDICTED = (
     "cell", "input", COLUMN, "samples", "volume", "volume_low", "volume_high", "volume_interval_coverage", "unit",
     "output", "outside_training",
@@ -41,7 +42,7 @@ SHOWN = 4
 
 
 def test(run: Run) -> None:
-    """Score the weights on the test cells; tables, a gallery and surfaces in the run folder."""
+    """Score the weights on the test cells, and write tables, a gallery and surfaces to the run folder."""
     cells: Sequence[ShapeCell] = run.data.find()["test"]
     module: ShapeBase = run.module()
     run.trainer.test(module, datamodule=run.data, verbose=False)
@@ -60,7 +61,7 @@ def test(run: Run) -> None:
 
 
 def _note_few_samples(samples: int) -> None:
-    """Say that there is no 90 % interval of volumes where several samples are too few for one."""
+    """Print a note if several samples are too few for a 90 % interval of volumes."""
     if 1 < samples < samples_needed():
         print(
             f"note: predict.samples={samples} are too few for a 90 % interval of volumes ({samples_needed()} or more "
@@ -84,7 +85,7 @@ def _write_tables(scores: ShapeScores, cells: Sequence[ShapeCell], seen: Sequenc
 
 
 def _draw(module: ShapeBase, scores: ShapeScores, cells: Sequence[ShapeCell], folder: RunFolder) -> None:
-    """The best, the median and the worst cell once more: side by side, and the median's samples to turn."""
+    """Predict the best, the median and the worst cell again; draw their gallery, and the median's samples in 3D."""
     shown = []
     for label, score in scores.examples().items():
         cell = cells[score.index]
@@ -105,21 +106,22 @@ def _shapes(module: ShapeBase, cell: ShapeCell, number: int) -> Any:
     return module.shapes(image, mask, number, module.samples)
 
 
+@dataclass
 class Predictor:
-    """What the trainer runs over the cells of a prediction: one at a time, each written as it comes."""
+    """Function that predicts one cell and writes its files, called by the trainer for each cell."""
 
-    def __init__(
-        self, module: ShapeBase, writer: ShapeWriter, sources: dict[str, Path], trained_on: dict[str, Any]
-    ) -> None:
-        self.module, self.writer, self.sources, self.trained_on = module, writer, sources, trained_on
+    module: ShapeBase
+    writer: ShapeWriter
+    sources: dict[str, Path]
+    trained_on: dict[str, Any]
 
     def __call__(self, cell: ShapeCell) -> None:
-        """Predict a cell, unless it is done."""
+        """Predict a cell, unless it is finished."""
         if self.writer.is_done(cell):
             return
         if why := self.writer.why(cell):
             print(f"note: {cell.name}: predicted again: {why}", file=sys.stderr)
-        # by its name, not its place: another cell in the folder does not change this one's samples
+        # seeded by name, not by position: other cells in the folder do not change the samples of this one
         found = _shapes(self.module, cell, zlib.crc32(cell.name.encode()))
         voxel_um = self.writer.voxel_um or 1.0
         size = voxel_um**3
@@ -146,7 +148,7 @@ class Predictor:
 
 
 def predict(run: Run) -> None:
-    """Write the shapes of every cell; cells that are done are not done again."""
+    """Write the shapes of every cell. Finished cells are not predicted again."""
     module: ShapeBase = run.module()
     predict = run.config.predict
     files = [cell for folder in run.inputs for cell in find_inputs(folder)]
@@ -180,7 +182,7 @@ def predict(run: Run) -> None:
         if strange:
             some = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
             print(
-                f"note: {len(strange)} of {len(rows)} cells ({some}) lie outside what the weights were trained on; see "
+                f"note: {len(strange)} of {len(rows)} cells ({some}) are outside the training data of the weights; see "
                 "outside_training in tables/predicted_shapes.csv",
                 file=sys.stderr,
             )
@@ -194,14 +196,14 @@ def predict(run: Run) -> None:
 
 
 def _features_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Row of `predicted_features.csv`; the features are taken out of the row of the cell."""
+    """Return the row of `predicted_features.csv`; the features are removed from the row of the cell."""
     features = row.pop("features")
     unit = features.pop("unit")
     return {"cell": row["cell"], "unit": unit, COLUMN: row[COLUMN], **features}
 
 
 def _draw_predicted(cells: Sequence[ShapeCell], target: Path, folder: RunFolder) -> None:
-    """The first cells, out of the files that were written."""
+    """Draw the first cells from their files."""
     shown = []
     for cell in cells:
         samples = read_samples(target / cell.name)

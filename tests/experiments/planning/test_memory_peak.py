@@ -10,7 +10,7 @@ from cytovox.errors import InputError
 from cytovox.losses.segmentation import LOSSES
 from cytovox.networks.residual_unet import ResidualUNetConfig
 from cytovox.networks.scnas import ScNASConfig
-from experiments.planning.gpus import CARDS, find_card
+from experiments.planning.card import CARDS, find_card
 from experiments.planning.memory_peak import (
     BLOCK_BYTES,
     CudaAutocast,

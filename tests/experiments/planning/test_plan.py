@@ -14,21 +14,15 @@ import torch
 import yaml
 
 from cytovox.networks.residual_unet import ResidualUNetConfig
-from experiments.planning import machine
+from experiments.planning import machine, planner
 from experiments.planning.duration import EpochPlan, FitTimes, RunPlan
 from experiments.planning.machine import Machine
 from experiments.planning.patch_sizes import MemoryModel, Work
 from experiments.planning.summary import FitPlan, Plan, StagePlan
-from experiments.planning.tables import duration
-from experiments.planning.tables import warnings_of as any_warnings_of
+from experiments.planning.tables import duration, warnings_of
 from experiments.tasks.organelle import plan as plan_module
-from experiments.tasks.organelle.plan_tables import advise
 
 HOME = Path(__file__).resolve().parents[3]
-
-
-def warnings_of(plan):
-    return any_warnings_of(plan, advise)
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +146,7 @@ def test_a_run_that_goes_on_is_not_planned(cli, trained):
 
 
 def test_a_plan_under_a_launcher_of_several_processes_is_refused(cli, alone, monkeypatch):
-    monkeypatch.setattr(plan_module, "launched_ranks", lambda: 2)
+    monkeypatch.setattr(planner, "launched_ranks", lambda: 2)
     answer = cli(alone, "--plan")
     assert (answer.code, len(answer.errors)) == (2, 1)
     assert "a launcher started several" in answer.errors[0]

@@ -30,7 +30,7 @@ from datamodules.config import SimulatedSet, SimulatorData
 from datamodules.organelle import OrganelleDataModule
 from experiments.planning import inference as plan_inference
 from experiments.planning import machine as plan_machine
-from experiments.planning.data import Share, all_cases, look_through, requests_of
+from experiments.planning.data import Share, all_cases, find_prepared, requests_of
 from experiments.planning.duration import EpochPlan, FitTimes, limited, plan_epoch, plan_run
 from experiments.planning.inference import InferenceClock, crop_of
 from experiments.planning.machine import _cgroup_limits, local_ranks, one_device
@@ -390,16 +390,16 @@ def test_planned_cases_are_those_that_the_run_will_make(tmp_path: Path):
     data = OrganelleDataModule(config, 0)
     assert data.find() == planned
     wanted = [*planned["train"], *planned["val"]]
-    assert look_through(wanted, config).missing == 3
+    assert find_prepared(wanted, config)[0] == 3
     data.setup("fit")
-    looked = look_through(wanted, config)
-    assert (looked.missing, len(looked.entries)) == (0, 3)
+    missing, shapes = find_prepared(wanted, config)
+    assert (missing, len(shapes)) == (0, 3)
 
 
 def test_cases_that_there_was_no_time_to_look_at_are_taken_for_like_the_others(tmp_path: Path):
     config = _simulated(tmp_path)
     cases = all_cases(config, 0)["train"] * 10
-    assert look_through(cases, config, look_s=0.0).missing in (0, 20)
+    assert find_prepared(cases, config, look_s=0.0)[0] in (0, 20)
 
 
 # what a run notes of itself

@@ -142,7 +142,7 @@ def test_inputs_of_the_run_of_the_weights_are_not_predicted_again(tmp_path, caps
     run = make_run(tmp_path / "runs" / "mine", "organelle_demo")
     (run / "config.yaml").write_text("base: [organelle]\npredict: {inputs: [old.TCF]}\n")
     assert dispatch(["predict", "--out", "m", "--weights", str(run)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("predict: no FILES; name what to read")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("predict: no FILES; name the inputs")
 
 
 def test_inputs_may_stand_in_the_config(called, tmp_path):
@@ -182,7 +182,7 @@ def test_inputs_may_stand_in_the_config(called, tmp_path):
         ("predict a.TCF --out m predict={out:n}", "predict.out: given twice, as --out and as predict.out="),
         ("predict a.TCF predict=3", "predict: no --out"),
         ("predict a.TCF", "predict: no --out; name the folder"),
-        ("predict --out m", "predict: no FILES; name what to read, such as cytovox predict cells"),
+        ("predict --out m", "predict: no FILES; name the inputs, such as cytovox predict cells"),
         ("shapes --out m", "shapes: no FOLDER; name"),
         ("analyze", "analyze: no FILES; name"),
         ("analyze a.TCF --watch d", "FILES and --watch"),

@@ -252,7 +252,7 @@ def test_what_a_killed_process_left_half_written_is_removed_with_the_rest(cache,
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("prune", "cache prune: nothing to go by; give --older-than DAYS or --max-size GB"),
+        ("prune", "cache prune: no criterion; give --older-than DAYS or --max-size GB"),
         ("prune --older-than 0.5", "--older-than 0.5: expected 1 day or more"),
         ("prune --older-than nan", "--older-than nan: expected 1 day or more"),
         ("prune --max-size -1", "--max-size -1: expected gigabytes, 0 or more"),

@@ -1,4 +1,4 @@
-"""The tasks, by name. One more is one more entry here, and its own files beside this one."""
+"""Registry of the tasks. A new task needs an entry here and a subpackage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from experiments.tasks.organelle.task import OrganelleTask
 from experiments.tasks.search.task import SearchTask
 from experiments.tasks.shape.task import ShapeTask, SHAPRTask
 
-#: As `task:` names them.
+#: Tasks by the value of `task:` in a config.
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -34,12 +34,12 @@ TASKS: dict[str, Task] = {
 
 
 def task_of(config: BaseConfig) -> Any:
-    """The task of a config that was read."""
+    """Return the task of a config."""
     return TASKS[config.task]
 
 
 def known_keys(task: str, group: str, choice: str) -> set[str] | None:
-    """Keys of a branch, or None where there is no such branch."""
+    """Return the keys of a branch of a group; None if there is no such branch."""
     chosen = TASKS[task].choices.get(group) if task in TASKS else None
     if chosen is None:
         return None
@@ -50,12 +50,12 @@ def known_keys(task: str, group: str, choice: str) -> set[str] | None:
 
 
 def report_of(folder: str | Path) -> Path:
-    """Write the report of a run folder; a folder without a config gets that of an organelle run.
+    """Write the report of a run folder, and return its path. Without a config, it is that of an organelle run.
 
     Raises
     ------
     InputError
-        There is no such folder, or it may not be written to.
+        There is no such folder, or it is not writable.
     """
     task = str(config_of(Path(folder)).get("task"))
     return write_report(folder, TASKS[task if task in TASKS else BaseConfig.task].report)

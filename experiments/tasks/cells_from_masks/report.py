@@ -1,15 +1,16 @@
-"""What the report of a cells_from_masks run shows."""
+"""Contents of the report of a cells_from_masks run."""
 
 from pathlib import Path
 from typing import Any
 
 from cytovox.plots.charts import read_rows
-from experiments.report.data import link, read_json, shown_number
+from experiments.report.data import link, shown_number
 from experiments.report.parts import picture, sections
+from training.rundir import read_json
 
-#: Rows that the page shows; the table has all.
+#: Most rows on the page; the table has all.
 MAX_ROWS = 200
-#: Columns of the page: of the table, heading, decimals.
+#: Columns of the page: column of the table, heading, decimals.
 COLUMNS = (
     ("volume_um3", "volume, µm³", None),
     ("surface_area_um2", "area, µm²", None),
@@ -20,7 +21,7 @@ COLUMNS = (
 
 
 def cells_from_masks_report(folder: Path) -> dict[str, Any]:
-    """Return what the sections of the page show."""
+    """Return the contents of the sections of the page."""
     rows = [row for row in read_rows(folder / "tables" / "cells.csv") if row.get("compartment") == "cell"]
     columns = [column for column in COLUMNS if any(row.get(column[0]) for row in rows)]
     return {

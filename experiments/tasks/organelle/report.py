@@ -6,6 +6,7 @@ from typing import Any
 from cytovox.plots.charts import dice_figure, read_rows
 from experiments.report import data
 from experiments.report.parts import MAX_OVERLAYS, drawn, picture, sections, title
+from training.rundir import read_json
 
 
 def organelle_report(folder: Path) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def organelle_report(folder: Path) -> dict[str, Any]:
         "sections": sections("organelle", "Masks", "µm"),
         "headline": data.headline(folder),
         "seen_line": data.seen_line(
-            data.read_json(folder / "metrics.json"), "test", "test cases", "Their scores say nothing about new ones."
+            read_json(folder / "metrics.json"), "test", "test cases", "Their scores say nothing about new ones."
         ),
         "dice": drawn(
             figures / "dice.png",

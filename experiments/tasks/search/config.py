@@ -55,31 +55,41 @@ CHOICES: dict[str, Choice] = {
 def search_task_errors(config: SearchTaskConfig) -> list[str]:
     """Return the errors of a config whose types are valid, one line each, beginning with the key path."""
     errors = organelle_errors(config) + [f"search.{error}" for error in search_errors(config.search)]
-    if "predict" in config.stages:
-        errors.append(
+    trainer, model = config.trainer, config.model
+    changes = "not with task search, whose network changes in every step; set it false"
+    undecided = (
+        "not with task search, whose temperature and warm-up follow the steps: it could end before a genotype is "
+        "decided; use max_epochs or max_steps (retrain.max_time limits the later training)"
+    )
+    checks = (
+        (
+            "predict" not in config.stages,
             "stages: a search predicts nothing; predict with its retrained network: "
-            "predict.checkpoint=RUN/retrained in a config of task organelle"
-        )
-    if config.model.genotype != "published":
-        errors.append("model.genotype: not with task search, which searches one; leave it out")
-    for key, used in (("trainer.compile", config.trainer.compile), ("model.checkpointing", config.model.checkpointing)):
-        if used:
-            errors.append(f"{key}: not with task search, whose network changes in every step; set it false")
-    if config.trainer.max_steps == -1 and config.trainer.max_epochs in (None, -1):
-        errors.append("trainer.max_epochs: a search needs it, or max_steps: temperature and warm-up follow the steps")
-    for key in ("max_time", "early_stopping"):
-        if getattr(config.trainer, key) is not None:
-            errors.append(
-                f"trainer.{key}: not with task search, whose temperature and warm-up follow the steps: it could end "
-                "before a genotype is decided; use max_epochs or max_steps (retrain.max_time limits the later training)"
-            )
-    if config.trainer.accumulate_grad_batches > 1 or config.trainer.global_batch is not None:
-        errors.append(
+            "predict.checkpoint=RUN/retrained in a config of task organelle",
+        ),
+        (
+            model.genotype == "published",
+            "model.genotype: not with task search, which searches one; leave it out",
+        ),
+        (not trainer.compile, f"trainer.compile: {changes}"),
+        (not model.checkpointing, f"model.checkpointing: {changes}"),
+        (
+            trainer.max_steps != -1 or trainer.max_epochs not in (None, -1),
+            "trainer.max_epochs: a search needs it, or max_steps: temperature and warm-up follow the steps",
+        ),
+        (trainer.max_time is None, f"trainer.max_time: {undecided}"),
+        (trainer.early_stopping is None, f"trainer.early_stopping: {undecided}"),
+        (
+            trainer.accumulate_grad_batches <= 1 and trainer.global_batch is None,
             "trainer.accumulate_grad_batches, global_batch: not with task search, which samples a network per batch; "
-            "leave them out"
-        )
-    if config.init_from is not None:
-        errors.append("init_from: not with task search, whose supernet contains many networks; leave it out")
+            "leave them out",
+        ),
+        (
+            config.init_from is None,
+            "init_from: not with task search, whose supernet contains many networks; leave it out",
+        ),
+    )
+    errors += [error for valid, error in checks if not valid]
     return errors + [f"retrain.{error}" for error in _retrain_errors(config)]
 
 
@@ -99,11 +109,9 @@ def _retrain_errors(config: SearchTaskConfig) -> list[str]:
     again, errors = config.retrain, []
     if again.lr is not None and not 0 < again.lr < math.inf:
         errors.append(f"lr: expected a positive number or null, got {again.lr}")
-    if again.max_epochs is not None and again.max_epochs < 1:
-        errors.append(f"max_epochs: expected 1 or more, or null, got {again.max_epochs}")
     if again.max_time is not None and parse_time(again.max_time) is None:
         errors.append(f"max_time: expected DD:HH:MM:SS such as 00:01:30:00, got {again.max_time!r}")
-    for key in ("width", "layers", "multiplier"):
+    for key in ("max_epochs", "width", "layers", "multiplier"):
         if (value := getattr(again, key)) is not None and value < 1:
             errors.append(f"{key}: expected 1 or more, or null, got {value}")
     if again.multiplier is not None and again.multiplier < config.model.multiplier:

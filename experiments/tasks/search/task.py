@@ -12,7 +12,6 @@ from cytovox.networks.supernet import Supernet
 from cytovox.plots.genotype import search_figure
 from datamodules.split_in_half import SearchDataModule
 from experiments.progress import Progress
-from experiments.report.data import read_json
 from experiments.report.parts import drawn, picture, sections
 from experiments.tasks.organelle.config import tiling
 from experiments.tasks.organelle.report import organelle_report
@@ -20,7 +19,7 @@ from experiments.tasks.organelle.task import OrganelleTraining
 from experiments.tasks.search.config import CHOICES, SearchTaskConfig, search_task_errors
 from experiments.tasks.search.stages import GENOTYPE, RETRAINED, derive, retrain
 from lightning_modules.search import SearchModule, search_measure
-from training.rundir import RunFolder
+from training.rundir import RunFolder, read_json
 
 #: Metadata that must not change when a search is resumed: the config key of each, and what it determines.
 _OF_A_SEARCH = {

@@ -110,12 +110,17 @@ def shapr_errors(config: SHAPRConfig) -> list[str]:
 
 
 def _shared_errors(config: Any) -> list[str]:
+    predict, voxel_um = config.predict, config.predict.voxel_um
+    checks = (
+        (predict.samples >= 1, f"predict.samples: expected 1 or more, got {predict.samples}"),
+        (
+            voxel_um is None or 0 < voxel_um < 100,
+            f"predict.voxel_um: expected a size in um between 0 and 100, or null, got {voxel_um}",
+        ),
+        (
+            not isinstance(predict.checkpoint, list) or len(predict.checkpoint) <= 1,
+            "predict.checkpoint: expected one checkpoint: there is no ensemble of shapes",
+        ),
+    )
     errors = [f"data.{error}" for error in shape_data_errors(config.data)]
-    predict = config.predict
-    if predict.samples < 1:
-        errors.append(f"predict.samples: expected 1 or more, got {predict.samples}")
-    if predict.voxel_um is not None and not 0 < predict.voxel_um < 100:
-        errors.append(f"predict.voxel_um: expected a size in um, or null, got {predict.voxel_um}")
-    if isinstance(predict.checkpoint, list) and len(predict.checkpoint) > 1:
-        errors.append("predict.checkpoint: expected one checkpoint: there is no ensemble of shapes")
-    return errors
+    return errors + [error for valid, error in checks if not valid]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from cytovox.plots.charts import read_rows
 from cytovox.statistics.feature_tables import SEEN
-from experiments.report.data import Row, link, number, read_json, seen_line, shown, shown_volume
+from experiments.report.data import link, number, score_table, seen_line, shown, shown_volume
 from experiments.report.parts import picture, sections
+from training.rundir import read_json
 
 #: Errors that the summary and the report show, with their headings.
 ERRORS = {
@@ -41,18 +41,6 @@ def scores(run_folder: Path) -> dict[str, Any] | None:
         "coverage": f"{100 * coverage:.0f} %" if math.isfinite(coverage) else "",
         "crps": shown(metrics.get("test/volume_crps")),
         "seen": seen_line(metrics, "test", "test cells", "Their scores say nothing about new cells."),
-    }
-
-
-def error_table(rows: list[Row], first: Iterable[str]) -> dict[str, Any] | None:
-    """Return a table of the mean shape's errors by cell or by class; None without rows."""
-    if not rows:
-        return None
-    labels = [name for name in first if any(name in row for row in rows)]
-    return {
-        "labels": labels,
-        "scores": list(ERRORS.values()),
-        "rows": [([row.get(n, "") for n in labels], [shown(row.get(name)) for name in ERRORS]) for row in rows],
     }
 
 
@@ -87,8 +75,8 @@ def shape_report(folder: Path) -> dict[str, Any]:
     return {
         "sections": sections("shape", "Shapes", "voxels"),
         "shape_scores": scores(folder),
-        "groups": error_table(read_rows(tables / "test_classes.csv"), ("class", "n")),
-        "cases": error_table(read_rows(tables / "test_cells.csv"), ("cell", "class")),
+        "groups": score_table(read_rows(tables / "test_classes.csv"), ("class", "n"), ERRORS),
+        "cases": score_table(read_rows(tables / "test_cells.csv"), ("cell", "class"), ERRORS),
         "gallery": picture(figures / "test_gallery.png"),
         "reliability": picture(figures / "test_reliability.png"),
         "predictions": predictions(folder),

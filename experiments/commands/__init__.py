@@ -3,8 +3,6 @@
 Nothing here imports torch, so `--help`, `--version`, `completion` and `cache` are fast.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Find, select and remove the files of the cache."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Parser of the whole command line."""
 
-from __future__ import annotations
-
 import argparse
 
 from experiments.commands import applying, cache, completion, training, wrapped

@@ -1,7 +1,5 @@
 """`cytovox completion SHELL`: print the completion script of a shell for commands, options, configs and files."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Run `cytovox CONFIG key=value`, the deprecated form without a command; it works for one more release."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 from pathlib import Path

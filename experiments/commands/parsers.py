@@ -1,7 +1,5 @@
 """Parser of the arguments of one command."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence

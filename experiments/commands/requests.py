@@ -1,7 +1,5 @@
 """Build and check the arguments of a call of `experiments.run`, before torch is imported."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -11,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cytovox.errors import InputError
 from experiments.commands.words import is_override, key_of, quoted_path, resume_word
@@ -57,7 +55,7 @@ class RunCall:
     """`key=value` words of the command itself."""
 
     @classmethod
-    def of_config(cls, verb: str, given: str | None, words: Sequence[str]) -> RunCall:
+    def of_config(cls, verb: str, given: str | None, words: Sequence[str]) -> Self:
         """Return a call for a config, a run folder to resume, or a `resume=RUN` word in place of either."""
         if given is None:
             return cls(verb, "", list(words))
@@ -202,7 +200,7 @@ class Schema:
         self._classes: Mapping[str, Any] = content.get("classes", {})
 
     @classmethod
-    def stored(cls) -> Schema:
+    def stored(cls) -> Self:
         """Read the list. It is empty if the file is missing or belongs to another version of the source files."""
         from experiments.quick_check import KEYS, digest_of
 

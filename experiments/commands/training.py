@@ -1,7 +1,5 @@
 """Commands for training: `train`, `test`, `search`; `check` and `plan` before it; `run` for any config."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Distinguish file names from `key=value` words, and quote values of config keys for a command line."""
 
-from __future__ import annotations
-
 import glob
 import math
 import re

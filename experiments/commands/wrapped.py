@@ -1,7 +1,5 @@
 """Commands that forward their arguments to another program: `simulate`, `sweep`, `export`, `fetch`."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

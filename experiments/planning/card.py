@@ -1,7 +1,5 @@
 """`--plan` with `plan.device`: estimate a training step on a GPU that this machine does not have."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Plan the preparation of the data: which volumes are not in the cache, and how long one of them takes."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

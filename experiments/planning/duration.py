@@ -1,7 +1,5 @@
 """Compute the length of a fit from the time of a batch: steps, epochs, and the limit that ends it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

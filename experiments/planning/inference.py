@@ -1,7 +1,5 @@
 """Measure the inference on a crop of a tomogram: seconds per window."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Mapping

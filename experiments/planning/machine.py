@@ -1,7 +1,5 @@
 """Find the device of a run, its memory, and the number of ranks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Measure a short training with the run's own trainer and data, in a temporary folder."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -5,8 +5,6 @@ until nothing refers to it any more, so the peak includes features kept for the 
 results. 16 bits are used where autocast on CUDA uses them, which differs from autocast on a CPU.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext

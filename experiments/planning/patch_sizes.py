@@ -1,10 +1,9 @@
 """Find valid patch sizes of a network, their cost, and the batch sizes that fit into memory."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -109,7 +108,7 @@ class MemoryModel:
     """Bytes per voxel of a batch."""
 
     @classmethod
-    def measured(cls, peak_bytes: float, fixed_bytes: float, patch_ZYX: Sequence[int], batch: int) -> MemoryModel:
+    def measured(cls, peak_bytes: float, fixed_bytes: float, patch_ZYX: Sequence[int], batch: int) -> Self:
         """Return the model of a peak measured at one patch and batch size, of which `fixed_bytes` is constant."""
         fixed = min(fixed_bytes, peak_bytes)
         return cls(fixed, (peak_bytes - fixed) / (math.prod(patch_ZYX) * batch))

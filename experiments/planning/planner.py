@@ -1,7 +1,5 @@
 """Plan a run (`--plan`): measure a few steps and a part of the inference, and print the memory and time of the run."""
 
-from __future__ import annotations
-
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable

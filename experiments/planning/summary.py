@@ -1,7 +1,5 @@
 """Data classes of a plan."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Print a plan as tables, and write it as JSON."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Registry of the tasks. A new task needs an entry here and a subpackage."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -1,26 +1,27 @@
 """Base classes of the tasks."""
 
-from __future__ import annotations
-
 import dataclasses
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
+from torch.utils.data import DataLoader
 
 from cytovox.errors import InputError
 from cytovox.models.load import weights_path
 from cytovox.models.metadata import CheckpointMetadata, Weights, read_checkpoint
 from cytovox.networks.weights import shipped_weights
 from datamodules.cases import FolderCase
+from datamodules.sampling import EvaluationSampler
 from experiments.check import Audited, check_run
 from experiments.progress import Progress
 from experiments.schema import STAGES, BaseConfig, Choice, Config
 from experiments.session import RunRequest, Work
 from experiments.stages import Run, begin_training
-from lightning_modules.seen import begun_from, seen_by_all
+from lightning_modules.seen import begun_from, counted_seen, seen_by_all, seen_metrics, seen_note
 from training.rundir import RunFolder
 from training.signals import StopSignals
 
@@ -195,6 +196,38 @@ def check_test(cases: Sequence[Any], progress: Progress) -> None:
         if isinstance(case, FolderCase):
             case.load()
             progress("checking test volumes", done, len(cases))
+
+
+def predict_each(run: Run, module: pl.LightningModule, items: Sequence[Any]) -> None:
+    """Predict items one at a time, each on one rank, and wait for all ranks."""
+    sampler = EvaluationSampler(len(items), run.trainer.global_rank, run.trainer.world_size)
+    loader: DataLoader[Any] = DataLoader(items, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
+    run.trainer.predict(module, loader, return_predictions=False)
+    run.trainer.strategy.barrier("predict")
+
+
+def record_seen(run: Run, module: Any, fingerprints: Sequence[str], stage: str, what: str, consequence: str) -> None:
+    """Count the inputs that the weights have seen in training, for the metrics and a note to the user.
+
+    Parameters
+    ----------
+    run : Run
+        Run with the metrics.
+    module : LightningModule
+        Module with the metadata of the weights.
+    fingerprints : sequence of str
+        Fingerprints of the inputs.
+    stage : str
+        Stage of the inputs.
+    what : str
+        Plural name of the inputs.
+    consequence : str
+        What the user must know about seen inputs.
+    """
+    _, counted = counted_seen(module.metadata, fingerprints)
+    run.folder.update_metrics(seen_metrics(counted, stage))
+    if note := seen_note(counted, what, consequence):
+        print(note, file=sys.stderr)
 
 
 class UsesWeights(ABC):

@@ -1,7 +1,5 @@
 """Config options that the tasks analyze and cells_from_masks share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, Literal
 

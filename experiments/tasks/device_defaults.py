@@ -1,7 +1,5 @@
 """Options whose default depends on the device: batch sizes and compilation."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from cytovox.errors import InputError

@@ -1,7 +1,5 @@
 """Config of the cells task, and its validation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,9 +1,6 @@
 """Cells task: train a network that separates cells, from labelled fields."""
 
-from __future__ import annotations
-
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +21,10 @@ from experiments.progress import Progress, wide_console
 from experiments.report.data import shown_number
 from experiments.report.parts import sections
 from experiments.stages import Run
-from experiments.tasks.base import TrainedTask, UsesWeights, check_test
+from experiments.tasks.base import TrainedTask, UsesWeights, check_test, record_seen
 from experiments.tasks.cells.config import CELLS_CHOICES, CellsConfig, cells_errors
 from lightning_modules.cell_scoring import SEED_SOURCES, CellTestScores
 from lightning_modules.cells import MONITOR, CellsModule
-from lightning_modules.seen import counted_seen, seen_metrics, seen_note
 from training.rundir import RunFolder, write_csv
 
 #: Names of the seed sources in tables.
@@ -115,11 +111,9 @@ class CellsTask(TrainedTask, UsesWeights):
             return
         write_scores(module.scores, run.folder)
         metrics = {f"test/{name}": value for name, value in module.scores.metrics().items()}
-        _, counted = counted_seen(module.metadata, run.data.fingerprints(("test",)))
-        counts = {"test/cases": len(module.scores.of("true")), **seen_metrics(counted, "test")}
-        run.folder.update_metrics({**metrics, **counts})
-        if note := seen_note(counted, "test cases", "their scores say nothing about new fields"):
-            print(note, file=sys.stderr)
+        run.folder.update_metrics({**metrics, "test/cases": len(module.scores.of("true"))})
+        consequence = "their scores say nothing about new fields"
+        record_seen(run, module, run.data.fingerprints(("test",)), "test", "test cases", consequence)
 
     def print_summary(self, folder: RunFolder, config: CellsConfig) -> None:
         """Print the scores for every seed source."""

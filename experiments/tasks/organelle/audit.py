@@ -1,7 +1,5 @@
 """`--check` of tomograms and masks: print one table of errors and warnings with advice."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """Match the outputs of an organelle network to those of its initial weights by name, not by position."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """`--plan` of the organelle task."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

@@ -1,12 +1,8 @@
 """Test and predict stages of an organelle run."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-from torch.utils.data import DataLoader
 
 from cytovox.errors import InputError
 from cytovox.io.provenance import ContentDigests, Fingerprint
@@ -14,12 +10,12 @@ from cytovox.models.domain import frame_outside
 from datamodules.cache import cache_root
 from datamodules.fingerprints import volume_fingerprints
 from datamodules.paths import shard_of
-from datamodules.sampling import EvaluationSampler
 from datamodules.steps import STEPS
 from experiments.stages import Run
+from experiments.tasks.base import predict_each, record_seen
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import mean_dice
-from lightning_modules.seen import counted_seen, seen_metrics, seen_note
+from lightning_modules.seen import counted_seen
 from training.prediction import MaskWriter, collect_table, output_names
 from training.progress_bar import reporter
 from training.results import draw_examples, write_test_tables
@@ -44,11 +40,9 @@ def test(run: Run) -> None:
         for line, found in scores.groups().items()
         for name, value in mean_dice(scores.organelles, found).items()
     }
-    _, counted = counted_seen(module.metadata, [fingerprints[score.index] for score in scores.cases])
-    counts = {"test/cases": len(scores.cases), **seen_metrics(counted, "test")}
-    run.folder.update_metrics({**means, **windows, **lines, **counts})
-    if note := seen_note(counted, "test cases", "their scores say nothing about new tomograms"):
-        print(note, file=sys.stderr)
+    run.folder.update_metrics({**means, **windows, **lines, "test/cases": len(scores.cases)})
+    scored = [fingerprints[score.index] for score in scores.cases]
+    record_seen(run, module, scored, "test", "test cases", "their scores say nothing about new tomograms")
 
 
 def predict(run: Run) -> None:
@@ -76,18 +70,12 @@ def predict(run: Run) -> None:
     writer.report = reporter(run.trainer)
     module.write_masks = writer
     mine = shard_of(run.inputs, predict.shard)
-    sampler = EvaluationSampler(len(mine), run.trainer.global_rank, run.trainer.world_size)
-    loader: DataLoader = DataLoader(mine, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
-    run.trainer.predict(module, loader, return_predictions=False)
-    run.trainer.strategy.barrier("predict")
+    predict_each(run, module, mine)
     if run.trainer.is_global_zero and predict.shard is None:
         collect_table(run.folder)
-        done = sum(writer.is_done(path) for path in run.inputs)
+        run.folder.update_metrics({"predict/files": sum(writer.is_done(path) for path in run.inputs)})
         found = volume_fingerprints([path for path in run.inputs if path.exists()], cache_root(None))
-        _, counted = counted_seen(module.metadata, found)
-        run.folder.update_metrics({"predict/files": done, **seen_metrics(counted, "predict")})
-        if note := seen_note(counted, "inputs", "their masks are better than those of new tomograms"):
-            print(note, file=sys.stderr)
+        record_seen(run, module, found, "predict", "inputs", "their masks are better than those of new tomograms")
     errors = run.gathered(writer.errors)
     if len(mine) > 1 and errors:
         errors.append(

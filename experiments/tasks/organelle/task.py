@@ -1,7 +1,5 @@
 """Organelle task: predict masks of organelles from tomograms."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

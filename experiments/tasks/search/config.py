@@ -1,7 +1,5 @@
 """Config of the search task, and its validation."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass, field

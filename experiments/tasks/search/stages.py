@@ -1,7 +1,5 @@
 """Stages of a search: choose the genotype, and train its network from scratch."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

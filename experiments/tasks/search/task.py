@@ -1,7 +1,5 @@
 """Search task: find a genotype with a supernet, and train the resulting network from scratch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Configs of the shape task and of SHAPR, and their validation."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """`--plan` of the shape tasks."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

@@ -1,7 +1,5 @@
 """Contents of the report of a shape run, from its folder."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Test and predict stages of the shape tasks: tables, a gallery, and files of every shape."""
 
-from __future__ import annotations
-
 import sys
 import zlib
 from collections.abc import Sequence
@@ -10,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from cytovox.io.provenance import Fingerprint
 from cytovox.measurement.shape_features import features_2d, features_3d, in_unit
@@ -19,13 +16,13 @@ from cytovox.models.domain import cell_statistics, outside
 from cytovox.plots.meshes import write_glb
 from cytovox.plots.shape_charts import reliability_figure
 from cytovox.plots.shapes import GalleryCell, gallery_figure
-from datamodules.sampling import EvaluationSampler
 from datamodules.shape.cases import ShapeCell
 from datamodules.shape.dataset import shape_sample
 from datamodules.shape.folder import find_inputs, read_shapes
 from datamodules.steps import STEPS
 from experiments.stages import Run
-from lightning_modules.seen import COLUMN, counted_seen, seen_metrics, seen_note
+from experiments.tasks.base import predict_each, record_seen
+from lightning_modules.seen import COLUMN, counted_seen
 from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns
 from training.results import write_table
@@ -54,10 +51,9 @@ def test(run: Run) -> None:
     _write_tables(scores, cells, seen, run.folder)
     _draw(module, scores, cells, run.folder)
     means = {f"test/{name}": value for name, value in scores.means().items()}
-    _, counted = counted_seen(module.metadata, [cells[score.index].fingerprint for score in scores.cells])
-    run.folder.update_metrics({**means, "test/cases": len(scores.cells), **seen_metrics(counted, "test")})
-    if note := seen_note(counted, "test cells", "their scores say nothing about new cells"):
-        print(note, file=sys.stderr)
+    run.folder.update_metrics({**means, "test/cases": len(scores.cells)})
+    scored = [cells[score.index].fingerprint for score in scores.cells]
+    record_seen(run, module, scored, "test", "test cells", "their scores say nothing about new cells")
 
 
 def _note_few_samples(samples: int) -> None:
@@ -165,13 +161,11 @@ def predict(run: Run) -> None:
         run.folder, fingerprint, predict.voxel_um, Path(predict.out) if predict.out is not None else None
     )
     module.predict_cell = Predictor(module, writer, sources, run.trained_on[0])
-    sampler = EvaluationSampler(len(cells), run.trainer.global_rank, run.trainer.world_size)
-    loader: DataLoader = DataLoader(cells, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
-    run.trainer.predict(module, loader, return_predictions=False)
-    run.trainer.strategy.barrier("predict")
+    predict_each(run, module, cells)
     if run.trainer.is_global_zero:
         _note_few_samples(predict.samples)
-        seen, counted = counted_seen(module.metadata, [cell.fingerprint for cell in cells])
+        fingerprints = [cell.fingerprint for cell in cells]
+        seen, _ = counted_seen(module.metadata, fingerprints)
         rows = [
             {**row, COLUMN: answer}
             for cell, answer in zip(cells, seen, strict=True)
@@ -189,10 +183,9 @@ def predict(run: Run) -> None:
         write_table(run.folder.tables / "predicted_shapes.csv", list(PREDICTED), rows)
         write_table(run.folder.tables / "predicted_features.csv", list(features[0]) if features else ["cell"], features)
         _draw_predicted(cells[:SHOWN], writer.target, run.folder)
-        run.folder.update_metrics({"predict/files": len(rows), **seen_metrics(counted, "predict")})
+        run.folder.update_metrics({"predict/files": len(rows)})
         consequence = "their shapes and features are better than those of new cells, and classifiers refuse them"
-        if note := seen_note(counted, "predicted cells", consequence):
-            print(note, file=sys.stderr)
+        record_seen(run, module, fingerprints, "predict", "predicted cells", consequence)
 
 
 def _features_row(row: dict[str, Any]) -> dict[str, Any]:

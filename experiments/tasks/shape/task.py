@@ -1,7 +1,5 @@
 """Shape task and SHAPR: predict 3D shapes of cells from 2D images and masks."""
 
-from __future__ import annotations
-
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence

@@ -192,12 +192,12 @@ def _verb_of_key(task: str, key: str) -> str:
     return f"cytovox {VERB_OF_TASK.get(task, 'run') if applies else 'train'}"
 
 
+@dataclass(frozen=True)
 class Schema:
     """Names of the keys of every task, from `configs/keys.json`."""
 
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        self.tasks: Mapping[str, Any] = content.get("tasks", {})
-        self._classes: Mapping[str, Any] = content.get("classes", {})
+    tasks: Mapping[str, Any]
+    classes: Mapping[str, Any]
 
     @classmethod
     def stored(cls) -> Self:
@@ -207,8 +207,8 @@ class Schema:
         with contextlib.suppress(OSError, ValueError, KeyError):
             content = json.loads(KEYS.read_text(encoding="utf-8"))
             if content["sources"] == digest_of(content["files"]):
-                return cls(content)
-        return cls({})
+                return cls(content["tasks"], content["classes"])
+        return cls({}, {})
 
     def has(self, task: str, key: str) -> bool:
         """Return whether a task has a key, by its first two parts; true for a task that is not listed."""
@@ -222,7 +222,7 @@ class Schema:
         return not inner or not kinds or any(inner[0] in self._fields(kind) for kind in kinds)
 
     def _fields(self, kind: str) -> set[str]:
-        return {name for name, *_ in self._classes[kind]["fields"]}
+        return {name for name, *_ in self.classes[kind]["fields"]}
 
 
 def task_of_weights(given: str) -> str | None:

@@ -2,8 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -52,33 +51,25 @@ def crop_of(
     return Crop(part_ZYX, spacing_um, same, len(tiling.windows(cut)), box)  # type: ignore[arg-type]
 
 
-@dataclass
-class InferenceClock:
-    """Replacement for the mask writer that predicts crops and measures the seconds per window."""
-
-    crops: Mapping[Path, Crop]
-    window_seconds: dict[Path, float] = field(default_factory=dict)
-    probabilities: dict[Path, np.ndarray] = field(default_factory=dict)
-
-    def __call__(self, name: Path, infer: DenseInferer) -> None:
-        """Predict a crop twice and time the second pass; a long first pass is timed itself."""
-        crop = self.crops[name]
-        infer = dataclasses.replace(infer, resample=crop.resample)
-        for _ in range(2):
-            begun = time.perf_counter()
-            self.probabilities[name] = infer(crop.ri_ZYX, crop.spacing_um)
-            seconds = time.perf_counter() - begun
-            self.window_seconds[name] = seconds / crop.windows
-            if seconds > AIM_S and infer.compile == "none":  # otherwise the first pass is mostly compilation
-                break
+def time_windows(crop: Crop, infer: DenseInferer) -> tuple[np.ndarray, float]:
+    """Return the probabilities of a crop, and the seconds per window of the second pass or of a long first pass."""
+    infer = dataclasses.replace(infer, resample=crop.resample)
+    for _ in range(2):
+        begun = time.perf_counter()
+        probabilities_KZYX = infer(crop.ri_ZYX, crop.spacing_um)
+        seconds = time.perf_counter() - begun
+        if seconds > AIM_S and infer.compile == "none":  # otherwise the first pass is mostly compilation
+            break
+    return probabilities_KZYX, seconds / crop.windows
 
 
 def measure_inference(
-    module: OrganelleModule, trainer: TrainerConfig, folder: RunFolder, crops: Mapping[Path, Crop]
-) -> InferenceClock:
-    """Measure the seconds per window on each crop, in the run's precision and on its device."""
-    module.write_masks = clock = InferenceClock(crops)
+    module: OrganelleModule, trainer: TrainerConfig, folder: RunFolder, crop: Crop
+) -> tuple[np.ndarray, float]:
+    """Return the probabilities of a crop and the seconds per window, in the run's precision and on its device."""
+    results = list[tuple[np.ndarray, float]]()
+    module.write_masks = lambda _, infer: results.append(time_windows(crop, infer))
     lightning = build_trainer(short_config(trainer, 1, None), folder, [], MONITOR, dry_run=False)
-    loader: DataLoader = DataLoader(list(crops), batch_size=None)  # type: ignore[arg-type]
+    loader: DataLoader = DataLoader([Path("crop")], batch_size=None)  # type: ignore[arg-type]
     lightning.predict(module, loader, return_predictions=False)
-    return clock
+    return results[0]

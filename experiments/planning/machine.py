@@ -45,20 +45,19 @@ def find_machine(trainer: TrainerConfig) -> Machine:
     """
     require_supported_gpu(trainer.accelerator)
     local = local_ranks(trainer)
-    precision = choose_precision(trainer.precision, trainer.accelerator)
     if uses_cuda(trainer.accelerator):
+        kind, device = "cuda", torch.cuda.get_device_name()
         free, total = torch.cuda.mem_get_info()
         major, minor = torch.cuda.get_device_capability()
         bf16 = "bf16" if major >= 8 else "no bf16, so 16-mixed"
         note = f"sm_{major}{minor} is in this torch {torch.__version__} ({bf16})"
-        return Machine(
-            "cuda", torch.cuda.get_device_name(), total, free, precision, note, local * trainer.num_nodes, local
-        )
-    kind = "mps" if trainer.accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
-    about = describe_device()
-    note = f"{'bf16' if cpu_has_bfloat16() else 'no bf16'} in hardware, {about['threads']} threads"
-    free = min(memory_limit(), psutil.virtual_memory().available)
-    return Machine(kind, str(about["cpu"]), memory_limit(), free, precision, note, local * trainer.num_nodes, local)
+    else:
+        kind = "mps" if trainer.accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
+        about, total = describe_device(), memory_limit()
+        device, free = str(about["cpu"]), min(total, psutil.virtual_memory().available)
+        note = f"{'bf16' if cpu_has_bfloat16() else 'no bf16'} in hardware, {about['threads']} threads"
+    precision = choose_precision(trainer.precision, trainer.accelerator)
+    return Machine(kind, device, total, free, precision, note, local * trainer.num_nodes, local)
 
 
 def local_ranks(trainer: TrainerConfig) -> int:

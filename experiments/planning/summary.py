@@ -1,30 +1,15 @@
 """Data classes of a plan."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cytovox.networks.registry import NetworkConfig
 from experiments.planning.data import Preparation
-from experiments.planning.duration import EpochPlan, FitTimes, RunPlan
+from experiments.planning.duration import EpochPlan, RunPlan
 from experiments.planning.machine import Machine
-from experiments.planning.patch_sizes import USABLE, MemoryModel, Shape, Work, candidates
-
-
-@dataclass(frozen=True)
-class PatchRow:
-    """Estimates for a valid patch size."""
-
-    patch: Shape
-    largest_batch: int
-    """Largest batch that fits; 0 if not even one patch does."""
-    bytes: float
-    """Memory at the config's batch size, scaled by voxels."""
-    batch_seconds: float
-    """Seconds per batch, scaled by voxels."""
-    volumes: int
-    """Number of prepared volumes that are at least as large; a smaller one is padded with its edge."""
+from experiments.planning.measure import Measured
+from experiments.planning.patch_sizes import USABLE, MemoryModel, Shape, Work
 
 
 @dataclass(frozen=True)
@@ -34,22 +19,11 @@ class FitPlan:
     work: Work
     epoch: EpochPlan
     run: RunPlan
-    times: FitTimes
-    steps: list[float]
-    """Seconds of the measured batches."""
+    measured: Measured
     host_bytes: int
     """Peak of main memory: process, loader processes, and the batches that they prefetch."""
-    start_bytes: int
-    """Part of it that the process had before the training."""
     loaders_bytes: int
     """Part of it in loader processes and prefetched batches."""
-    gpu_bytes: int
-    """Peak of tensors on the GPU, including validations."""
-    gpu_reserved_bytes: int
-    """Peak of the GPU memory that torch reserved, including validations."""
-    gpu_step_bytes: int
-    """Peak of the GPU memory that torch reserved for training steps alone. A validation computes fewer windows at once
-    if memory is short."""
     model: MemoryModel
     network: NetworkConfig | None
     """Network whose patch size can change; None if samples have one size."""
@@ -58,8 +32,11 @@ class FitPlan:
     accumulate: int
 
     def peak_bytes(self, machine: Machine) -> int:
-        """Return the memory that must fit: of steps on a GPU, else main memory of all ranks on this machine."""
-        return self.gpu_step_bytes if machine.kind == "cuda" else self.host_bytes * machine.local_ranks
+        """Return the memory that must fit: of steps on a GPU, else main memory of all ranks on this machine.
+
+        A validation on a GPU computes fewer windows at once if memory is short.
+        """
+        return self.measured.gpu_step_bytes if machine.kind == "cuda" else self.host_bytes * machine.local_ranks
 
     def fits(self, machine: Machine) -> bool:
         """Return whether the peak is within the usable memory."""
@@ -69,20 +46,6 @@ class FitPlan:
         """Return the largest batch of a rank that fits."""
         shared = 1 if machine.kind == "cuda" else machine.local_ranks
         return self.model.largest_batch(patch or self.patch, machine.memory_bytes / shared)
-
-    def patches(self, machine: Machine, shapes: Sequence[tuple[int, ...]]) -> list[PatchRow]:
-        """Return estimates for valid patch sizes around the config's."""
-        assert self.network is not None
-        return [
-            PatchRow(
-                patch=patch,
-                largest_batch=self.largest_batch(machine, patch),
-                bytes=self.model.peak(patch, self.batch),
-                batch_seconds=self.times.batch * (math.prod(patch) / math.prod(self.patch)),
-                volumes=sum(all(n >= p for n, p in zip(shape, patch, strict=True)) for shape in shapes),
-            )
-            for patch in candidates(self.patch, self.network)
-        ]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.planning.machine import Machine
-from experiments.planning.patch_sizes import USABLE, advice, axis_sizes
+from experiments.planning.patch_sizes import USABLE, advice, axis_sizes, candidates
 from experiments.planning.summary import FitPlan, Plan
 from experiments.progress import wide_console
 from training.rundir import write_json
@@ -43,8 +43,10 @@ def write_plan(plan: Plan, path: str | None) -> None:
     if fit is not None:
         found["fit"] = {
             "batch": fit.batch, "parameters": fit.work.parameters, "flop": fit.work.flop,
-            "batch_seconds": fit.times.batch, "seconds": fit.run.seconds, "largest_batch": fit.largest_batch(machine),
-            "gpu_bytes": fit.gpu_bytes, "gpu_reserved_bytes": fit.gpu_reserved_bytes, "host_bytes": fit.host_bytes,
+            "batch_seconds": fit.measured.times.batch, "seconds": fit.run.seconds,
+            "largest_batch": fit.largest_batch(machine),
+            "gpu_bytes": fit.measured.memory.gpu_bytes, "gpu_reserved_bytes": fit.measured.memory.gpu_reserved_bytes,
+            "host_bytes": fit.host_bytes,
         }  # fmt: skip
     write_json(Path(path), found)
     print(f"plan: {path}")
@@ -79,11 +81,11 @@ def memory_table(fit: FitPlan, machine: Machine) -> Table:
         table.add_row(what, f"{found / 1e9:.2f}", "" if of is None else f"{100 * found / of:.0f} %")
 
     if machine.kind == "cuda":
-        row("GPU: tensors", fit.gpu_bytes, machine.memory_bytes)
-        row("GPU: reserved by torch", fit.gpu_reserved_bytes, machine.memory_bytes)
-        row("GPU: reserved by torch, without validation", fit.gpu_step_bytes, machine.memory_bytes)
+        row("GPU: tensors", fit.measured.memory.gpu_bytes, machine.memory_bytes)
+        row("GPU: reserved by torch", fit.measured.memory.gpu_reserved_bytes, machine.memory_bytes)
+        row("GPU: reserved by torch, without validation", fit.measured.gpu_step_bytes, machine.memory_bytes)
     row("main memory: in all", fit.host_bytes, None if machine.kind == "cuda" else machine.memory_bytes)
-    row("  of it before the training", fit.start_bytes)
+    row("  of it before the training", fit.measured.start_bytes)
     row("  of it loader processes and their batches", fit.loaders_bytes)
     table.add_section()
     table.add_row("largest batch that fits", str(fit.largest_batch(machine)), "")
@@ -91,7 +93,10 @@ def memory_table(fit: FitPlan, machine: Machine) -> Table:
 
 
 def patch_table(fit: FitPlan, plan: Plan) -> Table:
-    """Return the table of valid patch sizes around the config's."""
+    """Return the table of valid patch sizes around the config's, with memory and time scaled by voxels.
+
+    A volume that is smaller than the patch is padded with its edge.
+    """
     assert fit.network is not None
     rules = zip("zyx", fit.patch, fit.network.divisor, fit.network.minimum, strict=True)
     texts = [
@@ -103,11 +108,14 @@ def patch_table(fit: FitPlan, plan: Plan) -> Table:
         "patch", f"GB at batch {fit.batch}", "largest batch", "batch, s", f"of {len(plan.shapes)} volumes large enough",
         title="patches; those not measured are estimated by voxels", caption="\n".join(texts),
     )  # fmt: skip
-    for row in fit.patches(plan.machine, plan.shapes):
-        name = f"[bold]{size(row.patch)}, measured[/bold]" if row.patch == fit.patch else size(row.patch)
+    for patch in candidates(fit.patch, fit.network):
+        seconds = fit.measured.times.batch * (math.prod(patch) / math.prod(fit.patch))
+        large = sum(all(n >= p for n, p in zip(shape, patch, strict=True)) for shape in plan.shapes)
         table.add_row(
-            name, f"{row.bytes / 1e9:.2f}", str(row.largest_batch), f"{row.batch_seconds:.3g}", str(row.volumes)
-        )
+            f"[bold]{size(patch)}, measured[/bold]" if patch == fit.patch else size(patch),
+            f"{fit.model.peak(patch, fit.batch) / 1e9:.2f}", str(fit.largest_batch(plan.machine, patch)),
+            f"{seconds:.3g}", str(large),
+        )  # fmt: skip
     return table
 
 
@@ -135,7 +143,7 @@ def time_table(plan: Plan) -> Table:
 
 
 def _fit_rows(table: Table, fit: FitPlan, unit: str) -> None:
-    times, epoch, run, steps = fit.times, fit.epoch, fit.run, fit.steps
+    times, epoch, run, steps = fit.measured.times, fit.epoch, fit.run, fit.measured.steps
     table.add_row(
         "fit: a batch", f"{times.batch:.3f} s", duration(epoch.batches * times.batch),
         f"{epoch.batches} an epoch; median of {len(steps)}: {statistics.median(steps):.3f} s, "
@@ -169,9 +177,11 @@ def warnings_of(plan: Plan) -> list[str]:
             f"will not fit: {gigabytes(fit.peak_bytes(machine))} of {gigabytes(machine.memory_bytes)} "
             f"({100 * USABLE:.0f} % may be used); {suggestion}"
         )
-    elif machine.kind != "cuda" and fit.host_bytes * machine.local_ranks - fit.start_bytes > machine.free_bytes:
+    elif (
+        machine.kind != "cuda" and fit.host_bytes * machine.local_ranks - fit.measured.start_bytes > machine.free_bytes
+    ):
         lines.append(
-            f"may not fit now: {gigabytes(fit.host_bytes * machine.local_ranks)} needed, other programs leave "
+            f"may not fit now: {gigabytes(fit.peak_bytes(machine))} needed, other programs leave "
             f"{gigabytes(machine.free_bytes)}; end some of them"
         )
     if math.isinf(fit.run.seconds):

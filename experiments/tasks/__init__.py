@@ -1,12 +1,9 @@
 """Registry of the tasks. A new task needs an entry here and a subpackage."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from cytovox.errors import InputError
-from experiments.report.data import config_of
-from experiments.report.page import write_report
 from experiments.schema import BaseConfig, branch
 from experiments.tasks.analyze.task import AnalyzeTask
 from experiments.tasks.base import Task
@@ -45,15 +42,3 @@ def known_keys(task: str, group: str, choice: str) -> set[str] | None:
         return {f.name for f in dataclasses.fields(branch(group, chosen, choice))}
     except InputError:
         return None
-
-
-def report_of(folder: str | Path) -> Path:
-    """Write the report of a run folder, and return its path. Without a config, it is that of an organelle run.
-
-    Raises
-    ------
-    InputError
-        There is no such folder, or it is not writable.
-    """
-    task = str(config_of(Path(folder)).get("task"))
-    return write_report(folder, TASKS[task if task in TASKS else BaseConfig.task].report)

@@ -1,11 +1,13 @@
 """Base classes of the tasks."""
 
 import dataclasses
+import functools
+import operator
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
@@ -27,25 +29,6 @@ from training.signals import StopSignals
 
 #: Splits that each stage needs.
 SPLITS_OF = {"fit": ("train", "val"), "test": ("test",)}
-
-
-class DataModule(Protocol):
-    """Methods of every task's data module besides Lightning's own hooks."""
-
-    def find(self) -> Mapping[str, Sequence[Any]]:
-        """Return the cases of train, val and test; simulated ones are computed here."""
-
-    def digest(self) -> str:
-        """Return a hash of the data of the run."""
-
-    def fingerprints(self, splits: Sequence[str]) -> list[str]:
-        """Return the fingerprints of the cells or volumes of these splits. Weights store those they were trained on."""
-
-    def notes(self) -> list[str]:
-        """Return notes for the user about the files."""
-
-    def prepare_data(self) -> None:
-        """Fill the cache."""
 
 
 class Task(ABC):
@@ -86,9 +69,7 @@ class Task(ABC):
         for group, choice in self.choices.items():
             tree[group] = {choice.key: tree[group][choice.key], **tree[group]}
         for *groups, key in (*self.paths, ("runs_dir",), ("resume",)):
-            inner = tree
-            for group in groups:
-                inner = inner[group]
+            inner = functools.reduce(operator.getitem, groups, tree)
             if key in inner:
                 inner[key] = absolute_path(inner[key])
         return tree
@@ -106,7 +87,11 @@ class TrainedTask(Task):
 
     @abstractmethod
     def data(self, config: Any, progress: Progress | None, limit: int | None, splits: Sequence[str]) -> Any:
-        """Return the data module for these splits."""
+        """Return the data module for these splits.
+
+        Besides the hooks of Lightning it has `find()`, the cases of every split; `digest()`, a hash of the data;
+        `fingerprints(splits)`, which the weights store; and `notes()` about the files for the user.
+        """
 
     @abstractmethod
     def metadata(self, config: Any) -> CheckpointMetadata:

@@ -6,6 +6,7 @@ import re
 import shutil
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -17,11 +18,18 @@ from cytovox.errors import InputError
 from cytovox.organelles import ORGANELLES
 from cytovox.plots.figures import overlay_figure
 from cytovox.plots.meshes import write_glb
-from experiments.report.data import headline
-from experiments.tasks import report_of as write_report
+from experiments.report.data import config_of, headline
+from experiments.report.page import write_report as write_page
+from experiments.tasks import TASKS
 
 EVIL = "<script>alert(1)</script>"
 SPACING_UM = (0.4, 0.3, 0.3)
+
+
+def write_report(run):
+    """Write the report of a run folder with the sections of its task, by default of the organelle task."""
+    task = TASKS.get(str(config_of(Path(run)).get("task")), TASKS["organelle"])
+    return write_page(run, task.report)
 
 
 @cache

@@ -145,7 +145,7 @@ def _report_row(row: dict[str, str]) -> dict[str, Any]:
     texts = {key + end: shown_number(row.get(key + end), 3) for key in SCORES for end in ("", "_low", "_high")}
     return {
         "cell_line": row.get("cell_line", ""),
-        "way": SOURCE_NAMES.get(row.get("seeds", ""), ""),
+        "seeds": SOURCE_NAMES.get(row.get("seeds", ""), ""),
         "n": row.get("n", ""),
         "values": [f"{texts[key]} [{texts[f'{key}_low']}, {texts[f'{key}_high']}]" for key in SCORES],
     }

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from datamodules.audit.audit import Audit, audit
+from datamodules.audit.audit import audit
 from datamodules.audit.findings import Finding
 from experiments.check import Audited
 from experiments.progress import Progress
@@ -20,13 +20,6 @@ def audit_data(config: OrganelleConfig, stages: Sequence[str], progress: Progres
         *(config.data, config.seed, stages, predict.inputs, predict.spacing_um, progress),
         *(predict.spacing_from, predict.series),
     )
-    print_audit(done)
-    printed = {found.origin for found in done.findings if found.origin is not None}
-    return Audited(done.counts, done.inputs, len(done.errors), printed)
-
-
-def print_audit(done: Audit) -> None:
-    """Print the table of findings, if there are any, and one line of counts."""
     if done.findings:
         console = Console()
         # in a log file, wide enough for five columns; cells are wrapped and never cut
@@ -36,6 +29,8 @@ def print_audit(done: Audit) -> None:
         print("simulated volumes: there is no file to check, only the config's numbers")
     if done.volumes or not done.simulated:
         print(done.summary(), flush=True)
+    printed = {found.origin for found in done.findings if found.origin is not None}
+    return Audited(done.counts, done.inputs, len(done.errors), printed)
 
 
 def _table(findings: Sequence[Finding]) -> Table:

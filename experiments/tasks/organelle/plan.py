@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,14 +113,13 @@ class OrganellePlanner(Planner):
         self, module: OrganelleModule, ri_ZYX: np.ndarray, spacing_um: Any
     ) -> tuple[Crop, np.ndarray, float]:
         """Return a crop, its probabilities, and the seconds per window."""
-        name, batch = Path("crop"), module.tiling.sw_batch_size
+        batch = module.tiling.sw_batch_size
         crop = crop_of(ri_ZYX, spacing_um, _resample(module), module.tiling)
         message = "predict.window: one window does not fit into memory; choose a smaller one"
         if batch > 1:
             message = f"predict.batch_size: {batch} windows do not fit into memory; set it to {batch // 2}"
         with explain_memory_error(lambda: message):
-            clock = measure_inference(module, self.config.trainer, self.folder, {name: crop})
-        return crop, clock.probabilities[name], clock.window_seconds[name]
+            return crop, *measure_inference(module, self.config.trainer, self.folder, crop)
 
     def test(self, plan: Plan) -> StagePlan:
         """See `Planner`."""

@@ -1,7 +1,6 @@
 """Test and predict stages of an organelle run."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from cytovox.errors import InputError
@@ -50,6 +49,16 @@ def predict(run: Run) -> None:
     module: OrganelleModule = run.module()
     predict = run.config.predict
     spacing = predict.spacing_um
+    digests, weights, precision = ContentDigests(cache_root(None)), run.weights_digests(), str(run.trainer.precision)
+    missing = ", ".join(name for name in run.config.data.organelles if name not in module.organelles)
+    other = f"{missing}: asked for (data.organelles), but not predicted by these weights" if missing else ""
+
+    def fingerprint(path: Path) -> Fingerprint:
+        """Return the fingerprint of the masks of a file; `datamodules.steps` lists the keys that do not affect it."""
+        return STEPS["predict.masks"].fingerprint(
+            run.config, input=digests.of(path), content_of_weights=weights, precision=precision
+        )
+
     writer = MaskWriter(
         run.folder,
         module.organelles,
@@ -60,10 +69,8 @@ def predict(run: Run) -> None:
         spacing_um=(spacing[0], spacing[1], spacing[2]) if spacing is not None else None,
         spacing_from=predict.spacing_from,
         series=predict.series,
-        fingerprint=_fingerprint(run),
-        outside=lambda read, volume: "; ".join(
-            filter(None, [*_other_organelles(run, module), frame_outside(run.trained_on, read, volume)])
-        ),
+        fingerprint=fingerprint,
+        outside=lambda read, volume: "; ".join(filter(None, [other, frame_outside(run.trained_on, read, volume)])),
         report_note=lambda text: print(f"note: {text}", file=sys.stderr),
         out=Path(predict.out) if predict.out is not None else None,
     )
@@ -84,22 +91,3 @@ def predict(run: Run) -> None:
         )
     if errors:
         raise InputError("\n".join(errors))
-
-
-def _other_organelles(run: Run, module: OrganelleModule) -> list[str]:
-    """Return a line that names the organelles of the config that the weights do not predict, if there are any."""
-    missing = [name for name in run.config.data.organelles if name not in module.organelles]
-    return [f"{', '.join(missing)}: asked for (data.organelles), but not predicted by these weights"] if missing else []
-
-
-def _fingerprint(run: Run) -> Callable[[Path], Fingerprint]:
-    """Return a function that computes the fingerprint of a file's masks; `datamodules.steps` lists ignored keys."""
-    digests, weights = ContentDigests(cache_root(None)), run.weights_digests()
-    precision = str(run.trainer.precision)
-
-    def of(path: Path) -> Fingerprint:
-        return STEPS["predict.masks"].fingerprint(
-            run.config, input=digests.of(path), content_of_weights=weights, precision=precision
-        )
-
-    return of

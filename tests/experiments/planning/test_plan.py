@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -17,10 +16,12 @@ from cytovox.networks.residual_unet import ResidualUNetConfig
 from experiments.planning import machine, planner
 from experiments.planning.duration import EpochPlan, FitTimes, RunPlan
 from experiments.planning.machine import Machine
+from experiments.planning.measure import Measured
 from experiments.planning.patch_sizes import MemoryModel, Work
 from experiments.planning.summary import FitPlan, Plan, StagePlan
 from experiments.planning.tables import duration, warnings_of
 from experiments.tasks.organelle import plan as plan_module
+from training.fit_metrics import PeakMemory
 
 HOME = Path(__file__).resolve().parents[3]
 
@@ -178,20 +179,15 @@ def test_a_full_memory_is_answered_with_a_batch_that_may_fit(cli, alone, monkeyp
     assert "try data.batch_size=1" in errors[0]
 
 
-def _fit(peak: float = 8e9, seconds: float = 100.0, batch: int = 4) -> FitPlan:
+def _fit(peak: float = 8e9, seconds: float = 100.0, batch: int = 4, gpu_step: int = 0) -> FitPlan:
     patch = (64, 128, 128)
     return FitPlan(
         work=Work(1_000_000, 10**9, 10**9),
         epoch=EpochPlan(100, 100, batch, 5),
         run=RunPlan(1, 100, seconds, seconds, "max_epochs", False),
-        times=FitTimes(1.0),
-        steps=[1.0],
+        measured=Measured(FitTimes(1.0), [1.0], PeakMemory(), gpu_step_bytes=gpu_step, start_bytes=0),
         host_bytes=int(peak),
-        start_bytes=0,
         loaders_bytes=0,
-        gpu_bytes=0,
-        gpu_reserved_bytes=0,
-        gpu_step_bytes=0,
         model=MemoryModel.measured(peak, 0.0, patch, batch),
         network=ResidualUNetConfig(),
         patch=patch,
@@ -215,10 +211,11 @@ def test_ranks_of_one_machine_share_its_memory():
 
 
 def test_on_a_gpu_the_memory_of_steps_decides_and_not_that_of_a_validation():
-    fit = dataclasses.replace(_fit(peak=8e9), gpu_reserved_bytes=int(79e9), gpu_step_bytes=int(8e9))
+    fit = _fit(peak=8e9, gpu_step=int(8e9))
+    fit.measured.memory.gpu_reserved_bytes = int(79e9)
     machine = Machine("cuda", "a GPU", int(80e9), int(80e9), "bf16-mixed", "", 1, 1)
     assert warnings_of(Plan("x", ["fit"], machine, fit=fit)) == []
-    fit = dataclasses.replace(fit, gpu_step_bytes=int(79e9))
+    fit = _fit(peak=8e9, gpu_step=int(79e9))
     assert warnings_of(Plan("x", ["fit"], machine, fit=fit))[0].startswith("will not fit: 79.0 GB of 80.0 GB")
 
 

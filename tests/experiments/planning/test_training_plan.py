@@ -32,7 +32,7 @@ from experiments.planning import inference as plan_inference
 from experiments.planning import machine as plan_machine
 from experiments.planning.data import Share, all_cases, find_prepared, requests_of
 from experiments.planning.duration import EpochPlan, FitTimes, limited, plan_epoch, plan_run
-from experiments.planning.inference import InferenceClock, crop_of
+from experiments.planning.inference import crop_of, time_windows
 from experiments.planning.machine import _cgroup_limits, local_ranks, one_device
 from experiments.planning.measure import affordable, explain_memory_error, is_out_of_memory
 from experiments.planning.patch_sizes import (
@@ -463,7 +463,7 @@ def test_the_first_pass_of_a_compiled_network_is_not_the_one_that_is_timed(monke
     network = torch.nn.Conv3d(1, 2, 1)
     network.register_forward_hook(lambda *_: calls.append(1))
     inferer = DenseInferer(network, crop.resample, tiling, compile=compile)
-    InferenceClock({Path("crop"): crop})(Path("crop"), inferer)
+    time_windows(crop, inferer)
     assert len(calls) == passes
 
 

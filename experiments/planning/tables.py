@@ -177,9 +177,7 @@ def warnings_of(plan: Plan) -> list[str]:
             f"will not fit: {gigabytes(fit.peak_bytes(machine))} of {gigabytes(machine.memory_bytes)} "
             f"({100 * USABLE:.0f} % may be used); {suggestion}"
         )
-    elif (
-        machine.kind != "cuda" and fit.host_bytes * machine.local_ranks - fit.measured.start_bytes > machine.free_bytes
-    ):
+    elif machine.kind != "cuda" and fit.peak_bytes(machine) - fit.measured.start_bytes > machine.free_bytes:
         lines.append(
             f"may not fit now: {gigabytes(fit.peak_bytes(machine))} needed, other programs leave "
             f"{gigabytes(machine.free_bytes)}; end some of them"

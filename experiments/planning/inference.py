@@ -47,8 +47,8 @@ def crop_of(
     box = tuple(slice((n - k) // 2, (n - k) // 2 + k) for n, k in zip(ri_ZYX.shape, keep, strict=True))
     same = ResampleTo(spacing_um=spacing)
     part_ZYX = np.ascontiguousarray(ri_ZYX[box])
-    cut, _ = common_grid(part_ZYX.shape, spacing_um, same)
-    return Crop(part_ZYX, spacing_um, same, len(tiling.windows(cut)), box)  # type: ignore[arg-type]
+    windows = tiling.windows(common_grid(part_ZYX.shape, spacing_um, same)[0])
+    return Crop(part_ZYX, spacing_um, same, len(windows), box)  # type: ignore[arg-type]
 
 
 def time_windows(crop: Crop, infer: DenseInferer) -> tuple[np.ndarray, float]:

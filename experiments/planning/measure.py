@@ -140,12 +140,11 @@ def fit_shortly(
 
 def measuring_notes(trainer: TrainerConfig) -> list[str]:
     """Return the differences between the measured training and that of the run, one line each."""
-    if not trainer.compile:
-        return []
-    return [
+    note = (
         "trainer.compile: the plan is of the network without torch.compile; compiling takes the run a minute or more "
         "at its start, and its steps may take other time and memory than planned"
-    ]
+    )
+    return [note] if trainer.compile else []
 
 
 def affordable(batch_seconds: float, accumulate: int = 1) -> int:

@@ -268,21 +268,17 @@ def file_list(run_folder: Path) -> dict[str, Any]:
     found: list[tuple[str, int]] = []
     for folder, folders, files in os.walk(run_folder):
         here = Path(folder)
-        stores = [name for name in folders if name.endswith(".zarr")]
-        found += [(_relative(here / name, run_folder) + "/", _tree_size(here / name)) for name in stores]
-        folders[:] = sorted(name for name in folders if name not in stores and not name.startswith("."))
+        stores = [here / name for name in folders if name.endswith(".zarr")]
+        found += [(f"{store.relative_to(run_folder).as_posix()}/", _tree_size(store)) for store in stores]
+        folders[:] = sorted(name for name in folders if here / name not in stores and not name.startswith("."))
         found += [
-            (_relative(path, run_folder), path.stat().st_size)
+            (path.relative_to(run_folder).as_posix(), path.stat().st_size)
             for path in (here / name for name in files if not name.startswith(".") and name != "report.html")
             if path.is_file() and not path.is_symlink()
         ]
     found.sort(key=lambda entry: (entry[0].count("/") > 0, entry[0]))
     entries = [{"name": name, "href": "./" + quote(name), "size": _size(size)} for name, size in found[:MAX_FILES]]
     return {"entries": entries, "more": max(0, len(found) - MAX_FILES)}
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
 
 
 def _tree_size(folder: Path) -> int:

@@ -29,7 +29,7 @@ from cytovox.tracking.tracking import Detection
 from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.preflight import require_room
-from experiments.progress import Bars
+from experiments.progress import Bars, print_notes
 from experiments.schema import to_yaml
 from experiments.session import RunRequest, Work, now
 from experiments.tasks.analyze.outputs import write_cells_scene
@@ -58,7 +58,6 @@ class Inputs:
     """Masks or labels of nuclei by frame."""
     volume: Volume | None
     spacing_um: tuple[float, float, float]
-    notes: list[str]
 
 
 class CellsFromMasksTask(Task):
@@ -74,7 +73,7 @@ class CellsFromMasksTask(Task):
         """See `Task`."""
         config, parts = request.config, 0
         cell_weights(config.method, config.cell_weights)
-        inputs = _open(config)
+        inputs = open_inputs(config)
         for t, nucleus in inputs.nucleus.items():
             parts += len(np.unique(nucleus.objects())) - 1
             inputs.membrane[t].mask()
@@ -92,7 +91,7 @@ class CellsFromMasksTask(Task):
         """See `Task`."""
         config = request.config
         finder = cell_finder(config.method, cell_weights(config.method, config.cell_weights), config.seeds.rule())
-        inputs, out = _open(config), Path(config.out)
+        inputs, out = open_inputs(config), Path(config.out)
         require_room(out, "out")
         Manifest(out, self.name).require_free([out / name for name in RESULTS])
         require_room(Path(config.runs_dir) / config.name, "runs_dir")
@@ -182,16 +181,8 @@ class CellsFromMasksRun(Work):
         return 0
 
 
-def _open(config: CellsFromMasksConfig) -> Inputs:
-    """Open the inputs, and print notes about them."""
-    inputs = open_inputs(config)
-    for note in dict.fromkeys(inputs.notes):
-        print(f"note: {note}", file=sys.stderr)
-    return inputs
-
-
 def open_inputs(config: CellsFromMasksConfig) -> Inputs:
-    """Open the masks and the tomogram, and determine their grid.
+    """Open the masks and the tomogram, determine their grid, and print notes about them.
 
     Raises
     ------
@@ -226,7 +217,8 @@ def open_inputs(config: CellsFromMasksConfig) -> Inputs:
         label_sources(dict.fromkeys(range(frames), mask.path), name, grid, notes, labels=str(labels.get(name, "auto")))
         for mask, name in zip(label_volumes, names, strict=True)
     )
-    return Inputs(membrane, nucleus, volume, spacing, notes)
+    print_notes(dict.fromkeys(notes))
+    return Inputs(membrane, nucleus, volume, spacing)
 
 
 def _owner(membrane: LabelVolume, nucleus: LabelVolume) -> LabelVolume:

@@ -47,13 +47,12 @@ def match_outputs(
                 f"matched by name at {name}: make data.organelles the same"
             )
         theirs = state.get(name)
-        if theirs is None or theirs.shape != some[name].shape or own[name].shape[1:] != theirs.shape[1:]:
-            continue  # another network: loading the weights reports it
-        rows = own[name].clone()
-        for at, organelle in enumerate(wanted):
-            if organelle in given:
-                rows[at] = theirs[given.index(organelle)].to(rows.dtype)
-        state[name] = rows
+        # the shapes of another network differ, which is reported when the weights are loaded
+        if theirs is not None and theirs.shape == some[name].shape and own[name].shape[1:] == theirs.shape[1:]:
+            state[name] = rows = own[name].clone()
+            for at, organelle in enumerate(wanted):
+                if organelle in given:
+                    rows[at] = theirs[given.index(organelle)].to(rows.dtype)
     kinds = {
         "taken by name": [name for name in wanted if name in given],
         "new and untrained": [name for name in wanted if name not in given],

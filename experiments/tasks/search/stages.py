@@ -119,11 +119,10 @@ def retrain(run: Run) -> None:
 def put_aside_another(folder: RunFolder, config: OrganelleConfig) -> None:
     """Rename the folder of a training with another network, loss, optimizer or seed."""
     kept, wanted = _plain(folder, config)
-    if all(kept.get(key, wanted[key]) == wanted[key] for key in ("model", "loss", "optimizer", "seed")):
-        return
-    number = next(n for n in itertools.count(1) if not folder.path.with_name(f"{RETRAINED}-{n}").exists())
-    aside = folder.path.rename(folder.path.with_name(f"{RETRAINED}-{number}"))
-    print(f"note: {folder.path} held another network or training, which was moved to {aside}", file=sys.stderr)
+    if any(kept.get(key, wanted[key]) != wanted[key] for key in ("model", "loss", "optimizer", "seed")):
+        names = (folder.path.with_name(f"{RETRAINED}-{n}") for n in itertools.count(1))
+        aside = folder.path.rename(next(path for path in names if not path.exists()))
+        print(f"note: {folder.path} held another network or training, which was moved to {aside}", file=sys.stderr)
 
 
 def stages_left(folder: RunFolder, config: OrganelleConfig) -> list[str]:

@@ -19,6 +19,7 @@ from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI
 from cytovox.measurement.rows import WHOLE
 from cytovox.plots.cells import cells_figure
+from cytovox.plots.charts import read_rows
 from cytovox.quality.control import CellState, frame_flags
 from cytovox.quality.rules import QualityRules, as_text
 from cytovox.segmentation.checks import nuclei_outside_note
@@ -30,6 +31,8 @@ from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.preflight import require_room
 from experiments.progress import Bars, print_notes
+from experiments.report.data import link, shown_number
+from experiments.report.parts import picture, sections
 from experiments.schema import to_yaml
 from experiments.session import RunRequest, Work, now
 from experiments.tasks.analyze.outputs import write_cells_scene
@@ -37,15 +40,52 @@ from experiments.tasks.analyze.predictors import cell_finder, cell_weights
 from experiments.tasks.analyze.results import write_table
 from experiments.tasks.base import Task
 from experiments.tasks.cells_from_masks.config import CellsFromMasksConfig, cells_from_masks_errors
-from experiments.tasks.cells_from_masks.report import cells_from_masks_report
 from training.environment import describe_environment
-from training.rundir import RunFolder, write_json, write_text
+from training.rundir import RunFolder, read_json, write_json, write_text
 from training.signals import StopSignals
 
 #: Files in `out`.
 RESULTS = ("cells.ome.tif", "cells.csv", "cells.png")
 #: Columns that need a tomogram.
 _OF_RI = ("mean_ri", "sd_ri", "concentration_g_per_ml", "dry_mass_pg")
+#: Most rows in the report; the table has all.
+MAX_ROWS = 200
+#: Columns of the report: column of the table, heading, decimals.
+REPORT_COLUMNS = (
+    ("volume_um3", "volume, µm³", None),
+    ("surface_area_um2", "area, µm²", None),
+    ("sphericity", "sphericity", 3),
+    ("mean_ri", "mean RI", 4),
+    ("dry_mass_pg", "dry mass, pg", None),
+)
+
+
+def cells_from_masks_report(folder: Path) -> dict[str, Any]:
+    """Return the contents of the sections of the report."""
+    rows = [row for row in read_rows(folder / "tables" / "cells.csv") if row.get("compartment") == "cell"]
+    columns = [column for column in REPORT_COLUMNS if any(row.get(column[0]) for row in rows)]
+    return {
+        "sections": {
+            **sections("cells_from_masks", "Cells", "µm"),
+            "trained": False,
+            "parts": [("scores", "Cells")],
+            "predictions": "cells_predictions.html",
+        },
+        "found": read_json(folder / "metrics.json"),
+        "first_frame": picture(folder / "figures" / "cells.png"),
+        "table": link(folder, "tables/cells.csv"),
+        "heads": [head for _, head, _ in columns],
+        "rows": [
+            {
+                "frame": row.get("frame", ""),
+                "cell": row.get("cell", ""),
+                "values": [shown_number(row.get(key), digits) for key, _, digits in columns],
+                "flags": ", ".join(row.get("flags", "").replace("_", " ").split()),
+            }
+            for row in rows[:MAX_ROWS]
+        ],
+        "more": max(0, len(rows) - MAX_ROWS),
+    }
 
 
 @dataclass(frozen=True)

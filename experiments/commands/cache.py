@@ -17,15 +17,13 @@ from experiments.commands.parsers import FOLDER, add_completed, add_verb
 if TYPE_CHECKING:
     from experiments.commands.cache_files import CacheFile
 
-USAGE = "[--json] [--cache-dir DIR] | cache prune [--older-than DAYS] [--max-size GB] [--yes]"
-
 
 def add_verbs(commands: Any) -> None:
     """Add the command of this module."""
     parser = add_verb(
         commands, "cache", run, "list the files of the cache with their size, and remove old ones",
         "cytovox cache\ncytovox cache prune --older-than 30 --max-size 20",
-        USAGE,
+        "[--json] [--cache-dir DIR] | cache prune [--older-than DAYS] [--max-size GB] [--yes]",
     )  # fmt: skip
     parser.add_argument(
         "action", nargs="?", choices=["list", "prune"], default="list",

@@ -37,21 +37,6 @@ class Share:
         return math.ceil(self.missing / self.workers) * self.seconds
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """Work before the first training step."""
-
-    simulate: Share
-    prepare: Share
-    check: Share
-    """Reading every test volume of a folder once."""
-
-    @property
-    def seconds(self) -> float:
-        """Total time."""
-        return self.simulate.all_seconds + self.prepare.all_seconds + self.check.all_seconds
-
-
 def all_cases(config: OrganelleData, seed: int) -> dict[str, Sequence[Case]]:
     """Return the cases of every split; simulated volumes are named and not computed."""
     if not isinstance(config, SimulatorData):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cytovox.networks.registry import NetworkConfig
-from experiments.planning.data import Preparation
+from experiments.planning.data import Share
 from experiments.planning.duration import EpochPlan, RunPlan
 from experiments.planning.machine import Machine
 from experiments.planning.measure import Measured
@@ -78,7 +78,8 @@ class Plan:
     cases: dict[str, Sequence[Any]] = field(default_factory=dict)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     """Sizes (z, y, x) of the prepared volumes in the cache."""
-    preparation: Preparation | None = None
+    preparation: dict[str, Share] = field(default_factory=dict)
+    """Steps of the preparation of the data by their name, such as `simulating`."""
     fit: FitPlan | None = None
     test: StagePlan | None = None
     predict: StagePlan | None = None
@@ -91,5 +92,6 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Time of the whole run."""
-        parts = [self.preparation.seconds if self.preparation else 0.0, self.fit.run.seconds if self.fit else 0.0]
-        return sum(parts) + sum(stage.seconds for stage in (self.test, self.predict) if stage is not None)
+        preparation = sum(share.all_seconds for share in self.preparation.values())
+        stages = (self.fit.run if self.fit is not None else None, self.test, self.predict)
+        return preparation + sum(stage.seconds for stage in stages if stage is not None)

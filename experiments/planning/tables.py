@@ -121,13 +121,12 @@ def patch_table(fit: FitPlan, plan: Plan) -> Table:
 
 def time_table(plan: Plan) -> Table:
     """Return the table of the times of preparation, fit, test and prediction."""
-    table, unit, done = Table("time", "one", "all", "how many", title="time"), plan.unit, plan.preparation
-    if done is not None:
-        for what, share in (("simulating", done.simulate), ("preparing", done.prepare), ("checking", done.check)):
-            if share.total:
-                parallel = f", {share.workers} at once" if share.workers > 1 else ""
-                many = f"{share.missing} of {share.total} {unit}s{parallel}"
-                table.add_row(f"{what} {unit}s", duration(share.seconds), duration(share.all_seconds), many)
+    table, unit = Table("time", "one", "all", "how many", title="time"), plan.unit
+    for what, share in plan.preparation.items():
+        if share.total:
+            parallel = f", {share.workers} at once" if share.workers > 1 else ""
+            many = f"{share.missing} of {share.total} {unit}s{parallel}"
+            table.add_row(f"{what} {unit}s", duration(share.seconds), duration(share.all_seconds), many)
     if plan.fit is not None:
         _fit_rows(table, plan.fit, unit)
     for what, stage in (("test", plan.test), ("predict", plan.predict)):

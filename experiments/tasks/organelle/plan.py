@@ -16,7 +16,6 @@ from datamodules.cases import RawCase, checked_ri
 from datamodules.organelle import OrganelleDataModule
 from datamodules.splits import SPLITS
 from experiments.planning.data import (
-    Preparation,
     Share,
     all_cases,
     find_prepared,
@@ -75,10 +74,10 @@ class OrganellePlanner(Planner):
             raise InputError(self.too_large(machine, work))
         self.data = self.task.data(config, self.bars, 1, SPLITS)
         plan.cases = all_cases(config.data, config.seed)
-        simulated = simulate_some(config.data, self.data)
+        plan.preparation["simulating"] = simulate_some(config.data, self.data)
         self.task.prepare(self.data, self.stages, self.bars)
         checked = measure_checking(plan.cases["test"] if "test" in self.stages else [])
-        plan.preparation = Preparation(simulated, self._prepared(plan), checked)
+        plan.preparation |= {"preparing": self._prepared(plan), "checking": checked}
         plan.notes += self.data.notes()
 
     def _work(self, machine: Machine) -> Work:

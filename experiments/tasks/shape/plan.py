@@ -12,7 +12,6 @@ from cytovox.measurement.shape_features import features_2d, features_3d
 from cytovox.preprocess.shape_fields import SIDE
 from cytovox.preprocess.square_symmetries import VIEWS
 from datamodules.shape.cases import ShapeCell
-from datamodules.shape.dataset import shape_sample
 from datamodules.shape.folder import find_inputs, read_shapes
 from experiments.planning.duration import limited
 from experiments.planning.machine import Machine
@@ -20,6 +19,7 @@ from experiments.planning.measure import Shortened, short_config
 from experiments.planning.patch_sizes import Work
 from experiments.planning.planner import DRAWN, Planner
 from experiments.planning.summary import FitPlan, Plan, StagePlan
+from experiments.tasks.shape.stages import predict_shapes
 from lightning_modules.shape_base import MONITOR, ShapeBase
 from lightning_modules.shape_scoring import ShapeScores
 from training.trainer import build_trainer
@@ -81,9 +81,7 @@ class ShapePlanner(Planner):
         def predict(cell: ShapeCell) -> None:
             nonlocal result, seconds
             begun = time.perf_counter()
-            sample = shape_sample(cell, 0)
-            image, mask = sample["image"].to(module.device), sample["mask"].to(module.device)
-            result = module.shapes(image, mask, 0, module.samples)
+            result = predict_shapes(module, cell, 0)
             seconds = time.perf_counter() - begun
 
         module.predict_cell = predict

@@ -85,7 +85,7 @@ def _draw(module: ShapeBase, scores: ShapeScores, cells: Sequence[ShapeCell], fo
     shown = []
     for label, score in scores.examples().items():
         cell = cells[score.index]
-        samples = _shapes(module, cell, score.index).samples_NZYX.numpy()
+        samples = predict_shapes(module, cell, score.index).samples_NZYX.numpy()
         shown.append(GalleryCell(f"{label}: {cell.name}", cell.image_YX, cell.mask_YX, samples, cell.obj_ZYX))
         if label == "median":
             assert cell.obj_ZYX is not None
@@ -96,7 +96,8 @@ def _draw(module: ShapeBase, scores: ShapeScores, cells: Sequence[ShapeCell], fo
     reliability_figure(folder.figures / "test_reliability.png", {"voxels": scores.reliability})
 
 
-def _shapes(module: ShapeBase, cell: ShapeCell, number: int) -> Any:
+def predict_shapes(module: ShapeBase, cell: ShapeCell, number: int) -> Any:
+    """Return the sampled shapes of a cell; the number of the cell seeds the samples."""
     sample = shape_sample(cell, number)
     image, mask = sample["image"].to(module.device), sample["mask"].to(module.device)
     return module.shapes(image, mask, number, module.samples)
@@ -118,7 +119,7 @@ class Predictor:
         if why := self.writer.why(cell):
             print(f"note: {cell.name}: predicted again: {why}", file=sys.stderr)
         # seeded by name, not by position: other cells in the folder do not change the samples of this one
-        found = _shapes(self.module, cell, zlib.crc32(cell.name.encode()))
+        found = predict_shapes(self.module, cell, zlib.crc32(cell.name.encode()))
         voxel_um = self.writer.voxel_um or 1.0
         size = voxel_um**3
         volumes = size * found.samples_NZYX.flatten(1).sum(1).double().numpy()

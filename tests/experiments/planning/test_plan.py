@@ -226,9 +226,7 @@ def test_on_a_gpu_the_memory_of_steps_must_fit_and_not_that_of_a_validation():
         (9, "predict.batch_size: 9 windows do not fit into memory; set it to 4"),
     ],
 )
-def test_the_error_of_windows_that_do_not_fit_names_the_key_to_change(
-    cli, tiny, trained, cells, monkeypatch, windows, expected
-):
+def test_windows_that_do_not_fit_name_the_key_to_change(cli, tiny, trained, cells, monkeypatch, windows, expected):
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 

@@ -85,8 +85,8 @@ class CudaAutocast(TorchFunctionMode):
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    floats = (torch.float32, torch.float16, torch.bfloat16)
-    return value.to(dtype) if isinstance(value, torch.Tensor) and value.dtype in floats else value
+    is_float = isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    return value.to(dtype) if is_float else value
 
 
 class LiveBytes(TorchDispatchMode):

@@ -24,9 +24,8 @@ def batch_size_errors(wanted: int | str) -> list[str]:
 
 def compile_errors(compile: Compile, accelerator: str) -> list[str]:
     """Return the error of `predict.compile` for this accelerator, if any."""
-    if compile == "cuda_graphs" and accelerator in ("cpu", "mps"):
-        return [_needs_cuda("predict.compile", f"trainer.accelerator is {accelerator}")]
-    return []
+    valid = compile != "cuda_graphs" or accelerator not in ("cpu", "mps")
+    return [] if valid else [_needs_cuda("predict.compile", f"trainer.accelerator is {accelerator}")]
 
 
 def require_compilable(compile: Compile, accelerator: str, key: str) -> None:

@@ -105,8 +105,9 @@ class OrganellePlanner(Planner):
             return 8 / 3 * batch_seconds * voxels / (z * y * x * data.config.batch_size)
 
         short = Shortened(data, cut, MONITOR, guess if data.prepared["val"] else None)
-        samples = config.data.patches_per_epoch
-        return self.plan_fit(plan, short, self._work(plan.machine), samples, (z, y, x), config.model)
+        return self.plan_fit(
+            plan, short, self._work(plan.machine), config.data.patches_per_epoch, (z, y, x), config.model
+        )
 
     def _time_windows(
         self, module: OrganelleModule, ri_ZYX: np.ndarray, spacing_um: Any

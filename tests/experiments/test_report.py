@@ -227,7 +227,7 @@ def test_a_killed_run_has_a_report_all_the_same(tmp_path):
     assert "membrane 0.900" in text
     assert "2 epochs" in text
     assert "No surfaces" in text
-    assert "environment.json is not there" in text
+    assert "environment.json is missing" in text
 
 
 def test_an_organelle_of_the_user_s_own_is_reported_as_the_four_are(tmp_path):

@@ -424,7 +424,7 @@ def test_without_webgl_the_page_says_so_and_links_the_file(chromium, page, run):
     with Visit(chromium, run / "report.html") as visit:
         visit.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
         visit.page.reload()
-        assert visit.page.get_by_text("This browser shows no WebGL").is_visible()
+        assert visit.page.get_by_text("This browser does not support WebGL").is_visible()
         assert not visit.page.query_selector("canvas").is_visible()
         assert visit.complaints == []
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Said
+from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.compiled import Compile, runner
 from cytovox.inference.precision import autocast
 
@@ -86,12 +86,12 @@ class Ensemble:
         self._runners = [runner(network, compile, device, precision) for network in networks]
         self.mirrored = [chosen for n in range(len(axes) + 1) for chosen in combinations(axes, n)]
 
-    def __call__(self, windows_BCZYX: torch.Tensor) -> Iterator[Said]:
+    def __call__(self, windows_BCZYX: torch.Tensor) -> Iterator[BatchOutput]:
         """One answer after the other, so that only one lies in memory."""
         for axes in self.mirrored:
             seen_BCZYX = self._laid_out(windows_BCZYX.flip([2 + axis for axis in axes]) if axes else windows_BCZYX)
             for run in self._runners:
-                yield Said(run(seen_BCZYX), logits=True, flips=axes)
+                yield BatchOutput(run(seen_BCZYX), logits=True, flips=axes)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from monai.inferers import Inferer
 from rich.progress import Progress
 
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Bricks, Said, brick_shape, layer_shape
+from cytovox.inference.bricks import BatchOutput, Bricks, brick_shape, layer_shape
 from cytovox.inference.cell_layer import find_layer, middle_slab
 from cytovox.inference.device_memory import DeviceLimits, note, with_less_memory
 from cytovox.inference.stitching import Place, Predict, WindowPass
@@ -128,8 +128,8 @@ class SlidingWindow(Inferer):
         results: list[torch.Tensor] = []
         number = 0
 
-        def predict(windows_BCZYX: torch.Tensor) -> Iterator[Said]:
-            yield Said(network(windows_BCZYX, *args, **kwargs))
+        def predict(windows_BCZYX: torch.Tensor) -> Iterator[BatchOutput]:
+            yield BatchOutput(network(windows_BCZYX, *args, **kwargs))
 
         def place(box: Box, channels: int) -> torch.Tensor:
             if not results:

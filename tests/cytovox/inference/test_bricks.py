@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import cytovox.inference.bricks
 import cytovox.inference.store
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Said
+from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.store import BrickStore
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.inference.windows import TensorSource
@@ -54,7 +54,7 @@ def streamed(tiling, image_CZYX, network, budget=inf, scratch=None):
     result, most = torch.full((2, *image_CZYX.shape[1:]), torch.nan), [0, 0]
     with BrickStore(budget, scratch) as store:
         for box, values in tiling.stream(
-            TensorSource(image_CZYX), lambda windows: iter([Said(network(windows))]), store
+            TensorSource(image_CZYX), lambda windows: iter([BatchOutput(network(windows))]), store
         ):
             result[(slice(None), *box)] = values
             times[box] += 1

@@ -11,7 +11,7 @@ from torch import nn
 import cytovox.inference.bricks
 import cytovox.inference.predictor
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Said
+from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.native_grid import NativeGrid
 from cytovox.inference.predictor import DenseInferer
 from cytovox.inference.stitching import WindowPass
@@ -163,7 +163,9 @@ def test_sums_of_a_failed_attempt_are_not_kept(monkeypatch):
     monkeypatch.setattr(WindowPass, "_add_view", fails)
     found = torch.full((1, 8, 20, 20), torch.nan)
     with BrickStore(inf) as store:
-        for box, values in tiling.stream(TensorSource(image), lambda w: iter([Said(wave(w))]), store, layers=True):
+        for box, values in tiling.stream(
+            TensorSource(image), lambda w: iter([BatchOutput(wave(w))]), store, layers=True
+        ):
             found[(slice(None), *box)] = values
         assert store.in_memory == 0
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
@@ -195,7 +197,7 @@ def test_what_failed_is_freed_before_it_is_tried_again():
         list(
             tiling_of(2).stream(
                 TensorSource(torch.rand((1, 4, 8, 12))),
-                lambda windows: iter([Said(Fails()(windows))]),
+                lambda windows: iter([BatchOutput(Fails()(windows))]),
                 store,
                 layers=True,
             )

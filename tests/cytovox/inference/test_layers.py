@@ -13,10 +13,10 @@ from torch import nn
 import cytovox.inference.bricks
 import cytovox.inference.predictor
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Said
+from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.native_grid import NativeGrid, own_box_shape
 from cytovox.inference.predictor import DenseInferer
-from cytovox.inference.regions import DeviceTaps, RegionSource, resample_part, taps
+from cytovox.inference.regions import RegionSource, Resampler
 from cytovox.inference.store import BrickStore
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.inference.transfers import Download, Transfers, to_host
@@ -87,7 +87,7 @@ def test_sums_in_layers_are_those_in_bricks(tiling, shape, seed, last, flips):
     def predict(windows):
         for axes in ((), flips):
             output = wave(windows.flip([2 + a for a in axes])).half()
-            yield Said(output.contiguous(memory_format=torch.channels_last_3d) if last else output, True, axes)
+            yield BatchOutput(output.contiguous(memory_format=torch.channels_last_3d) if last else output, True, axes)
 
     bricks, layers = (predicted(tiling, image, predict, way) for way in (False, True))
     torch.testing.assert_close(layers, bricks, atol=1e-6, rtol=0)
@@ -97,7 +97,7 @@ def test_sums_in_layers_are_those_in_bricks(tiling, shape, seed, last, flips):
 @given(tilings(), sizes)
 def test_a_network_of_ones_gives_exactly_one_in_layers(tiling, shape):
     def ones(windows):
-        yield Said(torch.ones((len(windows), 2, *windows.shape[2:])))
+        yield BatchOutput(torch.ones((len(windows), 2, *windows.shape[2:])))
 
     tiling = dataclasses.replace(tiling, skip_below=None)
     image = torch.rand((1, *shape))
@@ -157,7 +157,7 @@ def test_what_is_skipped_is_read_from_the_device_once_a_layer(monkeypatch):
     wait = Download.wait
     monkeypatch.setattr(Download, "wait", lambda self: (waits.append(self.host.dtype), wait(self))[1])
     tiling = SlidingWindow((4, 4, 4), (2, 2, 2), pad_yx=(0, 0), skip_below=0.1)
-    predicted(tiling, torch.rand((1, 8, 16, 16)), lambda w: iter([Said(wave(w))]), layers=True)
+    predicted(tiling, torch.rand((1, 8, 16, 16)), lambda w: iter([BatchOutput(wave(w))]), layers=True)
     assert waits == [torch.bool] * 3
 
 
@@ -170,18 +170,14 @@ def test_a_batch_shows_what_its_windows_show(shape, batch, channels, threshold):
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 3), st.data())
-def test_sums_of_taps_are_products_with_their_matrix(n_in, n_out, axis, data):
+def test_sums_of_voxels_times_weights_are_the_products_with_the_matrix(n_in, n_out, axis, data):
     start = data.draw(st.integers(0, n_out - 1))
     stop = data.draw(st.integers(start + 1, n_out))
-    axis_taps = taps(n_in, n_out)
-    span, matrix = axis_taps.part(start, stop)
-    assert span == axis_taps.span(start, stop)
-    shape = [2, 3, 4, 5]
-    shape[axis] = span.stop - span.start
-    values = torch.rand(shape)
-    matrices = [matrix if k == axis else None for k in (1, 2, 3)]
-    found = DeviceTaps(axis_taps, CPU).resample(values.clone(), axis, start, stop)
-    torch.testing.assert_close(found, resample_part(values, matrices), atol=1e-6, rtol=0)
+    before, after, box = [3, 4, 5], [3, 4, 5], [slice(0, n) for n in (3, 4, 5)]
+    before[axis - 1], after[axis - 1], box[axis - 1] = n_in, n_out, slice(start, stop)
+    values = torch.rand((2, *(s.stop - s.start for s in Resampler(before, after).span(box))))
+    found = Resampler(before, after, CPU)(values.clone(), box)
+    torch.testing.assert_close(found, Resampler(before, after)(values, box), atol=1e-6, rtol=0)
 
 
 @pytest.mark.filterwarnings("error")

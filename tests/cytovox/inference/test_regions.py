@@ -7,7 +7,7 @@ from torch.nn.functional import interpolate
 
 from cytovox.errors import InputError
 from cytovox.inference.native_grid import NativeGrid, own_box_shape
-from cytovox.inference.regions import RegionSource, matched_size, resample_part, taps
+from cytovox.inference.regions import RegionSource, Resampler, matched_size, taps
 from cytovox.inference.store import BrickStore
 from cytovox.io.regions import ArrayReader
 from cytovox.preprocess.intensity import NormaliseRI
@@ -27,18 +27,16 @@ def ri_of(shape, seed=0):
 def test_taps_are_torchs_antialiased_weights(n_in, n_out):
     size = (n_out, n_in)
     expected = interpolate(torch.eye(n_in)[None, None], size=size, mode="bilinear", align_corners=False, antialias=True)
-    span, matrix = taps(n_in, n_out).part(0, n_out)
-    assert span == slice(0, n_in)
-    torch.testing.assert_close(torch.eye(n_in) if matrix is None else matrix, expected[0, 0], atol=1e-6, rtol=0)
+    axis = taps(n_in, n_out)
+    assert axis.span(0, n_out) == slice(0, n_in)
+    torch.testing.assert_close(axis.matrix(0, n_out), expected[0, 0], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), [(2048, 1365), (1365, 2048), (2048, 3001), (5000, 512)])
 def test_taps_of_long_axes_sample_where_torch_does(n_in, n_out):
     line = torch.from_numpy(np.random.default_rng(0).random(n_in, dtype=np.float32))
-    _, matrix = taps(n_in, n_out).part(0, n_out)
-    torch.testing.assert_close(
-        matrix @ line, resize_linear(line.view(1, 1, 1, -1), (1, 1, n_out)).flatten(), atol=1e-6, rtol=0
-    )
+    expected = resize_linear(line.view(1, 1, 1, -1), (1, 1, n_out)).flatten()
+    torch.testing.assert_close(taps(n_in, n_out).matrix(0, n_out) @ line, expected, atol=1e-6, rtol=0)
 
 
 @quick
@@ -135,7 +133,8 @@ def test_matched_sizes_are_bounded_on_both_grids(size, n_own, n_other):
 
 
 def test_resampling_is_float32_also_under_autocast():
-    values, matrix = torch.rand((1, 4, 4, 30)), torch.rand((20, 30))
-    expected = resample_part(values, [None, None, matrix])
+    values, box = torch.rand((1, 4, 4, 30)), (slice(0, 4), slice(0, 4), slice(0, 20))
+    resampler = Resampler((4, 4, 30), (4, 4, 20))
+    expected = resampler(values, box)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(resample_part(values, [None, None, matrix]), expected)
+        assert torch.equal(resampler(values, box), expected)

@@ -11,7 +11,7 @@ from monai.inferers.utils import _get_scan_interval
 
 import cytovox.inference.bricks
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Said
+from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.store import BrickStore
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.inference.windows import TensorSource, read_padded, window_starts, window_weight
@@ -251,7 +251,7 @@ def test_progress_is_reported_over_windows_and_ends_with_all_of_them():
     tiling = SlidingWindow((4, 4, 4), (2, 2, 2), pad_yx=(0, 0), sw_batch_size=4)
     with BrickStore(0) as store:
         source = TensorSource(torch.rand((1, 8, 8, 8)))
-        list(tiling.stream(source, lambda w: iter([Said(w)]), store, progress=lambda *n: reported.append(n)))
+        list(tiling.stream(source, lambda w: iter([BatchOutput(w)]), store, progress=lambda *n: reported.append(n)))
     assert reported == [(4, 27), (8, 27), (12, 27), (16, 27), (20, 27), (24, 27), (27, 27)]
 
 

@@ -1,4 +1,4 @@
-"""Precisions in which networks predict."""
+"""Precisions of prediction."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,7 +6,7 @@ import torch
 
 from cytovox.errors import InputError
 
-#: Lightning's names of precisions, and what autocast computes in.
+#: Lightning's names of precisions, with the type that autocast computes in.
 PRECISIONS: dict[str, torch.dtype | None] = {
     "32-true": None,
     "bf16-mixed": torch.bfloat16,
@@ -15,7 +15,7 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 
 
 def autocast(device: str, precision: str, cache: bool = True) -> AbstractContextManager:
-    """Return the context in which a network computes in a precision that Lightning names.
+    """Return the context in which a network computes in a precision, given by Lightning's name.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def autocast(device: str, precision: str, cache: bool = True) -> AbstractContext
     precision : str
         One of `PRECISIONS`.
     cache : bool
-        Keep the weights that were cast until the context ends.
+        Keep cast weights until the context ends.
 
     Raises
     ------

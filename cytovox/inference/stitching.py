@@ -186,3 +186,8 @@ class WindowPass:
 
 def _batches(items: list[Item], size: int) -> list[list[Item]]:
     return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def new_tensor(device: torch.device | None, box: Box, channels: int) -> torch.Tensor:
+    """Return an uninitialised tensor for the values of a box; in main memory if no device is given."""
+    return torch.empty((channels, *(side.stop - side.start for side in box)), device=device)

@@ -179,7 +179,7 @@ def test_memory_does_not_grow_with_the_volume(resample, monkeypatch, tmp_path):
         reader, live = Endless(shape), 0
         inferer = DenseInferer(nn.Conv3d(1, 2, 1), resample, tiling, memory_gb=20e-6, scratch=tmp_path)
         for _ in inferer.boxes(reader, (1, 1, 1)):
-            live = max(live, sum(store._bytes for store in stores))
+            live = max(live, sum(brick.nbytes for store in stores for brick in store._in_memory.values()))
         most.append((reader.most, live))
     assert max(live for _, live in most) <= 20e3
     assert max(read for read, _ in most) <= 1000

@@ -1,7 +1,7 @@
 """Weighted sums of overlapping windows, brick by brick: a brick is finished when its last window was added.
 
 On a CPU bricks are small, so that they can be spilled to files and additions stay in a core's cache. On a GPU a brick
-is a whole layer of the volume (`layer_shape`): a window then overlaps two or three of them instead of up to 27, each
+is a whole layer of the volume: a window then overlaps two or three of them instead of up to 27, each
 addition is one kernel, and a batch is activated at once. Per voxel, channel and window the GPU then reads the network's
 2 or 4 bytes, writes and reads the float32 probability (8), and reads and writes its sum (8): 18 to 20 bytes and about
 10 FLOP; one fused kernel would move 10 to 12 bytes. A window of 64x128x128 with 4 channels is 80 MB: 0.09 ms at
@@ -16,7 +16,7 @@ from math import ceil
 
 import torch
 
-from cytovox.inference.regions import grid_parts
+from cytovox.inference.regions import grid_parts, users
 from cytovox.inference.store import BrickStore, Key
 from cytovox.inference.windows import Windows
 from cytovox.io.regions import Box, Shape, grid_boxes
@@ -43,11 +43,6 @@ def brick_shape(shape: Shape, stride: Shape) -> Shape:
     """
     z, y, x = (min(n, s * ceil(b / s)) for n, s, b in zip(shape, stride, BRICK, strict=True))
     return z, y, x
-
-
-def layer_shape(shape: Shape, stride: Shape) -> Shape:
-    """Return the size of bricks that are whole layers: as deep as those of `brick_shape`, as wide as the volume."""
-    return (brick_shape(shape, stride)[0], *shape[1:])
 
 
 @dataclass(frozen=True)
@@ -102,18 +97,15 @@ class _Axis:
             ]
             for start in starts
         ]
-        windows = [
-            [i for i, parts in enumerate(overlaps) if parts[0][0] <= k <= parts[-1][0]] for k in range(len(bricks))
-        ]
-        return cls(bricks, overlaps, windows)
+        return cls(bricks, overlaps, users([[k for k, *_ in parts] for parts in overlaps], len(bricks)))
 
 
 class Bricks:
-    """The accumulator. Windows are added in raster order; sums and weights are float32.
+    """Accumulator of overlapping windows, which are added in raster order; sums and weights are float32.
 
     The sum of weights is known before any prediction, so it is not accumulated with the values but computed once for
     each arrangement of windows over a brick, by the same additions in the same order: a network of ones gives exactly
-    one, whatever the weights.
+    one for all weights.
 
     Sums have the memory format of the network's output, channels innermost if that is `channels_last_3d`: each voxel is
     transposed once, when its brick is finished, instead of once per window.

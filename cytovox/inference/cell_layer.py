@@ -105,7 +105,7 @@ def find_layer(source: Source, depth: int) -> Layer:
     good = np.flatnonzero(held >= (1 - TOLERANCE) * held.max())
     best = int(good[np.argmax(held[good])])
     centre = float(np.average(np.arange(best, best + depth) + 0.5, weights=profile_Z[best : best + depth]))
-    # rounded: of two starts at one distance the lower is taken, whatever the last bits of the centre
+    # rounded: of two starts at the same distance the lower one is taken, also if the last bits of the centre differ
     start = int(good[np.argmin(np.round(np.abs(good + depth / 2 - centre), 3))])
     return Layer(start, start + depth, True, float(held[start] / total))
 

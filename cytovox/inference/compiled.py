@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cytovox.errors import DeviceError, InputError
-from cytovox.inference.precision import autocast
+from cytovox.inference.device import autocast
 
 #: none: unchanged. default: torch.compile with its default backend. cuda_graphs: the kernels of one pass are recorded
 #: and launched as a whole, which helps if launching them takes longer than computing.
@@ -67,11 +67,10 @@ def _by_torch(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 
     def run(windows_BCZYX: torch.Tensor) -> torch.Tensor:
         try:
-            output: torch.Tensor = compiled(windows_BCZYX)
+            return compiled(windows_BCZYX)
         except TorchDynamoException as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise DeviceError(f"compile default: torch.compile failed: {reason}; choose compile none") from error
-        return output
 
     return run
 
@@ -136,5 +135,4 @@ class _Graphs:
     def _run(self, windows_BCZYX: torch.Tensor) -> torch.Tensor:
         # casts of weights are part of the graph: weights in the cache of autocast would be freed after recording
         with autocast(windows_BCZYX.device.type, self.precision, cache=False):
-            output: torch.Tensor = self.network(windows_BCZYX)
-            return output
+            return self.network(windows_BCZYX)

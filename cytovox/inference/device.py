@@ -1,13 +1,18 @@
 """Choice of the device, precision and batch size of a network, and whether this build of torch supports a GPU."""
 
-from __future__ import annotations
-
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from cytovox.errors import InputError
 
+#: Lightning's names of precisions, with the type that autocast computes in.
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "32-true": None,
+    "bf16-mixed": torch.bfloat16,
+    "16-mixed": torch.float16,
+}
 #: oneDNN's names of instruction sets that have no product of bfloat16.
 _WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 
@@ -23,6 +28,29 @@ def choose_precision(wanted: str, accelerator: str) -> str:
     if uses_cuda(accelerator):
         return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
     return "bf16-mixed" if accelerator.startswith(("auto", "cpu")) and cpu_has_bfloat16() else "32-true"
+
+
+def autocast(device: str, precision: str, cache: bool = True) -> AbstractContextManager:
+    """Return the context in which a network computes in a precision, given by Lightning's name.
+
+    Parameters
+    ----------
+    device : str
+        Type of the device: cpu, cuda.
+    precision : str
+        One of `PRECISIONS`.
+    cache : bool
+        Keep cast weights until the context ends.
+
+    Raises
+    ------
+    InputError
+        Another precision.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    dtype = PRECISIONS[precision]
+    return nullcontext() if dtype is None else torch.autocast(device, dtype=dtype, cache_enabled=cache)
 
 
 def uses_cuda(accelerator: str) -> bool:

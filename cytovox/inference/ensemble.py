@@ -9,7 +9,7 @@ from torch import nn
 from cytovox.errors import InputError
 from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.compiled import Compile, runner
-from cytovox.inference.precision import autocast
+from cytovox.inference.device import autocast
 
 
 def probability_predictor(

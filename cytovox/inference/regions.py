@@ -1,8 +1,11 @@
-"""Regions of a resampled volume, equal to the same regions of the whole volume resampled."""
+"""Resampling of regions, equal to the same regions of the whole resampled volume.
+
+Frames are resampled to the common grid (`RegionSource`), and predictions back to the frame's own grid (`NativeGrid`).
+"""
 
 import math
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,8 +15,8 @@ import numpy as np
 import torch
 
 from cytovox.errors import InputError
-from cytovox.inference.store import Key
-from cytovox.inference.transfers import Transfers, indexed
+from cytovox.inference.store import BrickStore, Key
+from cytovox.inference.transfers import Step, Transfers, indexed
 from cytovox.io.regions import Box, FrameReader, Shape
 from cytovox.preprocess.intensity import NormaliseRI
 
@@ -121,16 +124,12 @@ class Resampler:
 
 def _weighted_sum(values_CZYX: torch.Tensor, axis: int, first: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Return the sums, along one axis, of the voxels from `first` on times the columns of `weights`."""
-    shape, last = [-1 if k == axis else 1 for k in range(4)], values_CZYX.shape[axis] - 1
-    result_CZYX = None
-    for k, weight in enumerate(weights.unbind(1)):
+    last = values_CZYX.shape[axis] - 1
+    columns = weights.view([-1 if k == axis else 1 for k in range(4)] + [weights.shape[1]]).unbind(-1)
+    result_CZYX = values_CZYX.index_select(axis, first.clamp(max=last)).mul_(columns[0])
+    for k, column in enumerate(columns[1:], start=1):
         # beyond the last input voxel the weight is 0, so any voxel may be taken
-        taken_CZYX = values_CZYX.index_select(axis, (first + k).clamp_(max=last))
-        if result_CZYX is None:
-            result_CZYX = taken_CZYX.mul_(weight.view(shape))
-        else:
-            result_CZYX.addcmul_(taken_CZYX, weight.view(shape))
-    assert result_CZYX is not None
+        result_CZYX.addcmul_(values_CZYX.index_select(axis, (first + k).clamp_(max=last)), column)
     return result_CZYX
 
 
@@ -159,10 +158,15 @@ def grid_parts(span: slice, step: int) -> Iterator[tuple[int, slice, slice]]:
         yield k, slice(low - k * step, high - k * step), slice(low - span.start, high - span.start)
 
 
+def users(needs: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    """Return, for each of `count` pieces, the items that need it; `needs` lists the pieces of each item."""
+    return [[i for i, needed in enumerate(needs) if k in needed] for k in range(count)]
+
+
 class RegionSource:
     """A frame, normalised and resampled to the common grid piece by piece, when its regions are read.
 
-    The pieces used last are kept, so that overlapping windows do not read and resample everything anew.
+    The pieces used last are kept, so that overlapping windows do not read and resample voxels again.
 
     Parameters
     ----------
@@ -209,11 +213,12 @@ class RegionSource:
         """
         parts = [list(grid_parts(s, p)) for s, p in zip(box, self._piece, strict=True)]
         if all(len(axis) == 1 for axis in parts):
-            (z, zs, _), (y, ys, _), (x, xs, _) = (axis[0] for axis in parts)
-            return self._get((z, y, x))[:, zs, ys, xs]
+            key, inside, _ = zip(*(axis[0] for axis in parts), strict=True)
+            return self._get(key)[(slice(None), *inside)]
         region_CZYX = torch.empty((1, *(s.stop - s.start for s in box)), device=self.device)
-        for (z, z_from, z_to), (y, y_from, y_to), (x, x_from, x_to) in product(*parts):
-            region_CZYX[:, z_to, y_to, x_to] = self._get((z, y, x))[:, z_from, y_from, x_from]
+        for overlap in product(*parts):
+            key, inside, place = zip(*overlap, strict=True)
+            region_CZYX[(slice(None), *place)] = self._get(key)[(slice(None), *inside)]
         return region_CZYX
 
     def _get(self, key: Key) -> torch.Tensor:
@@ -236,6 +241,110 @@ class RegionSource:
         if ri_ZYX.is_cpu:  # not copied: it may be a view of the reader's array
             ri_ZYX = ri_ZYX.clone()
         return self._resampler(self.normalise.on_device(ri_ZYX)[None], (z, y, x))
+
+
+def own_box_shape(brick: Shape, common: Shape, own: Shape) -> Shape:
+    """Return the size of boxes that are computed from bricks of that size: at most a brick, on either grid."""
+    z, y, x = (matched_size(b, n, m) for b, n, m in zip(brick, own, common, strict=True))
+    return z, y, x
+
+
+class NativeGrid:
+    """Boxes of the own grid from bricks of the common grid, equal to resampling the whole.
+
+    A brick is kept until the last box that needs it is computed. In raster order that is about one layer of bricks in
+    z; bricks beyond the store's budget lie in files.
+
+    Parameters
+    ----------
+    common, own : three ints
+        Sizes of the two grids.
+    brick, box : three ints
+        Sizes of bricks on the common grid and of boxes on the own grid.
+    store : BrickStore
+        Store of finished bricks.
+    device : torch.device, optional
+        Device of the bricks and boxes; main memory if not given. Both agree to 1e-6.
+    """
+
+    def __init__(
+        self,
+        common: Shape,
+        own: Shape,
+        brick: Shape,
+        box: Shape,
+        store: BrickStore,
+        device: torch.device | None = None,
+    ) -> None:
+        self.own, self.brick, self.box, self.store, self.device = own, brick, box, store, device
+        self._resampler = Resampler(common, own, device)
+        axes = list(zip(self._resampler.axes, brick, box, strict=True))
+        self._needs = [_needs(t, b, n) for t, b, n in axes]
+        self._users = [users(needs, math.ceil(t.n_in / b)) for needs, (t, b, _) in zip(self._needs, axes, strict=True)]
+        self._finished: Counter[Key] = Counter()  # finished bricks of a box
+        self._made: Counter[Key] = Counter()  # boxes that were computed from a brick
+
+    def steps(self, bricks: Iterator[Step]) -> Iterator[Step]:
+        """Yield each box as soon as its bricks are finished, and None wherever `bricks` yields it."""
+        for step in bricks:
+            if step is None:
+                yield None
+            else:
+                yield from self.take(*step)
+
+    def take(self, brick: Box, values_KZYX: torch.Tensor) -> Iterator[tuple[Box, torch.Tensor]]:
+        """Add one finished brick, and yield the boxes whose last brick it is.
+
+        Parameters
+        ----------
+        brick : three slices
+            Its region of the common grid.
+        values_KZYX : float32 tensor, contiguous
+            Its values; the tensor is kept.
+
+        Yields
+        ------
+        box, values
+            A box of the own grid, and (K, z, y, x).
+        """
+        z, y, x = (s.start // b for s, b in zip(brick, self.brick, strict=True))
+        boxes = list(product(self._users[0][z], self._users[1][y], self._users[2][x]))
+        # bricks of zeros, whose windows were all skipped, need no memory; on a device the check would wait for it
+        if boxes and (self.device is not None or values_KZYX.any()):
+            self.store.put((z, y, x), values_KZYX)
+        for box in boxes:
+            self._finished[box] += 1
+            if self._finished[box] == _count(self._needs, box):
+                del self._finished[box]
+                yield self._make(box, len(values_KZYX))
+
+    def _make(self, number: Key, channels: int) -> tuple[Box, torch.Tensor]:
+        z, y, x = (slice(k * n, min((k + 1) * n, m)) for k, n, m in zip(number, self.box, self.own, strict=True))
+        box, span = (z, y, x), self._resampler.span((z, y, x))
+        overlaps = product(*(grid_parts(s, n) for s, n in zip(span, self.brick, strict=True)))
+        stored = [parts for parts in overlaps if tuple(k for k, _, _ in parts) in self.store]
+        if not stored:
+            return box, torch.zeros((channels, *(s.stop - s.start for s in box)))
+        source_KZYX = torch.zeros((channels, *(s.stop - s.start for s in span)), device=self.device)
+        for parts in stored:
+            key, inside, place = zip(*parts, strict=True)
+            source_KZYX[(slice(None), *place)] = self.store.get(key)[(slice(None), *inside)]
+            self._made[key] += 1
+            if self._made[key] == _count(self._users, key):
+                del self._made[key]
+                self.store.pop(key)
+        return box, self._resampler(source_KZYX, box)
+
+
+def _count(axes: Sequence[Sequence[Sequence[int]]], key: Key) -> int:
+    """Return the number of boxes of a brick, or of bricks of a box, from those along each axis."""
+    return math.prod(len(axis[k]) for axis, k in zip(axes, key, strict=True))
+
+
+def _needs(axis: Taps, brick: int, box: int) -> list[range]:
+    """Return the bricks that each box along one axis is computed from."""
+    spans = [axis.span(start, min(start + box, axis.n_out)) for start in range(0, axis.n_out, box)]
+    return [range(span.start // brick, math.ceil(span.stop / brick)) for span in spans]
 
 
 @contextmanager

@@ -61,9 +61,7 @@ class Transfers:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device = indexed(device)
-        self._upward = self._downward = None
-        if device.type == "cuda":
-            self._upward, self._downward = _streams(device)
+        self._upward, self._downward = _streams(device) if device.type == "cuda" else (None, None)
 
     def upload(self, values: torch.Tensor) -> torch.Tensor:
         """Copy a tensor of main memory to the device.

@@ -24,7 +24,7 @@ RI_MARGIN = 0.002
 #: are resampled to the grid of the weights, so finer voxels lose no detail that the network uses.
 COARSER, FINER = 1.25, 4.0
 #: Text for inputs of weights without ranges of their training inputs.
-UNKNOWN = "unknown: the weights do not say what they were trained on"
+UNKNOWN = "unknown: the weights have no ranges of their training inputs"
 
 #: Statistics of a tomogram: percentiles of the refractive index, near that of the medium and of the densest parts. A
 #: median would depend on the share of the field that cells cover, which may be any.

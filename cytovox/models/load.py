@@ -43,8 +43,7 @@ def weights_path(given: str | Path, key: str) -> Path:
     """
     path = Path(given)
     if path.is_dir():
-        found = next((path / name for name in CHECKPOINTS if (path / name).is_file()), None)
-        if found is None:
+        if (found := next((path / name for name in CHECKPOINTS if (path / name).is_file()), None)) is None:
             raise InputError(f"{key}: {path}: no checkpoints/best.ckpt or last.ckpt in it; give a run that was trained")
         return found
     if path.is_file():

@@ -160,16 +160,13 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
         raise InputError(
             f"{key}: {path}: written by a newer Cytovox (version {stored['schema_version']}); update yours"
         )
-    kind = METADATA.get(str(stored.get("task")))
-    if kind is None:
+    if (kind := METADATA.get(str(stored.get("task")))) is None:
         raise InputError(f"{key}: {path}: a checkpoint of task {stored.get('task')}, unknown here; update Cytovox")
     known = dataclasses.fields(kind)
     needed = [f.name for f in known if f.default is f.default_factory is dataclasses.MISSING]
-    missing = [name for name in needed if name not in stored]
-    if missing:
+    if missing := [name for name in needed if name not in stored]:
         raise InputError(f"{key}: {path}: a checkpoint of another version of Cytovox (it lacks {', '.join(missing)})")
-    prefix = "network."
-    state = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    state = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
     if (name := first_nonfinite(state)) is not None:
         raise InputError(f"{key}: {path}: its weights are NaN or infinite (first: {name}); give weights of another run")
     stored = {"trained_on": _sidecar(path), **stored}

@@ -5,7 +5,7 @@ They call the code of the commands, so commands and notebooks give the same resu
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -473,7 +473,7 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
     if like is None:
         raise InputError(f"save: {path}: voxel size missing: give like=VOLUME")
     array = array.astype(np.uint8) if array.dtype == bool else array
-    writers = {".tif": write_ometiff, ".tiff": write_ometiff, ".zarr": write_omezarr}
+    writers: dict[str, Callable[..., Path]] = {".tif": write_ometiff, ".tiff": write_ometiff, ".zarr": write_omezarr}
     if (write := writers.get(path.suffix.lower())) is not None:
         return write(path, array, like.spacing_um, names, None, like.origin_um)
     if path.name.lower().endswith((".nii", ".nii.gz")):

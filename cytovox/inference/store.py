@@ -54,7 +54,7 @@ class BrickStore:
             remove_temporary(self._folder)
             self._folder = None
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._in_memory or key in self._in_files
 
     @property

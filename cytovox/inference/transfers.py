@@ -22,9 +22,9 @@ def indexed(device: torch.device | str) -> torch.device:
 
 
 @cache
-def _streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """Return the streams to and from a device; the same for all volumes, as freed memory belongs to its stream."""
-    return torch.cuda.Stream(device), torch.cuda.Stream(device)
+def _streams(device: torch.device) -> tuple[torch.cuda.Stream | None, torch.cuda.Stream | None]:
+    """Return the streams to and from a CUDA device: the same for all volumes, as freed memory belongs to its stream."""
+    return (torch.cuda.Stream(device), torch.cuda.Stream(device)) if device.type == "cuda" else (None, None)
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Transfers:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device = indexed(device)
-        self._upward, self._downward = _streams(device) if device.type == "cuda" else (None, None)
+        self._upward, self._downward = _streams(device)
 
     def upload(self, values: torch.Tensor) -> torch.Tensor:
         """Copy a tensor of main memory to the device.

@@ -27,7 +27,8 @@ def choose_precision(wanted: str, accelerator: str) -> str:
         return wanted
     if uses_cuda(accelerator):
         return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
-    return "bf16-mixed" if accelerator.startswith(("auto", "cpu")) and cpu_has_bfloat16() else "32-true"
+    on_cpu = str(accelerator).partition(":")[0] in ("auto", "cpu")
+    return "bf16-mixed" if on_cpu and cpu_has_bfloat16() else "32-true"
 
 
 def autocast(device: str, precision: str, cache: bool = True) -> AbstractContextManager:
@@ -54,8 +55,8 @@ def autocast(device: str, precision: str, cache: bool = True) -> AbstractContext
 
 
 def uses_cuda(accelerator: str) -> bool:
-    """Return whether a torch device (`cuda:1`) or a name of Lightning (`auto`, `gpu`) is a CUDA device here."""
-    return accelerator.startswith(("auto", "gpu", "cuda")) and torch.cuda.is_available()
+    """Return whether a torch device (`cuda:1`) or an accelerator of Lightning (`auto`, `gpu`) is a CUDA device here."""
+    return str(accelerator).partition(":")[0] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def cpu_has_bfloat16() -> bool:

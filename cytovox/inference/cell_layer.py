@@ -122,10 +122,9 @@ def find_slab(rule: str, depth: int, image_ZYX: np.ndarray) -> Layer:
     image_ZYX : float array, (Z, Y, X)
         Normalised index, or else the probability of cells.
     """
-    size = image_ZYX.shape[0]
     if rule == "center":
         return find_layer(TensorSource(torch.from_numpy(np.ascontiguousarray(image_ZYX, np.float32))[None]), depth)
-    start, stop = middle_slab(size, depth) if rule == "middle" else (0, size)
+    start, stop = middle_slab(len(image_ZYX), depth) if rule == "middle" else (0, len(image_ZYX))
     return Layer(start, stop, True, 1.0)
 
 

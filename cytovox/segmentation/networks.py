@@ -10,8 +10,8 @@ from torch import nn
 
 from cytovox.errors import DeviceError
 from cytovox.inference.cell_layer import find_slab
+from cytovox.inference.device import autocast
 from cytovox.inference.device_memory import DeviceLimits, note
-from cytovox.inference.precision import autocast
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.preprocess.resampling import ResampleTo, common_grid

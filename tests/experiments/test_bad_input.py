@@ -273,7 +273,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, tiny, trained, cli
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("predict.stride=[32,64,64]", "predict: sliding window: stride [32, 64, 64]"),
+        ("predict.stride=[32,64,64]", "predict: sliding window: stride: [32, 64, 64]"),
         ("predict.window=[17,32,32]", "predict.window: the network of "),
     ],
 )

@@ -1,7 +1,7 @@
-"""The five cell lines, as numbers: how large, how flat, how crowded, what they carry.
+"""Parameters of the five simulated cell lines: size, shape, density and contents of their cells.
 
-A pair of numbers is a range from which each cell (or each field) draws its own value. Lengths are in µm; an index is
-the refractive index itself. What tells the lines apart follows Choi et al. 2021 (bioRxiv 2021.05.23.445351).
+A pair of numbers is a range from which each cell (or each field) draws its value. Lengths are in µm; an index is the
+refractive index itself. The differences between the lines follow Choi et al. 2021 (bioRxiv 2021.05.23.445351).
 """
 
 from dataclasses import dataclass
@@ -11,52 +11,52 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class CellLine:
-    """What one cell line looks like."""
+    """Parameters of one cell line."""
 
     name: str
-    """As written in tables and file names."""
+    """Name in tables and file names."""
     cells_per_1000_um2: Range
-    """Cells on 1000 µm² of coverslip; a larger field holds more of them."""
+    """Number of cells per 1000 µm² of coverslip."""
     length_um: Range
-    """Long axis of the body seen from above."""
+    """Long axis of the body in the yx plane."""
     aspect: Range
     """Long axis over short axis."""
     height_um: Range
-    """Highest point above the coverslip, for a spread cell."""
+    """Height of a spread cell above the coverslip."""
     dome_power: Range
-    """Height falls as (1 - rho^2)^power from the middle to the edge: small is a slab, large is a fried egg."""
+    """Exponent of the height (1 - rho^2)^power from the centre to the edge: small is a slab, large is a narrow dome."""
     round_share: float
-    """Share of cells that are balls on the coverslip (suspended, or in mitosis) instead of spread."""
+    """Share of cells that are round (suspended, or in mitosis) instead of spread."""
     ball_um: Range
-    """Diameter of such a ball."""
+    """Diameter of a round cell."""
     arms: tuple[int, int]
-    """Thin arms that stretch the outline, fewest and most."""
+    """Number of thin protrusions, minimum and maximum."""
     arm_reach: Range
-    """How far an arm stretches the outline, in body radii."""
+    """Length of a protrusion in body radii."""
     lamella_um: Range
-    """How far the thin lamellipodium reaches beyond the body."""
+    """Width of the thin lamellipodium around the body."""
     nucleus_length: Range
-    """Long axis of the nucleus over that of the body (a ball: over its diameter)."""
+    """Long axis of the nucleus over that of the body."""
     nucleus_aspect: Range
-    """Long axis of the nucleus over its short one, seen from above."""
+    """Long axis of the nucleus over its short one, in the yx plane."""
     nucleus_height: Range
     """Height of the nucleus over that of the cell."""
     nucleoli: tuple[int, int]
-    """Nucleoli in a nucleus, fewest and most."""
+    """Number of nucleoli in a nucleus, minimum and maximum."""
     nucleolus_radius_um: Range
     """Radius of a nucleolus."""
     droplets: tuple[int, int]
-    """Lipid droplets in a cell, fewest and most."""
+    """Number of lipid droplets in a cell, minimum and maximum."""
     droplet_radius_um: Range
     """Radius of a lipid droplet."""
     granules: tuple[int, int]
-    """Clusters of dense granules in a cell: as dense as lipid, but none."""
+    """Number of clusters of dense granules in a cell, which have the index of lipid but are not lipid."""
     overlap_um: float
-    """A cell climbs over what is thinner than this of its neighbour; thicker neighbours meet it at a wall."""
+    """Thickness of a neighbour below which a cell lies on top of it; thicker neighbours meet it at a vertical wall."""
     overlapping: bool
-    """Whether thin parts of two cells, too, lie on top of each other."""
+    """Whether the lamellae of two cells may lie on top of each other."""
     crowding: Range
-    """Chance that a cell settles against another one instead of on free ground, drawn for each field."""
+    """Probability that a cell is placed next to another one instead of anywhere; one draw per field."""
     cytoplasm_ri: Range = (1.345, 1.367)
     """Mean index of a cell's cytoplasm."""
     nucleus_contrast: Range = (-0.0045, 0.0015)
@@ -68,9 +68,9 @@ class CellLine:
     granule_ri: Range = (1.390, 1.420)
     """Index of a dense granule."""
     lamella_share: Range = (0.10, 0.26)
-    """What is left of the cytoplasm's contrast in the thinnest lamella."""
+    """Contrast of the thinnest lamella relative to the cytoplasm's."""
     debris_per_1000_um2: Range = (3.0, 20.0)
-    """Specks of debris on 1000 µm², outside the cells."""
+    """Number of specks of debris per 1000 µm², outside the cells."""
 
 
 NIH3T3 = CellLine(
@@ -198,5 +198,5 @@ RAW264_7 = CellLine(
     crowding=(0.3, 0.95),
 )
 
-#: Every preset by its name.
+#: All presets by name.
 PRESETS: dict[str, CellLine] = {line.name: line for line in (NIH3T3, A549, HELA, MDA_MB_231, RAW264_7)}

@@ -1,4 +1,4 @@
-"""Simulated time-lapses as files: the TCF that a microscope would leave, and the truth beside it."""
+"""Write simulated time-lapses as files: the measured index as a TCF file, and the true cells and masks."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -22,25 +22,24 @@ def write_time_lapse(
     spacing_um: Spacing,
     options: Options,
 ) -> Path:
-    """Simulate a time-lapse and write what the microscope saw (TCF), its cells and its masks (OME-TIFF, all frames).
+    """Simulate a time-lapse and write the measured index (TCF), the cells and the masks (OME-TIFF), all frames.
 
     Parameters
     ----------
     folder : Path
-        Made if needed. The files are <preset>-<seed>-<response>.TCF, ..._cells.ome.tif and ..._masks.ome.tif. The TCF
-        is written last: where it is, the rest is.
+        Created if needed. The files are <preset>-<seed>-<response>.TCF, ..._cells.ome.tif and ..._masks.ome.tif.
     preset, seed, response, times_s, shape, spacing_um, options
-        As for `simulator.time_lapse`.
+        As for `cytovox.simulation.time_lapse`.
 
     Returns
     -------
     Path
-        The TCF file.
+        The TCF file. It is written last, so where it exists, the other files do too.
 
     Raises
     ------
     InputError
-        As `simulator.time_lapse`, before anything is written; or no space is left.
+        Invalid arguments (see `cytovox.simulation.time_lapse`), before anything is written; or no space left.
     """
     frames = time_lapse(preset, seed, response, times_s, shape, spacing_um, options)
     first = next(frames)
@@ -51,12 +50,7 @@ def write_time_lapse(
     for t, frame in enumerate(chain([first], frames)):
         ri_TZYX[t], cells_TZYX[t] = frame.ri_ZYX, frame.cells_ZYX
         masks_TCZYX[t] = np.stack(list(frame.masks.values()))
-    stem = folder / f"{first.name}-{response}"
-    write_ometiff(
-        stem.with_name(f"{stem.name}_cells.ome.tif"), cells_TZYX[:, None], spacing_um, ["cells"], list(times_s)
-    )
-    write_ometiff(
-        stem.with_name(f"{stem.name}_masks.ome.tif"), masks_TCZYX, spacing_um, list(first.masks), list(times_s)
-    )
-    tcf = stem.with_name(f"{stem.name}.TCF")
-    return write_tcf(tcf, ri_TZYX, spacing_um, first.medium_ri, list(times_s), title=stem.name)
+    name, times = f"{first.name}-{response}", list(times_s)
+    write_ometiff(folder / f"{name}_cells.ome.tif", cells_TZYX[:, None], spacing_um, ["cells"], times)
+    write_ometiff(folder / f"{name}_masks.ome.tif", masks_TCZYX, spacing_um, list(first.masks), times)
+    return write_tcf(folder / f"{name}.TCF", ri_TZYX, spacing_um, first.medium_ri, times, title=name)

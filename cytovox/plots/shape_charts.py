@@ -4,33 +4,31 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cytovox.metrics.reliability import Reliability
-from cytovox.plots.figures import DPI, INK, save_figure
+from cytovox.plots.figures import DPI, INK, MUTED, add_grid, save_figure
 
-MUTED = "#767676"
-#: Okabe and Ito's hues, distinguished with any common colour blindness; a model beyond the sixth starts over, dashed.
+#: Colours of Okabe and Ito, distinguishable with any common colour blindness. More models reuse them with dashed lines.
 MODEL_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 
 def reliability_figure(path: str | Path, models: Mapping[str, Reliability]) -> Path | None:
-    """Reliability diagram: how often voxels are inside, over the probability they were given; their numbers below.
+    """Draw a reliability diagram: the share of voxels inside over the predicted probability, and the number of voxels.
 
-    Bins of no voxel are left out. The legend gives the calibration error of the voxels in doubt.
+    Empty bins are omitted. The legend gives the calibration error of the voxels with uncertain predictions.
 
     Parameters
     ----------
     path : str or Path
-        PNG file to write, whole or not at all.
+        PNG file to write, complete or not at all.
     models : dict of model -> Reliability
-        Filled with the test cells.
+        Counts over the test cells.
 
     Returns
     -------
     Path or None
-        None, and no file, where no voxel was counted.
+        None, and no file, if no voxel was counted.
 
     References
     ----------
@@ -39,7 +37,7 @@ def reliability_figure(path: str | Path, models: Mapping[str, Reliability]) -> P
     models = {name: diagram for name, diagram in models.items() if diagram.count_B.any()}
     if not models:
         return None
-    figure = _figure(4.6, 5.8)
+    figure = Figure(figsize=(4.6, 5.8), dpi=DPI, layout="constrained")
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 2)))
     for at, (name, diagram) in enumerate(models.items()):
@@ -64,13 +62,5 @@ def reliability_figure(path: str | Path, models: Mapping[str, Reliability]) -> P
     )
     below.set(xlabel="probability of being inside", ylabel="voxels", yscale="log", ylim=(0.5, None))
     for ax in (top, below):
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="#e4e4e4", linewidth=0.8)
-        ax.set_axisbelow(True)
+        add_grid(ax, "both")
     return save_figure(figure, path)
-
-
-def _figure(width_in: float, height_in: float) -> Figure:
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure

@@ -22,21 +22,13 @@ MAX_COUNTS = 18
 
 
 @dataclass(frozen=True, eq=False)
-class GroupSeries:
-    """One quantity of the cells of one group."""
-
-    values_NT: np.ndarray
-    """float, (cells, time points); nan for a missing value."""
-
-
-@dataclass(frozen=True, eq=False)
 class Panel:
     """One quantity of all groups."""
 
     name: str
     """Name of the quantity, with its unit."""
-    groups: Mapping[str, GroupSeries]
-    """Groups by name."""
+    groups: Mapping[str, np.ndarray]
+    """Values of each group by its name: float, (cells, time points); nan for a missing value."""
     points: Sequence[float]
     """Time points in seconds, or frame numbers."""
     cohort: Cohort = "complete"
@@ -70,9 +62,9 @@ def curves_figure(path: str | Path, panels: Sequence[Panel], in_frames: bool) ->
     unit = 1.0 if in_frames else 3600.0
     for ax, panel in zip(axes, shown, strict=True):
         times = np.asarray(panel.points) / unit
-        for row, (group, series) in enumerate(panel.groups.items()):
-            points = curve(series.values_NT, panel.points, panel.cohort)
-            _draw_group(ax, series, panel.cohort, times, points, colours[group], group)
+        for row, (group, values_NT) in enumerate(panel.groups.items()):
+            points = curve(values_NT, panel.points, panel.cohort)
+            _draw_group(ax, values_NT, panel.cohort, times, points, colours[group], group)
             _print_counts(ax, times, [point.cells for point in points], row, colours[group])
         ax.set_title(panel.name, fontsize=9, color=INK, loc="left")
         ax.set_xlabel("frame" if in_frames else "hours", fontsize=8, labelpad=3 + 9 * len(panel.groups))
@@ -83,11 +75,11 @@ def curves_figure(path: str | Path, panels: Sequence[Panel], in_frames: bool) ->
 
 
 def _draw_group(
-    ax: Axes, series: GroupSeries, cohort: Cohort, times: np.ndarray, points: Sequence[TimePoint], colour: str,
+    ax: Axes, values_NT: np.ndarray, cohort: Cohort, times: np.ndarray, points: Sequence[TimePoint], colour: str,
     group: str,
 ) -> None:  # fmt: skip
     """Draw every cell of a group, the mean, and a band of one standard deviation."""
-    members = series.values_NT[cohort_members(series.values_NT, cohort)]
+    members = values_NT[cohort_members(values_NT, cohort)]
     for values in members:
         ax.plot(times, values, color=colour, lw=0.6, alpha=min(0.35, 8 / len(members)), zorder=1)
     mean, sd = np.array([(point.mean, point.sd) for point in points]).T
@@ -124,8 +116,8 @@ def boxes_figure(path: str | Path, panels: Sequence[Panel]) -> Path | None:
     colours = colours_of(shown)
     for ax, panel in zip(axes, shown, strict=True):
         place, ticks = 0.0, []
-        for group, series in panel.groups.items():
-            ends = first_and_last(series.values_NT, panel.cohort)
+        for group, values_NT in panel.groups.items():
+            ends = first_and_last(values_NT, panel.cohort)
             ends = ends[np.isfinite(ends).all(axis=1)]
             columns = ends.T if len(panel.points) > 1 else ends.T[:1]
             _draw_boxes(ax, columns, place, colours[group])

@@ -10,38 +10,10 @@ from itertools import product
 from pathlib import Path
 
 from cytovox.errors import InputError
-from cytovox.io.nifti import write_nifti
-from cytovox.io.ometiff import write_ometiff
-from cytovox.io.tcf_writer import write_tcf
+from cytovox.simulation.files import write, write_time_lapse
 from cytovox.simulation.presets import PRESETS
 from cytovox.simulation.timelapse import HOUR_S, RESPONSES
-from cytovox.simulation.timelapse_files import write_time_lapse
-from cytovox.simulation.tomogram import DEFAULT_SHAPE, DEFAULT_SPACING_UM, Options, Tomogram, check_request, simulate
-
-
-def write(folder: Path, tomogram: Tomogram) -> Path:
-    """Write one volume: the measured index (TCF), the masks (NIfTI) and the true index (OME-TIFF).
-
-    Parameters
-    ----------
-    folder : Path
-        Created if needed. The files are <name>.TCF, <name>_<organelle>.nii.gz, <name>_cells.nii.gz and
-        <name>_truth.ome.tif.
-    tomogram : Tomogram
-        A simulated volume.
-
-    Returns
-    -------
-    Path
-        The TCF file. It is written last, so where it exists, the other files do too.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    name, spacing = tomogram.name, tomogram.spacing_um
-    for organelle, mask in tomogram.masks.items():
-        write_nifti(folder / f"{name}_{organelle}.nii.gz", mask.astype("uint8"), spacing)
-    write_nifti(folder / f"{name}_cells.nii.gz", tomogram.cells_ZYX, spacing)
-    write_ometiff(folder / f"{name}_truth.ome.tif", tomogram.ri_true_ZYX[None, None], spacing, ["RI"])
-    return write_tcf(folder / f"{name}.TCF", tomogram.ri_ZYX[None], spacing, tomogram.medium_ri, title=name)
+from cytovox.simulation.tomogram import DEFAULT_SHAPE, DEFAULT_SPACING_UM, Options, check_request, simulate
 
 
 def parser() -> argparse.ArgumentParser:

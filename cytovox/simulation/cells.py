@@ -131,20 +131,19 @@ def _share_ground(scene: Scene, grid: Grid) -> dict[int, _Columns]:
         rho, rho_skirt = cell.outline(dy, dx, wave)
         bottom, top = cell.profile(rho, rho_skirt, wave)
         height = top - bottom
-        here = near & (height > 0)
         thin = surface < scene.overlap_um
         if not scene.overlapping:  # a body may cover a neighbour's lamella, but a lamella may not
             thin &= (surface == 0) | (rho < 1)
-        wins = here & (thin | (rho < owner))
-        taken = wins & (~thin | (rho < CORE))
-        climbs = wins & (surface > 0) & ~taken
+        own = near & (height > 0) & (thin | (rho < owner))
+        on_ground = own & (~thin | (rho < CORE))  # neighbours are removed there
+        on_top = own & (surface > 0) & ~on_ground
         for other in done.values():
-            other.top_YX[taken] = other.bottom_YX[taken] = 0.0
-        bottom = np.where(climbs, np.maximum(bottom, surface), bottom)
-        top = np.where(climbs, np.maximum(top, surface + np.minimum(height, 1.0)), top)
-        bottom[~wins] = top[~wins] = 0.0
-        surface = np.where(wins, top, surface)
-        owner = np.where(wins, rho, owner)
+            other.top_YX[on_ground] = other.bottom_YX[on_ground] = 0.0
+        bottom = np.where(on_top, np.maximum(bottom, surface), bottom)
+        top = np.where(on_top, np.maximum(top, surface + np.minimum(height, 1.0)), top)
+        bottom[~own] = top[~own] = 0.0
+        surface = np.where(own, top, surface)
+        owner = np.where(own, rho, owner)
         done[k] = _Columns(bottom, top, rho, height)
     for column in done.values():  # a neighbour may have cut pieces off
         lost = ~largest_piece(column.top_YX > column.bottom_YX)
@@ -200,10 +199,8 @@ def _fill_nucleus(scene: Scene, cell: Cell, k: int, grid: Grid, calm_ZYX: np.nda
     bumps = nucleus.bumps.on_grid(*(axis[part] for axis, part in zip(grid.axes_um, box, strict=True)))
     rho = nucleus.body.rho(grid.offset(box, center)) * (1 + np.float32(nucleus.roughness) * bumps)
     radius = float(np.cbrt(nucleus.body.semi_um.prod()))
-    inside = (rho < 1) & label
-    for axis in (0, 1, 2):  # a nucleus is at least one voxel away from the surface of its cell
-        for shift in (1, -1):
-            inside &= _shifted(label, axis, shift)
+    # a nucleus is at least one voxel away from the surface of its cell
+    inside = (rho < 1) & scipy.ndimage.binary_erosion(label, border_value=1)
     out.nuclei_ZYX[box][inside] = k
     distance = (rho - 1) * np.float32(radius)
     ri = out.ri_ZYX[box]
@@ -222,14 +219,6 @@ def _fill_nucleus(scene: Scene, cell: Cell, k: int, grid: Grid, calm_ZYX: np.nda
 def _above_field(blob: Blob, scene: Scene) -> np.ndarray:
     """Return the centre of a blob with z counted from the bottom of the field."""
     return blob.center_um + np.array([scene.coverslip_um, 0.0, 0.0])
-
-
-def _shifted(label: np.ndarray, axis: int, shift: int) -> np.ndarray:
-    """Return each voxel's neighbour along one axis; at the border the voxel itself."""
-    moved = np.roll(label, shift, axis)
-    edge = tuple(slice(None) if a != axis else (0 if shift > 0 else -1) for a in range(3))
-    moved[edge] = label[edge]
-    return moved
 
 
 def _distance(blob: Blob, grid: Grid, box: Box, center_um: np.ndarray) -> np.ndarray:

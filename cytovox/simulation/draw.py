@@ -8,21 +8,13 @@ import numpy as np
 
 from cytovox.simulation.fields import WaveField
 from cytovox.simulation.placement import APRON_UM, Place, place_cells
-from cytovox.simulation.presets import CellLine, Range
+from cytovox.simulation.presets import CellLine
 from cytovox.simulation.scene import Blob, Bulge, Cell, Nucleus, Scene
 
 
 def generator(preset: str, seed: int, stream: int) -> np.random.Generator:
     """Return a generator of one volume; each `stream` (cells, noise, ...) is independent of the others."""
     return np.random.default_rng([zlib.crc32(preset.encode()), seed, stream])
-
-
-def _one(rng: np.random.Generator, bounds: Range) -> float:
-    return float(rng.uniform(*bounds))
-
-
-def _count(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
-    return int(rng.integers(bounds[0], bounds[1] + 1))
 
 
 def _turned(rng: np.random.Generator) -> np.ndarray:
@@ -48,13 +40,13 @@ def draw_scene(line: CellLine, seed: int, extent_um: tuple[float, float, float],
     rng = generator(line.name, seed, 0)
     z_um, *sides_um = extent_um
     coverslip_um = min(rng.uniform(1.2, 4.0), 0.2 * z_um)
-    common_ri = _one(rng, line.cytoplasm_ri)  # cells of one dish are similar: half of the index is common to them
+    common_ri = rng.uniform(*line.cytoplasm_ri)  # cells of one dish are similar: half of the index is common to them
     cells = tuple(
-        _cell(rng, line, place, 0.5 * (common_ri + _one(rng, line.cytoplasm_ri)))
+        _cell(rng, line, place, 0.5 * (common_ri + rng.uniform(*line.cytoplasm_ri)))
         for place in place_cells(rng, line, (sides_um[0], sides_um[1]))
     )
     area_um2 = (sides_um[0] + 2 * APRON_UM) * (sides_um[1] + 2 * APRON_UM)
-    specks = round(_one(rng, line.debris_per_1000_um2) * area_um2 / 1000)
+    specks = round(rng.uniform(*line.debris_per_1000_um2) * area_um2 / 1000)
     debris = tuple(_speck(rng, sides_um, medium_ri) for _ in range(specks))
     return Scene(
         preset=line.name,
@@ -75,7 +67,7 @@ def draw_scene(line: CellLine, seed: int, extent_um: tuple[float, float, float],
 
 def _cell(rng: np.random.Generator, line: CellLine, place: Place, ri: float) -> Cell:
     """Return a random cell at a given place: first its outline, then its contents."""
-    height = 2 * place.semi_um[0] * rng.uniform(0.9, 1.0) if place.ball else _one(rng, line.height_um)
+    height = 2 * place.semi_um[0] * rng.uniform(0.9, 1.0) if place.ball else rng.uniform(*line.height_um)
     arms, fans = ((), ()) if place.ball else _stretches(rng, line)
     orders = np.arange(2, 7)
     waviness = (0.03 if place.ball else 0.14) * rng.normal(size=5) / orders
@@ -85,13 +77,13 @@ def _cell(rng: np.random.Generator, line: CellLine, place: Place, ri: float) -> 
         angle=place.angle,
         semi_um=place.semi_um,
         height_um=height,
-        power=0.5 if place.ball else _one(rng, line.dome_power),
+        power=0.5 if place.ball else rng.uniform(*line.dome_power),
         lift_um=lift,
         harmonics=np.stack([orders, waviness, rng.uniform(0, 2 * np.pi, 5)], axis=1),
         arms=arms,
         lamellae=fans,
         lamella_height_um=rng.uniform(1.1, 2.1),
-        lamella_share=_one(rng, line.lamella_share),
+        lamella_share=rng.uniform(*line.lamella_share),
         edge=WaveField.draw(rng, 1.6, 16, axes=2),
         ri=ri,
         nucleus=_nucleus(rng, line, place, height, lift),
@@ -107,22 +99,22 @@ def _stretches(rng: np.random.Generator, line: CellLine) -> tuple[tuple[Bulge, .
     arms = tuple(
         Bulge(
             np.pi * i + rng.normal(scale=0.25) if i < 2 else rng.uniform(0, 2 * np.pi),
-            _one(rng, line.arm_reach),
+            rng.uniform(*line.arm_reach),
             rng.uniform(6, 20),
         )
-        for i in range(_count(rng, line.arms))
+        for i in range(rng.integers(*line.arms, endpoint=True))
     )
     return arms, tuple(
-        Bulge(rng.uniform(0, 2 * np.pi), _one(rng, line.lamella_um), rng.uniform(0.8, 4.0))
+        Bulge(rng.uniform(0, 2 * np.pi), rng.uniform(*line.lamella_um), rng.uniform(0.8, 4.0))
         for _ in range(int(rng.integers(2, 5)))
     )
 
 
 def _nucleus(rng: np.random.Generator, line: CellLine, place: Place, height: float, lift: float) -> Nucleus:
     """Return a random nucleus that fits under the cell's dome, near its centre."""
-    long_um = place.semi_um[0] * min(_one(rng, line.nucleus_length) + (0.08 if place.ball else 0.0), 0.8)
-    short_um = min(long_um / _one(rng, line.nucleus_aspect), 0.82 * place.semi_um[1])
-    tall_um = 0.95 * long_um if place.ball else 0.5 * height * _one(rng, line.nucleus_height)
+    long_um = place.semi_um[0] * min(rng.uniform(*line.nucleus_length) + (0.08 if place.ball else 0.0), 0.8)
+    short_um = min(long_um / rng.uniform(*line.nucleus_aspect), 0.82 * place.semi_um[1])
+    tall_um = 0.95 * long_um if place.ball else 0.5 * height * rng.uniform(*line.nucleus_height)
     tall_um = min(tall_um, 1.1 * short_um)
     shift = rng.uniform(-1, 1, 2) * (np.array([place.semi_um[0] - long_um, place.semi_um[1] - short_um]) * 0.45)
     turn = place.angle + rng.normal(scale=0.15)
@@ -131,7 +123,7 @@ def _nucleus(rng: np.random.Generator, line: CellLine, place: Place, height: flo
         center_um=np.array([z, *(place.center_um + _to_yx(*shift, place.angle))]),
         semi_um=np.array([tall_um, short_um, long_um]),
         axes=np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]]),
-        ri=_one(rng, line.nucleus_contrast),
+        ri=rng.uniform(*line.nucleus_contrast),
         edge_um=0.0,
     )
     return Nucleus(
@@ -153,15 +145,15 @@ def _to_yx(along: float, across: float, angle: float) -> np.ndarray:
 def _nucleoli(rng: np.random.Generator, line: CellLine, body: Blob) -> tuple[Blob, ...]:
     """Return random nucleoli inside the nucleus that do not touch each other."""
     found: list[Blob] = []
-    for _ in range(_count(rng, line.nucleoli)):
-        radius = np.minimum(_one(rng, line.nucleolus_radius_um) * rng.uniform(0.85, 1.15, 3), 0.62 * body.semi_um)
+    for _ in range(rng.integers(*line.nucleoli, endpoint=True)):
+        radius = np.minimum(rng.uniform(*line.nucleolus_radius_um) * rng.uniform(0.85, 1.15, 3), 0.62 * body.semi_um)
         for _attempt in range(20):
             direction = rng.normal(size=3)
             direction /= np.linalg.norm(direction)
             place = direction * rng.random() ** (1 / 3) * np.clip(0.85 - radius / body.semi_um, 0, 1)
             center = body.center_um + (place * body.semi_um) @ body.axes
             if all(np.linalg.norm(center - b.center_um) > radius.max() + b.semi_um.max() + 0.3 for b in found):
-                found.append(Blob(center, radius, body.axes, _one(rng, line.nucleolus_contrast), 0.15))
+                found.append(Blob(center, radius, body.axes, rng.uniform(*line.nucleolus_contrast), 0.15))
                 break
     return tuple(found)
 
@@ -196,18 +188,18 @@ def _place(rng: np.random.Generator, cell: Cell, radius: float, near: float) -> 
 def draw_droplets(rng: np.random.Generator, line: CellLine, cell: Cell) -> tuple[Blob, ...]:
     """Return random droplets in a cell's cytoplasm that do not touch; omit those for which no place is found."""
     found: list[Blob] = []
-    for _ in range(_count(rng, line.droplets)):
-        radius = _one(rng, line.droplet_radius_um)
+    for _ in range(rng.integers(*line.droplets, endpoint=True)):
+        radius = rng.uniform(*line.droplet_radius_um)
         point = _place(rng, cell, radius, near=0.2)
         if point is not None and all(np.linalg.norm(point - b.center_um) >= radius + b.semi_um[0] + 0.2 for b in found):
-            found.append(Blob(point, np.full(3, radius), np.eye(3), _one(rng, line.droplet_ri), 0.05))
+            found.append(Blob(point, np.full(3, radius), np.eye(3), rng.uniform(*line.droplet_ri), 0.05))
     return tuple(found)
 
 
 def _granules(rng: np.random.Generator, line: CellLine, cell: Cell) -> tuple[Blob, ...]:
     """Return random clusters of rod-like granules with soft edges, as dense as lipid droplets."""
     found: list[Blob] = []
-    for _ in range(_count(rng, line.granules)):
+    for _ in range(rng.integers(*line.granules, endpoint=True)):
         middle = _place(rng, cell, 0.6, near=0.3)
         if middle is None:
             continue
@@ -215,7 +207,7 @@ def _granules(rng: np.random.Generator, line: CellLine, cell: Cell) -> tuple[Blo
             point = middle + rng.normal(scale=0.6, size=3)
             semi = np.array([rng.uniform(0.6, 1.1), rng.uniform(0.25, 0.35), rng.uniform(0.25, 0.35)])
             if all(np.linalg.norm(point - b.center_um) > b.semi_um[0] + 0.6 for b in cell.droplets):
-                found.append(Blob(point, semi, _turned(rng), _one(rng, line.granule_ri), 0.15))
+                found.append(Blob(point, semi, _turned(rng), rng.uniform(*line.granule_ri), 0.15))
     return tuple(found)
 
 

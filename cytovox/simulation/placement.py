@@ -64,30 +64,18 @@ def place_cells(rng: np.random.Generator, line: CellLine, sides_um: tuple[float,
         angle = flow + float(rng.normal(scale=0.35)) if slender else float(rng.uniform(0, np.pi))
         for _attempt in range(30):
             against = bool(placed) and bool(rng.random() < crowding)
-            center = _somewhere(rng, placed, against, (semi_um, angle), low, high, sides_um)
+            if not placed:
+                center = np.array(sides_um) * rng.uniform(0.3, 0.7, 2)
+            elif not against:
+                center = rng.uniform(low, high)
+            else:  # next to another cell
+                other, direction = placed[rng.integers(len(placed))], float(rng.uniform(0, 2 * np.pi))
+                step = rng.uniform(0.8, 1.0) * np.array([np.sin(direction), np.cos(direction)])
+                body = Place(other.center_um, angle, semi_um, ball)
+                center = other.center_um + (body.radius(direction) + other.radius(direction)) * step
             place = Place(center, angle, semi_um, ball)
             inside = bool(np.all((center >= low) & (center <= high)))
             if inside and all(place.clears(other, 0.78 if against else 1.0) for other in placed):
                 placed.append(place)
                 break
     return placed
-
-
-def _somewhere(
-    rng: np.random.Generator,
-    placed: list[Place],
-    against: bool,
-    body: tuple[tuple[float, float], float],
-    low: np.ndarray,
-    high: np.ndarray,
-    sides_um: tuple[float, float],
-) -> np.ndarray:
-    """Return a centre to try: near the middle of the field for the first cell, else next to another or anywhere."""
-    if not placed:
-        return np.array(sides_um) * rng.uniform(0.3, 0.7, 2)
-    if not against:
-        return rng.uniform(low, high)
-    other, (semi_um, angle) = placed[rng.integers(len(placed))], body
-    direction = float(rng.uniform(0, 2 * np.pi))
-    contact_um = Place(other.center_um, angle, semi_um, False).radius(direction) + other.radius(direction)
-    return other.center_um + contact_um * rng.uniform(0.8, 1.0) * np.array([np.sin(direction), np.cos(direction)])

@@ -15,13 +15,12 @@ import numpy as np
 from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
 from cytovox.io.processes import worker_pool
+from cytovox.simulation.optics import Shape, Spacing
 from cytovox.simulation.tomogram import (
     DEFAULT_SHAPE,
     DEFAULT_SPACING_UM,
     RI_STEP,
     Options,
-    Shape,
-    Spacing,
     Tomogram,
     check_request,
     simulate,
@@ -71,7 +70,7 @@ def save(path: Path, tomogram: Tomogram) -> None:
         "nucleolus": np.packbits(tomogram.masks["nucleolus"]),
         "lipid": np.packbits(tomogram.masks["lipid"]),
     }
-    arrays["facts"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    arrays["facts"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)  # name of the key in existing caches
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 

@@ -16,13 +16,12 @@ import numpy as np
 from cytovox.errors import InputError
 from cytovox.simulation.draw import draw_droplets, generator
 from cytovox.simulation.fields import WaveField
+from cytovox.simulation.optics import Shape, Spacing
 from cytovox.simulation.scene import Blob, Cell, Nucleus, Scene
 from cytovox.simulation.tomogram import (
     DEFAULT_SHAPE,
     DEFAULT_SPACING_UM,
     Options,
-    Shape,
-    Spacing,
     Tomogram,
     cell_line,
     check_request,
@@ -59,7 +58,7 @@ class Response:
         """Return a factor after some hours of a steady change."""
         return float(factor ** (hours / FULL_H))
 
-    def levelled(self, factor: float, hours: float) -> float:
+    def saturating(self, factor: float, hours: float) -> float:
         """Return a factor after some hours of a change that levels off."""
         return float(factor ** (1 - 0.5 ** max(hours, 0.0)))
 
@@ -124,7 +123,7 @@ class TimeLapse:
     response: Response
     paths: tuple[WaveField, ...]
     """Two fields over time (hours) per cell: its displacement in y and in x, in units of `creep_um`."""
-    coming: tuple[tuple[tuple[Blob, float], ...], ...]
+    new_droplets: tuple[tuple[tuple[Blob, float], ...], ...]
     """New droplets of each cell, and the hour in which each appears."""
 
     @classmethod
@@ -133,12 +132,12 @@ class TimeLapse:
         motion = generator(start.preset, start.seed, _MOTION)
         paths = tuple(WaveField.draw(motion, 3.0, 8, axes=1) for _ in range(2 * len(start.cells)))
         rng = generator(start.preset, start.seed, _DROPLETS)
-        line, coming = cell_line(start.preset), []
+        line, new_droplets = cell_line(start.preset), []
         for cell in start.cells:
             number = round((response.droplet_number - 1) * len(cell.droplets))
             more = draw_droplets(rng, replace(line, droplets=(number, number)), cell)
-            coming.append(tuple(zip(more, sorted(rng.uniform(0, FULL_H, len(more)).tolist()), strict=True)))
-        return cls(start, response, paths, tuple(coming))
+            new_droplets.append(tuple(zip(more, sorted(rng.uniform(0, FULL_H, len(more)).tolist()), strict=True)))
+        return cls(start, response, paths, tuple(new_droplets))
 
     def scene(self, hours: float) -> Scene:
         """Return the scene at a time."""
@@ -160,7 +159,7 @@ class TimeLapse:
             yx_um = cell.center_um + step + size * (blob.center_um[1:] - cell.center_um)
             return replace(blob, center_um=np.array([size * blob.center_um[0], *yx_um]), semi_um=blob.semi_um * factor)
 
-        nucleolus = response.levelled(response.nucleolus, hours) ** (1 / 3)
+        nucleolus = response.saturating(response.nucleolus, hours) ** (1 / 3)
         body = grown(cell.nucleus.body, size)
         nucleus = replace(
             cell.nucleus,
@@ -170,7 +169,7 @@ class TimeLapse:
         droplets = [grown(blob, radius) for blob in cell.droplets]
         droplets += [
             grown(blob, radius * min(1.0, 0.6 + 0.4 * (hours - since)))
-            for blob, since in self.coming[k]
+            for blob, since in self.new_droplets[k]
             if hours >= since
         ]
         return replace(

@@ -10,12 +10,19 @@ import scipy.fft
 from cytovox.errors import InputError
 from cytovox.simulation.cells import Grid, grow
 from cytovox.simulation.draw import draw_scene, generator
-from cytovox.simulation.optics import Optics, coherent_noise, fill_cone, measure, potential, refractive_index, support
+from cytovox.simulation.optics import (
+    Optics,
+    Shape,
+    Spacing,
+    coherent_noise,
+    fill_cone,
+    measure,
+    potential,
+    refractive_index,
+    support,
+)
 from cytovox.simulation.presets import PRESETS, CellLine
 from cytovox.simulation.scene import Scene
-
-Shape = tuple[int, int, int]
-Spacing = tuple[float, float, float]
 
 #: A field of 19 x 38 x 38 µm, used by demos and tests.
 DEFAULT_SHAPE: Shape = (64, 128, 128)
@@ -85,28 +92,28 @@ def cell_line(name: str) -> CellLine:
 
 def check_field(seed: int, shape: Shape, spacing_um: Spacing) -> None:
     """Raise InputError for an invalid seed, shape or voxel size."""
-    if seed < 0:
-        raise InputError(f"seed {seed}: expected 0 or larger")
-    if len(shape) != 3 or min(shape) < 8:
-        raise InputError(f"shape {tuple(shape)}: expected three sizes (z, y, x) of at least 8 voxels")
-    if len(spacing_um) != 3 or not all(0.05 <= s <= 2.0 for s in spacing_um):
-        raise InputError(f"spacing {tuple(spacing_um)}: expected three lengths (z, y, x) of 0.05 to 2 µm")
+    is_spacing = len(spacing_um) == 3 and all(0.05 <= s <= 2.0 for s in spacing_um)
+    for given, valid, expected in (
+        (f"seed {seed}", seed >= 0, "0 or larger"),
+        (f"shape {tuple(shape)}", len(shape) == 3 and min(shape) >= 8, "three sizes (z, y, x) of at least 8 voxels"),
+        (f"spacing {tuple(spacing_um)}", is_spacing, "three lengths (z, y, x) of 0.05 to 2 µm"),
+    ):
+        if not valid:
+            raise InputError(f"{given}: expected {expected}")
 
 
 def check_options(options: Options) -> None:
     """Raise InputError for an option that is out of range."""
-    if not 1.3 <= options.medium_ri <= 1.45:
-        raise InputError(f"medium_ri {options.medium_ri}: expected an index from 1.3 to 1.45; water is 1.333")
-    if not 0 <= options.medium_spread <= 0.05:
-        raise InputError(f"medium_spread {options.medium_spread}: expected an index difference from 0 to 0.05")
-    low, high = options.noise_ri
-    if not (0 < low <= high < 0.1 or low == high == 0):
-        raise InputError(
-            f"noise_ri {(low, high)}: expected a range above 0 such as (0.0002, 0.0016), or (0, 0) for no noise"
-        )
-    low, high = options.density
-    if not 0.01 <= low <= high <= 2:
-        raise InputError(f"density {(low, high)}: expected a range within 0.01 to 2, such as (0.1, 1.0)")
+    (low, high), (fewest, most) = options.noise_ri, options.density
+    is_noise = 0 < low <= high < 0.1 or low == high == 0
+    for name, valid, expected in (
+        ("medium_ri", 1.3 <= options.medium_ri <= 1.45, "an index from 1.3 to 1.45; water is 1.333"),
+        ("medium_spread", 0 <= options.medium_spread <= 0.05, "an index difference from 0 to 0.05"),
+        ("noise_ri", is_noise, "a range above 0 such as (0.0002, 0.0016), or (0, 0) for no noise"),
+        ("density", 0.01 <= fewest <= most <= 2, "a range within 0.01 to 2, such as (0.1, 1.0)"),
+    ):
+        if not valid:
+            raise InputError(f"{name} {getattr(options, name)}: expected {expected}")
 
 
 def check_request(preset: str, seed: int, shape: Shape, spacing_um: Spacing, options: Options) -> None:

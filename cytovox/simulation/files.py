@@ -1,4 +1,4 @@
-"""Write simulated time-lapses as files: the measured index as a TCF file, and the true cells and masks."""
+"""Write simulated volumes and time-lapses as files: the measured index (TCF), and the ground truth."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -6,10 +6,37 @@ from pathlib import Path
 
 import numpy as np
 
+from cytovox.io.nifti import write_nifti
 from cytovox.io.ometiff import write_ometiff
 from cytovox.io.tcf_writer import write_tcf
+from cytovox.simulation.optics import Shape, Spacing
 from cytovox.simulation.timelapse import time_lapse
-from cytovox.simulation.tomogram import Options, Shape, Spacing
+from cytovox.simulation.tomogram import Options, Tomogram
+
+
+def write(folder: Path, tomogram: Tomogram) -> Path:
+    """Write one volume: the measured index (TCF), the masks (NIfTI) and the true index (OME-TIFF).
+
+    Parameters
+    ----------
+    folder : Path
+        Created if needed. The files are <name>.TCF, <name>_<organelle>.nii.gz, <name>_cells.nii.gz and
+        <name>_truth.ome.tif.
+    tomogram : Tomogram
+        A simulated volume.
+
+    Returns
+    -------
+    Path
+        The TCF file. It is written last, so where it exists, the other files do too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name, spacing = tomogram.name, tomogram.spacing_um
+    for organelle, mask in tomogram.masks.items():
+        write_nifti(folder / f"{name}_{organelle}.nii.gz", mask.astype("uint8"), spacing)
+    write_nifti(folder / f"{name}_cells.nii.gz", tomogram.cells_ZYX, spacing)
+    write_ometiff(folder / f"{name}_truth.ome.tif", tomogram.ri_true_ZYX[None, None], spacing, ["RI"])
+    return write_tcf(folder / f"{name}.TCF", tomogram.ri_ZYX[None], spacing, tomogram.medium_ri, title=name)
 
 
 def write_time_lapse(

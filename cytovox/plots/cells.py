@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 
 from cytovox.plots.figures import DPI, INK, informative_point, save_figure
 
-ZYX = tuple[float, float, float]
-
 #: Paul Tol's "muted" colours and three more, distinguishable with any common colour blindness.
 CELL_COLOURS = (
     "#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#EE7733",
@@ -29,7 +27,7 @@ def cells_figure(
     path: str | Path,
     ri_ZYX: np.ndarray,
     cells_ZYX: np.ndarray,
-    spacing_um: ZYX,
+    spacing_um: tuple[float, float, float],
     title: str = "",
     numbers: Mapping[int, int] | None = None,
 ) -> Path:

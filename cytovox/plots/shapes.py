@@ -146,19 +146,19 @@ def _draw_cell(
 
 
 def _draw_image(axes: tuple[Axes, Axes, Axes], cell: GalleryCell, centre: tuple[int, int]) -> None:
-    picture, words, last = axes
+    picture, upper, lower = axes
     low, high = (float(v) for v in np.percentile(cell.image_YX, [0.5, 99.8]))
     picture.imshow(cell.image_YX, cmap=GREYS, vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
     _outline(picture, cell.mask_YX, OUTLINE_COLOUR, 1.3)
     style: dict[str, Any] = {"color": "white", "alpha": 0.6, "linewidth": 0.8, "linestyle": (0, (1, 3))}
     picture.axhline(centre[0], **style)
     picture.axvline(centre[1], **style)
-    style = {"va": "top", "linespacing": 1.35, "parse_math": False, "fontsize": 7.5, "transform": words.transAxes}
+    style = {"va": "top", "linespacing": 1.35, "parse_math": False, "fontsize": 7.5, "transform": upper.transAxes}
     name = cell.name if len(cell.name) <= 2 * NAME_WIDTH else cell.name[: 2 * NAME_WIDTH - 1] + "…"
     lines = [name[k : k + NAME_WIDTH] for k in range(0, len(name), NAME_WIDTH)]
-    words.text(0, 0.95, "\n".join(lines), color=INK, **style)
-    words.text(0, 0.6, _volumes(cell), color=MUTED, **style)
-    for ax, view in ((words, "xz"), (last, "yz")):
+    upper.text(0, 0.95, "\n".join(lines), color=INK, **style)
+    upper.text(0, 0.6, _volumes(cell), color=MUTED, **style)
+    for ax, view in ((upper, "xz"), (lower, "yz")):
         ax.spines[:].set_visible(False)
         ax.patch.set_visible(False)  # the text of the upper axes extends into the lower ones
         ax.text(0.97, 0.5, view, ha="right", va="center", fontsize=8.5, color=INK, transform=ax.transAxes)

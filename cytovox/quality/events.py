@@ -84,9 +84,7 @@ def find_events(
         frames.setdefault(one.frame, []).append(one)
     parents = {track.track: track.parent for track in tracked.tracks}
     found = []
-    for t in sorted(frames):
-        if t - 1 not in frames:
-            continue
+    for t in sorted(t for t in frames if t - 1 in frames):
         overlap = overlaps.get(t, {})
         reversed_overlap = {(after, before): shared for (before, after), shared in overlap.items()}
         for joins, first, second, shared in (

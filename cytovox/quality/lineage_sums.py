@@ -71,12 +71,12 @@ def _expected(tracks: pd.DataFrame, file: str, lineage: int, frame: int) -> set[
     """
     own = tracks[(tracks["file"] == file) & (tracks["lineage"] == lineage)]
     ends = dict(zip(own["track"], own["last_frame"], strict=True))
-    found = set()
-    for row in own.itertuples():
-        since = row.first_frame if pd.isna(row.parent) else ends[row.parent] + 1
-        if since <= frame and not (row.divided and row.last_frame < frame):
-            found.add(int(row.track))
-    return found
+    return {
+        int(row.track)
+        for row in own.itertuples()
+        if (row.first_frame if pd.isna(row.parent) else ends[row.parent] + 1) <= frame
+        and not (row.divided and row.last_frame < frame)
+    }
 
 
 def _summed(members: pd.DataFrame, expected: set[int], rules: QualityRules) -> dict[str, object]:

@@ -62,7 +62,6 @@ class CellFinder(Protocol):
 
     def __call__(self, cells: CellField) -> FoundCells:
         """Return the cells on the field's own grid."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from skimage.segmentation import relabel_sequential, watershed
 
 from cytovox.segmentation.watershed import CORNERS, ZYX
 
-#: Least size of a nucleus in Choi et al. 2021, in voxels of a grid of 64 x 128 x 128.
-PAPER_MIN_VOXELS = 200
 #: Least volume of a nucleus: a sphere 3.4 µm in diameter, half that of the smallest nuclei.
 MIN_VOLUME_UM3 = 20.0
 #: Two touching nuclei are separated if the radius of the neck between them is smaller than both by this.
@@ -32,7 +30,8 @@ def nucleus_seeds(
     spacing_um : (z, y, x) floats
         Size of a voxel in µm.
     min_volume_um3, min_voxels : float, int
-        Smaller components are dropped. The paper drops those below `PAPER_MIN_VOXELS` voxels of its grid.
+        Smaller components are dropped. Choi et al. 2021 drop those below 200 voxels of a grid of
+        64 x 128 x 128.
     split_depth_um : float, optional
         Split a component at a neck: where the radius of the largest inscribed sphere is smaller by this than on both
         sides (`SPLIT_DEPTH_UM` is a good first value). None does not split, as published.

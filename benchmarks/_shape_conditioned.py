@@ -16,7 +16,7 @@ from benchmarks._shape_train import config_of, fold_cells
 from cytovox.diffusion.traits import measure_traits
 from cytovox.metrics.shapes import ERRORS, ShapeErrors, score_rows, shape_errors
 from cytovox.models.shape import condition
-from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.shape_fields import signed_distance
 from cytovox.preprocess.square_symmetries import VIEWS, unview, view
 from datamodules.shape.cases import ShapeCell
 from datamodules.shape.dataset import shape_sample

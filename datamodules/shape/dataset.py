@@ -10,7 +10,7 @@ import torch
 from monai.transforms import Compose
 from torch.utils.data import Dataset
 
-from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.shape_fields import signed_distance
 from datamodules.sampling import drawn_case
 from datamodules.shape.cases import ShapeCell
 from transforms.shape_augment import DISTANCE

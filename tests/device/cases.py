@@ -34,8 +34,7 @@ from cytovox.networks.scnas import ScNASConfig
 from cytovox.networks.shapr import SHAPRConfig
 from cytovox.networks.slab_unet import SlabUNetConfig
 from cytovox.networks.supernet import Supernet
-from cytovox.preprocess.shape_fields import Occupancy, OccupancyConfig, SignedDistanceConfig
-from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.shape_fields import Occupancy, OccupancyConfig, SignedDistanceConfig, signed_distance
 from cytovox.segmentation.field import SeedRule
 from datamodules.cases import RawCase
 from datamodules.cells import samples

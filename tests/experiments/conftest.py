@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from cytovox.io import write_tcf
-from cytovox.simulation.__main__ import write as write_cells
+from cytovox.simulation.files import write as write_cells
 from cytovox.simulation.tomogram import simulate
 from datamodules.config import SimulatedSet
 from datamodules.shape.config import ShapeSimulatorData

@@ -15,7 +15,7 @@ import trimesh
 
 from cytovox.io import read_volume, write_nifti, write_ometiff
 from cytovox.measurement.measurements import Rules, measure_frame
-from cytovox.simulation.timelapse_files import write_time_lapse
+from cytovox.simulation.files import write_time_lapse
 from cytovox.simulation.tomogram import Options
 from experiments.tasks.analyze.state import FrameState
 

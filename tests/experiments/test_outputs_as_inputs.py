@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cytovox.io import Box, FrameReader, read_volume
-from cytovox.simulation.__main__ import write as write_simulated
-from cytovox.simulation.timelapse_files import write_time_lapse
+from cytovox.simulation.files import write as write_simulated
+from cytovox.simulation.files import write_time_lapse
 from cytovox.simulation.tomogram import Options, simulate
 from datamodules.config import FolderData
 from datamodules.folder import find_cases

@@ -17,7 +17,7 @@ from cytovox.io import read_volume, write_nifti
 from cytovox.measurement import registry
 from cytovox.measurement.registry import Column, Measurement
 from cytovox.networks.weights import shipped_weights
-from cytovox.simulation.timelapse_files import write_time_lapse
+from cytovox.simulation.files import write_time_lapse
 from cytovox.simulation.tomogram import Options
 from datamodules import steps
 from experiments import session

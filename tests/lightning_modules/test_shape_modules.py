@@ -18,8 +18,7 @@ from cytovox.models.metadata import ShapeMetadata, SHAPRMetadata
 from cytovox.models.shape import Shapes, condition, samples_at_once
 from cytovox.networks.shapr import SHAPRConfig
 from cytovox.networks.slab_unet import SlabUNetConfig
-from cytovox.preprocess.shape_fields import OccupancyConfig, SignedDistanceConfig
-from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.shape_fields import OccupancyConfig, SignedDistanceConfig, signed_distance
 from lightning_modules.optim import AdamW
 from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shape_scoring import ShapeScores

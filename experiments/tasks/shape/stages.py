@@ -13,8 +13,8 @@ from cytovox.io.provenance import Fingerprint
 from cytovox.measurement.shape_features import features_2d, features_3d, in_unit
 from cytovox.metrics.volume_spread import samples_needed
 from cytovox.models.domain import cell_statistics, outside
+from cytovox.plots.charts import reliability_figure
 from cytovox.plots.meshes import write_glb
-from cytovox.plots.shape_charts import reliability_figure
 from cytovox.plots.shapes import GalleryCell, gallery_figure
 from datamodules.shape.cases import ShapeCell
 from datamodules.shape.dataset import shape_sample

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from cytovox.metrics.reliability import Reliability
+from cytovox.plots.charts import MODEL_COLOURS, reliability_figure
 from cytovox.plots.figures import MAX_BYTES
 from cytovox.plots.shading import shaded
-from cytovox.plots.shape_charts import MODEL_COLOURS, reliability_figure
 from cytovox.plots.shapes import SAMPLE_COLOUR, TRUTH_COLOUR, GalleryCell, gallery_figure
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cytovox.simulation.__main__ import write as write_cells
+from cytovox.simulation.files import write as write_cells
 from cytovox.simulation.tomogram import simulate
 from experiments.commands import dispatch
 from experiments.commands.command_line import build_parser, verbs_of

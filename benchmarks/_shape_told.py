@@ -73,13 +73,15 @@ def _answers(module: ShapeModule, cell: ShapeCell) -> dict[str, ShapeErrors]:
         generator = torch.Generator().manual_seed(0)
         return module.parts.sampler(module.denoiser, (1, size, size, size), condition_BCYX, generator)
 
-    nothing = answer(traits.nothing(conditioned_BCYX))
+    nothing = answer(traits.without_traits(conditioned_BCYX))
     own, true = measure_traits(nothing), measure_traits(field_BCZYX)
     answers = {
         "nothing": nothing,
-        "the true thickness": answer(traits.knowing(conditioned_BCYX, own._replace(thickness=true.thickness))),
-        "the true tilt and height": answer(traits.knowing(conditioned_BCYX, true._replace(thickness=own.thickness))),
-        "all of them": answer(traits.knowing(conditioned_BCYX, true)),
+        "the true thickness": answer(traits.with_traits(conditioned_BCYX, own._replace(thickness=true.thickness))),
+        "the true tilt and height": answer(
+            traits.with_traits(conditioned_BCYX, true._replace(thickness=own.thickness))
+        ),
+        "all of them": answer(traits.with_traits(conditioned_BCYX, true)),
     }
     errors = {}
     for what, fields_BCZYX in answers.items():

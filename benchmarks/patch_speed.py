@@ -1,8 +1,8 @@
 """What a training patch costs on one core.
 
-Claim measured here: a turn about z is separable, so the warp of `RandOrganellePatchd` is faster than one 3D
-`grid_sample` of the same box (transforms/patches.py). MONAI's `RandAffined` is timed beside them, given the box and
-the very same turn. That all three give the same image is checked first.
+Claims measured here: of the transforms that cut a patch, only the window that is read is our own
+(transforms/patches.py), because MONAI's RandCropByLabelClassesd and RandZoomd take longer for the same; and MONAI's
+lazy resampling, which applies all that follows at once, takes less than its transforms one after the other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import math
 import statistics
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -21,28 +21,34 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # see benchmarks/_
 
 import numpy as np
 import torch
-from monai.transforms import RandAffined
-from torch.nn.functional import affine_grid, grid_sample
+from monai.transforms import (
+    AsDiscreted,
+    CenterSpatialCropd,
+    Compose,
+    EnsureTyped,
+    RandCropByLabelClassesd,
+    RandFlipd,
+    RandRotated,
+    RandZoomd,
+)
 
 from benchmarks._common import Table, Watch, finish, interleaved, options, ratio, show_ratio
 from datamodules.config import SimulatedSet, SimulatorData
 from datamodules.organelle import OrganelleDataModule
 from experiments.config import load_config
 from experiments.progress import silence_lightning
-from transforms.patches import Placement, RandOrganellePatchd, Shape, foreground_centres, warp
+from transforms.patches import rand_organelle_patch
 
 #: Shipped configs; one that reads a folder is given the simulated cells of `organelle_choi`.
 CONFIGS = ("organelle_demo", "organelle_weights", "organelle_finetune", "organelle", "organelle_choi")
 FOLDERS = ("organelle", "organelle_finetune")
 FIELD: dict[str, Any] = {"shape": [96, 320, 320], "spacing_um": [0.3, 0.2, 0.2]}
-#: Configs whose patch and volume the three warps are compared on.
-WARPED = ("organelle_demo", "organelle")
-SEED_SOURCES = ("separable", "grid_sample 3D", "RandAffined")
-#: Probability of zooming a patch; all are turned.
-LOOKS = {"turned": 0.0, "turned and zoomed": 1.0}
-
-Arrays = tuple[np.ndarray, np.ndarray]
-Patch = tuple[torch.Tensor, torch.Tensor]
+#: Configs whose patch and volume the ways are compared on.
+COMPARED = ("organelle_demo", "organelle")
+WAYS = ("ours", "one after the other", "MONAI alone")
+#: Probabilities of scaling and of rotating a patch.
+LOOKS = {"copied": 0.0, "as shipped": 0.3, "rotated and scaled": 1.0}
+KEYS = ("image", "mask")
 
 
 def data_of(name: str, quick: bool) -> OrganelleDataModule:
@@ -60,102 +66,53 @@ def data_of(name: str, quick: bool) -> OrganelleDataModule:
     return data
 
 
-def box_of(placement: Placement, patch: Shape, shape: Shape) -> list[slice]:
-    """The part of the volume that a patch shows."""
-    corners = np.array(np.meshgrid(*([-(n - 1) / 2, (n - 1) / 2] for n in patch), indexing="ij")).reshape(3, -1)
-    places = np.asarray(placement.centre)[:, None] + placement.matrix @ corners
-    box = []
-    for values, n in zip(places, shape, strict=True):
-        low, high = np.clip((values.min(), values.max()), 0, n - 1)
-        box.append(slice(math.floor(low), min(math.floor(high) + 2, n)))
-    return box
-
-
-def grid_sample_3d(arrays: Arrays, placement: Placement, patch: Shape) -> Patch:
-    """One trilinear `grid_sample` of image and masks, which `affine_grid` gives its points."""
-    image, mask = arrays
-    shape = image.shape[1:]
-    box = box_of(placement, patch, shape)
-    stack = torch.from_numpy(np.concatenate([image[:, *box], mask[:, *box].astype(np.float32)]))[None]
-    size = np.array(stack.shape[2:])
-    centre = np.asarray(placement.centre) - [part.start for part in box]
-    theta = np.empty((3, 4), dtype=np.float32)
-    theta[:, :3] = (placement.matrix * np.asarray(patch) / size[:, None])[::-1, ::-1]  # torch's order is x, y, z
-    theta[:, 3] = ((2 * centre + 1) / size - 1)[::-1]
-    grid = affine_grid(torch.from_numpy(theta)[None], [1, 1, *patch], align_corners=False)
-    out = grid_sample(stack, grid, padding_mode="border", align_corners=False)[0]
-    return out[:1], (out[1:] >= 0.5).to(torch.uint8)
-
-
-def rand_affined(arrays: Arrays, placement: Placement, patch: Shape) -> Callable[[], Any]:
-    """MONAI's transform with every range shut on this placement, over the same box; masks by nearest neighbour."""
-    image, mask = arrays
-    box = box_of(placement, patch, image.shape[1:])
-    middle = [part.start + (part.stop - part.start - 1) / 2 for part in box]
-    scale = np.where(placement.flip, -1.0, 1.0) / placement.scale
-    turn = placement.matrix / scale
-    shift = np.linalg.inv(turn) @ (np.asarray(placement.centre) - middle)
-    transform = RandAffined(
-        ["image", "mask"],
-        spatial_size=patch,
-        prob=1.0,
-        rotate_range=[(placement.angle, placement.angle), 0.0, 0.0],
-        translate_range=[(float(t), float(t)) for t in shift],
-        scale_range=[(float(s) - 1, float(s) - 1) for s in scale],
-        mode=["bilinear", "nearest"],
-        padding_mode="border",
+def monai_alone(patch: list[int], p: float, organelles: int) -> Compose:
+    """The same patch by MONAI's crop and zoom: the crop is as large as the smallest magnification needs."""
+    side = math.ceil(math.hypot(*patch[1:])) if p else None
+    largest = [math.ceil(n / (0.5 if p else 1)) for n in (patch[0], side or patch[1], side or patch[2])]
+    crop = RandCropByLabelClassesd(
+        KEYS, "mask", largest, num_classes=organelles, indices_key="indices", allow_smaller=True, warn=False
     )
-    return lambda: transform({"image": image[:, *box], "mask": mask[:, *box]})
+    return Compose(
+        [
+            crop,
+            RandZoomd(KEYS, p, 0.5, 2.0, keep_size=True, padding_mode="edge"),
+            RandRotated(KEYS, range_x=math.pi, prob=p),
+            CenterSpatialCropd(KEYS, patch),
+            *(RandFlipd(KEYS, 0.5, axis) for axis in range(3)),
+            AsDiscreted("mask", threshold=0.5),
+            EnsureTyped(KEYS, dtype=(torch.float32, torch.uint8), track_meta=False),
+        ],
+        lazy=True,
+        overrides={key: {"mode": "bilinear", "padding_mode": "border", "dtype": torch.float32} for key in KEYS},
+    )
 
 
-def placements(patch: Shape, arrays: Arrays, zoomed: float, count: int) -> list[Placement]:
-    """Random placements, each turned."""
-    image, mask = arrays
-    sample: dict[Hashable, Any] = {
-        "image": image,
-        "centres": foreground_centres(mask),
-        "labelled": np.ones(len(mask), dtype=bool),
-    }
-    draw = RandOrganellePatchd(patch, p_scale=zoomed, p_rotate=1.0)
-    draw.set_random_state(seed=0)
-    found = []
+def patch_tasks(data: OrganelleDataModule, p: float, count: int) -> dict[str, Callable[[], None]]:
+    """The three ways over the same volume, mapped from its file; each gives patches of the same size."""
+    entry, patch = data.prepared["train"][0].arrays(), list(data.config.patch_size)
+    organelles = len(entry["labelled"])
+    centres = [entry.pop(f"centres_{k}") for k in range(organelles)]
+    volume = {key: entry[key] for key in (*KEYS, "labelled")}
+    shape = tuple(entry["image"].shape[1:])
+    indices = [torch.from_numpy(np.ravel_multi_index(tuple(c.T), shape)) for c in centres]
+    ours = rand_organelle_patch(patch, p_scale=p, p_rotate=p)
+    eager = Compose(ours.transforms, lazy=False)
+    alone = monai_alone(patch, p, organelles)
+    given = {"ours": volume | {"centres": centres}, "one after the other": volume | {"centres": centres}}
+    given["MONAI alone"] = {**{key: volume[key] for key in KEYS}, "indices": indices}
+    tasks = dict(zip(WAYS, (ours, eager, alone), strict=True))
+    for way, transform in tasks.items():
+        cut = transform.set_random_state(0)(given[way])
+        cut = cut[0] if isinstance(cut, list) else cut
+        assert list(cut["image"].shape) == [1, *patch], way
+        assert list(cut["mask"].shape) == [organelles, *patch], way
+    return {way: partial(_cut, tasks[way], given[way], count) for way in WAYS}
+
+
+def _cut(transform: Compose, volume: dict[str, Any], count: int) -> None:
     for _ in range(count):
-        draw.randomize(sample)
-        found.append(draw.placement)
-    return found
-
-
-def check_alike(arrays: Arrays, placement: Placement, patch: Shape) -> None:
-    """Refuse to compare the speed of transforms that do not do the same."""
-    image, mask = warp(*arrays, placement, patch)
-    other_image, other_mask = grid_sample_3d(arrays, placement, patch)
-    theirs = rand_affined(arrays, placement, patch)()
-    torch.testing.assert_close(other_image, image, atol=2e-3, rtol=0)
-    torch.testing.assert_close(torch.as_tensor(theirs["image"]), image, atol=2e-3, rtol=0)
-    assert (other_mask != mask).float().mean() < 1e-3
-    assert (torch.as_tensor(theirs["mask"]) != mask).float().mean() < 0.05
-
-
-def warp_tasks(data: OrganelleDataModule, zoomed: float, count: int) -> dict[str, Callable[[], None]]:
-    """The three ways over the same placements, volumes in memory."""
-    arrays = data.prepared["train"][0].arrays()
-    loaded = (np.array(arrays["image"]), np.array(arrays["mask"]))
-    z, y, x = data.config.patch_size
-    patch = (z, y, x)
-    drawn = placements(patch, loaded, zoomed, count)
-    for placement in drawn:
-        check_alike(loaded, placement, patch)
-    calls: dict[str, list[Callable[[], Any]]] = {
-        "separable": [partial(warp, *loaded, p, patch) for p in drawn],
-        "grid_sample 3D": [partial(grid_sample_3d, loaded, p, patch) for p in drawn],
-        "RandAffined": [rand_affined(loaded, p, patch) for p in drawn],
-    }
-    return {way: partial(_call_all, calls[way]) for way in SEED_SOURCES}
-
-
-def _call_all(calls: list[Callable[[], Any]]) -> None:
-    for call in calls:
-        call()
+        transform(volume)
 
 
 def _draw(dataset: Any, count: int) -> None:
@@ -164,15 +121,15 @@ def _draw(dataset: Any, count: int) -> None:
 
 
 def main() -> None:
-    """Compare the three warps, then time whole samples of the shipped configs."""
+    """Compare the three ways, then time whole samples of the shipped configs."""
     told = options("patch_speed", "Random training patches on one core.", repeats=7)
     silence_lightning()
     torch.set_num_threads(1)  # as in a loader process
     count = 2 if told.quick else 24
     modules = {name: data_of(name, told.quick) for name in CONFIGS}
     tasks: dict[str, Callable[[], Any]] = {}
-    for name, look in product(WARPED, LOOKS):
-        ways = warp_tasks(modules[name], LOOKS[look], count)
+    for name, look in product(COMPARED, LOOKS):
+        ways = patch_tasks(modules[name], LOOKS[look], count)
         tasks |= {f"{name}: {look}: {way}": task for way, task in ways.items()}
     for name, data in modules.items():
         dataset = data.train_dataloader().dataset
@@ -182,14 +139,14 @@ def main() -> None:
 
     rows: dict[str, Any] = {}
     ratios: dict[str, Any] = {}
-    warps = Table("One patch, one core", ["patch", "placement", "way", "ms", "times the separable warp"])
-    for name, look in product(WARPED, LOOKS):
+    cuts = Table("One patch, one core", ["patch", "probability", "way", "ms", "times ours"])
+    for name, look in product(COMPARED, LOOKS):
         patch = "x".join(map(str, modules[name].config.patch_size))
-        ms = {way: [1e3 * s / count for s in seconds[f"{name}: {look}: {way}"]] for way in SEED_SOURCES}
+        ms = {way: [1e3 * s / count for s in seconds[f"{name}: {look}: {way}"]] for way in WAYS}
         for way, times in ms.items():
-            rows[f"warp: {name}: {look}: {way}"] = {"patch": patch, "ms": times, "median_ms": statistics.median(times)}
-            value = ratios[f"{way} over separable: {name}: {look}"] = ratio(times, ms["separable"])
-            warps.rows.append([patch, look, way, f"{statistics.median(times):.1f}", show_ratio(value)])
+            rows[f"patch: {name}: {look}: {way}"] = {"patch": patch, "ms": times, "median_ms": statistics.median(times)}
+            value = ratios[f"{way} over ours: {name}: {look}"] = ratio(times, ms["ours"])
+            cuts.rows.append([patch, f"{LOOKS[look]:g}", way, f"{statistics.median(times):.1f}", show_ratio(value)])
     samples = Table(
         "A sample as the shipped configs draw it, one core",
         ["config", "volume", "patch", "zoomed, turned", "ms a sample", "ms a batch"],
@@ -202,7 +159,7 @@ def main() -> None:
         shapes = ["x".join(map(str, shape)) for shape in (volume, config.patch_size)]
         chances = f"{config.scale_probability:g}, {config.rotate_probability:g}"
         samples.rows.append([name, *shapes, chances, f"{median:.1f}", f"{median * config.batch_size:.1f}"])
-    finish(told, rows, ratios, [warps, samples], watch)
+    finish(told, rows, ratios, [cuts, samples], watch)
 
 
 if __name__ == "__main__":

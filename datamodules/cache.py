@@ -34,10 +34,18 @@ class PreparedCase:
     path: Path
 
     def arrays(self) -> dict[str, Any]:
-        """Lazy `image` (1, Z, Y, X) float32 and `mask` (K, Z, Y, X) uint8, and small arrays read whole."""
-        handle = safe_open(str(self.path), framework="numpy")
-        whole = {key: handle.get_tensor(key) for key in handle.keys() if key not in ("image", "mask")}  # noqa: SIM118
-        return {"image": LazyArray(handle, "image"), "mask": LazyArray(handle, "mask"), **whole}
+        """Map `image` (1, Z, Y, X) float32 and `mask` (K, Z, Y, X) uint8 or uint16, and read the small arrays.
+
+        Returns
+        -------
+        dict
+            `image` and `mask` are tensors on the file's own memory map: only what is sliced is read, and what is
+            sliced must be copied before it is changed. The others are numpy arrays.
+        """
+        handle = safe_open(str(self.path), framework="pt")
+        tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+        mapped = {key: tensors.pop(key) for key in ("image", "mask")}
+        return {**mapped, **{key: tensor.numpy().copy() for key, tensor in tensors.items()}}
 
     def usable(self, fingerprint: Fingerprint | None = None) -> bool:
         """Whether the file is there, whole and, where a fingerprint is given, made from just that."""
@@ -50,25 +58,6 @@ class PreparedCase:
         except (SafetensorError, OSError, ValueError):
             return False
         return fingerprint is None or fingerprint.agrees(provenance)
-
-
-class LazyArray:
-    """An array of a safetensors file that reads only the box asked for."""
-
-    def __init__(self, handle: Any, key: str) -> None:
-        self._slice = handle.get_slice(key)
-        self.shape: tuple[int, ...] = tuple(self._slice.get_shape())
-        self.ndim = len(self.shape)
-
-    def __getitem__(self, box: Any) -> np.ndarray:
-        return np.asarray(self._slice[box])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        whole = self._slice[:]
-        return np.asarray(whole, dtype=dtype)  # a new array either way: nothing here lies in memory
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
 
 def store(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, Any] | None = None) -> None:

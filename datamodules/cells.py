@@ -20,8 +20,8 @@ from datamodules.errors import DataError
 from datamodules.organelle import OrganelleDataModule, RawCases
 from datamodules.prepare import CENTRES, Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset
-from transforms.cell_patches import RandCellPatch, RandOneNucleus, RandSoften
-from transforms.intensity import RandRIShiftd
+from transforms.cell_patches import RandOneNucleus, RandSoften, rand_cell_patch
+from transforms.intensity import rand_ri_jitter
 from transforms.patches import foreground_centres
 
 #: A nucleus with fewer voxels on the common grid is not used in training.
@@ -124,7 +124,7 @@ class CellsDataModule(OrganelleDataModule):
         config = self.config
         assert isinstance(config, CellsFolder | CellsSimulator)
         low, high = config.ri_range
-        patch = RandCellPatch(
+        patch = rand_cell_patch(
             config.resample_grid if config.resample == "grid" else config.patch_size,
             whole=config.resample == "grid",
             p_foreground=config.foreground,
@@ -133,9 +133,9 @@ class CellsDataModule(OrganelleDataModule):
             p_flip=0.5 if config.flip else 0.0,
             scale_range=(config.scale[0], config.scale[1]),
         )
-        shift = RandRIShiftd("image", config.ri_offset, config.ri_contrast, low, high)
+        jitter = rand_ri_jitter("image", config.ri_offset, config.ri_contrast, low, high)
         more = [RandOneNucleus()] if self.method == "network" else []
-        return [patch, shift, RandSoften(config.p_binary, config.p_no_ri), *more]
+        return [patch, *jitter, RandSoften(config.p_binary, config.p_no_ri), *more]
 
     def val_dataloader(self) -> DataLoader:
         """Raw cases on their own grid, one at a time, each on one rank only."""

@@ -22,8 +22,8 @@ from datamodules.prepare import Preparer
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
 from datamodules.simulated import cases_of, cores, make_volumes, requests_of
 from datamodules.splits import SPLITS, split_cases
-from transforms.intensity import RandRIShiftd
-from transforms.patches import RandOrganellePatchd
+from transforms.intensity import rand_ri_jitter
+from transforms.patches import rand_organelle_patch
 
 #: Called with (what, done, all).
 Progress = Callable[[str, int, int], None]
@@ -135,7 +135,7 @@ class OrganelleDataModule(pl.LightningDataModule):
 
     def _augmentation(self) -> list[Any]:
         config = self.config
-        patch = RandOrganellePatchd(
+        patch = rand_organelle_patch(
             config.patch_size,
             p_foreground=config.foreground,
             p_scale=config.scale_probability,
@@ -144,7 +144,7 @@ class OrganelleDataModule(pl.LightningDataModule):
             scale_range=(config.scale[0], config.scale[1]),
         )
         low, high = config.ri_range
-        return [patch, RandRIShiftd("image", config.ri_offset, config.ri_contrast, low, high)]
+        return [patch, *rand_ri_jitter("image", config.ri_offset, config.ri_contrast, low, high)]
 
     def val_dataloader(self) -> DataLoader:
         """Whole prepared volumes, one at a time, each on one rank only."""

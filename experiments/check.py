@@ -1,6 +1,4 @@
-"""`--check` of a training task: what is wrong with the data, and what the run would do. Nothing is written."""
-
-from __future__ import annotations
+"""`--check` of a training task: print errors in the data and what the run would do. Nothing is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,37 +15,37 @@ from experiments.session import RunRequest
 
 @dataclass
 class Audited:
-    """What an audit of the data came to."""
+    """Result of an audit of the data."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    """Cases of each split."""
+    """Number of cases of each split."""
     inputs: int = 0
-    """Files to predict."""
+    """Number of files to predict."""
     errors: int = 0
-    """What would stop a run, or spoil it."""
+    """Number of errors that would stop a run or invalidate its results."""
     printed: set[str] = field(default_factory=set)
     """Messages that were printed already."""
 
 
 def check_run(task: Any, request: RunRequest) -> Audited:
-    """Audit what a run would read, and print what was found and what the run would do.
+    """Audit the data of a run, and print the result and what the run would do.
 
     Parameters
     ----------
     task : TrainedTask
-        Of the request's config.
+        Task of the run.
     request : RunRequest
-        What would be run.
+        The run.
 
     Returns
     -------
     Audited
-        With warnings at most.
+        Result without errors; it may have warnings.
 
     Raises
     ------
     ConfigErrors
-        Something would stop the run, or spoil it: what `preflight` refuses, and one line for all errors of the table.
+        The errors of `preflight`, and one line for all errors in the data.
     """
     errors: list[str] = []
     config, stages = request.config, request.stages
@@ -57,12 +55,9 @@ def check_run(task: Any, request: RunRequest) -> Audited:
         errors = refused.errors
     with Bars() as bars:
         done: Audited = task.audit(config, stages, bars)
-    errors = [
-        error for error in errors if error not in done.printed
-    ]  # a file that the table names is not reported twice
+    errors = [error for error in errors if error not in done.printed]
     if count := done.errors:
-        some = f"{count} error{'s' if count > 1 else ''}"
-        errors.append(f"check: {some} in the data; the table says where and what to do")
+        errors.append(f"check: {count} error{'s' * (count > 1)} in the data; the table shows where and what to do")
     _print_check(task, config, stages, done, valid=not errors)
     if errors:
         raise ConfigErrors(errors)
@@ -70,7 +65,7 @@ def check_run(task: Any, request: RunRequest) -> Audited:
 
 
 def _print_check(task: Any, config: Any, stages: Sequence[str], done: Audited, valid: bool) -> None:
-    """Print what the run would do, and with how many volumes; nothing is simulated or written."""
+    """Print what the run would do and the number of its cases."""
     verdict = "the config is valid" if valid else "what the run would do"
     table = Table("what", "found", title=f"{escape(config.name)}: {verdict}")
     table.add_row("task", config.task)

@@ -1,8 +1,5 @@
-"""From files and `key=value` words to one plain tree, with the origin of every key kept for the error messages."""
+"""Merge config files and `key=value` arguments into one plain tree that records the origin of every key."""
 
-from __future__ import annotations
-
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,12 +13,14 @@ from omegaconf._yaml import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
 from cytovox.errors import InputError
+from experiments.errors import did_you_mean
 from experiments.renamed import with_new_names
 
 #: A key's path from the root: ("trainer", "max_epochs").
 KeyPath = tuple[str, ...]
 
-#: Keys that choose a branch of the schema: what an earlier layer set for another branch is dropped with it.
+#: The key of each group that chooses its branch of the schema. If a later file chooses another branch, keys that this
+#: branch does not have are dropped.
 SELECTORS: dict[str, str] = {
     "data": "source",
     "field": "name",
@@ -37,19 +36,19 @@ SELECTORS: dict[str, str] = {
 #: Folder of the shipped sweep files among the configs.
 SWEEPS = "sweeps/"
 
-#: Folder of the shipped parts of configs, which others name in `base:`.
+#: Folder of the shipped parts of configs, which a config names in `base:`.
 PARTS = "slurm/"
 
-#: Origin of what `key=value` words say.
+#: Origin of keys that `key=value` arguments set.
 COMMAND_LINE = "command line"
 
-#: Keys that the branches of a group share in name only: each says what its own files are like.
+#: Keys whose meaning differs between the branches of a group, although the name is the same.
 OF_ONE_BRANCH = {("data", "spacing_um")}
 
-#: What YAML 1.1 takes for a number to the base of 60, and a person for a time: 24:00:00 is no 86400.
+#: Times such as 24:00:00, which YAML 1.1 reads as a number to the base of 60.
 _TIME = re.compile(r"[-+]?[0-9_]+(:[0-9]+)+(\.[0-9_]*)?$")
 
-#: (task, group, choice) to the keys that a branch knows; None where there is no such branch.
+#: Returns the keys of a branch by (task, group, choice); None if there is no such branch.
 Keep = Callable[[str, str, str], set[str] | None]
 
 
@@ -58,32 +57,29 @@ class Composed:
     """A config before it is checked."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    """Plain nested dict of what the files and the command line say."""
+    """Values of files and command line, as a plain nested dict."""
     origin: dict[KeyPath, str] = field(default_factory=dict)
-    """Which file (or `command line`) last set each key."""
+    """File (or `command line`) that last set each key."""
     folder: Path = field(default_factory=Path)
-    """Where the main file lies."""
+    """Folder of the main file."""
 
     def where(self, path: KeyPath) -> str:
-        """Origin of the longest known prefix of a key path."""
-        for end in range(len(path), 0, -1):
-            if path[:end] in self.origin:
-                return self.origin[path[:end]]
-        return self.origin.get((), "config")
+        """Return the origin of a key path, or of its longest prefix with a known origin."""
+        return next((self.origin[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.origin), "config")
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Names (without `.yaml`) and paths of the configs that come with the package."""
+    """Return the shipped configs: path by name (without `.yaml`)."""
     return {name: path for name, path in _shipped().items() if not name.startswith((SWEEPS, PARTS))}
 
 
 def shipped_parts() -> dict[str, Path]:
-    """Names, such as slurm/8xV100, and paths of the parts of configs that come with the package."""
+    """Return the shipped parts of configs: path by name, such as slurm/8xV100."""
     return {name: path for name, path in _shipped().items() if name.startswith(PARTS)}
 
 
 def shipped_sweeps() -> dict[str, Path]:
-    """Names, such as sweeps/organelle, and paths of the sweep files that come with the package."""
+    """Return the shipped sweep files: path by name, such as sweeps/organelle."""
     return {name: path for name, path in _shipped().items() if name.startswith(SWEEPS)}
 
 
@@ -92,31 +88,40 @@ def _shipped() -> dict[str, Path]:
     return {str(p.relative_to(root).with_suffix("").as_posix()): p for p in sorted(root.rglob("*.yaml"))}
 
 
-def find_config(name: str, beside: Path | None = None) -> Path:
-    """Path of a config given as a file or as the name of a shipped one.
+def named_config(config: str, overrides: list[str]) -> tuple[str, list[str]]:
+    """Return CONFIG, empty if only `key=value` arguments are given, and these arguments."""
+    if "=" in config and not Path(config).is_file():
+        return "", [config, *overrides]
+    return config, overrides
+
+
+def find_config(name: str, folder: Path = Path()) -> Path:
+    """Return the path of a config that is given as a file or as the name of a shipped one.
+
+    Parameters
+    ----------
+    name : str
+        The file or the name.
+    folder : Path
+        Folder that is searched before the working directory.
 
     Raises
     ------
     InputError
-        Neither a file nor a shipped name; the message names the nearest shipped ones.
+        There is no such file and no such shipped config; the message names the most similar one.
     """
-    candidates = [beside / name] if beside is not None else []
-    candidates.append(Path(name))
-    for path in candidates:
-        if path.is_file():
-            return path
     shipped = {**shipped_configs(), **shipped_parts()}
-    if name.removesuffix(".yaml") in shipped:
-        return shipped[name.removesuffix(".yaml")]
-    near = difflib.get_close_matches(Path(name).stem, shipped, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    for path in (folder / name, Path(name), shipped.get(name.removesuffix(".yaml"))):
+        if path is not None and path.is_file():
+            return path
+    hint = did_you_mean(Path(name).stem, shipped)
     raise InputError(
         f"{name}: no such config file, and no shipped config of that name{hint} (shipped: {', '.join(shipped)})"
     )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a plain dict, through OmegaConf's safe loader (no tags, no duplicate keys)."""
+    """Return a YAML file as a plain dict, read with OmegaConf's safe loader (no tags, no duplicate keys)."""
     try:
         tree = _plain(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -133,40 +138,38 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _plain(text: str) -> Any:
-    """YAML as plain values; a time stays the text that it is."""
+    """Return YAML as plain values; a time such as 24:00:00 stays text."""
     loader = get_yaml_loader()
+    resolvers = loader.yaml_implicit_resolvers
     for first in "+-0123456789_":
-        resolvers = loader.yaml_implicit_resolvers
         resolvers[first] = [("tag:yaml.org,2002:str", _TIME), *resolvers.get(first, [])]
     # the loader is OmegaConf's own, and safe
     value = yaml.load(text, Loader=loader)  # noqa: S506
-    made: Any = OmegaConf.to_container(OmegaConf.create({"value": value}), resolve=False)
-    return made["value"]
+    return OmegaConf.to_container(OmegaConf.create({"value": value}), resolve=False)["value"]
 
 
 def compose(config: str | Path, overrides: Iterable[str] = (), keep: Keep | None = None) -> Composed:
-    """Merge bases, the file and the command line, later ones winning.
+    """Merge bases, the file and the command line; later values take precedence.
 
     Parameters
     ----------
     config : str or Path
         A file, or the name of a shipped config.
     overrides : iterable of str
-        `key.path=value` words.
+        `key.path=value` arguments.
     keep : callable, optional
-        `keep(task, group, choice)` gives the keys a newly chosen branch knows (None: unknown branch, keep all).
+        `keep(task, group, choice)` returns the keys of a newly chosen branch (None: unknown branch, keep all).
 
     Raises
     ------
     InputError
-        A file that is missing or not YAML, one that is part of a config only, a cycle of bases, a word without `=`.
+        A file is missing, not YAML, or only part of a config; bases form a cycle; an argument has no `=`.
     """
     path = find_config(str(config))
     if path in shipped_parts().values():
         part = f"{PARTS}{path.stem}"
         raise InputError(f"{config}: part of a config: name it in base: of your own, such as base: [organelle, {part}]")
-    result = Composed(folder=path.parent)
-    result.origin[()] = path.name
+    result = Composed(origin={(): path.name}, folder=path.parent)
     _layer_file(result, path, keep, chain=())
     for word in overrides:
         _layer(result, _parse_override(word), COMMAND_LINE, keep)
@@ -174,29 +177,28 @@ def compose(config: str | Path, overrides: Iterable[str] = (), keep: Keep | None
 
 
 def _layer_file(result: Composed, path: Path, keep: Keep | None, chain: tuple[Path, ...]) -> None:
-    """Bases first, then the file itself."""
+    """Merge the bases of a file, then the file itself, into the result."""
     if path.resolve() in chain:
         names = " -> ".join(p.name for p in (*chain, path))
         raise InputError(f"{path.name}: base: files refer to each other in a circle ({names})")
     tree = read_yaml(path)
     bases = tree.get("base") or []
-    if isinstance(bases, str):
-        bases = [bases]
+    bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list):
         raise InputError(f"{path.name}: base: expected a list of config files, got {bases!r}")
     for base in bases:
-        _layer_file(result, find_config(str(base), beside=path.parent), keep, (*chain, path.resolve()))
+        _layer_file(result, find_config(str(base), path.parent), keep, (*chain, path.resolve()))
     _layer(result, tree, path.name, keep)
 
 
 def _parse_override(word: str) -> dict[str, Any]:
-    """One `key.path=value` as a nested dict, the value read as YAML."""
+    """Return a `key.path=value` argument as a nested dict, the value read as YAML."""
     key, equals, value = word.partition("=")
     if not equals or not key.strip() or any(not part for part in key.strip().split(".")):
         raise InputError(f"command line: {word!r}: expected key=value, such as trainer.max_epochs=10")
     if key.startswith("-"):
         raise InputError(f"command line: {word!r}: keys have no dashes; write {key.lstrip('-')}={value}")
-    if value.startswith("*"):  # a glob: to YAML an alias, of which a single value can have none
+    if value.startswith("*"):  # a glob, which YAML would read as an alias
         value = f"'{value}'" if "'" not in value else value
     try:
         tree = _plain(value)
@@ -209,32 +211,29 @@ def _parse_override(word: str) -> dict[str, Any]:
 
 
 def _layer(result: Composed, tree: dict[str, Any], origin: str, keep: Keep | None) -> None:
-    """Lay one tree over the result; a group that changes its branch forgets the other branch's keys."""
+    """Merge one tree into the result; keys of a branch that is replaced by another one are dropped."""
     tree = with_new_names(tree, origin)
     for group, selector in SELECTORS.items():
         new, old = tree.get(group), result.values.get(group)
-        if not isinstance(new, dict) or not isinstance(old, dict) or selector not in new:
+        if not isinstance(new, dict) or not isinstance(old, dict) or selector not in new or keep is None:
             continue
-        if new[selector] != old.get(selector) and keep is not None:
-            task = str(tree.get("task", result.values.get("task", "organelle")))
-            known = keep(task, group, str(new[selector]))
-            if known is not None:
-                known = {
-                    k for k in known if (group, k) not in OF_ONE_BRANCH or result.where((group, k)) == COMMAND_LINE
-                }
-                result.values[group] = {key: value for key, value in old.items() if key in known}
+        task = str(tree.get("task", result.values.get("task", "organelle")))
+        if new[selector] != old.get(selector) and (known := keep(task, group, str(new[selector]))) is not None:
+            result.values[group] = {
+                key: value
+                for key, value in old.items()
+                if key in known and ((group, key) not in OF_ONE_BRANCH or result.where((group, key)) == COMMAND_LINE)
+            }
     _merge(result.values, tree, origin, result.origin, ())
 
 
 def _merge(into: dict[str, Any], tree: dict[str, Any], origin: str, origins: dict[KeyPath, str], path: KeyPath) -> None:
     for raw, value in tree.items():
-        key = str(raw)
-        here = (*path, key)
+        key, here = str(raw), (*path, str(raw))
         origins[here] = origin
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value, origin, origins, here)
-        else:
+        if not isinstance(value, dict):
             into[key] = value
-            if isinstance(value, dict):
-                into[key] = {}
-                _merge(into[key], value, origin, origins, here)
+            continue
+        if not isinstance(into.get(key), dict):
+            into[key] = {}
+        _merge(into[key], value, origin, origins, here)

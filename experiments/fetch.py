@@ -1,17 +1,15 @@
-"""`python -m experiments.fetch shapes --out DIR`: the full sets of red blood cells and nuclei, from Zenodo."""
-
-from __future__ import annotations
+"""`python -m experiments.fetch shapes --out DIR`: download the full sets of red blood cells and nuclei from Zenodo."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.shadow import shadowed
+from experiments.program import run_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the args of the command line."""
+    """Add the arguments of the command."""
     parser.add_argument("what", choices=["shapes"], help="shapes: 825 red blood cells of 6 classes, and nuclei")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to fetch into; made if needed")
     parser.add_argument("--only", metavar="GLOB", default="*", help="a glob over the record's files")
@@ -20,35 +18,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fetch and unpack; invalid input becomes one line on stderr and exit code 2."""
+    """Download and unpack; return the exit code as `experiments.program.run_command` does."""
     parser = argparse.ArgumentParser(prog="experiments.fetch", description=__doc__, allow_abbrev=False)
     add_arguments(parser)
     args = parser.parse_args(argv)
-    shadow = shadowed()
-    if shadow is not None:
-        print(shadow, file=sys.stderr)
-        return 2
+    return run_command(lambda: _run(args), "stopped; run the same command again to continue")
 
-    from cytovox.errors import InputError
+
+def _run(args: argparse.Namespace) -> int:
     from datamodules.fetch import SHAPES_RECORD, ZENODO_URL
 
-    try:
-        roots = fetch_shapes(args.out, args.record or SHAPES_RECORD, args.url or ZENODO_URL, args.only)
-    except InputError as error:
-        for line in str(error).splitlines():
-            print(line, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on from there", file=sys.stderr)
-        return 130
-    for root in roots:
+    for root in fetch_shapes(args.out, args.record or SHAPES_RECORD, args.url or ZENODO_URL, args.only):
         print(f"cells: data.root={root}")
     print(f"fetched: {args.out}")
     return 0
 
 
 def fetch_shapes(out: Path, record: str, url: str, only: str = "*") -> list[Path]:
-    """Fetch a record, unpack its zip archives beside them, and find the folders a config can name as `data.root`."""
+    """Download a record, unpack its zip archives, and return the folders that a config can name as `data.root`.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the downloaded files; each archive is unpacked to a folder next to it.
+    record : str
+        Number of the Zenodo record.
+    url : str
+        Base URL of Zenodo's API, or of a mirror.
+    only : str
+        A glob over the files of the record.
+    """
+    from cytovox.io.deletion import has_manifest
     from cytovox.io.names import safe_name
     from datamodules.fetch import fetch_record
     from datamodules.unzip import require_replaceable, unzip
@@ -60,21 +60,16 @@ def fetch_shapes(out: Path, record: str, url: str, only: str = "*") -> list[Path
         )
         for path in files:
             folder = out / safe_name(path.name[: -len(".zip")])
-            if path.suffix.lower() == ".zip" and not _is_unpacked(path, folder):
+            # folders are unpacked atomically: one of ours that is newer than its archive is complete
+            unpacked = has_manifest(folder) and folder.stat().st_mtime >= path.stat().st_mtime
+            if path.suffix.lower() == ".zip" and not unpacked:
                 require_replaceable(folder)
                 unzip(path, folder, lambda done, size, p=path: bars(f"unpacking {p.name}", done, size))  # type: ignore[misc]
     return layouts_below(out)
 
 
-def _is_unpacked(archive: Path, folder: Path) -> bool:
-    """A folder is whole or not there, so one of ours that is younger than its archive needs no second time."""
-    from cytovox.io.deletion import has_manifest
-
-    return has_manifest(folder) and folder.stat().st_mtime >= archive.stat().st_mtime
-
-
 def layouts_below(folder: Path) -> list[Path]:
-    """Folders that hold `image`, `mask` and `obj`, or `train` and `test` with these three each."""
+    """Return the folders that hold `image`, `mask` and `obj`, or `train` and `test` with these three each."""
     kinds = ("image", "mask", "obj")
     flat = {p.parent for p in folder.rglob("obj") if all((p.parent / kind).is_dir() for kind in kinds)}
     split = {p.parent for p in flat if p.name in ("train", "test") and {p.parent / "train", p.parent / "test"} <= flat}

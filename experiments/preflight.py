@@ -1,6 +1,4 @@
-"""Check a run before it begins: all errors at once, and nothing is written."""
-
-from __future__ import annotations
+"""Check a run before it starts: all errors at once, and nothing is written."""
 
 import tempfile
 from collections.abc import Callable
@@ -22,20 +20,20 @@ from training.wandb_log import wandb_mode
 def preflight(
     task: Any, config: Config, stages: list[str], folder: RunFolder | None, dry_run: bool = False
 ) -> list[Path]:
-    """Look at the device, the inputs, the weights and the run folder before anything is computed or written.
+    """Check device, inputs, weights and run folder before anything is computed or written.
 
     Parameters
     ----------
     task : TrainedTask
-        Of the config.
+        Task of the run.
     config : Config
-        The run's.
+        Config of the run.
     stages : list of str
-        The stages that are still to be done.
+        Stages to do.
     folder : RunFolder, optional
-        Of a resumed run.
+        Folder of a resumed run.
     dry_run : bool
-        Whether W&B is left out.
+        Do not check the W&B key.
 
     Returns
     -------
@@ -45,39 +43,39 @@ def preflight(
     Raises
     ------
     ConfigErrors
-        All that was found, one line each.
+        One line per error.
     """
     inputs: list[Path] = []
     errors: list[str] = []
 
-    def look(check: Callable[[], None]) -> None:
+    def look(check: Callable[..., object], *arguments: Any) -> None:
         try:
-            check()
+            check(*arguments)
         except InputError as error:
             errors.extend(str(error).splitlines())
 
-    look(lambda: require_supported_gpu(config.trainer.accelerator))
-    look(lambda: task.require_device(config))
+    look(require_supported_gpu, config.trainer.accelerator)
+    look(task.require_device, config)
     look(require_srun)
     if "fit" in stages:
-        look(lambda: require_divisible(config.trainer, config.data.batch_size))
+        look(require_divisible, config.trainer, config.data.batch_size)
     if "predict" in stages:
         look(lambda: inputs.extend(task.inputs(config)))
         if config.predict.out is not None:
-            look(lambda: require_room(Path(config.predict.out), "predict.out"))
-            look(lambda: task.require_free(config, inputs))
+            look(require_room, Path(config.predict.out), "predict.out")
+            look(task.require_free, config, inputs)
     if folder is None:
-        look(lambda: require_room(Path(config.runs_dir) / config.name, "runs_dir"))
+        look(require_room, Path(config.runs_dir) / config.name, "runs_dir")
     if not dry_run:
-        look(lambda: _require_key(config))
-    look(lambda: _require_weights(task, config, stages, folder))
+        look(wandb_mode, config.logging.wandb)
+    look(_require_weights, task, config, stages, folder)
     if errors:
         raise ConfigErrors(errors)
     return inputs
 
 
 def require_room(path: Path, key: str) -> None:
-    """Refuse a folder that cannot be made or written to, without making it.
+    """Refuse a folder that cannot be created or written to, without creating it.
 
     Parameters
     ----------
@@ -89,7 +87,7 @@ def require_room(path: Path, key: str) -> None:
     Raises
     ------
     InputError
-        The nearest folder above it that exists is a file, or takes no files.
+        Its nearest existing parent is no folder, or cannot be written to.
     """
     above = path.absolute()
     try:
@@ -102,12 +100,8 @@ def require_room(path: Path, key: str) -> None:
         ) from None
 
 
-def _require_key(config: Config) -> None:
-    wandb_mode(config.logging.wandb)
-
-
 def _require_weights(task: Any, config: Config, stages: list[str], folder: RunFolder | None) -> None:
-    """Read the weights that the first stage begins with."""
+    """Read the weights that the first stage starts with, and refuse those that do not fit the config."""
     task.require_ready(stages, folder)
     if "fit" not in stages:
         if stages and hasattr(task, "from_weights"):

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: bars where Lightning has none, and none of its advice to programmers."""
+"""Terminal output of a run: progress bars where Lightning has none, notes, and no advice for programmers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -16,29 +15,26 @@ from rich.progress import Progress as RichProgress
 from training.progress_bar import EVERY_S
 from training.rundir import is_first_rank
 
-#: Called with (what, done, all).
+#: Function that reports progress: (what, done, total).
 Progress = Callable[[str, int, int], None]
 
 
 class Bars:
-    """A bar a job on a terminal; in a log file a line a minute, and one when a job is done. A context, to be called.
+    """Progress bars, one per job; in a log file, one line a minute and one when a job is done.
+
+    A context manager; call it to report progress.
 
     Parameters
     ----------
     clock : callable
-        Seconds; rising.
+        Returns a monotonic time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._said, self._ended = clock, clock(), set[str]()
+        self._clock, self._printed, self._ended = clock, clock(), set[str]()
         self._console = Console(stderr=True)
-        self._bars = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bars = RichProgress(*columns, console=self._console)
         self._tasks: dict[str, int] = {}
 
     def __enter__(self) -> Bars:
@@ -46,26 +42,21 @@ class Bars:
             self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._bars.stop()
 
     def __call__(self, what: str, done: int, total: int, item: str = "") -> None:
-        """Say that `done` of `total` are done, and which is at hand; only the first rank says it."""
+        """Report that `done` of `total` items of a job are done, and the current item; on the first rank only."""
         if not is_first_rank():
             return
         if not self._console.is_terminal:
             now, ends = self._clock(), done >= total and what not in self._ended
-            if ends or now - self._said >= EVERY_S:
-                self._said = now
+            if ends or now - self._printed >= EVERY_S:
+                self._printed = now
                 at = f" ({item})" if item and not ends else ""
                 print(f"{what}: {done}/{total}{at}", file=sys.stderr, flush=True)
-            if ends:
-                self._ended.add(what)
-            elif done < total:
-                self._ended.discard(what)
+            self._ended = self._ended | {what} if done >= total else self._ended - {what}
             return
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)
@@ -73,29 +64,35 @@ class Bars:
 
 
 def silence_lightning() -> None:
-    """Lightning's advice is for programmers; progress bars and our own lines are for the user."""
+    """Suppress Lightning's advice, which is meant for programmers."""
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
-        ".*`srun` command is available.*",  # on every login node; in a job it is looked for before
+        ".*`srun` command is available.*",  # `require_srun` checks this
         ".*The ``compute`` method of metric MeanMetric was called before.*",
         ".*recommended to use `self.log.*sync_dist=True.*",
         ".*Checkpoint directory .* exists and is not empty.*",
-        ".*could not find the monitored key.*",  # fewer steps than an epoch: nothing was validated
-        ".*Early stopping conditioned on metric.*",  # the same; without any validation the module refuses
-        ".*across ranks is zero.*",  # more ranks than volumes, or no validation at all
+        ".*could not find the monitored key.*",  # a run shorter than an epoch has no validation
+        ".*Early stopping conditioned on metric.*",  # the same
+        ".*across ranks is zero.*",  # more ranks than volumes, or no validation
         ".*find_unused_parameters.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*WeightAveraging callback, but.*",
         ".*predict returned None if it was on purpose.*",
         ".*You have overridden `transfer_batch_to_device`.*",
-        ".*call of `lr_scheduler.step.*before `optimizer.step.*",  # the scaler of 16-mixed skips a step that overflows
+        ".*call of `lr_scheduler.step.*before `optimizer.step.*",  # the scaler of 16-mixed skipped a step
     ):
         warnings.filterwarnings("ignore", message=text)
 
 
 def wide_console() -> Console:
-    """The terminal; in a log file, wide enough for a column a cell line."""
+    """Return a console for tables: as wide as the terminal, 120 columns in a log file."""
     console = Console()
     return console if console.is_terminal else Console(width=120)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print notes for the user to stderr."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)

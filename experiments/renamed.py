@@ -1,13 +1,11 @@
-"""Old names of config values: they keep working for one release, with a one-line notice."""
-
-from __future__ import annotations
+"""Old names of config values, which remain valid for one release; a notice is printed."""
 
 import sys
 from typing import Any
 
 from cytovox.renamed import RENAMED_OPTIONS, RENAMED_WEIGHTS
 
-#: Old value to new value, by key path. Remove an entry one release after it was added.
+#: New value by old value, by key path. Remove an entry one release after it was added.
 RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {
     ("method",): {"fast": "offsets"},
     ("loss", "name"): {"votes": "centre_offsets"},
@@ -24,7 +22,7 @@ RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {
     ),
 }
 
-#: Notices that were printed: one config is read several times in a run.
+#: Printed notices: a run reads its config several times and prints each notice once.
 _printed: set[str] = set()
 
 
@@ -34,41 +32,33 @@ def with_new_names(tree: dict[str, Any], origin: str) -> dict[str, Any]:
     Parameters
     ----------
     tree : dict
-        Plain nested dict of a config file or of one `key=value` argument. It is not changed.
+        Plain nested dict of a config file or of one `key=value` argument. It is not modified.
     origin : str
         The file, or `command line`, for the notice.
     """
     for group, names in RENAMED_OPTIONS.items():
         values = tree.get(group)
-        if isinstance(values, dict) and any(name in values for name in names):
+        if isinstance(values, dict) and names.keys() & values.keys():
             for old in names.keys() & values.keys():
                 _notice(origin, f"{group}.{old}", f"{group}.{names[old]}")
             tree = {**tree, group: {names.get(name, name): value for name, value in values.items()}}
-    for path, values_of in RENAMED_VALUES.items():
-        tree = _replaced(tree, path, values_of, origin, path)
+    for path, new_names in RENAMED_VALUES.items():
+        tree = _replaced(tree, path, new_names, origin, ".".join(path))
     return tree
 
 
-def _replaced(
-    tree: dict[str, Any], rest: tuple[str, ...], names: dict[str, str], origin: str, path: tuple[str, ...]
-) -> dict[str, Any]:
-    key, *inner = rest
-    value = tree.get(key)
-    if inner:
-        if not isinstance(value, dict):
-            return tree
-        new: Any = _replaced(value, tuple(inner), names, origin, path)
-    elif isinstance(value, list):
-        new = [_new(one, names, origin, path) for one in value]
-    else:
-        new = _new(value, names, origin, path)
-    return tree if new is value else {**tree, key: new}
-
-
-def _new(value: Any, names: dict[str, str], origin: str, path: tuple[str, ...]) -> Any:
+def _replaced(value: Any, path: tuple[str, ...], names: dict[str, str], origin: str, shown: str) -> Any:
+    """Return a value with old names replaced in the part that a path leads to."""
+    if path:
+        key, *rest = path
+        if not isinstance(value, dict) or key not in value:
+            return value
+        return {**value, key: _replaced(value[key], tuple(rest), names, origin, shown)}
+    if isinstance(value, list):
+        return [_replaced(one, (), names, origin, shown) for one in value]
     if not isinstance(value, str) or value not in names:
         return value
-    _notice(origin, f"{'.'.join(path)}: {value}", names[value])
+    _notice(origin, f"{shown}: {value}", names[value])
     return names[value]
 
 

@@ -1,6 +1,4 @@
-"""What `key=value` words change in a run that is resumed: each acts, or is refused with the reason."""
-
-from __future__ import annotations
+"""Effects of `key=value` arguments on a resumed run: each takes effect, or is refused with the reason."""
 
 import math
 import pickle
@@ -17,18 +15,18 @@ from experiments.schema import STAGES
 from training.rundir import RunFolder
 from training.trainer import checkpoint_path
 
-#: Keys of one call: they say what it does, and how, not what the run is.
+#: Keys that concern one call only, not the run itself.
 PER_CALL = ("stages", "resume", "base", "schema_version", "logging", "slurm", "plan", "weights")
-#: Keys that make another run.
+#: Keys that identify a run.
 OF_THE_RUN = ("name", "task", "runs_dir")
-#: Which end a training has.
+#: Limits of a training.
 LIMITS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
-#: What the state of a training that has begun fixes, or what would make its beginning and its end two trainings.
+#: Keys that a training keeps once it has started: they are part of its state, or would make it another training.
 FIXED = (
     "seed", "init_from", "data", "loss", "optimizer", "method", "process", "preconditioning", "traits", "field",
     "supervised", "trainer.ema", "trainer.early_stopping",
 )  # fmt: skip
-#: Of these, what may be elsewhere, or done in another way, on the machine that goes on.
+#: Those of the fixed keys that may differ on another machine.
 MOVABLE = (
     "data.root", "data.table", "data.volumes", "data.masks", "data.corrections", "data.cache_dir", "data.num_workers",
     "data.test",
@@ -40,7 +38,7 @@ _MACHINE = (
 _OF_PREDICT = (
     "inputs", "out", "format", "probabilities", "spacing_um", "spacing_from", "series", "labels", "shard", "voxel_um",
 )  # fmt: skip
-#: In which stages a key acts; the longest prefix counts, and a key that is not here acts in all.
+#: Stages in which a key takes effect. The longest prefix counts; keys that are not listed take effect in all stages.
 ACTS_IN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("model", "loss", "optimizer", "process", "preconditioning", "traits", "field"), ("fit",)),
     **dict.fromkeys(("method", "supervised", "search", "init_from", "trainer"), ("fit",)),
@@ -53,14 +51,14 @@ ACTS_IN: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Resumption:
-    """What a call does in a run folder."""
+    """Effect of a call on a resumed run."""
 
     stages: list[str]
-    """To be done, in their order."""
+    """Stages to do, in their order."""
     recorded: list[str]
-    """Keys that are another from now on; the run's config.yaml will say so."""
+    """Keys with a new value, which is written to the run's config.yaml."""
     notes: list[str]
-    """What should be said."""
+    """Notes for the user."""
 
 
 def changed_keys(kept: Mapping[str, Any], asked: Mapping[str, Any], path: str = "") -> list[str]:
@@ -75,60 +73,53 @@ def changed_keys(kept: Mapping[str, Any], asked: Mapping[str, Any], path: str = 
     return found
 
 
-def resumption(
-    folder: RunFolder, kept: Mapping[str, Any], asked: Mapping[str, Any], named: bool, from_file: str = ""
-) -> Resumption:
-    """Decide what a call does with a run, from the run's whole config and that which is asked for now.
+def resumption(folder: RunFolder, kept: Mapping[str, Any], asked: Mapping[str, Any], named: bool) -> Resumption:
+    """Return the stages that a call does in a run, and the keys that it changes.
 
     Parameters
     ----------
     folder : RunFolder
-        Of the run.
+        Run folder.
     kept, asked : mapping
-        Whole configs as plain trees (`experiments.config.resolved`).
+        The complete config of the run and the requested one (`experiments.config.resolved`).
     named : bool
-        Whether the command line names the stages: they are then done again.
-    from_file : str
-        The config file of the command line, where one is given beside `resume`: it must be the run's own.
+        Whether the command line names the stages: these are then done again.
 
     Raises
     ------
     ConfigErrors
-        One line for each key that would change nothing, with the reason.
+        One line for each key that would have no effect, with the reason.
     """
     stages = [stage for stage in STAGES if stage in asked["stages"]]
-    done = folder.status()["stages_done"]
-    todo = [stage for stage in stages if named or stage not in done]
+    todo = [stage for stage in stages if named or stage not in folder.status()["stages_done"]]
     changed = [key for key in changed_keys(kept, asked) if not _is(key, PER_CALL)]
     progress = _progress(checkpoint_path(folder))
     errors, notes = [], []
     limits = [key for key in changed if key in LIMITS]
     more = progress is None or _is_more(asked["trainer"], progress)
     if limits and "fit" not in stages:
-        errors += [f"{key}: acts in a training, and stages has no fit: add stages=[fit,test]" for key in limits]
+        errors += [
+            f"{key}: has an effect in training only, and stages has no fit: add stages=[fit,test]" for key in limits
+        ]
     elif limits and not more and progress is not None:
         errors += [
             f"{key}: the run has trained {progress[0]} epochs ({progress[1]} steps) already: expected limits "
             "(max_epochs, max_steps) beyond that" for key in limits
         ]  # fmt: skip
     elif limits and "fit" not in todo:
-        todo = stages  # other weights: what follows from them is done again
+        todo = stages  # the later stages are repeated with the new weights
     if named and "fit" in todo and not more:
         notes.append(
             "fit: the training has reached its limits: nothing more is trained; give a larger trainer.max_epochs"
         )
-    for key in changed:
-        if key in limits:
-            continue
+    for key in (key for key in changed if key not in limits):
         if _is(key, OF_THE_RUN):
-            errors.append(f"{key}: a run keeps its own ({_at(kept, key)!r}): leave it out, or start a new run")
+            errors.append(f"{key}: a run keeps its own ({kept.get(key)!r}): leave it out, or start a new run")
             continue
         error, again = _other(key, todo, stages, named, begun=progress is not None, run=folder.path)
         errors += [error] if error else []
         todo = [stage for stage in STAGES if stage in (*todo, *again)]
     if errors:
-        if from_file:
-            errors.append(f"resume: {from_file} differs from the run's own config: leave it out")
         raise ConfigErrors(errors)
     return Resumption(todo, [key for key in changed if not _is(key, ("predict",))], notes)
 
@@ -136,7 +127,7 @@ def resumption(
 def _other(
     key: str, todo: Sequence[str], stages: Sequence[str], named: bool, begun: bool, run: Path
 ) -> tuple[str | None, list[str]]:
-    """Why a key cannot act (or None), and the stages that are done again for it."""
+    """Return why a key has no effect (or None), and the stages that are repeated because of it."""
     where = _acts_in(key)
     if "fit" in todo and begun and _is(key, FIXED) and not _is(key, MOVABLE):
         return f"{key}: a training that has begun keeps its own: start a new run with init_from={run}", []
@@ -146,8 +137,11 @@ def _other(
     if again and not named:
         return None, again
     if where == ("fit",):
-        return f"{key}: acts in a training only, and this one is done: start a new run with init_from={run}", []
-    return f"{key}: acts in {' and '.join(where)}, which this call does not do: add stages=[{where[-1]}]", []
+        return f"{key}: has an effect in training only, and this one is done: start a new run with init_from={run}", []
+    return (
+        f"{key}: has an effect in {' and '.join(where)} only, which this call does not run: add stages=[{where[-1]}]",
+        [],
+    )
 
 
 def _is(key: str, prefixes: Sequence[str]) -> bool:
@@ -159,28 +153,19 @@ def _acts_in(key: str) -> tuple[str, ...]:
     return ACTS_IN[max(known, key=len)] if known else STAGES
 
 
-def _at(tree: Mapping[str, Any], key: str) -> Any:
-    return tree.get(key)
-
-
 def _progress(checkpoint: Path | None) -> tuple[int, int] | None:
-    """Epochs and steps that were trained; None where nothing was saved yet."""
+    """Return the number of trained epochs and steps; None without a checkpoint."""
     if checkpoint is None:
         return None
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        return int(epochs), int(state["global_step"])
+        return int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]), int(state["global_step"])
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise InputError(f"resume: {checkpoint}: cannot be read as a checkpoint ({reason})") from None
 
 
 def _is_more(trainer: Mapping[str, Any], progress: tuple[int, int]) -> bool:
-    """Whether these limits leave anything to train."""
-    epochs, steps = (_limit(trainer[key]) for key in ("max_epochs", "max_steps"))
-    return progress[0] < epochs and progress[1] < steps
-
-
-def _limit(number: int | None) -> float:
-    return math.inf if number in (None, -1) else float(number or 0)
+    """Return whether the limits of a trainer exceed the epochs and steps that are trained already."""
+    limits = [math.inf if trainer[key] in (None, -1) else trainer[key] for key in ("max_epochs", "max_steps")]
+    return progress[0] < limits[0] and progress[1] < limits[1]

@@ -1,14 +1,10 @@
-"""`python -m experiments.run CONFIG [key=value ...]`: train, test and apply a model out of one YAML."""
-
-from __future__ import annotations
+"""`python -m experiments.run CONFIG [key=value ...]`: train, test and apply a model as a YAML file describes it."""
 
 import argparse
-import errno
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from experiments.shadow import program, shadowed
+from experiments.program import program, run_command
 
 USAGE = """\
 python -m experiments.run CONFIG [key=value ...] [--check | --plan | --dry-run | --watch DIR | --submit]
@@ -17,16 +13,16 @@ CONFIG is a YAML file or the name of a shipped config, such as organelle_demo.
   stages=[fit,test,predict]        what to do
   predict.inputs=[cells/*.TCF]     what to predict
   predict.checkpoint=RUN           with which weights
-  slurm.nodes=2 --submit           have a cluster do it
-  resume=RUN                       go on in a run folder (CONFIG may then be left out)
+  slurm.nodes=2 --submit           run it on a SLURM cluster
+  resume=RUN                       resume a run folder (CONFIG may then be left out)
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, and return the exit code.
 
-    Invalid input is one line per error on stderr and exit code 2, Ctrl-C 130. A training that diverges is one line and
-    exit code 1. An analysis that left out broken inputs and finished the others ends with 3.
+    See `experiments.program.run_command` for exit codes. An analysis that left out broken inputs and finished the
+    others returns 3.
     """
     parser = argparse.ArgumentParser(prog="experiments.run", usage=USAGE, description=__doc__, allow_abbrev=False)
     parser.add_argument(
@@ -38,59 +34,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--plan", action="store_true", help="measure a few steps: memory, time, patches; run nothing else"
     )
     parser.add_argument("--dry-run", action="store_true", help="one step of every stage")
-    parser.add_argument("--watch", metavar="DIR", help="task analyze: analyse what lands in a folder, as it lands")
+    parser.add_argument("--watch", metavar="DIR", help="task analyze: analyse new files of a folder as they appear")
     parser.add_argument("--submit", action="store_true", help="have SLURM run it; with --dry-run, print the script")
     arguments, extra = parser.parse_known_args(argv)
-    shadow = shadowed()
-    if shadow is not None:
-        return _refuse(shadow)
+    return run_command(lambda: _run(arguments, [*arguments.overrides, *extra]))
 
+
+def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     from cytovox.errors import InputError
+    from experiments.compose import named_config
+    from experiments.quick_check import require_known_keys
 
-    try:
-        from experiments.quick_check import require_known_keys
+    if arguments.plan and (arguments.check or arguments.dry_run):
+        raise InputError("--plan: not with --check or --dry-run; choose one of them")
+    config, words = named_config(arguments.config, words)
+    require_known_keys(config, words)  # a misspelled key is reported before the slow import of torch
+    if arguments.submit:
+        if arguments.plan or arguments.check or arguments.watch:
+            raise InputError("--submit: not with --plan, --check or --watch; leave them out")
+        from experiments.submit.submit import submit
 
-        if arguments.plan and (arguments.check or arguments.dry_run):
-            raise InputError("--plan: not with --check or --dry-run; choose one of them")
-        words = [*arguments.overrides, *extra]
-        if "=" in arguments.config and not Path(arguments.config).is_file():
-            arguments.config, words = "", [arguments.config, *words]
-        require_known_keys(arguments.config, words)  # a typo is reported before torch is imported, which takes seconds
+        submit(config, words, arguments.dry_run)
+        return 0
+    from experiments.launch import launch
 
-        if arguments.submit:
-            if arguments.plan or arguments.check or arguments.watch:
-                raise InputError("--submit: not with --plan, --check or --watch; leave them out")
-            from experiments.submit.submit import submit
-
-            submit(arguments.config, words, arguments.dry_run)
-            return 0
-        from experiments.launch import launch
-
-        return launch(arguments.config, words, arguments.check, arguments.dry_run, arguments.plan, arguments.watch)
-    except InputError as error:
-        return _refuse(str(error), error.exit_code)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            raise
-        return _refuse(f"{error.filename or 'disk'}: no space left: free some space, then run again")
-    except KeyboardInterrupt as stop:
-        print(stop if stop.args else "stopped", file=sys.stderr)
-        return 130
-    except BaseException as stop:
-        from training.signals import Preempted, exit_code
-
-        if not isinstance(stop, Preempted):
-            raise
-        return exit_code(stop)
-
-
-def _refuse(text: str, code: int = 2) -> int:
-    from training.refusal import note_refusal
-
-    note_refusal()
-    for line in text.splitlines():
-        print(line, file=sys.stderr)
-    return code
+    return launch(config, words, arguments.check, arguments.dry_run, arguments.plan, arguments.watch)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
-"""What every config has, whatever its task; the rest is the task's own (`experiments.tasks`)."""
-
-from __future__ import annotations
+"""Schema of the keys that all tasks share; each task adds its own keys (`experiments.tasks`)."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,10 +9,11 @@ import yaml
 
 from cytovox.errors import InputError
 from datamodules.config import TEXTS, TEXTS_OR_NULL
+from experiments.errors import not_one_of
 from experiments.submit.config import SlurmConfig
 from training.trainer import TrainerConfig
 
-#: Version of the config's layout; a config of another version is refused, not guessed at.
+#: Version of the config's layout; configs of other versions are refused.
 SCHEMA_VERSION = 1
 
 STAGES = ("fit", "test", "predict")
@@ -23,10 +21,10 @@ STAGES = ("fit", "test", "predict")
 
 @dataclass
 class LoggingConfig:
-    """`logging:`."""
+    """Group `logging:`."""
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """`auto`: online where a W&B key is set, else offline."""
+    """`auto`: online with a W&B key, else offline."""
     project: str = "cytovox"
     """W&B project."""
     entity: str | None = None
@@ -39,51 +37,51 @@ class LoggingConfig:
 
 @dataclass
 class WeightsConfig:
-    """`weights:`, what test and predict use where nothing else says it."""
+    """Group `weights:`, the default weights of test and predict."""
 
     default: Any = field(default=None, metadata=TEXTS_OR_NULL)
-    """Weights of this config: a shipped name, a weights file or a run folder; a list is an ensemble. They rank below
-    `predict.checkpoint`, the run's own weights and `init_from`. Null: the newest run of the same name, which is then
-    named with its age, steps and score."""
+    """Weights of this config: a shipped name, a weights file or a run folder; a list is an ensemble.
+    `predict.checkpoint`, the run's own weights and `init_from` take precedence. Null: the newest run of the same name;
+    its age, steps and score are printed."""
 
 
 @dataclass
 class PlanConfig:
-    """`plan:`, of `--plan` alone."""
+    """Group `plan:`, used by `--plan` only."""
 
     device: str | None = None
-    """A card that need not be there, such as V100-32GB: memory and largest batch are counted for it, and nothing is
-    measured. Null measures on this machine."""
+    """GPU to plan for, such as V100-32GB: memory and largest batch are computed and nothing is measured. Null: measure
+    on this machine."""
     json: str | None = None
-    """File that the plan's figures are written to, too."""
+    """JSON file for the numbers of the plan."""
 
 
 @dataclass
 class BaseConfig:
-    """The keys of every task."""
+    """Keys of every task."""
 
     schema_version: int = SCHEMA_VERSION
-    """Layout of this file."""
+    """Version of the config's layout."""
     name: str = "run"
-    """Runs lie in runs/<name>/."""
+    """Name of the run; its folder is runs/<name>/<id>/."""
     task: str = "organelle"
-    """What is done: a name in `experiments.tasks.TASKS`."""
+    """Task: a name in `experiments.tasks.TASKS`."""
     base: Any = field(default_factory=list, metadata=TEXTS)
-    """Configs that this one starts from."""
+    """Configs that this one extends."""
     runs_dir: str = "runs"
-    """Where runs lie."""
+    """Folder of all runs."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
-    """What `--submit` asks of a cluster."""
+    """Resources that `--submit` requests from SLURM."""
 
 
 @dataclass
 class Config(BaseConfig):
-    """The keys of every task that trains. Groups with branches (`data` for one) are chosen by their first key."""
+    """Keys of every task that trains. In groups with branches, such as `data`, the first key chooses the branch."""
 
     seed: int = 0
     """Random seed."""
     stages: list[str] = field(default_factory=lambda: ["fit", "test"])
-    """Some of fit, test, predict."""
+    """Stages of the run, out of fit, test and predict."""
     resume: str | None = None
     """Run folder to resume."""
     init_from: str | None = None
@@ -99,17 +97,17 @@ class Config(BaseConfig):
     optimizer: Any = None
     """`name:` and its options."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    """Lightning's own names."""
+    """Options of Lightning's trainer."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
-    """W&B."""
+    """Options of W&B."""
     plan: PlanConfig = field(default_factory=PlanConfig)
-    """What `--plan` plans for."""
+    """Options of `--plan`."""
     predict: Any = None
-    """What is predicted, and how."""
+    """Inputs and options of the prediction."""
 
 
 def name_errors(name: str) -> list[str]:
-    """What is wrong with the name of runs: it is a folder's, a job's, and a line of that job's script."""
+    """Return the error in a run's name, which is also that of a folder and of a SLURM job; empty if it is valid."""
     if name and name.isprintable() and not any(c in name for c in '<>:"/\\|?*') and name.strip(". ") == name:
         return []
     return [f"name: expected a name that can be a folder's, got {name!r}"]
@@ -117,43 +115,45 @@ def name_errors(name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """A group whose keys depend on one of them."""
+    """A group with branches: one of its keys chooses which other keys it has."""
 
     key: str
-    """The key that chooses."""
+    """Key that chooses the branch."""
     default: str
-    """Its value where it is not given."""
+    """Default of that key."""
     kinds: Mapping[str, type]
-    """The dataclass of each value."""
+    """Dataclass of each branch."""
     find: Callable[[str], type] | None = None
-    """Finds them instead, where other packages may add some."""
+    """Function that returns the dataclass of a branch, if other packages may add some."""
 
 
 def branch(group: str, choice: Choice, chosen: str) -> type:
-    """The dataclass of a group; the choosing key is one of its fields.
+    """Return the dataclass of a branch; the key that chooses it is one of its fields.
+
+    Parameters
+    ----------
+    group : str
+        Name of the group, for the message.
+    choice : Choice
+        The group.
+    chosen : str
+        Name of the branch.
 
     Raises
     ------
     InputError
-        No such choice; the nearest one is named.
+        There is no such branch; the message names the most similar one.
     """
-    if choice.find is not None:
-        return with_key(choice.find(chosen), choice.key, chosen)
-    if chosen not in choice.kinds:
-        near = difflib.get_close_matches(chosen, choice.kinds, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"{group}.{choice.key}: expected one of {', '.join(choice.kinds)}, got {chosen!r}{hint}")
-    return with_key(choice.kinds[chosen], choice.key, chosen)
-
-
-def with_key(kind: type, key: str, choice: str) -> type:
-    """The same dataclass with the choosing key as its first field."""
+    key = choice.key
+    if choice.find is None and chosen not in choice.kinds:
+        raise InputError(not_one_of(f"{group}.{key}", choice.kinds, chosen))
+    kind: Any = choice.kinds[chosen] if choice.find is None else choice.find(chosen)
     if any(f.name == key for f in dataclasses.fields(kind)):
         return kind
-    frozen = kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    return dataclasses.make_dataclass(kind.__name__, [(key, str, field(default=choice))], bases=(kind,), frozen=frozen)
+    frozen = kind.__dataclass_params__.frozen
+    return dataclasses.make_dataclass(kind.__name__, [(key, str, field(default=chosen))], bases=(kind,), frozen=frozen)
 
 
 def to_yaml(tree: dict[str, Any]) -> str:
-    """Return plain YAML, keys in the order of the schema."""
+    """Return a config as YAML, keys in the order of the schema."""
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)

@@ -1,10 +1,8 @@
-"""One run in its folder, from the first file written to the report: the same for every task.
+"""Session of one run in its folder, from the first file to the report; the same for every task.
 
-A task gives the session its work (`Work`): a folder, what is recorded in it, and what each stage does. The session
-keeps other processes out, records the state of the run, and leaves a status and a report whatever stops it.
+A task provides the work (`Work`): a folder, the files that describe the run, and the stages. The session locks the
+folder, records the state of the run, and writes status and report even if the run fails.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import datetime as dt
@@ -27,65 +25,70 @@ from training.slurm import ended_early
 
 @dataclasses.dataclass
 class RunRequest:
-    """What the command line asks for."""
+    """A run as the command line requests it."""
 
     config: Any
-    """A `BaseConfig` of the task; of the resumed run, if one is resumed."""
+    """Config of the task (a `BaseConfig`), with that of a resumed run merged into it."""
     stages: list[str]
-    """Stages that are still to be done."""
+    """Stages to do."""
     folder: RunFolder | None = None
     """Folder of a resumed run."""
     dry_run: bool = False
     """Do one step of every stage."""
     changed: list[str] = dataclasses.field(default_factory=list)
-    """Keys of a resumed run that have another value from now on."""
+    """Keys of a resumed run with a new value."""
     watch: Path | None = None
     """Folder whose new files are analysed as they appear."""
 
 
 class Work(ABC):
-    """What a task does in a session."""
+    """The work of a task in a session."""
 
-    #: Whether Ctrl-C is the usual end, as of a run that watches a folder.
+    #: Whether Ctrl-C is the normal end, as for a run that watches a folder.
     ends_by_interrupt = False
 
     def __init__(self, request: RunRequest, folder: RunFolder) -> None:
         self.request, self.folder = request, folder
+        self.config: Any = request.config
+        """Config of the run."""
         self.fresh = request.folder is None and not (folder.path / "config.yaml").is_file()
-        """False in a folder that holds a run already, such as that of a restarted job."""
-
-    @property
-    def config(self) -> Any:
-        """The config of the run."""
-        return self.request.config
+        """Whether the folder holds no run yet; False for a restarted job."""
 
     @property
     def shard(self) -> str | None:
-        """Part of the inputs, such as 3/16; status, report and tables are written by a run without it."""
-        return None
+        """Part of the inputs, such as 3/16; None for a run that writes status, report and tables itself."""
+        return getattr(getattr(self.config, "predict", self.config), "shard", None)
 
     @property
     def how_to_resume(self) -> str:
-        """End of the message about a run that was stopped."""
-        return f"go on with resume={self.folder.path}"
+        """Advice in the message about a stopped run."""
+        return f"continue with resume={self.folder.path}"
 
     @abstractmethod
     def record(self) -> None:
-        """Write the config and the environment into the folder; called on the first rank only."""
+        """Write config and environment to the folder; called on the first rank only."""
 
     def begin(self) -> None:  # noqa: B027 - most tasks have nothing to build
-        """Build what the stages share. Where it raises `InputError`, a fresh folder is removed."""
+        """Build objects that the stages share. If it raises `InputError`, a fresh folder is removed."""
 
     @abstractmethod
     def report(self, folder: Path) -> dict[str, Any]:
-        """Return what the sections of the report show, from the files of the run folder."""
+        """Return the content of the report's sections, read from the files of the run folder."""
 
     @abstractmethod
     def run_stage(self, stage: str) -> None:
-        """Do a stage, on every rank."""
+        """Run a stage; called on every rank."""
 
     def close(self, status: str, resumes: bool = False) -> None:  # noqa: B027 - most tasks log nowhere else
-        """End other logs; `status` is that of the run, and `resumes` whether it will be run again."""
+        """Close other logs.
+
+        Parameters
+        ----------
+        status : str
+            Final status of the run.
+        resumes : bool
+            Whether the run will be resumed.
+        """
 
     @abstractmethod
     def finished(self) -> int:
@@ -93,12 +96,12 @@ class Work(ABC):
 
 
 def run_session(work: Work) -> int:
-    """Do the stages that are left, and leave a status and a report whatever happens.
+    """Run the stages, and write status and report in any case.
 
     Parameters
     ----------
     work : Work
-        What the task does, and where.
+        Work of the task.
 
     Returns
     -------
@@ -108,9 +111,9 @@ def run_session(work: Work) -> int:
     Raises
     ------
     InputError
-        Another process works in the folder, or invalid input.
+        Another process is working in the folder, or the input is invalid.
     Preempted
-        The run was asked to stop, and can be resumed.
+        The run was stopped by a signal and can be resumed.
     """
     shard, begun = work.shard and work.shard.replace("/", "of"), False
     with run_lock(work.folder, shard):
@@ -125,8 +128,10 @@ def run_session(work: Work) -> int:
                     work.folder.stage_done(stage)
         except BaseException as error:
             if isinstance(error, InputError) and not begun and work.fresh:
-                work.close("failed")  # or W&B writes into the folder again when Python ends
-                _discard(work.folder)
+                work.close("failed")  # otherwise W&B would write to the folder at the end of Python
+                if is_first_rank() and work.folder.made is not None:
+                    work.folder.made.remove()
+                    remove_if_empty(work.folder.path.parent)
                 raise
             if not (work.ends_by_interrupt and isinstance(error, KeyboardInterrupt)):
                 _stopped(work, error)
@@ -135,16 +140,9 @@ def run_session(work: Work) -> int:
         return work.finished()
 
 
-def _discard(folder: RunFolder) -> None:
-    """Remove the folder of a run that could not begin, unless it was there before."""
-    if is_first_rank() and folder.made is not None:
-        folder.made.remove()
-        remove_if_empty(folder.path.parent)  # that of the run's name, if there is no other run in it
-
-
 def _stopped(work: Work, error: BaseException) -> None:
-    """Record how the run ended, and raise the message for the user."""
-    # Lightning turns Ctrl-C into SystemExit
+    """Record how the run ended, and raise the error for the user."""
+    # Lightning raises SystemExit after Ctrl-C
     stopped, preempted = isinstance(error, KeyboardInterrupt | SystemExit), isinstance(error, Preempted)
     if work.shard is None:
         status = "preempted" if preempted else "interrupted" if stopped else "failed"
@@ -153,7 +151,7 @@ def _stopped(work: Work, error: BaseException) -> None:
         raise Preempted(f"stopped by {error}; {work.how_to_resume}") from error
     if stopped:
         raise KeyboardInterrupt(f"stopped; {work.how_to_resume}") from error
-    if isinstance(error, MisconfigurationException):  # what Lightning finds only when it meets the data
+    if isinstance(error, MisconfigurationException):  # such as an error that Lightning finds in the data
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     if (full := write_error(error, work.folder.path)) is not None:
         raise InputError(f"{full}, then {work.how_to_resume}") from error
@@ -161,22 +159,19 @@ def _stopped(work: Work, error: BaseException) -> None:
 
 
 def _close(work: Work, status: str, resumes: bool = False) -> None:
-    """Write status and report, and end other logs. After a failure nothing here may hide what failed."""
+    """Write status and report, and close other logs; after a failure, errors in doing so do not replace it."""
     try:
         if is_first_rank():
             work.folder.update_status(status=status, ended=now())
             write_report(work.folder.path, work.report)
         work.close(status, resumes)
-    except (InputError, OSError):
-        # such as the full disk that ended the run: it is reported once
+    except Exception as error:
         if status == "finished":
             raise
-    except Exception:
-        if status == "finished":
-            raise
-        logging.getLogger(__name__).exception("the report of the %s run could not be written", status)
+        if not isinstance(error, InputError | OSError):  # such as a full disk, which is reported already
+            logging.getLogger(__name__).exception("the report of the %s run could not be written", status)
 
 
 def now() -> str:
-    """Return the time as it stands in status.json: ISO 8601, UTC."""
+    """Return the current time as in status.json: ISO 8601, UTC."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

@@ -1,66 +1,45 @@
 """`python -m experiments.sweep SWEEP.yaml --count N`: a W&B sweep without W&B's server."""
 
-from __future__ import annotations
-
 import argparse
-import errno
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.shadow import program, shadowed
+from experiments.program import program, run_command
 
 USAGE = """\
 python -m experiments.sweep SWEEP [--count N] [--submit [--dry-run] slurm.key=value ...]
 
-SWEEP is a sweep file as W&B documents it, or the name of a shipped one, such as sweeps/organelle. Its runs are chosen
-by W&B's own engine, here and without a server; the same command goes on after a kill, and several may run at once.
-With --submit, agents run it as an array of jobs: of this engine, or of a server's sweep named ENTITY/PROJECT/ID.
+SWEEP is a sweep file as W&B documents it, or the name of a shipped one, such as sweeps/organelle. W&B's own engine
+chooses its runs, on this machine and without a server. To resume a sweep, run the same command again; several agents
+may run at once. With --submit, SLURM runs the agents as an array of jobs: for this engine, or for a sweep of a W&B
+server, named ENTITY/PROJECT/ID.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the args of the command line."""
+    """Add the arguments of the command."""
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, a shipped sweep, or ENTITY/PROJECT/ID")
-    parser.add_argument("words", metavar="slurm.key=value", nargs="*", help="with --submit: what the jobs ask for")
+    parser.add_argument("words", metavar="slurm.key=value", nargs="*", help="with --submit: resources of the jobs")
     parser.add_argument("--count", type=int, default=None, help="runs of the sweep in all (else until it is done)")
     parser.add_argument("--submit", action="store_true", help="have SLURM run slurm.array agents")
     parser.add_argument("--dry-run", action="store_true", help="with --submit: print the script")
-    parser.add_argument("--check", action="store_true", help="read the sweep, and say what it would run first")
+    parser.add_argument("--check", action="store_true", help="validate the sweep and print its command")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; invalid input becomes one line each on stderr and exit code 2, Ctrl-C 130."""
+    """Run a sweep; return the exit code as `experiments.program.run_command` does."""
     parser = argparse.ArgumentParser(prog="experiments.sweep", usage=USAGE, description=__doc__, allow_abbrev=False)
     add_arguments(parser)
     args = parser.parse_intermixed_args(argv)
-    if (shadow := shadowed()) is not None:
-        print(shadow, file=sys.stderr)
-        return 2
-    from cytovox.errors import InputError
-    from training.signals import Preempted, exit_code
-
-    try:
-        return _run(args)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            raise
-        print(f"{error.filename or 'disk'}: no space left: free some space, then run again", file=sys.stderr)
-        return 2
-    except Preempted as stop:
-        return exit_code(stop)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
+    return run_command(lambda: _run(args), "stopped; run the same command again to resume")
 
 
 def _run(args: argparse.Namespace) -> int:
     from cytovox.errors import InputError
-    from experiments.sweeps.sweep_file import find_sweep, read_sweep, shown
+    from experiments.sweeps.sweep_file import find_sweep, read_sweep
 
     if args.count is not None and args.count < 1:
         raise InputError(f"--count: expected 1 or more, got {args.count}")
@@ -68,24 +47,21 @@ def _run(args: argparse.Namespace) -> int:
     if args.submit:
         if args.check:
             raise InputError("--submit: not with --check; leave one of them out")
-        from experiments.submit.sweeps import submit_sweep
+        from experiments.submit.submit import submit_sweep
 
-        submit_sweep(
-            args.sweep if served else find_sweep(args.sweep),
-            args.words,
-            args.count,
-            args.dry_run,
-        )
+        submit_sweep(args.sweep if served else find_sweep(args.sweep), args.words, args.count, args.dry_run)
         return 0
     if args.words or args.dry_run:
-        raise InputError("slurm.key=value, --dry-run: only with --submit; the sweep file itself says what is varied")
+        raise InputError("slurm.key=value, --dry-run: only with --submit; the sweep file itself defines what is varied")
     if served:
         raise InputError(
             f"{args.sweep}: a sweep of a W&B server is run by `wandb agent {args.sweep}`, or with --submit"
         )
     sweep = read_sweep(find_sweep(args.sweep))
     if args.check:
-        print(f"the sweep is valid; its runs would be\n  {shown(sweep.command({'KEY': 'VALUE'}))}\nin {sweep.folder}")
+        print(
+            f"the sweep is valid; its runs would be\n  {shlex.join(sweep.command({'KEY': 'VALUE'}))}\nin {sweep.folder}"
+        )
         return 0
     from experiments.sweeps.agent import work
     from experiments.sweeps.results import print_results

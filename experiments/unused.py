@@ -1,9 +1,9 @@
-"""Keys of a config that have no effect on what its run does, and why."""
+"""Keys of a config that have no effect on its run, and why."""
 
-from __future__ import annotations
-
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from experiments.compose import Composed
@@ -12,16 +12,16 @@ from experiments.schema import Config
 
 @dataclass(frozen=True)
 class Rule:
-    """When a key has no effect."""
+    """Condition under which keys have no effect."""
 
     keys: tuple[str, ...]
     """Key paths; one that ends in a dot stands for all keys of its group."""
     when: Callable[[Any], bool]
-    """Asked with a config that has one of the keys."""
+    """Returns whether the keys have no effect in a config."""
     why: str
-    """What to do about it is in these words, too."""
+    """Reason, from which the user can see what to change."""
     tasks: tuple[str, ...] = ()
-    """Tasks that it holds for; empty for all."""
+    """Tasks that the rule applies to; empty for all."""
 
 
 #: Keys that another key of the same config switches off.
@@ -49,7 +49,7 @@ SWITCHED_OFF: tuple[Rule, ...] = (
     Rule(("loss.limit",), lambda c: c.loss.weighting == "uniform", "loss.weighting is uniform"),
 )  # fmt: skip
 
-#: Keys that change where and how fast a run works, and none of its numbers.
+#: Keys that change where and how fast a run works, but not its numbers.
 NEUTRAL = Rule(
     (
         "name", "runs_dir", "resume", "logging.", "slurm.", "plan.", "data.num_workers", "data.cache_dir",
@@ -61,7 +61,7 @@ NEUTRAL = Rule(
     "it changes no number of a run",
 )  # fmt: skip
 
-#: Keys that training and its validation do not read.
+#: Keys that training and validation do not read.
 OF_THE_TEST: tuple[Rule, ...] = (
     Rule(("data.test.", "trainer.limit_test_batches", "predict.flips", "predict.compile", "predict.checkpoint"),
          lambda config: True, "only the test reads it"),
@@ -73,85 +73,62 @@ OF_THE_TEST: tuple[Rule, ...] = (
 
 
 def unused_keys(config: Config, rules: Iterable[Rule] = SWITCHED_OFF) -> dict[str, str]:
-    """Return the keys without effect.
+    """Return the keys without effect and the reasons.
 
     Parameters
     ----------
     config : Config
-        Of any task.
+        Config of any task.
     rules : iterable of Rule
-        What is looked for: by default keys that another key switches off.
+        By default those for keys that another key switches off.
 
     Returns
     -------
     dict of str to str
-        Key path, or the beginning of one that ends in a dot, to the reason.
+        Reason by key path; a path that ends in a dot stands for all keys of its group.
     """
-    found = {}
-    for rule in rules:
-        if rule.tasks and config.task not in rule.tasks:
-            continue
-        for key in rule.keys:
-            if _has(config, key.removesuffix(".")) and _holds(rule, config):
-                found[key] = rule.why
-    return found
+    of_task = [rule for rule in rules if not rule.tasks or config.task in rule.tasks]
+    return {key: rule.why for rule in of_task for key in rule.keys if _is_unused(key, rule, config)}
+
+
+def _is_unused(key: str, rule: Rule, config: Config) -> bool:
+    """Return whether a config has a key and the rule applies."""
+    with contextlib.suppress(AttributeError):  # a key of another branch
+        attrgetter(key.removesuffix("."))(config)
+        return rule.when(config)
+    return False
 
 
 def without_effect(key: str, unused: dict[str, str]) -> str | None:
-    """Return why a key has no effect, out of what `unused_keys` found; None where it has one."""
-    return next((why for known, why in unused.items() if key == known or key.startswith(_group(known))), None)
+    """Return why a key has no effect, by the result of `unused_keys`; None if it has one."""
+    return next((why for known, why in unused.items() if f"{key}.".startswith(f"{known.removesuffix('.')}.")), None)
 
 
 def sweep_rules(metric: str) -> tuple[Rule, ...]:
-    """Return the rules for keys that a sweep varies to make a metric better.
+    """Return the rules for keys that a sweep varies.
 
     Parameters
     ----------
     metric : str
-        Its name; keys of the test count where it begins with test/.
+        Metric of the sweep; keys of the test have an effect if its name starts with test/.
     """
-    tested = metric.startswith("test/")
-    return (*SWITCHED_OFF, NEUTRAL, *(() if tested else OF_THE_TEST))
+    return (*SWITCHED_OFF, NEUTRAL, *(() if metric.startswith("test/") else OF_THE_TEST))
 
 
 def unused_notes(composed: Composed, config: Config) -> list[str]:
     """Return one line for each key that a file or the command line sets and another key switches off.
 
-    A key that is set to what it is by default is left out: shipped configs spell some of them out.
+    A key that is set to its default is left out: shipped configs contain some of these.
     """
-    unused = unused_keys(config)
-    notes = []
-    for path, origin in composed.origin.items():
-        key = ".".join(path)
-        if key in unused and not _is_default(config, key):
-            notes.append(f"{origin}: {key}: has no effect: {unused[key]}")
-    return sorted(notes)
-
-
-def _group(known: str) -> str:
-    return known if known.endswith(".") else f"{known}."
-
-
-def _has(config: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not hasattr(config, part):
-            return False
-        config = getattr(config, part)
-    return True
-
-
-def _holds(rule: Rule, config: Any) -> bool:
-    try:
-        return rule.when(config)
-    except AttributeError:  # a key of another branch of the group
-        return False
+    unused, keys = unused_keys(config), {".".join(path): origin for path, origin in composed.origin.items()}
+    set_keys = [key for key in unused if key in keys and not _is_default(config, key)]
+    return sorted(f"{keys[key]}: {key}: has no effect: {unused[key]}" for key in set_keys)
 
 
 def _is_default(config: Any, key: str) -> bool:
-    *groups, last = key.split(".")
-    for group in groups:
-        config = getattr(config, group)
+    groups, _, last = key.rpartition(".")
+    group = attrgetter(groups)(config) if groups else config
     try:
-        return bool(getattr(type(config)(), last) == getattr(config, last))
+        return bool(getattr(type(group)(), last) == getattr(group, last))
     except TypeError:
         return False

@@ -1,6 +1,4 @@
-"""Which weights a run takes, by what its config and its folder say."""
-
-from __future__ import annotations
+"""Choose the weights of a run, by its config and its folder."""
 
 import contextlib
 import pickle
@@ -21,26 +19,35 @@ from training.rundir import RunFolder, newest_run
 
 @dataclass(frozen=True)
 class Found:
-    """Which weights test and predict use, and why."""
+    """Weights for test and predict."""
 
     paths: list[Path]
-    """More than one are an ensemble."""
+    """Weights files; several are an ensemble."""
     key: str
-    """What named them: a config key, or `run` for the run's own, or `newest` for the newest run of the same name."""
+    """Source of the weights: a config key, `run` for the run's own, or `newest` for the newest run of the same name."""
     notes: tuple[str, ...] = ()
     """Notes about the choice, for the user."""
 
 
 def find_weights(config: Config, folder: RunFolder | None, monitor: str) -> Found:
-    """Weights for test and predict.
+    """Return the weights for test and predict.
 
-    In this order: just trained; named in the config (`predict.checkpoint`); this run's; `init_from`; the config's
-    default (`weights.default`); and only without a default the newest run's of the same name, with a note.
+    In this order: those of the training of this call; `predict.checkpoint`; those of the run; `init_from`;
+    `weights.default`; without a default, those of the newest run of the same name, with a note.
+
+    Parameters
+    ----------
+    config : Config
+        Config of the run.
+    folder : RunFolder or None
+        Run folder, if there is one already.
+    monitor : str
+        Validation metric, for the notes.
 
     Raises
     ------
     InputError
-        There are none, or one that is named is not there.
+        There are no weights, or weights that are named do not exist.
     """
     own = folder.weights() if folder is not None else None
     if "fit" in config.stages and own is not None:
@@ -56,12 +63,15 @@ def find_weights(config: Config, folder: RunFolder | None, monitor: str) -> Foun
         notes = () if newest is None else (_unused(newest, config, monitor),)
         return Found(_named(config.weights.default, "weights.default"), "weights.default", notes)
     if newest is not None and (found := newest.weights()) is not None:
-        note = (
-            "weights: none are named, so those of the newest run of this name are used: "
-            f"{_described(newest, monitor)}; name them (predict.checkpoint=RUN), or give the config a default "
-            "(weights.default)"
+        return Found(
+            [found],
+            "newest",
+            (
+                "weights: none are named, so those of the newest run of this name are used: "
+                f"{_described(newest, monitor)}; name them (predict.checkpoint=RUN), or give the config a default "
+                "(weights.default)",
+            ),
         )
-        return Found([found], "newest", (note,))
     raise InputError(
         "predict.checkpoint: no weights: none named, none in this run, no weights.default in the config and no earlier "
         f"run in {config.runs_dir}/{config.name}; give predict.checkpoint=RUN_FOLDER, or shipped weights "
@@ -77,7 +87,7 @@ def _named(given: str | Sequence[str], key: str) -> list[Path]:
 
 
 def _unused(newest: RunFolder, config: Config, monitor: str) -> str:
-    """Note on a run of the same name whose weights the config's default outranks."""
+    """Return the note that the config's default takes precedence over the newest run of the same name."""
     default = config.weights.default
     shown = default if isinstance(default, str) else ", ".join(default)
     return (
@@ -87,7 +97,7 @@ def _unused(newest: RunFolder, config: Config, monitor: str) -> str:
 
 
 def _described(run: RunFolder, monitor: str) -> str:
-    """Folder, age, steps and score of a run."""
+    """Return folder, age, steps and score of a run, as text."""
     found = run.weights()
     assert found is not None
     metrics = run.metrics()
@@ -104,20 +114,18 @@ def _described(run: RunFolder, monitor: str) -> str:
 
 
 def _age(seconds: float) -> str:
-    """Such as `3 hours`."""
-    for unit, size in (("day", 86400.0), ("hour", 3600.0), ("minute", 60.0)):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "less than a minute"
+    """Return a duration such as `3 hours`."""
+    counts = {unit: int(seconds // size) for unit, size in (("day", 86400.0), ("hour", 3600.0), ("minute", 60.0))}
+    shown = (f"{count} {unit}{'s' if count > 1 else ''}" for unit, count in counts.items() if count >= 1)
+    return next(shown, "less than a minute")
 
 
 def read_weights(config: Config, paths: Sequence[Path]) -> list[Weights]:
-    """Checkpoints of the config's task.
+    """Read checkpoints of the config's task.
 
     Raises
     ------
     InputError
-        One cannot be read, or is of another task.
+        A checkpoint cannot be read, or belongs to another task.
     """
     return [read_checkpoint(path, config.task, "predict.checkpoint") for path in paths]

@@ -1,6 +1,4 @@
-"""Checkpoints that are whole or not there."""
-
-from __future__ import annotations
+"""Atomic checkpoints, and checkpoints that may be moved with their run folder."""
 
 import io
 from pathlib import Path
@@ -14,35 +12,34 @@ from cytovox.io.atomic import atomic_path
 
 
 class FolderCheckpoint(ModelCheckpoint):
-    """Knows its files by their names in the run folder.
+    """Model checkpoint that finds its files by their names in the run folder.
 
-    Lightning's own forgets the best score when the folder's path has changed, and a run that was moved would overwrite
-    `best.ckpt` with whatever comes first.
+    Lightning's own discards the best score if the path of the folder has changed; a run that was moved would overwrite
+    `best.ckpt` with its next checkpoint.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state as if it had been written here."""
-        here = Path(str(self.dirpath))
+        """Load a state with all its paths moved into the present folder."""
 
         def moved(path: str) -> str:
-            return str(here / Path(path).name) if path else path
+            return str(Path(str(self.dirpath), Path(path).name)) if path else path
 
         paths = ("best_model_path", "last_model_path", "kth_best_model_path")
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
         state = {**state_dict, **{key: moved(state_dict[key]) for key in paths}, "dirpath": self.dirpath}
-        state["best_k_models"] = {moved(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict(state)
+        super().load_state_dict({**state, "best_k_models": best})
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the checkpoint and renames.
+    """Write a checkpoint to a temporary file in its own folder and rename it.
 
-    Lightning's own writes to the system's temporary folder and moves: where that is another disk, the move is a copy,
-    and a kill in the middle of it leaves half a `last.ckpt` and nothing to resume from.
+    Lightning's own writes to the system's temporary folder and moves the file. On another disk, that move is a copy,
+    and a run that is killed during the copy leaves an incomplete `last.ckpt`.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint; `InputError` where the disk is full."""
-        content = io.BytesIO()  # torch reports a full disk as anything but that; Python's own file does not
+        """Write a checkpoint; raise `InputError` if the disk is full."""
+        content = io.BytesIO()  # torch itself does not report a full disk as an OSError
         torch.save(checkpoint, content)
         with atomic_path(path) as temporary:
             temporary.write_bytes(content.getbuffer())

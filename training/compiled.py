@@ -1,7 +1,5 @@
 """torch.compile for training only."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 
@@ -12,40 +10,40 @@ from cytovox.errors import DeviceError
 
 
 class CompiledNetwork(pl.Callback):
-    """Compiles the network of a fit in place, so that names of parameters, and so checkpoints, stay as they are.
+    """Compile the network of a training in place; the names of its parameters stay the same.
 
-    Validation runs it uncompiled: its batches of windows and whole volumes have many shapes, and each would be compiled
-    anew until torch's limit of recompilations ends that.
+    Validation runs the network uncompiled: its windows and whole volumes have many shapes, and each would trigger a
+    recompilation until torch's limit is reached.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compile with the first step."""
+        """Request the compilation, which takes place in the first step."""
         if stage == "fit":
             pl_module.network.compile(dynamic=False)  # type: ignore[union-attr]
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Call the network as it is."""
+        """Use the uncompiled network."""
         torch.compiler.set_stance("force_eager")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Call the compiled network again."""
+        """Use the compiled network again."""
         torch.compiler.set_stance("default")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave torch as it was, also after a validation that broke off."""
+        """Reset torch, also after a validation that was interrupted."""
         torch.compiler.set_stance("default")
 
 
 @contextlib.contextmanager
 def compiler_errors() -> Iterator[None]:
-    """Turn a failure of torch.compile into an error that names the key.
+    """Raise a failure of torch.compile as an error that names the config key.
 
     Raises
     ------
     DeviceError
-        The network could not be compiled here.
+        The network cannot be compiled on this machine.
     """
-    from torch._dynamo.exc import TorchDynamoException  # takes a second to import, and few runs compile
+    from torch._dynamo.exc import TorchDynamoException  # the import takes a second, and few runs compile
 
     try:
         yield

@@ -1,7 +1,5 @@
 """Describe the inputs of a training run, for the metadata of its weights (see `cytovox.models.domain`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,38 +15,35 @@ VOLUMES = 24
 
 
 def describe(cases: Sequence[Any]) -> dict[str, Any]:
-    """Ranges of what weights are trained on, as `trained_on` of their metadata has them.
+    """Return the ranges of the training inputs, as in `trained_on` of the metadata of weights.
 
     Parameters
     ----------
     cases : sequence of Case or ShapeCell
-        Training inputs; of many volumes, some are looked at.
+        Training inputs; at most `VOLUMES` volumes are read.
 
     Returns
     -------
     dict
-        `inputs`, how many; `looked_at`, of how many the ranges are; `statistics`, name to lowest and highest; of
-        volumes also `spacing_um`, lowest and highest voxel size z, y, x. Empty without inputs.
+        `inputs`, the number of inputs; `looked_at`, the number of those that were read; `statistics`, the minimum and
+        maximum of each statistic; for volumes also `spacing_um`, the smallest and largest voxel size (z, y, x). Empty
+        without inputs.
     """
     if not cases:
         return {}
     if isinstance(cases[0], ShapeCell):
         return _ranges(len(cases), [cell_statistics(cell.image_YX, cell.mask_YX) for cell in cases])
     chosen = sorted({round(k * (len(cases) - 1) / max(1, VOLUMES - 1)) for k in range(VOLUMES)})
-    spacings, found = [], []
-    for case in (cases[index] for index in chosen):
-        spacing, statistics = _of_case(case)
-        spacings.append(spacing)
-        found.append(statistics)
+    spacings, found = zip(*(_of_case(cases[index]) for index in chosen), strict=True)
     low, high = np.min(spacings, axis=0), np.max(spacings, axis=0)
     return {**_ranges(len(cases), found), "spacing_um": [low.tolist(), high.tolist()]}
 
 
 def _of_case(case: Case) -> tuple[tuple[float, ...], dict[str, float]]:
+    """Return voxel size and statistics of a case."""
     if isinstance(case, FolderCase):
         volume = case.open()
-        reader = volume.reader(case.frame)
-        return volume.spacing_um, volume_statistics(reader.read, volume.shape[2:])
+        return volume.spacing_um, volume_statistics(volume.reader(case.frame).read, volume.shape[2:])
     raw: RawCase = case.load()
     return raw.spacing_um, volume_statistics(lambda box: raw.ri_ZYX[box], raw.ri_ZYX.shape)
 
@@ -59,7 +54,10 @@ def _ranges(count: int, found: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def described(data: Any) -> dict[str, Any]:
-    """`describe` of a data module's training inputs; empty where they cannot be read, which the fit will tell."""
+    """Return `describe` of the training inputs of a data module; empty if they cannot be read.
+
+    The training itself reports that error.
+    """
     try:
         return describe(data.find()["train"])
     except (InputError, OSError):

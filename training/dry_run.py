@@ -1,26 +1,24 @@
-"""A dry run evaluates a network once for each size of input: every step is tried, and none is waited for."""
-
-from __future__ import annotations
+"""Limit a dry run to one evaluation of the network per input size: every stage is tried in little time."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-#: Sampler steps and samples of a dry run at most.
+#: Largest number of sampler steps and of samples in a dry run.
 STEPS, SAMPLES = 2, 2
 
 
 def limit_evaluations(network: nn.Module) -> None:
-    """Answer with zeros, in evaluation mode, from the second input of each size on; training is not touched.
+    """Make a network in evaluation mode return zeros from the second input of each size on.
 
-    A volume has hundreds of windows, a cell thousands of sampler steps, each seconds long on a CPU: one of each size
-    shows whether it runs.
+    A volume has hundreds of windows and a cell thousands of sampler steps, each of which takes seconds on a CPU. One of
+    each size shows whether it runs. Training mode is unchanged.
 
     Parameters
     ----------
     network : Module
-        Takes a batch, and answers with one of the same length. It is changed.
+        Network whose output has the batch size of its input. Its `forward` is replaced.
     """
     forward, known = network.forward, dict[Any, tuple[torch.Size, torch.dtype]]()
 

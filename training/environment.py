@@ -1,6 +1,4 @@
-"""What a run ran on: code, packages, device, seeds, data."""
-
-from __future__ import annotations
+"""Description of the software and hardware of a run."""
 
 import datetime as dt
 import platform
@@ -20,14 +18,14 @@ PACKAGES = (
 
 
 def describe_environment(seed: int, data_digest: str | None = None) -> dict[str, Any]:
-    """Everything needed to say later what produced a number.
+    """Return command, versions, device, seed, data digest and git state of a run.
 
     Parameters
     ----------
     seed : int
-        The run's seed.
+        Random seed of the run.
     data_digest : str, optional
-        Hash of the data that the run used.
+        Hash of the data of the run.
 
     Returns
     -------
@@ -48,14 +46,12 @@ def describe_environment(seed: int, data_digest: str | None = None) -> dict[str,
 
 
 def describe_device() -> dict[str, Any]:
-    """Processor and accelerators as torch sees them."""
-    gpus = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
+    """Return names of the CPU and the GPUs, the number of threads, and the CUDA version of torch."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return {
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
-        "gpus": gpus,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(count)],
         "cuda": torch.version.cuda,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
@@ -70,20 +66,17 @@ def _version(name: str) -> str | None:
 
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and uncommitted changes of the code, or None for an installed package."""
+    """Return commit and uncommitted changes of the code, or None if it is an installed package."""
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
-        done = subprocess.run(command, capture_output=True, timeout=20, check=True)  # noqa: S603
-        return done.stdout.decode("utf-8", errors="replace")  # a diff holds whatever the files hold
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, timeout=20, check=True)  # noqa: S603, S607
+        return done.stdout.decode("utf-8", errors="replace")  # a diff may hold bytes that are not UTF-8
 
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != folder:

@@ -1,6 +1,4 @@
-"""Pictures of predicted masks: of a frame of any size, without ever holding a large one."""
-
-from __future__ import annotations
+"""Figures of predicted masks; large frames are read in blocks and subsampled."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,11 +11,11 @@ from cytovox.plots.meshes import write_glb
 
 Shape = tuple[int, int, int]
 
-#: Voxels that are drawn at most, in pictures and as surfaces; larger frames are thinned out. A noisy mask has triangles
-#: in every voxel: eight times as many voxels as this took 9 GB of memory.
+#: Most voxels of a frame in an overlay and in surfaces; larger frames are subsampled. A noisy mask has triangles in
+#: every voxel: with eight times this number of voxels, the surfaces took 9 GB of memory.
 THINNED, SURFACES = 2**24, 2**20
 
-#: Voxels z, y, x that are read at once.
+#: Size (z, y, x) of the blocks that are read.
 _BLOCK = (32, 256, 256)
 
 
@@ -30,22 +28,22 @@ def draw_frame(
     title: str,
     surfaces: bool,
 ) -> None:
-    """Draw masks over their frame, and their surfaces beside it.
+    """Draw masks over their frame; with `surfaces`, also write the surfaces of the masks.
 
     Parameters
     ----------
     path : Path
-        The PNG; surfaces get the same name with .glb.
+        PNG file of the overlay; the surfaces get the same name with .glb.
     reader : FrameReader
-        The refractive index.
+        Refractive index.
     region : callable
-        From a box to its masks, uint8 (K, z, y, x).
+        Returns the masks of a box, uint8 (K, z, y, x).
     organelles : sequence of str
         Names of the masks.
     spacing_um : (z, y, x)
         Voxel size.
     title : str
-        Printed above.
+        Title of the figure.
     surfaces : bool
         Whether to write the surfaces.
 
@@ -76,46 +74,44 @@ def _times(spacing_um: tuple[float, float, float], step: Shape) -> tuple[float, 
 
 
 def picture_name(name: str, t: int) -> str:
-    """Of a frame's overlay, in the folder of figures."""
+    """Return the file name of a frame's overlay, by the base name of the output."""
     return f"predict_{name}_t{t:03d}.png"
 
 
 def thinned(shape: Shape, spacing_um: tuple[float, float, float], most: int) -> Shape:
-    """Every how many voxels to take along z, y, x so that no more than `most` are left, evenly in micrometres."""
-    step = [1, 1, 1]
+    """Return subsampling steps along z, y, x, powers of 2, that leave at most `most` voxels.
 
-    def left() -> list[int]:
-        return [-(-n // s) for n, s in zip(shape, step, strict=True)]
-
-    while np.prod(left()) > most:
-        lengths = [s * d if n > 1 else np.inf for s, d, n in zip(step, spacing_um, left(), strict=True)]
-        step[int(np.argmin(lengths))] *= 2
-    return step[0], step[1], step[2]
+    The axis with the smallest spacing is doubled first, so that the sampling becomes as isotropic as possible.
+    """
+    step = np.ones(3, int)
+    while np.prod(left := -(-np.array(shape) // step)) > most:
+        step[np.where(left > 1, step * spacing_um, np.inf).argmin()] *= 2
+    z, y, x = step.tolist()
+    return z, y, x
 
 
 def gather(read: Callable[[Box], np.ndarray], shape: Shape, step: Shape, block: Shape = _BLOCK) -> np.ndarray:
-    """Every n-th voxel of a frame, (..., z, y, x), read block by block.
+    """Return every n-th voxel of a frame, (..., z, y, x), read block by block.
 
     Parameters
     ----------
     read : callable
-        From a box to its voxels, the last three axes z, y, x.
+        Returns the voxels of a box; its last three axes are z, y, x.
     shape : (Z, Y, X)
-        Of the frame.
+        Shape of the frame.
     step : (z, y, x)
-        Every how many voxels.
+        Subsampling steps.
     block : (z, y, x)
         Size of the blocks.
     """
     whole: np.ndarray = np.empty(0)
     for box in grid_boxes(shape, block):
         first = [-b.start % s for b, s in zip(box, step, strict=True)]
-        z, y, x = (slice(f, None, s) for f, s in zip(first, step, strict=True))
-        voxels = read(box)[..., z, y, x]
+        voxels = read(box)[(..., *(slice(f, None, s) for f, s in zip(first, step, strict=True)))]
         if not whole.size:
-            size = [-(-n // s) for n, s in zip(shape, step, strict=True)]
-            whole = np.zeros((*voxels.shape[:-3], *size), voxels.dtype)
+            whole = np.zeros(
+                (*voxels.shape[:-3], *(-(-n // s) for n, s in zip(shape, step, strict=True))), voxels.dtype
+            )
         at = [(b.start + f) // s for b, f, s in zip(box, first, step, strict=True)]
-        z, y, x = (slice(a, a + n) for a, n in zip(at, voxels.shape[-3:], strict=True))
-        whole[..., z, y, x] = voxels
+        whole[(..., *(slice(a, a + n) for a, n in zip(at, voxels.shape[-3:], strict=True)))] = voxels
     return whole

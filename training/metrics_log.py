@@ -1,9 +1,6 @@
-"""`metrics.csv`: one row a step or epoch, whole at any moment, continued by a resumed run."""
-
-from __future__ import annotations
+"""Logger for `metrics.csv`: one row per step or epoch, written atomically and continued by a resumed run."""
 
 import csv
-import io
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -14,28 +11,27 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from training.rundir import write_text
+from training.rundir import write_csv
 
 
 class MetricsCSV(Logger):
     """Lightning logger for the run folder.
 
-    Lightning's own `CSVLogger` deletes the file when it meets an existing folder, which is what a resumed run does.
+    Lightning's `CSVLogger` deletes the file of an existing folder, and so the rows of a run that is resumed.
 
     Parameters
     ----------
     path : Path
-        The CSV file; rows already there are kept.
+        CSV file; its rows are kept.
     resume_step : int, optional
-        Rows past this step are dropped: the resumed run makes them again.
+        Step of the checkpoint that the run resumes from. Rows from this step on are dropped: the run repeats them.
     """
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
         super().__init__()
         self.path = path
         self._rows: dict[int, dict[str, Any]] = {}
-        self._dirty = False
-        self._not_before = 0.0
+        self._dirty, self._not_before = False, 0.0
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in csv.DictReader(file)]
@@ -43,56 +39,48 @@ class MetricsCSV(Logger):
 
     @property
     def name(self) -> str:
-        """Of no use here: the run folder names the run."""
+        """Empty: the run folder names the run."""
         return ""
 
     @property
     def version(self) -> str:
-        """Of no use here: the run folder names the run."""
+        """Empty: the run folder names the run."""
         return ""
 
     @property
     def save_dir(self) -> str:
-        """The run folder."""
+        """Path of the run folder."""
         return str(self.path.parent)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The config is in `config.yaml`."""
+        """Do nothing: the config is in `config.yaml`."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add numbers to the row of this step, or begin one."""
+        """Add numbers to the row of this step."""
         at = int(step) if step is not None else max(self._rows, default=-1) + 1
         self._rows.setdefault(at, {"step": at}).update(metrics)
         self._dirty = True
 
     @rank_zero_only
     def save(self) -> None:
-        """Write all rows; Lightning asks for it at every new row, so it waits until that costs at most a twentieth."""
+        """Write all rows, but spend at most 5 % of the time on it: Lightning calls this after every new row."""
         if self._dirty and time.monotonic() >= self._not_before:
             began = time.monotonic()
-            self._write()
+            self.finalize("running")
             self._not_before = time.monotonic() + 20 * (time.monotonic() - began)
-
-    def _write(self) -> None:
-        rows = [self._rows[step] for step in sorted(self._rows)]
-        names = sorted({key for row in rows for key in row} - {"epoch", "step"})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=["epoch", "step", *names], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())
-        self._dirty = False
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """The rows up to a checkpoint lie on the disk with it: a killed run goes on from there without a gap."""
-        if self._dirty:
-            self._write()
+        """Write the rows up to the checkpoint: a run that is killed can then resume without a gap."""
+        self.finalize("running")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left."""
+        """Write the rows that are not written yet."""
         if self._dirty:
-            self._write()
+            rows = [self._rows[step] for step in sorted(self._rows)]
+            names = sorted({key for row in rows for key in row} - {"epoch", "step"})
+            write_csv(self.path, ["epoch", "step", *names], rows)
+            self._dirty = False

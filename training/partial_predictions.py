@@ -1,9 +1,5 @@
-"""Masks of a file while they are computed, kept frame by frame: a killed prediction goes on where it stopped."""
+"""Unfinished masks of a file, stored frame by frame: an interrupted prediction resumes at the first missing frame."""
 
-from __future__ import annotations
-
-import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,29 +11,29 @@ from cytovox.io import Box, resume_omezarr
 from cytovox.io.deletion import make_scratch, remove_in_scratch, remove_scratch, sweep
 from cytovox.io.provenance import Fingerprint
 from cytovox.segmentation.holes import closed_holes
-from training.rundir import write_json
+from training.rundir import read_json, write_json
 
-#: Most voxels along z, y, x of one file of the masks, as viewers like them; and fewest voxels of one, or a large
-#: volume would become a million files.
+#: Largest chunk (z, y, x) of the masks, as viewers prefer it; and fewest voxels of a chunk, since a large volume would
+#: become a million files otherwise.
 CHUNK, FEWEST = (32, 256, 256), 2**18
 
 _STATE, MASKS = "state.json", "masks"
 
 
 class PartialPrediction:
-    """A hidden folder beside the results: the masks as an OME-Zarr, and what is known of the frames that are done.
+    """A hidden folder next to the results: the masks as an OME-Zarr, and `state.json` about the finished frames.
 
-    Nothing in it bears a result's name. What was made from other things (weights, settings, an earlier version of the
-    input) is thrown away, and so is a frame whose voxels are not those that were counted when it was computed.
+    Existing content is discarded if its provenance differs (other weights, settings or input). A frame is discarded if
+    its number of voxels is not the recorded one.
 
     Parameters
     ----------
     folder : Path
-        Where it lies; made where it is not there yet.
+        The hidden folder; created if it does not exist.
     provenance : Fingerprint
         Everything that the masks depend on.
     begin : callable
-        Begins an empty OME-Zarr (T, K, Z, Y, X) in the folder given, its chunks as given.
+        Creates an empty OME-Zarr (T, K, Z, Y, X) in a folder, with the given chunks.
     box : (z, y, x)
         Size of the boxes that will be written.
     """
@@ -46,6 +42,8 @@ class PartialPrediction:
         self, folder: Path, provenance: Fingerprint, begin: Callable[[Path, tuple[int, ...]], zarr.Array], box: Any
     ) -> None:
         self.folder, self._provenance = folder, provenance.parts
+        self.masks = folder / MASKS
+        """Path of the OME-Zarr."""
         self._frames: dict[int, list[int]] = {}
         self._outside: dict[int, str] = {}
         self._drawn: list[list[Any]] = []
@@ -58,32 +56,27 @@ class PartialPrediction:
             self._outside = {int(t): text for t, text in state.get("outside", {}).items() if int(t) in self._frames}
             self._drawn = [entry for entry in state["drawn"] if entry[0] in self._frames]
             for t in set(range(self.array.shape[0])) - set(self._frames):
-                remove_in_scratch(self.masks / "0" / "c" / str(t), folder)  # half a frame, perhaps a torn chunk
+                remove_in_scratch(self.masks / "0" / "c" / str(t), folder)  # an incomplete frame
             return
         remove_scratch(folder)
         make_scratch(folder)
         self.array = begin(self.masks, chunks_for(box))
         self._save()
 
-    @property
-    def masks(self) -> Path:
-        """The OME-Zarr."""
-        return self.folder / MASKS
-
     def voxels(self, t: int) -> list[int] | None:
-        """Voxels of each mask of a frame that is done; None for one that is not."""
+        """Return the number of voxels of each mask of a finished frame; None for an unfinished one."""
         return self._frames.get(t)
 
     def write(self, t: int, box: Box, masks_Kzyx: np.ndarray) -> None:
-        """Put a box of a frame."""
+        """Write the masks of a box of a frame."""
         self.array[(t, slice(None), *box)] = masks_Kzyx
 
     def outside(self, t: int) -> str:
-        """What of a frame that is done lies outside what the weights were trained on."""
+        """Return which properties of a finished frame lie outside the training data of the weights."""
         return self._outside.get(t, "")
 
     def fill_holes(self, t: int, k: int, most_voxels: float) -> int:
-        """Fill the holes of one mask of a frame whose boxes were all put; return how many voxels were added."""
+        """Fill the holes of one mask of a frame of which all boxes are written; return the number of added voxels."""
         added = z = 0
         for hole in closed_holes(lambda: self.slabs(t, k, 2**24), most_voxels):
             depth = self._step(2**24) if hole is None else len(hole)
@@ -94,41 +87,40 @@ class PartialPrediction:
         return added
 
     def frame_done(self, t: int, voxels: list[int], outside: str = "") -> None:
-        """Note that every box of a frame was put, how many voxels they hold, and what lies outside the training's."""
-        self._frames[t] = voxels
-        self._outside[t] = outside
+        """Record that a frame is finished, its voxels per mask, and what lies outside the training data."""
+        self._frames[t], self._outside[t] = voxels, outside
         self._save()
 
     def is_drawn(self, t: int, folder: Path) -> bool:
-        """Whether the pictures of a frame lie in a folder."""
+        """Return whether the figures of a frame were drawn in a folder."""
         return [t, str(folder)] in self._drawn
 
     def drawn(self, t: int, folder: Path) -> None:
-        """Note that they do."""
+        """Record that the figures of a frame were drawn in a folder."""
         self._drawn.append([t, str(folder)])
         self._save()
 
     def close(self, rows: list[dict[str, Any]]) -> None:
-        """Keep the rows of the table: from now on the masks may be moved to where they belong."""
+        """Record the rows of the table; after this, the masks may be moved to their final place."""
         self._rows = rows
         self._save()
 
     def region(self, t: int, box: Box) -> np.ndarray:
-        """Masks (K, z, y, x) of a region, uint8."""
+        """Return the masks (K, z, y, x) of a region, uint8."""
         return np.asarray(self.array[(t, slice(None), *box)])
 
     def slabs(self, t: int, k: int, most: int = 2**27) -> Iterator[np.ndarray]:
-        """One mask of a frame, (z, Y, X) after (z, Y, X): of a chunk's depth, or less where that is very large."""
+        """Yield one mask of a frame as slabs (z, Y, X), of the depth of a chunk and of about `most` voxels at most."""
         step = self._step(most)
         for z in range(0, self.array.shape[2], step):
             yield np.asarray(self.array[t, k, z : z + step])
 
     def _step(self, most: int) -> int:
-        """Depth of a slab."""
+        """Return the depth of a slab."""
         return max(1, min(self.array.chunks[2], most // (self.array.shape[3] * self.array.shape[4])))
 
     def _is_whole(self, t: int, voxels: list[int]) -> bool:
-        """Whether a frame holds what was counted: after a power cut, files may be missing that were written."""
+        """Return whether a frame has the recorded numbers of voxels: after a power cut, chunks may be missing."""
         try:
             found = [sum(np.count_nonzero(slab) for slab in self.slabs(t, k)) for k in range(self.array.shape[1])]
         except (OSError, ValueError, RuntimeError):
@@ -136,42 +128,41 @@ class PartialPrediction:
         return found == voxels
 
     def _save(self) -> None:
-        frames = {str(t): voxels for t, voxels in self._frames.items()}
-        outside = {str(t): text for t, text in self._outside.items()}
-        state = {
-            "made_from": self._provenance, "frames": frames, "outside": outside, "drawn": self._drawn,
-            "rows": self._rows,
-        }  # fmt: skip
-        write_json(self.folder / _STATE, state)
+        write_json(
+            self.folder / _STATE,
+            {
+                "made_from": self._provenance,
+                "frames": {str(t): voxels for t, voxels in self._frames.items()},
+                "outside": {str(t): text for t, text in self._outside.items()},
+                "drawn": self._drawn,
+                "rows": self._rows,
+            },
+        )
 
 
 def moved_rows(folder: Path, provenance: Fingerprint) -> list[dict[str, Any]] | None:
-    """Rows of masks that were moved out already, when a process was killed before it could say so; else None."""
+    """Return the rows of masks that a killed process had moved to their final place but not yet recorded; else None."""
     state = read_state(folder)
     moved = provenance.agrees(state.get("made_from")) and not (folder / MASKS).exists()
     return state.get("rows") if moved else None
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What a folder says of itself: `provenance`, `frames` that are done, `drawn`, `rows`. Empty where it is silent."""
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return content
-    return {}
+    """Return `made_from`, finished `frames`, `drawn` and `rows` of an unfinished prediction; empty without a state."""
+    return read_json(folder / _STATE)
 
 
 def chunks_for(box: Any) -> tuple[int, ...]:
-    """Chunks (t, c, z, y, x) that boxes of a regular grid fill: parts of a box, or whole boxes where those are small.
+    """Return chunks (t, c, z, y, x) of which each belongs to one box, or holds whole boxes if these are small.
 
     Parameters
     ----------
     box : (z, y, x)
-        Size of the boxes.
+        Size of the boxes of a regular grid.
     """
     size = [_part(n, most) for n, most in zip(box, CHUNK, strict=True)]
     while int(np.prod(size)) < FEWEST:
-        # a part of a box must not be doubled: it would no longer end where the box does
+        # only whole boxes are doubled: twice a part of a box would not end at the border of a box
         room = [most / n if n % b == 0 else 0.0 for n, b, most in zip(size, box, CHUNK, strict=True)]
         axis = int(np.argmax(room))
         if room[axis] < 2:
@@ -181,6 +172,6 @@ def chunks_for(box: Any) -> tuple[int, ...]:
 
 
 def _part(size: int, most: int) -> int:
-    """The largest divisor up to `most`, where that is not tiny; else the size itself."""
+    """Return the largest divisor of `size` up to `most`; `size` itself if that is smaller than a quarter of `most`."""
     divisor = next(size // n for n in range(1, size + 1) if size % n == 0 and size // n <= most)
     return divisor if divisor >= most // 4 or size <= most else size

@@ -1,9 +1,5 @@
-"""What the test leaves in the run folder: tables, and the best, median and worst case to look at."""
+"""Results of the test stage: tables, and figures of the best, median and worst case."""
 
-from __future__ import annotations
-
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,39 +13,42 @@ from datamodules.cases import Case
 from lightning_modules.organelle import OrganelleModule
 from lightning_modules.scoring import TestScores, mean_dice
 from lightning_modules.seen import COLUMN
-from training.rundir import RunFolder, write_text
+from training.rundir import RunFolder, write_csv
 
 
 def write_test_tables(scores: TestScores, folder: RunFolder, seen: Sequence[str]) -> None:
-    """`test_cases.csv`, `test_groups.csv` and `test_windows.csv`; `seen` says of every case if weights know it."""
+    """Write `test_cases.csv`, `test_groups.csv` and `test_windows.csv`.
+
+    Parameters
+    ----------
+    scores : TestScores
+        Scores of the test cases.
+    folder : RunFolder
+        Run folder.
+    seen : sequence of str
+        For each case, whether the weights were trained on it: yes, no or unknown.
+    """
     dice = [f"dice_{name}" for name in scores.organelles]
-    cases = [
+    write_table(folder.tables / "test_cases.csv", ["case", "group", *dice, "dice_mean", COLUMN], [
         {
             "case": c.name, "group": c.cell_line, **{f"dice_{k}": v for k, v in c.dice.items()}, "dice_mean": c.mean,
             COLUMN: seen[c.index],
         }
         for c in scores.cases
-    ]  # fmt: skip
-    write_table(folder.tables / "test_cases.csv", ["case", "group", *dice, "dice_mean", COLUMN], cases)
-    groups = [
+    ])  # fmt: skip
+    write_table(folder.tables / "test_groups.csv", ["group", "n", *dice, "dice_mean"], [
         {"group": line, "n": len(found), **mean_dice(scores.organelles, found)}
         for line, found in scores.groups().items()
-    ]
-    write_table(folder.tables / "test_groups.csv", ["group", "n", *dice, "dice_mean"], groups)
-    windows = [
+    ])  # fmt: skip
+    write_table(folder.tables / "test_windows.csv", ["organelle", "ri_low", "ri_high", "dice"], [
         {"organelle": w.organelle, "ri_low": w.ri_low, "ri_high": w.ri_high, "dice": w.dice}
         for w in scores.fit_windows().values()
-    ]
-    write_table(folder.tables / "test_windows.csv", ["organelle", "ri_low", "ri_high", "dice"], windows)
+    ])  # fmt: skip
 
 
 def write_table(path: Path, columns: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A CSV, whole or not at all; numbers with five digits, nan as a blank."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
-    write_text(path, text.getvalue())
+    """Write a CSV table atomically: numbers with five significant digits, NaN as an empty cell."""
+    write_csv(path, columns, ({key: _plain(value) for key, value in row.items()} for row in rows))
 
 
 def _plain(value: Any) -> Any:
@@ -59,7 +58,7 @@ def _plain(value: Any) -> Any:
 
 
 def draw_examples(module: OrganelleModule, scores: TestScores, cases: list[Case], folder: RunFolder) -> None:
-    """Predict the best, the median and the worst case once more and draw them; the median in 3D, too."""
+    """Predict the best, median and worst case again and draw overlays; of the median also the surfaces."""
     infer = module.inferer()
     for label, score in scores.examples().items():
         raw = cases[score.index].load()

@@ -1,9 +1,6 @@
-"""What is predicted of a cell, in files: volumes for measuring, surfaces for looking at, rows for the table."""
-
-from __future__ import annotations
+"""Files of predicted shapes: volumes, surfaces, and rows of the table."""
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,32 +14,32 @@ from cytovox.io.provenance import Fingerprint
 from cytovox.models.shape import Shapes
 from cytovox.plots.meshes import scene, surface_mesh
 from datamodules.shape.cases import ShapeCell
-from training.rundir import RunFolder, write_json
+from training.rundir import RunFolder, read_json, write_json
 
-#: The note in a cell's folder: what it was made from, and its rows of the table.
+#: Manifest in the folder of a cell: what the shapes were made from, and the rows of the table.
 NOTE = "shape.json"
-#: Samples whose surfaces are drawn, side by side.
+#: Number of samples whose surfaces are drawn side by side.
 DRAWN = 4
-#: Empty space between them, as a part of the volume's width.
+#: Space between them, as a fraction of the width of the volume.
 GAP = 0.1
 
 
 @dataclass
 class ShapeWriter:
-    """Writes one folder a cell; a cell that is done is not done again.
+    """Write one folder per cell; a cell whose shapes are current is not written again.
 
     ``NAME/mean.tif``, ``sample_01.tif`` ... hold 0 and 255, ``probability.tif`` float32 0 to 1, all (z, y, x);
     ``mean.ply`` and ``mean.glb`` the surface of the mean shape, ``samples.glb`` those of some samples in a row.
     """
 
     folder: RunFolder
-    """Of the run; the shapes go to its `predictions/` if there is no `out`."""
+    """Run folder; without `out`, the shapes are written to its `predictions/`."""
     fingerprint: Callable[[ShapeCell], Fingerprint]
-    """Of the shapes of a cell: those that were made from anything else are made again."""
+    """Fingerprint of everything that the shapes of a cell depend on; shapes with another one are predicted again."""
     voxel_um: float | None = None
-    """Size of a voxel; lengths are in voxels where it is not known."""
+    """Voxel size; lengths are in voxels if it is None."""
     out: Path | None = None
-    """Another folder for the shapes."""
+    """Folder of the shapes instead of `predictions/` of the run."""
 
     @property
     def target(self) -> Path:
@@ -50,24 +47,24 @@ class ShapeWriter:
         return self.folder.predictions if self.out is None else self.out.absolute()
 
     def is_done(self, cell: ShapeCell) -> bool:
-        """Whether the cell's shapes are there, made from what it is now."""
+        """Return whether the shapes of a cell exist and are current."""
         return self.fingerprint(cell).agrees(read_note(self.target / cell.name).get("made_from"))
 
     def why(self, cell: ShapeCell) -> str:
-        """What changed since the cell's shapes were made; empty where there are none."""
+        """Return what changed since the shapes of a cell were predicted; empty if there are none."""
         return self.fingerprint(cell).why(read_note(self.target / cell.name).get("made_from"))
 
     def __call__(self, cell: ShapeCell, shapes: Shapes, rows: Sequence[dict[str, Any]]) -> None:
-        """Write a cell's folder, whole or not at all.
+        """Write the folder of a cell atomically.
 
         Parameters
         ----------
         cell : ShapeCell
-            What was predicted from.
+            The input.
         shapes : Shapes
-            What was predicted.
+            The predicted shapes.
         rows : sequence of dict
-            The cell's rows of the table.
+            Rows of the table for this cell.
 
         Raises
         ------
@@ -82,34 +79,29 @@ class ShapeWriter:
             self._write_volume(part / "probability.tif", shapes.probability_ZYX.numpy())
             for number, sample_ZYX in enumerate(samples_NZYX, start=1):
                 self._write_volume(part / f"sample_{number:02d}.tif", sample_ZYX)
-            surface = surface_mesh(mean_ZYX, spacing_um)
-            surface.export(part / "mean.ply")
-            (part / "mean.glb").write_bytes(scene({"shape": mean_ZYX}, spacing_um).export(file_type="glb"))
-            (part / "samples.glb").write_bytes(scene(beside(samples_NZYX), spacing_um).export(file_type="glb"))
+            surface_mesh(mean_ZYX, spacing_um).export(part / "mean.ply")
+            for name, masks in (("mean", {"shape": mean_ZYX}), ("samples", side_by_side(samples_NZYX))):
+                (part / f"{name}.glb").write_bytes(scene(masks, spacing_um).export(file_type="glb"))
             provenance = self.fingerprint(cell)
             write_json(part / NOTE, {"key": provenance.key, "made_from": provenance.parts, "rows": list(rows)})
 
     def _write_volume(self, path: Path, volume_ZYX: np.ndarray) -> None:
         data = volume_ZYX.astype(np.uint8) * np.uint8(255) if volume_ZYX.dtype == bool else volume_ZYX
-        metadata: dict[str, Any] = {"axes": "ZYX"}
-        if self.voxel_um is None:
-            tifffile.imwrite(path, data, imagej=True, compression="zlib", metadata=metadata)
-            return
-        metadata |= {"spacing": self.voxel_um, "unit": "um"}
-        density = 1 / self.voxel_um
-        tifffile.imwrite(path, data, imagej=True, compression="zlib", metadata=metadata, resolution=(density, density))
+        known = self.voxel_um is not None
+        metadata = {"axes": "ZYX", **({"spacing": self.voxel_um, "unit": "um"} if known else {})}
+        resolution = (1 / self.voxel_um, 1 / self.voxel_um) if self.voxel_um is not None else None
+        tifffile.imwrite(path, data, imagej=True, compression="zlib", metadata=metadata, resolution=resolution)
 
 
 def cell_digest(cell: ShapeCell) -> str:
-    """Digest of a cell's image and mask, as they are read."""
-    content = hashlib.sha256()
-    content.update(np.rint(cell.image_YX * 65535).astype("<u2").tobytes())
+    """Return the SHA-256 digest of the image and mask of a cell."""
+    content = hashlib.sha256(np.rint(cell.image_YX * 65535).astype("<u2").tobytes())
     content.update(np.packbits(cell.mask_YX).tobytes())
     return content.hexdigest()
 
 
-def beside(samples_NZYX: np.ndarray, count: int = DRAWN) -> dict[str, np.ndarray]:
-    """Some samples in one row along x, as masks to draw."""
+def side_by_side(samples_NZYX: np.ndarray, count: int = DRAWN) -> dict[str, np.ndarray]:
+    """Return the first samples in one volume, in a row along x, as masks to draw."""
     chosen = samples_NZYX[:count]
     width = chosen.shape[-1]
     step = round(width * (1 + GAP))
@@ -120,14 +112,10 @@ def beside(samples_NZYX: np.ndarray, count: int = DRAWN) -> dict[str, np.ndarray
 
 
 def read_note(folder: Path) -> dict[str, Any]:
-    """A cell's note; empty where there is none to be read."""
-    try:
-        content = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    """Return the manifest in the folder of a cell; empty if there is none."""
+    return read_json(folder / NOTE)
 
 
 def read_samples(folder: Path) -> np.ndarray:
-    """A cell's samples out of its folder, (N, Z, Y, X) bool; none where there is no such folder."""
+    """Return the samples in the folder of a cell, (N, Z, Y, X) bool; an empty array without such a folder."""
     return np.array([tifffile.imread(path) > 0 for path in sorted(folder.glob("sample_*.tif"))])

@@ -1,6 +1,4 @@
-"""What a scheduler says to a process: caught at once, acted on where nothing is lost."""
-
-from __future__ import annotations
+"""Signals of a scheduler: recorded when they arrive, acted on when the run can be saved."""
 
 import signal
 import sys
@@ -12,64 +10,64 @@ from typing import Any
 
 from training.rundir import is_first_rank
 
-#: Exit code of a run that was asked to stop, saved itself, and is not finished (EX_TEMPFAIL of sysexits.h: try again).
+#: Exit code of a run that was stopped by a signal, saved its state, and is not finished (EX_TEMPFAIL of sysexits.h).
 PREEMPTED = 75
 
 
 class Preempted(BaseException):
-    """The run was asked to stop, and its state is on the disk. No `Exception`: nobody is to catch it on its way."""
+    """The run was stopped by a signal, and its state is saved. No `Exception`, so that no handler swallows it."""
 
-    arranged = False
-    """Whether it will be run again."""
+    requeued = False
+    """Whether a job that resumes the run is queued already."""
 
 
 class StopSignals:
-    """Notes USR1 and TERM.
+    """Handler of SIGUSR1 and SIGTERM.
 
-    Outside of a fit there is nothing to save, and the signal stops the run where it is, as Ctrl-C does. In a fit
-    (`deferred`) it is a note only: a handler that saved by itself would wait for ranks that are in the middle of a
-    collective of their own, for ever. A signal that comes while the run is stopping already changes nothing: `timeout`
-    sends each twice, to its child and to its group.
+    Outside of a training there is nothing to save: the signal stops the run at once, like Ctrl-C. During a training
+    (`deferred`) it is only recorded: a handler that saved the state would wait forever for ranks that are within
+    another collective. A signal that arrives while the run is stopping is ignored: `timeout` sends each signal twice,
+    to its child and to its process group.
     """
 
     def __init__(self) -> None:
-        self.came: str | None = None
+        self.received: str | None = None
+        """Name of the last signal."""
         self.deferred = False
+        """Whether signals are only recorded."""
 
     def __call__(self, number: int, _: FrameType | None = None) -> None:
-        """The handler."""
-        self.came = signal.Signals(number).name
+        """Record a signal; raise `Preempted` unless it is deferred or the run is stopping."""
+        self.received = signal.Signals(number).name
         if not self.deferred and not _stopping():
-            raise Preempted(self.came)
+            raise Preempted(self.received)
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """Signals wait for whoever looks at `came`; one that nobody looked at acts at the end."""
+        """Only record signals within the block; raise `Preempted` at its end if one came."""
         self.deferred = True
         try:
             yield
         finally:
             self.deferred = False
-        if self.came is not None:
-            raise Preempted(self.came)
+        if self.received is not None:
+            raise Preempted(self.received)
 
 
 def _stopping() -> bool:
-    """Whether what runs now, below this signal's handler, ends a run."""
+    """Return whether a `Preempted` is being handled in the code that the signal interrupted."""
     error = sys.exc_info()[1]
-    while error is not None:
-        if isinstance(error, Preempted):
-            return True
+    while error is not None and not isinstance(error, Preempted):
         error = error.__context__
-    return False
+    return error is not None
 
 
 @contextmanager
 def handle_signals() -> Iterator[StopSignals]:
-    """Catch the signals for as long as a run lasts; elsewhere than in the main thread, Python cannot."""
+    """Install the handler for the block; outside of the main thread, Python does not allow that."""
     signals, before = StopSignals(), dict[int, Any]()
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGUSR1", "SIGTERM"):  # Windows knows no SIGUSR1
+        for name in ("SIGUSR1", "SIGTERM"):  # Windows has no SIGUSR1
             if (number := getattr(signal, name, None)) is not None:
                 before[number] = signal.signal(number, signals)
     try:
@@ -80,12 +78,12 @@ def handle_signals() -> Iterator[StopSignals]:
 
 
 def exit_code(stop: Preempted) -> int:
-    """Say what stopped a run, and end it.
+    """Print what stopped a run and return its exit code.
 
-    75 of the first rank, unless the run was requeued. The others end with 0: `srun` kills every rank when one ends
-    otherwise, and the first still has its report to write.
+    The first rank returns 75 unless the run was requeued. The other ranks return 0: `srun` kills all ranks when one
+    fails, and the first rank still has to write the report.
     """
     if not is_first_rank():
         return 0
     print(stop, file=sys.stderr)
-    return 0 if stop.arranged else PREEMPTED
+    return 0 if stop.requeued else PREEMPTED

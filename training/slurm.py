@@ -1,6 +1,4 @@
-"""What a job of SLURM knows of itself, and how it asks to be run again."""
-
-from __future__ import annotations
+"""The SLURM job of this process: its id and size, and how it is requeued."""
 
 import os
 import re
@@ -11,38 +9,38 @@ from pathlib import Path
 
 from cytovox.errors import InputError
 
-#: The script of a submitted run, in its folder.
+#: Script of a submitted run, in the run folder.
 SCRIPT = Path("slurm") / "job.sh"
-#: That of the job that gathers what the tasks of an array have done.
+#: Script of the job that gathers the results of an array, in the run folder.
 GATHER = Path("slurm") / "gather" / "job.sh"
-#: Set to "no" for runs whose starter has them run again.
+#: Environment variable that is "no" for a run whose parent process resumes it.
 ENV_REQUEUE = "CYTOVOX_REQUEUE"
-#: A word a line: what puts the runs of a sweep's agent into their container, and their interpreter there.
+#: Environment variable with the container command and the interpreter for the runs of a sweep's agent, a word a line.
 ENV_WRAP = "CYTOVOX_WRAP"
-#: Seconds that SLURM's controller may take to answer.
+#: Seconds to wait for an answer of SLURM's controller.
 PATIENCE_S = 30
-#: Names of jobs in which a person types, as Lightning knows them: of `srun --pty bash`, and of salloc.
+#: Names of interactive jobs, as in Lightning: those of `srun --pty bash` and of salloc.
 _SHELLS = ("bash", "interactive")
 
 
 def job_id() -> str | None:
-    """This job as `scontrol` names it, an array's task as ARRAY_TASK; None outside of SLURM."""
+    """Return the id of this job as `scontrol` takes it, ARRAY_TASK for a task of an array; None outside of SLURM."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def launched_by_srun() -> bool:
-    """Whether this process is a task of a job step, not a shell in which somebody looks at things."""
+    """Return whether this process is a task of a job step of a batch job."""
     return job_id() is not None and "SLURM_PROCID" in os.environ and not in_a_shell()
 
 
 def in_a_shell() -> bool:
-    """Whether somebody types in this job: what begins in it is not begun again by SLURM."""
+    """Return whether this job is interactive: SLURM does not restart what a user starts in it."""
     return os.environ.get("SLURM_JOB_NAME") in _SHELLS
 
 
 def step_size() -> tuple[int, int] | None:
-    """Nodes, and tasks on each, of the job step that this process is of; None outside of one."""
+    """Return the number of nodes of this job step and of tasks per node; None outside of a job step."""
     nodes, tasks = os.environ.get("SLURM_STEP_NUM_NODES"), os.environ.get("SLURM_STEP_NUM_TASKS")
     if nodes is None or tasks is None or "SLURM_STEP_ID" not in os.environ:
         return None
@@ -50,12 +48,12 @@ def step_size() -> tuple[int, int] | None:
 
 
 def require_srun() -> None:
-    """Refuse to be one process of a job that has room for several, and would wait for the others for ever.
+    """Refuse to run as a single process in a job of several tasks: it would wait for the others forever.
 
     Raises
     ------
     InputError
-        In a job of several tasks, and not started by `srun`.
+        The job has several tasks, and the process was not started by `srun`.
     """
     tasks = os.environ.get("SLURM_NTASKS", "1")
     if tasks != "1" and "SLURM_STEP_ID" not in os.environ and not in_a_shell():
@@ -63,28 +61,31 @@ def require_srun() -> None:
 
 
 def may_requeue(stop: BaseException) -> bool:
-    """Whether a run that was stopped is to see to it that it goes on.
-
-    Not one of a sweep whose agent does so.
-    """
+    """Return whether a stopped run has to requeue its job; False for a run of a sweep, whose agent resumes it."""
     return launched_by_srun() and os.environ.get(ENV_REQUEUE) != "no" and not ended_early(stop)
 
 
 def ended_early(stop: BaseException) -> bool:
-    """Whether W&B's agent ended a run that is not promising, which it does with SIGTERM."""
+    """Return whether W&B's agent ended this run by early termination, for which it sends SIGTERM."""
     return "WANDB_SWEEP_ID" in os.environ and "SIGTERM" in str(stop)
 
 
 def requeue(run: Path | None) -> str | None:
-    """Have this job run again, in the same run folder.
+    """Run this job again, in the same run folder.
 
-    By `scontrol requeue`; where that is forbidden or not there (in a container, for one), by a job of the run's own
-    script that begins when this one has ended. A job that somebody cancelled stays cancelled.
+    By `scontrol requeue`; if that is forbidden or not available (in a container, for example), by another job with the
+    run's script that starts when this job has ended. A cancelled job is not run again.
+
+    Parameters
+    ----------
+    run : Path or None
+        Run folder.
 
     Returns
     -------
     str or None
-        What was done, or None where nothing could be: then exit code 75 tells the job's script to do it.
+        Message about what was done; None if nothing could be done, and exit code 75 must tell the job's script to do
+        it.
     """
     job = job_id()
     if job is None or not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
@@ -94,11 +95,11 @@ def requeue(run: Path | None) -> str | None:
         return None
     if run_slurm(["scontrol", "requeue", job]) is not None:
         return f"job {job} is requeued"
-    return _go_on_after(job, run) if run is not None else None
+    return _submit_next(job, run) if run is not None else None
 
 
-def _go_on_after(job: str, run: Path) -> str | None:
-    """Submit the script of this job again; what gathers an array waits for its tasks only, and is submitted, too."""
+def _submit_next(job: str, run: Path) -> str | None:
+    """Submit the script of this job again, and for an array also the job that gathers its results."""
     task, gather = os.environ.get("SLURM_ARRAY_TASK_ID"), run / GATHER
     script = gather if task is None and gather.is_file() else run / SCRIPT
     if not script.is_file():
@@ -107,47 +108,46 @@ def _go_on_after(job: str, run: Path) -> str | None:
     answer = run_slurm([*words, *([f"--array={task}"] if task is not None else []), str(script)])
     if answer is None:
         return None
-    number = job_number(answer)
-    if number is None:
-        return f"another job goes on when {job} has ended"
+    if (number := job_number(answer)) is None:
+        return f"another job continues when {job} has ended"
     if task is not None and gather.is_file():
         run_slurm(["sbatch", "--parsable", f"--dependency=afterany:{number}", str(gather)])
-    return f"job {number} goes on when {job} has ended"
+    return f"job {number} continues when {job} has ended"
 
 
 def job_number(answer: str) -> str | None:
-    """The job in what `sbatch --parsable` printed, below what a site may print of its own; None where there is none."""
+    """Return the job id in the last line that `sbatch --parsable` printed; None if there is none."""
     found = re.fullmatch(r"(\d+)(;.*)?", answer.rstrip().rpartition("\n")[2].strip())
     return found[1] if found is not None else None
 
 
 def is_cancelled(job: str) -> bool:
-    """Return whether a job was cancelled; a job that SLURM does not know was not.
+    """Return whether a job was cancelled; False for a job that SLURM does not list.
 
-    While its processes end, SLURM calls it COMPLETING. A job that is only asked to stop (USR1, or TERM before a node is
-    taken back) is RUNNING.
+    While the processes of a cancelled job end, its state is COMPLETING. The state of a job that received USR1, or TERM
+    before a node is taken back, is RUNNING.
     """
     answer = run_slurm(["scontrol", "show", "job", job, "--oneliner"]) or ""
     return "JobState=CANCELLED" in answer or "JobState=COMPLETING" in answer
 
 
 def is_alive(job: str) -> bool:
-    """Whether a job is running, or about to end, as far as SLURM says."""
-    answer = run_slurm(["squeue", "--noheader", "--jobs", job, "--format=%T"])
-    return answer is not None and any(state in answer for state in ("RUNNING", "COMPLETING", "SUSPENDED"))
+    """Return whether a job is running or about to end."""
+    answer = run_slurm(["squeue", "--noheader", "--jobs", job, "--format=%T"]) or ""
+    return any(state in answer for state in ("RUNNING", "COMPLETING", "SUSPENDED"))
 
 
 def still_to_do(jobs: list[str], script: Path | None) -> str | None:
-    """The first of some jobs, or of mine with a script, that waits or runs; None where SLURM knows of none.
+    """Return the first job that is waiting or running, among some jobs and the user's jobs with a script; or None.
 
-    One that is only COMPLETING has done its part: a job that waited for it may begin.
+    A job that is COMPLETING has done its work. The present job is not counted.
     """
     asked = ["squeue", "--noheader", "--array", "--format=%i %T %o"]
-    answers = [run_slurm([*asked, "--jobs", ",".join(jobs)])] if jobs else []
+    lines = (run_slurm([*asked, "--jobs", ",".join(jobs)]) or "").splitlines() if jobs else []
     if script is not None:
         mine = (run_slurm([*asked, "--me"]) or "").splitlines()
-        answers.append("\n".join(line for line in mine if line.rstrip().endswith(f" {script}")))
-    for line in "\n".join(answer or "" for answer in answers).splitlines():
+        lines += [line for line in mine if line.rstrip().endswith(f" {script}")]
+    for line in lines:
         job, state, *_ = [*line.split(), "", ""]
         if job != job_id() and state in ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED"):
             return job
@@ -155,7 +155,7 @@ def still_to_do(jobs: list[str], script: Path | None) -> str | None:
 
 
 def run_slurm(words: list[str]) -> str | None:
-    """What one of SLURM's commands prints; None where it fails, or is not there."""
+    """Return the output of a SLURM command; None if it fails or is not installed."""
     if shutil.which(words[0]) is None:
         return None
     try:
@@ -163,7 +163,6 @@ def run_slurm(words: list[str]) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode != 0:
-        reason = " ".join((done.stderr or done.stdout).split())
-        print(f"{' '.join(words[:2])}: {reason}", file=sys.stderr)
+        print(f"{' '.join(words[:2])}: {' '.join((done.stderr or done.stdout).split())}", file=sys.stderr)
         return None
     return done.stdout.strip()

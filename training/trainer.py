@@ -1,44 +1,47 @@
-"""Lightning's trainer out of a config: its own names, its own callbacks."""
-
-from __future__ import annotations
+"""Lightning's trainer, built from the group `trainer:` of a config."""
 
 import datetime as dt
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cytovox.errors import InputError
-from cytovox.inference.device import choose_precision
+from cytovox.inference.device import choose_precision, uses_cuda
 from training.checkpoint_io import AtomicCheckpointIO, FolderCheckpoint
 from training.compiled import CompiledNetwork
-from training.device import cpu_mixed_precision
 from training.divergence import DivergenceCheck
 from training.ema import ema_callback
-from training.memory import PeakMemory
+from training.fit_metrics import PeakMemory, StepTimer
 from training.preemption import Preemption, take_signals_from
 from training.progress_bar import progress_bar
 from training.rundir import RunFolder
 from training.slurm import step_size
-from training.step_timer import StepTimer
+
+#: Values of `trainer.precision`.
+PRECISIONS = ("auto", "16-mixed", "bf16-mixed", "32-true", "32")
 
 
 @dataclass
 class EMA:
-    """Average of the weights over the steps; validated, tested and shipped instead of the last ones."""
+    """Exponential moving average of the weights, used in validation, test and export instead of the last weights."""
 
     decay: float = 0.999
     """Weight of the past at each update."""
     update_every_n_steps: int = 1
     """Steps between updates."""
     update_starting_at_step: int = 0
-    """First step that counts."""
+    """First step with an update."""
     warmup: bool = False
-    """Begin with a short memory that grows with the steps, so that a short run does not end with untrained weights."""
+    """Start with a small decay that grows with the steps, so that untrained weights do not dominate a short run."""
 
 
 @dataclass
@@ -48,7 +51,7 @@ class EarlyStop:
     patience: int = 60
     """Validations without improvement."""
     min_delta: float = 0.0
-    """What counts as one."""
+    """Smallest change that counts as an improvement."""
 
 
 @dataclass
@@ -58,25 +61,26 @@ class TrainerConfig:
     max_epochs: int | None = 300
     """Epochs; an epoch is `data.patches_per_epoch` patches."""
     min_epochs: int | None = None
-    """Epochs before early stopping may act."""
+    """Epochs before early stopping may end the training."""
     max_steps: int = -1
     """Optimiser steps; -1 for no limit."""
     max_time: str | None = None
     """Wall-clock limit DD:HH:MM:SS."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    """Which kind of device."""
+    """Kind of device."""
     devices: int | str | None = "auto"
-    """How many, or which ("0,2"). In a step of SLURM, its tasks."""
+    """Number of devices per machine, or their indices ("0,2"). In a SLURM job step: its number of tasks per node."""
     num_nodes: int = 1
-    """Machines. In a step of SLURM, its nodes."""
+    """Number of machines. In a SLURM job step: its number of nodes."""
     strategy: str = "auto"
-    """Such as ddp or ddp_find_unused_parameters_false."""
+    """Lightning's strategy, such as ddp or ddp_find_unused_parameters_false."""
     precision: str = "auto"
-    """bf16-mixed where the device has it, 16-mixed on older GPUs, else 32-true; or one of Lightning's words."""
+    """auto: bf16-mixed if the device supports it, 16-mixed on older GPUs, else 32-true. Or one of Lightning's values:
+    16-mixed, bf16-mixed, 32-true, 32."""
     accumulate_grad_batches: int = 1
-    """Batches a step."""
+    """Batches per optimiser step."""
     global_batch: int | None = None
-    """Samples a step over all ranks: `accumulate_grad_batches` follows from it, whatever the number of GPUs."""
+    """Samples per optimiser step over all ranks; `accumulate_grad_batches` is computed from it."""
     gradient_clip_val: float | None = None
     """Largest gradient norm."""
     check_val_every_n_epoch: int = 1
@@ -86,71 +90,70 @@ class TrainerConfig:
     log_every_n_steps: int = 10
     """Steps between rows of metrics.csv."""
     limit_train_batches: int | float | None = None
-    """Batches of an epoch (a whole number), or a part of them."""
+    """Number (integer) or fraction (float) of the training batches per epoch."""
     limit_val_batches: int | float | None = None
-    """The same for validation."""
+    """Number or fraction of the validation batches."""
     limit_test_batches: int | float | None = None
-    """The same for the test."""
+    """Number or fraction of the test batches."""
     deterministic: bool = False
     """Refuse operations that are not deterministic."""
     benchmark: bool | None = None
     """cuDNN autotuning."""
     compile: bool = False
-    """torch.compile the network while it trains (not while it validates): a minute or more at the start, then fewer and
-    larger kernels."""
+    """torch.compile for the network in training steps (not in validation): takes a minute or more at the start, then
+    runs fewer and larger kernels."""
     detect_anomaly: bool = False
-    """Name the operation that made a NaN. Slow."""
+    """Report the operation that produced a NaN. Slow."""
     sync_batchnorm: bool = False
     """Batch statistics over all ranks."""
     enable_progress_bar: bool = True
-    """Bars on the terminal."""
+    """Progress bars."""
     save_every_minutes: float | None = None
-    """Save `last.ckpt` as often within an epoch, too; null: at the end of each, and when the run is asked to stop."""
+    """Interval of additional saves of `last.ckpt` within an epoch. Null: it is saved at the end of each epoch, and when
+    a signal stops the run."""
     ema: EMA | None = None
-    """Averaged weights; null for none."""
+    """Average of the weights; null for none."""
     early_stopping: EarlyStop | None = None
-    """Null for none."""
+    """Early stopping; null for none."""
+
+
+#: Key, test of its value, and what is expected.
+_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    *((key, lambda value: value >= 1, "1 or more") for key in (
+        "num_nodes", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps",
+        "ema.update_every_n_steps", "early_stopping.patience",
+    )),
+    ("max_time", lambda value: value is None or parse_time(value) is not None, "DD:HH:MM:SS such as 00:01:30:00"),
+    ("global_batch", lambda value: value is None or value >= 1, "1 or more, or null"),
+    ("save_every_minutes", lambda value: value is None or value > 0, "a number above 0, or null"),
+    ("gradient_clip_val", lambda value: value is None or value > 0, "a number above 0, or null"),
+    ("precision", PRECISIONS.__contains__, f"one of {', '.join(PRECISIONS)}"),
+    ("ema.decay", lambda value: 0 < value < 1, "a number between 0 and 1"),
+)  # fmt: skip
 
 
 def trainer_errors(config: TrainerConfig) -> list[str]:
-    """What cannot work in these numbers, one line each, beginning with the key."""
+    """Return the errors in the values of `trainer:`, one line each that starts with the key."""
     errors = []
     if config.max_epochs is None and config.max_steps == -1 and config.max_time is None:
         errors.append("max_epochs: no limit at all; set max_epochs, max_steps or max_time")
-    if config.max_time is not None and parse_time(config.max_time) is None:
-        errors.append(f"max_time: expected DD:HH:MM:SS such as 00:01:30:00, got {config.max_time!r}")
-    for key in ("num_nodes", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
-        if getattr(config, key) < 1:
-            errors.append(f"{key}: expected 1 or more, got {getattr(config, key)}")
     if config.max_steps < -1 or (config.max_epochs is not None and config.max_epochs < -1):
         errors.append("max_steps, max_epochs: expected -1 (no limit), 0 or more")
-    if config.global_batch is not None and config.global_batch < 1:
-        errors.append(f"global_batch: expected 1 or more, or null, got {config.global_batch}")
     if config.global_batch is not None and config.accumulate_grad_batches != 1:
         errors.append("accumulate_grad_batches: follows from global_batch; leave one of them out")
-    if config.save_every_minutes is not None and not config.save_every_minutes > 0:
-        errors.append(f"save_every_minutes: expected a number above 0, or null, got {config.save_every_minutes}")
-    if config.gradient_clip_val is not None and not config.gradient_clip_val > 0:
-        errors.append(f"gradient_clip_val: expected a number above 0, or null, got {config.gradient_clip_val}")
-    words = ("auto", "16-mixed", "bf16-mixed", "32-true", "32")
-    if config.precision not in words:
-        errors.append(f"precision: expected one of {', '.join(words)}, got {config.precision!r}")
-    if config.ema is not None:
-        if not 0 < config.ema.decay < 1:
-            errors.append(f"ema.decay: expected a number between 0 and 1, got {config.ema.decay}")
-        if config.ema.update_every_n_steps < 1:
-            errors.append(f"ema.update_every_n_steps: expected 1 or more, got {config.ema.update_every_n_steps}")
-    if config.early_stopping is not None and config.early_stopping.patience < 1:
-        errors.append(f"early_stopping.patience: expected 1 or more, got {config.early_stopping.patience}")
+    for path, is_valid, expected in _RULES:
+        group, _, key = path.rpartition(".")
+        values = getattr(config, group) if group else config
+        if values is not None and not is_valid(value := getattr(values, key)):
+            errors.append(f"{path}: expected {expected}, got {value!r}")
     return errors
 
 
 def parse_time(text: str) -> dt.timedelta | None:
-    """DD:HH:MM:SS as a duration, or None where it is not one."""
-    parts = text.split(":")
-    if len(parts) != 4 or not all(p.isdigit() for p in parts):
+    """Return DD:HH:MM:SS as a duration; None if the text has another form."""
+    if not re.fullmatch(r"\d+(:\d+){3}", text):
         return None
-    days, hours, minutes, seconds = map(int, parts)
+    days, hours, minutes, seconds = map(int, text.split(":"))
     return dt.timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
@@ -163,29 +166,29 @@ def build_trainer(
     extra: list[Callback] | None = None,
     batch_size: int = 1,
 ) -> pl.Trainer:
-    """The trainer of every stage of a run.
+    """Return the trainer for all stages of a run.
 
     Parameters
     ----------
     config : TrainerConfig
-        From the YAML.
+        Group `trainer:` of the config.
     folder : RunFolder
-        Where checkpoints go.
+        Run folder, for the checkpoints.
     loggers : list of Logger
-        Where metrics go.
+        Loggers of the metrics.
     monitor : str
-        Validation metric, larger is better, that picks `best.ckpt`.
+        Validation metric, larger is better, by which `best.ckpt` is chosen.
     dry_run : bool
-        One step of every stage.
+        Do one step of every stage.
     extra : list of Callback, optional
-        Callbacks of the run.
+        Further callbacks.
     batch_size : int
-        Samples a batch on each rank, for `global_batch`.
+        Samples per batch on each rank, for `global_batch`.
 
     Raises
     ------
     InputError
-        What Lightning cannot do here: devices that are not there, an unknown strategy.
+        Lightning refuses the config: devices that do not exist, an unknown strategy.
     """
     callbacks = [*_callbacks(config, folder, monitor), *(extra or [])]
     if loggers:
@@ -193,7 +196,7 @@ def build_trainer(
     try:
         trainer = _trainer(config, folder, loggers, callbacks, dry_run)
         if not dry_run:
-            trainer.accumulate_grad_batches = batches_a_step(config, batch_size, trainer.world_size)
+            trainer.accumulate_grad_batches = batches_per_step(config, batch_size, trainer.world_size)
         if any(isinstance(callback, Preemption) for callback in callbacks):
             take_signals_from(trainer)
         return trainer
@@ -205,8 +208,8 @@ def _trainer(
     config: TrainerConfig, folder: RunFolder, loggers: list[Logger], callbacks: list[Callback], dry_run: bool
 ) -> pl.Trainer:
     one = 1 if dry_run else None
-    # in a job step the ranks are there already: no other number can work
-    nodes, devices = step_size() or (config.num_nodes, _devices(config))
+    # a SLURM job step has a fixed number of ranks
+    nodes, devices = step_size() or (config.num_nodes, "auto" if config.devices is None else config.devices)
     precision = choose_precision(config.precision, config.accelerator)
     plugin = cpu_mixed_precision(precision, config.accelerator)
     return pl.Trainer(
@@ -242,81 +245,101 @@ def _trainer(
     )
 
 
-def batches_a_step(config: TrainerConfig, batch_size: int, world: int) -> int:
-    """Batches that each rank takes before an optimiser step.
+def batches_per_step(config: TrainerConfig, batch_size: int, world: int) -> int:
+    """Return the number of batches per optimiser step on each rank.
+
+    Parameters
+    ----------
+    config : TrainerConfig
+        Group `trainer:` of the config.
+    batch_size : int
+        Samples per batch on each rank.
+    world : int
+        Number of ranks.
 
     Raises
     ------
     InputError
-        `global_batch` is no multiple of what the ranks see at once.
+        `global_batch` is not a multiple of the batches of all ranks.
     """
     if config.global_batch is None:
         return config.accumulate_grad_batches
     batches, rest = divmod(config.global_batch, batch_size * world)
     if rest or not batches:
         raise InputError(
-            f"trainer.global_batch: expected a multiple of {batch_size * world} ({batch_size} samples a batch on "
+            f"trainer.global_batch: expected a multiple of {batch_size * world} ({batch_size} samples per batch on "
             f"{world} ranks), got {config.global_batch}; change it, data.batch_size or the number of devices"
         )
     return batches
 
 
 def require_divisible(config: TrainerConfig, batch_size: int) -> None:
-    """Refuse a `global_batch` that the ranks cannot share, before there is a trainer.
+    """Refuse a `global_batch` that cannot be divided among the ranks, before a trainer is built.
+
+    The ranks are those of the SLURM job step, else `devices` times `num_nodes`.
 
     Parameters
     ----------
     config : TrainerConfig
-        The run's. Where `devices` is no whole number of devices, only the trainer knows the ranks.
+        Group `trainer:` of the config. If `devices` is no positive integer, nothing is checked: only the trainer can
+        count the ranks.
     batch_size : int
-        Samples a batch on each rank.
+        Samples per batch on each rank.
 
     Raises
     ------
     InputError
-        As `batches_a_step`; the ranks are those of the job step, else `devices` times `num_nodes`.
+        See `batches_per_step`.
     """
     if (step := step_size()) is not None:
-        batches_a_step(config, batch_size, step[0] * step[1])
+        batches_per_step(config, batch_size, step[0] * step[1])
     elif isinstance(config.devices, int) and config.devices > 0:
-        batches_a_step(config, batch_size, config.devices * config.num_nodes)
+        batches_per_step(config, batch_size, config.devices * config.num_nodes)
 
 
-def _devices(config: TrainerConfig) -> Any:
-    """`auto` on a CPU is one process: Lightning's own reading."""
-    return "auto" if config.devices is None else config.devices
+def cpu_mixed_precision(precision: str, accelerator: str) -> MixedPrecision | None:
+    """Return the plugin for 16-mixed on a CPU, or None if Lightning's own choice for `precision` is right.
+
+    Lightning replaces 16-mixed on a CPU by bf16-mixed with a warning. Torch can compute it there, slowly, and scales
+    the gradients as on a GPU: a run that began on a V100 can be resumed or tested without a GPU.
+
+    Parameters
+    ----------
+    precision : str
+        Precision as returned by `choose_precision`.
+    accelerator : str
+        Value of `trainer.accelerator`.
+    """
+    other = uses_cuda(accelerator) or (accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available())
+    if precision != "16-mixed" or other or accelerator not in ("auto", "cpu"):
+        return None
+    return MixedPrecision("16-mixed", "cpu")
 
 
 def _callbacks(config: TrainerConfig, folder: RunFolder, monitor: str) -> list[Callback]:
-    callbacks: list[Callback] = [
+    stop = config.early_stopping
+    return [
         FolderCheckpoint(
             dirpath=folder.checkpoints, filename="best", monitor=monitor, mode="max", save_top_k=1,
             enable_version_counter=False, auto_insert_metric_name=False,
         ),
-        # after every epoch, whether or not it is the best: Lightning's save_last repeats the best one only
+        # a callback of its own: Lightning's save_last saves only when the best checkpoint is saved
         FolderCheckpoint(
             dirpath=folder.checkpoints, filename="last", save_top_k=1, save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
         PeakMemory(),
         StepTimer(),
+        *([progress_bar()] if config.enable_progress_bar else []),
+        *([CompiledNetwork()] if config.compile else []),
+        *([ema_callback(config.ema)] if config.ema is not None else []),
+        DivergenceCheck(folder.last_checkpoint),  # after the average, which it checks, too
+        # not strict: a run that is shorter than an epoch ends before its first validation
+        *([EarlyStopping(monitor, min_delta=stop.min_delta, patience=stop.patience, mode="max", strict=False)]
+          if stop is not None else []),
     ]  # fmt: skip
-    if config.enable_progress_bar:
-        callbacks.append(progress_bar())
-    if config.compile:
-        callbacks.append(CompiledNetwork())
-    if config.ema is not None:
-        callbacks.append(ema_callback(config.ema))
-    callbacks.append(DivergenceCheck(folder.last_checkpoint))  # after the average, whose weights it checks, too
-    if config.early_stopping is not None:
-        stop = config.early_stopping
-        # not strict: a run of fewer steps than an epoch ends before its first validation
-        callbacks.append(
-            EarlyStopping(monitor, mode="max", patience=stop.patience, min_delta=stop.min_delta, strict=False)
-        )
-    return callbacks
 
 
 def checkpoint_path(folder: RunFolder) -> Path | None:
-    """What a resumed fit goes on from."""
+    """Return the checkpoint that a resumed training starts from, or None."""
     return folder.last_checkpoint if folder.last_checkpoint.is_file() else None

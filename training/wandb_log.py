@@ -1,14 +1,11 @@
-"""Weights & Biases: the same run after every restart, offline where there is no key."""
+"""Weights & Biases logger: one W&B run per run folder, offline without a W&B key."""
 
-from __future__ import annotations
-
-import importlib.util
 import netrc
 import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -16,24 +13,14 @@ from pytorch_lightning.utilities import rank_zero_only
 from cytovox.errors import InputError
 from training.rundir import RunFolder, is_first_rank
 
-#: Seconds that W&B's server may take to answer before a run goes on offline.
+#: Seconds to wait for W&B's server before a run continues offline.
 INIT_TIMEOUT_S = 40.0
-#: Seconds that the upload has when a run was stopped: a network that is gone must not outlast what the job has left.
+#: Seconds for the upload after a run was stopped: without a network it would take longer than the job has left.
 STOPPED_TIMEOUT_S = 30.0
 
 
-class WandbSettings(Protocol):
-    """The part of the config this needs."""
-
-    wandb: Any
-    project: str
-    entity: str | None
-    group: str | None
-    tags: list[str]
-
-
 def wandb_mode(wanted: str) -> str:
-    """`auto` is online with a key and offline without; a sweep's agent or WANDB_MODE decides before it.
+    """Return the mode of W&B. `auto` is WANDB_MODE (which a sweep's agent sets) or else online with a key.
 
     Raises
     ------
@@ -57,30 +44,28 @@ def _has_key() -> bool:
         return False
 
 
-def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: dict[str, Any]) -> WandbLogger | None:
-    """The logger of this run, or None where W&B is disabled or not installed.
+def wandb_logger(settings: Any, folder: RunFolder, name: str, tree: dict[str, Any]) -> WandbLogger | None:
+    """Return the logger of a run, or None if W&B is disabled.
 
     Parameters
     ----------
-    settings : WandbSettings
-        Mode, project, entity, group, tags.
+    settings : LoggingConfig
+        Group `logging:` of the config: mode, project, entity, group, tags.
     folder : RunFolder
-        Holds the W&B id, so that a resumed run goes on in the same one.
+        Run folder, whose status holds the W&B id: a resumed run continues in the same W&B run.
     name : str
-        The run's name.
+        Name of the run.
     tree : dict
         The resolved config.
+
+    Raises
+    ------
+    InputError
+        `online` without a key.
     """
     mode = wandb_mode(settings.wandb)
     if mode == "disabled":
         return None
-    if importlib.util.find_spec("wandb") is None:
-        if settings.wandb == "auto":
-            return None
-        raise InputError(
-            f"logging.wandb: {settings.wandb}: W&B is not installed; pip install wandb, or choose disabled"
-        )
-    known = folder.status().get("wandb_id")
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
@@ -92,90 +77,98 @@ def wandb_logger(settings: WandbSettings, folder: RunFolder, name: str, tree: di
             entity=settings.entity,
             group=settings.group,
             tags=list(settings.tags),
-            id=known,
+            id=folder.status().get("wandb_id"),
             resume="allow",
             mode=mode,
             config=tree,
             settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S),
         )
-        # Lightning always passes this one on, and W&B warns of it
+        # Lightning always passes this argument, of which W&B warns
         getattr(logger, "_wandb_init", {}).pop("anonymous", None)
         return logger
 
-    logger = build(mode)
-    return _begun(logger, folder, known, lambda: build("offline")) if is_first_rank() else logger
+    return _begun(build, mode, folder) if is_first_rank() else build(mode)
 
 
-def _begun(
-    logger: WandbLogger, folder: RunFolder, known: str | None, offline: Callable[[], WandbLogger]
-) -> WandbLogger:
-    """A logger whose run has begun: a server that does not answer, or refuses the key, does not stop a training.
+def _begun(build: Callable[[str], WandbLogger], mode: str, folder: RunFolder) -> WandbLogger:
+    """Return a logger whose W&B run has started; offline if the server does not answer or refuses the key.
 
-    Nor does a variable that W&B cannot read, such as WANDB_BASE_URL without https://.
+    Also offline if W&B cannot parse an environment variable, such as WANDB_BASE_URL without https://.
     """
     import wandb
 
+    logger = build(mode)
     try:
         run = logger.experiment
     except (wandb.errors.Error, ValueError) as error:
         reason = _unreadable(error) or str(error).splitlines()[0].rstrip(".")
         print(
-            f"note: W&B cannot be reached or refuses ({reason}); the run goes on offline; "
+            f"note: W&B cannot be reached or refuses ({reason}); the run continues offline; "
             f"afterwards: wandb sync {folder.path}/wandb/offline-run-*",
             file=sys.stderr,
         )
-        logger = offline()
+        logger = build("offline")
         run = logger.experiment
-    if known is None:
+    if folder.status().get("wandb_id") is None:
         folder.update_status(wandb_id=str(run.id))
     return logger
 
 
 def _unreadable(error: Exception) -> str:
-    """Take the variables that W&B cannot read from the environment, where it would read them again; what they were."""
+    """Delete the environment variables that W&B cannot parse; return their names and the reasons."""
     import wandb
 
     found = []
-    for part in getattr(error, "errors", list)():  # of pydantic, which reads them for W&B
+    for part in getattr(error, "errors", list)():  # of pydantic, which parses them for W&B
         name = f"WANDB_{part['loc'][0]}".upper() if part["loc"] else ""
         if os.environ.pop(name, None) is not None:
-            given = "" if "KEY" in name else f"={part['input']}"  # a key is nobody's to read
+            given = "" if "KEY" in name else f"={part['input']}"  # a key is not printed
             found.append(f"{name}{given}: {part['msg']}")
     if found:
-        wandb.teardown()  # it has begun to read them, and would heed no change
+        wandb.teardown()  # otherwise it keeps the settings that it has parsed
     return " ".join("; ".join(found).split())
 
 
 @rank_zero_only
 def log_results(logger: WandbLogger | None, folder: RunFolder, metrics: dict[str, float]) -> None:
-    """Final numbers, overlays, and the report among the run's files."""
+    """Log the final numbers, the overlays and the report."""
     if logger is None:
         return
     import wandb
 
     run = logger.experiment
     run.summary.update(metrics)
-    overlays = {p.stem: wandb.Image(str(p)) for p in sorted(folder.figures.glob("*.png"))}
-    if overlays:
+    if overlays := {p.stem: wandb.Image(str(p)) for p in sorted(folder.figures.glob("*.png"))}:
         run.log(overlays)
-    report = folder.path / "report.html"
-    if report.is_file():
+    if (report := folder.path / "report.html").is_file():
         run.save(str(report), base_path=str(folder.path), policy="now")
 
 
 @rank_zero_only
 def finish(logger: WandbLogger | None, ended_well: bool, preempted: bool = False) -> None:
-    """Close the W&B run; if it will be resumed, mark it for the sweep's server, which then hands it out again."""
-    if logger is not None:
-        import wandb
+    """Close the W&B run.
 
-        if wandb.run is not None:
-            if preempted:
-                wandb.run.mark_preempting()
-            if ended_well:
-                wandb.finish(exit_code=0)
-                return
-            # what is not uploaded in time lies on the disk, for wandb sync
-            upload = threading.Thread(target=wandb.finish, kwargs={"exit_code": 1}, daemon=True)
-            upload.start()
-            upload.join(STOPPED_TIMEOUT_S)
+    Parameters
+    ----------
+    logger : WandbLogger or None
+        Logger of the run.
+    ended_well : bool
+        Whether the run is finished. Otherwise the upload is limited to `STOPPED_TIMEOUT_S`.
+    preempted : bool
+        Whether the run will be resumed: it is marked for the sweep's server, which then starts it again.
+    """
+    if logger is None:
+        return
+    import wandb
+
+    if wandb.run is None:
+        return
+    if preempted:
+        wandb.run.mark_preempting()
+    if ended_well:
+        wandb.finish(exit_code=0)
+        return
+    # the rest stays on the disk, for `wandb sync`
+    upload = threading.Thread(target=wandb.finish, kwargs={"exit_code": 1}, daemon=True)
+    upload.start()
+    upload.join(STOPPED_TIMEOUT_S)

@@ -6,92 +6,60 @@ from typing import Any
 import numpy as np
 import scipy.ndimage as ndi
 import torch
-from monai.transforms import Randomizable, Transform
+from monai.transforms import Compose, Randomizable, Transform
 
-from transforms.patches import Placement, RandOrganellePatchd, crop, warp
-
-Shape = tuple[int, int, int]
+from transforms.patches import rand_patch
 
 
-class RandCellPatch(Randomizable, Transform):
-    """Cut one random patch out of a labelled field: scaled, turned about z and flipped.
-
-    Reads `image`, float32 (1, Z, Y, X); `mask`, integers (3, Z, Y, X): membrane, nucleus, labels of cells; `labelled`,
-    bool (3,), whether each of them was drawn; `centres`, as of `transforms.patches.foreground_centres`; `nuclei`,
-    float (N, 4): label, then z, y, x in voxels, of the nuclei's centres in the whole field; `spacing_um`, (3,).
-
-    Returns `image` float32 (1, *patch), `membrane` and `nucleus` uint8 (*patch), `cells` int64 (*patch), `nuclei`
-    float32 (N, 4) with the centres in µm from the centre of the patch's first voxel, those outside of it, too, and
-    `spacing_um` float32 (3,).
+def rand_cell_patch(patch: Sequence[int], *, whole: bool = False, **settings: Any) -> Compose:
+    """Return the transform that cuts one random patch out of a labelled field: scaled, rotated about z and flipped.
 
     Parameters
     ----------
-    patch, p_foreground, p_scale, p_rotate, p_flip, scale_range
-        As of `transforms.patches.RandOrganellePatchd`.
+    patch : three ints
+        Size (z, y, x) in voxels.
     whole : bool
-        The patch is the whole field, which has its size: it is turned and scaled about its middle, and not moved.
+        The patch is the whole field, which has its size: it is rotated and scaled about its middle, and not moved.
+    **settings
+        Probabilities and range of scales, as of `transforms.patches.rand_patch`.
+
+    Returns
+    -------
+    monai.transforms.Compose
+        Reads and returns what `CellPatch` reads and returns; `image` and `mask` are those of the whole field, and there
+        is a `centres`, as of `transforms.patches.foreground_centres`. Labels are those of the nearest voxel.
+    """
+    return rand_patch(patch, centred=whole, nearest_mask=True, then=[CellPatch()], **settings)
+
+
+class CellPatch(Transform):
+    """Take the masks of a patch apart, and give the centres of nuclei their places in it.
+
+    Reads `image`, a float32 MetaTensor (1, *patch), whose affine leads from voxels of the patch to voxels of the field;
+    `mask`, (3, *patch): membrane, nucleus, labels of cells; `labelled`, bool (3,), whether each of them was drawn;
+    `nuclei`, float (N, 4): label, then z, y, x in voxels, of the nuclei's centres in the whole field; `spacing_um`,
+    (3,).
+
+    Returns `image` float32 (1, *patch), `membrane` and `nucleus` uint8 (*patch), `cells` int64 (*patch), `nuclei`
+    float32 (N, 4) with the centres in µm from the centre of the patch's first voxel, including those outside the patch,
+    and `spacing_um` float32 (3,). A membrane that nobody drew is what the cells fill.
     """
 
-    def __init__(self, patch: Sequence[int], *, whole: bool = False, **chances: Any) -> None:
-        self.place = RandOrganellePatchd(patch, **chances)
-        self.whole = whole
-
-    def set_random_state(self, seed: int | None = None, state: Any = None) -> "RandCellPatch":
-        """As every MONAI transform."""
-        self.place.set_random_state(seed, state)
-        return self
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
-        self.place.randomize(data)
-        placement, patch = self.place.placement, self.place.patch
-        if self.whole:
-            middle = tuple((n - 1) / 2 for n in data["image"].shape[1:])
-            placement = Placement(middle, placement.scale, placement.angle, placement.flip)
-        nothing = np.zeros((0, *data["image"].shape[1:]), np.uint8)
-        cut = crop if placement.is_crop else warp
-        image, _ = cut(data["image"], nothing, placement, patch)
-        labels = sample_labels(np.asarray(data["mask"]), placement, patch)
-        spacing = torch.from_numpy(np.asarray(data["spacing_um"], np.float32))
+        membrane, nucleus, cells = data["mask"].as_tensor().to(torch.int64)
+        if not data["labelled"][0]:
+            membrane = cells
+        nuclei = np.asarray(data["nuclei"], np.float64)
+        to_patch = np.linalg.inv(data["image"].affine.numpy())
+        places = (nuclei[:, 1:] @ to_patch[:3, :3].T + to_patch[:3, 3]) * np.asarray(data["spacing_um"])
         return {
-            "image": image,
-            **_drawn(labels, data),
-            "nuclei": _moved(data, placement, patch),
-            "spacing_um": spacing,
+            "image": data["image"].as_tensor().contiguous(),
+            "membrane": (membrane != 0).to(torch.uint8),
+            "nucleus": (nucleus != 0).to(torch.uint8),
+            "cells": cells,
+            "nuclei": torch.from_numpy(np.concatenate([nuclei[:, :1], places], axis=1).astype(np.float32)),
+            "spacing_um": torch.from_numpy(np.asarray(data["spacing_um"], np.float32)),
         }
-
-
-def sample_labels(labels_KZYX: np.ndarray, placement: Placement, patch: Shape) -> np.ndarray:
-    """Labels where a patch looks, each voxel that of the nearest one: array (K, *patch), borders repeated."""
-    offset_z, offset_y, offset_x = (np.arange(n) - (n - 1) / 2 for n in patch)
-    matrix, shape = placement.matrix, labels_KZYX.shape[1:]
-
-    def nearest(places: np.ndarray, size: int) -> np.ndarray:
-        return np.clip(np.floor(places + 0.5), 0, size - 1).astype(np.int64)
-
-    z = nearest(placement.centre[0] + matrix[0, 0] * offset_z, shape[0])
-    plane = matrix[1:, 1, None, None] * offset_y[:, None] + matrix[1:, 2, None, None] * offset_x
-    y = nearest(placement.centre[1] + plane[0], shape[1])
-    x = nearest(placement.centre[2] + plane[1], shape[2])
-    return np.asarray(labels_KZYX[:, z[:, None, None], y[None], x[None]])
-
-
-def _drawn(labels_KZYX: np.ndarray, data: Mapping[Hashable, Any]) -> dict[str, torch.Tensor]:
-    """Membrane, nucleus and cells; a membrane that nobody drew is what the cells fill."""
-    membrane, nucleus, cells = labels_KZYX
-    if not data["labelled"][0]:
-        membrane = cells > 0
-    return {
-        "membrane": torch.from_numpy((membrane != 0).astype(np.uint8)),
-        "nucleus": torch.from_numpy((nucleus != 0).astype(np.uint8)),
-        "cells": torch.from_numpy(cells.astype(np.int64)),
-    }
-
-
-def _moved(data: Mapping[Hashable, Any], placement: Placement, patch: Shape) -> torch.Tensor:
-    nuclei = np.asarray(data["nuclei"], np.float64)
-    offset = (nuclei[:, 1:] - np.asarray(placement.centre)) @ np.linalg.inv(placement.matrix).T
-    places = (offset + (np.asarray(patch) - 1) / 2) * np.asarray(data["spacing_um"])
-    return torch.from_numpy(np.concatenate([nuclei[:, :1], places], axis=1).astype(np.float32))
 
 
 class RandSoften(Randomizable, Transform):

@@ -3,9 +3,15 @@
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms import (
+    EnsureTyped,
+    MapTransform,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    ScaleIntensityRanged,
+    Transform,
+)
 
 from cytovox.errors import InputError
 from cytovox.preprocess.intensity import RI_MAX, RI_MIN, NormaliseRI
@@ -25,54 +31,50 @@ class NormaliseRId(MapTransform):
         return result
 
 
-class RandRIShiftd(Randomizable, MapTransform):
-    """Jitter a normalised tomogram as another medium or another calibration would.
+def rand_ri_jitter(
+    keys: KeysCollection = "image",
+    max_offset: float = 0.0,
+    max_contrast: float = 0.0,
+    ri_min: float = RI_MIN,
+    ri_max: float = RI_MAX,
+) -> list[Transform]:
+    """Return the MONAI transforms that change a normalised tomogram as another medium or calibration would.
 
-    The contrast is scaled first, the offset added then, and the result clipped to 0..1 again. What lay below `ri_min`
-    was clipped away before, so a positive offset lifts the whole background by the same amount.
+    The contrast is scaled first, the offset is added then, and the result is clipped to 0..1 again. What lay below
+    `ri_min` was clipped away before, so a positive offset lifts the whole background by the same amount.
 
     Parameters
     ----------
     keys : str or list of str
-        Normalised float32 images.
+        Normalised float32 images, (C, Z, Y, X).
     max_offset : float
         The added offset is uniform within +- this refractive index. 0 adds none.
     max_contrast : float
         The contrast is multiplied by a factor uniform within 1 +- this. 0 leaves it.
     ri_min, ri_max : float
         The range that the normalisation mapped to 0..1.
+
+    Returns
+    -------
+    list of monai.transforms.Transform
+        Empty where both limits are 0. The images become plain float32 tensors.
+
+    Raises
+    ------
+    InputError
+        A negative limit, or a contrast of 1 or more.
     """
-
-    def __init__(
-        self,
-        keys: KeysCollection = "image",
-        max_offset: float = 0.0,
-        max_contrast: float = 0.0,
-        ri_min: float = RI_MIN,
-        ri_max: float = RI_MAX,
-    ) -> None:
-        super().__init__(keys)
-        if max_offset < 0 or not 0 <= max_contrast < 1:
-            raise InputError(
-                f"RI jitter: max_offset {max_offset}, max_contrast {max_contrast}: expected max_offset >= 0 "
-                "and 0 <= max_contrast < 1"
-            )
-        self.max_offset = max_offset / (ri_max - ri_min)
-        self.max_contrast = max_contrast
-        self.offset, self.contrast = 0.0, 1.0
-
-    def randomize(self, data: Any = None) -> None:
-        """Draw the offset and the contrast of the next call."""
-        offset, contrast = self.R.uniform(-1, 1, size=2)
-        self.offset = float(offset) * self.max_offset
-        self.contrast = 1 + float(contrast) * self.max_contrast
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        self.randomize()
-        if self.offset == 0 and self.contrast == 1:
-            return result
-        for key in self.key_iterator(result):
-            image = torch.as_tensor(result[key]) * self.contrast + self.offset
-            result[key] = image.clamp_(0, 1)
-        return result
+    if max_offset < 0 or not 0 <= max_contrast < 1:
+        raise InputError(
+            f"RI jitter: max_offset {max_offset}, max_contrast {max_contrast}: expected max_offset >= 0 "
+            "and 0 <= max_contrast < 1"
+        )
+    if max_offset == 0 and max_contrast == 0:
+        return []
+    offset = max_offset / (ri_max - ri_min)
+    return [
+        RandScaleIntensityd(keys, factors=max_contrast, prob=1.0),
+        RandShiftIntensityd(keys, offsets=offset, prob=1.0),
+        ScaleIntensityRanged(keys, 0.0, 1.0, 0.0, 1.0, clip=True),
+        EnsureTyped(keys, track_meta=False),  # a MetaTensor would be slow to collate and to send from a worker
+    ]

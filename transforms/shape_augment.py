@@ -1,4 +1,4 @@
-"""Turning an image, its mask and its 3D object together: what is done to one is done to all."""
+"""Random augmentation of an image, its mask and its 3D object: what is done to one is done to all."""
 
 from __future__ import annotations
 
@@ -8,8 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import MapTransform, Randomizable
-from torch.nn.functional import grid_sample, interpolate
+from monai.transforms import (
+    AffineGrid,
+    Compose,
+    EnsureTyped,
+    MapTransform,
+    RandFlipd,
+    RandGaussianNoised,
+    Randomizable,
+    RandomizableTransform,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    Resample,
+    ScaleIntensityRanged,
+)
+from torch.nn.functional import interpolate
 
 from cytovox.errors import InputError
 from cytovox.preprocess.shape_fields import SLICE
@@ -23,12 +36,10 @@ _NODES = 5
 
 @dataclass(frozen=True)
 class AugmentationParams:
-    """One draw: output pixel o shows the source at `middle + rotation(flip * (o - middle - shift)) / zoom`."""
+    """One draw: output pixel o shows the source at `middle + rotation(o - middle - shift) / zoom`."""
 
     angle: float = 0.0
     """About z, in radian."""
-    flip: tuple[bool, bool, bool] = (False, False, False)
-    """Mirrored along z (about slice 32), y, x (about the middle of the image)."""
     zoom: float = 1.0
     """Magnification of all three axes: at 1.1 the cell looks 10 % larger."""
     shift_YX: tuple[float, float] = (0.0, 0.0)
@@ -67,41 +78,38 @@ def keep_inside(params: AugmentationParams, mask_YX: torch.Tensor, obj_ZYX: torc
     zoom = min(params.zoom, max(fits, 0.5))
     room = [(-half - zoom * float(a), half - zoom * float(b)) for a, b in zip(low, high, strict=True)]
     y, x = (min(max(s, a), b) if a < b else (a + b) / 2 for s, (a, b) in zip(params.shift_YX, room, strict=True))
-    return AugmentationParams(params.angle, params.flip, zoom, (y, x), params.elastic_KK2)
+    return AugmentationParams(params.angle, zoom, (y, x), params.elastic_KK2)
 
 
 def _matrix(params: AugmentationParams) -> torch.Tensor:
     """Offset from the middle (y, x) in the output -> in the source, (2, 2) float64."""
     cos, sin = np.cos(params.angle), np.sin(params.angle)
-    rotation = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
-    mirror = torch.tensor([-1.0 if f else 1.0 for f in params.flip[1:]], dtype=torch.float64)
-    return rotation * mirror / params.zoom
+    return torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64) / params.zoom
 
 
 def _plane_grid(params: AugmentationParams, side: int) -> torch.Tensor:
-    """Where each output pixel is read, as `grid_sample` wants it: (1, Y, X, 2), x before y, -1..1 between faces."""
-    half = side / 2
-    axis = torch.arange(side, dtype=torch.float64) - (half - 0.5)
-    y, x = axis[:, None] - params.shift_YX[0], axis[None, :] - params.shift_YX[1]
-    (yy, yx), (xy, xx) = _matrix(params).tolist()
-    grid_YX2 = torch.stack([xy * y + xx * x, yy * y + yx * x], dim=-1).float() / half
+    """Where each output pixel is read, as MONAI's `Resample` takes it: (3, Y, X), y, x and 1, from the middle."""
+    affine = torch.eye(3, dtype=torch.float64)
+    affine[:2, :2] = _matrix(params)
+    affine[:2, 2] = -affine[:2, :2] @ torch.tensor(params.shift_YX, dtype=torch.float64)
+    grid_3YX, _ = AffineGrid(affine=affine)((side, side))
     if params.elastic_KK2 is not None:
         nodes = torch.from_numpy(np.ascontiguousarray(params.elastic_KK2, dtype=np.float32)).permute(2, 0, 1)[None]
-        smooth = interpolate(nodes, size=(side, side), mode="bicubic", align_corners=True)
-        grid_YX2 = grid_YX2 + smooth[0].permute(1, 2, 0) / half
-    return grid_YX2[None]
+        smooth_XYX = interpolate(nodes, size=(side, side), mode="bicubic", align_corners=True)[0]
+        grid_3YX[:2] += smooth_XYX.flip(0)  # x then y
+    return grid_3YX
 
 
 def _along_z(obj_ZYX: torch.Tensor, params: AugmentationParams, border: bool = False) -> torch.Tensor:
-    """Mirror and zoom along z about slice 32, which is copied as it is.
+    """Zoom along z about slice 32, which is copied as it is.
 
     What comes from outside is empty, or as the outermost slice with `border`.
     """
-    if not params.flip[0] and params.zoom == 1:
+    if params.zoom == 1:
         return obj_ZYX
     depth = len(obj_ZYX)
     step = torch.arange(depth, dtype=torch.float64) - SLICE
-    source = SLICE + (-step if params.flip[0] else step) / params.zoom
+    source = SLICE + step / params.zoom
     if border:
         source = source.clamp(0, depth - 1)
     # linear interpolation as a matrix: row z holds the weights of the source slices; row 32 is exactly one of them
@@ -133,10 +141,13 @@ def apply_augmentation(
         return image_YX, mask_YX, obj_ZYX
     grid = _plane_grid(params, image_YX.shape[-1])
     stack_CYX = torch.cat([_along_z(obj_ZYX, params), mask_YX[None]])
-    warped_CYX = grid_sample(stack_CYX[None], grid, "bilinear", "zeros", align_corners=False)[0]
-    inside_CYX = warped_CYX.ge_(0.5 - 1e-4)  # a mirror image is whole in spite of float32 coordinates
-    image = grid_sample(image_YX[None, None], grid, "bilinear", "border", align_corners=False)[0, 0]
-    return image, inside_CYX[-1], inside_CYX[:-1]
+    inside_CYX = (_resample(stack_CYX, grid, "zeros") >= 0.5 - 1e-4).float()  # float32 coordinates are off by as much
+    return _resample(image_YX[None], grid, "border")[0], inside_CYX[-1], inside_CYX[:-1]
+
+
+def _resample(stack_CYX: torch.Tensor, grid_3YX: torch.Tensor, padding_mode: str) -> torch.Tensor:
+    resample = Resample(mode="bilinear", padding_mode=padding_mode, dtype=torch.float32)
+    return resample(stack_CYX, grid_3YX).as_tensor()  # type: ignore[attr-defined]
 
 
 def augment_distance(params: AugmentationParams, distance_ZYX: torch.Tensor) -> torch.Tensor:
@@ -157,24 +168,53 @@ def augment_distance(params: AugmentationParams, distance_ZYX: torch.Tensor) -> 
         return distance_ZYX
     grid = _plane_grid(params, distance_ZYX.shape[-1])
     stack_ZYX = _along_z(distance_ZYX, params, border=True)
-    return grid_sample(stack_ZYX[None], grid, "bilinear", "border", align_corners=False)[0] * params.zoom
+    return _resample(stack_ZYX, grid, "border") * params.zoom
 
 
-class RandShaped(Randomizable, MapTransform):
-    """Random turns of a cell about the microscope's axis, and of its image's brightness.
+class RandMirrorZd(RandomizableTransform, MapTransform):
+    """Mirror an object along z about slice 32, which the image shows; MONAI's flips are about the middle, 31.5.
 
-    About z any angle, mirror images along all three axes (z about slice 32), a small zoom of all three axes, a small
-    shift in the plane and, if wanted, a smooth elastic deformation in the plane. The cell stays within its frame (see
-    `keep_inside`). z is never exchanged with y or x: a slice along the optical axis looks different. SHAPR's published
-    augmentation turned about the wrong axes, so that mask and object no longer belonged together.
+    Slice 0 has no mirror image: an object that reaches it stays as it is.
 
     Parameters
     ----------
-    keys : three str
-        Image, mask and object: float32 arrays or tensors (1, Y, X), (1, Y, X) and (1, Z, Y, X). Where there is a
-        fourth, `distance`, the signed distances of the object (1, Z, Y, X), it is turned with them.
-    rotate, flip, flip_z : bool
-        Whether cells are turned, mirrored in y and x, and in z. Cells that lie on a slide have an upper side: leave z.
+    keys : sequence of str
+        Object first, float32 (1, Z, Y, X); then what else is mirrored with it, where it is there.
+    prob : float
+        How often.
+    """
+
+    def __init__(self, keys: Sequence[str], prob: float) -> None:
+        MapTransform.__init__(self, tuple(keys), allow_missing_keys=True)
+        RandomizableTransform.__init__(self, prob)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        self.randomize(None)
+        result = dict(data)
+        if self._do_transform and not result[self.keys[0]][:, 0].any():
+            for key in self.key_iterator(result):
+                outermost, rest = result[key][:, :1], result[key][:, 1:]
+                result[key] = torch.cat([outermost, rest.flip(1)], dim=1)
+        return result
+
+
+class RandRotateInFramed(Randomizable, MapTransform):
+    """Rotate a cell about the microscope's axis by any angle, with a small zoom, shift and elastic deformation.
+
+    The zoom is that of all three axes; shift and deformation lie in the plane. The cell stays within its frame (see
+    `keep_inside`). z is never exchanged with y or x: a slice along the optical axis looks different. SHAPR's published
+    augmentation rotated about the wrong axes, so that mask and object no longer belonged together.
+
+    MONAI's RandAffined and Rand2DElasticd draw zoom and shift without a look at the cell, and so cut it off at its
+    frame; grid and interpolation are MONAI's.
+
+    Parameters
+    ----------
+    keys : three or four str
+        Image, mask and object: float32 tensors (1, Y, X), (1, Y, X) and (1, Z, Y, X); and, where it is there, the
+        signed distances of the object (1, Z, Y, X).
+    rotate : bool
+        Whether cells are rotated.
     zoom : (low, high)
         Range of the magnification.
     shift : float
@@ -183,76 +223,103 @@ class RandShaped(Randomizable, MapTransform):
         Deviation in pixels of the displacement at nodes 16 pixels apart; 0 leaves it out.
     elastic_probability : float
         How often.
-    intensity_scale, intensity_offset, noise : float
-        The image is multiplied by 1 +- scale, lifted by +- offset, and gets noise of a deviation between 0 and
-        `noise`; then clipped to 0..1.
-    mirror_yz : float
-        Chance of a mirror image along y, and apart from it of one along z about slice 32. DISPR's loader defines it
-        with one third, and does not call it.
     """
 
     def __init__(
         self,
-        keys: Sequence[str] = ("image", "mask", "obj"),
+        keys: Sequence[str] = ("image", "mask", "obj", DISTANCE),
         rotate: bool = True,
-        flip: bool = True,
-        flip_z: bool = True,
         zoom: tuple[float, float] = (0.9, 1.1),
         shift: float = 2.0,
         elastic: float = 0.0,
         elastic_probability: float = 0.3,
-        intensity_scale: float = 0.1,
-        intensity_offset: float = 0.05,
-        noise: float = 0.02,
-        mirror_yz: float = 0.0,
     ) -> None:
         super().__init__(tuple(keys))
-        if len(self.keys) != 3:
-            raise InputError(f"shape augmentation: keys {self.keys}: expected the names of image, mask and object")
         if not 0 < zoom[0] <= zoom[1]:
             raise InputError(f"shape augmentation: zoom {zoom}: expected a range such as (0.9, 1.1)")
-        self.rotate, self.flip, self.flip_z, self.zoom, self.shift = rotate, flip, flip_z, zoom, shift
+        self.rotate, self.zoom, self.shift = rotate, zoom, shift
         self.elastic, self.elastic_probability = elastic, elastic_probability
-        self.intensity_scale, self.intensity_offset, self.noise = intensity_scale, intensity_offset, noise
-        self.mirror_yz = mirror_yz
         self.params = AugmentationParams()
 
     def randomize(self, data: Any = None) -> None:
-        """Draw the turn of the next call."""
+        """Draw the parameters of the next call."""
         angle, zoom = self.R.uniform(-np.pi, np.pi), self.R.uniform(*self.zoom)
-        z, y, x = (bool(f) for f in self.R.random(3) < 0.5)
         shift_y, shift_x = self.R.uniform(-self.shift, self.shift, 2)
         bent = self.R.random() < self.elastic_probability and self.elastic > 0
-        # drawn last but for the bend, and only if asked for: other draws stay what they are without it
-        again_z, again_y = (self.R.random(2) < self.mirror_yz).tolist() if self.mirror_yz > 0 else (False, False)
         self.params = AugmentationParams(
             angle=float(angle) if self.rotate else 0.0,
-            flip=((z and self.flip_z) != again_z, (y and self.flip) != again_y, x and self.flip),
             zoom=float(zoom),
             shift_YX=(float(shift_y), float(shift_x)),
             elastic_KK2=self.R.normal(scale=self.elastic, size=(_NODES, _NODES, 2)) if bent else None,
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        image_YX, mask_YX, obj_ZYX = (torch.as_tensor(result[key])[0].float() for key in self.keys)
         self.randomize()
-        if not self.params.is_identity:  # a cell that reaches the frame's border stays as it is, unless it is turned
-            self.params = keep_inside(self.params, mask_YX, obj_ZYX)
-        image_YX, mask_YX, obj_ZYX = apply_augmentation(self.params, image_YX, mask_YX, obj_ZYX)
-        turned = (self._expose(image_YX), mask_YX, obj_ZYX)
-        for key, value in zip(self.keys, turned, strict=True):
-            result[key] = value[None].contiguous()
-        if DISTANCE in result:
-            distance_ZYX = torch.as_tensor(result[DISTANCE])[0].float()
-            result[DISTANCE] = augment_distance(self.params, distance_ZYX)[None].contiguous()
+        result = dict(data)
+        if self.params.is_identity:  # a cell that reaches the frame's border stays as it is
+            return result
+        image_YX, mask_YX, obj_ZYX = (result[key][0] for key in self.keys[:3])
+        self.params = keep_inside(self.params, mask_YX, obj_ZYX)
+        moved = apply_augmentation(self.params, image_YX, mask_YX, obj_ZYX)
+        result |= {key: value[None] for key, value in zip(self.keys, moved, strict=False)}
+        for key in self.keys[3:]:
+            if key in result:
+                result[key] = augment_distance(self.params, result[key][0])[None]
         return result
 
-    def _expose(self, image_YX: torch.Tensor) -> torch.Tensor:
-        """Another exposure of the same cell."""
-        scale, offset, noise = self.R.uniform(-1, 1), self.R.uniform(-1, 1), self.R.random()
-        image_YX = image_YX * (1 + float(scale) * self.intensity_scale) + float(offset) * self.intensity_offset
-        if self.noise > 0:
-            grain = self.R.standard_normal(tuple(image_YX.shape)).astype(np.float32)
-            image_YX = image_YX + torch.from_numpy(grain) * (float(noise) * self.noise)
-        return image_YX.clamp(0, 1)
+
+def rand_shape(
+    rotate: bool = True,
+    flip: bool = True,
+    flip_z: bool = True,
+    zoom: tuple[float, float] = (0.9, 1.1),
+    shift: float = 2.0,
+    elastic: float = 0.0,
+    elastic_probability: float = 0.3,
+    intensity_scale: float = 0.1,
+    intensity_offset: float = 0.05,
+    noise: float = 0.02,
+    mirror_yz: float = 0.0,
+) -> Compose:
+    """Return the random augmentation of a cell: mirror images, rotation about z, and another exposure of its image.
+
+    Parameters
+    ----------
+    rotate, zoom, shift, elastic, elastic_probability
+        As of `RandRotateInFramed`.
+    flip, flip_z : bool
+        Whether cells are mirrored in y and x, and in z about slice 32. Cells that lie on a slide have an upper side:
+        leave z.
+    intensity_scale, intensity_offset, noise : float
+        The image is multiplied by 1 +- scale, lifted by +- offset, and gets noise of a deviation between 0 and
+        `noise`; then clipped to 0..1.
+    mirror_yz : float
+        Chance of a mirror image along y, and apart from it of one along z, beside `flip` and `flip_z`. DISPR's loader
+        defines it with one third, and does not call it.
+
+    Returns
+    -------
+    monai.transforms.Compose
+        Reads and returns `image` (1, Y, X), `mask` (1, Y, X), `obj` (1, Z, Y, X) and, where it is there, `distance`
+        (1, Z, Y, X): float32 tensors.
+
+    Raises
+    ------
+    InputError
+        A zoom that is no range.
+    """
+    keys = ("image", "mask", "obj", DISTANCE)
+    mirrors: list[Any] = [
+        *(RandFlipd(keys, 0.5 * flip, axis, allow_missing_keys=True) for axis in (-2, -1)),
+        RandFlipd(keys, mirror_yz, -2, allow_missing_keys=True),
+        EnsureTyped(keys, track_meta=False, allow_missing_keys=True),
+        *(RandMirrorZd(keys[2:], prob) for prob in (0.5 * flip_z, mirror_yz)),
+    ]
+    exposure: list[Any] = [
+        RandScaleIntensityd("image", factors=intensity_scale, prob=1.0),
+        RandShiftIntensityd("image", offsets=intensity_offset, prob=1.0),
+        RandGaussianNoised("image", prob=float(noise > 0), std=noise),
+        ScaleIntensityRanged("image", 0.0, 1.0, 0.0, 1.0, clip=True),
+        EnsureTyped("image", track_meta=False),
+    ]
+    return Compose([*mirrors, RandRotateInFramed(keys, rotate, zoom, shift, elastic, elastic_probability), *exposure])

@@ -1,8 +1,8 @@
-"""From noise to data: each sampler a loop that fits a screen, and all called alike.
+"""Samplers, which turn noise into data.
 
-A sample depends on the seed and on its number, never on how many are made at once (`cytovox.diffusion.noise`). The last
-step of every sampler gives the denoiser's estimate of the data itself, so what `constrain` does to an estimate (enforce
-a known slice, say) holds exactly in the result.
+A sample depends on the seed and on its number, not on how many samples are drawn at once (`cytovox.diffusion.noise`).
+The last step of every sampler returns the denoiser's estimate of the data. A constraint of the estimates, such as a
+known slice, therefore holds exactly in the result.
 
 References
 ----------
@@ -13,6 +13,7 @@ Karras et al. 2022, arXiv 2206.00364, algorithm 1 (heun; euler is its first half
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -22,22 +23,23 @@ from cytovox.diffusion.processes import LinearBetas, Process
 from cytovox.diffusion.transfer import upload
 from cytovox.diffusion.variational import learned_log_variance
 from cytovox.errors import InputError
+from cytovox.options import option_errors, raise_errors
 
-#: Changes an estimate of the data, (B, C, Z, Y, X) to the same.
+#: Changes an estimate of the data, (B, C, Z, Y, X), and keeps its shape.
 Constraint = Callable[[torch.Tensor], torch.Tensor]
-#: A denoiser tied to its condition: (x_BCZYX, t) to an estimate.
+#: A denoiser with a fixed condition: from (x_BCZYX, t) to an estimate.
 Denoise = Callable[[torch.Tensor, torch.Tensor], Estimate]
 
 
 class Sampler:
-    """What all samplers share: noise of their own for each sample, and estimates that keep to their limits."""
+    """Base of all samplers: independent noise for each sample, and estimates within limits."""
 
     def __init__(self, steps: int, clip: Sequence[float]) -> None:
         self.steps, self.clip = steps, tuple(clip)
 
     @property
     def evaluations(self) -> int:
-        """How often the network is asked for a sample."""
+        """Number of network evaluations per sample."""
         return self.steps
 
     @torch.no_grad()
@@ -54,15 +56,15 @@ class Sampler:
         Parameters
         ----------
         denoiser : Denoiser
-            Its network in evaluation mode.
+            Denoiser with its network in evaluation mode.
         shape_CZYX : sequence of int
-            Of one sample.
+            Shape of one sample.
         condition_BCYX : float tensor
-            Samples are made on its device.
+            Conditions; samples are computed on their device.
         generator : torch.Generator
-            Seeds the samples, one number each.
+            Generator of the samples' seeds.
         constrain : callable, optional
-            Changes every estimate of the data, (B, C, Z, Y, X) to the same; holds exactly in the result.
+            Function that changes every estimate of the data; its constraint holds exactly in the result.
 
         Returns
         -------
@@ -82,15 +84,15 @@ class Sampler:
         return self.sampling_loop(process, denoise, Draws(condition_BCYX, shape_CZYX, generator))
 
     def sampling_loop(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
-        """From the first noise to the data: what makes a sampler that sampler.
+        """Return the data, starting from noise.
 
-        Nothing is read back from the device: the host knows the last step by its number, not by its time of 0.
+        The host never waits for the device: it recognises the last step by its number, not by its time of 0.
         """
         raise NotImplementedError
 
 
 class Ancestral(Sampler):
-    """DDPM's random walk back, all steps or evenly chosen ones with the betas of those (Ho et al., algorithm 2)."""
+    """DDPM's reverse chain of all steps, or of evenly spaced steps with adapted betas (Ho et al., algorithm 2)."""
 
     def __init__(self, config: "AncestralConfig") -> None:
         super().__init__(config.steps, config.clip)
@@ -102,15 +104,12 @@ class Ancestral(Sampler):
             raise InputError("ancestral: expected the process linear_betas; use ddim, euler or heun for others")
         times = upload(process.respaced_times(self.steps), noise.device)
         x = noise()
-        for i in range(self.steps):
-            t, s = times[i], times[i + 1]
+        for t, s in pairwise(times[:-1]):
             estimate = denoise(x, t)
-            if i + 1 == self.steps:
-                break
             data, state, *_ = process.posterior(t, s)
             deviation = (0.5 * self._log_variance(process, t, s, estimate)).exp()
             x = data * estimate.data_BCZYX + state * x + deviation * noise()
-        return estimate.data_BCZYX
+        return denoise(x, times[-2]).data_BCZYX
 
     def _log_variance(self, process: LinearBetas, t: torch.Tensor, s: torch.Tensor, estimate: Estimate) -> torch.Tensor:
         if self.variance == "learned":
@@ -122,7 +121,7 @@ class Ancestral(Sampler):
 
 
 class DDIM(Sampler):
-    """Steps that keep the estimated noise, or renew a share of it (Song et al., eq. 12 and 16, for any process)."""
+    """Steps that keep the estimated noise or replace a part of it (Song et al., eq. 12 and 16, for any process)."""
 
     def __init__(self, config: "DDIMConfig") -> None:
         super().__init__(config.steps, config.clip)
@@ -133,33 +132,27 @@ class DDIM(Sampler):
         times = upload(process.sampling_times(self.steps), noise.device)
         alpha, sigma = process.alpha(times), process.sigma(times)
         x = sigma[0] * noise()
-        for i in range(self.steps):
+        for i in range(self.steps - 1):
             estimate = denoise(x, times[i])
-            if i + 1 == self.steps:
-                break
             fresh = (1 - (alpha[i] * sigma[i + 1] / (alpha[i + 1] * sigma[i])) ** 2).clamp(min=0).sqrt()
             renewed = self.eta * sigma[i + 1] * fresh
             kept = (sigma[i + 1] ** 2 - renewed**2).sqrt()
             x = alpha[i + 1] * estimate.data_BCZYX + kept * estimate.noise_BCZYX
             if self.eta:
                 x = x + renewed * noise()
-        return estimate.data_BCZYX
+        return denoise(x, times[-2]).data_BCZYX
 
 
 class Euler(Sampler):
-    """First-order steps along the velocity; the rectified flow's clock is t itself."""
+    """First-order steps along the velocity."""
 
     def sampling_loop(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
         """See `Sampler.sampling_loop`."""
         times = upload(process.sampling_times(self.steps), noise.device)
         x = process.sigma(times[0]) * noise()
-        for i in range(self.steps):
-            t, s = times[i], times[i + 1]
-            estimate = denoise(x, t)
-            if i + 1 < self.steps:
-                step = process.clock(s) - process.clock(t)
-                x = x + step * velocity(process, t, estimate)
-        return estimate.data_BCZYX
+        for t, s in pairwise(times[:-1]):
+            x = x + (process.clock(s) - process.clock(t)) * velocity(process, t, denoise(x, t))
+        return denoise(x, times[-2]).data_BCZYX
 
 
 class Heun(Sampler):
@@ -167,26 +160,23 @@ class Heun(Sampler):
 
     @property
     def evaluations(self) -> int:
-        """Two a step, one for the last."""
+        """Number of network evaluations per sample: two per step, one for the last."""
         return 2 * self.steps - 1
 
     def sampling_loop(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
         """See `Sampler.sampling_loop`."""
         times = upload(process.sampling_times(self.steps), noise.device)
         x = process.sigma(times[0]) * noise()
-        for i in range(self.steps):
-            t, s = times[i], times[i + 1]
-            estimate = denoise(x, t)
-            if i + 1 < self.steps:
-                step = process.clock(s) - process.clock(t)
-                first = velocity(process, t, estimate)
-                second = velocity(process, s, denoise(x + step * first, s))
-                x = x + step * (first + second) / 2
-        return estimate.data_BCZYX
+        for t, s in pairwise(times[:-1]):
+            step = process.clock(s) - process.clock(t)
+            first = velocity(process, t, denoise(x, t))
+            second = velocity(process, s, denoise(x + step * first, s))
+            x = x + step * (first + second) / 2
+        return denoise(x, times[-2]).data_BCZYX
 
 
 class OneStep(Sampler):
-    """The estimate from noise alone: all of a regressor, and the first step of any other sampler."""
+    """The estimate from pure noise: the prediction of a regressor, or the first step of another sampler."""
 
     def sampling_loop(self, process: Process, denoise: Denoise, noise: Draws) -> torch.Tensor:
         """See `Sampler.sampling_loop`."""
@@ -195,82 +185,75 @@ class OneStep(Sampler):
 
 
 def velocity(process: Process, t: torch.Tensor, estimate: Estimate) -> torch.Tensor:
-    """Rate at which x_t moves with the process's clock, (B, C, Z, Y, X)."""
+    """Return the derivative of x_t with respect to the process's clock, (B, C, Z, Y, X)."""
     a, b = process.velocity(t)
     return a * estimate.data_BCZYX + b * estimate.noise_BCZYX
 
 
 @dataclass
 class _Shared:
-    """Options that every sampler has."""
+    """Options of every sampler."""
 
     clip: list[float] = field(default_factory=list)
-    """Lowest and highest value of the data, [low, high], that every estimate is cut to; empty: no limits."""
+    """Lowest and highest value of the data, [low, high]; every estimate is clipped to them. Empty: no limits."""
 
     def errors(self) -> list[str]:
-        """What is wrong with the options; empty where all is well."""
-        steps = getattr(self, "steps", 1)
-        errors = [] if steps >= 1 else [f"steps: {steps}: expected 1 or more"]
-        if self.clip and not (len(self.clip) == 2 and self.clip[0] < self.clip[1]):
-            errors.append(f"clip: {list(self.clip)}: expected [low, high], or []")
-        return errors
-
-    def _check(self, name: str) -> None:
-        if errors := self.errors():
-            raise InputError(f"{name}: {'; '.join(errors)}")
-
-
-@dataclass
-class _Stepwise(_Shared):
-    """Options of samplers that take steps."""
-
-    validation_steps: int | None = None
-    """Steps of the samples that training is validated by; null for as many as `steps`."""
-
-    def errors(self) -> list[str]:
-        """What is wrong with the options; empty where all is well."""
-        few = self.validation_steps is not None and self.validation_steps < 1
-        return super().errors() + (
-            [f"validation_steps: {self.validation_steps}: expected 1 or more, or null"] if few else []
+        """Return what is wrong with the options, one line per error."""
+        valid = not self.clip or (len(self.clip) == 2 and self.clip[0] < self.clip[1])
+        return option_errors(
+            self, ("steps", getattr(self, "steps", 1) >= 1, "1 or more"), ("clip", valid, "[low, high], or []")
         )
 
 
 @dataclass
-class AncestralConfig(_Stepwise):
-    """DDPM's sampler, DISPR's too."""
+class _Stepwise(_Shared):
+    """Options of samplers with several steps."""
 
-    steps: int = 1000
-    """Steps from noise to data: all of the process, or fewer, evenly chosen."""
-    variance: str = "learned"
-    """Of each step: learned (noise_and_variance), small or large (the limits, for data without and with spread)."""
+    validation_steps: int | None = None
+    """Number of steps for the samples of a validation during training; null: `steps`."""
 
     def errors(self) -> list[str]:
-        """What is wrong with the options; see the base."""
-        good = self.variance in ("learned", "small", "large")
-        return super().errors() + ([] if good else [f"variance: {self.variance!r}: expected learned, small or large"])
+        """Return what is wrong with the options, one line per error."""
+        valid = self.validation_steps is None or self.validation_steps >= 1
+        return super().errors() + option_errors(self, ("validation_steps", valid, "1 or more, or null"))
+
+
+@dataclass
+class AncestralConfig(_Stepwise):
+    """Sampler of DDPM and DISPR."""
+
+    steps: int = 1000
+    """Number of steps from noise to data: all of the process, or fewer, evenly spaced."""
+    variance: str = "learned"
+    """Variance of each step: learned (noise_and_variance), or its lower (small) or upper (large) limit."""
+
+    def errors(self) -> list[str]:
+        """Return what is wrong with the options, one line per error."""
+        valid = self.variance in ("learned", "small", "large")
+        return super().errors() + option_errors(self, ("variance", valid, "learned, small or large"))
 
     def build(self) -> Ancestral:
-        """The sampler; `InputError` if an option is out of range."""
-        self._check("ancestral")
+        """Return the sampler; raise `InputError` if an option is out of range."""
+        raise_errors("ancestral", self.errors())
         return Ancestral(self)
 
 
 @dataclass
 class DDIMConfig(_Stepwise):
-    """Deterministic steps along DDPM's marginals, trailing: the first starts at the very end."""
+    """Deterministic steps along the marginals of DDPM, starting at the last time of the process."""
 
     steps: int = 50
-    """Steps from noise to data."""
+    """Number of steps from noise to data."""
     eta: float = 0.0
-    """Share of new noise: 0 deterministic, 1 as ancestral with small variance."""
+    """Fraction of new noise: 0 is deterministic, 1 is the same as ancestral with small variance."""
 
     def errors(self) -> list[str]:
-        """What is wrong with the options; see the base."""
-        return super().errors() + ([] if 0 <= self.eta <= 1 else [f"eta: {self.eta}: expected 0 to 1"])
+        """Return what is wrong with the options, one line per error."""
+        return super().errors() + option_errors(self, ("eta", 0 <= self.eta <= 1, "0 to 1"))
 
     def build(self) -> DDIM:
-        """The sampler; `InputError` if an option is out of range."""
-        self._check("ddim")
+        """Return the sampler; raise `InputError` if an option is out of range."""
+        raise_errors("ddim", self.errors())
         return DDIM(self)
 
 
@@ -279,11 +262,11 @@ class EulerConfig(_Stepwise):
     """First-order steps along the velocity."""
 
     steps: int = 8
-    """Steps from noise to data, an evaluation each."""
+    """Number of steps from noise to data, with one network evaluation each."""
 
     def build(self) -> Euler:
-        """The sampler; `InputError` if an option is out of range."""
-        self._check("euler")
+        """Return the sampler; raise `InputError` if an option is out of range."""
+        raise_errors("euler", self.errors())
         return Euler(self.steps, self.clip)
 
 
@@ -292,21 +275,21 @@ class HeunConfig(_Stepwise):
     """Second-order steps along the velocity."""
 
     steps: int = 4
-    """Steps from noise to data, two evaluations each, one for the last."""
+    """Number of steps from noise to data, with two network evaluations each and one for the last."""
 
     def build(self) -> Heun:
-        """The sampler; `InputError` if an option is out of range."""
-        self._check("heun")
+        """Return the sampler; raise `InputError` if an option is out of range."""
+        raise_errors("heun", self.errors())
         return Heun(self.steps, self.clip)
 
 
 @dataclass
 class OneStepConfig(_Shared):
-    """One evaluation: the sampler of a regressor."""
+    """Sampler of a regressor, with one network evaluation."""
 
     def build(self) -> OneStep:
-        """The sampler; `InputError` if an option is out of range."""
-        self._check("one_step")
+        """Return the sampler; raise `InputError` if an option is out of range."""
+        raise_errors("one_step", self.errors())
         return OneStep(1, self.clip)
 
 

@@ -1,4 +1,4 @@
-"""The learned variance of DDPM's steps back, and the variational bound that it is learned by.
+"""Learned variance of DDPM's reverse steps, and the variational bound that trains it.
 
 References
 ----------
@@ -14,14 +14,14 @@ from cytovox.diffusion.preconditioning import Estimate
 from cytovox.diffusion.processes import LinearBetas
 from cytovox.errors import InputError
 
-#: Half the width of one of the 256 levels in which data in -1..1 are counted: what the last step is scored on.
+#: Half the width of one of 256 levels between -1 and 1. The likelihood of the last step is that of such a level.
 HALF_LEVEL = 1 / 255
 
 
 def learned_log_variance(
     process: LinearBetas, t: torch.Tensor, s: torch.Tensor, variance_BCZYX: torch.Tensor
 ) -> torch.Tensor:
-    """Log variance of the step from t back to s, between the limits of that very step (eq. 15).
+    """Return the log variance of the reverse step from t to s, interpolated between its limits (eq. 15).
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def learned_log_variance(
     Returns
     -------
     float tensor, (B, C, Z, Y, X)
-        The step to 0 has no lower limit: that of the step from t + 1 to t stands in for it, as published.
+        The step to 0 has no lower limit; the limit of the step from t + 1 to t is used instead, as published.
     """
     *_, upper = process.posterior(t, s)
     last = s == 0
@@ -46,7 +46,7 @@ def learned_log_variance(
 def bound_bits(
     process: LinearBetas, x_BCZYX: torch.Tensor, x0_BCZYX: torch.Tensor, t: torch.Tensor, estimate: Estimate
 ) -> torch.Tensor:
-    """One term of the variational bound for every voxel, differentiable in the learned variance only.
+    """Return one term of the variational bound for every voxel, differentiable in the learned variance only.
 
     Parameters
     ----------
@@ -57,20 +57,20 @@ def bound_bits(
     t : float tensor, (B, 1, 1, 1, 1)
         The times of x, 1 or more.
     estimate : Estimate
-        Of x, with its variance.
+        Estimate of x, with its variance.
 
     Returns
     -------
     float tensor, (B, C, Z, Y, X)
-        Bits: divergence of the learned from the true step back (eq. 5); at t = 1, minus the log likelihood (eq. 4).
+        Divergence in bits between learned and true reverse step (eq. 5); at t = 1 the negative log likelihood (eq. 4).
     """
     if estimate.variance_BCZYX is None:
-        raise InputError("noise_mse_vlb: expected the preconditioning noise_and_variance: this one has no variance")
+        raise InputError("noise_mse_vlb: expected the preconditioning noise_and_variance; this one has no variance")
     data, state, variance, _ = process.posterior(t, t - 1)
     log_learned = learned_log_variance(process, t, t - 1, estimate.variance_BCZYX)
     mean = data * estimate.data_BCZYX.detach() + state * x_BCZYX
     true_mean = data * x0_BCZYX + state * x_BCZYX
-    log_true = variance.clamp(min=1e-20).log()  # 0 at t = 1, where the likelihood is taken instead
+    log_true = variance.clamp(min=1e-20).log()  # the variance is 0 at t = 1, where the likelihood is used instead
     divergence = 0.5 * (
         log_learned - log_true - 1 + (log_true - log_learned).exp() + (true_mean - mean).square() / log_learned.exp()
     )
@@ -79,14 +79,14 @@ def bound_bits(
 
 
 def level_log_likelihood(x_BCZYX: torch.Tensor, mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
-    """Log probability that a Gaussian lies in the level of x (Ho et al., eq. 13).
+    """Return the log probability that a Gaussian variable lies in the level of x (Ho et al., eq. 13).
 
     Parameters
     ----------
     x_BCZYX : float tensor
-        In -1..1; the first and the last of the 256 levels reach to infinity.
+        Data in -1..1; the first and the last of the 256 levels extend to infinity.
     mean, log_variance : float tensor
-        Of the Gaussian, same shape.
+        Parameters of the Gaussian, same shape.
 
     Returns
     -------

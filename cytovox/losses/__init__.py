@@ -1,4 +1,4 @@
-"""Losses of segmentation, of centre offsets and of SHAPR."""
+"""Losses of organelle segmentation, centre offsets and SHAPR."""
 
 from cytovox.losses.segmentation import LOSSES, loss_config
 

@@ -1,4 +1,4 @@
-"""Loss of centre offsets: near the right centre, and nearer to it than to any other."""
+"""Loss of the centre offsets that assign each voxel of a cell to a nucleus."""
 
 from __future__ import annotations
 
@@ -8,36 +8,41 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from cytovox.options import option_errors
+
 
 @dataclass
 class CentreOffsetLossConfig:
     """Options of `CentreOffsetLoss`."""
 
     softness_um: float = 2.0
-    """How much nearer the right centre must be: distances are divided by this before the softmax."""
+    """Length that distances are divided by before the softmax; a smaller one separates neighbouring nuclei more."""
     distance_weight: float = 0.1
-    """Weight of the mean distance (per um) beside the cross-entropy."""
+    """Weight per um of the mean distance, which is added to the cross-entropy."""
     voxels: int = 30_000
-    """Voxels of cells that are looked at in a patch: all where there are at most so many, else so many at random."""
+    """Largest number of cell voxels that the loss of a patch uses; a random sample where a patch has more."""
 
     def errors(self) -> list[str]:
-        """What cannot be."""
-        errors = [] if self.softness_um > 0 else [f"softness_um: expected a length above 0, got {self.softness_um}"]
-        if not self.distance_weight >= 0:
-            errors.append(f"distance_weight: expected 0 or more, got {self.distance_weight}")
-        return errors + ([] if self.voxels >= 1 else [f"voxels: expected 1 or more, got {self.voxels}"])
+        """Return what is wrong with the options, one line per error."""
+        return option_errors(
+            self,
+            ("softness_um", self.softness_um > 0, "a length above 0"),
+            ("distance_weight", self.distance_weight >= 0, "0 or more"),
+            ("voxels", self.voxels >= 1, "1 or more"),
+        )
 
     def build(self) -> CentreOffsetLoss:
-        """The loss."""
+        """Return the loss."""
         return CentreOffsetLoss(self)
 
 
 class CentreOffsetLoss(nn.Module):
-    """Mean distance of the offsets' end points from the right centres, and cross-entropy of the choice by distance.
+    """Distance of the offsets' end points from the right centres, and cross-entropy over all centres.
 
-    Of voxel v with offset o(v) and centres c_k, the probability of nucleus k is softmax(-|v + o(v) - c_k| / softness)
-    (after Neven et al. 2019, arXiv 1906.11109, with one softness for all). Voxels of cells whose nucleus is not known
-    do not count. All shapes are known beforehand, so that nothing is read back from a GPU.
+    A voxel v with offset o(v) belongs to nucleus k, with centre c_k, with probability
+    softmax(-|v + o(v) - c_k| / softness) (after Neven et al. 2019, arXiv 1906.11109, with one softness for all nuclei).
+    Voxels of cells without a known nucleus do not count. No tensor's size depends on values, so that the host never
+    waits for a GPU.
     """
 
     def __init__(self, config: CentreOffsetLossConfig) -> None:
@@ -68,31 +73,37 @@ class CentreOffsetLoss(nn.Module):
         if not len(nuclei_N4):
             return 0 * offsets_um_3ZYX.float().sum(), offsets_um_3ZYX.new_full((), torch.nan)
         own_V, known_V = _nucleus_of(cells_ZYX.flatten(), nuclei_N4[:, 0].long())
-        where_V, used_V = _drawn(known_V, self.config.voxels)
+        where_V, used_V = _sample_voxels(known_V, self.config.voxels)
         own_V, used_V = own_V[where_V], used_V.float()
-        places_V3 = torch.stack(_unravelled(where_V, cells_ZYX.shape), dim=1)
-        offsets_V3 = places_V3 * spacing_um + offsets_um_3ZYX.flatten(1)[:, where_V].float().T
-        distance_VN = torch.linalg.vector_norm(offsets_V3[:, None] - nuclei_N4[None, :, 1:], dim=2)
+        _, height, width = cells_ZYX.shape
+        # not torch.unravel_index, which copies the shape to the device
+        place_V3 = torch.stack([where_V // (height * width), where_V // width % height, where_V % width], dim=1)
+        end_V3 = place_V3 * spacing_um + offsets_um_3ZYX.flatten(1)[:, where_V].float().T
+        distance_VN = torch.linalg.vector_norm(end_V3[:, None] - nuclei_N4[None, :, 1:], dim=2)
         loss_V = cross_entropy(-distance_VN / self.config.softness_um, own_V, reduction="none")
         loss_V = loss_V + self.config.distance_weight * distance_VN.gather(1, own_V[:, None])[:, 0]
         right_V = (distance_VN.argmin(dim=1) == own_V).float()
         count = used_V.sum()
-        # 0 / 0 is the nan of a patch without any
+        # the fraction of a patch without such voxels is 0 / 0 = nan
         return (loss_V * used_V).sum() / count.clamp(min=1), ((right_V * used_V).sum() / count).detach()
 
 
 def _nucleus_of(labels_V: torch.Tensor, nuclei_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Number of each voxel's nucleus, int64 (V,), and whether it has one, bool (V,); any number where it has none."""
+    """Return the number of each voxel's nucleus, int64 (V,), and whether it has one, bool (V,).
+
+    The number of a voxel without a nucleus is arbitrary.
+    """
     sorted_N, order_N = nuclei_N.sort()
     place_V = torch.searchsorted(sorted_N, labels_V).clamp(max=len(nuclei_N) - 1)
     return order_N[place_V], sorted_N[place_V] == labels_V
 
 
-def _drawn(known_V: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which voxels are looked at, int64 (W,), and which of them count, bool (W,); W does not depend on the values.
+def _sample_voxels(known_V: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return indices of voxels, int64 (W,), and whether each of them counts, bool (W,).
 
-    All that are known where they are at most `most`. Else the known ones are cut into as many runs of equal length, and
-    one of each run is drawn: evenly over the patch, each with the same chance.
+    W does not depend on the values. All known voxels are taken where there are at most `most`. Otherwise, the known
+    voxels are divided into `most` runs of equal length and one voxel is drawn from each run, so that the sample is
+    spread over the patch and every voxel has the same probability.
     """
     if len(known_V) <= most:
         return torch.arange(len(known_V), device=known_V.device), known_V
@@ -103,9 +114,3 @@ def _drawn(known_V: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor
     chosen_W = torch.where(count > most, drawn_W, runs_W)
     where_W = torch.searchsorted(rank_V, chosen_W + 1).clamp(max=len(known_V) - 1)
     return where_W, chosen_W.minimum(runs_W) < count
-
-
-def _unravelled(index_V: torch.Tensor, shape: torch.Size) -> list[torch.Tensor]:
-    """Coordinates z, y, x of flat indices."""
-    _, height, width = shape
-    return [index_V // (height * width), index_V // width % height, index_V % width]

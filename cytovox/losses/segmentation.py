@@ -1,7 +1,7 @@
-"""Losses of the organelle task: one number an organelle, from the samples where that organelle is annotated.
+"""Losses of organelle segmentation: one value per organelle, from the samples in which it is annotated.
 
-Choi et al. minimise, per organelle, Dice + binary cross-entropy and add up the organelles. A biologist annotates one
-organelle and skips the others: an unlabelled one adds nothing, not even to the gradient.
+Choi et al. minimise Dice + binary cross-entropy for each organelle and add up the organelles. Annotators often mark one
+organelle and leave out the others. An organelle without annotation contributes neither to the loss nor to the gradient.
 
 References
 ----------
@@ -11,16 +11,14 @@ Lin et al., Focal loss for dense object detection, ICCV 2017, arXiv 1708.02002.
 Salehi et al., Tversky loss function, MLMI 2017, arXiv 1706.05721.
 """
 
-import difflib
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from monai.losses import FocalLoss
 from torch import nn
-from torch.nn import functional as F
 
-from cytovox.errors import InputError
+from cytovox.options import entry_of, option_errors, raise_errors
 
 
 def tversky_loss(
@@ -31,18 +29,18 @@ def tversky_loss(
     smooth: float = 1.0,
     pool: bool = False,
 ) -> torch.Tensor:
-    """1 - (2 TP + s) / (2 TP + 2 a FP + 2 b FN + s); with a = b = 0.5 the Dice loss.
+    """Return 1 - (2 TP + s) / (2 TP + 2 a FP + 2 b FN + s), the Dice loss where a = b = 0.5.
 
     Parameters
     ----------
     probability_BCZYX, target_BCZYX : float tensor
-        0 to 1. Voxels where both are 0 count nothing.
+        0 to 1. Voxels where both are 0 contribute nothing.
     false_positives, false_negatives : float
         The weights a and b.
     smooth : float
-        s, in voxels: makes empty against empty 0 instead of 0 / 0.
+        s, in voxels. The loss of an empty prediction of an empty mask is 0 instead of 0 / 0.
     pool : bool
-        One overlap over the whole batch instead of one per sample.
+        Compute one overlap over the whole batch instead of one per sample.
 
     Returns
     -------
@@ -58,22 +56,22 @@ def tversky_loss(
 
 
 class SegmentationLoss(nn.Module):
-    """A weighted sum of an overlap term and a voxel term, per organelle. Built by the configs below.
+    """Weighted sum of an overlap term and a voxel term for each organelle.
 
     Parameters
     ----------
     config : DiceBCEConfig, DiceFocalConfig or TverskyConfig
         Valid options.
     overlap_weight, voxel_weight : float
-        Of the two terms.
+        Weights of the two terms.
     voxel : nn.Module
-        (logits, target) to a loss of every voxel, same shape.
+        Computes the loss of every voxel from (logits, target), in the same shape.
     false_positives, false_negatives : float
         See `tversky_loss`.
     """
 
     organelle_weights: torch.Tensor | None
-    """float32 (C,); None: 1 for each."""
+    """Weights, float32 (C,); None where all are 1."""
 
     def __init__(
         self,
@@ -94,21 +92,21 @@ class SegmentationLoss(nn.Module):
     def forward(
         self, logits_BCZYX: torch.Tensor, target_BCZYX: torch.Tensor, labelled_BC: torch.Tensor
     ) -> torch.Tensor:
-        """The loss of each organelle, in float32 whatever the precision around it.
+        """Return the loss of each organelle, computed in float32 also under autocast.
 
         Parameters
         ----------
         logits_BCZYX : float tensor
             The network's output, before the sigmoid.
         target_BCZYX : tensor, 0 or 1
-            The masks; where unlabelled, anything, even NaN.
+            The masks. Values of organelles without annotation do not matter and may be NaN.
         labelled_BC : bool tensor
             False where sample b has no annotation of organelle c.
 
         Returns
         -------
         float32 tensor, (C,)
-            The mean over the labelled samples; 0, without gradient, where there is none. Add up for the paper's loss.
+            The mean over the labelled samples; 0, without gradient, where there is none. The sum is the paper's loss.
         """
         if logits_BCZYX.shape != target_BCZYX.shape or labelled_BC.shape != logits_BCZYX.shape[:2]:
             shapes = (tuple(tensor.shape) for tensor in (logits_BCZYX, target_BCZYX, labelled_BC))
@@ -119,68 +117,55 @@ class SegmentationLoss(nn.Module):
             known = labelled_BC.bool()
             mask = known[:, :, None, None, None]
             zero = torch.zeros((), device=logits_BCZYX.device)
-            # selected, not multiplied: 0 x NaN is NaN, and so would be the gradient
-            logits, target = (
-                torch.where(mask, logits_BCZYX.float(), zero),
-                torch.where(mask, target_BCZYX.float(), zero),
-            )
-            loss_C = self.overlap_weight * self._overlap(logits, target, mask) if self.overlap_weight else zero
+            # torch.where instead of a product: 0 x NaN is NaN, also in the gradient
+            logits, target = (torch.where(mask, one.float(), zero) for one in (logits_BCZYX, target_BCZYX))
+            loss_C = zero
+            if self.overlap_weight:
+                overlap_BC = tversky_loss(
+                    torch.sigmoid(logits) * mask, target, self.false_positives, self.false_negatives, self.smooth,
+                    pool=self.pool,
+                )  # fmt: skip
+                counted_BC = known.any(0, keepdim=True) if self.pool else known
+                loss_C = self.overlap_weight * _labelled_mean(overlap_BC, counted_BC)
             if self.voxel_weight:
                 voxel_BC = self.voxel(logits, target).mean((2, 3, 4))
                 loss_C = loss_C + self.voxel_weight * _labelled_mean(voxel_BC, known)
-            if self.organelle_weights is not None:
-                loss_C = loss_C * self.organelle_weights.to(loss_C.device)
-            return loss_C
-
-    def _overlap(self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        probability = torch.sigmoid(logits) * mask
-        loss = tversky_loss(
-            probability, target, self.false_positives, self.false_negatives, self.smooth, pool=self.pool
-        )
-        known = mask[:, :, 0, 0, 0]
-        return _labelled_mean(loss, known.any(0, keepdim=True) if self.pool else known)
+            return loss_C if self.organelle_weights is None else loss_C * self.organelle_weights.to(loss_C.device)
 
 
 def _labelled_mean(loss_BC: torch.Tensor, labelled_BC: torch.Tensor) -> torch.Tensor:
-    """Mean over the labelled samples, 0 where there is none."""
+    """Return the mean over the labelled samples, 0 where there is none."""
     return (loss_BC * labelled_BC).sum(0) / labelled_BC.sum(0).clamp(min=1)
-
-
-class _BinaryCrossEntropy(nn.Module):
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
 @dataclass
 class _Shared:
-    """Options that every loss has."""
+    """Options of every loss."""
 
     organelle_weights: list[float] = field(default_factory=list)
     """Weight of each organelle's loss, in their order; empty: 1 for each."""
     batch: bool = False
-    """One Dice over the whole batch instead of one per sample: steadier where small organelles miss many patches."""
+    """One Dice over the whole batch instead of one per sample; steadier where many patches lack small organelles."""
     smooth: float = 1.0
-    """Voxels added above and below the fraction, so that an organelle absent from a patch has a Dice."""
+    """Voxels added to numerator and denominator, so that the Dice of an organelle absent from a patch is defined."""
 
     def errors(self, organelles: int | None = None) -> list[str]:
-        """What is wrong with the options, and with them for so many organelles; empty where all is well."""
-        errors = [
-            f"{name}: {value}: expected a number of 0 or more"
-            for name, value in vars(self).items()
-            if isinstance(value, float | int) and not 0 <= value < float("inf")
-        ]
-        weights = list(self.organelle_weights)
-        if any(not 0 <= weight < float("inf") for weight in weights) or (weights and not any(weights)):
-            errors.append(f"organelle_weights: {weights}: expected numbers of 0 or more, not all 0")
+        """Return what is wrong with the options, also for this number of organelles, one line per error."""
+        weights, numbers = (
+            list(self.organelle_weights),
+            [n for n, v in vars(self).items() if isinstance(v, float | int)],
+        )
+        valid = all(0 <= weight < float("inf") for weight in weights) and (not weights or any(weights))
+        errors = option_errors(
+            self,
+            *((name, 0 <= getattr(self, name) < float("inf"), "a number of 0 or more") for name in numbers),
+            ("organelle_weights", valid, "numbers of 0 or more, not all 0"),
+        )
         if weights and organelles is not None and len(weights) != organelles:
-            errors.append(f"organelle_weights: {len(weights)} given: expected {organelles}, one an organelle, or []")
+            errors.append(f"organelle_weights: {len(weights)} given: expected {organelles}, one per organelle, or []")
         if self.smooth == 0:
-            errors.append("smooth: 0: expected more, or an absent organelle is 0 / 0")
+            errors.append("smooth: 0: expected more than 0, or the Dice of an absent organelle is 0 / 0")
         return errors
-
-    def _check(self, name: str) -> None:
-        if errors := self.errors():
-            raise InputError(f"{name}: {'; '.join(errors)}")
 
 
 @dataclass
@@ -193,78 +178,75 @@ class DiceBCEConfig(_Shared):
     """Weight of the binary cross-entropy, the mean over voxels."""
 
     def errors(self, organelles: int | None = None) -> list[str]:
-        """What is wrong with the options; see the base."""
-        nothing = (
-            [] if self.dice_weight or self.bce_weight else ["dice_weight and bce_weight: both 0: nothing to learn"]
-        )
-        return super().errors(organelles) + nothing
+        """Return what is wrong with the options, one line per error."""
+        empty = [] if self.dice_weight or self.bce_weight else ["dice_weight and bce_weight: both 0: nothing to learn"]
+        return super().errors(organelles) + empty
 
     def build(self) -> SegmentationLoss:
-        """The loss; `InputError` if an option is out of range."""
-        self._check("dice_bce")
-        return SegmentationLoss(self, self.dice_weight, self.bce_weight, _BinaryCrossEntropy())
+        """Return the loss; raise `InputError` if an option is out of range."""
+        raise_errors("dice_bce", self.errors())
+        return SegmentationLoss(self, self.dice_weight, self.bce_weight, nn.BCEWithLogitsLoss(reduction="none"))
 
 
 @dataclass
 class DiceFocalConfig(_Shared):
-    """Dice + focal loss (MONAI's): turns from the many easy voxels to the few hard ones."""
+    """Dice + focal loss (MONAI's), which gives voxels that are hard to classify more weight."""
 
     dice_weight: float = 1.0
     """Weight of the Dice term."""
     focal_weight: float = 1.0
     """Weight of the focal term, the mean over voxels."""
     gamma: float = 2.0
-    """How strongly well-classified voxels are turned down; 0 is the binary cross-entropy."""
+    """Exponent that lowers the weight of well-classified voxels; 0 is the binary cross-entropy."""
     alpha: float | None = None
-    """Share of the foreground in the focal term, 0 to 1; null: foreground and background weigh the same."""
+    """Weight of the foreground in the focal term, 0 to 1; null: equal weights of foreground and background."""
 
     def errors(self, organelles: int | None = None) -> list[str]:
-        """What is wrong with the options; see the base."""
-        errors = super().errors(organelles)
-        if not (self.dice_weight or self.focal_weight):
-            errors.append("dice_weight and focal_weight: both 0: nothing to learn")
-        if self.alpha is not None and self.alpha > 1:
-            errors.append(f"alpha: {self.alpha}: expected 0 to 1, or null")
-        return errors
+        """Return what is wrong with the options, one line per error."""
+        empty = (
+            [] if self.dice_weight or self.focal_weight else ["dice_weight and focal_weight: both 0: nothing to learn"]
+        )
+        alpha = option_errors(self, ("alpha", self.alpha is None or not self.alpha > 1, "0 to 1, or null"))
+        return super().errors(organelles) + empty + alpha
 
     def build(self) -> SegmentationLoss:
-        """The loss; `InputError` if an option is out of range."""
-        self._check("dice_focal")
+        """Return the loss; raise `InputError` if an option is out of range."""
+        raise_errors("dice_focal", self.errors())
         focal = FocalLoss(gamma=self.gamma, alpha=self.alpha, reduction="none")
         return SegmentationLoss(self, self.dice_weight, self.focal_weight, focal)
 
 
 @dataclass
 class TverskyConfig(_Shared):
-    """Tversky loss: Dice with its two kinds of error weighed apart."""
+    """Tversky loss: Dice with separate weights of false positives and false negatives."""
 
     false_positives: float = 0.3
-    """Weight of a voxel wrongly inside; 0.5 and 0.5 are the Dice loss."""
+    """Weight of false positives; with 0.5 for both weights this is the Dice loss."""
     false_negatives: float = 0.7
-    """Weight of a voxel wrongly outside: more than the other finds more of a small organelle."""
+    """Weight of false negatives; a weight above that of false positives finds more of small organelles."""
     bce_weight: float = 0.0
-    """Weight of a binary cross-entropy beside it."""
+    """Weight of an additional binary cross-entropy."""
 
     def errors(self, organelles: int | None = None) -> list[str]:
-        """What is wrong with the options; see the base."""
-        nothing = self.false_positives == 0 and self.false_negatives == 0
-        return super().errors(organelles) + (["false_positives and false_negatives: both 0"] if nothing else [])
+        """Return what is wrong with the options, one line per error."""
+        empty = self.false_positives == 0 and self.false_negatives == 0
+        return super().errors(organelles) + (["false_positives and false_negatives: both 0"] if empty else [])
 
     def build(self) -> SegmentationLoss:
-        """The loss; `InputError` if an option is out of range."""
-        self._check("tversky")
-        voxel = _BinaryCrossEntropy()
+        """Return the loss; raise `InputError` if an option is out of range."""
+        raise_errors("tversky", self.errors())
+        voxel = nn.BCEWithLogitsLoss(reduction="none")
         return SegmentationLoss(self, 1.0, self.bce_weight, voxel, self.false_positives, self.false_negatives)
 
 
 class LossConfig(Protocol):
-    """What a loss's config offers."""
+    """Interface of the config of a loss."""
 
     def errors(self, organelles: int | None = None) -> list[str]:
-        """What is wrong with the options, and with them for so many organelles."""
+        """Return what is wrong with the options, also for this number of organelles, one line per error."""
 
     def build(self) -> nn.Module:
-        """(logits_BCZYX, target_BCZYX, labelled_BC) to (C,)."""
+        """Return the loss, which computes (C,) from (logits_BCZYX, target_BCZYX, labelled_BC)."""
 
 
 #: The losses, by name.
@@ -276,9 +258,5 @@ LOSSES: dict[str, type[LossConfig]] = {
 
 
 def loss_config(name: str) -> type[LossConfig]:
-    """The config class of a loss; `InputError` that names the nearest and all known ones if there is none."""
-    if name not in LOSSES:
-        near = difflib.get_close_matches(str(name), LOSSES, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"loss {name!r}: no such loss; {hint}known: {', '.join(LOSSES)}")
-    return LOSSES[name]
+    """Return the config class of a loss; raise `InputError` with the most similar name if there is none."""
+    return entry_of(LOSSES, name, "loss")

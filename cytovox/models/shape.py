@@ -104,9 +104,9 @@ def draw_samples(
         return Samples(sampler(denoiser, shape, condition_BCYX, generator))
     # three times the same seeds: a sample depends on its own number only, however many are drawn at once
     start = generator.get_state()
-    likely_BCZYX = sampler(denoiser, shape, traits.nothing(condition_BCYX), generator)
+    likely_BCZYX = sampler(denoiser, shape, traits.without_traits(condition_BCYX), generator)
     generator.set_state(start)
-    conditioned_BCYX = traits.drawn(likely_BCZYX, condition_BCYX, generator)
+    conditioned_BCYX = traits.with_drawn_traits(likely_BCZYX, condition_BCYX, generator)
     generator.set_state(start)
     return Samples(sampler(denoiser, shape, conditioned_BCYX, generator), likely_BCZYX)
 

@@ -1,4 +1,4 @@
-"""What is learned: plain ``torch.nn`` modules, mostly MONAI's, each found by name through its small config."""
+"""Networks: plain ``torch.nn`` modules, mostly MONAI's, each with a config that is found by name."""
 
 from cytovox.networks.registry import NETWORKS, NetworkConfig, network_config, network_names
 

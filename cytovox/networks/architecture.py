@@ -1,14 +1,14 @@
-"""What a search learns beside weights: how likely each operation is on each edge, and which edges a node reads.
+"""Architecture parameters of a search: probabilities of the operations of each edge and of the sources of each node.
 
-A node of a cell may read every earlier state, and reads two of them, as in the published genotype. Each edge has a
-distribution over operations, and each node one over the pairs of its sources; all cells of a type share them. A sample
-is drawn with Gumbel noise: one operation an edge (Gumbel-softmax), two sources a node (Gumbel-top-k). Only what was
-drawn is computed; the straight-through weight of each edge, 1 in value, carries the gradient of the relaxed
-distribution to all its logits.
+The sources of a node are two of the earlier states of its cell, as in the published genotype. Each edge has a
+distribution over operations, and each node has one over pairs of sources. All cells of a type share these
+distributions. A network is drawn with Gumbel noise: one operation per edge (Gumbel-softmax) and two sources per node
+(Gumbel-top-k). Only the drawn network is computed. Each of its edges has a straight-through weight, whose value is 1
+and whose gradient is that of the relaxed distribution with respect to all logits.
 
 References
 ----------
-Kim et al., MICCAI 2019, arXiv 1906.05956 (one operation an edge, drawn by Gumbel-softmax).
+Kim et al., MICCAI 2019, arXiv 1906.05956 (one operation per edge, drawn by Gumbel-softmax).
 Jang et al., Categorical Reparameterization with Gumbel-Softmax, ICLR 2017, arXiv 1611.01144.
 Dong & Yang, Searching for a Robust Neural Architecture in Four GPU Hours (GDAS), CVPR 2019, arXiv 1910.04465.
 Kool et al., Stochastic Beams and Where to Find Them, ICML 2019, arXiv 1903.06059 (Gumbel-top-k).
@@ -35,19 +35,19 @@ from cytovox.networks.genotype import (
     live_states,
 )
 
-#: How many of the earlier states a node reads.
+#: Number of sources of a node.
 READS = 2
 
 #: One edge and its straight-through weight; None stands for 1 without a gradient.
 WeighedEdge = tuple[Edge, torch.Tensor | None]
 #: The chosen edges of each of a cell's four nodes.
 CellChoice = tuple[tuple[WeighedEdge, ...], ...]
-#: Of each cell type.
+#: The chosen edges of each cell type.
 Choice = Mapping[str, CellChoice]
 
 
 def sources_of(index: int) -> tuple[str, ...]:
-    """What node number ``index`` may read: the inputs and the nodes before it."""
+    """Return the possible sources of node number ``index``: the inputs and the earlier nodes."""
     return (*INPUTS, *NODES[:index])
 
 
@@ -56,14 +56,14 @@ EDGES = tuple((node, source) for index, node in enumerate(NODES) for source in s
 
 
 class Architecture(nn.Module):
-    """Logits of every choice, zero at first: all networks of the space are equally likely.
+    """Logits of every choice, initially 0, so that all networks of the search space are equally likely.
 
     Parameters
     ----------
     operations : sequence of str
-        What an edge may do, out of `OPERATION_NAMES`.
+        Operations of an edge, some of `OPERATION_NAMES`.
     multiplier : int
-        Nodes in a cell's output.
+        Number of nodes in a cell's output.
     """
 
     def __init__(self, operations: Sequence[str] = OPERATION_NAMES, multiplier: int = 3) -> None:
@@ -72,7 +72,7 @@ class Architecture(nn.Module):
         self.operation_logits = nn.ParameterDict(
             {kind: nn.Parameter(torch.zeros(len(EDGES), len(self.operations))) for kind in CELL_TYPES}
         )
-        # the first node has no choice: it reads both inputs
+        # the first node has no logits, because its sources are always both inputs
         self.source_logits = nn.ParameterDict(
             {
                 f"{kind}_{node}": nn.Parameter(torch.zeros(len(sources_of(index))))
@@ -82,23 +82,23 @@ class Architecture(nn.Module):
             }
         )
 
-    def sample(self, temperature: float, generator: torch.Generator) -> Choice:
+    def sample(
+        self, temperature: float, generator: torch.Generator, kinds: Sequence[str] = CELL_TYPES
+    ) -> dict[str, CellChoice]:
         """Draw one network.
 
-        Which operations are computed is the host's to know: the choices are read back from the device, all of them at
-        once. This is the only point at which a step of a search waits for the device.
+        The host needs the choices to know which operations to compute. They are copied from the device all at once,
+        which is the only time that a step of a search waits for the device.
 
         Parameters
         ----------
         temperature : float
-            Of the relaxed distributions that the gradient belongs to; the drawn network does not depend on it.
+            Temperature of the relaxed distributions of the gradient; the drawn network does not depend on it.
         generator : Generator
-            Of the CPU. The same state draws the same network on every rank.
+            Generator on the CPU. Generators in the same state draw the same network on every rank.
+        kinds : sequence of str
+            Cell types to draw, in this order.
         """
-        return self._sample(CELL_TYPES, temperature, generator)
-
-    def _sample(self, kinds: Sequence[str], temperature: float, generator: torch.Generator) -> dict[str, CellChoice]:
-        """Cells of these types, drawn in this order."""
         logits = {key: value for kind in kinds for key, value in self._distributions(kind).items()}
         noisy = {
             key: value.log_softmax(-1) + noise
@@ -110,12 +110,12 @@ class Architecture(nn.Module):
         return {kind: self._cell(kind, relaxed, places) for kind in kinds}
 
     def _distributions(self, kind: str) -> dict[str, torch.Tensor]:
-        """Logits of a cell type by name: of its operations (E, O), then of the sources of nodes that have a choice."""
-        keys = [key for key in (f"{kind}_{node}" for node in NODES) if key in self.source_logits]
+        """Return the logits of a cell type by name: its operations (E, O), then the sources of nodes with a choice."""
+        keys = [f"{kind}_{node}" for node in NODES if f"{kind}_{node}" in self.source_logits]
         return {kind: self.operation_logits[kind], **{key: self.source_logits[key] for key in keys}}
 
     def _cell(self, kind: str, relaxed: Mapping[str, torch.Tensor], places: Mapping[str, list[int]]) -> CellChoice:
-        """The drawn edges of a cell type, with their straight-through weights."""
+        """Return the drawn edges of a cell type, with their straight-through weights."""
         nodes = []
         for index, node in enumerate(NODES):
             sources, key = sources_of(index), f"{kind}_{node}"
@@ -133,21 +133,17 @@ class Architecture(nn.Module):
         return tuple(nodes)
 
     def probabilities(self, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of a cell type: that an edge is read (E,), and of each operation on it (E, O); with their gradients."""
-        included = []
+        """Return the probability that each edge is drawn (E,), and of each operation on it (E, O), with gradients."""
+        included, operations = [], self.operation_logits[kind]
         for index, node in enumerate(NODES):
-            count = len(sources_of(index))
-            key = f"{kind}_{node}"
-            included.append(inclusion(self.source_logits[key].softmax(0)) if count > READS else self._ones(kind, count))
-        return torch.cat(included), self.operation_logits[kind].softmax(1)
-
-    def _ones(self, kind: str, count: int) -> torch.Tensor:
-        return torch.ones(count, device=self.operation_logits[kind].device)
+            count, key = len(sources_of(index)), f"{kind}_{node}"
+            always = torch.ones(count, device=operations.device)
+            included.append(inclusion(self.source_logits[key].softmax(0)) if count > READS else always)
+        return torch.cat(included), operations.softmax(1)
 
     def entropy(self) -> torch.Tensor:
-        """Mean entropy of all distributions, each over that of the uniform one: 1 at first, 0 when all is decided."""
-        logits = [*itertools.chain.from_iterable(self.operation_logits[kind] for kind in CELL_TYPES)]
-        logits += list(self.source_logits.values())
+        """Return the mean relative entropy of all distributions: 1 where all are uniform, 0 where all are certain."""
+        logits = [*itertools.chain(*(self.operation_logits[kind] for kind in CELL_TYPES)), *self.source_logits.values()]
         shares = [
             -(log := one.log_softmax(0)).exp().mul(log).sum() / math.log(len(one)) for one in logits if len(one) > 1
         ]
@@ -155,25 +151,25 @@ class Architecture(nn.Module):
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator) -> Genotype:
-        """One network of the distributions, among those that can be built."""
+        """Draw one network among those that can be built."""
         return Genotype(**{kind: self._draw_cell(kind, generator) for kind in CELL_TYPES})
 
     def _draw_cell(self, kind: str, generator: torch.Generator) -> CellGenotype:
         for _ in range(1000):
-            drawn = self._sample([kind], 1.0, generator)[kind]
+            drawn = self.sample(1.0, generator, [kind])[kind]
             cell = tuple(tuple(edge for edge, _ in edges) for edges in drawn)
-            inhabited = all(any(edge.operation != "none" for edge in edges) for edges in cell)
-            if inhabited and "s1" in live_states(cell, self.multiplier):
+            connected = all(any(edge.operation != "none" for edge in edges) for edges in cell)
+            if connected and "s1" in live_states(cell, self.multiplier):
                 return cell
-        return self._derive(kind)  # next to nothing that is likely can be built
+        return self._derive(kind)  # hardly any of the likely cells can be built
 
     @torch.no_grad()
     def genotype(self) -> Genotype:
-        """The likeliest network that can be built: every node has an input, every cell reads the one before it."""
+        """Return the most likely network in which every node has an input and every cell uses the previous cell."""
         return Genotype(**{kind: self._derive(kind) for kind in CELL_TYPES})
 
     def _derive(self, kind: str) -> CellGenotype:
-        """Of all cells (an edge cut or at its best: 15 thousand), best first, the first that can be built."""
+        """Return the most likely cell that can be built, among all 15 thousand with each edge at its best or cut."""
         logs = {key: value.log_softmax(-1) for key, value in self._distributions(kind).items()}
         numbers = dict(zip(logs, _read([value.flatten() for value in logs.values()]), strict=True))
         options = [self._options(kind, node, numbers) for node in NODES]
@@ -184,20 +180,23 @@ class Architecture(nn.Module):
     def _options(
         self, kind: str, node: str, logs: Mapping[str, Sequence[float]]
     ) -> list[tuple[float, tuple[Edge, ...]]]:
-        """Inputs of a node with the logarithm of their chances: every pair of sources, each edge cut or at its best."""
+        """Return log probability and edges of each possible input of a node.
+
+        These are all pairs of sources, each with its most likely operation or with ``none``.
+        """
         sources, count = sources_of(NODES.index(node)), len(self.operations)
         log_EO = [logs[kind][first : first + count] for first in range(0, len(logs[kind]), count)]
         log_S = logs.get(f"{kind}_{node}", [0.0] * len(sources))
-        words: dict[str, list[tuple[float, Edge]]] = {}
+        edges: dict[str, list[tuple[float, Edge]]] = {}
         for place, source in enumerate(sources):
             row = log_EO[EDGES.index((node, source))]
             best = max((i for i, name in enumerate(self.operations) if name != "none"), key=row.__getitem__)
             kept = [best, *(i for i, name in enumerate(self.operations) if name == "none")]
-            words[source] = [(log_S[place] + row[i], Edge(self.operations[i], source)) for i in kept]
+            edges[source] = [(log_S[place] + row[i], Edge(self.operations[i], source)) for i in kept]
         pairs = (
             both
             for pair in itertools.combinations(sources, READS)
-            for both in itertools.product(*(words[source] for source in pair))
+            for both in itertools.product(*(edges[source] for source in pair))
         )
         return [
             (sum(score for score, _ in pair), tuple(edge for _, edge in pair))
@@ -207,9 +206,10 @@ class Architecture(nn.Module):
 
 
 def inclusion(share_S: torch.Tensor) -> torch.Tensor:
-    """That each of S things is among two drawn without putting back, when one is drawn with these shares (S,).
+    """Return the probability of each of S items to be among two items drawn without replacement, (S,).
 
-    What the others have is summed, not taken from 1: of a share near 1, float32 would leave nothing right.
+    A single draw has the probabilities `share_S`. The probability of the other items is their sum instead of 1 minus
+    that of the item, which is not exact in float32 for probabilities near 1.
     """
     others_SS = 1 - torch.eye(len(share_S), dtype=share_S.dtype, device=share_S.device)
     first_S = share_S / (others_SS * share_S).sum(1).clamp_min(torch.finfo(share_S.dtype).tiny)
@@ -217,19 +217,19 @@ def inclusion(share_S: torch.Tensor) -> torch.Tensor:
 
 
 def fixed(genotype: Genotype) -> Choice:
-    """The choice that is this genotype, with no weights on its edges."""
+    """Return the choice of a genotype, without weights of its edges."""
     return {
         kind: tuple(tuple((edge, None) for edge in edges) for edges in getattr(genotype, kind)) for kind in CELL_TYPES
     }
 
 
 def random_genotype(generator: torch.Generator, operations: Sequence[str], multiplier: int) -> Genotype:
-    """A network of the space, drawn with equal chances among those that can be built.
+    """Draw a network of the search space, with equal probabilities of all those that can be built.
 
     Raises
     ------
     ValueError
-        No operation but ``none``.
+        No operation other than ``none``.
     """
     if set(operations) <= {"none"}:
         raise ValueError("a network needs an operation that is not 'none'")
@@ -239,20 +239,20 @@ def random_genotype(generator: torch.Generator, operations: Sequence[str], multi
 def candidates(
     architecture: Architecture, count: int, generator: torch.Generator, cost: Callable[[Genotype], float], most: float
 ) -> list[Genotype]:
-    """The likeliest network, and others as they are drawn, all different and none too costly.
+    """Return the most likely network and drawn networks, all different and below a cost.
 
     Parameters
     ----------
     architecture : Architecture
-        The distributions.
+        Distributions.
     count : int
-        How many are drawn beside the likeliest.
+        Number of drawn networks.
     generator : Generator
-        Of the CPU.
+        Generator on the CPU.
     cost : callable
-        Of a network.
+        Function from a network to its cost.
     most : float
-        What one may cost. If all cost more, the cheapest is the only candidate.
+        Largest cost. If all networks cost more, the cheapest one is the only candidate.
     """
     likeliest = architecture.genotype()
     costs = {likeliest: cost(likeliest)}
@@ -265,7 +265,7 @@ def candidates(
 
 
 def _gumbel(like: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
-    """Gumbel noise of the shapes, types and device of these tensors, by one copy that the host does not wait for."""
+    """Return Gumbel noise with the shapes, type and device of these tensors, copied asynchronously at once."""
     uniform = torch.cat([torch.rand(one.shape, generator=generator).flatten() for one in like]).clamp(1e-10, 1 - 1e-7)
     noise = -(-uniform.log()).log().to(like[0].dtype)
     if like[0].is_cuda:
@@ -275,6 +275,6 @@ def _gumbel(like: Sequence[torch.Tensor], generator: torch.Generator) -> list[to
 
 
 def _read(tensors: Sequence[torch.Tensor]) -> list[list[Any]]:
-    """Values of one-dimensional tensors of one type, read back from the device in one copy."""
+    """Return the values of one-dimensional tensors of one type, copied from the device at once."""
     values = iter(torch.cat(list(tensors)).tolist())
     return [list(itertools.islice(values, len(one))) for one in tensors]

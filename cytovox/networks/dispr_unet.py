@@ -1,7 +1,8 @@
-"""The U-Net of DISPR, as published: guided-diffusion's, in 3D, over a volume whose depth is never downsampled.
+"""The published U-Net of DISPR: that of guided-diffusion in 3D, without downsampling along z.
 
-Beside x_t it sees the mask and the masked image, repeated along z, so nothing tells it at which depth the slice lies.
-One head of attention over all voxels of the quarter-size plane, 16,384 of them at 64x64x64, and at the bottom.
+Its input is x_t, the mask and the masked image. The 2D inputs are repeated along z, so that the input does not show the
+depth of the imaged slice. Attention with one head over all voxels is used at a quarter of the resolution in y and x
+(16,384 voxels at 64x64x64) and at the coarsest level.
 
 References
 ----------
@@ -16,12 +17,12 @@ from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock, g
 from torch import nn
 from torch.nn import functional as F
 
-from cytovox.errors import InputError
 from cytovox.networks.sizes import check_size
+from cytovox.options import option_errors, raise_errors
 
-#: Groups of every normalisation, and its epsilon.
+#: Groups and epsilon of every normalisation.
 GROUPS, EPSILON = 32, 1e-5
-#: Pixels a side of the images.
+#: Side of the images in pixels.
 SIDE = 64
 
 
@@ -32,44 +33,45 @@ class DISPRUNetConfig:
     base_channels: int = 32
     """Feature maps at full resolution, a multiple of 32."""
     multipliers: list[int] = field(default_factory=lambda: [1, 2, 3, 4])
-    """Feature maps per level, in multiples of the base; each level halves y and x."""
+    """Feature maps of each level, in multiples of the base; y and x are halved from level to level."""
     attention_levels: list[int] = field(default_factory=lambda: [2])
-    """Levels whose voxels attend to each other, counted from 0, the finest; the bottom always does."""
+    """Levels with attention, counted from 0, the finest; the bottom always has attention."""
 
     def errors(self, size: int = SIDE) -> list[str]:
-        """What is wrong with the options, and with fields of this many voxels a side; empty where all is well."""
-        errors = []
-        if self.base_channels < GROUPS or self.base_channels % GROUPS:
-            errors.append(f"base_channels: {self.base_channels}: expected a multiple of {GROUPS}")
-        if not self.multipliers or any(multiplier < 1 for multiplier in self.multipliers):
-            errors.append(f"multipliers: {list(self.multipliers)}: expected numbers of 1 or more, one per level")
-        if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
-            errors.append(f"attention_levels: {list(self.attention_levels)}: expected 0 to {len(self.multipliers) - 1}")
+        """Return what is wrong with the options, also for fields of this side length, one line per error."""
+        levels = len(self.multipliers)
+        errors = option_errors(
+            self,
+            (
+                "base_channels",
+                self.base_channels >= GROUPS and self.base_channels % GROUPS == 0,
+                f"a multiple of {GROUPS}",
+            ),
+            ("multipliers", levels > 0 and min(self.multipliers) >= 1, "numbers of 1 or more, one per level"),
+            ("attention_levels", all(0 <= level < levels for level in self.attention_levels), f"0 to {levels - 1}"),
+        )
         if size != SIDE:
-            errors.append(
-                f"base_channels: dispr_unet sees image and volume voxel by voxel: needs field.size {SIDE}, not {size}"
-            )
+            errors.append(f"base_channels: dispr_unet needs fields of the image's size: field.size {SIDE}, not {size}")
         return errors
 
     def build(self, size: int = SIDE, outputs: int = 2, extra_channels: int = 0) -> "DISPRUNet":
-        """The network; `InputError` if an option is out of range.
+        """Return the network; raise `InputError` if an option is out of range.
 
         Parameters
         ----------
         size : int
-            Voxels a side of the volume: the image's.
+            Side of the volume in voxels; the same as that of the image.
         outputs : int
-            Output channels: 2 for noise and its variance, 1 for a noise, a velocity or a shape alone.
+            Output channels: 2 for noise and its variance, 1 for noise, velocity or shape.
         extra_channels : int
-            Channels of the condition beside the mask and the image; published without.
+            Channels of the condition besides the mask and the image; 0 in the published network.
         """
-        if errors := self.errors(size):
-            raise InputError(f"dispr_unet: {'; '.join(errors)}")
+        raise_errors("dispr_unet", self.errors(size))
         return DISPRUNet(self, outputs, extra_channels)
 
 
 class Attention(nn.Module):
-    """Self-attention of one head over all voxels, added to its input."""
+    """Self-attention with one head over all voxels, added to its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -78,7 +80,7 @@ class Attention(nn.Module):
         self.out = zero_module(nn.Linear(channels, channels))
 
     def forward(self, x_BCZYX: torch.Tensor) -> torch.Tensor:
-        """Same shape."""
+        """Return a tensor of the same shape."""
         tokens = self.norm(x_BCZYX).flatten(2).transpose(1, 2)
         query, key, value = self.query_key_value(tokens).unsqueeze(1).chunk(3, dim=-1)
         mixed = F.scaled_dot_product_attention(query, key, value).squeeze(1)
@@ -86,7 +88,7 @@ class Attention(nn.Module):
 
 
 class Level(nn.Module):
-    """A residual block that knows the time, and attention if asked for."""
+    """Residual block with a time embedding, and optional attention."""
 
     def __init__(self, in_channels: int, out_channels: int, time_channels: int, attention: bool) -> None:
         super().__init__()
@@ -96,12 +98,12 @@ class Level(nn.Module):
         self.attention = Attention(out_channels) if attention else nn.Identity()
 
     def forward(self, x_BCZYX: torch.Tensor, time_BE: torch.Tensor) -> torch.Tensor:
-        """(B, out_channels, Z, Y, X)."""
+        """Return features (B, out_channels, Z, Y, X)."""
         return self.attention(self.residual(x_BCZYX, time_BE))
 
 
 class DISPRUNet(nn.Module):
-    """Noise and variance of a noisy volume, given a slice through it.
+    """Predicts noise and variance of a noisy volume from a slice through it.
 
     Parameters
     ----------
@@ -110,7 +112,7 @@ class DISPRUNet(nn.Module):
     outputs : int
         Output channels.
     extra_channels : int
-        Channels of the condition beside the mask and the image.
+        Channels of the condition besides the mask and the image.
     """
 
     def __init__(self, config: DISPRUNetConfig, outputs: int = 2, extra_channels: int = 0) -> None:
@@ -133,8 +135,7 @@ class DISPRUNet(nn.Module):
         self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(2):
-                attends = level in config.attention_levels
-                self.decoder.append(Level(channels + skips.pop(), width, embedding, attends))
+                self.decoder.append(Level(channels + skips.pop(), width, embedding, level in config.attention_levels))
                 channels = width
             if level:
                 self.ups.append(nn.Conv3d(width, width, 3, padding=1))
@@ -142,7 +143,7 @@ class DISPRUNet(nn.Module):
         self.head = zero_module(nn.Conv3d(channels, outputs, 3, padding=1))
 
     def forward(self, x_BCZYX: torch.Tensor, t_B: torch.Tensor, condition_BCYX: torch.Tensor) -> torch.Tensor:
-        """Look at a noisy volume.
+        """Return the prediction for a noisy volume.
 
         Parameters
         ----------

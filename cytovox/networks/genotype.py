@@ -1,20 +1,19 @@
-"""The genotype of a ScNAS network: which operation joins which nodes, in each of the four cell types.
+"""Genotype of a ScNAS network: the operations between the nodes of each of its four cell types.
 
-As JSON, one entry a cell type, one list of ``[operation, source]`` a node::
+A JSON file has one entry per cell type, which has one list of ``[operation, source]`` per node::
 
     {"schema": "cytovox.genotype.1",
      "reduction": {"n0": [["identity", "s0"], ["dilated_conv_2", "s1"]], "n1": [...], "n2": [...], "n3": [...]},
      "encoder_normal": {...}, "expansion": {...}, "decoder_normal": {...}}
 
-``s0`` and ``s1`` are the cell's inputs (``s1`` is the output of the cell just before), ``n0`` to ``n3`` its nodes.
-A node is the sum of its edges and reads only what comes before it, so that there is no cycle.
+``s0`` and ``s1`` are the cell's inputs (``s1`` is the output of the previous cell), ``n0`` to ``n3`` are its nodes.
+A node is the sum of its edges. The source of an edge is an input or an earlier node, so that there is no cycle.
 
 References
 ----------
 Kim et al., Scalable Neural Architecture Search for 3D Medical Image Segmentation, MICCAI 2019, arXiv 1906.05956.
 """
 
-import difflib
 import json
 from dataclasses import dataclass
 from importlib import resources
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from cytovox.errors import InputError
+from cytovox.options import nearest_name
 
-#: What an edge may do. ``none`` cuts it: a search needs the word, a network builds nothing for it.
+#: Operations of an edge. ``none`` removes the edge; it is an option of a search and builds no module.
 OPERATION_NAMES = (
     "identity",
     "conv_3",
@@ -56,30 +56,28 @@ CellGenotype = tuple[tuple[Edge, ...], ...]
 
 @dataclass(frozen=True)
 class Genotype:
-    """The four cell types. Hashable, and equal when it builds the same network."""
+    """Cells of the four types; hashable, and equal for the same network."""
 
     reduction: CellGenotype
     """Encoder cell that halves the resolution."""
     encoder_normal: CellGenotype
-    """Encoder cell that keeps it."""
+    """Encoder cell that keeps the resolution."""
     expansion: CellGenotype
-    """Decoder cell that doubles it."""
+    """Decoder cell that doubles the resolution."""
     decoder_normal: CellGenotype
-    """Decoder cell that keeps it."""
+    """Decoder cell that keeps the resolution."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists and strings that `genotype_from_json` reads back."""
+        """Return dicts, lists and strings that `genotype_from_json` reads."""
         plain: dict[str, Any] = {"schema": SCHEMA}
         for kind in CELL_TYPES:
-            cell: CellGenotype = getattr(self, kind)
-            plain[kind] = {
-                node: [[e.operation, e.source] for e in edges] for node, edges in zip(NODES, cell, strict=True)
-            }
+            nodes = zip(NODES, getattr(self, kind), strict=True)
+            plain[kind] = {node: [[edge.operation, edge.source] for edge in edges] for node, edges in nodes}
         return plain
 
 
 def live_states(cell: CellGenotype, outputs: int) -> set[str]:
-    """Inputs and nodes that reach the cell's output, which is its last ``outputs`` nodes side by side."""
+    """Return the inputs and nodes that reach the cell's output, which concatenates its last ``outputs`` nodes."""
     live = set(NODES[-outputs:])
     for node, edges in zip(reversed(NODES), reversed(cell), strict=True):
         if node in live:
@@ -88,20 +86,20 @@ def live_states(cell: CellGenotype, outputs: int) -> set[str]:
 
 
 def genotype_from_json(plain: Any, where: str = "genotype") -> Genotype:
-    """Build a genotype from plain data, and refuse what no network can be built of.
+    """Return the genotype of data read from JSON.
 
     Parameters
     ----------
     plain : dict
-        As read from JSON; see this module's docstring.
+        Content of a JSON file; see this module's docstring.
     where : str
-        Where it came from, for the message.
+        Source of the data, for the message.
 
     Raises
     ------
     InputError
-        A cell or node is missing or unknown, an operation is unknown, a node reads itself or a later node (a
-        cycle), or a node has no input.
+        A cell or node is missing or unknown, an operation is unknown, the source of an edge is its own or a later node
+        (a cycle), or a node has no input.
     """
     if not isinstance(plain, dict):
         raise InputError(f"{where}: expected an object with the cells {', '.join(CELL_TYPES)}")
@@ -112,12 +110,12 @@ def genotype_from_json(plain: Any, where: str = "genotype") -> Genotype:
 
 
 def load_genotype(name: str) -> Genotype:
-    """The genotype ``published``, which comes with the package, or one from a JSON file, or from JSON text itself.
+    """Return a genotype: ``published``, which is part of the package, a JSON file, or JSON text.
 
     Raises
     ------
     InputError
-        No such file, no JSON, or not a genotype.
+        No such file, invalid JSON, or not a genotype.
     """
     if name == "published":
         text = resources.files("cytovox.networks.genotypes").joinpath("published.json").read_text(encoding="utf-8")
@@ -149,21 +147,18 @@ def _node(plain: Any, allowed: tuple[str, ...], where: str) -> tuple[Edge, ...]:
             raise InputError(f'{where}: {pair!r}: expected a pair like ["conv_3", "s0"]')
         operation, source = pair
         if operation not in OPERATION_NAMES:
-            near = difflib.get_close_matches(operation, OPERATION_NAMES, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise InputError(f"{where}: no operation {operation!r}; {hint}known: {', '.join(OPERATION_NAMES)}")
+            raise InputError(f"{where}: no operation {operation!r}; {nearest_name(operation, OPERATION_NAMES)}")
         if source not in allowed:
             why = "is itself or a later node (a cycle)" if source in NODES else "is unknown"
             raise InputError(f"{where}: source {source!r} {why}; expected one of {', '.join(allowed)}")
         edges.append(Edge(operation, source))
     if all(edge.operation == "none" for edge in edges):
-        raise InputError(f"{where}: a node without input: give it an edge that is not 'none'")
+        raise InputError(f"{where}: node without input: add an edge that is not 'none'")
     return tuple(edges)
 
 
 def _same_keys(where: str, given: set[str], expected: tuple[str, ...]) -> None:
     missing, unknown = [key for key in expected if key not in given], sorted(given - set(expected))
-    if missing or unknown:
-        said = [f"lacks {', '.join(missing)}"] if missing else []
-        said += [f"has unknown {', '.join(unknown)}"] if unknown else []
-        raise InputError(f"{where}: {' and '.join(said)}; expected exactly {', '.join(expected)}")
+    found = [f"{verb} {', '.join(keys)}" for verb, keys in (("lacks", missing), ("has unknown", unknown)) if keys]
+    if found:
+        raise InputError(f"{where}: {' and '.join(found)}; expected exactly {', '.join(expected)}")

@@ -1,7 +1,6 @@
-"""Which networks there are, by name: a dict, and what other packages add to it through entry points."""
+"""Networks by name: those of this package, and those that other packages add through entry points."""
 
 import dataclasses
-import difflib
 import inspect
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
@@ -11,15 +10,17 @@ from torch import nn
 from cytovox.errors import InputError
 from cytovox.networks.residual_unet import ResidualUNetConfig
 from cytovox.networks.scnas import ScNASConfig
+from cytovox.options import nearest_name
 
-#: Entry-point group by which an installed package adds networks: ``name = "module:ConfigClass"``.
+#: Entry-point group in which an installed package adds networks: ``name = "module:ConfigClass"``.
 GROUP = "cytovox.networks"
 
 
 class NetworkConfig(Protocol):
-    """What a network's config offers: a dataclass of plain fields, all with defaults, and these four.
+    """Interface of a network's config: a dataclass of plain fields with defaults, and these four members.
 
-    One whose fields may name files has a fifth, `portable`, which gives the same config with their content instead.
+    A config whose fields may name files also has the method `portable`, which returns the config with the content of
+    these files instead of their names.
     """
 
     @property
@@ -31,16 +32,16 @@ class NetworkConfig(Protocol):
         """Every axis (z, y, x) of the input must be at least this long."""
 
     def errors(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
-        """What is wrong with the options, and with a patch of this size; empty where all is well."""
+        """Return what is wrong with the options, also for a patch of this size, one line per error."""
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        """The network: (B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
+        """Return the network, from (B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
 
-        One that is slower on a CPU in ``channels_last_3d`` when computed in 16 bits says so: ``channels_last = False``.
+        A network that is slower in ``channels_last_3d`` on a CPU in 16 bits has an attribute ``channels_last = False``.
         """
 
 
-#: The networks of this package. A built-in name cannot be taken over by another package.
+#: The networks of this package. Other packages cannot replace them.
 NETWORKS: dict[str, type[NetworkConfig]] = {
     "residual_unet": ResidualUNetConfig,
     "scnas": ScNASConfig,
@@ -48,17 +49,17 @@ NETWORKS: dict[str, type[NetworkConfig]] = {
 
 
 def network_names() -> list[str]:
-    """All names that `network_config` knows, built-in ones first. Imports no other package."""
+    """Return all names of networks, those of this package first, without importing other packages."""
     return list(NETWORKS) + sorted(set(_added()) - set(NETWORKS))
 
 
 def network_config(name: str) -> type[NetworkConfig]:
-    """The config class of a network.
+    """Return the config class of a network.
 
     Parameters
     ----------
     name : str
-        One of `network_names`. The module of an entry point is imported only when its name is asked for.
+        One of `network_names`. The module of an entry point is imported only for its own name.
 
     Returns
     -------
@@ -68,23 +69,20 @@ def network_config(name: str) -> type[NetworkConfig]:
     Raises
     ------
     InputError
-        No network of that name, or an installed package offers something that is no config.
+        No network of that name, or an entry point that is not a config.
     """
     if name in NETWORKS:
         return NETWORKS[name]
     found = _added().get(name, [])
     if not found:
-        names = network_names()
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"network {name!r}: no such network; {hint}known: {', '.join(names)}")
+        raise InputError(f"network {name!r}: no such network; {nearest_name(name, network_names())}")
     if len(found) > 1:
-        raise InputError(f"network {name!r}: offered by several packages ({_origins(found)}): uninstall all but one")
+        raise InputError(f"network {name!r}: added by several packages ({_origins(found)}): uninstall all but one")
     return _load(found[0])
 
 
 def _added() -> dict[str, list[EntryPoint]]:
-    """Entry points by name; one list entry a package, whatever it calls the same object."""
+    """Return the entry points by name, without duplicates that refer to the same object."""
     added: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
         same = added.setdefault(entry.name, [])
@@ -101,7 +99,7 @@ def _load(entry: EntryPoint) -> type[NetworkConfig]:
     where = f"network {entry.name!r} ({_origins([entry])})"
     try:
         config = entry.load()
-    except Exception as error:  # whatever another package does on import is not our bug, and the user must know whose
+    except Exception as error:  # an error in another package, which the message has to name
         raise InputError(
             f"{where}: could not be imported ({type(error).__name__}: {error}): repair or uninstall that package"
         ) from error

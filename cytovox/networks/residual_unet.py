@@ -1,10 +1,10 @@
-"""The default network: a residual U-Net of MONAI parts that spends its work below full resolution.
+"""The default network: a residual U-Net of MONAI blocks that computes mostly below full resolution.
 
-The encoder halves the grid before its first convolutions and the decoder ends there; at full resolution there is only
-a narrow head that sees the decoder's output, upsampled, beside the input image itself, which carries the edges.
-Compared with convolutions of the first width at full resolution, a training step on a CPU takes a fourth to a
-seventh of the time (benchmarks/network_speed.py). The upsampling to full resolution and the head behind it are
-computed as one convolution on the half grid (cytovox/networks/subpixel.py).
+The encoder halves the resolution before its first convolutions, and the decoder ends at half resolution. At full
+resolution there is only a narrow head, whose input is the upsampled output of the decoder and the image, which contains
+the edges. A training step on a CPU takes a fourth to a seventh of the time of a network with its first convolutions at
+full resolution (benchmarks/network_speed.py). The upsampling to full resolution and the head are computed as one
+convolution at half resolution (cytovox/networks/subpixel.py).
 
 References
 ----------
@@ -20,19 +20,19 @@ from monai.networks.blocks.convolutions import ResidualUnit
 from monai.networks.blocks.upsample import UpSample
 from torch import nn
 
-from cytovox.errors import InputError
 from cytovox.networks.convolutions import use_safe_convolutions
 from cytovox.networks.norms import keep_layout
 from cytovox.networks.sizes import check_size, size_errors
 from cytovox.networks.subpixel import fits, upsample_and_convolve
+from cytovox.options import option_errors, raise_errors
 
-#: Normalisations by name, as MONAI's factory spells them.
+#: Normalisations by name, in the form of MONAI's factory.
 NORMS: dict[str, tuple[str, dict[str, bool | int]]] = {
     "instance": ("instance", {"affine": True}),
     "batch": ("batch", {}),
     "group": ("group", {"num_groups": 8}),
 }
-#: Activations by name, as MONAI's factory spells them.
+#: Activations by name, in the form of MONAI's factory.
 ACTIVATIONS: dict[str, tuple[str, dict[str, bool | float]]] = {
     "leakyrelu": ("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
     "relu": ("relu", {"inplace": True}),
@@ -46,40 +46,40 @@ class ResidualUNetConfig:
     """Options of `ResidualUNet`."""
 
     channels: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
-    """Feature maps per level, finest first. Multiples of 16 suit the matrix units of CPUs and GPUs."""
+    """Feature maps per level, finest first. Multiples of 16 are fast on the matrix units of CPUs and GPUs."""
     strides: list[int] = field(default_factory=list)
-    """Downsampling in y and x on the way into each level, the first from full resolution. Empty: 2 everywhere."""
+    """Downsampling factor in y and x before each level, the first from full resolution. Empty: 2 for all levels."""
     strides_z: list[int] = field(default_factory=list)
-    """The same along z. Empty: as `strides`, but 1 into the last level, as a stack is less deep than wide."""
+    """Downsampling factor in z before each level. Empty: `strides`, but 1 for the last level, as stacks are shallow."""
     units: int = 2
     """Convolutions in each residual unit of the encoder."""
     decoder_units: int = 1
     """Convolutions in each residual unit of the decoder."""
     head_channels: int = 8
-    """Feature maps at full resolution, beside the input image."""
+    """Feature maps at full resolution, besides the input image."""
     norm: str = "instance"
     """instance, batch or group (of 8 groups)."""
     activation: str = "leakyrelu"
     """leakyrelu, relu, prelu or swish."""
     dropout: float = 0.0
-    """Share of the features set to zero in training, inside each residual unit."""
+    """Fraction of the features in each residual unit that are set to 0 in training."""
 
     @property
     def strides_ZYX(self) -> list[tuple[int, int, int]]:
-        """The stride into each level, with what was left empty filled in."""
+        """Stride before each level, with defaults filled in."""
         lateral = list(self.strides) or [2] * len(self.channels)
         axial = list(self.strides_z) or [*lateral[:-1], 1]
         return [(z, yx, yx) for z, yx in zip(axial, lateral, strict=True)]
 
     @property
     def divisor(self) -> tuple[int, int, int]:
-        """Every axis (z, y, x) must be a multiple of this: the product of the strides along it."""
+        """Product of the strides along each axis (z, y, x), of which the size must be a multiple."""
         z, y, x = (math.prod(axis) for axis in zip(*self.strides_ZYX, strict=True))
         return z, y, x
 
     @property
     def minimum(self) -> tuple[int, int, int]:
-        """At the coarsest level two voxels in y and x, and three in z.
+        """Smallest size (z, y, x): two voxels in y and x and three in z at the coarsest level.
 
         A single voxel cannot be normalised. On x86 CPUs with bfloat16 but without AMX, the weight gradient of a
         3x3x3 convolution over two slices is wrong or NaN (torch 2.13, oneDNN's ``jit_bf16``).
@@ -88,64 +88,57 @@ class ResidualUNetConfig:
         return 3 * z, 2 * y, 2 * x
 
     def errors(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
-        """What is wrong with the options, and with a patch of this size; empty where all is well."""
-        errors = self._list_errors() + self._scalar_errors()
+        """Return what is wrong with the options, also for a patch of this size, one line per error."""
+        levels = len(self.channels)
+        errors = option_errors(
+            self,
+            ("channels", levels > 0 and min(self.channels) >= 1, "at least one level, each of 1 or more"),
+            *(
+                (
+                    name,
+                    not strides or (len(strides) == levels and min(strides) >= 1),
+                    f"{levels} numbers of 1 or more, one for each of channels, or [] for the default",
+                )
+                for name, strides in (("strides", self.strides), ("strides_z", self.strides_z))
+            ),
+            *((name, getattr(self, name) >= 1, "1 or more") for name in ("units", "decoder_units", "head_channels")),
+            ("norm", self.norm in NORMS, f"one of {', '.join(NORMS)}"),
+            (
+                "channels",
+                self.norm != "group" or all(width % 8 == 0 for width in self.channels),
+                "multiples of 8 with norm: group",
+            ),
+            ("activation", self.activation in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}"),
+            ("dropout", 0 <= self.dropout < 1, "0 or more and less than 1"),
+        )
         if patch_ZYX is not None and not errors:
             errors += [f"patch: {error}" for error in size_errors(patch_ZYX, self.divisor, self.minimum)]
         return errors
 
-    def _list_errors(self) -> list[str]:
-        errors = []
-        if not self.channels or min(self.channels) < 1:
-            errors.append(f"channels: {list(self.channels)}: expected at least one level, each of 1 or more")
-        for name, strides in (("strides", self.strides), ("strides_z", self.strides_z)):
-            if strides and (len(strides) != len(self.channels) or min(strides) < 1):
-                errors.append(
-                    f"{name}: {list(strides)}: expected {len(self.channels)} numbers of 1 or more, one for each of "
-                    f"channels, or [] for the default"
-                )
-        return errors
-
-    def _scalar_errors(self) -> list[str]:
-        errors = []
-        for name, least in (("units", 1), ("decoder_units", 1), ("head_channels", 1)):
-            if getattr(self, name) < least:
-                errors.append(f"{name}: {getattr(self, name)}: expected {least} or more")
-        if self.norm not in NORMS:
-            errors.append(f"norm: {self.norm!r}: expected one of {', '.join(NORMS)}")
-        elif self.norm == "group" and any(width % 8 for width in self.channels):
-            errors.append(f"channels: {list(self.channels)}: expected multiples of 8 with norm: group")
-        if self.activation not in ACTIVATIONS:
-            errors.append(f"activation: {self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
-        if not 0 <= self.dropout < 1:
-            errors.append(f"dropout: {self.dropout}: expected 0 or more and less than 1")
-        return errors
-
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        """The network, freshly initialised.
+        """Return a new network.
 
         Raises
         ------
         InputError
             An option is out of range.
         """
-        if errors := self.errors():
-            raise InputError(f"residual_unet: {'; '.join(errors)}")
+        raise_errors("residual_unet", self.errors())
         return ResidualUNet(in_channels, out_channels, self)
 
 
 class ResidualUNet(nn.Module):
-    """(B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
+    """Residual U-Net, from (B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
 
     Parameters
     ----------
     in_channels, out_channels : int
-        Images in, organelles out.
+        Number of images and of organelles.
     config : ResidualUNetConfig
         Valid options.
     """
 
-    #: Whether a CPU is faster in ``channels_last_3d`` in 16 bits.
+    #: Whether ``channels_last_3d`` is faster on a CPU in 16 bits.
     channels_last = True
 
     def __init__(self, in_channels: int, out_channels: int, config: ResidualUNetConfig) -> None:
@@ -180,12 +173,12 @@ class ResidualUNet(nn.Module):
         use_safe_convolutions(self)
 
     def forward(self, x_BCZYX: torch.Tensor) -> torch.Tensor:
-        """Logits of the input's size.
+        """Return logits of the input's size.
 
         Raises
         ------
         InputError
-            A size that the network cannot take; see ``ResidualUNetConfig.divisor`` and ``minimum``.
+            A size that the network does not accept; see ``ResidualUNetConfig.divisor`` and ``minimum``.
         """
         check_size("residual_unet", x_BCZYX.shape[2:], self.divisor, self.minimum)
         features, skips = x_BCZYX, []

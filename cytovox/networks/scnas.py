@@ -1,8 +1,9 @@
-"""ScNAS: the searched 3D segmentation network, with the genotype that Choi et al. published.
+"""ScNAS, the 3D segmentation network of an architecture search, with the genotype that Choi et al. published.
 
-A stem, then cells in pairs: (reduction, normal) down, doubling the width each time, and (normal, expansion) up. Each
-cell reads the two outputs before it; after every decoder cell the encoder output of that resolution is added.
-With the defaults 12.99 million parameters and 127 GFLOP (2 a multiply-add) at 64 x 128 x 128 voxels.
+The stem is followed by pairs of cells: (reduction, normal) in the encoder, which double the width, and (normal,
+expansion) in the decoder. The inputs of a cell are the two previous outputs. The encoder output of the same resolution
+is added to the output of each decoder cell. The default network has 12.99 million parameters and needs 127 GFLOP (a
+multiply-add counts as 2) for 64 x 128 x 128 voxels.
 
 References
 ----------
@@ -25,6 +26,7 @@ from cytovox.errors import InputError
 from cytovox.networks.genotype import CELL_TYPES, NODES, Genotype, live_states, load_genotype
 from cytovox.networks.scnas_cells import SQUEEZE, Cell, CellPlan, plan_cells
 from cytovox.networks.sizes import check_size, size_errors
+from cytovox.options import option_errors, raise_errors
 
 
 @dataclass
@@ -32,43 +34,47 @@ class ScNASConfig:
     """Options of `ScNAS`."""
 
     width: int = 12
-    """Initial feature maps: the channels of a node at full resolution, doubled at each reduction."""
+    """Channels of a node at full resolution; doubled at each reduction."""
     layers: int = 8
-    """Cells in the encoder, and as many in the decoder; even, as they come in pairs of resizing and normal."""
+    """Cells in the encoder, and also in the decoder; even, as a resizing and a normal cell form a pair."""
     multiplier: int = 3
-    """How many of a cell's four nodes, from the last, make its output."""
+    """Number of a cell's four nodes, counted from the last, that form its output."""
     genotype: str = "published"
-    """'published', or the path of a JSON file as written by a search. A run keeps the file's text instead."""
+    """'published', or the path of a JSON file from a search. A run stores the content of the file."""
     checkpointing: bool = False
-    """Keep only each cell's output in training and compute its inside again: less memory, a quarter more time."""
+    """Keep only the outputs of cells in training and recompute the rest: less memory, a quarter more time."""
 
     @property
     def divisor(self) -> tuple[int, int, int]:
-        """Every axis (z, y, x) must be a multiple of this: a halving a pair of cells."""
+        """Number of which the size along each axis (z, y, x) must be a multiple: 2 for each pair of cells."""
         factor = 2 ** max(self.layers // 2, 0)
         return factor, factor, factor
 
     @property
     def minimum(self) -> tuple[int, int, int]:
-        """Three voxels at the coarsest level: a dilated convolution over two sees only padding beside its centre."""
+        """Smallest size (z, y, x): three voxels at the coarsest level, where dilated convolutions need neighbours."""
         return tuple(3 * factor for factor in self.divisor)  # type: ignore[return-value]
 
     def errors(self, patch_ZYX: tuple[int, int, int] | None = None) -> list[str]:
-        """What is wrong with the options, and with a patch of this size; empty where all is well."""
-        errors = []
-        if self.layers < 2 or self.layers % 2:
-            errors.append(f"layers: {self.layers}: expected an even number of at least 2")
-        if not 1 <= self.multiplier <= len(NODES):
-            errors.append(f"multiplier: {self.multiplier}: expected 1 to {len(NODES)}")
-        elif self.width < 2 or self.width * self.multiplier < SQUEEZE:
-            errors.append(f"width: {self.width}: expected at least 2, and at least {SQUEEZE} when times multiplier")
+        """Return what is wrong with the options, also for a patch of this size, one line per error."""
+        valid = 1 <= self.multiplier <= len(NODES)
+        errors = option_errors(
+            self,
+            ("layers", self.layers >= 2 and self.layers % 2 == 0, "an even number of at least 2"),
+            ("multiplier", valid, f"1 to {len(NODES)}"),
+            (
+                "width",
+                self.width >= 2 and (not valid or self.width * self.multiplier >= SQUEEZE),
+                f"at least 2, and at least {SQUEEZE} when times multiplier",
+            ),
+        )
         try:
             genotype = load_genotype(self.genotype)
         except InputError as unreadable:
             return [*errors, str(unreadable)]
         if not errors:
             errors += [
-                f"genotype {self.genotype}: {kind}: no way from s1 to the output: the cell before is cut off"
+                f"genotype {self.genotype}: {kind}: no path from s1 to the output: the previous cell has no effect"
                 for kind in CELL_TYPES
                 if "s1" not in live_states(getattr(genotype, kind), self.multiplier)
             ]
@@ -77,38 +83,37 @@ class ScNASConfig:
         return errors
 
     def portable(self) -> Self:
-        """The same options without the name of a file, for what is read on other machines, such as a checkpoint."""
+        """Return the options with the content of the genotype's file instead of its name, for use on other machines."""
         if self.genotype == "published":
             return self
         return dataclasses.replace(self, genotype=json.dumps(load_genotype(self.genotype).to_json()))
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        """The network, freshly initialised.
+        """Return a new network.
 
         Raises
         ------
         InputError
             An option is out of range, or the genotype cannot be read or built.
         """
-        if errors := self.errors():
-            raise InputError(f"scnas: {'; '.join(errors)}")
+        raise_errors("scnas", self.errors())
         return ScNAS(in_channels, out_channels, self)
 
 
 class Backbone(nn.Module):
-    """Stem, cells down and up, head: (B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
+    """Stem, encoder, decoder and head, from (B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
 
     Parameters
     ----------
     in_channels, out_channels : int
-        Images in, organelles out.
+        Number of images and of organelles.
     config : ScNASConfig
         Valid options.
     make_cell : callable
-        A cell of the given type and place.
+        Function from the plan of a cell to the cell.
     """
 
-    #: Whether a CPU is faster in ``channels_last_3d`` in 16 bits: not when training with 36 feature maps.
+    #: Whether ``channels_last_3d`` is faster on a CPU in 16 bits: not in training with 36 feature maps.
     channels_last = False
 
     def __init__(
@@ -130,12 +135,12 @@ class Backbone(nn.Module):
         self.head = nn.Conv3d(decoder[-1].width * config.multiplier, out_channels, 1)
 
     def forward(self, x_BCZYX: torch.Tensor) -> torch.Tensor:
-        """Logits of the input's size.
+        """Return logits of the input's size.
 
         Raises
         ------
         InputError
-            A size that the network cannot take; see ``ScNASConfig.divisor`` and ``minimum``.
+            A size that the network does not accept; see ``ScNASConfig.divisor`` and ``minimum``.
         """
         check_size("scnas", x_BCZYX.shape[2:], self.divisor, self.minimum)
         stem = self.stem(x_BCZYX)
@@ -154,16 +159,16 @@ class Backbone(nn.Module):
 
 
 class ScNAS(Backbone):
-    """The network of one genotype.
+    """Network of one genotype.
 
     Parameters
     ----------
     in_channels, out_channels : int
-        Images in, organelles out.
+        Number of images and of organelles.
     config : ScNASConfig
         Valid options.
     genotype : Genotype, optional
-        Instead of the one that ``config.genotype`` names.
+        Genotype; that of ``config.genotype`` if not given.
     """
 
     def __init__(

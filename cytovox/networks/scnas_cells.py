@@ -1,9 +1,9 @@
-"""The cells of ScNAS and the operations on their edges.
+"""Cells of ScNAS and the operations on their edges.
 
-Every convolution is pre-activated: LeakyReLU, convolution without bias, InstanceNorm without parameters. Resizing
-happens on a cell's way in: a reduction cell's edges from its inputs have stride 2 (an identity then is a factorised
-reduction), an expansion cell brings its inputs up (trilinear) before the 1x1 that sets their width, so that its edges
-all work on the finer grid.
+Every convolution is a LeakyReLU, a convolution without bias and an InstanceNorm without parameters, in this order. A
+reduction cell halves the resolution by stride 2 of the edges from its inputs, where an identity becomes a factorised
+reduction. An expansion cell upsamples its inputs (trilinear) before the 1x1x1 convolutions that set their width. All of
+its edges are therefore on the finer grid.
 
 References
 ----------
@@ -12,6 +12,7 @@ Kim et al., Scalable Neural Architecture Search for 3D Medical Image Segmentatio
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial, reduce
 
 import torch
 from monai.networks.blocks.dints_block import FactorizedReduceBlock
@@ -20,43 +21,39 @@ from torch import nn
 
 from cytovox.networks.genotype import INPUTS, NODES, CellGenotype, live_states
 
-#: Squeeze-and-excitation narrows to a sixth of the channels.
+#: Factor by which squeeze-and-excitation reduces the channels.
 SQUEEZE = 6
 
 
 def activated_conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Module:
-    """LeakyReLU, convolution (padded to keep the size at stride 1), InstanceNorm."""
+    """Return LeakyReLU, convolution (padded to keep the size at stride 1) and InstanceNorm."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, dilation, bias=False)
     return nn.Sequential(nn.LeakyReLU(), conv, nn.InstanceNorm3d(out_channels))
 
 
 def pointwise_conv(in_channels: int, out_channels: int) -> nn.Module:
-    """The pre-activation 1x1x1 that brings an input to a cell's width."""
+    """Return the 1x1x1 convolution that sets the width of an input."""
     return activated_conv(in_channels, out_channels, 1)
 
 
 def factorised_reduction(in_channels: int, out_channels: int) -> nn.Module:
-    """Halve every axis with two shifted 1x1x1 convolutions of stride 2; MONAI's block."""
+    """Return MONAI's block that halves every axis by two shifted 1x1x1 convolutions of stride 2."""
     return FactorizedReduceBlock(in_channels, out_channels, 3, ("leakyrelu", {}), "INSTANCE")
 
 
 def upsampled_conv(in_channels: int, out_channels: int) -> nn.Module:
-    """Double every axis (trilinear), then set the width with a 1x1x1."""
+    """Return a module that doubles every axis (trilinear) and sets the width by a 1x1x1 convolution."""
     up = nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False)
     return nn.Sequential(up, pointwise_conv(in_channels, out_channels))
 
 
-def _conv(dilation: int) -> Callable[[int, int], nn.Module]:
-    return lambda channels, stride: activated_conv(channels, channels, 3, stride, dilation)
-
-
-#: What an edge can be, built from (channels, stride 1 or 2). ``none`` is missing: nothing is built for it.
+#: Operations of an edge, from (channels, stride 1 or 2). ``none`` has no module.
 OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
     "identity": lambda channels, stride: nn.Identity() if stride == 1 else factorised_reduction(channels, channels),
-    "conv_3": _conv(1),
-    "dilated_conv_2": _conv(2),
-    "dilated_conv_3": _conv(3),
+    "conv_3": lambda channels, stride: activated_conv(channels, channels, 3, stride, dilation=1),
+    "dilated_conv_2": lambda channels, stride: activated_conv(channels, channels, 3, stride, dilation=2),
+    "dilated_conv_3": lambda channels, stride: activated_conv(channels, channels, 3, stride, dilation=3),
     "average_pool_3": lambda channels, stride: nn.AvgPool3d(3, stride, padding=1, count_include_pad=False),
     "max_pool_3": lambda channels, stride: nn.MaxPool3d(3, stride, padding=1),
 }
@@ -64,45 +61,45 @@ OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
 
 @dataclass(frozen=True)
 class CellPlan:
-    """Where a cell sits in the network."""
+    """Type and sizes of a cell of the network."""
 
     kind: str
-    """One of `cytovox.networks.genotype.CELL_TYPES`."""
+    """Cell type, one of `cytovox.networks.genotype.CELL_TYPES`."""
     widths_in: tuple[int, int]
-    """Channels of its two inputs, the older one first."""
+    """Channels of the two inputs, the older one first."""
     width: int
     """Channels of a node."""
     resize: str
-    """What it does to the resolution: ``none``, ``reduce`` or ``expand``."""
+    """Change of the resolution: ``none``, ``reduce`` or ``expand``."""
     older: str
-    """How its older input must be resized to match the younger one."""
+    """Resizing of the older input that makes it match the younger one."""
     level: int
-    """How often its nodes' grid is halved against the image."""
+    """Number of times that the nodes' grid is halved relative to the image."""
 
     def entries(self) -> dict[str, Callable[[], nn.Module]]:
-        """What brings each input to the cell's width (and, in an expansion cell, to its grid)."""
+        """Return builders of the modules that set each input's width (and, in an expansion cell, its resolution)."""
         kinds = {"none": pointwise_conv, "reduce": factorised_reduction, "expand": upsampled_conv}
         expands = self.resize == "expand"  # both inputs are on the coarser grid here: a normal cell came before
         resizes = ("expand", "expand") if expands else (self.older, "none")
         return {
-            name: lambda build=kinds[how], channels=channels: build(channels, self.width)  # type: ignore[misc]
+            name: partial(kinds[how], channels, self.width)
             for name, how, channels in zip(INPUTS, resizes, self.widths_in, strict=True)
         }
 
     def stride(self, source: str) -> int:
-        """Of an operation on an edge from this state."""
+        """Return the stride of an operation on an edge from this state."""
         return 2 if self.resize == "reduce" and source in INPUTS else 1
 
 
 def plan_cells(width: int, layers: int, multiplier: int) -> tuple[list[CellPlan], list[CellPlan]]:
-    """The cells of encoder and decoder, in the order in which they run.
+    """Return the cells of encoder and decoder, in the order of computation.
 
     Parameters
     ----------
     width : int
         Channels of a node at full resolution.
     layers : int
-        Cells in the encoder, and as many in the decoder; even.
+        Cells in the encoder, and also in the decoder; even.
     multiplier : int
         Nodes in a cell's output.
     """
@@ -126,16 +123,16 @@ def plan_cells(width: int, layers: int, multiplier: int) -> tuple[list[CellPlan]
 
 
 class Cell(nn.Module):
-    """Four nodes over two inputs; the output is the last ``multiplier`` nodes side by side, squeezed and excited.
+    """Cell of four nodes and two inputs; its output concatenates the last nodes, with squeeze-and-excitation.
 
     Parameters
     ----------
     genotype : CellGenotype
-        The edges. What does not reach the output is not built, so that every parameter gets a gradient.
+        Edges. Those that do not reach the output are not built, so that every parameter gets a gradient.
     plan : CellPlan
-        Where it sits.
+        Type and sizes of the cell.
     multiplier : int
-        Nodes in the output, which has ``plan.width * multiplier`` channels.
+        Number of nodes in the output, which has ``plan.width * multiplier`` channels.
     """
 
     def __init__(self, genotype: CellGenotype, plan: CellPlan, multiplier: int) -> None:
@@ -155,15 +152,12 @@ class Cell(nn.Module):
         self.excite = ChannelSELayer(3, plan.width * multiplier, r=SQUEEZE)
 
     def forward(self, older_BCZYX: torch.Tensor, younger_BCZYX: torch.Tensor) -> torch.Tensor:
-        """The cell's output from the outputs of the two cells before it."""
+        """Return the cell's output from the outputs of the two previous cells."""
         given = dict(zip(INPUTS, (older_BCZYX, younger_BCZYX), strict=True))
         states = {name: entry(given[name]) for name, entry in self.inputs.items()}
         for node, edges in zip(NODES, self.genotype, strict=True):
             if node in self.live:
-                sources = [states[edge.source] for edge in edges if edge.operation != "none"]
-                operations = list(self.nodes[node])  # type: ignore[call-overload]
-                total = operations[0](sources[0])
-                for operation, source in zip(operations[1:], sources[1:], strict=True):
-                    total = total + operation(source)
-                states[node] = total
+                kept = [edge for edge in edges if edge.operation != "none"]
+                operations = zip(self.nodes[node], kept, strict=True)  # type: ignore[call-overload]
+                states[node] = reduce(torch.add, (operation(states[edge.source]) for operation, edge in operations))
         return self.excite(torch.cat([states[node] for node in self.outputs], dim=1))

@@ -1,7 +1,8 @@
-"""What each operation of the search space costs at each place, so that a search can be asked for a cheap network."""
+"""Cost of each operation of the search space in each cell, for searches that favour cheap networks."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -14,18 +15,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from cytovox.networks.architecture import EDGES, Architecture
 from cytovox.networks.genotype import CELL_TYPES, NODES, Genotype, live_states
 from cytovox.networks.scnas import ScNASConfig
-from cytovox.networks.scnas_cells import OPERATIONS, CellPlan, plan_cells
+from cytovox.networks.scnas_cells import OPERATIONS, plan_cells
 
 Measure = Literal["gflop", "parameters", "latency_ms"]
 
-#: Runs of an operation that a latency is the median of, after one that warms up.
+#: Runs of an operation whose median is its latency, after one run that is not counted.
 REPEATS = 5
 
 
 def operation_cost(
     name: str, width: int, stride: int, grid_ZYX: Sequence[int], measure: Measure, device: str = "cpu"
 ) -> float:
-    """Cost of one operation, forward, one sample.
+    """Return the cost of one operation in the forward pass of one sample.
 
     Parameters
     ----------
@@ -36,12 +37,12 @@ def operation_cost(
     stride : int
         1 or 2.
     grid_ZYX : sequence of int
-        Voxels of what it reads.
+        Size of the input in voxels.
     measure : {"gflop", "parameters", "latency_ms"}
-        Billions of floating-point operations (2 a multiply-add, as torch counts: pooling counts none), numbers that
-        are learned, or the median of measured milliseconds.
+        Billions of floating-point operations (torch's count: 2 per multiply-add, 0 for pooling), number of learned
+        parameters, or median latency in milliseconds.
     device : str
-        Where the latency is measured.
+        Device of the latency.
     """
     if name == "none":
         return 0.0
@@ -71,10 +72,10 @@ def _latency(operation: nn.Module, x: torch.Tensor) -> float:
 def cost_tables(
     config: ScNASConfig, operations: Sequence[str], patch_ZYX: Sequence[int], measure: Measure, device: str = "cpu"
 ) -> dict[str, torch.Tensor]:
-    """Cost of each operation on each edge (E, O), summed over all cells of a type."""
+    """Return the cost of each operation on each edge (E, O), summed over all cells of a type."""
     found: dict[tuple[str, int, int, int], float] = {}
     tables = {kind: torch.zeros(len(EDGES), len(operations)) for kind in CELL_TYPES}
-    for plan in _plans(config):
+    for plan in itertools.chain(*plan_cells(config.width, config.layers, config.multiplier)):
         for row, (_, source) in enumerate(EDGES):
             stride = plan.stride(source)
             level = plan.level - (stride == 2)
@@ -87,15 +88,10 @@ def cost_tables(
     return tables
 
 
-def _plans(config: ScNASConfig) -> list[CellPlan]:
-    encoder, decoder = plan_cells(config.width, config.layers, config.multiplier)
-    return [*encoder, *decoder]
-
-
 def expected_cost(architecture: Architecture, tables: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Mean cost of the operations of a network that is drawn; differentiable.
+    """Return the expected cost of the operations of a drawn network; differentiable.
 
-    What all networks have (stem, the inputs of cells, head) is not in it, and edges that no output reads count.
+    Modules that all networks have (stem, inputs of cells, head) are excluded. Edges that do not reach an output count.
     """
     total = torch.zeros((), device=next(architecture.parameters()).device)
     for kind in CELL_TYPES:
@@ -107,12 +103,12 @@ def expected_cost(architecture: Architecture, tables: Mapping[str, torch.Tensor]
 def cost_of(
     genotype: Genotype, tables: Mapping[str, torch.Tensor], operations: Sequence[str], multiplier: int
 ) -> float:
-    """Cost of the operations of one network, by the same tables; what no output reads is not built and not counted.
+    """Return the cost of the operations of one network, without edges that do not reach an output.
 
     Raises
     ------
     ValueError
-        An operation that the tables do not have.
+        An operation that is not in the tables.
     """
     total = 0.0
     for kind in CELL_TYPES:

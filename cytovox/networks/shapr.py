@@ -1,11 +1,11 @@
-"""SHAPR: from one image and its mask to one shape, and the discriminator of its second stage.
+"""SHAPR, which predicts a shape from an image and its mask, and the discriminator of its second training stage.
 
-A 2D encoder of 10, 40 and 80 feature maps ends in one map of a quarter the size; a 3D decoder gives that map a depth
-of 64 in six doublings, two of which double y and x as well. As published, but for these choices:
+A 2D encoder of 10, 40 and 80 feature maps ends in one map at a quarter of the size. A 3D decoder expands this map to a
+depth of 64 in six doublings, two of which also double y and x. Differences from the published network:
 
-* the output is a logit, not a probability, and so is the discriminator's verdict;
-* all kernels are 3 wide: some of the published ones are 2 deep in z, where "same" padding is lopsided;
-* no dropout, which the published training left at 0.
+* the outputs of network and discriminator are logits, not probabilities;
+* all kernels have size 3; some of the published ones have size 2 in z, for which "same" padding is asymmetric;
+* there is no dropout, which was 0 in the published training.
 
 References
 ----------
@@ -18,11 +18,11 @@ import torch
 from monai.networks.blocks.convolutions import Convolution
 from torch import nn
 
-from cytovox.errors import InputError
 from cytovox.networks.convolutions import use_safe_convolutions
 from cytovox.networks.sizes import check_size
+from cytovox.options import option_errors, raise_errors
 
-#: The decoder's doublings: feature maps in multiples of the base, and the stride along (z, y, x).
+#: The decoder's doublings: feature maps in multiples of the base, and stride along (z, y, x).
 DOUBLINGS = [
     (8, (2, 1, 1)),
     (4, (2, 1, 1)),
@@ -35,37 +35,33 @@ DOUBLINGS = [
 
 @dataclass
 class SHAPRConfig:
-    """Options of `SHAPR` and of its discriminator."""
+    """Options of `SHAPR` and its discriminator."""
 
     base_channels: int = 10
-    """Feature maps of the first level; the others have 4 and 8 times as many, the discriminator's up to 16."""
+    """Feature maps of the first level; later levels have 4 and 8 times as many, the discriminator up to 16 times."""
     bottleneck_channels: int = 1
-    """Maps between encoder and decoder: one, a quarter the image's size, as published."""
+    """Feature maps between encoder and decoder, at a quarter of the image's size; published: 1."""
 
     def errors(self) -> list[str]:
-        """What is wrong with the options; empty where all is well."""
-        sizes = {"base_channels": self.base_channels, "bottleneck_channels": self.bottleneck_channels}
-        return [f"{name}: {value}: expected 1 or more" for name, value in sizes.items() if value < 1]
+        """Return what is wrong with the options, one line per error."""
+        names = ("base_channels", "bottleneck_channels")
+        return option_errors(self, *((name, getattr(self, name) >= 1, "1 or more") for name in names))
 
     def build(self) -> "SHAPR":
-        """The network; `InputError` if an option is out of range."""
-        self._check()
+        """Return the network; raise `InputError` if an option is out of range."""
+        raise_errors("shapr", self.errors())
         return SHAPR(self)
 
     def build_discriminator(self) -> "SHAPRDiscriminator":
-        """The judge of the second stage; `InputError` if an option is out of range."""
-        self._check()
+        """Return the discriminator of the second stage; raise `InputError` if an option is out of range."""
+        raise_errors("shapr", self.errors())
         return SHAPRDiscriminator(self.base_channels)
-
-    def _check(self) -> None:
-        if errors := self.errors():
-            raise InputError(f"shapr: {'; '.join(errors)}")
 
 
 def _convolution(
     dimensions: int, in_channels: int, out_channels: int, strides: tuple[int, ...] | int = 1, transposed: bool = False
 ) -> nn.Module:
-    """Convolution, ReLU, batch normalisation: SHAPR's order."""
+    """Return convolution, ReLU and batch normalisation, in SHAPR's order."""
     return Convolution(
         dimensions, in_channels, out_channels, strides, adn_ordering="AN", act="relu", norm="batch",
         is_transposed=transposed,
@@ -73,7 +69,7 @@ def _convolution(
 
 
 class SHAPR(nn.Module):
-    """The generator.
+    """Predicts a shape; the generator of the second stage.
 
     Parameters
     ----------
@@ -107,7 +103,7 @@ class SHAPR(nn.Module):
         use_safe_convolutions(self)
 
     def forward(self, condition_BCYX: torch.Tensor) -> torch.Tensor:
-        """Predict the shape.
+        """Return the predicted shape.
 
         Parameters
         ----------
@@ -121,18 +117,18 @@ class SHAPR(nn.Module):
         """
         check_size("shapr", (1, *condition_BCYX.shape[2:]), (1, 4, 4), (1, 4, 4))
         flat = self.widen(self.encoder(condition_BCYX))
-        # few channels and many voxels: the layout halves the time of a training step on a CPU
+        # this layout halves the time of a training step on a CPU: there are few channels and many voxels
         deep = flat[:, :, None].contiguous(memory_format=torch.channels_last_3d)
         return self.head(self.decoder(deep))
 
 
 class SHAPRDiscriminator(nn.Module):
-    """Tells true shapes from predicted ones.
+    """Distinguishes true shapes from predicted ones.
 
     Parameters
     ----------
     base_channels : int
-        Feature maps of the first of five levels; each level has twice as many as the one before.
+        Feature maps of the first of five levels; the number doubles from level to level.
     """
 
     def __init__(self, base_channels: int) -> None:
@@ -146,7 +142,7 @@ class SHAPRDiscriminator(nn.Module):
         use_safe_convolutions(self)
 
     def forward(self, shape_BCZYX: torch.Tensor) -> torch.Tensor:
-        """Judge shapes.
+        """Return how likely shapes are true ones.
 
         Parameters
         ----------
@@ -156,6 +152,6 @@ class SHAPRDiscriminator(nn.Module):
         Returns
         -------
         float tensor, (B, 1)
-            Logit of being true.
+            Logits.
         """
         return self.verdict(self.features(shape_BCZYX).mean((2, 3, 4)))

@@ -1,6 +1,6 @@
-"""The network that holds every network of the search space: all operations on all edges, one set of weights each.
+"""Supernet of the search space: all operations on all edges, each with its own weights.
 
-Where `Architecture` draws a choice, only what was drawn, and what of it reaches a cell's output, is computed.
+Only the operations that `Architecture` has drawn and that reach a cell's output are computed.
 
 References
 ----------
@@ -22,16 +22,16 @@ from cytovox.networks.scnas_cells import OPERATIONS, SQUEEZE, CellPlan
 
 
 class MixedCell(nn.Module):
-    """Every operation on every edge of a cell.
+    """Cell with every operation on every edge.
 
     Parameters
     ----------
     plan : CellPlan
-        Where the cell sits.
+        Type and sizes of the cell.
     multiplier : int
-        Nodes in the output.
+        Number of nodes in the output.
     operations : sequence of str
-        What an edge may do.
+        Operations of an edge.
     """
 
     def __init__(self, plan: CellPlan, multiplier: int, operations: Sequence[str]) -> None:
@@ -48,10 +48,10 @@ class MixedCell(nn.Module):
         )
         self.excite = ChannelSELayer(3, plan.width * multiplier, r=SQUEEZE)
         self.choice: CellChoice = ()
-        """What is computed; set by `Supernet.choose`."""
+        """Edges to compute; set by `Supernet.choose`."""
 
     def forward(self, older_BCZYX: torch.Tensor, younger_BCZYX: torch.Tensor) -> torch.Tensor:
-        """The cell's output for its present choice; a node whose edges are all ``none`` is zero."""
+        """Return the cell's output for its current choice; a node whose edges are all ``none`` is 0."""
         edges = tuple(tuple(edge for edge, _ in chosen) for chosen in self.choice)
         live = live_states(edges, self.multiplier)
         given = dict(zip(INPUTS, (older_BCZYX, younger_BCZYX), strict=True))
@@ -60,32 +60,29 @@ class MixedCell(nn.Module):
             if node not in live:
                 continue
             total = None
-            for edge, weight in chosen:
-                if edge.operation == "none":
-                    continue
+            for edge, weight in ((edge, weight) for edge, weight in chosen if edge.operation != "none"):
                 part = self.edges[f"{node}_{edge.source}"][edge.operation](states[edge.source])  # type: ignore[index]
                 part = part if weight is None else part * weight.to(part.dtype)
                 total = part if total is None else total + part
-            states[node] = self._zeros(younger_BCZYX) if total is None else total
+            if total is None:
+                scale = {"none": 1.0, "reduce": 0.5, "expand": 2.0}[self.plan.resize]
+                grid = [int(scale * n) for n in younger_BCZYX.shape[2:]]
+                total = younger_BCZYX.new_zeros(len(younger_BCZYX), self.plan.width, *grid)
+            states[node] = total
         return self.excite(torch.cat([states[node] for node in NODES[-self.multiplier :]], dim=1))
-
-    def _zeros(self, younger_BCZYX: torch.Tensor) -> torch.Tensor:
-        scale = {"none": 1.0, "reduce": 0.5, "expand": 2.0}[self.plan.resize]
-        grid = [int(scale * n) for n in younger_BCZYX.shape[2:]]
-        return younger_BCZYX.new_zeros(len(younger_BCZYX), self.plan.width, *grid)
 
 
 class Supernet(Backbone):
-    """(B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X), by the network that was chosen last.
+    """Computes the chosen network, from (B, in_channels, Z, Y, X) to logits (B, out_channels, Z, Y, X).
 
     Parameters
     ----------
     in_channels, out_channels : int
-        Images in, organelles out.
+        Number of images and of organelles.
     config : ScNASConfig
-        Width, layers, multiplier; its genotype is not read.
+        Width, layers and multiplier; the genotype is not used.
     operations : sequence of str
-        What an edge may do.
+        Operations of an edge.
     """
 
     def __init__(
@@ -102,33 +99,32 @@ class Supernet(Backbone):
 
     @property
     def cells(self) -> list[MixedCell]:
-        """Of encoder and decoder, in the order in which they run."""
+        """Cells of encoder and decoder, in the order of computation."""
         return [cell for cell in (*self.encoder, *self.decoder) if isinstance(cell, MixedCell)]
 
     def choose(self, choice: Choice) -> None:
-        """Compute this network from now on."""
+        """Set the network that is computed from now on."""
         for cell in self.cells:
             cell.choice = choice[cell.plan.kind]
 
     def weights(self) -> list[nn.Parameter]:
-        """All parameters but the architecture's."""
-        apart = {id(parameter) for parameter in self.architecture.parameters()}
-        return [parameter for parameter in self.parameters() if id(parameter) not in apart]
+        """Return all parameters except those of the architecture."""
+        return [one for name, one in self.named_parameters() if not name.startswith("architecture.")]
 
     def derived(self, genotype: Genotype) -> ScNAS:
-        """The network of this genotype alone, with the weights that it has here.
+        """Return the network of a genotype, with its weights in the supernet.
 
         Raises
         ------
         KeyError
-            An operation that is not in the searched space.
+            An operation that is not in the search space.
         """
         network = ScNAS(*self.channels, self.config, genotype)
         network.load_state_dict(self.restricted_state(genotype))
         return network
 
     def restricted_state(self, genotype: Genotype) -> dict[str, torch.Tensor]:
-        """The state of `derived`, by its own names."""
+        """Return the state dict of the network of a genotype."""
         state = {name: value for name, value in self.state_dict().items() if name.startswith(("stem.", "head."))}
         for part in ("encoder", "decoder"):
             for index, cell in enumerate(getattr(self, part)):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from monai.transforms import Compose
 from torch.utils.data import DataLoader, Dataset
 
 from cytovox.errors import InputError
@@ -21,7 +22,7 @@ from datamodules.shape.folder import find_shapes, read_shapes, shape_notes
 from datamodules.shape.folds import divide_shapes
 from datamodules.shape.simulated import simulated_shapes
 from datamodules.splits import SPLITS
-from transforms.shape_augment import RandShaped
+from transforms.shape_augment import rand_shape
 
 #: Called with (what, done, all).
 Progress = Callable[[str, int, int], None]
@@ -132,10 +133,10 @@ class ShapeDataModule(pl.LightningDataModule):
         """What was accepted in the files that were read, but should be said."""
         return shape_notes(cell for cells in self.cells.values() for cell in cells)
 
-    def augmentation(self) -> RandShaped:
+    def augmentation(self) -> Compose:
         """The random turns and exposures of training cells."""
         config = self.config
-        return RandShaped(
+        return rand_shape(
             rotate=config.rotate,
             flip=config.flip,
             flip_z=config.flip_z,

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.transforms import Compose
 from torch.utils.data import Dataset
 
 from cytovox.preprocess.signed_distance import signed_distance
 from datamodules.shape.cases import ShapeCell
-from transforms.shape_augment import DISTANCE, RandShaped
+from transforms.shape_augment import DISTANCE
 
 Sample = dict[Hashable, Any]
 
@@ -50,7 +51,7 @@ class ShapeDataset(Dataset[Sample]):
     ----------
     cells : sequence of ShapeCell
         Each is drawn equally often, in an order that every epoch draws anew.
-    augment : RandShaped or None
+    augment : Compose or None
         Reseeded for every sample.
     seed : int
         The run's seed.
@@ -60,9 +61,7 @@ class ShapeDataset(Dataset[Sample]):
         step.
     """
 
-    def __init__(
-        self, cells: Sequence[ShapeCell], augment: RandShaped | None, seed: int, distances: bool = True
-    ) -> None:
+    def __init__(self, cells: Sequence[ShapeCell], augment: Compose | None, seed: int, distances: bool = True) -> None:
         self.cells, self.augment, self.seed = list(cells), augment, seed
         self.distances_ZYX = [_distances(cell) for cell in self.cells] if distances else []
 

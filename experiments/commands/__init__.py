@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from experiments.commands.words import refuse
-from experiments.shadow import program, shadowed
+from experiments.program import program, shadowed
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from training.trainer import TrainerConfig, batches_a_step, parse_time
+from training.trainer import TrainerConfig, batches_per_step, parse_time
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def plan_epoch(samples: int, batch_size: int, trainer: TrainerConfig, ranks: int
     # as the sampler cuts it: no rank may wait for another
     batches = max(1, samples // together)
     batches = limited(batches, trainer.limit_train_batches)
-    each = batches_a_step(trainer, batch_size, ranks)
+    each = batches_per_step(trainer, batch_size, ranks)
     return EpochPlan(
         batches=batches,
         steps=math.ceil(batches / each),

@@ -21,7 +21,7 @@ from cytovox.errors import InputError
 from experiments.planning.duration import FitTimes
 from experiments.planning.machine import one_device
 from lightning_modules.optim import require_validation
-from training.memory import PeakMemory
+from training.fit_metrics import PeakMemory
 from training.metrics_log import MetricsCSV
 from training.rundir import RunFolder
 from training.trainer import TrainerConfig, build_trainer

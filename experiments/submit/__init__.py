@@ -1,1 +1,1 @@
-"""Jobs of SLURM out of a config: a script that a person can read, and what it needs in the run folder."""
+"""SLURM jobs from a config: their scripts, and what they need in the run folder."""

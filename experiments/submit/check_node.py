@@ -1,11 +1,9 @@
-"""`python -m experiments.submit.check_node NEEDS`: a minute at the start of a job, on every rank, that saves hours.
+"""`python -m experiments.submit.check_node NEEDS`: check every node at the start of a job.
 
-Each rank looks at its GPU, the disk and the data; then all of them add up a number, within a time limit. A run that met
-a GPU without code for it, a node without the data or a closed port by itself would wait for the others until the job's
-time is over.
+Each rank checks its GPU, the disk and the data. Then all ranks add up a number within a time limit. Without this check,
+a GPU that torch does not support, a node without the data or a closed port would block the other ranks until the job's
+time limit.
 """
-
-from __future__ import annotations
 
 import argparse
 import datetime as dt
@@ -22,30 +20,26 @@ from pathlib import Path
 from typing import Any
 
 from cytovox.errors import InputError
-from training.refusal import note_refusal
+from experiments.program import refuse
 
-#: Seconds in which the ranks must have found each other.
+#: Seconds within which the ranks must meet.
 LIMIT_S = 60.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check; 0, or 2 with a line for each error."""
+    """Check this node; return 0, or 2 after one line per error."""
     parser = argparse.ArgumentParser(prog="experiments.submit.check_node", description=__doc__)
     parser.add_argument("needs", type=Path, help="needs.json of a submitted run")
     parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="seconds in which the ranks must meet")
     words = parser.parse_args(argv)
-    node, rank, world = platform.node(), _number("SLURM_PROCID", 0), _number("SLURM_NTASKS", 1)
-    node = os.environ.get("SLURMD_NODENAME", node)
+    node, rank, world = _node(), _number("SLURM_PROCID", 0), _number("SLURM_NTASKS", 1)
     try:
         needs = json.loads(words.needs.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        print(
-            f"node {node}: {words.needs}: cannot be read ({error}); is the run folder on a disk that nodes share?",
-            file=sys.stderr,
+        return refuse(
+            f"node {node}: {words.needs}: cannot be read ({error}); is the run folder on a disk that nodes share?"
         )
-        note_refusal()
-        return 2
-    errors = [f"node {node}: {found_errors}" for found_errors in [*_disk_errors(needs), *_gpu_errors(needs)]]
+    errors = [f"node {node}: {error}" for error in (*_disk_errors(needs), *_gpu_errors(needs))]
     try:
         errors = _gathered(errors, rank, world, words.limit_s, bool(needs["gpus"]))
     except (RuntimeError, OSError) as error:
@@ -54,14 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"node {node}: rank {rank} of {world} did not meet the others within {words.limit_s:.0f} s at "
             f"{os.environ.get('MASTER_ADDR')}:{_port()} ({reason}); are nodes allowed to talk to each other on it?"
         )
-        rank = 0  # each says so by itself
-    if rank == 0:
-        for line in dict.fromkeys(errors):
-            print(line, file=sys.stderr)
-    if not errors:
-        return 0
-    note_refusal()
-    return 2
+        rank = 0  # every rank prints this error
+    return refuse("\n".join(dict.fromkeys(errors)) if rank == 0 else "") if errors else 0
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME", platform.node())
 
 
 def _number(name: str, otherwise: int) -> int:
@@ -69,11 +61,12 @@ def _number(name: str, otherwise: int) -> int:
 
 
 def _port() -> int:
-    """Not the training's own: that one begins when this has ended."""
+    """Return the port of this check, which differs from the port of the training."""
     return 40000 + _number("SLURM_JOB_ID", 0) % 20000
 
 
 def _disk_errors(needs: dict[str, Any]) -> list[str]:
+    """Return the errors of the run folder and the data."""
     run, errors = Path(needs["run"]), []
     try:
         with tempfile.TemporaryFile(dir=run):
@@ -92,6 +85,7 @@ def _disk_errors(needs: dict[str, Any]) -> list[str]:
 
 
 def _gpu_errors(needs: dict[str, Any]) -> list[str]:
+    """Return the errors of the GPUs of this node."""
     if not needs["gpus"]:
         return []
     import torch
@@ -112,28 +106,27 @@ def _gpu_errors(needs: dict[str, Any]) -> list[str]:
 
 
 def _gathered(errors: list[str], rank: int, world: int, limit_s: float, gpus: bool) -> list[str]:
-    """All ranks' errors on every rank, over the wires that the training will use."""
+    """Return the errors of all ranks, on every rank, exchanged over the network connections of the training."""
     if world == 1:
         return errors
     import torch
     import torch.distributed as dist
 
-    # a run on CPUs may have more ranks than its node has GPUs
+    # a run on CPUs may have more ranks than the node has GPUs
     nccl = gpus and torch.cuda.is_available() and dist.is_nccl_available()
     limit = dt.timedelta(seconds=limit_s)
     address = f"tcp://{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{_port()}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=limit)
     everyone: list[list[str]] = [[] for _ in range(world)]
     dist.all_gather_object(everyone, errors)
-    found_errors = [error for said in everyone for error in said]
+    found_errors = [error for of_rank in everyone for error in of_rank]
     if nccl and not found_errors:
-        # before torch's own watchdog, which ends the process as a kill would
+        # earlier than torch's watchdog, which ends the process like a kill
         with _refusing_after(0.9 * limit_s, f"rank {rank} of {world}: its GPU did not meet the others'"):
             torch.cuda.set_device(_number("SLURM_LOCALID", 0))
-            group = dist.new_group(backend="nccl", timeout=limit)
-            one = torch.ones(1, device="cuda")
-            dist.all_reduce(one, group=group)
-            found = int(one)
+            total = torch.ones(1, device="cuda")
+            dist.all_reduce(total, group=dist.new_group(backend="nccl", timeout=limit))
+            found = int(total)
         if found != world:
             found_errors.append(f"the GPUs of {world} ranks added up to {found}")
     dist.barrier()
@@ -143,18 +136,14 @@ def _gathered(errors: list[str], rank: int, world: int, limit_s: float, gpus: bo
 
 @contextmanager
 def _refusing_after(limit_s: float, what: str) -> Iterator[None]:
-    """End this process in one line where the block takes longer: nothing that waits for a GPU can be called off."""
+    """End this process with an error if the block takes longer: waiting for a GPU cannot be interrupted."""
 
     def end() -> None:
-        node = os.environ.get("SLURMD_NODENAME", platform.node())
-        print(
-            f"node {node}: {what} within {limit_s:.0f} s (NCCL); are nodes allowed to talk to each other on all ports? "
-            "NCCL_DEBUG=INFO and NCCL_SOCKET_IFNAME in slurm.setup tell more",
-            file=sys.stderr,
-            flush=True,
+        code = refuse(
+            f"node {_node()}: {what} within {limit_s:.0f} s (NCCL); are nodes allowed to talk to each other on all "
+            "ports? NCCL_DEBUG=INFO and NCCL_SOCKET_IFNAME in slurm.setup give details"
         )
-        note_refusal()
-        os._exit(2)
+        os._exit(code)
 
     timer = threading.Timer(limit_s, end)
     timer.daemon = True

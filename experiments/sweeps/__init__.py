@@ -1,1 +1,1 @@
-"""W&B's sweep files run without its server, through W&B's own engine."""
+"""W&B sweeps without W&B's server, run with W&B's own engine."""

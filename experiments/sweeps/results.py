@@ -1,9 +1,5 @@
-"""What a sweep came to: a table of its runs, and a figure."""
+"""Results of a sweep: a table of its runs and a figure."""
 
-from __future__ import annotations
-
-import csv
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -14,46 +10,43 @@ from rich.table import Table
 from cytovox.io.atomic import atomic_path
 from experiments.sweeps.state import SweepRun
 from experiments.sweeps.sweep_file import Sweep
-from training.rundir import write_text
+from training.rundir import write_csv
 
 
 def best_of(sweep: Sweep, runs: list[SweepRun]) -> SweepRun | None:
-    """The run with the best metric."""
+    """Return the run with the best metric, or None."""
     _, larger = sweep.metric
     known = [run for run in runs if run.metric is not None and math.isfinite(run.metric)]
     return max(known, key=lambda run: (run.metric or 0.0) * (1 if larger else -1), default=None)
 
 
 def write_results(sweep: Sweep, runs: list[SweepRun]) -> None:
-    """`sweep.csv` and `sweep.png` in the sweep's folder."""
+    """Write `sweep.csv` and `sweep.png` to the folder of the sweep."""
     keys = list(sweep.parameters)
-    name, _ = sweep.metric
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "state", name or "metric", *keys, "folder"])
-    for run in runs:
-        metric = "" if run.metric is None else repr(run.metric)
-        writer.writerow([run.number, run.state, metric, *(run.suggested.get(key) for key in keys), run.folder])
-    write_text(sweep.folder / "sweep.csv", text.getvalue())
+    metric = sweep.metric[0] or "metric"
+    rows = [
+        {"run": run.number, "state": run.state, metric: run.metric, **run.suggested, "folder": run.folder}
+        for run in runs
+    ]
+    columns = ["run", "state", metric, *keys, "folder"]
+    write_csv(sweep.folder / "sweep.csv", columns, ({key: row.get(key) for key in columns} for row in rows))
     if any(run.metric is not None for run in runs):
         _draw(sweep, runs, keys, sweep.folder / "sweep.png")
 
 
 def print_results(sweep: Sweep, runs: list[SweepRun]) -> None:
-    """The table on the terminal, the best run first."""
+    """Print the table, the best run first, and the paths of the results."""
     name, larger = sweep.metric
     keys = list(sweep.parameters)
     table = Table(title=sweep.id)
     for head in ("run", "state", name or "metric", *keys):
         table.add_column(head, justify="right" if head != "state" else "left")
     worst = -math.inf if larger else math.inf
-    order = sorted(runs, key=lambda run: worst if run.metric is None else run.metric, reverse=larger)
-    for run in order:
+    for run in sorted(runs, key=lambda run: worst if run.metric is None else run.metric, reverse=larger):
         metric = "" if run.metric is None else f"{run.metric:.4g}"
         table.add_row(str(run.number), run.state, metric, *(_short(run.suggested.get(key)) for key in keys))
     Console(width=None if Console().is_terminal else 140).print(table)
-    best = best_of(sweep, runs)
-    if best is not None:
+    if (best := best_of(sweep, runs)) is not None:
         print(f"best: {best.folder}")
     print(f"table: {sweep.folder / 'sweep.csv'}\nfigure: {sweep.folder / 'sweep.png'}", flush=True)
 
@@ -63,7 +56,7 @@ def _short(value: Any) -> str:
 
 
 def _draw(sweep: Sweep, runs: list[SweepRun], keys: list[str], path: Path) -> None:
-    """The metric of every run in order, with the best so far; then against each parameter that varied."""
+    """Plot the metric and its best value so far over the runs, and the metric over each parameter that varied."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -85,12 +78,10 @@ def _draw(sweep: Sweep, runs: list[SweepRun], keys: list[str], path: Path) -> No
     for ax, key in zip(axes[1:], varied, strict=True):
         values = [run.suggested.get(key) for run in known]
         numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-        if len(numbers) < len(values):
-            ax.scatter([str(value) for value in values], metrics, color="#0072b2", s=24)
-        else:
-            ax.scatter(numbers, metrics, color="#0072b2", s=24)
-            if min(numbers) > 0 and max(numbers) / min(numbers) > 20:
-                ax.set_xscale("log")
+        numeric = len(numbers) == len(values)
+        ax.scatter(numbers if numeric else [str(value) for value in values], metrics, color="#0072b2", s=24)
+        if numeric and min(numbers) > 0 and max(numbers) / min(numbers) > 20:
+            ax.set_xscale("log")
         ax.set(xlabel=key, ylabel=name)
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)

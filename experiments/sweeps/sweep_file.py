@@ -1,15 +1,13 @@
-"""A sweep as W&B's documentation has it: read safely, and checked against the config that it varies."""
-
-from __future__ import annotations
+"""W&B sweep files, checked against the config whose keys they vary."""
 
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,45 +15,54 @@ from typing import Any
 from cytovox.errors import InputError
 from experiments.compose import find_config, read_yaml, shipped_sweeps
 from experiments.config import load_config, resolved
-from experiments.errors import ConfigErrors
+from experiments.errors import ConfigErrors, did_you_mean
 from experiments.schema import Config
-from experiments.sweeps.sweep_schema import sweep_errors
 from experiments.unused import sweep_rules, unused_keys, without_effect
 
 METHODS = ("random", "grid", "bayes")
-#: What shipped sweeps say, and what W&B would run without a `command` cannot: our words have no hyphens.
+#: The command of shipped sweeps. W&B's default command writes arguments with hyphens, which ours do not have.
 COMMAND = ["${env}", "python", "-m", "experiments.run", "CONFIG", "${args_no_hyphens}"]
-#: The macro that our words are written by.
+#: W&B's macro for arguments without hyphens.
 _ARGUMENTS = "${args_no_hyphens}"
+
+
+#: Key that W&B's schema lacks, since W&B's server handles it.
+RUN_CAP = "run_cap"
+#: Expected values of keys for which the schema only reports that none of its many forms fits.
+_EXPECTED = {
+    "parameters": "values: [...], value:, or a distribution with its min and max",
+    "early_terminate": "one such as {type: hyperband, min_iter: 5, eta: 3}",
+    "metric": "one such as {name: val/dice_mean, goal: maximize}",
+}
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file that can be run."""
+    """A valid sweep file."""
 
     path: Path
     values: dict[str, Any]
-    """Plain, as W&B's engine wants them."""
+    """Content of the file, as plain values."""
     config: str
-    """What its command gives to `experiments.run`."""
+    """Config in the command."""
     fixed: list[str]
-    """`key=value` words of the command itself."""
+    """`key=value` arguments in the command."""
     typed: Config
-    """The config with the fixed words."""
+    """The config with these arguments."""
 
     @property
     def parameters(self) -> dict[str, dict[str, Any]]:
-        """What is varied, by key path: nested parameters by the path that they lie at."""
+        """Parameters by key path; nested ones by their whole path."""
         return flat_parameters(self.values["parameters"])
 
     @property
     def for_engine(self) -> dict[str, Any]:
-        """The file as W&B's engine is given it: without nesting, which 0.2 does not find again in its own runs."""
+        """Content for W&B's engine, without nesting: version 0.2 does not recognise nested parameters of its runs."""
         return {**self.values, "parameters": self.parameters}
 
     @property
     def id(self) -> str:
-        """The same for the same file: a sweep that was killed goes on in its folder."""
+        """Name that depends on the content only: a sweep that was stopped resumes in its folder."""
         digest = hashlib.sha256(json.dumps(self.values, sort_keys=True, default=str).encode()).hexdigest()
         return f"{self.path.stem}-{digest[:8]}"
 
@@ -67,72 +74,71 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """State, table and figure."""
+        """Folder of state, table and figure."""
         return Path(self.typed.runs_dir).absolute() / "sweeps" / self.id
 
     def words(self, suggested: Mapping[str, Any]) -> list[str]:
-        """`key=value` words of a run, as `${args_no_hyphens}` has them."""
+        """Return the `key=value` arguments of a run, for `${args_no_hyphens}`."""
         return [f"{key}={_word(value)}" for key, value in suggested.items()]
 
     def overrides(self, suggested: Mapping[str, Any]) -> list[str]:
-        """All `key=value` words of a run in the order of its command: the last one of a key counts."""
+        """Return all `key=value` arguments of a run in the order of its command; the last one of a key counts."""
         parts = list(map(str, self.values["command"]))
-        found: list[str] = []
-        for part in parts[parts.index("experiments.run") + 1 :]:
-            found += self.words(suggested) if part == _ARGUMENTS else [part] if part in self.fixed else []
-        return found
+        found = {part: [part] for part in self.fixed} | {_ARGUMENTS: self.words(suggested)}
+        return [word for part in parts[parts.index("experiments.run") + 1 :] for word in found.get(part, [])]
 
     def command(self, suggested: Mapping[str, Any], python: str = sys.executable) -> list[str]:
-        """Words of the process that runs it, with this interpreter."""
+        """Return the command of a run.
+
+        Parameters
+        ----------
+        suggested : mapping
+            Values of the parameters.
+        python : str
+            Interpreter.
+        """
+        macros = {
+            _ARGUMENTS: self.words(suggested),
+            "${env}": [shutil.which("env") or "env"] if os.name != "nt" else [],
+            **{name: [python] for name in ("${interpreter}", "python", "python3")},
+            "${program}": [str(self.values.get("program", ""))],
+        }
         found: list[str] = []
         for part in map(str, self.values["command"]):
-            if part == _ARGUMENTS:
-                found += self.words(suggested)
-            elif part == "${env}":
-                found += [shutil.which("env") or "env"] if os.name != "nt" else []
-            elif part in ("${interpreter}", "python", "python3"):
-                found.append(python)
-            elif part == "${program}":
-                found.append(str(self.values.get("program", "")))
-            elif part.startswith("${envvar:"):
-                found.append(os.environ.get(part[len("${envvar:") : -1], ""))
-            else:
-                found.append(part)
+            variable = part.startswith("${envvar:")
+            found += [os.environ.get(part[len("${envvar:") : -1], "")] if variable else macros.get(part, [part])
         return found
 
 
 def _word(value: Any) -> str:
-    """A value that OmegaConf's dotlist reads as what it was."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return json.dumps(value) if isinstance(value, list | dict) else str(value)
+    """Return a value as text that OmegaConf reads as the same value."""
+    return json.dumps(value) if value is None or isinstance(value, bool | list | dict) else str(value)
 
 
 def find_sweep(name: str) -> Path:
-    """Path of a sweep given as a file or as the name of a shipped one.
+    """Return the path of a sweep that is given as a file or as the name of a shipped one.
 
     Raises
     ------
     InputError
-        Neither.
+        There is no such file and no such shipped sweep.
     """
     shipped = shipped_sweeps()
-    if not Path(name).is_file() and name.removesuffix(".yaml") not in shipped:
+    path = Path(name) if Path(name).is_file() else shipped.get(name.removesuffix(".yaml"))
+    if path is None:
         raise InputError(f"{name}: no such sweep file, and no shipped one of that name (shipped: {', '.join(shipped)})")
-    return Path(name) if Path(name).is_file() else shipped[name.removesuffix(".yaml")]
+    return path
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Read a sweep file, and see that every value it may suggest is one that the config takes.
+    """Read a sweep file, and check that the config accepts every value that it may suggest.
 
     Raises
     ------
     InputError
-        Not a sweep of `experiments.run`, or one that W&B's engine refuses.
+        The sweep does not run `experiments.run`, or W&B's engine refuses it.
     ConfigErrors
-        Keys that the schema does not know, or values that do not fit, one line each.
+        Unknown keys or invalid values, one line each.
     """
     values = read_yaml(path)
     method = values.get("method")
@@ -144,15 +150,14 @@ def read_sweep(path: Path) -> Sweep:
     if (method == "bayes" or values.get("early_terminate")) and not (isinstance(metric, dict) and metric.get("name")):
         raise InputError(f"{path.name}: metric: {method} and early_terminate need one, such as name: val/dice_mean")
     config, fixed = _read_command(path.name, values.get("command"))
-    typed = load_config(find_config(config), fixed)
-    sweep = Sweep(path, values, config, fixed, typed)
+    sweep = Sweep(path, values, config, fixed, load_config(find_config(config), fixed))
     _require_keys(sweep)
     _require_engine(sweep)
     return sweep
 
 
 def _read_command(name: str, command: Any) -> tuple[str, list[str]]:
-    """Config and `key=value` words of a sweep's command."""
+    """Return the config and the `key=value` arguments in the command of a sweep."""
     expected = f"{name}: command: expected {json.dumps(COMMAND)}"
     if not isinstance(command, list):
         raise InputError(f"{expected}, got {command!r}")
@@ -173,7 +178,7 @@ def _read_command(name: str, command: Any) -> tuple[str, list[str]]:
 
 
 def _require_keys(sweep: Sweep) -> None:
-    """Ask W&B's schema, and load the config once for every value that a parameter names, the others as they are."""
+    """Check a sweep against W&B's schema, and load its config once for every value of every parameter."""
     refused = dict(sweep_errors(sweep.values))
     errors = [f"{sweep.path.name}: {where}: {error}" for where, error in refused.items()]
     try:
@@ -190,22 +195,21 @@ def _require_keys(sweep: Sweep) -> None:
             try:
                 config = load_config(find_config(sweep.config), sweep.overrides({key: value}))
                 loaded.setdefault(key, []).append(config)
-            except ConfigErrors as error:
-                errors += [f"{sweep.path.name}: parameters: {line}" for line in str(error).splitlines()]
             except InputError as error:
-                errors.append(f"{sweep.path.name}: parameters: {error}")
+                lines = str(error).splitlines() if isinstance(error, ConfigErrors) else [str(error)]
+                errors += [f"{sweep.path.name}: parameters: {line}" for line in lines]
     if errors:
         raise ConfigErrors(list(dict.fromkeys(errors)))
     _require_effect(sweep, loaded)
 
 
 def flat_parameters(tree: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
-    """Parameters of a sweep by key path: `optimizer: {parameters: {lr: ...}}` is `optimizer.lr`.
+    """Return the parameters of a sweep by key path: `optimizer: {parameters: {lr: ...}}` is `optimizer.lr`.
 
     Raises
     ------
     InputError
-        Two of them name one key of the config.
+        Two of them have the same key path.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, parameter in tree.items():
@@ -219,38 +223,35 @@ def flat_parameters(tree: Mapping[str, Any], prefix: str = "") -> dict[str, dict
 
 
 def named_values(parameter: Mapping[str, Any]) -> list[Any]:
-    """Values that a parameter names: all of a list, or what bounds its distribution."""
-    return list(
-        parameter.get("values", [parameter[name] for name in ("value", "min", "max", "mu") if name in parameter])
-    )
+    """Return the values in the definition of a parameter: all of a list, or the bounds of its distribution."""
+    bounds = [parameter[name] for name in ("value", "min", "max", "mu") if name in parameter]
+    return list(parameter.get("values", bounds))
 
 
 def _twice(values: list[Any]) -> str | None:
-    """Two values of a list that are one: 0 and 0.0, but not 1 and true."""
-    for k, value in enumerate(values):
-        for other in values[:k]:
-            if value == other and isinstance(value, bool) == isinstance(other, bool):
-                return f"{other!r} and {value!r}"
-    return None
+    """Return the first two equal values of a list, such as 0 and 0.0 but not 1 and true; None if all differ."""
+    pairs = ((other, value) for k, value in enumerate(values) for other in values[:k])
+    equal = ((a, b) for a, b in pairs if a == b and isinstance(a, bool) == isinstance(b, bool))
+    return next((f"{a!r} and {b!r}" for a, b in equal), None)
 
 
 def _require_effect(sweep: Sweep, loaded: Mapping[str, list[Config]]) -> None:
-    """Refuse keys that change nothing, whatever the other parameters are.
+    """Refuse parameters that have no effect.
 
-    A key counts as used if one of the configs uses it: that of the command alone, or one with a value that any
-    parameter names, the others being as the command has them.
+    A parameter has an effect if one of the configs uses it: that of the command, or one in which a single parameter has
+    one of its values.
 
     Parameters
     ----------
     sweep : Sweep
-        Its values are those of the config's keys.
+        The sweep.
     loaded : mapping
-        For each parameter the configs of its values.
+        For each parameter, the configs of its values.
 
     Raises
     ------
     ConfigErrors
-        A line for each key, with the reason.
+        One line for each parameter, with the reason.
     """
     rules = sweep_rules(sweep.metric[0])
     configs = [sweep.typed, *(config for found in loaded.values() for config in found)]
@@ -258,7 +259,7 @@ def _require_effect(sweep: Sweep, loaded: Mapping[str, list[Config]]) -> None:
     errors = []
     for key, found in loaded.items():
         if "value" in sweep.parameters[key]:
-            continue  # a constant: what it does, it does in every run
+            continue  # a constant has the same effect in every run
         reasons = [without_effect(key, one) for one in unused]
         trees = [resolved(config) for config in found]
         if all(reasons):
@@ -270,20 +271,69 @@ def _require_effect(sweep: Sweep, loaded: Mapping[str, list[Config]]) -> None:
 
 
 def _require_engine(sweep: Sweep) -> None:
-    """Ask W&B's engine for a first run, which it refuses of a sweep that it cannot read."""
+    """Request a first run from W&B's engine, which refuses sweeps that it cannot read."""
+    try:
+        with engine() as sweeps:
+            sweeps.next_run(sweep.for_engine, [])
+            if sweep.values.get("early_terminate"):
+                sweeps.stop_runs(sweep.for_engine, [])
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{sweep.path.name}: W&B's sweep engine refuses it: {reason}") from None
+
+
+@contextmanager
+def engine() -> Iterator[Any]:
+    """Import W&B's sweep engine, and suppress its warnings within the block."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import sweeps
 
-        try:
-            sweeps.next_run(sweep.for_engine, [])
-            if sweep.values.get("early_terminate"):
-                sweeps.stop_runs(sweep.for_engine, [])
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{sweep.path.name}: W&B's sweep engine refuses it: {reason}") from None
+        yield sweeps
 
 
-def shown(command: list[str]) -> str:
-    """A command as a person types it."""
-    return shlex.join(command)
+def sweep_errors(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the errors of a sweep file, as pairs of key and error.
+
+    W&B's engine ignores invalid values: with `goal: max` it would minimise.
+
+    Parameters
+    ----------
+    values : mapping
+        Content of the file. Keys that are null are ignored.
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    cap = given.pop(RUN_CAP, 1)
+    errors = []
+    if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
+        errors.append((RUN_CAP, f"expected a whole number, 1 or more, got {_short(cap)}"))
+    with engine():
+        from sweeps.config.cfg import schema_violations_from_proposed_config
+        from sweeps.config.schema import validator
+
+        known = [*validator.schema["properties"], RUN_CAP]
+        errors += [
+            (key, "no such key of a sweep" + (did_you_mean(key, known) or f"; expected {', '.join(known)}"))
+            for key in given
+            if key not in known
+        ]
+        tree = {key: value for key, value in given.items() if key in known}
+        found = [(".".join(map(str, error.absolute_path)), _line(error)) for error in validator.iter_errors(tree)]
+        if not found:  # comparisons between values presuppose that each has the right type
+            found = [("parameters", line) for line in dict.fromkeys(schema_violations_from_proposed_config(tree))]
+    return errors + found
+
+
+def _line(error: Any) -> str:
+    """Return an error of the schema as one line, reworded if the schema's message is of little help."""
+    top = error.absolute_path[0] if error.absolute_path else ""
+    if error.validator in ("anyOf", "oneOf", "type") and top in _EXPECTED and len(error.absolute_path) <= 2:
+        return f"expected {_EXPECTED[top]}, got {_short(error.instance)}"
+    if error.validator == "enum":
+        return f"expected one of {', '.join(error.validator_value)}, got {_short(error.instance)}"
+    return " ".join(str(error.message).split())
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

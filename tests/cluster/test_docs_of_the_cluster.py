@@ -70,7 +70,7 @@ def test_a_run_that_was_offline_is_synced(idle: Jobs, server: dict[str, str]) ->
     words = {"trainer": {"max_epochs": 1, "devices": 1, "accelerator": "cpu"}, "logging": {"wandb": "auto"}}
     done = offline.cli(offline.config("offline.yaml", name="offline", **words))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("the run goes on offline") == 1
+    assert done.stderr.count("the run continues offline") == 1
     run = Path(done.stdout.splitlines()[-1].removeprefix("run: "))
     (kept,) = (run / "wandb").glob("offline-run-*")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -70,7 +70,7 @@ def test_where_requeue_is_forbidden_a_dependent_job_goes_on(idle: Jobs) -> None:
     idle.wait(lambda: RunFolder(run).last_checkpoint.is_file(), 90)
     idle.slurm("scancel", "--signal=USR1", job)
     idle.wait(lambda: idle.finished(run), 180)
-    assert re.search(rf"job \d+ goes on when {job} has ended", idle.logs(run))
+    assert re.search(rf"job \d+ continues when {job} has ended", idle.logs(run))
     assert len(list((run / "slurm").glob("*.log"))) == 2
     assert not differences(trained(whole), trained(run))
 
@@ -80,11 +80,11 @@ def test_a_second_job_is_refused(idle: Jobs) -> None:
     idle.wait(lambda: RunFolder(run).last_checkpoint.is_file(), 90)
     here = idle.cli(f"resume={run}")
     assert here.returncode == 2
-    assert "is at work in it" in here.stderr
+    assert "is working in it" in here.stderr
     _, same = idle.submit(f"resume={run}")
     assert same == run
     idle.wait(lambda: len(list((run / "slurm").glob("*.log"))) == 2 and len(idle.states()) == 1, 90)
-    assert "is at work in it" in idle.logs(run)
+    assert "is working in it" in idle.logs(run)
     assert RunFolder(run).status()["job"] == job
 
 

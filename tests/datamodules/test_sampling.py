@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from datamodules.cache import PreparedCase, store
 from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
-from transforms.intensity import RandRIShiftd
-from transforms.patches import RandOrganellePatchd, foreground_centres
+from transforms.intensity import rand_ri_jitter
+from transforms.patches import foreground_centres, rand_organelle_patch
 
 
 def _cases(folder: Path, count: int = 3) -> list[PreparedCase]:
@@ -39,7 +39,7 @@ def _cases(folder: Path, count: int = 3) -> list[PreparedCase]:
 
 
 def _dataset(folder: Path, seed: int = 3) -> PatchDataset:
-    transforms = [RandOrganellePatchd((4, 8, 8), p_scale=0.5, p_rotate=0.5), RandRIShiftd("image", 0.002, 0.1)]
+    transforms = [rand_organelle_patch((4, 8, 8), p_scale=0.5, p_rotate=0.5), *rand_ri_jitter("image", 0.002, 0.1)]
     return PatchDataset(_cases(folder), transforms, seed)
 
 
@@ -74,7 +74,7 @@ def test_a_patch_does_not_depend_on_the_patches_before_it(tmp_path: Path) -> Non
 
 
 def test_every_case_is_drawn_equally_often(tmp_path: Path) -> None:
-    dataset = PatchDataset(_cases(tmp_path), [RandOrganellePatchd((4, 8, 8))], 0)
+    dataset = PatchDataset(_cases(tmp_path), [rand_organelle_patch((4, 8, 8))], 0)
     drawn = [int(4 * dataset[0, n]["image"].min()) for n in range(30)]
     assert [drawn.count(n) for n in range(3)] == [10, 10, 10]
     assert sorted(drawn[:3]) == [0, 1, 2]

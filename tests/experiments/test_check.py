@@ -323,7 +323,7 @@ def test_a_planted_fault_is_found_by_its_name_and_nothing_beside_it(copy, cli, n
     assert "Traceback" not in answer.err
     assert rows(answer.out) == [(severity, kind, where)], answer.out
     assert answer.code == (2 if severity == "error" else 0)
-    told = ["check: 1 error in the data; the table says where and what to do"] if severity == "error" else []
+    told = ["check: 1 error in the data; the table shows where and what to do"] if severity == "error" else []
     assert answer.errors == told
     assert refused(config, words) == (severity == "error" and name not in HARMFUL)
 
@@ -371,7 +371,7 @@ def test_all_faults_at_once_are_told_in_a_pipe_by_processes_of_their_own(copy, c
     assert "…" not in answer.out
     assert max(map(len, answer.out.splitlines())) <= 160
     assert "8 volumes, 5 with errors, 2 with warnings; of the whole set 0 errors, 2 warnings" in answer.out
-    assert answer.errors == ["check: 7 errors in the data; the table says where and what to do"]
+    assert answer.errors == ["check: 7 errors in the data; the table shows where and what to do"]
     assert not (copy / "runs").exists()
 
 
@@ -381,5 +381,5 @@ def test_files_to_predict_are_told_once_and_in_the_table(copy, trained, tiny, cl
     words = ["stages=[predict]", f"predict.inputs=[{copy}/dish?/*.TCF]", f"predict.checkpoint={trained.run}"]
     answer = cli(tiny, "--check", *words)
     assert [row[:2] for row in rows(answer.out)] == [("error", "unreadable-volume"), ("error", "not-finite")]
-    assert answer.errors == ["check: 2 errors in the data; the table says where and what to do"]
+    assert answer.errors == ["check: 2 errors in the data; the table shows where and what to do"]
     assert "3 volumes, 2 with errors, 0 with warnings" in answer.out

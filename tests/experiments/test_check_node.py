@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from training.refusal import ENV_REFUSED
+from experiments.program import ENV_REFUSED
 
 HOME = Path(__file__).resolve().parents[2]
 

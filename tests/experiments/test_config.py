@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from cytovox.errors import InputError
 from cytovox.networks.genotype import genotype_from_json, load_genotype
-from experiments.build import metadata_of
 from experiments.compose import SELECTORS, compose, shipped_configs
 from experiments.config import ConfigErrors, load_config, resolved
 from experiments.schema import to_yaml
-from experiments.tasks import TASKS
+from experiments.tasks import TASKS, task_of
 from experiments.tasks.base import TrainedTask
 
 
@@ -66,7 +65,7 @@ def test_a_misspelt_key_names_the_nearest(tmp_path):
 
 def test_a_key_in_the_wrong_group_is_told_its_place(tmp_path):
     path = write(tmp_path, "data: {source: simulator}\ntrainer: {batch_size: 3}\n")
-    assert errors_of(path) == ["mine.yaml: trainer.batch_size: no such key; did you mean predict.batch_size?"]
+    assert errors_of(path) == ["mine.yaml: trainer.batch_size: no such key; did you mean data.batch_size?"]
 
 
 def test_every_fault_is_reported_at_once(tmp_path):
@@ -188,7 +187,7 @@ def test_a_genotype_from_a_file_is_kept_with_the_run_itself(tmp_path):
     file = tmp_path / "found.json"
     file.write_text(json.dumps(genotype))
     config = load_config("organelle_choi", [f"model.genotype={file}"])
-    saved, told = write(tmp_path, to_yaml(resolved(config))), metadata_of(config)
+    saved, told = write(tmp_path, to_yaml(resolved(config))), task_of(config).metadata(config)
     file.unlink()
     again = load_config(saved)
     assert load_genotype(again.model.genotype) == load_genotype(told.model["genotype"]) == genotype_from_json(genotype)

@@ -78,7 +78,7 @@ def test_a_training_saves_itself_and_says_so(tmp_path, tiny, group, workers, num
     interrupted = number == signal.SIGINT
     assert (code, status) == ((130, "interrupted") if interrupted else (75, "preempted")), err
     assert "Traceback" not in err
-    assert f"go on with resume={last.parents[1]}" in err.splitlines()[-1]
+    assert f"continue with resume={last.parents[1]}" in err.splitlines()[-1]
     psutil.wait_procs(children, timeout=20)
     assert not any(child.is_running() for child in children)
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from monai.transforms import RandFlipd
 
 from datamodules.cells_config import CellsSimulator
 from datamodules.shape.datamodule import ShapeDataModule
@@ -13,6 +14,7 @@ from experiments.compose import shipped_configs
 from experiments.config import load_config
 from experiments.tasks import task_of
 from experiments.tasks.organelle.config import tiling
+from transforms.shape_augment import RandMirrorZd
 
 #: Config, key path, value: what Choi et al. 2021 (bioRxiv 2021.05.23.445351) and its authors' inference code say.
 CHOI = {
@@ -178,5 +180,6 @@ def test_dispr_validates_while_it_trains() -> None:
 def test_the_published_mirrors_are_an_option() -> None:
     config = load_config("shape_dispr", ["data.mirror_yz=0.333"])
     augment = ShapeDataModule(config.data, config.seed).augmentation()
-    assert augment.mirror_yz == 0.333
+    chances = [t.prob for t in augment.transforms if isinstance(t, RandFlipd | RandMirrorZd)]
+    assert chances == [0.0, 0.0, 0.333, 0.0, 0.333]  # flip in y and x, mirror_yz in y, flip_z, mirror_yz in z
     assert dataclasses.asdict(config.data)["flip_z"] is False

@@ -40,7 +40,7 @@ def test_a_training_and_a_prediction_are_told_once_a_minute(capsys):
         lines.on_predict_batch_start(trainer, None, Path(f"dish/{number}.TCF"), number, 0)
     lines.disable()
     now[0] += 60
-    lines.say("not of this rank")
+    lines.print_line("not of this rank")
     assert capsys.readouterr().err.splitlines() == [
         "training: epoch 2/3, batch 60/100, step 150, train/loss 0.25",
         "predicting: 1/2 (0.TCF)",

@@ -115,7 +115,7 @@ def test_testing_again_adds_nothing_to_the_learning_curve(copied, trained, cli):
 def test_a_run_is_not_resumed_under_another_name(copied, cli):
     answer = cli("organelle_demo", f"resume={copied}")
     assert answer.code == 2
-    assert answer.errors == [f"resume: {copied} is a run of name tiny, but organelle_demo says organelle_demo"]
+    assert answer.errors == [f"resume: {copied} is a run of name tiny, but organelle_demo has organelle_demo"]
 
 
 def interrupted(running, seconds: float = 1800) -> str:
@@ -142,6 +142,6 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, tiny, process):
     run = last.parent.parent
     assert running.returncode == 130
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == f"stopped; go on with resume={run}"
+    assert err.splitlines()[-1] == f"stopped; continue with resume={run}"
     assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
     assert (run / "report.html").is_file()

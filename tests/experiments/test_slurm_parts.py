@@ -98,7 +98,7 @@ def test_check_refuses_what_the_ranks_cannot_share(tiny: Path, cli: Any, words: 
     answer = cli(tiny, "--check", *words)
     assert answer.code == 2
     assert answer.errors == [
-        "trainer.global_batch: expected a multiple of 4 (2 samples a batch on 2 ranks), got 6; change it, "
+        "trainer.global_batch: expected a multiple of 4 (2 samples per batch on 2 ranks), got 6; change it, "
         "data.batch_size or the number of devices"
     ]
     for fits in (["trainer.global_batch=8"], ["stages=[test]"], ["trainer.devices=auto", "trainer.num_nodes=1"]):
@@ -110,7 +110,7 @@ def test_submit_counts_the_ranks_of_the_job(tiny: Path, tmp_path: Path, cli: Any
     assert cli(tiny, *words, "slurm.gpus_per_node=3").code == 0
     answer = cli(tiny, *words, "slurm.gpus_per_node=4")
     assert (answer.code, len(answer.errors)) == (2, 1)
-    assert "expected a multiple of 16 (2 samples a batch on 8 ranks), got 12" in answer.errors[0]
+    assert "expected a multiple of 16 (2 samples per batch on 8 ranks), got 12" in answer.errors[0]
 
 
 def test_a_part_alone_is_refused(cli: Any) -> None:

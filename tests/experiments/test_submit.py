@@ -14,7 +14,7 @@ from cytovox.errors import InputError
 from datamodules.paths import expand, shard_error, shard_of
 from experiments.submit import check_node
 from experiments.submit.config import SlurmConfig, slurm_errors
-from experiments.submit.script import Job, options_of, script_of
+from experiments.submit.job import Job, options_of, script_of
 from training.run_lock import run_lock
 from training.rundir import RunFolder
 
@@ -117,7 +117,7 @@ def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: 
     [
         ("nodes", 0, "nodes: expected 1 or more, got 0"),
         ("time", "tomorrow", "time: expected D-HH:MM:SS, HH:MM:SS or minutes, got 'tomorrow'"),
-        ("tasks_per_node", 3, "tasks_per_node: there is one rank a GPU"),
+        ("tasks_per_node", 3, "tasks_per_node: there is one rank per GPU"),
         ("array", 0, "array: expected 1 or more"),
         ("at_once", 2, "at_once: only with array"),
         ("account", "a\nrm -rf /", "account: expected one line"),
@@ -278,7 +278,7 @@ def test_two_processes_in_one_run_folder(cli, tiny, tmp_path: Path) -> None:
         answer = cli(f"resume={run}", "stages=[fit]")
     assert answer.code == 2
     error = answer.errors[-1]
-    assert "another process is at work in it" in error
+    assert "another process is working in it" in error
 
 
 def test_shards_of_a_prediction_are_gathered_by_the_same_command(cli, tiny, trained, cells, tmp_path: Path) -> None:

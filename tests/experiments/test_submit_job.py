@@ -12,7 +12,7 @@ import yaml
 
 from cytovox.errors import InputError
 from experiments.submit.config import SlurmConfig, slurm_errors
-from experiments.submit.script import Job, script_of
+from experiments.submit.job import Job, script_of
 
 
 def test_two_runs_that_are_submitted_from_within_one_job_have_two_folders(
@@ -95,7 +95,7 @@ def test_a_task_that_cannot_be_requeued_is_gathered_too(tmp_path: Path, slurm) -
     text = script_of(job, SlurmConfig(gpus_per_node=0), tmp_path, sys.executable)
     done = subprocess.run(["bash"], input=text, text=True, capture_output=True, check=False, env=environment)
     assert done.returncode == 137
-    assert "job 33 goes on when 11_4 has ended" in done.stdout
+    assert "job 33 continues when 11_4 has ended" in done.stdout
     assert [line for line in told() if line.startswith("sbatch")] == [
         f"sbatch --parsable --dependency=afterany:12 --array=4 {job.folder}/job.sh",
         f"sbatch --dependency=afterany:33 {job.folder}/gather/job.sh",

@@ -112,9 +112,9 @@ def test_an_agent_does_not_repeat_what_fails_beside_it_nor_after_a_requeue(sweep
             assert other is None
         run.state = "failed"
         state.note(run)
-    assert agent._to_try_again(state) == {0}
+    assert agent._runs_to_repeat(state) == {0}
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert agent._to_try_again(state) == set()
+    assert agent._runs_to_repeat(state) == set()
 
 
 def test_a_run_whose_agent_was_killed_is_waited_for(sweep, tmp_path: Path, capsys, monkeypatch) -> None:
@@ -128,7 +128,7 @@ def test_a_run_whose_agent_was_killed_is_waited_for(sweep, tmp_path: Path, capsy
     # let go of when the agent waits for the first time, however long it took to come there
     monkeypatch.setattr(agent, "time", SimpleNamespace(sleep=lambda _: left.release()))
     assert main([str(path)]) == 0
-    assert capsys.readouterr().err.count("another process is at work in it") == 1
+    assert capsys.readouterr().err.count("another process is working in it") == 1
     assert states(path) == ["finished"]
     assert (tmp_path / "begun").read_text().split() == ["000"]
 

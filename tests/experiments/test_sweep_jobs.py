@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from experiments.submit.config import SlurmConfig
-from experiments.submit.script import Job, script_of
+from experiments.submit.job import Job, script_of
 from experiments.sweep import main
 from experiments.sweeps import agent
 from experiments.sweeps.state import SweepState
@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_line(write_sweep, monkeypatch, capsys, where: object
         raise OSError(errno.ENOSPC, "No space left on device", "/runs/sweeps/.lock")
 
     monkeypatch.setattr(where, "take" if where is SweepState else "write_results", full)
-    monkeypatch.setattr(agent, "_carry_out", lambda *_: None)
+    monkeypatch.setattr(agent, "_run", lambda *_: None)
     assert main([str(write_sweep())]) == 2
     assert capsys.readouterr().err == "/runs/sweeps/.lock: no space left: free some space, then run again\n"
 

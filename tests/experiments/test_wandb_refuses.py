@@ -32,7 +32,7 @@ def test_a_refused_key_is_told_once_and_the_run_goes_on_offline(tiny, tmp_path, 
     answer = command(*words, cwd=tmp_path, **more)
     server.shutdown()
     assert answer.code == 0, answer.err
-    assert answer.err.count("the run goes on offline") == 1
+    assert answer.err.count("the run continues offline") == 1
     (kept,) = (answer.run / "wandb").glob("offline-run-*")
     assert kept.name.endswith(RunFolder(answer.run).status()["wandb_id"])
 
@@ -44,7 +44,7 @@ def test_a_variable_that_wandb_cannot_read_is_told_once_and_the_run_goes_on_offl
     words = [str(tiny), "stages=[fit]", f"runs_dir={tmp_path}", "logging.wandb=auto"]
     answer = command(*words, cwd=tmp_path, **{"WANDB_API_KEY": "b" * 40, "WANDB_MODE": "online", name: value})
     assert answer.code == 0, answer.err
-    assert answer.err.count("the run goes on offline") == 1
+    assert answer.err.count("the run continues offline") == 1
     assert f"({told}: " in answer.err
     (kept,) = (answer.run / "wandb").glob("offline-run-*")
     assert kept.name.endswith(RunFolder(answer.run).status()["wandb_id"])

@@ -279,8 +279,8 @@ def test_faults_of_the_trainer_name_their_keys() -> None:
     )
     keys = [error.split(":")[0] for error in trainer_errors(bad)]
     assert keys == [
-        "num_nodes", "max_steps, max_epochs", "precision", "ema.decay", "ema.update_every_n_steps",
-        "early_stopping.patience",
+        "max_steps, max_epochs", "num_nodes", "ema.update_every_n_steps", "early_stopping.patience", "precision",
+        "ema.decay",
     ]  # fmt: skip
     assert trainer_errors(TrainerConfig(gradient_clip_val=-1.0))[0].startswith("gradient_clip_val: expected")
     assert trainer_errors(TrainerConfig(max_epochs=None))[0].startswith("max_epochs: no limit at all")

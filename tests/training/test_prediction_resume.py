@@ -29,10 +29,9 @@ from cytovox.errors import InputError
 from cytovox.io import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_omezarr, write_tcf
 from cytovox.io.deletion import make_scratch
 from cytovox.io.provenance import Fingerprint
-from training import mask_figures, mask_files, mask_inputs, prediction
+from training import mask_figures, mask_files, prediction
 from training.mask_figures import gather, thinned
-from training.mask_files import Format
-from training.mask_manifests import require_free
+from training.mask_files import Format, require_free
 from training.partial_predictions import chunks_for
 from training.prediction import MaskWriter, collect_table, output_names
 from training.rundir import RunFolder
@@ -205,7 +204,7 @@ def test_one_that_dies_while_files_are_put_in_place_computes_nothing_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            "training.prediction.write_out" if step == "write_out" else "training.mask_manifests.write_json", dies
+            "training.prediction.write_out" if step == "write_out" else "training.mask_files.write_json", dies
         )
         with pytest.raises(KeyboardInterrupt):
             writer(lapse, Boxes())
@@ -252,7 +251,7 @@ def test_a_disk_without_room_is_told_before_anything_is_computed(
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is large."""
-    monkeypatch.setattr(mask_inputs, "LARGE", 0)
+    monkeypatch.setattr(prediction, "LARGE", 0)
     monkeypatch.setattr(mask_figures, "THINNED", 1000)
     monkeypatch.setattr(mask_figures, "SURFACES", 500)
     monkeypatch.setattr(mask_files, "IN_MEMORY", 0)

@@ -1,13 +1,14 @@
-"""Who may work in a run folder beside whom, when they are jobs of SLURM."""
+"""Locks of a run folder between SLURM jobs, and the mark of prepared data."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from cytovox.errors import InputError
-from training.run_lock import run_lock
+from training.run_lock import mark_ready, run_lock, wait_until_ready
 from training.rundir import RunFolder
 from training.slurm import GATHER
 
@@ -65,7 +66,7 @@ def test_parts_work_beside_each_other_and_not_beside_who_gathers(queue, folder: 
     with run_lock(folder, "1of2"):
         assert folder.status()["job_1of2"] == "20"
     queue("11_0 RUNNING x", "12 RUNNING y")
-    with pytest.raises(InputError, match="job 12 is at work in it"):
+    with pytest.raises(InputError, match="job 12 is working in it"):
         run_lock(folder, "1of2").__enter__()
 
 
@@ -86,5 +87,35 @@ def test_a_run_that_has_ended_is_free_though_its_job_goes_on(queue, folder: RunF
         with run_lock(folder):
             assert folder.status()["job"] == "20"
     else:
-        with pytest.raises(InputError, match="job 12 is at work in it"):
+        with pytest.raises(InputError, match="job 12 is working in it"):
             run_lock(folder).__enter__()
+
+
+def test_the_others_wait_for_the_first_of_this_start(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    mark_ready(folder)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # requeued: what the first start left does not count
+    waiting = threading.Thread(target=wait_until_ready, args=(folder,), daemon=True)
+    waiting.start()
+    waiting.join(1.2)
+    assert waiting.is_alive()
+    mark_ready(folder)
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert len(list(tmp_path.glob(".ready-*"))) == 1
+
+
+def test_a_task_of_an_array_leaves_the_others_ranks_their_mark(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    for job in ("7", "78", "9"):  # one folder, three jobs
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        mark_ready(folder)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    mark_ready(folder)
+    for job in ("7", "78", "9"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        waiting = threading.Thread(target=wait_until_ready, args=(folder,), daemon=True)
+        waiting.start()
+        waiting.join(2)
+        assert not waiting.is_alive(), job

@@ -63,7 +63,7 @@ def test_where_that_is_forbidden_a_dependent_job_goes_on(tools, tmp_path: Path, 
     assert requeue(tmp_path) is None
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "job.sh").touch()
-    assert requeue(tmp_path) == "job 13 goes on when 12 has ended"
+    assert requeue(tmp_path) == "job 13 continues when 12 has ended"
     assert told()[-1] == f"sbatch --parsable --dependency=afterany:12 {tmp_path}/slurm/job.sh"
     assert "Requested operation is disabled" in capsys.readouterr().err
 
@@ -78,7 +78,7 @@ def test_what_gathers_an_array_waits_for_the_job_that_goes_on_too(tools, monkeyp
     if task is not None:
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "11")
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
-    assert requeue(tmp_path) == f"job 13 goes on when {job_id()} has ended"
+    assert requeue(tmp_path) == f"job 13 continues when {job_id()} has ended"
     if task is not None:
         assert told()[-2:] == [
             f"sbatch --parsable --dependency=afterany:12 --array=4 {tmp_path}/slurm/job.sh",
@@ -152,10 +152,10 @@ def test_ranks_are_those_of_the_step(monkeypatch) -> None:
 
 
 def test_exit_codes(capsys) -> None:
-    stop = Preempted("stopped by SIGUSR1; go on with resume=x")
+    stop = Preempted("stopped by SIGUSR1; continue with resume=x")
     assert exit_code(stop) == 75
-    assert "go on with resume=x" in capsys.readouterr().err
-    stop.arranged = True
+    assert "continue with resume=x" in capsys.readouterr().err
+    stop.requeued = True
     assert exit_code(stop) == 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from cytovox.losses.centre_offsets import CentreOffsetLossConfig
-from transforms.cell_patches import RandCellPatch, RandOneNucleus, RandSoften
+from transforms.cell_patches import RandOneNucleus, RandSoften, rand_cell_patch
 from transforms.patches import foreground_centres
 
 SHAPE = (16, 40, 44)
@@ -28,7 +28,7 @@ def sample():
 
 
 def test_centres_lie_in_their_own_nuclei_however_the_patch_is_turned():
-    cut = RandCellPatch((16, 40, 44), whole=True, p_scale=1.0, p_rotate=1.0, p_flip=0.5, scale_range=(0.7, 1.3))
+    cut = rand_cell_patch((16, 40, 44), whole=True, p_scale=1.0, p_rotate=1.0, p_flip=0.5, scale_range=(0.7, 1.3))
     for seed in range(20):
         cut.set_random_state(seed)
         found = cut(sample())
@@ -42,7 +42,7 @@ def test_centres_lie_in_their_own_nuclei_however_the_patch_is_turned():
 
 
 def test_a_crop_is_exact_and_a_membrane_nobody_drew_is_what_cells_fill():
-    cut = RandCellPatch(SHAPE, p_scale=0, p_rotate=0, p_flip=0)
+    cut = rand_cell_patch(SHAPE, p_scale=0, p_rotate=0, p_flip=0)
     cut.set_random_state(0)
     given = sample()
     given["labelled"] = np.array([False, True, True])
@@ -53,7 +53,7 @@ def test_a_crop_is_exact_and_a_membrane_nobody_drew_is_what_cells_fill():
 
 
 def prepared(seed=0):
-    cut = RandCellPatch(SHAPE, p_scale=0, p_rotate=0, p_flip=0)
+    cut = rand_cell_patch(SHAPE, p_scale=0, p_rotate=0, p_flip=0)
     cut.set_random_state(seed)
     return cut(sample())
 

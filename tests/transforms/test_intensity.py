@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from monai.transforms import Compose
 
 from cytovox.errors import InputError
 from cytovox.preprocess.intensity import NormaliseRI
-from transforms.intensity import NormaliseRId, RandRIShiftd
+from transforms.intensity import NormaliseRId, rand_ri_jitter
 
 
 def test_the_papers_range_becomes_zero_to_one_and_the_rest_is_clipped():
@@ -43,34 +44,68 @@ def test_the_dictionary_form_changes_its_keys_only():
     assert data["image"].max() == 1.390
 
 
+def jittered(image: np.ndarray, seed: int, **limits: float) -> torch.Tensor:
+    """The image after one draw."""
+    transform = Compose(rand_ri_jitter("image", **limits)).set_random_state(seed)
+    return transform({"image": image})["image"]
+
+
 def test_jitter_is_off_unless_asked_for():
-    image = np.random.default_rng(0).random((1, 4, 4, 4), dtype=np.float32)
-    assert RandRIShiftd()({"image": image})["image"] is image
+    assert rand_ri_jitter() == []
 
 
 def test_jitter_stays_within_its_limits_and_repeats_with_its_seed():
     image = np.full((1, 2, 2, 2), 0.5, dtype=np.float32)
-    jitter = RandRIShiftd(max_offset=0.0053, max_contrast=0.2)  # +- 0.1 and +- 20 % once normalised
+    limits = {"max_offset": 0.0053, "max_contrast": 0.2}  # +- 0.1 and +- 20 % once normalised
 
-    def draws(seed: int) -> list[float]:
-        jitter.set_random_state(seed)
-        return [float(jitter({"image": image})["image"][0, 0, 0, 0]) for _ in range(200)]
+    def draws(first: int) -> list[float]:
+        return [float(jittered(image, seed, **limits)[0, 0, 0, 0]) for seed in range(first, first + 200)]
 
     values = draws(3)
     assert values == draws(3)
-    assert values != draws(4)
+    assert values != draws(1000)
     assert 0.3 - 1e-6 <= min(values) < 0.35
     assert 0.65 < max(values) <= 0.7 + 1e-6
+    assert np.mean(values) == pytest.approx(0.5, abs=0.02)
 
 
-def test_jitter_never_leaves_zero_to_one():
+def test_contrast_and_offset_are_drawn_apart_and_the_contrast_scales_about_zero():
+    image = np.array([0.0, 0.2, 0.4], dtype=np.float32).reshape(1, 1, 1, 3)
+    offsets, contrasts = [], []
+    for seed in range(300):
+        low, middle, high = jittered(image + 0.2, seed, max_offset=0.0053, max_contrast=0.3).flatten().tolist()
+        assert high - middle == pytest.approx(middle - low, abs=1e-6)
+        contrasts.append((high - low) / 0.4)
+        offsets.append(low - 0.2 * contrasts[-1])
+    assert 0.7 - 1e-4 <= min(contrasts) < 0.72
+    assert 1.28 < max(contrasts) <= 1.3 + 1e-4
+    assert -0.1 - 1e-4 <= min(offsets) < -0.09
+    assert 0.09 < max(offsets) <= 0.1 + 1e-4
+    assert abs(np.corrcoef(offsets, contrasts)[0, 1]) < 0.15
+
+
+def test_one_limit_alone_changes_nothing_else():
+    image = np.array([0.0, 0.5], dtype=np.float32).reshape(1, 1, 1, 2)
+    scaled = jittered(image, 0, max_contrast=0.3).flatten()
+    assert scaled[0] == 0
+    assert scaled[1] != 0.5
+    shifted = jittered(image + 0.25, 0, max_offset=0.005).flatten()
+    assert float(shifted[1] - shifted[0]) == pytest.approx(0.5, abs=1e-6)
+    assert shifted[0] != 0.25
+
+
+def test_jitter_never_leaves_zero_to_one_and_gives_plain_tensors():
     image = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 4, 4, 4)
-    jitter = RandRIShiftd(max_offset=0.02).set_random_state(0)
-    for _ in range(20):
-        result = jitter({"image": image})["image"]
+    for seed in range(20):
+        result = jittered(image, seed, max_offset=0.02)
         assert 0 <= result.min() <= result.max() <= 1
+        assert type(result) is torch.Tensor
+        assert result.dtype == torch.float32
+        assert (image == np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 4, 4, 4)).all()
 
 
 def test_negative_jitter_is_refused():
     with pytest.raises(InputError, match="max_offset"):
-        RandRIShiftd(max_offset=-0.1)
+        rand_ri_jitter(max_offset=-0.1)
+    with pytest.raises(InputError, match="max_contrast"):
+        rand_ri_jitter(max_contrast=1.0)

@@ -21,7 +21,7 @@ from experiments.tasks.organelle import data as organelle_data
 from experiments.tasks.organelle.config import CHOICES, OrganelleConfig, organelle_errors
 from experiments.tasks.organelle.report import organelle_report
 from lightning_modules.organelle import MONITOR, OrganelleModule
-from training.mask_manifests import require_free
+from training.mask_files import require_free
 from training.prediction import output_names
 from training.rundir import RunFolder
 

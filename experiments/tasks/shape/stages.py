@@ -29,7 +29,7 @@ from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns
 from training.results import write_table
 from training.rundir import RunFolder
-from training.shape_files import ShapeWriter, beside, cell_digest, read_note, read_samples
+from training.shape_files import ShapeWriter, cell_digest, read_note, read_samples, side_by_side
 
 #: Columns of a predicted cell's row.
 PREDICTED = (
@@ -92,7 +92,7 @@ def _draw(module: ShapeBase, scores: ShapeScores, cells: Sequence[ShapeCell], fo
         shown.append(GalleryCell(f"{label}: {cell.name}", cell.image_YX, cell.mask_YX, samples, cell.obj_ZYX))
         if label == "median":
             assert cell.obj_ZYX is not None
-            row = beside(np.concatenate([cell.obj_ZYX[None], samples]))
+            row = side_by_side(np.concatenate([cell.obj_ZYX[None], samples]))
             write_glb(folder.figures / "test_median.glb", row, (1.0, 1.0, 1.0))
     if shown:
         gallery_figure(folder.figures / "test_gallery.png", shown)
@@ -207,6 +207,6 @@ def _draw_predicted(cells: Sequence[ShapeCell], target: Path, folder: RunFolder)
         samples = read_samples(target / cell.name)
         if len(samples):
             shown.append(GalleryCell(cell.name, cell.image_YX, cell.mask_YX, samples))
-            write_glb(folder.figures / f"predict_{cell.name}.glb", beside(samples), (1.0, 1.0, 1.0))
+            write_glb(folder.figures / f"predict_{cell.name}.glb", side_by_side(samples), (1.0, 1.0, 1.0))
     if shown:
         gallery_figure(folder.figures / "predict_gallery.png", shown)

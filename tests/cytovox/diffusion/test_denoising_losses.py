@@ -1,12 +1,18 @@
-"""Losses of a denoiser: zero for the one who knows, known values for the one who says nothing."""
+"""Losses of a denoiser: 0 for a perfect one, and known values for one that always predicts 0."""
 
 import math
 
 import pytest
 import torch
 
-from cytovox.diffusion.data_losses import DataL1Config, DataL1DiceConfig, DataMSEConfig
-from cytovox.diffusion.denoising import NoiseMSEConfig, NoiseMSEVLBConfig, VelocityMSEConfig
+from cytovox.diffusion.denoising import (
+    DataL1Config,
+    DataL1DiceConfig,
+    DataMSEConfig,
+    NoiseMSEConfig,
+    NoiseMSEVLBConfig,
+    VelocityMSEConfig,
+)
 from cytovox.diffusion.parts import DENOISING_LOSSES
 from cytovox.diffusion.preconditioning import DataConfig, Denoiser, NoiseAndVarianceConfig, NoiseConfig, VelocityConfig
 from cytovox.diffusion.processes import DirectConfig, LinearBetasConfig, RectifiedFlowConfig
@@ -28,8 +34,8 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def knowing(process, config, outputs=1):
-    """The denoiser that has seen the data: its answer, in noise, velocity or data, is the truth."""
+def perfect_denoiser(process, config, outputs=1):
+    """Return a denoiser whose output, in noise, velocity or data, is always right."""
 
     def network(x, t_B, condition):
         t = (t_B * process.end / 1000)[:, None, None, None, None]
@@ -40,7 +46,7 @@ def knowing(process, config, outputs=1):
     return Denoiser(network, process, config.build())
 
 
-def silent(process, config, outputs=1):
+def zero_denoiser(process, config, outputs=1):
     return Denoiser(lambda x, t, c: torch.zeros_like(x).repeat(1, outputs, 1, 1, 1), process, config.build())
 
 
@@ -57,13 +63,13 @@ def silent(process, config, outputs=1):
         (NoiseMSEConfig(), flow, VelocityConfig()),
     ],
 )
-def test_who_knows_loses_nothing(loss, process, config):
-    value, logs = loss.build()(knowing(process, config), X0, CONDITION, seeded())
+def test_the_loss_of_a_perfect_denoiser_is_0(loss, process, config):
+    value, logs = loss.build()(perfect_denoiser(process, config), X0, CONDITION, seeded())
     assert value.item() == pytest.approx(0, abs=1e-6)
     assert all(not part.requires_grad for part in logs.values())
 
 
-def test_who_says_nothing_loses_the_variance_of_the_answer():
+def test_the_loss_of_a_denoiser_that_predicts_0_is_the_variance_of_the_target():
     x0 = normal((4, 1, 32, 32, 32), seed=1)
     variance, spread = x0.square().mean().item(), x0.abs().mean().item()
     for loss, process, config, expected in (
@@ -72,12 +78,12 @@ def test_who_says_nothing_loses_the_variance_of_the_answer():
         (DataMSEConfig(), flow, DataConfig(), variance),
         (DataL1Config(), direct, DataConfig(), spread),
     ):
-        value, _ = loss.build()(silent(process, config), x0, CONDITION, seeded())
+        value, _ = loss.build()(zero_denoiser(process, config), x0, CONDITION, seeded())
         assert value.item() == pytest.approx(expected, rel=0.02)
 
 
 def test_the_noise_and_the_times_are_those_of_the_generator():
-    denoiser, loss = silent(flow, VelocityConfig()), VelocityMSEConfig().build()
+    denoiser, loss = zero_denoiser(flow, VelocityConfig()), VelocityMSEConfig().build()
     first, again, other = (loss(denoiser, X0, CONDITION, seeded(seed))[0] for seed in (3, 3, 4))
     assert first == again
     assert first != other
@@ -94,7 +100,7 @@ def test_the_noise_and_the_times_are_those_of_the_generator():
 )
 def test_weights_of_times_are_the_published_ones(config, expected):
     t = torch.tensor([0.01, 0.3, 0.5, 1.0])[:, None, None, None, None]
-    torch.testing.assert_close(config.build().weight(flow, t), expected(t))
+    torch.testing.assert_close(config.weight(flow, t), expected(t))
 
 
 def test_the_overlap_is_that_of_the_shapes_above_zero():
@@ -138,7 +144,7 @@ def test_the_bound_moves_the_variance_and_never_the_noise():
 
 
 def estimate_at(t, level, x0=X0):
-    """The truth about the noise, and a variance, at one time."""
+    """Return a noisy batch, its time, and an estimate with the true noise and a given variance."""
     t_B = torch.full((len(x0),), float(t))
     t5 = t_B[:, None, None, None, None]
     noise = normal(x0.shape, seed=2)
@@ -220,11 +226,11 @@ def test_the_learned_variance_learns_what_there_is_to_learn():
     assert ((learned - lower) / (true - lower)).item() == pytest.approx(1, abs=0.05)
 
 
-def test_what_does_not_go_together_is_said():
+def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="expected the process linear_betas"):
-        NoiseMSEVLBConfig().build()(silent(flow, NoiseAndVarianceConfig(), 2), X0, CONDITION, seeded())
+        NoiseMSEVLBConfig().build()(zero_denoiser(flow, NoiseAndVarianceConfig(), 2), X0, CONDITION, seeded())
     with pytest.raises(InputError, match="expected the preconditioning noise_and_variance"):
-        NoiseMSEVLBConfig().build()(silent(chain, NoiseConfig()), X0, CONDITION, seeded())
+        NoiseMSEVLBConfig().build()(zero_denoiser(chain, NoiseConfig()), X0, CONDITION, seeded())
 
 
 @pytest.mark.parametrize(

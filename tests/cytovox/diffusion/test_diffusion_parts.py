@@ -1,4 +1,4 @@
-"""The four parts by name, and what is said of those that do not go together."""
+"""The parts of a shape model by name, and the errors of parts that do not fit together."""
 
 import ast
 import inspect
@@ -8,8 +8,13 @@ import textwrap
 import pytest
 import torch
 
-from cytovox.diffusion.data_losses import DataL1DiceConfig, DataMSEConfig
-from cytovox.diffusion.denoising import NoiseMSEConfig, NoiseMSEVLBConfig, VelocityMSEConfig
+from cytovox.diffusion.denoising import (
+    DataL1DiceConfig,
+    DataMSEConfig,
+    NoiseMSEConfig,
+    NoiseMSEVLBConfig,
+    VelocityMSEConfig,
+)
 from cytovox.diffusion.parts import PARTS, combination_errors, part_config
 from cytovox.diffusion.preconditioning import DataConfig, Denoiser, NoiseAndVarianceConfig, NoiseConfig, VelocityConfig
 from cytovox.diffusion.processes import DirectConfig, LinearBetasConfig, RectifiedFlowConfig
@@ -52,7 +57,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         (DirectConfig(), DataConfig(), DataL1DiceConfig(), OneStepConfig()),
     ],
 )
-def test_parts_that_go_together_train_and_sample(parts):
+def test_parts_that_fit_together_train_and_sample(parts):
     assert combination_errors(*parts) == []
     process, preconditioning, loss, sampler = parts
     weight = torch.full((1,), 0.1, requires_grad=True)
@@ -73,11 +78,11 @@ def test_parts_that_go_together_train_and_sample(parts):
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "messages"),
     [
         (
             (RectifiedFlowConfig(), NoiseConfig(), NoiseMSEConfig(), EulerConfig()),
-            ["preconditioning: noise: pure noise says nothing"],
+            ["preconditioning: noise: pure noise contains no information"],
         ),
         (
             (RectifiedFlowConfig(), VelocityConfig(), VelocityMSEConfig(), AncestralConfig(variance="small")),
@@ -105,8 +110,8 @@ def test_parts_that_go_together_train_and_sample(parts):
         ),
     ],
 )
-def test_parts_that_do_not_go_together_are_told_all_at_once(parts, said):
+def test_all_errors_of_parts_that_do_not_fit_are_reported_at_once(parts, messages):
     errors = combination_errors(*parts)
-    assert len(errors) == len(said)
-    for error, start in zip(errors, said, strict=True):
+    assert len(errors) == len(messages)
+    for error, start in zip(errors, messages, strict=True):
         assert error.startswith(start)

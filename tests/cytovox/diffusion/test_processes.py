@@ -1,4 +1,4 @@
-"""How data become noise: the published numbers, and what every process promises."""
+"""Processes have the published values and fulfil their interface."""
 
 import math
 

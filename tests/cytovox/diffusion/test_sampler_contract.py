@@ -1,4 +1,4 @@
-"""What every sampler keeps to: seeds, counts, known slices, limits, and words for what cannot be sampled."""
+"""Rules that hold for every sampler: seeds, number of evaluations, known slices, limits and error messages."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Every sampler on data whose answer is known: Gaussians with their exact denoiser, and a mixture."""
+"""Every sampler on data with a known solution: Gaussians with their exact denoiser, and a mixture."""
 
 import itertools
 import math

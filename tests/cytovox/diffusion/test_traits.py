@@ -1,4 +1,4 @@
-"""Traits of solids with known thickness and tilt, and what a network is told of them."""
+"""Traits of solids with known thickness and tilt, and the condition that contains them."""
 
 import math
 
@@ -70,7 +70,7 @@ def test_nothing_inside_gives_numbers():
     assert all(torch.isfinite(value).all() for value in found)
 
 
-def test_maps_tell_the_plane_and_who_is_told():
+def test_maps_contain_the_plane_and_which_traits_are_known():
     known = Traits(*(torch.tensor([value, value]) for value in (0.5, 0.125, 0.25, 0.0, 0.5, 0.5)))
     maps = trait_maps(known, torch.tensor([1.0, 0.0]), (64, 64))
     assert maps.shape == (2, 3, 64, 64)
@@ -86,7 +86,7 @@ def test_drawn_traits_spread_around_the_answer_as_asked():
     traits = TraitsConfig(thickness=0.3, tilt=0.1, height=0.02).build()
     shape = sheared(11, 1.0, 0.2, -0.1).float().expand(400, -1, -1, -1, -1)
     condition = torch.zeros(400, 2, 8, 8)
-    maps = traits.drawn(shape, condition, torch.Generator().manual_seed(0))[:, 2:]
+    maps = traits.with_drawn_traits(shape, condition, torch.Generator().manual_seed(0))[:, 2:]
     own = measure_traits(shape[:1])
     assert maps[:, 0].std(0).mean().item() == pytest.approx(0.3, rel=0.1)
     assert maps[:, 0].mean().item() == pytest.approx(own.thickness.item(), abs=0.05)
@@ -99,24 +99,24 @@ def test_drawn_traits_spread_around_the_answer_as_asked():
 def test_draws_are_the_samples_own():
     traits, shape = TraitsConfig().build(), sheared(11, 0, 0, 0).float().expand(3, -1, -1, -1, -1)
     condition = torch.zeros(3, 2, 8, 8)
-    all_three = traits.drawn(shape, condition, torch.Generator().manual_seed(4))
-    first = traits.drawn(shape[:1], condition[:1], torch.Generator().manual_seed(4))
+    all_three = traits.with_drawn_traits(shape, condition, torch.Generator().manual_seed(4))
+    first = traits.with_drawn_traits(shape[:1], condition[:1], torch.Generator().manual_seed(4))
     # to rounding: the order in which a processor adds the voxels of a shape depends on the batch
     torch.testing.assert_close(all_three[:1], first, rtol=1e-5, atol=1e-5)
     assert (all_three[1] - all_three[0]).abs().max() > 1e-2
 
 
-def test_in_training_a_part_of_the_batch_is_told_the_truth():
+def test_in_training_a_part_of_the_batch_gets_the_true_traits():
     traits, shape = (
         TraitsConfig(given_fraction=0.25).build(),
         sheared(11, 2.0, 0, 0).float().expand(2000, -1, -1, -1, -1),
     )
     maps = traits.training(shape, torch.zeros(2000, 2, 2, 2), torch.Generator().manual_seed(0))[:, 2:]
-    told = maps[:, 2, 0, 0] == 1
-    assert told.float().mean().item() == pytest.approx(0.25, abs=0.04)
-    assert not maps[~told].any()
-    assert maps[told, 1].mean().item() / HEIGHTS * SIDE == pytest.approx(2.0, abs=0.3)
-    assert traits.nothing(torch.zeros(2, 2, 4, 4)).shape == (2, 5, 4, 4)
+    known = maps[:, 2, 0, 0] == 1
+    assert known.float().mean().item() == pytest.approx(0.25, abs=0.04)
+    assert not maps[~known].any()
+    assert maps[known, 1].mean().item() / HEIGHTS * SIDE == pytest.approx(2.0, abs=0.3)
+    assert traits.without_traits(torch.zeros(2, 2, 4, 4)).shape == (2, 5, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The loss of centre offsets: all voxels where they are few, an even draw where they are many, shapes known before."""
+"""Loss of the centre offsets, on all voxels of small patches and on samples of large ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from cytovox.losses.centre_offsets import CentreOffsetLossConfig, _drawn, _nucleus_of
+from cytovox.losses.centre_offsets import CentreOffsetLossConfig, _nucleus_of, _sample_voxels
 
 SHAPE = (6, 7, 9)
 SPACING = torch.tensor([0.5, 0.4, 0.3])
@@ -22,11 +22,11 @@ def patch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def voxel_by_voxel(offsets: torch.Tensor, cells: torch.Tensor) -> tuple[float, float]:
-    """The loss and the share of right votes, by its definition."""
+    """Return the loss and the fraction of right assignments by their definitions."""
     losses, right = [], []
     for z, y, x in torch.nonzero((cells == 2) | (cells == 7)).tolist():
-        vote = torch.tensor([z, y, x]) * SPACING + offsets[:, z, y, x]
-        distance = (vote - NUCLEI[:, 1:]).norm(dim=1)
+        end = torch.tensor([z, y, x]) * SPACING + offsets[:, z, y, x]
+        distance = (end - NUCLEI[:, 1:]).norm(dim=1)
         own = NUCLEI[:, 0].tolist().index(int(cells[z, y, x]))
         losses.append(cross_entropy(-distance[None] / 2.0, torch.tensor([own])) + 0.1 * distance[own])
         right.append(float(distance.argmin() == own))
@@ -49,7 +49,7 @@ def test_a_draw_of_many_is_unbiased_and_takes_no_voxel_without_a_nucleus() -> No
     taken = torch.zeros(5000)
     torch.manual_seed(2)
     for _ in range(400):
-        where, used = _drawn(known, 200)
+        where, used = _sample_voxels(known, 200)
         assert used.all()
         assert known[where].all()
         taken.index_add_(0, where, torch.ones(200))

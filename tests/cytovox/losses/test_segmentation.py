@@ -1,4 +1,4 @@
-"""The loss is the one that can be worked out by hand, and knows nothing of what is unlabelled."""
+"""Segmentation losses have the values computed by hand, and ignore organelles without annotation."""
 
 import math
 
@@ -209,7 +209,7 @@ def test_an_option_out_of_range_is_refused(config, message):
 
 def test_weights_must_be_one_an_organelle():
     assert DiceBCEConfig(organelle_weights=[1, 2, 3]).errors(4) == [
-        "organelle_weights: 3 given: expected 4, one an organelle, or []"
+        "organelle_weights: 3 given: expected 4, one per organelle, or []"
     ]
     assert DiceBCEConfig(organelle_weights=[1, 2, 3, 4]).errors(4) == []
 

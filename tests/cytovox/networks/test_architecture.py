@@ -47,7 +47,7 @@ def test_operations_and_sources_are_drawn_as_often_as_they_are_likely():
     reads = torch.zeros(len(EDGES))
     row = EDGES.index(("n0", "s0"))
     for _ in range(draws):
-        cell = architecture._sample(["expansion"], 1.0, generator)["expansion"]
+        cell = architecture.sample(1.0, generator, ["expansion"])["expansion"]
         words[architecture.operations.index(cell[0][0][0].operation)] += 1
         for node, edges in zip(NODES, cell, strict=True):
             assert len({edge.source for edge, _ in edges}) == READS

@@ -1,4 +1,4 @@
-"""Networks are found by name, built-in ones and those of other packages."""
+"""Networks of this and of other packages are found by name."""
 
 import ast
 import dataclasses
@@ -10,15 +10,18 @@ from importlib.metadata import EntryPoint
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from cytovox.errors import InputError
+from cytovox.models.metadata import read_checkpoint
+from cytovox.models.networks import organelle_network
 from cytovox.networks import NETWORKS, network_config, network_names, registry
 
 
 @dataclasses.dataclass
 class GoodConfig:
-    """What another package would offer."""
+    """Config of a network in another package."""
 
     width: int = 4
     """Feature maps."""
@@ -30,7 +33,9 @@ class GoodConfig:
         return []
 
     def build(self, in_channels, out_channels):
-        return nn.Conv3d(in_channels, out_channels, 1)
+        layers = [nn.Conv3d(in_channels, self.width, 1), nn.ReLU(), nn.Conv3d(self.width, out_channels, 1)]
+        nn.init.zeros_(layers[-1].weight)
+        return nn.Sequential(*layers)
 
 
 @dataclasses.dataclass
@@ -58,7 +63,7 @@ not_a_class = 3
 
 @pytest.fixture
 def offer(monkeypatch):
-    """Pretend that installed packages offer these ``name = attribute of this module``."""
+    """Pretend that installed packages add these ``name = attribute of this module``."""
 
     def pretend(*pairs):
         entries = [EntryPoint(name, value, registry.GROUP) for name, value in pairs]
@@ -100,6 +105,41 @@ def test_another_package_adds_a_network_by_an_entry_point(offer):
     offer(("mine", here("GoodConfig")))
     assert network_names() == ["residual_unet", "scnas", "mine"]
     assert network_config("mine")().build(2, 3)(torch.zeros(1, 2, 4, 4, 4)).shape == (1, 3, 4, 4, 4)
+
+
+def test_a_config_trains_an_added_network_for_one_step(offer, tmp_path, monkeypatch):
+    from experiments.run import main
+
+    offer(("mine", here("GoodConfig")))
+    monkeypatch.setenv("CYTOVOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CYTOVOX_RUN_DIR", raising=False)
+    config = {
+        "name": "added",
+        "runs_dir": str(tmp_path / "runs"),
+        "stages": ["fit"],
+        "model": {"network": "mine", "width": 5},
+        "data": {
+            "source": "simulator", "shape": [16, 32, 32], "spacing_um": [0.6, 0.6, 0.6],
+            "train": {"count": 1, "first_seed": 0}, "val": {"count": 1, "first_seed": 100},
+            "resample_spacing_um": [0.6, 0.6, 0.6], "patch_size": [16, 32, 32], "batch_size": 2, "patches_per_epoch": 2,
+            "num_workers": 0,
+        },
+        "optimizer": {"name": "adam", "lr": 0.01, "schedule": "constant"},
+        "trainer": {
+            "max_steps": 1, "accelerator": "cpu", "devices": 1, "precision": "32-true", "enable_progress_bar": False,
+        },
+        "predict": {"stride": [16, 32, 32], "pad_yx": [0, 0]},
+        "logging": {"wandb": "disabled"},
+    }  # fmt: skip
+    path = tmp_path / "added.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert main([str(path)]) == 0
+    (checkpoint,) = tmp_path.glob("runs/added/*/checkpoints/last.ckpt")
+    weights = read_checkpoint(checkpoint, "organelle", "test")
+    assert weights.metadata.model == {"network": "mine", "width": 5}
+    assert weights.network_state["2.weight"].any()  # 0 before the step
+    network = organelle_network(weights, (16, 32, 32), "test")
+    assert network(torch.zeros(1, 1, 4, 4, 4)).shape == (1, len(weights.metadata.organelles), 4, 4, 4)
 
 
 def test_a_near_miss_of_an_added_network_names_it(offer):

@@ -92,7 +92,7 @@ def test_a_genotype_that_cuts_off_a_cell_is_refused(tmp_path):
     plain["decoder_normal"] = {node: [["conv_3", "s0"]] for node in NODES}
     path = tmp_path / "cut.json"
     path.write_text(json.dumps(plain), encoding="utf-8")
-    with pytest.raises(InputError, match="decoder_normal: no way from s1"):
+    with pytest.raises(InputError, match="decoder_normal: no path from s1"):
         ScNASConfig(genotype=str(path)).build(1, 1)
 
 

@@ -16,7 +16,7 @@ from datamodules.shape.config import ShapeFolderData, ShapeSimulatorData
 from datamodules.shape.datamodule import ShapeDataModule
 from datamodules.shape.dataset import ShapeDataset
 from datamodules.shape.write import write_shapes
-from transforms.shape_augment import RandShaped
+from transforms.shape_augment import RandMirrorZd, rand_shape
 
 
 def box(number: int) -> np.ndarray:
@@ -75,13 +75,13 @@ def test_validation_and_test_cells_are_as_they_lie_in_their_files(root: Path) ->
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone(root: Path) -> None:
     cells = ShapeDataModule(folder(root), seed=0).find()["train"]
-    one, other = (ShapeDataset(cells, RandShaped(), seed=7) for _ in range(2))
+    one, other = (ShapeDataset(cells, rand_shape(), seed=7) for _ in range(2))
     later = one[(3, 1)]
     _ = other[(0, 0)], other[(3, 0)]
     again = other[(3, 1)]
     assert all(torch.equal(torch.as_tensor(later[k]), torch.as_tensor(again[k])) for k in later)
     assert not torch.equal(one[(4, 1)]["obj"], later["obj"])
-    assert not torch.equal(ShapeDataset(cells, RandShaped(), seed=8)[(3, 1)]["image"], later["image"])
+    assert not torch.equal(ShapeDataset(cells, rand_shape(), seed=8)[(3, 1)]["image"], later["image"])
 
 
 def test_workers_give_the_samples_that_no_workers_give(root: Path) -> None:
@@ -164,7 +164,8 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
 
 def test_simulated_cells_keep_their_flat_side_down() -> None:
     data = ShapeDataModule(simulator(), seed=0)
-    assert not data.augmentation().flip_z
+    mirrors = [step for step in data.augmentation().transforms if isinstance(step, RandMirrorZd)]
+    assert [mirror.prob for mirror in mirrors] == [0.0, 0.0]
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(batch["obj"][:, :, 32], batch["mask"])
 

@@ -47,9 +47,8 @@ from experiments.planning.patch_sizes import (
 )
 from lightning_modules.optim import Adam
 from lightning_modules.organelle import MONITOR, OrganelleModule
-from training.memory import MemoryWatch, PeakMemory, private_bytes
+from training.fit_metrics import MemoryWatch, PeakMemory, fit_metrics, private_bytes
 from training.rundir import RunFolder
-from training.step_timer import fit_metrics
 from training.trainer import EarlyStop, TrainerConfig, build_trainer
 
 MB = 2**20

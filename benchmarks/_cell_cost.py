@@ -39,10 +39,10 @@ def packed_field(count: int, shape: tuple[int, int, int] = SHAPE) -> CellField:
     return CellField(np.array(membrane), seeds > 0, SPACING, ri, seeds)
 
 
-def measure_cost(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], dict[str, Any], dict[str, Any]]:
+def measure_cost(arguments: argparse.Namespace, watch: Watch) -> tuple[list[Table], dict[str, Any], dict[str, Any]]:
     """Seconds a volume of each method and number of cells, in rounds over all of them."""
-    shape = (16, 64, 64) if told.quick else SHAPE
-    counts = COUNTS[:2] if told.quick else COUNTS
+    shape = (16, 64, 64) if arguments.quick else SHAPE
+    counts = COUNTS[:2] if arguments.quick else COUNTS
     finders = {m: cell_finder(m, cell_weights(m, None), SeedRule()) for m in ("network", "offsets", "watershed")}
     fields = {count: packed_field(count, shape) for count in counts}
     tasks = {
@@ -50,7 +50,7 @@ def measure_cost(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], d
         for method, finder in finders.items()
         for count in counts
     }
-    seconds = interleaved(told, watch, tasks)
+    seconds = interleaved(arguments, watch, tasks)
     table = Table(
         f"seconds a volume of {'x'.join(map(str, shape))} voxels (median)",
         ["cells", "nucleus by nucleus (published)", "centre offsets", "seeded watershed", "published over offsets"],
@@ -64,7 +64,7 @@ def measure_cost(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], d
     grows = f"offsets, {counts[-1]} cells over {counts[0]}"
     ratios[grows] = ratio(seconds[f"offsets, {counts[-1]}"], seconds[f"offsets, {counts[0]}"])
     table.rows.append([f"{counts[-1]} over {counts[0]}", "", show_ratio(ratios[grows]), "", ""])
-    return [table, _published_network(fields[counts[0]], counts[0], told.quick)], dict(seconds), ratios
+    return [table, _published_network(fields[counts[0]], counts[0], arguments.quick)], dict(seconds), ratios
 
 
 def _published_network(field: CellField, count: int, quick: bool) -> Table:

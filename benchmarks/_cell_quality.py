@@ -1,4 +1,4 @@
-"""How well cells are told from each other: each method, from true and from predicted seeds, beside the floor."""
+"""Quality of each cell segmentation method, from true and from predicted seeds, and of the simplest method."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ SHOWN = ("dice", "dice_matched", "ap_50", "ap_70", "pq", "splits", "merges")
 HEADS = ("Dice, unmatched as 0", "matched only", "AP 0.5", "AP 0.7", "PQ", "splits", "merges")
 
 
-def quality_table(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
+def quality_table(arguments: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
     """Simulated touching cells."""
-    finders = finders_of(told)
-    lines = tuple(told.lines.split(","))
+    finders = finders_of(arguments)
+    lines = tuple(arguments.lines.split(","))
     counts = dict.fromkeys(LINES, FIELDS)
-    shape = [16, 48, 48] if told.quick else [64, 192, 192]
+    shape = [16, 48, 48] if arguments.quick else [64, 192, 192]
     config = CellsSimulator(
         shape=shape, train=SimulatedSet(count=0), val=SimulatedSet(count=0, first_seed=100_000),
         test=SimulatedSet(counts=counts, first_seed=FIRST_SEED),
     )  # fmt: skip
     cases = CellsDataModule(config, 0, "offsets", splits=("test",)).find()["test"]
-    cases = [case for case in cases if case.cell_line in lines][: 2 if told.quick else None]
+    cases = [case for case in cases if case.cell_line in lines][: 2 if arguments.quick else None]
     inferer, names = organelle_inferer(organelle_weights("organelle"))
     both = [names.index("membrane"), names.index("nucleus")]
     scores: dict[str, list[CellScores]] = {}
@@ -61,15 +61,15 @@ def quality_table(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]
     table = Table(f"{len(cases)} simulated fields of {', '.join(lines)}", ["method: seeds", *HEADS])
     rows: dict[str, Any] = {}
     for name, found in scores.items():
-        told_of = summary(found, strata)
-        rows[name] = {key: dataclasses.asdict(told_of[key]) for key in SHOWN}
-        table.rows.append([name, *(_shown(told_of[key]) for key in SHOWN)])
+        summaries = summary(found, strata)
+        rows[name] = {key: dataclasses.asdict(summaries[key]) for key in SHOWN}
+        table.rows.append([name, *(_shown(summaries[key]) for key in SHOWN)])
     return [table, _differences(scores, strata)], rows
 
 
-def finders_of(told: argparse.Namespace) -> dict[str, Any]:
+def finders_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Each method with its weights, and the watershed without and with geometric splitting."""
-    fast, network = (weights_path(given, "weights") for given in (told.fast, told.network))
+    fast, network = (weights_path(given, "weights") for given in (arguments.fast, arguments.network))
     return {
         "centre offsets": cell_finder("offsets", fast, SeedRule()),
         "nucleus by nucleus (published)": cell_finder("network", network, SeedRule()),

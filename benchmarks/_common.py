@@ -60,11 +60,11 @@ def options(
     parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="where the JSON is written")
     if more is not None:
         more(parser)
-    told = parser.parse_args()
-    if told.repeats < 1:
+    arguments = parser.parse_args()
+    if arguments.repeats < 1:
         parser.error("--repeats: expected 1 or more")
-    told.name = name
-    return told
+    arguments.name = name
+    return arguments
 
 
 @dataclass
@@ -114,14 +114,14 @@ def without_bfloat16() -> bool:
     return True
 
 
-def quiet_rounds(told: argparse.Namespace, watch: Watch, play: Callable[[], T], warm: bool = True) -> list[T]:
+def quiet_rounds(arguments: argparse.Namespace, watch: Watch, play: Callable[[], T], warm: bool = True) -> list[T]:
     """What each of ``--repeats`` rounds gives; a round beside busy neighbours is done again, a few times.
 
     A round is judged by what others did in it, never by its own times.
 
     Parameters
     ----------
-    told : Namespace
+    arguments : Namespace
         From `options`. A quick run takes every round as it is.
     watch : Watch
         Learns how busy the rounds were.
@@ -131,14 +131,19 @@ def quiet_rounds(told: argparse.Namespace, watch: Watch, play: Callable[[], T], 
         Play one round before, which does not count: first calls allocate and choose kernels.
     """
     results: list[T] = []
-    if warm and not told.quick:
-        say(f"{told.name}: a round that does not count")
+    if warm and not arguments.quick:
+        say(f"{arguments.name}: a round that does not count")
         play()
-    while len(results) < told.repeats:
+    while len(results) < arguments.repeats:
         begun = time.perf_counter()
         result, others = _beside_others(play)
-        say(f"{told.name}: round {len(results) + watch.dropped + 1}, {time.perf_counter() - begun:.1f} s")
-        if others is not None and others > CROWDED and not told.quick and watch.dropped < PATIENCE * told.repeats:
+        say(f"{arguments.name}: round {len(results) + watch.dropped + 1}, {time.perf_counter() - begun:.1f} s")
+        if (
+            others is not None
+            and others > CROWDED
+            and not arguments.quick
+            and watch.dropped < PATIENCE * arguments.repeats
+        ):
             watch.dropped += 1
             continue
         results.append(result)
@@ -181,7 +186,7 @@ def _own_seconds() -> float:
 
 
 def interleaved(
-    told: argparse.Namespace, watch: Watch, tasks: Mapping[str, Callable[[], Any]]
+    arguments: argparse.Namespace, watch: Watch, tasks: Mapping[str, Callable[[], Any]]
 ) -> dict[str, list[float]]:
     """Seconds of each task in each round: every round runs all of them in turn, so that a slow minute hits all.
 
@@ -196,7 +201,7 @@ def interleaved(
     def play() -> dict[str, float]:
         return {name: _seconds(task) for name, task in tasks.items()}
 
-    rounds = quiet_rounds(told, watch, play)
+    rounds = quiet_rounds(arguments, watch, play)
     return {name: [seconds[name] for seconds in rounds] for name in tasks}
 
 
@@ -242,13 +247,13 @@ def describe_machine() -> dict[str, Any]:
 
 
 def finish(
-    told: argparse.Namespace, rows: dict[str, Any], ratios: dict[str, Any], tables: list[Table], watch: Watch
+    arguments: argparse.Namespace, rows: dict[str, Any], ratios: dict[str, Any], tables: list[Table], watch: Watch
 ) -> None:
     """Print the tables and write the JSON, whole or not at all.
 
     Parameters
     ----------
-    told : Namespace
+    arguments : Namespace
         From `options`.
     rows : dict
         Figures by the name of what was measured.
@@ -268,21 +273,21 @@ def finish(
             shown.add_row(*row)
         console.print(shown)
     console.print(f"load {watch.load_before} before, {watch.load_after} after; {show_others(asdict(watch))}")
-    if told.quick or watch.crowded:
-        reason = "a quick run" if told.quick else "other processes were busy"
+    if arguments.quick or watch.crowded:
+        reason = "a quick run" if arguments.quick else "other processes were busy"
         console.print(f"[bold red]{reason}: do not quote these figures[/bold red]")
     result = {
-        "benchmark": told.name,
+        "benchmark": arguments.name,
         "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "quick": told.quick,
+        "quick": arguments.quick,
         "crowded": watch.crowded,
-        "repeats": told.repeats,
+        "repeats": arguments.repeats,
         "machine": machine,
         "watch": asdict(watch),
         "rows": rows,
         "ratios": ratios,
         "tables": [asdict(table) for table in tables],
     }
-    with atomic_path(told.out) as temporary:
+    with atomic_path(arguments.out) as temporary:
         Path(temporary).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    console.print(f"written: {told.out}", soft_wrap=True)
+    console.print(f"written: {arguments.out}", soft_wrap=True)

@@ -112,22 +112,22 @@ def ranks(world: int, rounds: int, quick: bool) -> dict[str, list[float]]:
             words = [sys.executable, __file__, str(rank), str(world), str(rounds), str(int(quick)), folder]
             processes.append(subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL))
         assert all(process.wait() == 0 for process in processes)
-        told = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world)]
-    return {key: [max(values) for values in zip(*(one[key] for one in told), strict=True)] for key in told[0]}
+        output = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world)]
+    return {key: [max(values) for values in zip(*(one[key] for one in output), strict=True)] for key in output[0]}
 
 
 #: All-reduce bandwidths, bytes a second a node, that the model of larger clusters takes for granted.
 WIRES = {"100 Gb/s InfiniBand, 80 % of it": 10e9, "10 Gb/s Ethernet, 80 % of it": 1e9}
 
 
-def step_tables(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], dict[str, Any], dict[str, Any]]:
+def step_tables(arguments: argparse.Namespace, watch: Watch) -> tuple[list[Table], dict[str, Any], dict[str, Any]]:
     """Overhead of the trainer, weak scaling, and the model of step times on larger clusters."""
     found: dict[int, dict[str, list[float]]] = {}
 
     def once() -> dict[int, dict[str, list[float]]]:
-        return {world: ranks(world, 1, told.quick) for world in (1, 2)}
+        return {world: ranks(world, 1, arguments.quick) for world in (1, 2)}
 
-    for result in quiet_rounds(told, watch, once):
+    for result in quiet_rounds(arguments, watch, once):
         for world, values in result.items():
             for key, numbers in values.items():
                 found.setdefault(world, {}).setdefault(key, []).extend(numbers)

@@ -49,7 +49,7 @@ def full_disk_run(work: Path, leave: int) -> dict[str, Any]:
                                    stderr=subprocess.PIPE, text=True)  # fmt: skip
         last = _first_checkpoint(disk)
         filler = fill(disk, leave)
-        _, told = process.communicate(timeout=180)
+        _, output = process.communicate(timeout=180)
         saved = torch.load(last, map_location="cpu", weights_only=True)
         parts = [path.name for path in disk.rglob(".part-*")]
         filler.unlink()
@@ -57,8 +57,8 @@ def full_disk_run(work: Path, leave: int) -> dict[str, Any]:
         equal = resumed.returncode == 0 and not differences(expected, trained(last.parents[1]))
     return {
         "left free": leave, "exit code": process.returncode, "step on the disk": int(saved["global_step"]),
-        "half-written files": len(parts), "reported": [line for line in told.splitlines() if "no space" in line][:1],
-        "traceback": "Traceback" in told, "resumed": resumed.returncode == 0, "equal": equal,
+        "half-written files": len(parts), "reported": [line for line in output.splitlines() if "no space" in line][:1],
+        "traceback": "Traceback" in output, "resumed": resumed.returncode == 0, "equal": equal,
     }  # fmt: skip
 
 
@@ -77,10 +77,10 @@ def disk_table(work: Path) -> tuple[Table, dict[str, Any]]:
     for leave in (0, 4096, 65536, 262144):
         folder = work / str(leave)
         folder.mkdir()
-        told = full_disk_run(folder, leave)
-        found[str(leave)] = told
-        rows.append([str(leave), str(told["exit code"]), str(told["step on the disk"]), str(told["half-written files"]),
-                     "yes" if told["resumed"] else "no", "yes" if told["equal"] else "no"])  # fmt: skip
+        output = full_disk_run(folder, leave)
+        found[str(leave)] = output
+        rows.append([str(leave), str(output["exit code"]), str(output["step on the disk"]),
+                     str(output["half-written files"]), "yes" if output["resumed"] else "no", "yes" if output["equal"] else "no"])  # fmt: skip
     heads = ["bytes left free", "exit code", "last step on the disk", "half-written files", "resumed",
              "weights equal bit for bit"]  # fmt: skip
     return Table("A disk that fills while a run saves", heads, rows), found

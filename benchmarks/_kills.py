@@ -150,10 +150,10 @@ def _one(jobs: Jobs, config: Path, trial: Trial, expected: Any, rng: Any, times:
     trial.seconds = time.monotonic() - begun
     trial.looks, trial.unreadable = reader.looks, len(reader.errors)
     if trial.resumed:
-        told = differences(expected, trained(run))
-        trial.equal = not told
-        if told:
-            print(told[:3], jobs.logs(run)[-3000:])
+        output = differences(expected, trained(run))
+        trial.equal = not output
+        if output:
+            print(output[:3], jobs.logs(run)[-3000:])
     if trial.equal:
         shutil.rmtree(run)
 

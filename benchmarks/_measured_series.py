@@ -39,12 +39,12 @@ SAME = 0.7
 Rows = list[dict[str, Any]]
 
 
-def series_tables(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
+def series_tables(arguments: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
     """Films of both groups through the pipeline, beside equation 1 inside the true masks."""
-    fields = 1 if told.quick else told.fields
-    hours = HOURS[:2] if told.quick else HOURS
-    shape = (24, 96, 96) if told.quick else SHAPE
-    spacing = (0.6, 0.6, 0.6) if told.quick else SPACING
+    fields = 1 if arguments.quick else arguments.fields
+    hours = HOURS[:2] if arguments.quick else HOURS
+    shape = (24, 96, 96) if arguments.quick else SHAPE
+    spacing = (0.6, 0.6, 0.6) if arguments.quick else SPACING
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         truth = _simulate(folder, fields, hours, shape, spacing)

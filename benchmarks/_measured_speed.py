@@ -33,17 +33,17 @@ def large_time_lapse(path: Path, frames: int, shape: tuple[int, int, int]) -> No
     write_tcf(path, list(time_lapse), SPACING, field.medium_ri, [1800.0 * t for t in range(frames)])
 
 
-def speed_tables(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], dict[str, Any], dict[str, Any]]:
+def speed_tables(arguments: argparse.Namespace, watch: Watch) -> tuple[list[Table], dict[str, Any], dict[str, Any]]:
     """Seconds a frame, in rounds of both."""
-    shape = (16, 64, 64) if told.quick else SHAPE
+    shape = (16, 64, 64) if arguments.quick else SHAPE
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        large_time_lapse(folder / "film.TCF", told.frames, shape)
+        large_time_lapse(folder / "film.TCF", arguments.frames, shape)
         inferer, _ = organelle_inferer(organelle_weights("organelle"))
 
         def inference() -> None:
             volume = read_volume(folder / "film.TCF")
-            for t in range(told.frames):
+            for t in range(arguments.frames):
                 for _ in inferer.boxes(ArrayReader(volume.frame(t)), volume.spacing_um):
                     pass
 
@@ -56,11 +56,11 @@ def speed_tables(told: argparse.Namespace, watch: Watch) -> tuple[list[Table], d
         def play() -> tuple[float, float]:
             return _timed(inference), _timed(analysis)
 
-        found = quiet_rounds(told, watch, play, warm=False)
-    alone, whole = [a / told.frames for a, _ in found], [b / told.frames for _, b in found]
+        found = quiet_rounds(arguments, watch, play, warm=False)
+    alone, whole = [a / arguments.frames for a, _ in found], [b / arguments.frames for _, b in found]
     ratios = {"analysis over inference": ratio(whole, alone)}
     table = Table(
-        f"seconds a frame of {'x'.join(map(str, shape))} voxels, {told.frames} frames",
+        f"seconds a frame of {'x'.join(map(str, shape))} voxels, {arguments.frames} frames",
         ["organelle inference alone", "analysis from end to end", "ratio"],
         [[f"{statistics.median(alone):.1f}", f"{statistics.median(whole):.1f}", show_ratio(*ratios.values())]],
     )

@@ -23,17 +23,17 @@ SAME = 0.7
 SHAPE, SPACING = (64, 160, 160), (0.3, 0.3, 0.3)
 
 
-def spread_tables(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
+def spread_tables(arguments: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
     """Two fields a line: one to find the width on, one to test it on."""
-    shape = (24, 48, 48) if told.quick else SHAPE
-    spacing = (0.6, 0.6, 0.6) if told.quick else SPACING
+    shape = (24, 48, 48) if arguments.quick else SHAPE
+    spacing = (0.6, 0.6, 0.6) if arguments.quick else SPACING
     model = organelle_model(organelle_weights("organelle"))
     inferer, names = model.inferer, model.organelles
     both = [names.index("membrane"), names.index("nucleus")]
     finder = cell_finder("offsets", cell_weights("offsets", None), SeedRule())
     errors: dict[str, list[float]] = {"found on": [], "tested on": []}
     widths: list[float] = []
-    for number, line in enumerate(LINES[: 1 if told.quick else None]):
+    for number, line in enumerate(LINES[: 1 if arguments.quick else None]):
         for part, side in enumerate(errors):
             seen = simulate(line, FIRST_SEED + 2 * number + part, shape, spacing)
 

@@ -124,8 +124,8 @@ def class_tables(
         tables.append(Table(title, columns, shown))
         best = max((name for name in found if "true" not in name), key=lambda name: found[name].macro_f1)
         tables += [_confusion(kind, name, found[name]) for name in dict.fromkeys(("2d", best))]
-        told = permutation_importance(folds_of[best], {cell.name: cell.group for cell in cells}, forest)
-        most = [[feature, f"{fall:+.3f}"] for feature, fall in list(told.items())[:MOST]]
+        output = permutation_importance(folds_of[best], {cell.name: cell.group for cell in cells}, forest)
+        most = [[feature, f"{fall:+.3f}"] for feature, fall in list(output.items())[:MOST]]
         tables.append(Table(f"What {best} rests on, {kind} features", ["feature", "fall of macro F1 without it"], most))
     return tables, rows
 

@@ -23,14 +23,14 @@ SIDE = 64
 FAST = {"traits": ("shape_rbc", 2), "flow": ("shape_flow", 6), "shapr": ("shapr", 1)}
 
 
-def cost_table(told: argparse.Namespace) -> None:
+def cost_table(arguments: argparse.Namespace) -> None:
     """Time one evaluation of DISPR's U-Net and whole shapes of the fast models in turn, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    tasks: dict[str, Callable[[], Any]] = {"dispr, one evaluation": faithful(told.quick)}
+    tasks: dict[str, Callable[[], Any]] = {"dispr, one evaluation": faithful(arguments.quick)}
     tasks |= {name: shapes(config) for name, (config, _) in FAST.items()}
     with Watch() as watch:
-        seconds = interleaved(told, watch, tasks)
+        seconds = interleaved(arguments, watch, tasks)
     torch.set_num_threads(threads)
     one = seconds["dispr, one evaluation"]
     columns = ["model", "evaluations", "core-seconds an evaluation", "core-seconds a shape", "dispr / model"]
@@ -49,7 +49,7 @@ def cost_table(told: argparse.Namespace) -> None:
         shape = statistics.median(each)
         shown = [f"{shape / evaluations:.4f}", f"{shape:.4f}"]
         table.rows.append([name, str(evaluations), *shown, show_ratio(value)])
-    finish(told, {name: {"seconds": values} for name, values in seconds.items()}, ratios, [table], watch)
+    finish(arguments, {name: {"seconds": values} for name, values in seconds.items()}, ratios, [table], watch)
 
 
 def faithful(quick: bool) -> Callable[[], Any]:

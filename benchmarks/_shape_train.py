@@ -115,20 +115,22 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("steps", type=int)
     parser.add_argument("more", nargs="*", help="further key=value of the config")
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    train, held = fold_cells(read_cells(told.data), told.run)
-    folder = told.work / "runs" / told.model / told.run
+    train, held = fold_cells(read_cells(arguments.data), arguments.run)
+    folder = arguments.work / "runs" / arguments.model / arguments.run
     folder.mkdir(parents=True, exist_ok=True)
-    config = config_of(told.model, told.data, told.steps, told.more)
+    config = config_of(arguments.model, arguments.data, arguments.steps, arguments.more)
     module, seconds = trained(config, train, RunFolder(folder))
     # one answer of a deterministic model is its mean over the eight views
-    deterministic = MODELS[told.model][2] == 1
-    means_NZYX, samples_NSZYX = predict(module, held, 8 if deterministic else MODELS[told.model][2])
+    deterministic = MODELS[arguments.model][2] == 1
+    means_NZYX, samples_NSZYX = predict(module, held, 8 if deterministic else MODELS[arguments.model][2])
     if deterministic:
         samples_NSZYX = means_NZYX[:, None]
     names, seen = tuple(cell.name for cell in held), frozenset(cell.name for cell in train)
-    Predicted(told.model, told.run, names, seen, means_NZYX, samples_NSZYX, told.steps, seconds).write(told.work)
+    Predicted(arguments.model, arguments.run, names, seen, means_NZYX, samples_NSZYX, arguments.steps, seconds).write(
+        arguments.work
+    )
 
 
 if __name__ == "__main__":

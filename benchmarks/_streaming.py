@@ -103,28 +103,34 @@ def predict(path: Path, folder: Path, quick: bool) -> dict[str, float]:
     return {"before": before, "peak": resident("VmHWM"), "seconds": seconds, "written": written}
 
 
-def measure_memory(told: argparse.Namespace) -> None:
+def measure_memory(arguments: argparse.Namespace) -> None:
     """Each size in turn, and what it took above the model and the libraries."""
     rows: dict[str, Any] = {}
     table = Table(
         "Peak memory above the model, OME-Zarr to OME-Zarr at its own spacing, nothing skipped",
         ["voxels", "float32 input, GiB", "model and libraries, MiB", "peak above them, MiB"],
     )
-    scratch = told.cache or cache_root(None) / "benchmarks"
+    scratch = arguments.cache or cache_root(None) / "benchmarks"
     scratch.mkdir(parents=True, exist_ok=True)
     with Watch() as watch:
-        for shape in track(QUICK if told.quick else SIZES, "volumes", transient=True):
+        for shape in track(QUICK if arguments.quick else SIZES, "volumes", transient=True):
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
                 source = Path(folder) / "input.ome.zarr"
                 write_input(source, shape)
-                command = [sys.executable, __file__, str(source), str(Path(folder) / "run"), *["--quick"] * told.quick]
+                command = [
+                    sys.executable,
+                    __file__,
+                    str(source),
+                    str(Path(folder) / "run"),
+                    *["--quick"] * arguments.quick,
+                ]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             name, found = "x".join(map(str, shape)), json.loads(done.stdout.splitlines()[-1])
             above = found["peak"] - found["before"]
             rows[name] = {**found, "above_bytes": above, "below_2_gib": above < 2 * GIB}
             size = f"{4 * math.prod(shape) / GIB:.1f}"
             table.rows.append([name, size, f"{found['before'] / 2**20:.0f}", f"{above / 2**20:.0f}"])
-    finish(argparse.Namespace(**{**vars(told), "repeats": 1}), rows, {}, [table], watch)
+    finish(argparse.Namespace(**{**vars(arguments), "repeats": 1}), rows, {}, [table], watch)
 
 
 if __name__ == "__main__":

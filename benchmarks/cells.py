@@ -1,4 +1,4 @@
-"""Cells told from each other: what it costs with 8 to 64 of them, and how well it is done.
+"""Cells distinguished from each other: what it costs with 8 to 64 of them, and how well it is done.
 
 Claims measured here: with 32 cells in a volume the votes (one pass, whatever the number of cells) are at least ten
 times as fast as the published way (one pass a nucleus), and from 8 to 64 cells they take less than 1.5 times longer; on
@@ -36,23 +36,23 @@ def more(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    told = options("cells", "Cells told from each other: cost and quality.", 3, more)
-    stem = told.out
-    if told.part in ("cost", "all"):
+    arguments = options("cells", "Cells distinguished from each other: cost and quality.", 3, more)
+    stem = arguments.out
+    if arguments.part in ("cost", "all"):
         with Watch() as watch:
-            tables, rows, ratios = measure_cost(told, watch)
-        finish(told, rows, ratios, tables, watch)
-    if told.part in ("quality", "all"):
-        told.name = f"cells_quality{told.suffix}"
-        told.out = stem.with_stem(f"{stem.stem}_quality{told.suffix}")
+            tables, rows, ratios = measure_cost(arguments, watch)
+        finish(arguments, rows, ratios, tables, watch)
+    if arguments.part in ("quality", "all"):
+        arguments.name = f"cells_quality{arguments.suffix}"
+        arguments.out = stem.with_stem(f"{stem.stem}_quality{arguments.suffix}")
         with Watch() as watch:
-            tables, found = quality_table(told)
-        finish(told, found, {}, tables, watch)
-    if told.part in ("tissue", "all") and told.data is not None:
-        told.name, told.out = "cells_tissue", stem.with_stem(f"{stem.stem}_tissue")
+            tables, found = quality_table(arguments)
+        finish(arguments, found, {}, tables, watch)
+    if arguments.part in ("tissue", "all") and arguments.data is not None:
+        arguments.name, arguments.out = "cells_tissue", stem.with_stem(f"{stem.stem}_tissue")
         with Watch() as watch:
-            table = tissue_table(told.data / "tissue", finders_of(told))
-        finish(told, {row[0]: row[1:] for row in table.rows}, {}, [table], watch)
+            table = tissue_table(arguments.data / "tissue", finders_of(arguments))
+        finish(arguments, {row[0]: row[1:] for row in table.rows}, {}, [table], watch)
 
 
 if __name__ == "__main__":

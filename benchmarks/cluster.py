@@ -37,25 +37,28 @@ def more(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    told = options("cluster", "Runs on a cluster: what the trainer costs, stops, a full disk.", 5, more)
-    if told.part == "steps":
+    arguments = options("cluster", "Runs on a cluster: what the trainer costs, stops, a full disk.", 5, more)
+    if arguments.part == "steps":
         with Watch() as watch:
-            tables, rows, ratios = step_tables(told, watch)
-        finish(told, rows, ratios, tables, watch)
+            tables, rows, ratios = step_tables(arguments, watch)
+        finish(arguments, rows, ratios, tables, watch)
         return
     if (why := missing()) is not None:
         raise SystemExit(why)
-    told.name, told.out = f"cluster_{told.part}", told.out.with_stem(f"{told.out.stem}_{told.part}")
+    arguments.name, arguments.out = (
+        f"cluster_{arguments.part}",
+        arguments.out.with_stem(f"{arguments.out.stem}_{arguments.part}"),
+    )
     with tempfile.TemporaryDirectory() as folder, Watch() as watch:
         work = Path(folder) / "work"
         work.mkdir()
-        if told.part == "disk":
+        if arguments.part == "disk":
             table, rows = disk_table(work)
         else:
             with two_nodes(Path(folder) / "slurm") as environment:
-                table, trials = kill_table(Jobs(environment, work), told.kills, told.seed, told.epochs)
+                table, trials = kill_table(Jobs(environment, work), arguments.kills, arguments.seed, arguments.epochs)
             rows = {f"{n + 1}": trial for n, trial in enumerate(trials)}
-    finish(told, rows, {}, [table], watch)
+    finish(arguments, rows, {}, [table], watch)
 
 
 if __name__ == "__main__":

@@ -264,9 +264,9 @@ def main() -> None:
         parser.add_argument("--draws", type=int, default=5000, help="studies of each design and ICC (5000)")
         parser.add_argument("--mixed-draws", type=int, default=5000, help="the same of mixed models, 3 ms each (5000)")
 
-    told = options("group_tests", "False positives and power of the tests of groups.", repeats=1, more=more)
-    draws = 200 if told.quick else told.draws
-    mixed = (5, 5) if told.quick else (told.mixed_draws, max(200, told.mixed_draws // 10))
+    arguments = options("group_tests", "False positives and power of the tests of groups.", repeats=1, more=more)
+    draws = 200 if arguments.quick else arguments.draws
+    mixed = (5, 5) if arguments.quick else (arguments.mixed_draws, max(200, arguments.mixed_draws // 10))
     with Watch() as watch:
         tables, rates = between_tables(draws, mixed)
         for table, some in (change_table(draws, mixed[1]), dish_table(draws)):
@@ -278,7 +278,7 @@ def main() -> None:
             for row in table.rows for column, cell in zip(table.columns[2:], row[2:], strict=True)
             if column in TESTS and "refused" not in cell and float(cell) > levels.MAX_LEVEL]  # fmt: skip
     print(f"above {levels.MAX_LEVEL} ({held:.4f} with two standard errors): {over or 'none'}")
-    finish(told, {"rates": rates, "above": over}, {}, tables, watch)
+    finish(arguments, {"rates": rates, "above": over}, {}, tables, watch)
 
 
 if __name__ == "__main__":

@@ -100,29 +100,29 @@ def accuracy(runs: dict[str, Run], tomogram: Tomogram) -> dict[str, dict[str, An
     return found
 
 
-def measure_speed(told: argparse.Namespace) -> None:
+def measure_speed(arguments: argparse.Namespace) -> None:
     """Every way on every field, in turn, beside the rates of the machine."""
-    fields = QUICK if told.quick else FIELDS
-    windows = Windows((24, 32, 32), (12, 16, 16)) if told.quick else Windows()
+    fields = QUICK if arguments.quick else FIELDS
+    windows = Windows((24, 32, 32), (12, 16, 16)) if arguments.quick else Windows()
     ways_of = ways_here()
     ours = "ours" if "ours" in ways_of else "ours, float32"
-    network, normalise, spacing_um = network_of(told.weights, organelles=4)
+    network, normalise, spacing_um = network_of(arguments.weights, organelles=4)
     tomograms = {}
     for name, field in fields.items():
         say(f"inference: simulating field {name}")
-        tomograms[name] = simulated(field, told.cache)
+        tomograms[name] = simulated(field, arguments.cache)
     runs = {
         name: {way: prepare(how, network, tomogram, normalise, windows) for way, how in ways_of.items()}
         for name, tomogram in tomograms.items()
     }
     said = {name: accuracy(runs[name], tomogram) for name, tomogram in tomograms.items()}
-    machine = machine_tasks(told.quick, mixed="ours" in ways_of)
+    machine = machine_tasks(arguments.quick, mixed="ours" in ways_of)
     for task, _ in machine.values():
         task()  # the first call allocates; the ways have been called already
     timed: dict[str, Any] = {f"{name}|{way}": run for name, ways in runs.items() for way, run in ways.items()}
     timed |= {f"rate|{name}": partial(tables.seconds_of, task) for name, (task, _) in machine.items()}
     with Watch() as watch:
-        rounds = quiet_rounds(told, watch, lambda: {name: task() for name, task in timed.items()}, warm=False)
+        rounds = quiet_rounds(arguments, watch, lambda: {name: task() for name, task in timed.items()}, warm=False)
 
     series = {name: [one[name] for one in rounds] for name in timed}
     rates = {n: amount / statistics.median(s for s, _ in series[f"rate|{n}"]) for n, (_, amount) in machine.items()}
@@ -133,7 +133,7 @@ def measure_speed(told: argparse.Namespace) -> None:
         if kind in rates
     }
     rows: dict[str, Any] = {"machine": rates, "floor of a window, s": floors, "windows": vars(windows)}
-    rows["weights"] = {"file": told.weights and told.weights.name, "trained at um": spacing_um}
+    rows["weights"] = {"file": arguments.weights and arguments.weights.name, "trained at um": spacing_um}
     rows["operations of a window"] = sum(layer.operations for layer in layers)
     for name, tomogram in tomograms.items():
         rows[f"field: {name}"] = {
@@ -151,7 +151,7 @@ def measure_speed(told: argparse.Namespace) -> None:
     profiled = shares(runs[next(iter(fields))][ours].call)
     rows["profile"] = {f"{place}: {kind}": seconds for (place, kind), seconds in profiled.items()}
     ratios, shown = tables.speed_tables(list(fields), ways_of, rows, floors, profiled, ours)
-    finish(told, rows, ratios, shown, watch)
+    finish(arguments, rows, ratios, shown, watch)
 
 
 def more(parser: argparse.ArgumentParser) -> None:
@@ -163,16 +163,18 @@ def more(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Speed into ``inference.json``, memory into ``inference_memory.json`` beside it."""
-    told = options("inference", "Predicting whole volumes: speed beside MONAI, the floor, and memory.", 3, more)
+    arguments = options("inference", "Predicting whole volumes: speed beside MONAI, the floor, and memory.", 3, more)
     shipped = shipped_weights().get("organelle")
-    told.weights = weights_path(told.weights, "--weights") if told.weights else None if told.quick else shipped
-    if told.part != "memory":
-        if told.weights is None and not told.quick:
+    arguments.weights = (
+        weights_path(arguments.weights, "--weights") if arguments.weights else None if arguments.quick else shipped
+    )
+    if arguments.part != "memory":
+        if arguments.weights is None and not arguments.quick:
             raise SystemExit("--weights: none are shipped with this version; name a .ckpt file or a run folder")
-        measure_speed(told)
-    if told.part != "speed":
-        out = told.out.with_stem(f"{told.out.stem}_memory")
-        measure_memory(argparse.Namespace(**{**vars(told), "name": "inference_memory", "out": out}))
+        measure_speed(arguments)
+    if arguments.part != "speed":
+        out = arguments.out.with_stem(f"{arguments.out.stem}_memory")
+        measure_memory(argparse.Namespace(**{**vars(arguments), "name": "inference_memory", "out": out}))
 
 
 if __name__ == "__main__":

@@ -38,18 +38,18 @@ def more(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    told = options("measurements", "Measurements: truth, uncertainty, speed.", 1, more)
-    stem = told.out
-    for part in PARTS if told.part == "all" else {told.part} & PARTS.keys():
-        told.name, told.out = f"measurements_{part}", stem.with_stem(f"{stem.stem}_{part}")
+    arguments = options("measurements", "Measurements: truth, uncertainty, speed.", 1, more)
+    stem = arguments.out
+    for part in PARTS if arguments.part == "all" else {arguments.part} & PARTS.keys():
+        arguments.name, arguments.out = f"measurements_{part}", stem.with_stem(f"{stem.stem}_{part}")
         with Watch() as watch:
-            tables, rows = PARTS[part](told)
-        finish(told, rows, {}, tables, watch)
-    if told.part in ("speed", "all"):
-        told.name, told.out = "measurements", stem
+            tables, rows = PARTS[part](arguments)
+        finish(arguments, rows, {}, tables, watch)
+    if arguments.part in ("speed", "all"):
+        arguments.name, arguments.out = "measurements", stem
         with Watch() as watch:
-            tables, rows, ratios = speed_tables(told, watch)
-        finish(told, rows, ratios, tables, watch)
+            tables, rows, ratios = speed_tables(arguments, watch)
+        finish(arguments, rows, ratios, tables, watch)
 
 
 if __name__ == "__main__":

@@ -242,19 +242,19 @@ def _claims(rows: dict[str, Any], ratios: dict[str, Any]) -> list[Table]:
 
 def main() -> None:
     """Time every candidate in both precisions, in turn."""
-    told = options("network_speed", "Forward passes and training steps of the networks.", repeats=5)
+    arguments = options("network_speed", "Forward passes and training steps of the networks.", repeats=5)
     torch.manual_seed(0)
     left_out = without_bfloat16()
     modes = {word: mode for word, mode in MODES.items() if not mode.mixed or not left_out}
     tasks: dict[str, Callable[[], None]] = {}
     shapes: dict[str, tuple[Shape | None, Shape]] = {}
     for name, candidate in CANDIDATES.items():
-        training = _small(candidate.training) if told.quick else candidate.training
-        forward = candidate.forward and (training if told.quick else candidate.forward)
+        training = _small(candidate.training) if arguments.quick else candidate.training
+        forward = candidate.forward and (training if arguments.quick else candidate.forward)
         shapes[name] = (forward, training)
         _add(tasks, name, candidate, shapes[name], modes)
     with Watch() as watch:
-        seconds = interleaved(told, watch, tasks)
+        seconds = interleaved(arguments, watch, tasks)
 
     rows: dict[str, Any] = {}
     ratios: dict[str, Any] = {}
@@ -273,7 +273,7 @@ def main() -> None:
         _table("A training step (forward, loss, backward, AdamW)", found["training"], ratios, "training"),
         *claims,
     ]
-    finish(told, rows, ratios, tables, watch)
+    finish(arguments, rows, ratios, tables, watch)
 
 
 if __name__ == "__main__":

@@ -122,11 +122,11 @@ def _draw(dataset: Any, count: int) -> None:
 
 def main() -> None:
     """Compare the three ways, then time whole samples of the shipped configs."""
-    told = options("patch_speed", "Random training patches on one core.", repeats=7)
+    arguments = options("patch_speed", "Random training patches on one core.", repeats=7)
     silence_lightning()
     torch.set_num_threads(1)  # as in a loader process
-    count = 2 if told.quick else 24
-    modules = {name: data_of(name, told.quick) for name in CONFIGS}
+    count = 2 if arguments.quick else 24
+    modules = {name: data_of(name, arguments.quick) for name in CONFIGS}
     tasks: dict[str, Callable[[], Any]] = {}
     for name, look in product(COMPARED, LOOKS):
         ways = patch_tasks(modules[name], LOOKS[look], count)
@@ -135,7 +135,7 @@ def main() -> None:
         dataset = data.train_dataloader().dataset
         tasks[f"{name}|sample"] = partial(_draw, dataset, 2 * count)
     with Watch() as watch:
-        seconds = interleaved(told, watch, tasks)
+        seconds = interleaved(arguments, watch, tasks)
 
     rows: dict[str, Any] = {}
     ratios: dict[str, Any] = {}
@@ -159,7 +159,7 @@ def main() -> None:
         shapes = ["x".join(map(str, shape)) for shape in (volume, config.patch_size)]
         chances = f"{config.scale_probability:g}, {config.rotate_probability:g}"
         samples.rows.append([name, *shapes, chances, f"{median:.1f}", f"{median * config.batch_size:.1f}"])
-    finish(told, rows, ratios, [cuts, samples], watch)
+    finish(arguments, rows, ratios, [cuts, samples], watch)
 
 
 if __name__ == "__main__":

@@ -56,10 +56,10 @@ def planned(out: str) -> dict[str, float]:
     }
 
 
-def seconds(told: str) -> float:
+def seconds(output: str) -> float:
     """Back from `12 s`, `3 min 20 s` or `5 h 07 min`."""
     units = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-    return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.e+-]+) (s|min|h|d)\b", told))
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.e+-]+) (s|min|h|d)\b", output))
 
 
 def took(run: Path) -> dict[str, float]:
@@ -76,18 +76,20 @@ def took(run: Path) -> dict[str, float]:
 def compare(quick: bool) -> dict[str, dict[str, float]]:
     """A plan, then its run."""
     with tempfile.TemporaryDirectory() as folder:
-        told = planned(call(*words(quick), "--plan"))
+        output = planned(call(*words(quick), "--plan"))
         last = call(*words(quick), f"runs_dir={folder}").splitlines()[-1]
-        return {"plan": told, "run": took(Path(last.removeprefix("run: ")))}
+        return {"plan": output, "run": took(Path(last.removeprefix("run: ")))}
 
 
 def main() -> None:
     """Compare round after round."""
-    told: argparse.Namespace = options("plan_agreement", "What --plan says of the demo, against its run.", repeats=3)
+    arguments: argparse.Namespace = options(
+        "plan_agreement", "What --plan says of the demo, against its run.", repeats=3
+    )
     with tempfile.TemporaryDirectory() as folder:
-        call(*words(told.quick), "trainer.max_steps=1", "trainer.limit_val_batches=0", f"runs_dir={folder}")
+        call(*words(arguments.quick), "trainer.max_steps=1", "trainer.limit_val_batches=0", f"runs_dir={folder}")
     with Watch() as watch:
-        found = quiet_rounds(told, watch, lambda: compare(told.quick), warm=False)
+        found = quiet_rounds(arguments, watch, lambda: compare(arguments.quick), warm=False)
     rows: dict[str, Any] = {}
     ratios: dict[str, Any] = {}
     table = Table(f"{CONFIG}: the plan against the run", ["what", "plan", "run", "plan / run"])
@@ -96,7 +98,7 @@ def main() -> None:
         ratios[f"plan over run: {name}"] = value = ratio(rows[name]["plan"], rows[name]["run"])
         middle = {side: sorted(rows[name][side])[len(found) // 2] for side in ("plan", "run")}
         table.rows.append([name, *(f"{middle[side]:.{digits}f}" for side in ("plan", "run")), show_ratio(value)])
-    finish(told, rows, ratios, [table], watch)
+    finish(arguments, rows, ratios, [table], watch)
 
 
 if __name__ == "__main__":

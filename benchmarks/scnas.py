@@ -55,9 +55,9 @@ def more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/scnas_benchmark"), help="where the runs are kept")
 
 
-def words_of(told: argparse.Namespace, seed: int) -> list[str]:
+def words_of(arguments: argparse.Namespace, seed: int) -> list[str]:
     """What all runs of a seed have in common."""
-    n = told.fields
+    n = arguments.fields
     lines = ", ".join(f"{line}: {n}" for line in SEEN)
     unseen = ", ".join(f"{line}: {n}" for line in UNSEEN)
     return [
@@ -70,37 +70,39 @@ def words_of(told: argparse.Namespace, seed: int) -> list[str]:
     ]  # fmt: skip
 
 
-def search_words(told: argparse.Namespace, seed: int, steps: int, warmup: float) -> list[str]:
+def search_words(arguments: argparse.Namespace, seed: int, steps: int, warmup: float) -> list[str]:
     """Of a search of about so many steps."""
     said = ", ".join(f"{key}: {value}" for key, value in SCALE.items())
     return [
-        *words_of(told, seed), f"model={{network: scnas, {said}}}", "stages=[fit]",
+        *words_of(arguments, seed), f"model={{network: scnas, {said}}}", "stages=[fit]",
         f"trainer.max_epochs={max(1, round(steps / STEPS))}", "search.cost={target: 1.0}", f"search.warmup={warmup}",
         "search.lr=0.03",
     ]  # fmt: skip
 
 
-def train_words(told: argparse.Namespace, seed: int) -> list[str]:
+def train_words(arguments: argparse.Namespace, seed: int) -> list[str]:
     """Of a training from scratch, of the average of its weights."""
-    limit = time.strftime("00:%H:%M:%S", time.gmtime(60 * told.minutes))
+    limit = time.strftime("00:%H:%M:%S", time.gmtime(60 * arguments.minutes))
     return [
-        *words_of(told, seed), "trainer.max_epochs=100000", f"trainer.max_time='{limit}'",
+        *words_of(arguments, seed), "trainer.max_epochs=100000", f"trainer.max_time='{limit}'",
         "trainer.ema={decay: 0.99, warmup: true}",
     ]  # fmt: skip
 
 
-def side_by_side(told: argparse.Namespace, orders: list[tuple[str, str, list[str]]]) -> list[Path]:
+def side_by_side(arguments: argparse.Namespace, orders: list[tuple[str, str, list[str]]]) -> list[Path]:
     """The finished runs of these (name, config, words), in their order."""
-    with ThreadPoolExecutor(told.side) as pool:
-        return list(pool.map(lambda order: run_once(told.work, *order), orders))
+    with ThreadPoolExecutor(arguments.side) as pool:
+        return list(pool.map(lambda order: run_once(arguments.work, *order), orders))
 
 
-def search_orders(told: argparse.Namespace) -> list[tuple[str, str, list[str]]]:
+def search_orders(arguments: argparse.Namespace) -> list[tuple[str, str, list[str]]]:
     """A search for each seed, as long as it was asked for by the pace of a short one."""
-    (paced,) = side_by_side(told, [("pace", "scnas_search_demo", search_words(told, 999, STEPS, 0.0))])
+    (paced,) = side_by_side(arguments, [("pace", "scnas_search_demo", search_words(arguments, 999, STEPS, 0.0))])
     seconds = json.loads((paced / "metrics.json").read_text())["fit/batch_seconds"]
-    steps = max(STEPS, int(60 * told.search / seconds))
-    return [(f"search-{n}", "scnas_search_demo", search_words(told, n, steps, 0.2)) for n in range(told.repeats)]
+    steps = max(STEPS, int(60 * arguments.search / seconds))
+    return [
+        (f"search-{n}", "scnas_search_demo", search_words(arguments, n, steps, 0.2)) for n in range(arguments.repeats)
+    ]
 
 
 def gflop_of(model: Any) -> float:
@@ -155,14 +157,14 @@ def as_word(genotype: Genotype) -> tuple[Any, str]:
     return scaled(genotype), f"model={{network: scnas, {said}, genotype: '{json.dumps(genotype.to_json())}'}}"
 
 
-def measure(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
+def measure(arguments: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
     """Train and test all; scores by network, seed and case."""
-    seeds, searches = range(told.repeats), search_orders(told)
+    seeds, searches = range(arguments.repeats), search_orders(arguments)
     wanted = [(name, seed, *model) for seed in seeds for name, model in known_models().items()]
-    done = side_by_side(told, [*searches, *(order(told, *one) for one in wanted)])
+    done = side_by_side(arguments, [*searches, *(order(arguments, *one) for one in wanted)])
     genotypes, runs = [run / "genotype.json" for run in done[: len(searches)]], done[len(searches) :]
     found = [(name, seed, *model) for seed in seeds for name, model in found_models(genotypes[seed], seed).items()]
-    runs += side_by_side(told, [order(told, *one) for one in found])
+    runs += side_by_side(arguments, [order(arguments, *one) for one in found])
     dice: dict[str, list[list[float]]] = {}
     metadata: dict[str, list[tuple[float, float, float, float]]] = {}
     for (name, _, model, _), run in zip([*found, *wanted], [*runs[len(wanted) :], *runs[: len(wanted)]], strict=True):
@@ -173,16 +175,16 @@ def measure(told: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
     found_by = [json.loads((path.parent / "metrics.json").read_text()) for path in genotypes]
     plain = {str(seed): load_genotype(str(path)).to_json() for seed, path in enumerate(genotypes)}
     rows = {"dice": dice, "metadata": metadata, "searches": found_by, "genotypes": plain}
-    return tables_of(told, dice, metadata, found_by), rows
+    return tables_of(arguments, dice, metadata, found_by), rows
 
 
-def order(told: argparse.Namespace, name: str, seed: int, _: Any, word: str) -> tuple[str, str, list[str]]:
+def order(arguments: argparse.Namespace, name: str, seed: int, _: Any, word: str) -> tuple[str, str, list[str]]:
     """A training from scratch, as `run_once` takes it."""
     plain = name.replace(" ", "-").replace(",", "")
-    return f"{plain}-{seed}", "organelle_demo", [*train_words(told, seed), word]
+    return f"{plain}-{seed}", "organelle_demo", [*train_words(arguments, seed), word]
 
 
-def tables_of(told: argparse.Namespace, dice: Any, metadata: Any, searches: list[dict[str, float]]) -> list[Table]:
+def tables_of(arguments: argparse.Namespace, dice: Any, metadata: Any, searches: list[dict[str, float]]) -> list[Table]:
     """What a reader sees."""
     heads = ["network", "Dice, unseen lines", "95 %", "parameters (M)", "GFLOP a patch", "seconds a volume", "steps"]
     shown = [
@@ -201,7 +203,7 @@ def tables_of(told: argparse.Namespace, dice: Any, metadata: Any, searches: list
         numbers = (f"{one['fit/seconds'] / 60:.1f}", f"{one['fit/steps']:.0f}", f"{one['search/entropy']:.2f}")
         each.append([str(n), *numbers, f"{share:.2f}"])
     return [
-        Table(f"{told.minutes:g} minutes of one core of training each, {told.repeats} seeds", heads, shown),
+        Table(f"{arguments.minutes:g} minutes of one core of training each, {arguments.repeats} seeds", heads, shown),
         Table("Differences; the interval is Student's over the seeds", ["", "Dice", "95 %"], gaps),
         Table("The searches", ["seed", "minutes", "steps", "entropy at the end", "cost over published"], each),
     ]
@@ -222,8 +224,8 @@ def seconds_of(model: Any) -> float:
 
 def spread(found: list[list[float]]) -> list[str]:
     """Mean and its interval, as shown."""
-    told = over_seeds(np.asarray(found))
-    return [f"{told.value:.3f}", f"{told.low:.3f} to {told.high:.3f}"]
+    output = over_seeds(np.asarray(found))
+    return [f"{output.value:.3f}", f"{output.low:.3f} to {output.high:.3f}"]
 
 
 def over_seeds(values_SN: np.ndarray) -> Interval:
@@ -237,12 +239,12 @@ def over_seeds(values_SN: np.ndarray) -> Interval:
 
 def main() -> None:
     """Measure, print, write."""
-    told = options("scnas", "Was the architecture search worth it? Each round is a seed.", 3, more)
-    if told.quick:
-        told.minutes, told.search, told.repeats, told.fields = 0.1, 0.1, 1, 1
+    arguments = options("scnas", "Was the architecture search worth it? Each round is a seed.", 3, more)
+    if arguments.quick:
+        arguments.minutes, arguments.search, arguments.repeats, arguments.fields = 0.1, 0.1, 1, 1
     with Watch() as watch:
-        tables, rows = watched(watch, lambda: measure(told))
-    finish(told, rows, {}, tables, watch)
+        tables, rows = watched(watch, lambda: measure(arguments))
+    finish(arguments, rows, {}, tables, watch)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages bef
 
 from benchmarks._common import Table, Watch, finish, options
 from benchmarks._shape_classes import SETS, class_tables
+from benchmarks._shape_conditioned import conditioned_table
 from benchmarks._shape_cost import cost_table
 from benchmarks._shape_errors import error_tables, limits_table, model_errors
 from benchmarks._shape_runs import CLASSIFIED, COMPARED, FOLDS, inner_of, jobs, outer_of, train_all
 from benchmarks._shape_spread import spread_tables
 from benchmarks._shape_steps import steps_table
-from benchmarks._shape_told import told_table
 from benchmarks._shape_train import read_cells
 from cytovox.statistics.classify import Forest
 
@@ -34,42 +34,44 @@ SHIPPED = "traits"
 BAR = "regressor"
 
 
-def errors(told: argparse.Namespace) -> Found:
+def errors(arguments: argparse.Namespace) -> Found:
     """All models on the same cells, and what limits the best."""
-    cells, found = read_cells(told.data), complete(told)
+    cells, found = read_cells(arguments.data), complete(arguments)
     tables, rows = error_tables(cells, model_errors(cells, found))
     limits, values = limits_table(cells, found[SHIPPED])
-    oracle, told_rows = told_table(cells, told.data, told.work)
-    return [*tables, limits, oracle], {**rows, "limits": values, "traits": told_rows}
+    oracle, conditioned_rows = conditioned_table(cells, arguments.data, arguments.work)
+    return [*tables, limits, oracle], {**rows, "limits": values, "traits": conditioned_rows}
 
 
-def spread(told: argparse.Namespace) -> Found:
+def spread(arguments: argparse.Namespace) -> Found:
     """Volumes and voxel probabilities."""
-    return spread_tables(read_cells(told.data), complete(told), BAR, told.out.parent)
+    return spread_tables(read_cells(arguments.data), complete(arguments), BAR, arguments.out.parent)
 
 
-def classes(told: argparse.Namespace) -> Found:
+def classes(arguments: argparse.Namespace) -> Found:
     """What predicted shapes are worth to a classifier."""
     runs = {
-        model: (outer, inner_of(told.work, model)) for model, outer in complete(told).items() if model in CLASSIFIED
+        model: (outer, inner_of(arguments.work, model))
+        for model, outer in complete(arguments).items()
+        if model in CLASSIFIED
     }
     nested = {model: found for model, found in runs.items() if found[1]}
     if not nested:
         raise SystemExit("no model has all its inner folds yet: --part train first")
-    forest = Forest(trees=20, seeds=(0,)) if told.quick else Forest(jobs=told.cores)
-    kinds = tuple(SETS) if told.features == "all" else (told.features,)
-    return class_tables(read_cells(told.data), nested, told.work / "features", forest, kinds)
+    forest = Forest(trees=20, seeds=(0,)) if arguments.quick else Forest(jobs=arguments.cores)
+    kinds = tuple(SETS) if arguments.features == "all" else (arguments.features,)
+    return class_tables(read_cells(arguments.data), nested, arguments.work / "features", forest, kinds)
 
 
-def steps(told: argparse.Namespace) -> Found:
+def steps(arguments: argparse.Namespace) -> Found:
     """Few steps and many."""
-    table, rows = steps_table(read_cells(told.data), told.data, told.work)
+    table, rows = steps_table(read_cells(arguments.data), arguments.data, arguments.work)
     return [table], rows
 
 
-def complete(told: argparse.Namespace) -> dict[str, Any]:
+def complete(arguments: argparse.Namespace) -> dict[str, Any]:
     """The outer folds of every model that has all of them."""
-    found = {model: outer_of(told.work, model) for model in COMPARED}
+    found = {model: outer_of(arguments.work, model) for model in COMPARED}
     whole = {model: folds for model, folds in found.items() if len(folds) == FOLDS}
     for needed in (SHIPPED, BAR):
         if needed not in whole:
@@ -99,23 +101,23 @@ def more(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Train, or measure what is trained."""
-    told = options("shape", "Shapes from images: cost, errors, spread, classes, steps.", 3, more)
-    if told.data is None and told.part == "all":
+    arguments = options("shape", "Shapes from images: cost, errors, spread, classes, steps.", 3, more)
+    if arguments.data is None and arguments.part == "all":
         print("--data: not given: the cost alone is measured")
-        told.part = "cost"
-    elif told.data is None and told.part != "cost":
+        arguments.part = "cost"
+    elif arguments.data is None and arguments.part != "cost":
         raise SystemExit("--data: expected the folder that holds image, mask and obj of the cells")
-    if told.part == "train":
-        train_all(jobs(told.minutes, told.inner_minutes), told.data, told.work, told.cores)
+    if arguments.part == "train":
+        train_all(jobs(arguments.minutes, arguments.inner_minutes), arguments.data, arguments.work, arguments.cores)
         return
-    if told.part in ("cost", "all"):
-        cost_table(told)
-    stem = told.out
-    for part in PARTS if told.part == "all" else {told.part} & PARTS.keys():
-        told.name, told.out = f"shape_{part}", stem.with_stem(f"{stem.stem}_{part}")
+    if arguments.part in ("cost", "all"):
+        cost_table(arguments)
+    stem = arguments.out
+    for part in PARTS if arguments.part == "all" else {arguments.part} & PARTS.keys():
+        arguments.name, arguments.out = f"shape_{part}", stem.with_stem(f"{stem.stem}_{part}")
         with Watch() as watch:
-            tables, rows = PARTS[part](told)
-        finish(told, rows, {}, tables, watch)
+            tables, rows = PARTS[part](arguments)
+        finish(arguments, rows, {}, tables, watch)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def cuts(quick: bool) -> dict[str, Cut]:
     return {name: cut for name, cut in CUTS.items() if name in shipped}
 
 
-def _told(name: str, config: Config, cut: Cut, workers: int | str, row: dict[str, Any]) -> list[str]:
+def _waits_row(name: str, config: Config, cut: Cut, workers: int | str, row: dict[str, Any]) -> list[str]:
     shown = [f"{row['medians'][key]:.1f}" for key in ("mean_step_ms", "mean_wait_ms", "longest_wait_ms")]
     patch = "x".join(map(str, config.data.patch_size))
     share = f"{100 * row['medians']['waited_share']:.1f}"
@@ -137,7 +137,7 @@ def main() -> None:
     ratios: dict[str, Any] = {}
     for name, cut in chosen.items():
         for workers in cut.workers:
-            waits.rows.append(_told(name, configs[name], cut, workers, rows[f"{name}|{workers}"]))
+            waits.rows.append(_waits_row(name, configs[name], cut, workers, rows[f"{name}|{workers}"]))
         if cut.beside_monai:
             ours, theirs = rows[f"{name}|auto"], rows[f"{name}|MONAI"]
             what = "samples_per_second"

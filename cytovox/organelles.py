@@ -11,7 +11,7 @@ ORGANELLES: tuple[str, ...] = ("membrane", "nucleus", "nucleolus", "lipid")
 #: Beside the organelles: a label image, one value a cell, where all others are masks.
 CELLS = "cells"
 
-#: One colour an organelle in every figure, mesh and report: four hues of Okabe and Ito's set, told apart with any
+#: One colour an organelle in every figure, mesh and report: four hues of Okabe and Ito's set, distinguished with any
 #: common colour blindness and on grey.
 COLOURS: dict[str, str] = {"membrane": "#56B4E9", "nucleus": "#E69F00", "nucleolus": "#CC79A7", "lipid": "#009E73"}
 

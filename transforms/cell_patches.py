@@ -108,7 +108,7 @@ class RandOneNucleus(Randomizable, Transform):
     """Choose a random nucleus, and split the nuclei into it and all others (Choi et al. 2021).
 
     Adds `positive` and `negative`, float32 (*patch): the nucleus' probabilities inside the one, and inside all others;
-    and `target`, float32 (*patch): 1 in the chosen nucleus' cell. Nuclei are told apart by the cells they lie in. A
+    and `target`, float32 (*patch): 1 in the chosen nucleus' cell. Nuclei are distinguished by the cells they lie in. A
     patch without a nucleus has empty maps and an empty target.
     """
 

@@ -15,7 +15,7 @@ from matplotlib.patches import FancyArrowPatch
 from cytovox.plots.charts import read_curves
 from cytovox.plots.figures import INK, save_figure
 
-#: Colours that are told apart with any colour vision (Okabe & Ito 2008).
+#: Colours that are distinguished with any colour vision (Okabe & Ito 2008).
 OPERATION_COLOURS = {
     "identity": "#000000", "conv_3": "#0072B2", "dilated_conv_2": "#D55E00", "dilated_conv_3": "#CC79A7",
     "average_pool_3": "#009E73", "max_pool_3": "#E69F00",

@@ -11,7 +11,7 @@ from cytovox.metrics.reliability import Reliability
 from cytovox.plots.figures import DPI, INK, save_figure
 
 MUTED = "#767676"
-#: Okabe and Ito's hues, told apart with any common colour blindness; a model beyond the sixth starts over, dashed.
+#: Okabe and Ito's hues, distinguished with any common colour blindness; a model beyond the sixth starts over, dashed.
 MODEL_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 

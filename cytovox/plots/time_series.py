@@ -14,7 +14,7 @@ from cytovox.plots.figures import INK, save_figure
 from cytovox.statistics.cohort import Cohort, TimePoint, cohort_members, curve, first_and_last
 from cytovox.tracking.tracking import Track
 
-#: Okabe and Ito's colours that are told apart with any common colour blindness, in the order groups are met.
+#: Okabe and Ito's colours that are distinguished with any common colour blindness, in the order groups are met.
 GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MUTED = "#767676"
 COLUMNS = 4

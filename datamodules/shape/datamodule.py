@@ -85,18 +85,20 @@ class ShapeDataModule(pl.LightningDataModule):
         division = divide_shapes(find_shapes(config), config)
         wanted = {split: found[: self.limit] if split in self.splits else [] for split, found in division.items()}
         # all at once, so that all errors are reported together
-        cells = iter(read_shapes([files for found in wanted.values() for files in found], self._told("reading cells")))
+        cells = iter(
+            read_shapes([files for found in wanted.values() for files in found], self._progress("reading cells"))
+        )
         return {split: [next(cells) for _ in found] for split, found in wanted.items()}
 
     def _simulate(self, config: ShapeSimulatorData) -> dict[str, list[ShapeCell]]:
         return {
-            split: simulated_shapes(config, split, self.limit, self._told(f"simulating {split} cells"))
+            split: simulated_shapes(config, split, self.limit, self._progress(f"simulating {split} cells"))
             if split in self.splits
             else []
             for split in SPLITS
         }
 
-    def _told(self, what: str) -> Callable[[int, int], None] | None:
+    def _progress(self, what: str) -> Callable[[int, int], None] | None:
         report = self.progress
         return None if report is None else lambda done, total: report(what, done, total)
 

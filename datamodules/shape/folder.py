@@ -19,7 +19,7 @@ AGREES = 0.9
 _KINDS = ("image", "mask", "obj")
 
 #: Names in one message, errors in one report.
-_NAMED, _TOLD = 5, 20
+_NAMED, _LISTED = 5, 20
 
 
 def find_shapes(config: ShapeFolderData) -> list[ShapeFiles]:
@@ -192,5 +192,5 @@ def _some(names: Sequence[str]) -> str:
 
 def _refuse_all(errors: Sequence[str]) -> None:
     if errors:
-        more = [f"... and {len(errors) - _TOLD} more"] if len(errors) > _TOLD else []
-        raise InputError("\n".join([*errors[:_TOLD], *more]))
+        more = [f"... and {len(errors) - _LISTED} more"] if len(errors) > _LISTED else []
+        raise InputError("\n".join([*errors[:_LISTED], *more]))

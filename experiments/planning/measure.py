@@ -224,7 +224,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def told_of_memory(say: Callable[[], str]) -> Iterator[None]:
+def explain_memory_error(say: Callable[[], str]) -> Iterator[None]:
     """Answer a full memory in one line.
 
     Raises

@@ -46,7 +46,7 @@ class CellFinderConfig(BaseConfig):
     """What finds cells, and where it runs."""
 
     method: Literal["offsets", "network", "watershed"] = "offsets"
-    """How cells are told apart: `offsets`, centre offsets, all in one pass; `network`, one pass per nucleus
+    """How cells are distinguished: `offsets`, centre offsets, all in one pass; `network`, one pass per nucleus
     (published); `watershed`, no learning."""
     cell_weights: str | None = None
     """Weights of `offsets` or `network`: a checkpoint, a run folder or a shipped name; null for the shipped ones."""

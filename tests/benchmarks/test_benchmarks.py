@@ -57,8 +57,8 @@ def test_bfloat16_is_left_out_where_the_processor_has_no_instructions_for_it(mon
 
 def test_every_round_is_said_as_it_ends(capsys):
     common = load("_common")
-    told = argparse.Namespace(name="x", quick=True, repeats=2)
-    assert common.quiet_rounds(told, common.Watch(), lambda: 1) == [1, 1]
+    arguments = argparse.Namespace(name="x", quick=True, repeats=2)
+    assert common.quiet_rounds(arguments, common.Watch(), lambda: 1) == [1, 1]
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["x: round 1", "x: round 2"]
 
@@ -170,7 +170,7 @@ def test_memory_is_measured_in_a_process_of_its_own_for_each_size(quick, tmp_pat
 
 
 @pytest.mark.slow
-def test_waiting_and_samples_a_second_are_told_beside_those_of_a_cache_dataset(quick):
+def test_waiting_and_samples_a_second_are_reported_beside_those_of_a_cache_dataset(quick):
     result = quick("training")
     check_form(result, "training")
     for way in ("0", "auto", "MONAI"):
@@ -243,8 +243,8 @@ def test_a_round_beside_busy_neighbours_is_done_again_and_the_first_does_not_cou
     monkeypatch.setattr(common, "_own_seconds", lambda: next(own))
     monkeypatch.setattr(common, "_busy_seconds", lambda: next(own) + next(others))
     played = iter(["warm", "first", "spoilt", "second"])
-    told, watch = argparse.Namespace(name="x", quick=False, repeats=2), common.Watch()
-    assert common.quiet_rounds(told, watch, lambda: next(played)) == ["first", "second"]
+    arguments, watch = argparse.Namespace(name="x", quick=False, repeats=2), common.Watch()
+    assert common.quiet_rounds(arguments, watch, lambda: next(played)) == ["first", "second"]
     assert watch.dropped == 1
     assert not watch.crowded
 
@@ -254,8 +254,8 @@ def test_a_machine_that_is_never_quiet_gives_crowded_figures_in_the_end(monkeypa
     seconds = iter(range(0, 100_000, 50))
     monkeypatch.setattr(common, "_own_seconds", lambda: 0.0)
     monkeypatch.setattr(common, "_busy_seconds", lambda: next(seconds))
-    told, watch = argparse.Namespace(name="x", quick=False, repeats=1), common.Watch()
-    assert common.quiet_rounds(told, watch, lambda: 1) == [1]
+    arguments, watch = argparse.Namespace(name="x", quick=False, repeats=1), common.Watch()
+    assert common.quiet_rounds(arguments, watch, lambda: 1) == [1]
     assert watch.dropped == common.PATIENCE
     assert watch.crowded
 

@@ -16,10 +16,10 @@ def scnas():
 
 
 def test_the_interval_is_students_over_the_seeds(scnas):
-    told = scnas.over_seeds(np.array([[0.0, 2.0], [2.0, 2.0], [1.0, 5.0]]))
-    assert told.value == pytest.approx(2.0)
-    assert told.high - told.value == pytest.approx(4.302653 / 3**0.5, rel=1e-5)
-    assert told.value - told.low == pytest.approx(told.high - told.value)
+    output = scnas.over_seeds(np.array([[0.0, 2.0], [2.0, 2.0], [1.0, 5.0]]))
+    assert output.value == pytest.approx(2.0)
+    assert output.high - output.value == pytest.approx(4.302653 / 3**0.5, rel=1e-5)
+    assert output.value - output.low == pytest.approx(output.high - output.value)
 
 
 def test_random_networks_cost_what_the_searched_one_does(scnas):

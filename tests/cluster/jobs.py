@@ -86,8 +86,8 @@ class Jobs:
         """Number of the job, and its run folder."""
         done = self.cli(*words, "--submit", module=module)
         assert done.returncode == 0, done.stderr
-        told = dict(re.findall(r"^(job|run|sweep):? (.*)$", done.stdout, re.MULTILINE))
-        return told["job"].partition(":")[0], Path(told.get("run", told.get("sweep", "")))
+        output = dict(re.findall(r"^(job|run|sweep):? (.*)$", done.stdout, re.MULTILINE))
+        return output["job"].partition(":")[0], Path(output.get("run", output.get("sweep", "")))
 
     def slurm(self, *words: str) -> str:
         """A command of SLURM."""
@@ -138,11 +138,13 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
     if isinstance(left, dict):
         if not isinstance(right, dict) or left.keys() != right.keys():
             return [where]
-        return [told for key in left for told in differences(left[key], right[key], f"{where}.{key}")]
+        return [output for key in left for output in differences(left[key], right[key], f"{where}.{key}")]
     if isinstance(left, list | tuple):
         if not isinstance(right, list | tuple) or len(left) != len(right):
             return [where]
         return [
-            told for n, pair in enumerate(zip(left, right, strict=True)) for told in differences(*pair, f"{where}.{n}")
+            output
+            for n, pair in enumerate(zip(left, right, strict=True))
+            for output in differences(*pair, f"{where}.{n}")
         ]
     return [] if left == right else [where]

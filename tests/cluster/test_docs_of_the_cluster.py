@@ -49,12 +49,12 @@ def test_every_command_of_the_page_does_what_it_says(idle: Jobs, finished: Path,
             words[0] = sys.executable
         if words[:2] == ["scancel", "--signal=USR1"] or words[0] == "scancel":
             idle.wait(lambda: RunFolder(Path(known["RUN"])).last_checkpoint.is_file(), 120)
-        told = subprocess.run(
+        output = subprocess.run(
             words, cwd=idle.folder, env=idle.environment, capture_output=True, text=True, timeout=300, check=False
         )
-        assert told.returncode == 0, f"{line}\n{told.stderr}"
+        assert output.returncode == 0, f"{line}\n{output.stderr}"
         if "--submit" in words and "--dry-run" not in words and "experiments.run" in words:
-            found = dict(re.findall(r"^(job|run):? (.*)$", told.stdout, re.MULTILINE))
+            found = dict(re.findall(r"^(job|run):? (.*)$", output.stdout, re.MULTILINE))
             known["JOB"], known["RUN"] = found["job"].partition(":")[0], found["run"]
         if words == ["scancel", known["JOB"]]:
             idle.wait(lambda: not idle.states(), 60)

@@ -104,8 +104,8 @@ def test_a_node_without_the_data_fails_in_a_minute_with_one_line(idle: Jobs) -> 
     idle.slurm("scontrol", "release", job)
     idle.wait(lambda: not idle.states(), 60)
     assert time.monotonic() - begun < 60
-    told = [line for line in idle.logs(run).splitlines() if "/nowhere/cells: is not there" in line]
-    assert len(told) == 2  # a line a node
+    output = [line for line in idle.logs(run).splitlines() if "/nowhere/cells: is not there" in line]
+    assert len(output) == 2  # a line a node
     assert RunFolder(run).status()["status"] == "submitted"
 
 

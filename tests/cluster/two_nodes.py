@@ -190,13 +190,13 @@ def _end(pid_file: Path) -> None:
 
 def _wait_until_idle(environment: dict[str, str], base: Path) -> None:
     for _ in range(60):
-        told = subprocess.run(
+        finished = subprocess.run(
             ["sinfo", "-h", "-N", "-o", "%t"], env=environment, capture_output=True, text=True, check=False
         )
-        states = told.stdout.split()
+        states = finished.stdout.split()
         if len(states) == len(NODES) and set(states) <= {"idle", "mix", "alloc", "comp"}:
             return
-        if "down" in told.stdout or "drain" in told.stdout:
+        if "down" in finished.stdout or "drain" in finished.stdout:
             words = ["scontrol", "update", f"nodename={','.join(NODES)}", "state=resume"]
             subprocess.run(words, env=environment, capture_output=True, check=False)
         time.sleep(0.5)
@@ -208,11 +208,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("start", "stop"))
     parser.add_argument("folder", type=Path)
-    told = parser.parse_args()
+    output = parser.parse_args()
     if (why := missing()) is not None:
         print(why, file=sys.stderr)
         return 2
-    (start if told.what == "start" else stop)(told.folder.absolute())
+    (start if output.what == "start" else stop)(output.folder.absolute())
     return 0
 
 

@@ -94,7 +94,7 @@ def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
         _case(tmp_path, {"nucleus": _nifti(tmp_path, _mask()[1:])}).load()
 
 
-def test_a_mask_of_another_spacing_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
+def test_a_mask_of_another_spacing_is_refused_unless_the_config_allows_it(tmp_path: Path) -> None:
     masks = {"nucleus": _nifti(tmp_path, _mask(), (0.5, 0.2, 0.2))}
     with pytest.raises(InputError, match=r"voxel size \(0\.5, 0\.2, 0\.2\) um.*\(0\.5, 0\.2, 0\.25\).*check_spacing"):
         _case(tmp_path, masks).load()

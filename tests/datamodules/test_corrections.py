@@ -94,7 +94,7 @@ def test_another_frame_is_another_case_of_the_same_group(folder):
     assert cases[1].load().masks_KZYX[0, 5].all()
 
 
-def test_a_folder_that_is_not_there_is_told(folder):
+def test_a_folder_that_is_not_there_is_reported(folder):
     with pytest.raises(InputError, match=r"data\.corrections: .*no such folder"):
         find_cases(config(folder, masks="*_{organelle}.nii.gz").__class__(**{
             **config(folder, masks="*_{organelle}.nii.gz").__dict__, "corrections": "yours"}))  # fmt: skip

@@ -121,15 +121,15 @@ def test_a_record_is_listed_with_sizes_and_checksums(serve: Callable[..., Zenodo
     assert (file.name, file.size, file.checksum) == ("shapes.zip", len(CONTENT), zenodo.checksum)
 
 
-def test_a_file_arrives_whole_is_told_of_and_not_fetched_twice(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
-    zenodo, told = serve(), []
+def test_a_file_arrives_whole_is_reported_and_not_fetched_twice(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
+    zenodo, reported = serve(), []
     for _ in range(2):
-        (path,) = fetch_record(tmp_path / "new", url=zenodo.url, progress=lambda *step: told.append(step))
+        (path,) = fetch_record(tmp_path / "new", url=zenodo.url, progress=lambda *step: reported.append(step))
     assert path.read_bytes() == CONTENT
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["shapes.zip"]
     assert zenodo.ranges == [None]
-    assert told[-1] == ("shapes.zip", len(CONTENT), len(CONTENT))
-    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert reported[-1] == ("shapes.zip", len(CONTENT), len(CONTENT))
+    assert [done for _, done, _ in reported] == sorted(done for _, done, _ in reported)
 
 
 def test_a_download_cut_off_goes_on_from_where_it_was(serve: Callable[..., Zenodo], tmp_path: Path) -> None:

@@ -100,10 +100,10 @@ def test_multi_label_files_that_match_the_volumes_pattern_are_no_tomograms(tmp_p
 
 def test_volumes_without_a_mask_are_counted_and_five_are_named(tmp_path: Path) -> None:
     _touch(tmp_path, *(f"dish1/{n:04d}.TCF" for n in range(9)), "dish1/0000_nucleus.nii.gz")
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         find_cases(_data(tmp_path))
     names = ", ".join(f"dish1/{n:04d}.TCF" for n in range(1, 6))
-    assert str(told.value).startswith(f"data.masks: 8 of 9 volumes have no mask: {names}, ...; ")
+    assert str(caught.value).startswith(f"data.masks: 8 of 9 volumes have no mask: {names}, ...; ")
 
 
 def test_two_stars_in_a_masks_name_are_asked_about(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_table_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "output"),
     [
         ("file,nucleus\na.TCF,a_n.nii.gz\n", "no column 'volume'"),
         ("volume,nucleus\n", "no column 'volume'|no tomogram"),
@@ -202,8 +202,8 @@ def test_a_table_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         ("volume,nucleus\na.TCF,a_n.nii.gz\nb.TCF,\n", "1 of 2 volumes have no mask: b.TCF"),
     ],
 )
-def test_what_is_wrong_in_a_table_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_is_wrong_in_a_table_is_reported_with_its_line(tmp_path: Path, text: str, output: str) -> None:
+    with pytest.raises(InputError, match=output):
         find_cases(_table(tmp_path, text))
 
 

@@ -97,9 +97,9 @@ def test_a_whole_entry_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mon
     config, case = _config(tmp_path), _case(tmp_path / "d")
     first = Preparer(config).prepare([case])
     monkeypatch.setattr(FolderCase, "load", lambda self: pytest.fail("read again"))
-    told: list[tuple[int, int]] = []
-    assert Preparer(config).prepare([case], lambda done, n: told.append((done, n))) == first
-    assert told == [(1, 1)]
+    reported: list[tuple[int, int]] = []
+    assert Preparer(config).prepare([case], lambda done, n: reported.append((done, n))) == first
+    assert reported == [(1, 1)]
 
 
 @settings(deadline=None, max_examples=40)

@@ -87,7 +87,7 @@ def test_brackets_in_a_listed_folder_are_read_as_they_stand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "told"),
+    ("split", "expected"),
     [
         (Split(["d1/a", "d2/a"], [], ["d1/b", "d2/a"]), "d2/a is in train and in test"),
         (Split(["d1/a", "d2/a"], [], ["d1/b"]), "group d1 is in train and in test"),
@@ -95,9 +95,9 @@ def test_brackets_in_a_listed_folder_are_read_as_they_stand() -> None:
         (Split(["d1"], [], []), "1 of 3 volumes are in no list, such as d2/a"),
     ],
 )
-def test_lists_that_leak_or_miss_are_refused(split: Split, told: str) -> None:
+def test_lists_that_leak_or_miss_are_refused(split: Split, expected: str) -> None:
     cases = [_case("d1/a", "d1"), _case("d1/b", "d1"), _case("d2/a", "d2")]
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=expected):
         _divide(cases, split)
 
 

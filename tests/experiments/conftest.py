@@ -161,15 +161,15 @@ def command(process: Callable[..., subprocess.Popen[str]]) -> Cli:
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[[], list[str]]]:
     """Fake commands of SLURM, as lines of bash; what they were asked."""
-    folder, told = tmp_path / "slurm-bin", tmp_path / "slurm-told"
+    folder, output = tmp_path / "slurm-bin", tmp_path / "slurm-calls"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
     def write(**scripts: str) -> Callable[[], list[str]]:
         for name, text in scripts.items():
-            (folder / name).write_text(f'#!/bin/bash\necho "{name} $@" >> {told}\n{text}\n')
+            (folder / name).write_text(f'#!/bin/bash\necho "{name} $@" >> {output}\n{text}\n')
             (folder / name).chmod(0o755)
-        return lambda: told.read_text().splitlines() if told.exists() else []
+        return lambda: output.read_text().splitlines() if output.exists() else []
 
     return write
 

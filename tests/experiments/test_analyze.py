@@ -272,7 +272,7 @@ def test_no_nucleus_is_said_and_the_membrane_is_not_dropped(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "output"),
     [
         (["inputs=[]"], "inputs: nothing to analyse"),
         (["inputs=[nowhere/*.TCF]"], "no such file"),
@@ -288,11 +288,11 @@ def test_no_nucleus_is_said_and_the_membrane_is_not_dropped(cli, tmp_path):
         (["--plan"], "--plan: not for task analyze"),
     ],
 )
-def test_bad_configs_are_refused_in_one_line(cli, time_lapses, tmp_path, change, told):
+def test_bad_configs_are_refused_in_one_line(cli, time_lapses, tmp_path, change, output):
     answer = cli(*words(time_lapses, tmp_path / "run"), *change)
     assert answer.code == 2, answer.out
     assert "Traceback" not in answer.err
-    assert any(told in line for line in answer.errors), answer.err
+    assert any(output in line for line in answer.errors), answer.err
     assert not (tmp_path / "run" / "tables" / "cells.csv").exists()
 
 

@@ -19,12 +19,12 @@ from cytovox.io import read_mask, read_volume, write_nifti, write_tcf
 Spoil = Callable[[Path, str], None]
 
 
-def refused(answer, *told: str, count: int = 1) -> list[str]:
+def refused(answer, *output: str, count: int = 1) -> list[str]:
     """The lines of a refusal: as many as there are errors, and no traceback."""
     assert answer.code == 2, answer.err
     assert "Traceback" not in answer.err + answer.out
     assert len(answer.errors) == count, answer.err
-    for text in told:
+    for text in output:
         assert any(text in line for line in answer.errors), answer.err
     return answer.errors
 
@@ -114,25 +114,25 @@ MASKS = [
 
 
 @pytest.mark.parametrize("case", ["HeLa-00001", "HeLa-00003"], ids=["to train on", "to test on"])
-@pytest.mark.parametrize(("spoil", "told"), TOMOGRAMS + MASKS)
-def test_a_broken_file_is_found_before_the_training(tmp_path, cells, folder_config, cli, spoil: Spoil, told, case):
+@pytest.mark.parametrize(("spoil", "expected"), TOMOGRAMS + MASKS)
+def test_a_broken_file_is_found_before_the_training(tmp_path, cells, folder_config, cli, spoil: Spoil, expected, case):
     folder = Path(shutil.copytree(cells, tmp_path / "cells"))
     spoil(folder, case)
     config = folder_config(folder)
-    refused(cli(config), told, case)
+    refused(cli(config), expected, case)
     assert not (config.parent / "runs").exists()
     nothing_half_written(tmp_path, Path(os.environ["CYTOVOX_CACHE"]))
 
 
-@pytest.mark.parametrize(("spoil", "told"), TOMOGRAMS[:-1])
+@pytest.mark.parametrize(("spoil", "expected"), TOMOGRAMS[:-1])
 def test_a_broken_file_to_predict_is_found_before_anything_is_written(
-    tmp_path, cells, tiny, trained, cli, spoil: Spoil, told
+    tmp_path, cells, tiny, trained, cli, spoil: Spoil, expected
 ):
     folder = Path(shutil.copytree(cells, tmp_path / "cells"))
     spoil(folder, "HeLa-00001")
     runs = tmp_path / "runs"
     words = ["stages=[predict]", f"predict.inputs=[{folder}/*.TCF]", f"predict.checkpoint={trained.run}"]
-    refused(cli(tiny, *words, f"runs_dir={runs}"), told, "HeLa-00001.TCF")
+    refused(cli(tiny, *words, f"runs_dir={runs}"), expected, "HeLa-00001.TCF")
     assert not runs.exists()
 
 
@@ -161,7 +161,7 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path, cells, tiny, trained, c
 # configs
 
 
-def test_every_fault_of_the_command_line_is_told_at_once(tmp_path, tiny, cli):
+def test_every_fault_of_the_command_line_is_reported_at_once(tmp_path, tiny, cli):
     runs = tmp_path / "runs"
     words = ["trainer.max_epoch=3", "trainer.max_steps=soon", "data.patch_size=7", "modle=3", f"runs_dir={runs}"]
     refused(
@@ -176,7 +176,7 @@ def test_every_fault_of_the_command_line_is_told_at_once(tmp_path, tiny, cli):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "output"),
     [
         (["data.patch_size=[16,32,33]"], "33 voxels along x"),
         (["data.patch_size=[16,0,32]"], "expected three positive numbers"),
@@ -186,9 +186,9 @@ def test_every_fault_of_the_command_line_is_told_at_once(tmp_path, tiny, cli):
         (["data.volumes={a: 1}", "data.source=folder"], "data.volumes: "),
     ],
 )
-def test_sizes_and_types_that_cannot_work_are_refused(tiny, cli, words, told):
+def test_sizes_and_types_that_cannot_work_are_refused(tiny, cli, words, output):
     errors = refused_all(cli(tiny, *words))
-    assert any(told in line for line in errors)
+    assert any(output in line for line in errors)
 
 
 def refused_all(answer) -> list[str]:
@@ -213,7 +213,7 @@ def test_devices_that_are_not_there_leave_no_run(tmp_path, tiny, cli, word):
     assert not [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
 
 
-def test_a_part_of_an_epoch_that_is_less_than_a_batch_is_told_in_one_line(tmp_path, tiny, cli):
+def test_a_part_of_an_epoch_that_is_less_than_a_batch_is_reported_in_one_line(tmp_path, tiny, cli):
     answer = cli(tiny, "trainer.limit_train_batches=0.001", f"runs_dir={tmp_path / 'runs'}")
     refused(answer, "trainer: You requested to check 0.001 of the `train_dataloader`")
 
@@ -252,15 +252,15 @@ CHECKPOINTS = [
 ]
 
 
-@pytest.mark.parametrize(("how", "told"), CHECKPOINTS)
+@pytest.mark.parametrize(("how", "expected"), CHECKPOINTS)
 @pytest.mark.parametrize("key", ["init_from", "predict.checkpoint"])
 def test_a_checkpoint_that_cannot_be_used_is_refused_before_anything_is_written(
-    tmp_path, tiny, cells, cli, spoilt, key, how, told
+    tmp_path, tiny, cells, cli, spoilt, key, how, expected
 ):
     runs = tmp_path / "runs"
     stages = "[predict]" if key == "predict.checkpoint" else "[fit]"
     words = [f"stages={stages}", f"{key}={spoilt(how)}", f"predict.inputs=[{cells}/*.TCF]", f"runs_dir={runs}"]
-    refused(cli(tiny, *words), told)
+    refused(cli(tiny, *words), expected)
     assert not runs.exists()
 
 
@@ -271,18 +271,18 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, tiny, trained, cli
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "expected"),
     [
         ("predict.stride=[32,64,64]", "predict: sliding window: stride [32, 64, 64]"),
         ("predict.window=[17,32,32]", "predict.window: the network of "),
     ],
 )
-def test_windows_that_the_weights_cannot_take_begin_no_run(tmp_path, trained, cells, cli, word, told):
+def test_windows_that_the_weights_cannot_take_begin_no_run(tmp_path, trained, cells, cli, word, expected):
     # legal for the network of the config, which is not that of the weights
     model = "model={network: residual_unet, channels: [8], strides: [1], strides_z: [1]}"
     words = ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]", f"predict.checkpoint={trained.run}"]
     answer = cli("organelle_demo", *words, model, word, "logging.wandb=disabled", f"runs_dir={tmp_path / 'runs'}")
-    refused(answer, told)
+    refused(answer, expected)
     assert not (tmp_path / "runs").exists()
 
 
@@ -300,7 +300,7 @@ def test_a_run_whose_last_checkpoint_is_truncated_is_not_resumed(tmp_path, train
     refused(cli(f"resume={run}", "stages=[fit]"), "last.ckpt: cannot be read as a checkpoint")
 
 
-def test_no_weights_at_all_are_told_what_to_do(tmp_path, tiny, cells, cli, monkeypatch):
+def test_no_weights_at_all_get_advice_what_to_do(tmp_path, tiny, cells, cli, monkeypatch):
     monkeypatch.setattr("experiments.weights.shipped_weights", dict)
     words = ["stages=[predict]", f"predict.inputs=[{cells}/*.TCF]", f"runs_dir={tmp_path / 'runs'}"]
     refused(cli(tiny, *words), "no earlier run", "predict.checkpoint=RUN_FOLDER")
@@ -342,7 +342,7 @@ def no_space_for(monkeypatch, name: str) -> None:
     monkeypatch.setattr(os, "replace", full)
 
 
-def test_a_full_disk_of_the_cache_is_told_and_begins_no_run(tmp_path, cells, folder_config, cli, monkeypatch):
+def test_a_full_disk_of_the_cache_is_reported_and_begins_no_run(tmp_path, cells, folder_config, cli, monkeypatch):
     config = folder_config(cells)
     no_space_for(monkeypatch, ".safetensors")
     refused(cli(config, f"data.cache_dir={tmp_path / 'cache'}"), "no space left")
@@ -351,7 +351,7 @@ def test_a_full_disk_of_the_cache_is_told_and_begins_no_run(tmp_path, cells, fol
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "test_cases.csv", "report.html"])
-def test_a_full_disk_in_the_middle_of_a_run_is_told_once(tmp_path, tiny, cli, monkeypatch, name):
+def test_a_full_disk_in_the_middle_of_a_run_is_reported_once(tmp_path, tiny, cli, monkeypatch, name):
     no_space_for(monkeypatch, name)
     refused(cli(tiny, f"runs_dir={tmp_path / 'runs'}", "trainer.max_epochs=1"), "no space left")
     nothing_half_written(tmp_path / "runs")
@@ -371,12 +371,12 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_disk_that_is_really_full_is_told_in_one_line(tiny, cli, small_disk):
+def test_a_disk_that_is_really_full_is_reported_in_one_line(tiny, cli, small_disk):
     refused(cli(tiny, f"runs_dir={small_disk}"), "no space left")
     nothing_half_written(small_disk)
 
 
-def test_a_cache_on_a_full_disk_is_told_in_one_line(tmp_path, cells, folder_config, cli, small_disk):
+def test_a_cache_on_a_full_disk_is_reported_in_one_line(tmp_path, cells, folder_config, cli, small_disk):
     config = folder_config(cells)
     (small_disk / "filling").write_bytes(bytes(340_000))
     refused(cli(config, f"data.cache_dir={small_disk}", f"runs_dir={tmp_path / 'runs'}"), "no space left")
@@ -384,7 +384,7 @@ def test_a_cache_on_a_full_disk_is_told_in_one_line(tmp_path, cells, folder_conf
     nothing_half_written(small_disk)
 
 
-def test_simulating_onto_a_full_disk_is_told_in_one_line(tmp_path, tiny, cli, small_disk):
+def test_simulating_onto_a_full_disk_is_reported_in_one_line(tmp_path, tiny, cli, small_disk):
     (small_disk / "filling").write_bytes(bytes(390_000))
     refused(cli(tiny, f"data.cache_dir={small_disk}", f"runs_dir={tmp_path / 'runs'}"), "no space left")
     nothing_half_written(small_disk)

@@ -87,7 +87,7 @@ def test_labels_of_nuclei_are_the_seeds_and_a_tomogram_is_measured(cli, masks, s
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "output"),
     [
         (["nucleus="], "nucleus: expected text"),
         (["membrane=nowhere.nii.gz"], "nowhere.nii.gz"),
@@ -97,7 +97,7 @@ def test_labels_of_nuclei_are_the_seeds_and_a_tomogram_is_measured(cli, masks, s
         (["--watch", "."], "only for task analyze"),
     ],
 )
-def test_bad_input_is_told_in_a_line(cli, masks, tmp_path, change, told):
+def test_bad_input_is_reported_in_a_line(cli, masks, tmp_path, change, output):
     words = [
         "cells_from_masks", f"membrane={masks}/membrane.nii.gz", f"nucleus={masks}/nucleus.nii.gz",
         f"out={tmp_path / 'o'}", f"runs_dir={tmp_path / 'runs'}", *(word.format(masks=masks) for word in change),
@@ -105,7 +105,7 @@ def test_bad_input_is_told_in_a_line(cli, masks, tmp_path, change, told):
     answer = cli(*words)
     assert answer.code == 2
     assert "Traceback" not in answer.err
-    assert any(told in line for line in answer.errors), answer.err
+    assert any(output in line for line in answer.errors), answer.err
     assert not (tmp_path / "o" / "cells.ome.tif").exists()
 
 

@@ -323,8 +323,8 @@ def test_a_planted_fault_is_found_by_its_name_and_nothing_beside_it(copy, cli, n
     assert "Traceback" not in answer.err
     assert rows(answer.out) == [(severity, kind, where)], answer.out
     assert answer.code == (2 if severity == "error" else 0)
-    told = ["check: 1 error in the data; the table shows where and what to do"] if severity == "error" else []
-    assert answer.errors == told
+    output = ["check: 1 error in the data; the table shows where and what to do"] if severity == "error" else []
+    assert answer.errors == output
     assert refused(config, words) == (severity == "error" and name not in HARMFUL)
 
 
@@ -350,7 +350,7 @@ TOGETHER = {
 }
 
 
-def test_all_faults_at_once_are_told_in_a_pipe_by_processes_of_their_own(copy, command):
+def test_all_faults_at_once_are_reported_in_a_pipe_by_processes_of_their_own(copy, command):
     expected = {("error", "spacing", "dish4/g.TCF"), ("warning", "empty-mask", "dish1/b_lipid.nii.gz")}
     for name in (plant for plants in TOGETHER.values() for plant in plants):
         severity, kind, where, plant, _ = PLANTS[name]
@@ -375,7 +375,7 @@ def test_all_faults_at_once_are_told_in_a_pipe_by_processes_of_their_own(copy, c
     assert not (copy / "runs").exists()
 
 
-def test_files_to_predict_are_told_once_and_in_the_table(copy, trained, tiny, cli):
+def test_files_to_predict_are_reported_once_and_in_the_table(copy, trained, tiny, cli):
     (copy / "dish1/a.TCF").write_bytes(b"")
     change(copy, "dish1/b.TCF", put(np.nan, 3, 4, 5))
     words = ["stages=[predict]", f"predict.inputs=[{copy}/dish?/*.TCF]", f"predict.checkpoint={trained.run}"]

@@ -45,15 +45,15 @@ def test_a_run_on_cpus_does_not_touch_the_gpus_of_its_node(tmp_path: Path) -> No
     job = {"SLURM_NTASKS": "2", "MASTER_ADDR": "127.0.0.1", "SLURM_JOB_ID": str(os.getpid())}
     ranks = [start(SEEN, str(needs), SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), **job) for rank in range(2)]
     for rank in ranks:
-        _, told = rank.communicate(timeout=1800)
-        assert rank.returncode == 0, told
+        _, output = rank.communicate(timeout=1800)
+        assert rank.returncode == 0, output
 
 
 def test_gpus_that_do_not_meet_end_in_one_line_and_not_as_if_killed(tmp_path: Path) -> None:
     refused = tmp_path / "refused"
     rank = start(BLOCKED, **{ENV_REFUSED: str(refused), "SLURMD_NODENAME": "n7"})
-    _, told = rank.communicate(timeout=1800)
-    assert rank.returncode == 2, told
-    (line,) = told.splitlines()
+    _, output = rank.communicate(timeout=1800)
+    assert rank.returncode == 2, output
+    (line,) = output.splitlines()
     assert line.startswith("node n7: rank 1 of 2: its GPU did not meet the others' within 0 s (NCCL); are nodes")
     assert refused.exists()  # and so the job is not run again

@@ -63,7 +63,7 @@ def test_a_misspelt_key_names_the_nearest(tmp_path):
     assert errors_of(path) == ["mine.yaml: trainer.max_epoch: no such key; did you mean trainer.max_epochs?"]
 
 
-def test_a_key_in_the_wrong_group_is_told_its_place(tmp_path):
+def test_a_key_in_the_wrong_group_is_reported_with_its_place(tmp_path):
     path = write(tmp_path, "data: {source: simulator}\ntrainer: {batch_size: 3}\n")
     assert errors_of(path) == ["mine.yaml: trainer.batch_size: no such key; did you mean data.batch_size?"]
 
@@ -92,7 +92,7 @@ def test_a_wrong_choice_names_the_legal_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "output"),
     [
         ("data: {source: simulator, patch_size: [64, 100, 128]}", "data.patch_size: patch: 100 voxels along y"),
         ("data: {source: simulator, patch_size: [64, 128]}", "data.patch_size: expected three positive numbers"),
@@ -134,10 +134,10 @@ def test_a_wrong_choice_names_the_legal_ones(tmp_path):
         ("data: {source: simulator}\nseed: true", "seed: expected a whole number, got true"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_line(tmp_path, text, told):
+def test_what_cannot_work_is_said_in_one_line(tmp_path, text, output):
     with pytest.raises(InputError) as caught:
         load_config(write(tmp_path, text))
-    assert told in str(caught.value)
+    assert output in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -187,10 +187,12 @@ def test_a_genotype_from_a_file_is_kept_with_the_run_itself(tmp_path):
     file = tmp_path / "found.json"
     file.write_text(json.dumps(genotype))
     config = load_config("organelle_choi", [f"model.genotype={file}"])
-    saved, told = write(tmp_path, to_yaml(resolved(config))), task_of(config).metadata(config)
+    saved, output = write(tmp_path, to_yaml(resolved(config))), task_of(config).metadata(config)
     file.unlink()
     again = load_config(saved)
-    assert load_genotype(again.model.genotype) == load_genotype(told.model["genotype"]) == genotype_from_json(genotype)
+    assert (
+        load_genotype(again.model.genotype) == load_genotype(output.model["genotype"]) == genotype_from_json(genotype)
+    )
     with pytest.raises(InputError, match="no such file"):
         load_config("organelle_choi", [f"model.genotype={file}"])
 
@@ -209,11 +211,11 @@ def test_a_stranger_s_config_cannot_name_a_class(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "output"),
     [("lr", "expected key=value"), ("--lr=3", "keys have no dashes; write lr=3"), ("=3", "expected key=value")],
 )
-def test_words_that_are_no_overrides_are_answered(word, told):
-    with pytest.raises(InputError, match=told):
+def test_words_that_are_no_overrides_are_answered(word, output):
+    with pytest.raises(InputError, match=output):
         compose("organelle_demo", [word])
 
 
@@ -252,5 +254,5 @@ def test_every_choice_of_a_branch_forgets_the_other_branch_s_keys(task):
 def test_the_spacing_of_simulated_cells_is_not_that_of_a_folder(tmp_path):
     words = ["data.source=folder", f"data.root={tmp_path}", "data.volumes=*.TCF", "data.masks=*_{organelle}.nii.gz"]
     assert load_config("scnas_search", words).data.spacing_um is None
-    told = load_config("scnas_search", ["data.spacing_um=[1,2,3]", *words])
-    assert told.data.spacing_um == [1, 2, 3]
+    output = load_config("scnas_search", ["data.spacing_um=[1,2,3]", *words])
+    assert output.data.spacing_um == [1, 2, 3]

@@ -45,7 +45,7 @@ def test_a_number_is_the_number_on_any_device(name, cuda):
 
 @pytest.mark.parametrize("task", ["organelle", "cells"])
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "output"),
     [
         ("many", "expected a whole number or auto, got 'many'"),
         ("1.5", "expected a whole number or auto, got 1.5"),
@@ -54,10 +54,10 @@ def test_a_number_is_the_number_on_any_device(name, cuda):
         ("0", "expected auto, 1 or more, got 0"),
     ],
 )
-def test_other_batch_sizes_are_refused_in_one_line(task, value, told):
+def test_other_batch_sizes_are_refused_in_one_line(task, value, output):
     with pytest.raises(ConfigErrors) as caught:
         load_config(task, [f"predict.batch_size={value}"])
-    assert [error.partition("predict.batch_size: ")[2] for error in caught.value.errors] == [told]
+    assert [error.partition("predict.batch_size: ")[2] for error in caught.value.errors] == [output]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ def test_the_config_reference_is_what_the_schema_says():
     spec = importlib.util.spec_from_file_location("write_config_reference", HOME / "docs" / "write_config_reference.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    told = (HOME / "docs" / "config.md").read_text(encoding="utf-8")
-    assert told == script.reference(), "run python docs/write_config_reference.py"
+    output = (HOME / "docs" / "config.md").read_text(encoding="utf-8")
+    assert output == script.reference(), "run python docs/write_config_reference.py"
 
 
 def test_every_field_of_the_schema_has_a_docstring():

@@ -64,7 +64,7 @@ def test_every_kind_of_file_gives_the_same_cell(measured) -> None:
 
 
 @pytest.mark.parametrize("variant", REFUSED, ids=lambda variant: variant.name)
-def test_what_cannot_be_read_is_told_in_one_line(cli, tmp_path: Path, variant: Variant) -> None:
+def test_what_cannot_be_read_is_reported_in_one_line(cli, tmp_path: Path, variant: Variant) -> None:
     made = variant.make(tmp_path / variant.name)
     path = made if isinstance(made, Path) else tmp_path / variant.name
     masks = [f"organelles={tmp_path}/none.tif", f"cells={tmp_path}/none.tif"]

@@ -29,16 +29,16 @@ def by_table(dish, *lines):
 
 @pytest.mark.parametrize("groups", [None, "*/{group}/*/f1.tif"])
 def test_files_of_one_name_in_several_folders_are_several_fields(dish, groups):
-    told = found(dish, groups)
-    assert len({field for _, field, _ in told.values()}) == 4
+    output = found(dish, groups)
+    assert len({field for _, field, _ in output.values()}) == 4
     if groups:
-        assert {place: group for place, (group, _, _) in told.items()} == {p: p.split("/")[0] for p in PLACES}
+        assert {place: group for place, (group, _, _) in output.items()} == {p: p.split("/")[0] for p in PLACES}
 
 
 def test_a_table_names_files_by_their_paths_and_each_is_a_field(dish):
-    told = by_table(dish, "file,group", *(f"{place}/f1.tif,{place.split('/')[0]}" for place in PLACES))
-    assert {place: group for place, (group, _, _) in told.items()} == {p: p.split("/")[0] for p in PLACES}
-    assert len({field for _, field, _ in told.values()}) == 4
+    output = by_table(dish, "file,group", *(f"{place}/f1.tif,{place.split('/')[0]}" for place in PLACES))
+    assert {place: group for place, (group, _, _) in output.items()} == {p: p.split("/")[0] for p in PLACES}
+    assert len({field for _, field, _ in output.values()}) == 4
 
 
 def test_a_name_that_several_inputs_have_is_refused_and_they_are_named(dish):
@@ -52,8 +52,8 @@ def test_a_file_at_the_path_from_the_table_is_meant_alone(dish):
     (dish / "control/d1/groups.csv").write_text(
         "file,group\nf1.tif,control\n../d2/f1.tif,control\n" + "".join(f"{dish / p}/f1.tif,LPS\n" for p in PLACES[2:])
     )
-    told = found(dish, str(dish / "control/d1/groups.csv"))
-    assert [told[place][0] for place in PLACES] == ["control", "control", "LPS", "LPS"]
+    output = found(dish, str(dish / "control/d1/groups.csv"))
+    assert [output[place][0] for place in PLACES] == ["control", "control", "LPS", "LPS"]
 
 
 @pytest.mark.parametrize(

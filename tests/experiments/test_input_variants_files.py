@@ -50,7 +50,7 @@ ONE_FILE: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 
 @pytest.mark.parametrize("name", list(ONE_FILE))
-def test_one_file_of_all_organelles_is_told_apart_by_names_or_values(cli, tmp_path, name):
+def test_one_file_of_all_organelles_is_distinguished_by_names_or_values(cli, tmp_path, name):
     write, words = ONE_FILE[name]
     scenes.tomogram(tmp_path / "a.ome.tif")
     write(tmp_path / "a_masks.tif")
@@ -167,7 +167,7 @@ def test_thirteen_touching_cells_of_0_and_255_are_thirteen(cli, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_touching_nuclei_that_are_labelled_are_told_apart_in_both_commands(cli, tmp_path):
+def test_touching_nuclei_that_are_labelled_are_distinguished_in_both_commands(cli, tmp_path):
     """Two nuclei share a face: one part of a mask, but two labels."""
     nuclei = scenes.filled([((3, 5, 6), (5, 8, 8)), ((3, 5, 14), (5, 8, 8))])
     cells = scenes.filled([((1, 2, 2), (8, 14, 24))])

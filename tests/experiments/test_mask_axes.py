@@ -81,7 +81,7 @@ def case_of(field: Path, volume: str, end: str, **more: object):
 @pytest.mark.parametrize(
     ("volume", "end", "words"), [("a.ome.tif", "nii", TWO_WAYS), ("a.nii", "ome.tif", NONE_STATED)]
 )
-def test_training_refuses_it_or_reads_it_as_told(field, volume, end, words):
+def test_training_refuses_it_or_reads_it_as_configured(field, volume, end, words):
     _, case = case_of(field, volume, end)
     with pytest.raises(InputError, match=words) as error:
         case.load()
@@ -106,7 +106,7 @@ def case_notes(field: Path, volume: str, end: str) -> list[str]:
     return case.notes
 
 
-def test_a_file_of_all_organelles_is_refused_or_read_as_told_too(field):
+def test_a_file_of_all_organelles_is_refused_or_read_as_configured_too(field):
     values = np.where(scenes.nuclei() > 0, 2, (scenes.cells() > 0) * 1).astype(np.uint8)
     positive(field / "all" / "a.nii", values)
     for mode in ("auto", "header", "stored"):
@@ -128,7 +128,7 @@ def test_a_file_of_all_organelles_is_refused_or_read_as_told_too(field):
     ("volume", "end", "words", "header", "stored"),
     [("a.ome.tif", "nii", TWO_WAYS, MIRRORED, STORED), ("a.nii", "ome.tif", NONE_STATED, STORED, MIRRORED)],
 )
-def test_analyze_refuses_it_or_reads_it_as_told(cli, field, volume, end, words, header, stored):
+def test_analyze_refuses_it_or_reads_it_as_configured(cli, field, volume, end, words, header, stored):
     given = [f"organelles={field}/m/{{stem}}_{{organelle}}.{end}", "organelle_names=[membrane, nucleus]"]
     labelled = [f"cells={field}/m/{{stem}}_cells.{end}"]
     for more in ([], labelled):
@@ -150,7 +150,7 @@ def test_analyze_refuses_it_or_reads_it_as_told(cli, field, volume, end, words, 
     assert checked.code == 0, checked.err
 
 
-def test_corrections_are_refused_or_read_as_told(cli, field):
+def test_corrections_are_refused_or_read_as_configured(cli, field):
     given = [f"organelles={field}/m/{{stem}}_{{organelle}}.ome.tif", "organelle_names=[membrane, nucleus]"]
     positive(field / "fixes" / "a_cells_corrected.nii", scenes.cells().astype(np.uint8))
     given.append(f"corrections={field}/fixes")

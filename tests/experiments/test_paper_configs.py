@@ -151,7 +151,7 @@ def test_the_windows_of_organelle_choi_are_the_papers() -> None:
     assert tuple(map(len, windows.windows((128, 512, 512)).starts)) == (1, 9, 9)
 
 
-def test_the_slices_of_cells_choi_are_told_to_its_checkpoints_and_reach_its_finder() -> None:
+def test_the_slices_of_cells_choi_are_passed_to_its_checkpoints_and_reach_its_finder() -> None:
     config = load_config("cells_choi", ["model={network: residual_unet, channels: [8, 16]}"])
     assert isinstance(config.data, CellsSimulator)
     module = task_of(config).for_training(config, None)

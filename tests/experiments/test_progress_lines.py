@@ -11,7 +11,7 @@ from experiments.progress import Bars
 from training.progress_bar import LogLines
 
 
-def test_a_job_is_told_once_a_minute_and_when_it_is_done(capsys):
+def test_a_job_is_reported_once_a_minute_and_when_it_is_done(capsys):
     now = [0.0]
     with Bars(clock=lambda: now[0]) as bars:
         for done in range(1, 1001):
@@ -25,7 +25,7 @@ def test_a_job_is_told_once_a_minute_and_when_it_is_done(capsys):
     assert len(lines) == 8 + 2
 
 
-def test_a_training_and_a_prediction_are_told_once_a_minute(capsys):
+def test_a_training_and_a_prediction_are_reported_once_a_minute(capsys):
     now = [0.0]
     lines = LogLines(clock=lambda: now[0])
     trainer = SimpleNamespace(

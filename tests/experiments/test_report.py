@@ -222,7 +222,7 @@ def test_a_killed_run_has_a_report_all_the_same(tmp_path):
     assert "environment.json is not there" in text
 
 
-def test_an_organelle_of_the_user_s_own_is_told_as_the_four_are(tmp_path):
+def test_an_organelle_of_the_user_s_own_is_reported_as_the_four_are(tmp_path):
     folder = a_run(tmp_path / "run", stages=())
     scores = {"dice_mitochondria": 0.61, "dice_nucleus": 0.82, "dice_mean": 0.715}
     write_table(folder / "tables/test_cases.csv", [{"case": "a", "group": "HeLa", **scores}])
@@ -231,8 +231,8 @@ def test_an_organelle_of_the_user_s_own_is_told_as_the_four_are(tmp_path):
     (folder / "metrics.json").write_text(json.dumps({f"test/{key}": value for key, value in scores.items()}))
     assert [score["name"] for score in headline(folder)] == ["nucleus", "mitochondria", "mean"]
     text = text_of(write_report(folder).read_text(encoding="utf-8"))
-    for told in ("0.610", "0.820", "mitochondria, µm³"):
-        assert told in text
+    for reported in ("0.610", "0.820", "mitochondria, µm³"):
+        assert reported in text
     assert "123" in text
 
 

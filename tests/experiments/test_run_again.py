@@ -201,15 +201,15 @@ def test_masks_with_other_content_of_the_same_size_and_time_are_read_again(cli, 
     assert tables(tmp_path / "run") != before
 
 
-def test_a_changed_correction_is_told_of_and_gives_other_cells(cli, time_lapses, copied):
+def test_a_changed_correction_is_reported_and_gives_other_cells(cli, time_lapses, copied):
     name = copied / "predictions" / "RAW264.7-00007-LPS_t001_cells_corrected.nii.gz"
     labels = np.zeros(SHAPE, np.uint16)
     labels[4:9, 10:20, 10:20] = 1
     write_nifti(name, labels, SPACING)
-    told = notes(cli(*words(time_lapses, copied)))
-    assert len(told) == 1
-    assert "1 frame is analysed again:" in told[0]
-    assert "labels of cells changed" in told[0]
+    output = notes(cli(*words(time_lapses, copied)))
+    assert len(output) == 1
+    assert "1 frame is analysed again:" in output[0]
+    assert "labels of cells changed" in output[0]
     labels[4:9, 30:40, 30:40] = 2
     write_nifti(name, labels, SPACING)
     assert "labels of cells changed" in notes(cli(*words(time_lapses, copied)))[0]

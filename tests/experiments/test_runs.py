@@ -217,7 +217,7 @@ def test_online_without_a_key_is_answered_in_one_line(tmp_path, tiny, cli, monke
 # as a person starts it
 
 
-def test_a_folder_of_the_user_s_that_shadows_ours_is_told(tmp_path, tiny, command):
+def test_a_folder_of_the_user_s_that_shadows_ours_is_reported(tmp_path, tiny, command):
     (tmp_path / "transforms").mkdir()
     (tmp_path / "transforms" / "__init__.py").write_text("")
     answer = command(tiny, cwd=tmp_path)

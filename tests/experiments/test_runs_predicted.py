@@ -47,12 +47,12 @@ def test_predicting_takes_the_newest_run_of_the_same_name_but_no_dry_one(copied,
     assert dry.run.name.startswith("dry-")
     answer = cli(tiny, "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", f"runs_dir={runs}")
     assert weights_of(answer) == str(copied / "checkpoints" / "best.ckpt")
-    told = next(line for line in answer.err.splitlines() if line.startswith("note: weights:"))
-    assert f"{copied} (" in told
-    assert re.search(r"old, 4 steps, val/dice_mean 0\.\d+, finished\)", told)
+    output = next(line for line in answer.err.splitlines() if line.startswith("note: weights:"))
+    assert f"{copied} (" in output
+    assert re.search(r"old, 4 steps, val/dice_mean 0\.\d+, finished\)", output)
 
 
-def test_a_default_outranks_the_newest_run_of_the_same_name_which_is_told_of(copied, tiny, cells, cli):
+def test_a_default_outranks_the_newest_run_of_the_same_name_which_is_reported(copied, tiny, cells, cli):
     words = ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", f"runs_dir={copied.parent.parent}"]
     answer = cli(tiny, *words, "weights.default=organelle")
     assert weights_of(answer) == str(shipped_weights()["organelle"])
@@ -74,7 +74,7 @@ def test_init_from_outranks_the_default(tmp_path, trained, tiny, cells, cli):
     assert weights_of(answer) == str(trained.run / "checkpoints" / "best.ckpt")
 
 
-def test_without_any_weights_the_ways_to_name_some_are_told(tmp_path, tiny, cells, cli):
+def test_without_any_weights_the_ways_to_name_some_are_reported(tmp_path, tiny, cells, cli):
     answer = cli(tiny, "stages=[predict]", f"predict.inputs=[{cells}/HeLa-00002.TCF]", f"runs_dir={tmp_path}")
     assert answer.code == 2
     assert "weights.default" in answer.errors[0]

@@ -49,8 +49,8 @@ def test_a_search_leaves_a_genotype_its_picture_and_a_network_trained_with_it(se
     text = (run / "retrained" / "config.yaml").read_text()
     assert "task: organelle" in text
     kept = torch.load(run / "retrained" / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
-    told = next(value for value in kept.values() if isinstance(value, dict) and "model" in value)["model"]
-    assert load_genotype(told["genotype"]) == genotype
+    output = next(value for value in kept.values() if isinstance(value, dict) and "model" in value)["model"]
+    assert load_genotype(output["genotype"]) == genotype
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Its operations cost" in page
     assert "It is the best of 4 candidates" in page
@@ -158,8 +158,8 @@ def test_another_genotype_is_another_training_and_the_first_is_put_aside(searche
     answer = cli(f"resume={run}", "stages=[test]")
     assert answer.code == 0
     assert "retrained-1" in answer.err
-    told = load_config(run / "retrained" / "config.yaml", []).model
-    assert load_genotype(told.genotype) == published
+    output = load_config(run / "retrained" / "config.yaml", []).model
+    assert load_genotype(output.genotype) == published
     first = (searched.run / "retrained" / "metrics.json").read_text()
     assert (run / "retrained-1" / "metrics.json").read_text() == first
 

@@ -181,7 +181,7 @@ def test_a_checkpoint_knows_its_parts_whatever_the_config_says(run, cli, config,
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "output"),
     [
         (["task=shap"], "shape, shapr, search, analyze, cells_from_masks, got 'shap'; did you mean shapr?"),
         (["sampler.name=eulr"], "sampler.name: expected one of ancestral, ddim, euler, heun, one_step, got 'eulr'"),
@@ -194,10 +194,10 @@ def test_a_checkpoint_knows_its_parts_whatever_the_config_says(run, cli, config,
         (["stages=[predict]", "predict.inputs=[nowhere]"], "nowhere: expected a folder that holds the folders image"),
     ],
 )
-def test_a_fault_is_answered_in_a_line(cli, config, words, told):
+def test_a_fault_is_answered_in_a_line(cli, config, words, output):
     answer = cli(config, *words)
     assert answer.code == 2
-    assert any(told in line for line in answer.errors), answer.err
+    assert any(output in line for line in answer.errors), answer.err
     assert "Traceback" not in answer.err
 
 

@@ -30,19 +30,19 @@ def test_every_key_reaches_its_option(job: Job) -> None:
         partition="gpu", qos="long", constraint="nvlink&ib", options=["--exclude=n3"], signal_s=90, at_once=2,
     )  # fmt: skip
     job.array, job.after = 6, "17"
-    told = options_of(job, config)
+    reported = options_of(job, config)
     for option in ("--nodes=4", "--ntasks-per-node=8", "--gres=gpu:v100:8", "--cpus-per-task=5", "--time=1-00:00:00",
                    "--mem=0", "--account=lab", "--partition=gpu", "--qos=long", "--constraint='nvlink&ib'",
                    "--array=0-5%2", "--dependency=afterany:17", "--signal=USR1@90", "--requeue", "--exclude=n3",
                    "--open-mode=append"):  # fmt: skip
-        assert option in told, told
-    assert any(option.startswith("--output=") and "%A_%a" in option for option in told)
+        assert option in reported, reported
+    assert any(option.startswith("--output=") and "%A_%a" in option for option in reported)
 
 
 def test_what_is_null_is_left_to_the_site(job: Job) -> None:
-    told = " ".join(options_of(job, SlurmConfig(gpus_per_node=0)))
+    output = " ".join(options_of(job, SlurmConfig(gpus_per_node=0)))
     for option in ("gres", "account", "partition", "qos", "mem", "array", "dependency"):
-        assert f"--{option}" not in told
+        assert f"--{option}" not in output
 
 
 def test_the_script_is_one_that_bash_can_read(job: Job, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_script_is_one_that_bash_can_read(job: Job, tmp_path: Path) -> None:
 def test_the_job_runs_again_where_that_helps(job: Job, tmp_path: Path, code: int, killed: int, again: bool) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
-    scripts = {"srun": f"exit {code}", "scontrol": 'echo "$@" >> "$TOLD"; [ "$1" != show ] || echo localhost'}
+    scripts = {"srun": f"exit {code}", "scontrol": 'echo "$@" >> "$CALLS"; [ "$1" != show ] || echo localhost'}
     for name, text in scripts.items():
         (tools / name).write_text(f"#!/bin/bash\n{text}\n")
         (tools / name).chmod(0o755)
@@ -69,17 +69,17 @@ def test_the_job_runs_again_where_that_helps(job: Job, tmp_path: Path, code: int
     text = script_of(job, SlurmConfig(gpus_per_node=0), tmp_path, sys.executable)
     done = subprocess.run(
         ["bash"], input=text, text=True, capture_output=True, check=False,
-        env={"PATH": f"{tools}:/usr/bin:/bin", "TOLD": str(tmp_path / "told"), "SLURM_JOB_ID": "12",
+        env={"PATH": f"{tools}:/usr/bin:/bin", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "12",
              "SLURM_JOB_NODELIST": "localhost", "SLURM_CPUS_PER_TASK": "2"},
     )  # fmt: skip
     assert done.returncode == code, done.stderr
-    assert ("requeue 12" in (tmp_path / "told").read_text()) == again
+    assert ("requeue 12" in (tmp_path / "calls").read_text()) == again
 
 
 def test_a_job_that_was_refused_is_not_run_again_whatever_killed_its_other_ranks(job: Job, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
-    scripts = {"srun": 'touch "$CYTOVOX_REFUSED"; exit 137', "scontrol": 'echo "$@" >> "$TOLD"; echo localhost'}
+    scripts = {"srun": 'touch "$CYTOVOX_REFUSED"; exit 137', "scontrol": 'echo "$@" >> "$CALLS"; echo localhost'}
     for name, text in scripts.items():
         (tools / name).write_text(f"#!/bin/bash\n{text}\n")
         (tools / name).chmod(0o755)
@@ -87,33 +87,33 @@ def test_a_job_that_was_refused_is_not_run_again_whatever_killed_its_other_ranks
     text = script_of(job, SlurmConfig(gpus_per_node=0), tmp_path, sys.executable)
     subprocess.run(
         ["bash"], input=text, text=True, capture_output=True, check=False,
-        env={"PATH": f"{tools}:/usr/bin:/bin", "TOLD": str(tmp_path / "told"), "SLURM_JOB_ID": "12",
+        env={"PATH": f"{tools}:/usr/bin:/bin", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "12",
              "SLURM_JOB_NODELIST": "localhost", "SLURM_CPUS_PER_TASK": "2"},
     )  # fmt: skip
-    assert "requeue" not in (tmp_path / "told").read_text()
+    assert "requeue" not in (tmp_path / "calls").read_text()
 
 
 def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
-    scripts = {"srun": "exit 75", "scontrol": '[ "$1" = show ] && echo localhost', "sbatch": 'echo "$@" > "$TOLD"'}
+    scripts = {"srun": "exit 75", "scontrol": '[ "$1" = show ] && echo localhost', "sbatch": 'echo "$@" > "$CALLS"'}
     for name, text in scripts.items():
         (tools / name).write_text(f"#!/bin/bash\n{text}\n")
         (tools / name).chmod(0o755)
     text = script_of(job, SlurmConfig(gpus_per_node=0), tmp_path, sys.executable)
     subprocess.run(
         ["bash"], input=text, text=True, capture_output=True, check=False,
-        env={"PATH": f"{tools}:/usr/bin:/bin", "TOLD": str(tmp_path / "told"), "SLURM_JOB_ID": "12",
+        env={"PATH": f"{tools}:/usr/bin:/bin", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "12",
              "SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "4", "SLURM_JOB_NODELIST": "localhost",
              "SLURM_CPUS_PER_TASK": "2"},
     )  # fmt: skip
     assert (
-        tmp_path / "told"
+        tmp_path / "calls"
     ).read_text().strip() == f"--parsable --dependency=afterany:12 --array=4 {job.folder}/job.sh"
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "output"),
     [
         ("nodes", 0, "nodes: expected 1 or more, got 0"),
         ("time", "tomorrow", "time: expected D-HH:MM:SS, HH:MM:SS or minutes, got 'tomorrow'"),
@@ -126,9 +126,9 @@ def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: 
         ("options", "exclude=n3", "options: expected an option of sbatch such as --exclude=n3, got 'exclude=n3'"),
     ],
 )
-def test_what_no_cluster_takes_is_told(key: str, value: object, told: str) -> None:
+def test_what_no_cluster_takes_is_reported(key: str, value: object, output: str) -> None:
     (error,) = slurm_errors(SlurmConfig(**{key: value}))
-    assert told in error
+    assert output in error
 
 
 def test_a_dry_run_prints_the_script_and_leaves_nothing(cli, tiny, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_site_that_greets_is_understood(cli, tiny, tmp_path: Path, slurm) -> N
     assert "job 17: squeue --job 17\n" in answer.out
 
 
-def test_a_job_without_a_number_is_told_and_its_folder_stays(cli, tiny, tmp_path: Path, slurm) -> None:
+def test_a_job_without_a_number_is_reported_and_its_folder_stays(cli, tiny, tmp_path: Path, slurm) -> None:
     slurm(sbatch="echo 'Submitted, have'; echo 'a nice day'")
     answer = cli(tiny, f"runs_dir={tmp_path / 'runs'}", "--submit")
     assert answer.code == 2
@@ -59,11 +59,11 @@ def test_a_job_without_a_number_is_told_and_its_folder_stays(cli, tiny, tmp_path
 def test_an_array_that_nobody_would_gather_is_cancelled(
     cli, tiny, trained, cells, tmp_path: Path, slurm, scancel: str
 ) -> None:
-    told = slurm(sbatch='case "$*" in *gather*) echo "too many jobs" >&2; exit 1;; esac; echo 17', scancel=scancel)
+    output = slurm(sbatch='case "$*" in *gather*) echo "too many jobs" >&2; exit 1;; esac; echo 17', scancel=scancel)
     words = ["stages=[predict]", f"predict.checkpoint={trained.run}", f"predict.inputs=[{cells}/*.TCF]"]
     answer = cli(tiny, f"runs_dir={tmp_path / 'runs'}", *words, "slurm.array=3", "--submit")
     assert answer.code == 2
-    assert told()[-1] == "scancel 17"
+    assert output()[-1] == "scancel 17"
     assert "SLURM refuses: too many jobs" in answer.errors[-1]
     left = list((tmp_path / "runs").glob("*/*/config.yaml"))
     if scancel == "true":
@@ -89,28 +89,28 @@ def test_a_task_that_cannot_be_requeued_is_gathered_too(tmp_path: Path, slurm) -
     job = Job("cells", tmp_path / "it's" / "slurm", ["experiments.run resume=x"])
     (job.folder / "gather").mkdir(parents=True)
     (job.folder / "gather" / "job.sh").touch()
-    told = slurm(srun="exit 137", scontrol='[ "$1" = show ] && echo localhost', sbatch="echo Hello; echo '33;main'")
+    output = slurm(srun="exit 137", scontrol='[ "$1" = show ] && echo localhost', sbatch="echo Hello; echo '33;main'")
     environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "localhost",
                    "SLURM_CPUS_PER_TASK": "2", "SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "4"}  # fmt: skip
     text = script_of(job, SlurmConfig(gpus_per_node=0), tmp_path, sys.executable)
     done = subprocess.run(["bash"], input=text, text=True, capture_output=True, check=False, env=environment)
     assert done.returncode == 137
     assert "job 33 continues when 11_4 has ended" in done.stdout
-    assert [line for line in told() if line.startswith("sbatch")] == [
+    assert [line for line in output() if line.startswith("sbatch")] == [
         f"sbatch --parsable --dependency=afterany:12 --array=4 {job.folder}/job.sh",
         f"sbatch --dependency=afterany:33 {job.folder}/gather/job.sh",
     ]
 
 
 def test_no_name_and_no_folder_writes_a_line_of_the_script(cli, tiny, tmp_path: Path, slurm) -> None:
-    told = slurm(sbatch="echo 7")
+    output = slurm(sbatch="echo 7")
     strange = tmp_path / "a\ndate"
     answer = cli(tiny, f"runs_dir='{tmp_path}/a\n\ndate'", "--submit")
     assert answer.code == 2
     (error,) = answer.errors
     assert r"a\ndate': expected a name or folder of one line" in error
     assert not strange.exists()
-    assert not told()
+    assert not output()
     for job, cwd in ((Job("a\nb", tmp_path, []), tmp_path), (Job("a", strange, []), tmp_path),
                      (Job("a", tmp_path, []), strange)):  # fmt: skip
         with pytest.raises(InputError, match="expected a name or folder of one line"):

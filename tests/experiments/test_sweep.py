@@ -94,7 +94,7 @@ def test_nested_parameters_are_drawn_by_the_other_methods_too(write_sweep, metho
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "output"),
     [
         ({"optimizer": {"parameters": {"lrate": {"values": [1, 2]}}}}, "optimizer.lrate: no such key"),
         ({"optimizer": {"parameters": {"lr": {"values": [1, -2]}}}}, "optimizer.lr: expected a positive number"),
@@ -106,10 +106,10 @@ def test_nested_parameters_are_drawn_by_the_other_methods_too(write_sweep, metho
         ({"data.foreground": {"min": 0.1, "max": 0.9}}, "disallowed type with grid search"),
     ],
 )
-def test_grids_that_cannot_be_are_refused(write_sweep, parameters: dict, told: str) -> None:
+def test_grids_that_cannot_be_are_refused(write_sweep, parameters: dict, output: str) -> None:
     with pytest.raises(InputError) as error:
         read_sweep(write_sweep(parameters=parameters))
-    assert told in str(error.value)
+    assert output in str(error.value)
 
 
 def test_a_grid_that_repeats_itself_ends(write_sweep, monkeypatch) -> None:
@@ -143,8 +143,8 @@ def test_a_run_is_judged_at_a_band_by_as_many_validations(write_sweep, validatio
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_the_same_runs_so_far_give_the_same_next_one(write_sweep, method: str, tmp_path: Path) -> None:
-    told = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}}
-    sweep = read_sweep(write_sweep(method=method, parameters=told))
+    output = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}}
+    sweep = read_sweep(write_sweep(method=method, parameters=output))
     points = []
     for _ in range(2):
         (sweep.folder / "runs.json").unlink(missing_ok=True)
@@ -206,7 +206,7 @@ def test_words_are_such_that_the_config_reads_what_was_suggested(write_sweep) ->
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "output"),
     [
         ({"method": "genetic"}, "method: expected one of random, grid, bayes"),
         ({"parameters": {}}, "parameters: expected keys of the config"),
@@ -217,14 +217,14 @@ def test_words_are_such_that_the_config_reads_what_was_suggested(write_sweep) ->
         ({"early_terminate": {"type": "nonsense"}}, "early_terminate: expected one such as {type: hyperband"),
     ],
 )
-def test_a_sweep_that_cannot_run_is_one_line(write_sweep, more: dict, told: str) -> None:
+def test_a_sweep_that_cannot_run_is_one_line(write_sweep, more: dict, output: str) -> None:
     with pytest.raises(InputError) as error:
         read_sweep(write_sweep(**more))
-    assert told in str(error.value)
+    assert output in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_keys_and_values_that_the_schema_does_not_take_are_all_told_at_once(write_sweep, capsys) -> None:
+def test_keys_and_values_that_the_schema_does_not_take_are_all_reported_at_once(write_sweep, capsys) -> None:
     path = write_sweep(
         parameters={"optimizer.lrate": {"values": [1]}, "trainer.max_epochs": {"values": [1, "many"]}, "seed": 3}
     )
@@ -232,8 +232,8 @@ def test_keys_and_values_that_the_schema_does_not_take_are_all_told_at_once(writ
         read_sweep(path)
     lines = str(error.value).splitlines()
     assert len(lines) == 3
-    for told in ("optimizer.lrate: no such key", "trainer.max_epochs: expected a whole number", "parameters.seed: "):
-        assert sum(told in line for line in lines) == 1, lines
+    for output in ("optimizer.lrate: no such key", "trainer.max_epochs: expected a whole number", "parameters.seed: "):
+        assert sum(output in line for line in lines) == 1, lines
     assert main([str(path)]) == 2
     assert "Traceback" not in capsys.readouterr().err
 
@@ -274,8 +274,8 @@ def test_a_whole_sweep_by_the_command_line(write_sweep, monkeypatch, request, ca
 
 def test_runs_that_all_fail_end_the_sweep(write_sweep, monkeypatch, capfd) -> None:
     command = ["python", "-c", "import sys; sys.exit(1)", "experiments.run", "CONFIG", "${args_no_hyphens}"]
-    told = yaml.safe_load(write_sweep().read_text())["command"]
-    command[4] = told[4]
+    output = yaml.safe_load(write_sweep().read_text())["command"]
+    command[4] = output[4]
     path = write_sweep(method="random", command=command)
     assert main([str(path), "--count", "9"]) == 2
     assert "3 runs in a row failed" in capfd.readouterr().err

@@ -134,7 +134,7 @@ def test_a_run_whose_agent_was_killed_is_waited_for(sweep, tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "output"),
     [
         ({"metric": {"name": "val/dice", "goal": "maximize"}}, "run 0 logged no val/dice; expected one of "
          "test/dice_mean, val/dice_mean, val/loss"),
@@ -142,10 +142,10 @@ def test_a_run_whose_agent_was_killed_is_waited_for(sweep, tmp_path: Path, capsy
          "run 0 logged no test/dice_mean while it trained; expected one of val/dice_mean, val/loss"),
     ],
 )  # fmt: skip
-def test_a_metric_that_no_run_logs_ends_the_sweep(sweep, capsys, more: dict, told: str) -> None:
+def test_a_metric_that_no_run_logs_ends_the_sweep(sweep, capsys, more: dict, output: str) -> None:
     path = sweep(**more)
     assert main([str(path)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == f"sweep.yaml: metric.name: {told}"
+    assert capsys.readouterr().err.splitlines()[-1] == f"sweep.yaml: metric.name: {output}"
     assert states(path) == ["finished"]
 
 

@@ -12,7 +12,7 @@ RUN = ["python", "-m", "experiments.run", "organelle_demo"]
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "output"),
     [
         ({"metric": {"name": "val/dice_mean", "goal": "max"}}, "metric.goal: expected one of minimize, maximize"),
         ({"metric": {"name": "val/dice_mean", "goal": "maximise"}}, "metric.goal: expected one of minimize, maximize"),
@@ -34,15 +34,15 @@ RUN = ["python", "-m", "experiments.run", "organelle_demo"]
         ({"early_terminate": {"type": "hyperband", "min_iter": 0}}, "early_terminate: expected one such as"),
     ],
 )  # fmt: skip
-def test_a_sweep_that_wandb_would_misread_is_one_line(write_sweep, more: dict, told: str) -> None:
+def test_a_sweep_that_wandb_would_misread_is_one_line(write_sweep, more: dict, output: str) -> None:
     path = write_sweep(**{"method": "random", **more})
     with pytest.raises(InputError) as error:
         read_sweep(path)
-    assert f"sweep.yaml: {told}" in str(error.value)
+    assert f"sweep.yaml: {output}" in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_all_that_is_wrong_is_told_at_once(write_sweep, capsys) -> None:
+def test_all_that_is_wrong_is_reported_at_once(write_sweep, capsys) -> None:
     path = write_sweep(metric={"name": "val/dice_mean", "goal": "max"}, run_cap="many", parameters={
         "seed": {"values": 3}, "optimizer.lrate": {"values": [1]}}, early_stop=1)  # fmt: skip
     with pytest.raises(InputError) as error:

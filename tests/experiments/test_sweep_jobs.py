@@ -134,7 +134,7 @@ def test_a_full_disk_is_one_line(write_sweep, monkeypatch, capsys, where: object
 def test_a_server_is_not_asked_to_hand_out_again_what_its_hyperband_ended(
     cli, tiny: Path, tmp_path: Path, monkeypatch, sweep: str | None, signal: str, again: bool
 ) -> None:
-    told = []
+    reported = []
     monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
     if sweep is not None:
         monkeypatch.setenv("WANDB_SWEEP_ID", sweep)
@@ -143,6 +143,6 @@ def test_a_server_is_not_asked_to_hand_out_again_what_its_hyperband_ended(
         raise Preempted(signal)
 
     monkeypatch.setattr("experiments.stages.Run.fit", stop)
-    monkeypatch.setattr("experiments.stages.finish", lambda _, ended_well, preempted: told.append(preempted))
+    monkeypatch.setattr("experiments.stages.finish", lambda _, ended_well, preempted: reported.append(preempted))
     assert cli(tiny, "stages=[fit]", f"runs_dir={tmp_path}").code == 75
-    assert told == [again]
+    assert reported == [again]

@@ -303,8 +303,8 @@ def test_figure_4_of_the_paper_is_complete():
     assert all(set(panel.groups) == {"control", "LPS"} for panel in panels)
 
 
-@pytest.mark.parametrize(("window", "told"), [([2, 1], True), ([1], True), ([-1, 2], True), ([0, 8], False)])
-def test_a_window_that_is_none_is_refused(window, told):
+@pytest.mark.parametrize(("window", "expected"), [([2, 1], True), ([1], True), ([-1, 2], True), ([0, 8], False)])
+def test_a_window_that_is_none_is_refused(window, expected):
     config = AnalyzeConfig()
     config.statistics.window = window
-    assert any(error.startswith("statistics.window") for error in analyze_errors(config)) == told
+    assert any(error.startswith("statistics.window") for error in analyze_errors(config)) == expected

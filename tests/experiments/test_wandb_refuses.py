@@ -23,7 +23,7 @@ class Refusal(BaseHTTPRequestHandler):
 
 
 @pytest.mark.slow
-def test_a_refused_key_is_told_once_and_the_run_goes_on_offline(tiny, tmp_path, command):
+def test_a_refused_key_is_reported_once_and_the_run_goes_on_offline(tiny, tmp_path, command):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     host = f"http://127.0.0.1:{server.server_address[1]}"
@@ -38,13 +38,15 @@ def test_a_refused_key_is_told_once_and_the_run_goes_on_offline(tiny, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("told", ["WANDB_BASE_URL=localhost:8080", "WANDB_MODE=of"])
-def test_a_variable_that_wandb_cannot_read_is_told_once_and_the_run_goes_on_offline(tiny, tmp_path, command, told):
-    name, _, value = told.partition("=")
+@pytest.mark.parametrize("expected", ["WANDB_BASE_URL=localhost:8080", "WANDB_MODE=of"])
+def test_a_variable_that_wandb_cannot_read_is_reported_once_and_the_run_goes_on_offline(
+    tiny, tmp_path, command, expected
+):
+    name, _, value = expected.partition("=")
     words = [str(tiny), "stages=[fit]", f"runs_dir={tmp_path}", "logging.wandb=auto"]
     answer = command(*words, cwd=tmp_path, **{"WANDB_API_KEY": "b" * 40, "WANDB_MODE": "online", name: value})
     assert answer.code == 0, answer.err
     assert answer.err.count("the run continues offline") == 1
-    assert f"({told}: " in answer.err
+    assert f"({expected}: " in answer.err
     (kept,) = (answer.run / "wandb").glob("offline-run-*")
     assert kept.name.endswith(RunFolder(answer.run).status()["wandb_id"])

@@ -55,7 +55,7 @@ def test_half_precision_halves_the_file_and_hardly_moves_the_masks(tiny, tmp_pat
     np.testing.assert_allclose(probabilities(tiny, out), probabilities(tiny, exported), atol=0.02)
 
 
-def test_what_cannot_be_exported_is_told_in_one_line(tmp_path, trained, capsys):
+def test_what_cannot_be_exported_is_reported_in_one_line(tmp_path, trained, capsys):
     assert export([str(tmp_path), str(tmp_path / "a.safetensors")]) == 2
     assert "no checkpoints/best.ckpt" in capsys.readouterr().err
     assert export([str(trained.run), str(tmp_path / "a.pt")]) == 2
@@ -100,21 +100,21 @@ def test_flips_average_the_mirror_images(tiny, exported):
 
 
 @pytest.mark.parametrize(
-    ("metadata", "told"),
+    ("metadata", "expected"),
     [
         ({"organelles": ["nucleus", "membrane", "lipid", "nucleolus"]}, "organelles"),
         ({"resample_spacing_um": [0.5, 0.5, 0.5]}, "resample_spacing_um"),
         ({"ri_range": [1.33, 1.4]}, "ri_range"),
     ],
 )
-def test_checkpoints_that_do_not_belong_together_are_refused(tmp_path, tiny, cells, exported, cli, metadata, told):
+def test_checkpoints_that_do_not_belong_together_are_refused(tmp_path, tiny, cells, exported, cli, metadata, expected):
     other = other_weights(tmp_path, exported, "other", **metadata)
     runs = tmp_path / "runs"
     words = ["stages=[predict]", f"predict.inputs=[{cells}/*.TCF]", f"predict.checkpoint=[{exported},{other}]"]
     answer = cli(tiny, *words, f"runs_dir={runs}")
     assert answer.code == 2
     assert len(answer.errors) == 1
-    assert told in answer.errors[0]
+    assert expected in answer.errors[0]
     assert "ensemble" in answer.errors[0]
     assert not runs.exists()
 

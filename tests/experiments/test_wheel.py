@@ -75,8 +75,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Python of a fresh environment that holds the wheel; its dependencies are borrowed from this one."""
     folder = tmp_path_factory.mktemp("venv")
     python = make_venv(folder)
-    told = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
-    site = Path(told.stdout.strip())
+    finished = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
+    site = Path(finished.stdout.strip())
     done = run(
         sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet", wheel,
         cwd=folder,
@@ -90,9 +90,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_installed_wheel_is_the_one_that_runs(installed, tmp_path):
     code = "import cytovox, experiments, transforms; print(cytovox.__file__, experiments.__file__, transforms.__file__)"
-    told = run(installed, "-c", code, cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert all(Path(path).is_relative_to(installed.parents[1]) for path in told.stdout.split())
+    finished = run(installed, "-c", code, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert all(Path(path).is_relative_to(installed.parents[1]) for path in finished.stdout.split())
 
 
 def test_the_installed_wheel_helps_and_checks_from_another_folder(installed, tmp_path):
@@ -107,11 +107,11 @@ def test_the_installed_wheel_helps_and_checks_from_another_folder(installed, tmp
 
 def test_the_installed_wheel_knows_its_networks_and_its_command(installed, tmp_path):
     script = installed.with_name("cytovox")
-    told = run(script, "check", "organelle_choi", cwd=tmp_path)
-    assert (told.returncode, told.stderr) == (0, "")
-    assert "scnas" in told.stdout
+    finished = run(script, "check", "organelle_choi", cwd=tmp_path)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert "scnas" in finished.stdout
     former = run(script, "organelle_choi", "--check", cwd=tmp_path)
-    assert (former.returncode, former.stdout) == (0, told.stdout)
+    assert (former.returncode, former.stdout) == (0, finished.stdout)
     assert former.stderr.startswith("note: cytovox without a command ends with the next release")
 
 

@@ -74,7 +74,7 @@ def test_the_plateau_is_divided_by_five_as_in_the_paper() -> None:
     assert made["optimizer"].param_groups[0]["lr"] == pytest.approx(1e-3 / 5)
 
 
-def test_faults_are_told_by_key_and_all_at_once() -> None:
+def test_faults_are_reported_by_key_and_all_at_once() -> None:
     assert all(not optimizer_errors(kind()) for kind in OPTIMIZERS.values())
     bad = SGD(lr=math.nan, momentum=1.0, weight_decay=-1.0, power=-1.0, patience=-1, factor=1.0, lr_min_ratio=2.0)
     keys = {error.split(":")[0] for error in optimizer_errors(bad)}

@@ -216,10 +216,10 @@ def test_checkpoints_that_are_not_ours_are_refused_in_one_line(tmp_path: Path) -
         "old": ({**content, "cytovox": {"task": "organelle"}}, "another version"),
         "new": ({**content, "cytovox": {**content["cytovox"], "schema_version": 2}}, "newer Cytovox"),
     }
-    for name, (value, told) in bad.items():
+    for name, (value, output) in bad.items():
         target = tmp_path / f"{name}.ckpt"
         target.write_bytes(value) if isinstance(value, bytes) else torch.save(value, target)
-        with pytest.raises(InputError, match=told) as error:
+        with pytest.raises(InputError, match=output) as error:
             read_checkpoint(target, "organelle", "predict.checkpoint")
         assert str(error.value).startswith(f"predict.checkpoint: {target}: "), name
         assert "\n" not in str(error.value)

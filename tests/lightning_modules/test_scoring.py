@@ -43,8 +43,8 @@ def test_two_ranks_end_with_the_table_of_one(tmp_path: Path) -> None:
     mp.spawn(_rank, args=(port, str(tmp_path)), nprocs=2)
     alone = _scores(range(5))
     alone.gather()
-    told = f"{[c.name for c in alone.cases]} {alone.means()} {alone.fit_windows()['nucleus']}"
-    assert {(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)} == {told}
+    output = f"{[c.name for c in alone.cases]} {alone.means()} {alone.fit_windows()['nucleus']}"
+    assert {(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)} == {output}
     assert alone.fit_windows()["nucleus"].dice == pytest.approx(1)
     assert alone.fit_windows()["lipid"].n == 0
 

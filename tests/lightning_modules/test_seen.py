@@ -113,11 +113,13 @@ def test_features_of_new_cells_are_read(tmp_path: Path):
     Fold(table.of("xy"), table.of("z"))
 
 
-@pytest.mark.parametrize(("answer", "told"), [("yes", "1 of 3 cells were seen"), ("unknown", "of 1 it is not known")])
-def test_features_of_cells_that_were_seen_are_refused_unless_they_are_asked_for(tmp_path: Path, answer, told):
+@pytest.mark.parametrize(
+    ("answer", "expected"), [("yes", "1 of 3 cells were seen"), ("unknown", "of 1 it is not known")]
+)
+def test_features_of_cells_that_were_seen_are_refused_unless_they_are_asked_for(tmp_path: Path, answer, expected):
     path = tmp_path / "predicted_features.csv"
     path.write_text(TABLE.format(answer))
-    with pytest.raises(InputError, match=rf"{told}.*\(first: x\).*allow_seen=True") as caught:
+    with pytest.raises(InputError, match=rf"{expected}.*\(first: x\).*allow_seen=True") as caught:
         read_features(path)
     assert "\n" not in str(caught.value)
     assert read_features(path, allow_seen=True).cells == ("x", "y", "z")

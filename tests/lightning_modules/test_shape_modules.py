@@ -62,8 +62,8 @@ DIRECT = {"process": "direct", "preconditioning": "data", "loss": "data_l1", "sa
 def module(traits=None, **more):
     torch.manual_seed(0)
     network = SlabUNetConfig(channels=[8, 16], dropout=0.0).build(16, extra_channels=traits.channels if traits else 0)
-    told, optimizer = traits.build() if traits else None, AdamW(lr=2e-3, schedule="constant")
-    return ShapeModule(parts(**more), told, network=network, metadata=METADATA, field=FIELD, optimizer=optimizer)
+    output, optimizer = traits.build() if traits else None, AdamW(lr=2e-3, schedule="constant")
+    return ShapeModule(parts(**more), output, network=network, metadata=METADATA, field=FIELD, optimizer=optimizer)
 
 
 def trainer(folder, **more):
@@ -144,13 +144,13 @@ class Slab(torch.nn.Module):
 
 def test_samples_have_the_traits_that_are_drawn_and_the_mean_shape_those_of_the_answer(cells):
     shape = module(TraitsConfig(thickness=0.25, tilt=0.0, height=0.0), **DIRECT)
-    told, shape.network = [], Slab()
-    shape.denoiser.network = lambda x, t, condition: told.append(condition[:, 2:]) or shape.network(x, t, condition)
+    reported, shape.network = [], Slab()
+    shape.denoiser.network = lambda x, t, condition: reported.append(condition[:, 2:]) or shape.network(x, t, condition)
     found = shape.shapes(cells[3]["image"], cells[3]["mask"], 0, 200)
-    known = [bool(maps[:, 2].all()) for maps in told]
+    known = [bool(maps[:, 2].all()) for maps in reported]
     assert known == [False, True] * 25
-    assert not any(maps.any() for maps, said in zip(told, known, strict=True) if not said)
-    drawn = torch.cat([maps[:, 0, 0, 0] for maps, said in zip(told, known, strict=True) if said])
+    assert not any(maps.any() for maps, said in zip(reported, known, strict=True) if not said)
+    drawn = torch.cat([maps[:, 0, 0, 0] for maps, said in zip(reported, known, strict=True) if said])
     own = measure_traits(Slab()(None, None, torch.cat([cells[3]["mask"], *[torch.zeros(1, 64, 64)] * 4])[None]))
     assert drawn.mean().item() == pytest.approx(own.thickness.item(), abs=0.05)
     assert drawn.std().item() == pytest.approx(0.25, rel=0.15)
@@ -236,9 +236,9 @@ def test_too_few_samples_have_no_interval_and_no_coverage(cells):
 
 def test_the_network_is_shown_the_image_inside_the_mask_only(cells):
     batch = next(iter(loader(cells)))
-    told = condition(batch["image"] + 0.3, batch["mask"])
-    assert torch.equal(told[:, :1], batch["mask"])
-    assert (told[:, 1:][batch["mask"] == 0] == 0).all()
+    output = condition(batch["image"] + 0.3, batch["mask"])
+    assert torch.equal(output[:, :1], batch["mask"])
+    assert (output[:, 1:][batch["mask"] == 0] == 0).all()
 
 
 def shapr(**more):
@@ -261,7 +261,7 @@ def test_the_discriminator_learns_in_the_second_stage_only(tmp_path, cells, supe
     assert changed == judged
 
 
-def test_what_the_generator_is_told_does_not_reach_the_discriminator(cells):
+def test_what_the_generator_is_given_does_not_reach_the_discriminator(cells):
     model = shapr(supervised=0.0)
     logits = torch.zeros(2, 1, 64, 64, 64, requires_grad=True)
     from lightning_modules.shapr import frozen

@@ -38,7 +38,7 @@ def test_the_interval_is_students_of_a_mean_of_new_runs() -> None:
 
 
 @pytest.mark.parametrize(("offset", "code"), [(0.805, 0), (0.7, 1)])
-def test_a_mean_within_the_interval_is_told_from_one_outside(
+def test_a_mean_within_the_interval_is_distinguished_from_one_outside(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], offset: float, code: int
 ) -> None:
     before, after = checkout(tmp_path / "before", 0.8), checkout(tmp_path / "after", offset)

@@ -86,7 +86,7 @@ TRAINED = {"inputs": 9, "looked_at": 9, "spacing_um": [[0.3, 0.2, 0.2], [0.4, 0.
 
 
 @pytest.mark.parametrize(
-    ("statistics", "spacing", "told"),
+    ("statistics", "spacing", "expected"),
     [
         ({"ri_p1": 1.335, "ri_p99.9": 1.42}, (0.3, 0.2, 0.2), []),
         ({"ri_p1": 1.3331, "ri_p99.9": 1.4299}, (0.3, 0.2, 0.2), []),  # 0.002, and a quarter of the range
@@ -100,11 +100,11 @@ TRAINED = {"inputs": 9, "looked_at": 9, "spacing_um": [[0.3, 0.2, 0.2], [0.4, 0.
         ({}, (0.3, 0.049, 0.2), ["voxels of 0.3 x 0.049 x 0.2 um, finer than trained on (0.3-0.4 x 0.2 x 0.2)"]),
     ],
 )
-def test_what_lies_outside_is_told_with_what_was_seen(statistics, spacing, told):
-    assert outside(TRAINED, statistics, spacing) == told
+def test_what_lies_outside_is_reported_with_what_was_seen(statistics, spacing, expected):
+    assert outside(TRAINED, statistics, spacing) == expected
 
 
-def test_weights_that_say_nothing_are_told_to_be_unknown():
+def test_weights_that_say_nothing_are_reported_as_unknown():
     assert outside({}, {"ri_p1": 1.33}, SPACING) == [UNKNOWN]
 
 
@@ -122,14 +122,14 @@ def test_shipped_weights_say_what_they_were_trained_on(name):
 
 def test_a_cell_as_trained_on_lies_inside_and_other_media_and_voxels_outside():
     trained_on = read_checkpoint(shipped_weights()["organelle"], None, "x").metadata.trained_on
-    told = {}
+    output = {}
     for name, spacing, medium in (("usual", 0.3, 1.337), ("coarse", 0.6, 1.337), ("oil", 0.3, 1.37)):
         tomogram = simulate("HeLa", 555, (32, 64, 64), (spacing,) * 3, Options(medium_ri=medium))
         statistics = volume_statistics(reader(tomogram.ri_ZYX), tomogram.ri_ZYX.shape)
-        told[name] = outside(trained_on, statistics, (spacing,) * 3)
-    assert told["usual"] == []
-    assert any("coarser" in text for text in told["coarse"])
-    assert any(text.startswith("ri_p1 ") for text in told["oil"])
+        output[name] = outside(trained_on, statistics, (spacing,) * 3)
+    assert output["usual"] == []
+    assert any("coarser" in text for text in output["coarse"])
+    assert any(text.startswith("ri_p1 ") for text in output["oil"])
 
 
 def test_an_ensemble_tells_what_is_outside_for_any_member():

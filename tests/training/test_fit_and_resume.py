@@ -255,7 +255,7 @@ def test_the_datas_digest_follows_content_and_split(data_root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "expected"),
     [
         ({"accelerator": "gpu"}, "trainer: .*"),
         ({"strategy": "ddpp"}, "trainer: .*ddpp"),
@@ -264,10 +264,10 @@ def test_the_datas_digest_follows_content_and_split(data_root: Path) -> None:
         ({"limit_train_batches": 1.5}, "trainer: .*1.5"),
     ],
 )
-def test_what_lightning_cannot_do_is_told_in_one_line(tmp_path: Path, more: dict[str, Any], told: str) -> None:
+def test_what_lightning_cannot_do_is_reported_in_one_line(tmp_path: Path, more: dict[str, Any], expected: str) -> None:
     if more.get("accelerator") == "gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=expected) as error:
         build_trainer(_config(**more), RunFolder(tmp_path), [], MONITOR, dry_run=False)
     assert "\n" not in str(error.value)
 

@@ -222,7 +222,9 @@ def test_values_that_are_no_index_are_refused_before_anything_is_written(tmp_pat
     writer = _writer(tmp_path, paths)
     for path in paths:
         writer(path, Never())
-    assert [told in error for told, error in zip(["no refractive", "NaN or infinite"], writer.errors, strict=True)] == [
+    assert [
+        output in error for output, error in zip(["no refractive", "NaN or infinite"], writer.errors, strict=True)
+    ] == [
         True,
         True,
     ]

@@ -233,7 +233,7 @@ def test_a_full_disk_is_one_line_and_finished_frames_are_kept(tmp_path: Path, la
     assert list(folder.iterdir()) == []
 
 
-def test_a_disk_without_room_is_told_before_anything_is_computed(
+def test_a_disk_without_room_is_reported_before_anything_is_computed(
     tmp_path: Path, lapse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -274,7 +274,7 @@ def test_zarr_in_and_masks_out_are_those_of_an_array(tmp_path: Path, kind: Forma
 
 
 @pytest.mark.usefixtures("small_memory")
-def test_what_is_no_index_is_told_with_its_place_in_the_frame(tmp_path: Path) -> None:
+def test_what_is_no_index_is_reported_with_its_place_in_the_frame(tmp_path: Path) -> None:
     frames = _frames(2)
     frames[1, 5, 20, 33] = np.nan
     paths = [write_omezarr(tmp_path / "nan.ome.zarr", frames[:, None], SPACING, ["RI"])]

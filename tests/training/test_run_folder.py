@@ -117,7 +117,7 @@ def test_ranks_of_torchrun_agree_whether_it_has_a_name_or_not(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("blocked", ["", "checkpoints"])
-def test_a_file_in_place_of_the_folder_is_told_at_once(
+def test_a_file_in_place_of_the_folder_is_reported_at_once(
     tmp_path: Path, blocked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
@@ -230,7 +230,9 @@ def _gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, bu
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
 
 
-def test_a_v100_is_refused_by_a_cuda_13_build_and_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_v100_is_refused_by_a_cuda_13_build_and_reported_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     _gpu(monkeypatch, (7, 0), CU130)
     with pytest.raises(InputError, match=r"Tesla V100 \(sm_70; built for sm_75.*cu126"):
         require_supported_gpu("auto")

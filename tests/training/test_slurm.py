@@ -24,7 +24,7 @@ from training.slurm import (
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Fake commands of SLURM that note what they were asked."""
-    folder, told = tmp_path / "bin", tmp_path / "told"
+    folder, expected = tmp_path / "bin", tmp_path / "expected"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     for key in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "WANDB_SWEEP_ID", ENV_REQUEUE):
@@ -34,43 +34,43 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def write(**scripts: str):
         for name, text in scripts.items():
-            (folder / name).write_text(f'#!/bin/bash\necho "{name} $@" >> {told}\n{text}\n')
+            (folder / name).write_text(f'#!/bin/bash\necho "{name} $@" >> {expected}\n{text}\n')
             (folder / name).chmod(0o755)
-        return lambda: told.read_text().splitlines() if told.exists() else []
+        return lambda: expected.read_text().splitlines() if expected.exists() else []
 
     return write
 
 
 def test_a_job_is_requeued(tools, tmp_path: Path) -> None:
-    told = tools(scontrol="true")
+    output = tools(scontrol="true")
     assert requeue(tmp_path) == "job 12 is requeued"
-    assert told()[-1] == "scontrol requeue 12"
+    assert output()[-1] == "scontrol requeue 12"
 
 
 def test_of_an_array_its_task(tools, monkeypatch, tmp_path: Path) -> None:
-    told = tools(scontrol="true")
+    output = tools(scontrol="true")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "11")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
     assert job_id() == "11_4"
     requeue(tmp_path)
-    assert told()[-1] == "scontrol requeue 11_4"
+    assert output()[-1] == "scontrol requeue 11_4"
 
 
 def test_where_that_is_forbidden_a_dependent_job_goes_on(tools, tmp_path: Path, capsys) -> None:
-    told = tools(
+    output = tools(
         scontrol='[ "$1" = show ] || { echo "Requested operation is disabled" >&2; exit 1; }', sbatch="echo 13"
     )
     assert requeue(tmp_path) is None
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "job.sh").touch()
     assert requeue(tmp_path) == "job 13 continues when 12 has ended"
-    assert told()[-1] == f"sbatch --parsable --dependency=afterany:12 {tmp_path}/slurm/job.sh"
+    assert output()[-1] == f"sbatch --parsable --dependency=afterany:12 {tmp_path}/slurm/job.sh"
     assert "Requested operation is disabled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", ["4", None])
 def test_what_gathers_an_array_waits_for_the_job_that_goes_on_too(tools, monkeypatch, tmp_path: Path, task) -> None:
-    told = tools(scontrol='[ "$1" = show ]', sbatch="echo Welcome; echo 13")
+    output = tools(scontrol='[ "$1" = show ]', sbatch="echo Welcome; echo 13")
     gather = tmp_path / GATHER
     gather.parent.mkdir(parents=True)
     gather.touch()
@@ -80,12 +80,12 @@ def test_what_gathers_an_array_waits_for_the_job_that_goes_on_too(tools, monkeyp
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
     assert requeue(tmp_path) == f"job 13 continues when {job_id()} has ended"
     if task is not None:
-        assert told()[-2:] == [
+        assert output()[-2:] == [
             f"sbatch --parsable --dependency=afterany:12 --array=4 {tmp_path}/slurm/job.sh",
             f"sbatch --parsable --dependency=afterany:13 {gather}",
         ]
     else:  # what gathers goes on itself: the array is done
-        assert told()[-1] == f"sbatch --parsable --dependency=afterany:12 {gather}"
+        assert output()[-1] == f"sbatch --parsable --dependency=afterany:12 {gather}"
 
 
 def test_the_number_of_a_job_is_the_last_that_sbatch_prints() -> None:
@@ -96,11 +96,11 @@ def test_the_number_of_a_job_is_the_last_that_sbatch_prints() -> None:
 
 def test_what_is_still_to_do_waits_or_runs_by_number_or_script(tools, monkeypatch, tmp_path: Path) -> None:
     script = tmp_path / "it is" / "job.sh"
-    told = tools(squeue=f'[ "${{@: -1}}" = --me ] && echo "40_1 PENDING {script}"; echo "11_2 $STATE /else"')
+    output = tools(squeue=f'[ "${{@: -1}}" = --me ] && echo "40_1 PENDING {script}"; echo "11_2 $STATE /else"')
     for state, found in (("RUNNING", "11_2"), ("PENDING", "11_2"), ("COMPLETING", None), ("", None)):
         monkeypatch.setenv("STATE", state)
         assert still_to_do(["11_1", "11_2"], None) == found
-    assert told()[-1] == "squeue --noheader --array --format=%i %T %o --jobs 11_1,11_2"
+    assert output()[-1] == "squeue --noheader --array --format=%i %T %o --jobs 11_1,11_2"
     assert still_to_do([], script) == "40_1"
     assert still_to_do([], tmp_path / "job.sh") is None
     monkeypatch.setenv("SLURM_JOB_ID", "40_1")
@@ -122,9 +122,9 @@ def test_in_a_container_without_slurm_nothing_can_be_done(tools, tmp_path: Path)
 
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING"])
 def test_a_cancelled_job_stays_cancelled(tools, tmp_path: Path, capsys, state: str) -> None:
-    told = tools(scontrol=f"echo JobId=12 JobState={state} Reason=None")
+    output = tools(scontrol=f"echo JobId=12 JobState={state} Reason=None")
     assert requeue(tmp_path) is None
-    assert all("requeue" not in line for line in told())
+    assert all("requeue" not in line for line in output())
     assert "was cancelled" in capsys.readouterr().err
 
 

@@ -49,9 +49,9 @@ data = OrganelleDataModule(config, seed=0)
 trainer.fit(module, datamodule=data)
 val = float(trainer.callback_metrics["val/dice_mean"])
 trainer.test(module, datamodule=data, verbose=False)
-told = {"cases": [c.name for c in module.scores.cases], "means": module.scores.means(), "val": val,
+results = {"cases": [c.name for c in module.scores.cases], "means": module.scores.means(), "val": val,
         "weight": float(module.network.weight.sum())}
-(root / f"{trainer.global_rank}.json").write_text(json.dumps(told))
+(root / f"{trainer.global_rank}.json").write_text(json.dumps(results))
 """
 
 

@@ -35,7 +35,7 @@ def match_outputs(
     Raises
     ------
     InputError
-        The network's outputs are not rows of tensors, so that they cannot be told apart.
+        The network's outputs are not rows of tensors, so that they cannot be distinguished.
     """
     given, wanted = list(weights.metadata.organelles), list(organelles)
     if given == wanted:

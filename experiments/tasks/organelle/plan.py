@@ -34,7 +34,7 @@ from experiments.planning.data import (
 from experiments.planning.duration import limited, plan_epoch, plan_run
 from experiments.planning.inference import crop_of, measure_inference
 from experiments.planning.machine import Machine, find_machine, launched_ranks
-from experiments.planning.measure import Shortened, measure_fit, measuring_notes, told_of_memory
+from experiments.planning.measure import Shortened, explain_memory_error, measure_fit, measuring_notes
 from experiments.planning.patch_sizes import BYTES_A_WEIGHT, MemoryModel, Work, advice, count_work, too_large
 from experiments.planning.summary import FitPlan, Plan, StagePlan
 from experiments.planning.tables import print_plan, write_plan
@@ -167,7 +167,7 @@ class _Planner:
         config, machine = self.config, made.machine
         work = self._work(machine)
         own = dataclasses.replace(config.data)
-        with told_of_memory(lambda: self._does_not_fit(machine.memory_bytes, work)):
+        with explain_memory_error(lambda: self._does_not_fit(machine.memory_bytes, work)):
             measured = measure_fit(
                 lambda: build_for_training(config, None), _shortened(data), config.trainer, self.folder
             )
@@ -208,7 +208,7 @@ class _Planner:
         """A crop, its probabilities, and seconds a window."""
         name = Path("crop")
         crop = crop_of(ri_ZYX, spacing_um, _resample(module), module.tiling)
-        with told_of_memory(lambda: _too_many(module.tiling.sw_batch_size)):
+        with explain_memory_error(lambda: _too_many(module.tiling.sw_batch_size)):
             clock = measure_inference(module, self.config.trainer, self.folder, {name: crop})
         return crop, clock.probabilities[name], clock.window_seconds[name]
 

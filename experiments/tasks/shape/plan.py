@@ -25,7 +25,7 @@ from datamodules.shape.dataset import shape_sample
 from datamodules.shape.folder import find_inputs, read_shapes
 from experiments.planning.duration import limited, plan_epoch, plan_run
 from experiments.planning.machine import find_machine, launched_ranks
-from experiments.planning.measure import Shortened, measure_fit, measuring_notes, short_config, told_of_memory
+from experiments.planning.measure import Shortened, explain_memory_error, measure_fit, measuring_notes, short_config
 from experiments.planning.patch_sizes import BYTES_A_WEIGHT, MemoryModel, Work
 from experiments.planning.summary import FitPlan, Plan, StagePlan
 from experiments.planning.tables import print_plan, write_plan
@@ -117,7 +117,7 @@ class ShapePlanner:
         def too_much() -> str:
             return f"data.batch_size: a step of {batch} cells does not fit into memory; set it to {max(1, batch // 2)}"
 
-        with told_of_memory(too_much):
+        with explain_memory_error(too_much):
             measured = measure_fit(self.for_training, self._shortened(made), config.trainer, folder)
         epoch = plan_epoch(samples, batch, config.trainer, machine.ranks, len(made.cases["val"]))
         memory, parameters = measured.memory, sum(p.numel() for p in self.for_training().parameters())

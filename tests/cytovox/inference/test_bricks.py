@@ -152,7 +152,7 @@ def test_files_are_removed_when_a_network_fails(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_told_in_one_line_and_nothing_is_left(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_in_one_line_and_nothing_is_left(tmp_path, monkeypatch):
     class Full:
         def __init__(self, file):
             self.file = file

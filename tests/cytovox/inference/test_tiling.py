@@ -233,7 +233,7 @@ def test_settings_that_cannot_tile_are_refused_in_one_line(setting, words):
     assert "\n" not in str(caught.value)
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_reported_at_once():
     with pytest.raises(InputError, match=r"stride.*pad_yx.*weight"):
         SlidingWindow(stride=(0, 0, 0), pad_yx=(-1, 0), weight="none")
 
@@ -246,13 +246,13 @@ def test_windows_of_nothing_but_padding_are_not_computed():
     assert result.flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
-def test_progress_is_told_over_windows_and_ends_with_all_of_them():
-    told = []
+def test_progress_is_reported_over_windows_and_ends_with_all_of_them():
+    reported = []
     tiling = SlidingWindow((4, 4, 4), (2, 2, 2), pad_yx=(0, 0), sw_batch_size=4)
     with BrickStore(0) as store:
         source = TensorSource(torch.rand((1, 8, 8, 8)))
-        list(tiling.stream(source, lambda w: iter([Said(w)]), store, progress=lambda *n: told.append(n)))
-    assert told == [(4, 27), (8, 27), (12, 27), (16, 27), (20, 27), (24, 27), (27, 27)]
+        list(tiling.stream(source, lambda w: iter([Said(w)]), store, progress=lambda *n: reported.append(n)))
+    assert reported == [(4, 27), (8, 27), (12, 27), (16, 27), (20, 27), (24, 27), (27, 27)]
 
 
 def test_a_bar_shows_the_windows_of_all_images(capsys):

@@ -36,7 +36,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, name: str
     path, rng = tmp_path / name, np.random.default_rng(1)
     WRITERS[name](path)
     whole = np.frombuffer(path.read_bytes(), np.uint8)
-    told: list[str] = []
+    reported: list[str] = []
     for _ in range(60):
         damaged = whole.copy()
         for at in rng.integers(0, len(whole) - 8, 3):
@@ -47,12 +47,12 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, name: str
             if np.prod(volume.shape, dtype=float) < 1e5:  # not where the damage made it huge
                 volume.frame()
         except InputError as error:
-            told.append(str(error))
-    assert told
-    assert all(name in line and "\n" not in line for line in told)
+            reported.append(str(error))
+    assert reported
+    assert all(name in line and "\n" not in line for line in reported)
 
 
-def test_ome_xml_that_is_no_xml_is_told(tmp_path: Path) -> None:
+def test_ome_xml_that_is_no_xml_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.tif"
     write_ometiff(path, RI_TZYX[:, None], SPACING, ["RI"], [0, 5])
     path.write_bytes(path.read_bytes().replace(b"<Pixels", b"<\x01ixels"))

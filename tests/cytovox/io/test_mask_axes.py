@@ -202,7 +202,7 @@ def test_an_array_in_memory_states_no_directions() -> None:
         (((1, 2, 0), (1, -1, 1)), "swaps x, y, z and mirrors z"),
     ],
 )
-def test_a_turn_is_told_in_words(tmp_path: Path, axes: Axes, words: str) -> None:
+def test_a_turn_is_reported_in_words(tmp_path: Path, axes: Axes, words: str) -> None:
     orientation = open_labels(nifti(tmp_path / "m.nii", labels(), axes)).orientation
     assert orientation is not None
     assert orientation_text(orientation) == words

@@ -97,7 +97,7 @@ def test_a_file_without_an_affine_lies_as_it_is_stored(tmp_path: Path) -> None:
     assert mask.spacing_um == SPACING
 
 
-def test_only_the_qform_may_be_told(tmp_path: Path) -> None:
+def test_only_the_qform_may_be_stored(tmp_path: Path) -> None:
     image = nib.Nifti1Image(labels().T, None)
     image.set_qform(np.diag([-1e-4, -2e-4, 9e-4, 1]), code="scanner")
     image.set_sform(None, code=0)
@@ -159,7 +159,7 @@ def test_a_truncated_file_is_one_line(tmp_path: Path, suffix: str, kept: float) 
     assert "\n" not in str(error.value)
 
 
-def test_missing_foreign_and_coloured_files_are_told_apart(tmp_path: Path) -> None:
+def test_missing_foreign_and_coloured_files_are_distinguished(tmp_path: Path) -> None:
     (tmp_path / "text.nii").write_text("words " * 200)
     (tmp_path / "text.nii.gz").write_bytes(gzip.compress(b"words " * 200))
     colour = np.zeros((2, 3, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])

@@ -248,7 +248,7 @@ def test_damage_is_one_line(tmp_path: Path, damage: Any) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_folder_and_a_foreign_one_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_folder_and_a_foreign_one_are_distinguished(tmp_path: Path) -> None:
     (tmp_path / "b.zarr").mkdir()
     for name, said in (("a.zarr", "no such folder"), ("b.zarr", "not an OME-Zarr")):
         with pytest.raises(InputError, match=said):

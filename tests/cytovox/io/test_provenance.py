@@ -127,7 +127,7 @@ def test_what_is_no_record_of_a_result_agrees_with_nothing(stored: object) -> No
     assert not STEP.fingerprint(Outer(), weights="w").agrees(stored)
 
 
-def test_an_array_is_told_by_values_shape_and_type() -> None:
+def test_an_array_is_reported_by_values_shape_and_type() -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     others = [array + 1, array.reshape(3, 2), array.astype(np.float64)]
     assert len({array_digest(a) for a in [array, *others]}) == 4
@@ -182,7 +182,7 @@ def test_a_stamp_settles_after_the_longest_step_of_any_clock() -> None:
     assert settled(stamp, 6 * RACY_NS + 1)
 
 
-def test_a_folder_is_told_by_names_and_contents_of_all_its_files(tmp_path: Path) -> None:
+def test_a_folder_is_reported_by_names_and_contents_of_all_its_files(tmp_path: Path) -> None:
     for name, content in (("a/x", b"1"), ("a/y/z", b"2"), ("b/x", b"1"), ("b/y/w", b"2")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)

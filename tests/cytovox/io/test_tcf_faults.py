@@ -36,7 +36,7 @@ def error(path: Path) -> str:
     return str(raised.value)
 
 
-def test_a_missing_file_a_folder_and_an_empty_file_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_a_folder_and_an_empty_file_are_distinguished(tmp_path: Path) -> None:
     (tmp_path / "folder.TCF").mkdir()
     (tmp_path / "empty.TCF").write_bytes(b"")
     (tmp_path / "text.TCF").write_text("no tomogram at all, but some words about one" * 20)

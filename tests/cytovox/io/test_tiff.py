@@ -230,7 +230,7 @@ def test_a_truncated_tiff_is_one_line(tmp_path: Path, kind: str, kept: float) ->
     assert "\n" not in str(error.value)
 
 
-def test_missing_empty_and_foreign_files_are_told_apart(tmp_path: Path) -> None:
+def test_missing_empty_and_foreign_files_are_distinguished(tmp_path: Path) -> None:
     (tmp_path / "empty.tif").touch()
     (tmp_path / "text.tif").write_text("words")
     for name, said in (

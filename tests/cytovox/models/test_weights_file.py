@@ -54,7 +54,7 @@ def test_another_ending_is_refused_and_nothing_is_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"", "cannot be read as a checkpoint"),
         (b"\x10" + b"\0" * 300, "cannot be read as a checkpoint"),
@@ -65,13 +65,13 @@ def test_another_ending_is_refused_and_nothing_is_written(tmp_path):
         ({KEY: json.dumps({"task": "organelle"})}, "of another version"),
     ],
 )
-def test_files_that_are_none_of_ours_are_refused_in_one_line(tmp_path, content, told):
+def test_files_that_are_none_of_ours_are_refused_in_one_line(tmp_path, content, expected):
     path = tmp_path / "a.safetensors"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         save_file({"0.weight": torch.zeros(1)}, path, metadata=content)
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=expected) as error:
         read_checkpoint(path, "organelle", "predict.checkpoint")
     assert str(error.value).startswith(f"predict.checkpoint: {path}: ")
     assert "\n" not in str(error.value)

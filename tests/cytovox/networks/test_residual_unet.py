@@ -43,7 +43,7 @@ def test_any_levels_and_strides_give_logits_of_the_size_of_the_input(levels, uni
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
 
 
-def test_the_stack_is_divided_less_than_the_plane_unless_told():
+def test_the_stack_is_divided_less_than_the_plane_unless_configured():
     assert ResidualUNetConfig().divisor == (8, 16, 16)
     assert ResidualUNetConfig(strides_z=[1, 2, 2, 2]).divisor == (8, 16, 16)
     assert ResidualUNetConfig(channels=[16, 32], strides=[1, 2], strides_z=[1, 1]).divisor == (1, 2, 2)
@@ -83,7 +83,7 @@ def test_an_option_out_of_range_is_refused(options, message):
     assert ResidualUNetConfig(**options).errors((64, 128, 128))
 
 
-def test_two_faults_are_told_at_once():
+def test_two_faults_are_reported_at_once():
     assert len(ResidualUNetConfig(units=0, norm="x", strides=[1]).errors()) == 3
 
 

@@ -105,9 +105,9 @@ def test_differences_of_cost_are_those_of_the_networks(measure, seed):
         genotype = random_genotype(generator, OPERATION_NAMES, 3)
         if all(len(names) == 2 for names in entries(genotype)):
             pair.append(genotype)
-    told = [cost_of(genotype, tables, OPERATION_NAMES, 3) for genotype in pair]
+    output = [cost_of(genotype, tables, OPERATION_NAMES, 3) for genotype in pair]
     real = [whole(genotype) for genotype in pair]
-    assert told[0] - told[1] == pytest.approx(real[0] - real[1], rel=1e-6)
+    assert output[0] - output[1] == pytest.approx(real[0] - real[1], rel=1e-6)
     assert real[0] != real[1]
 
 

@@ -35,8 +35,8 @@ def test_what_has_no_surface_is_far_from_one(value, sign):
 
 def fields_of(inside, config):
     field = config.build()
-    told = field.encode(torch.from_numpy(signed_distance(inside))[None])
-    return field, told
+    output = field.encode(torch.from_numpy(signed_distance(inside))[None])
+    return field, output
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def fields_of(inside, config):
 def test_a_ball_there_and_back_loses_little(config, loss):
     away, radius = ball(20)
     inside = away < radius
-    field, told = fields_of(inside, config)
-    assert told.shape == (1, 1, config.size, config.size, config.size)
-    assert told.abs().max() <= 1
-    back = field.decode(told, torch.from_numpy(inside[32])[None])[0].numpy()
+    field, output = fields_of(inside, config)
+    assert output.shape == (1, 1, config.size, config.size, config.size)
+    assert output.abs().max() <= 1
+    back = field.decode(output, torch.from_numpy(inside[32])[None])[0].numpy()
     assert 1 - (back & inside).sum() / (back | inside).sum() <= loss
 
 

@@ -51,7 +51,7 @@ def test_without_a_second_nucleus_there_is_no_doubt_and_without_any_no_cell():
     assert assign_offsets(np.zeros((3, 3)), np.zeros((4, 4, 4), np.int32), SPACING)[0].tolist() == [0, 0, 0]
 
 
-def test_nuclei_that_touch_are_told_apart_by_their_votes():
+def test_nuclei_that_touch_are_distinguished_by_their_votes():
     shape = (20, 60, 60)
     first, second = ball(shape, (6, 6, 7), 3), ball(shape, (6, 6, 12.5), 3)
     both = np.where(first | second, 1, 0).astype(np.int32)

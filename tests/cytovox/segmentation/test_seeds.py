@@ -37,7 +37,7 @@ def test_what_is_too_small_is_no_nucleus_and_leaves_no_gap_in_the_labels():
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-def test_two_that_share_a_neck_are_told_apart_if_asked(axis):
+def test_two_that_share_a_neck_are_distinguished_if_asked(axis):
     centres = [[8, 10, 15], [8, 10, 15]]
     centres[0][axis] -= 3.4
     centres[1][axis] += 3.4

@@ -56,7 +56,7 @@ def test_a_new_simulator_does_not_read_old_volumes(monkeypatch):
     assert REQUEST.filename != old
 
 
-def test_a_cache_that_cannot_be_made_is_told_before_anything_is_simulated(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_made_is_reported_before_anything_is_simulated(tmp_path, monkeypatch):
     monkeypatch.setattr("cytovox.simulation.store.simulate", lambda *_: pytest.fail("simulated"))
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="no cache can be made there"):
@@ -110,12 +110,12 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_many_volumes_come_in_the_order_of_the_requests_and_progress_is_told(tmp_path):
+def test_many_volumes_come_in_the_order_of_the_requests_and_progress_is_reported(tmp_path):
     requests = [replace(REQUEST, seed=seed) for seed in (2, 0, 1, 0)]
-    told = []
-    paths = simulate_many(requests, tmp_path, progress=lambda done, total: told.append((done, total)))
+    reported = []
+    paths = simulate_many(requests, tmp_path, progress=lambda done, total: reported.append((done, total)))
     assert [load(path).seed for path in paths] == [2, 0, 1, 0]
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_workers_give_the_same_volumes(tmp_path):

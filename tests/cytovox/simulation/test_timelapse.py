@@ -55,8 +55,8 @@ def test_frames_have_noise_of_their_own_and_are_the_same_every_time():
 
 
 def test_without_a_treatment_cells_only_creep():
-    told = movie(Response("still", creep_um=1.5))
-    before, after = (grow(told.scene(hours), GRID) for hours in (0.0, 3.0))
+    output = movie(Response("still", creep_um=1.5))
+    before, after = (grow(output.scene(hours), GRID) for hours in (0.0, 3.0))
     cells = whole_cells(before, after)
     assert len(cells) >= 2
     assert voxels(after.cells_ZYX, cells) == pytest.approx(voxels(before.cells_ZYX, cells), rel=0.08)
@@ -69,22 +69,22 @@ def test_without_a_treatment_cells_only_creep():
 
 
 def test_a_treatment_changes_what_it_says_by_as_much():
-    told = movie(Response("grows", volume=1.5, contrast=0.8, creep_um=0.0))
-    before, after = (grow(told.scene(hours), GRID) for hours in (0.0, 8.0))
+    output = movie(Response("grows", volume=1.5, contrast=0.8, creep_um=0.0))
+    before, after = (grow(output.scene(hours), GRID) for hours in (0.0, 8.0))
     cells = [k for k in whole_cells(before, after) if (before.nuclei_ZYX == k).any()]
     assert cells
     nuclei = voxels(after.nuclei_ZYX, cells) / voxels(before.nuclei_ZYX, cells)
     assert np.median(nuclei) == pytest.approx(1.5, rel=0.1)
     contrast = [
-        [g.ri_ZYX[(g.nuclei_ZYX == k) & ~g.nucleolus_ZYX].mean() - told.start.medium_ri for k in cells]
+        [g.ri_ZYX[(g.nuclei_ZYX == k) & ~g.nucleolus_ZYX].mean() - output.start.medium_ri for k in cells]
         for g in (before, after)
     ]
     assert np.median(np.array(contrast[1]) / contrast[0]) == pytest.approx(0.8, abs=0.07)
 
 
 def test_droplets_come_and_grow_and_nucleoli_level_off():
-    told = movie(RESPONSES["LPS"])
-    scenes = [told.scene(hours) for hours in (0.0, 1.0, 4.0, 8.0)]
+    output = movie(RESPONSES["LPS"])
+    scenes = [output.scene(hours) for hours in (0.0, 1.0, 4.0, 8.0)]
 
     def total(blobs):
         return sum(float(np.prod(b.semi_um)) for b in blobs)

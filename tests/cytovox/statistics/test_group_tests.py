@@ -203,9 +203,9 @@ def test_refusals_say_how_many_fields_they_need():
     assert "needs at least 4 fields in each group" in refused("permutation", [10] * 3, [10] * 3)
     assert refused("permutation", [10] * 4, [10] * 4) == ""
     assert refused("welch", [10] * 3, [10] * 3) == ""
-    told = refused("welch", [4] * 2, [20] * 6)
-    assert "false positives up to 1" in told
-    assert "needs at least 6 fields in each group" in told
+    output = refused("welch", [4] * 2, [20] * 6)
+    assert "false positives up to 1" in output
+    assert "needs at least 6 fields in each group" in output
     least = 4  # three gave up to 0.07 between groups
     assert f"needs at least {least} fields in each group" in refused("mixed", [10] * (least - 1), [10] * 6)
     assert refused("mixed", [10] * least, [10] * least) == ""

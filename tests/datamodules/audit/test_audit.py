@@ -34,7 +34,7 @@ def _data(root: Path, **more: object) -> FolderData:
     return FolderData(root=str(root), **given)  # type: ignore[arg-type]
 
 
-def _told(done: Audit) -> list[tuple[str, str, str]]:
+def _reported(done: Audit) -> list[tuple[str, str, str]]:
     return [(f.severity, f.kind, f.where) for f in done.findings]
 
 
@@ -47,7 +47,7 @@ def test_cells_of_every_line_give_no_false_alarm(tmp_path: Path, noise_ri: tuple
             _write(tmp_path, f"{preset}-{seed}", made)
             empty += [f"{preset}-{seed}_{k}.nii.gz" for k, mask in made.masks.items() if not mask.any()]
     done = audit(_data(tmp_path), 0, ["fit", "test"])
-    assert _told(done) == [("warning", "empty-mask", file) for file in empty]  # there is none, and that is said
+    assert _reported(done) == [("warning", "empty-mask", file) for file in empty]  # there is none, and that is said
     assert done.summary() == f"20 volumes, 0 with errors, {len(empty)} with warnings"
     assert done.counts == {"train": 14, "val": 2, "test": 4}
 
@@ -56,14 +56,14 @@ def test_larger_fields_give_no_false_alarm(tmp_path: Path) -> None:
     shape, spacing = (32, 64, 64), (0.4, 0.3, 0.3)
     for preset in PRESETS:
         _write(tmp_path, preset, simulate(preset, 7, shape, spacing))
-    assert _told(audit(_data(tmp_path, resample_spacing_um=list(spacing)), 0, ["fit", "test"])) == []
+    assert _reported(audit(_data(tmp_path, resample_spacing_um=list(spacing)), 0, ["fit", "test"])) == []
 
 
 def test_masks_of_one_organelle_or_of_one_cell_give_no_false_alarm(tmp_path: Path) -> None:
     for seed, organelle in enumerate([*("membrane", "nucleus", "nucleolus", "lipid") * 2]):
         _write(tmp_path, f"{organelle}-{seed}", simulate("HeLa", 40 + seed, SHAPE, SPACING), (organelle,))
     done = audit(_data(tmp_path), 0, ["test"])
-    assert _told(done) == []
+    assert _reported(done) == []
     for preset in PRESETS:
         made = simulate(preset, 50, SHAPE, SPACING)
         for cell in np.unique(made.cells_ZYX)[1:]:
@@ -74,7 +74,7 @@ def test_masks_of_one_organelle_or_of_one_cell_give_no_false_alarm(tmp_path: Pat
 
 @pytest.mark.parametrize("axes", ["z", "y", "x", "yx"])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_mirrored_mask_is_told_with_the_axes(preset: str, axes: str) -> None:
+def test_a_mirrored_mask_is_reported_with_the_axes(preset: str, axes: str) -> None:
     made = simulate(preset, 60, SHAPE, SPACING)
     flip = tuple("zyx".index(a) for a in axes)
     for organelles in (tuple(made.masks), ("lipid",)):
@@ -83,7 +83,7 @@ def test_a_mirrored_mask_is_told_with_the_axes(preset: str, axes: str) -> None:
         assert (found.organelle, found.flipped) == (organelles[0], axes)
 
 
-def test_a_moved_mask_is_told_with_the_way_back() -> None:
+def test_a_moved_mask_is_reported_with_the_way_back() -> None:
     made = simulate("A549", 61, (32, 64, 64), (0.4, 0.3, 0.3))
     found = misplaced(made.ri_ZYX, {"membrane": np.roll(made.masks["membrane"], 8, axis=2)})
     assert found is not None
@@ -96,10 +96,10 @@ def test_the_frame_of_a_time_lapse_that_was_drawn_is_looked_at(tmp_path: Path) -
         _write(tmp_path, name, second)
         frames = [np.full(SHAPE, np.nan, np.float32) if name == "a" else first.ri_ZYX, second.ri_ZYX]
         write_tcf(tmp_path / f"{name}.TCF", frames, SPACING, 1.337, times_s=[0.0, 60.0], encoding="float")
-    assert _told(audit(_data(tmp_path, frame=1), 0, ["fit", "test"])) == []
-    assert {k for _, k, w in _told(audit(_data(tmp_path, frame=0), 0, ["fit"])) if w == "a.TCF"} == {"not-finite"}
+    assert _reported(audit(_data(tmp_path, frame=1), 0, ["fit", "test"])) == []
+    assert {k for _, k, w in _reported(audit(_data(tmp_path, frame=0), 0, ["fit"])) if w == "a.TCF"} == {"not-finite"}
     beyond = audit(_data(tmp_path, frame=2), 0, ["fit", "test"])
-    assert _told(beyond) == [("error", "frame", f"{name}.TCF") for name in "abcdefgh"]
+    assert _reported(beyond) == [("error", "frame", f"{name}.TCF") for name in "abcdefgh"]
     assert beyond.summary() == "8 volumes, 8 with errors, 0 with warnings"
 
 
@@ -114,7 +114,7 @@ def test_multi_label_files_are_audited_by_their_labels(tmp_path: Path) -> None:
             labels[0, 0, 0] = 9
         write_nifti(tmp_path / f"{seed}_seg.nii.gz", labels, SPACING)
     done = audit(_data(tmp_path, masks="*_seg.nii.gz"), 0, ["fit", "test"])
-    assert _told(done) == [("error", "labels", "2_seg.nii.gz")]
+    assert _reported(done) == [("error", "labels", "2_seg.nii.gz")]
 
 
 def test_what_cannot_be_found_does_not_hide_what_can(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_what_cannot_be_found_does_not_hide_what_can(tmp_path: Path) -> None:
     table += "c.TCF,c_nucleus.nii.gz,val\nd.TCF,d_nucleus.nii.gz,test\n"
     (tmp_path / "t.csv").write_text(table)
     done = audit(_data(tmp_path, table="t.csv", organelles=["nucleus"]), 0, ["fit", "test"])
-    kinds = [(s, k) for s, k, _ in _told(done)]
+    kinds = [(s, k) for s, k, _ in _reported(done)]
     assert kinds == [("error", "files"), ("error", "duplicate"), ("error", "unreadable-volume")]
     assert "line 2: nucleus: no such file" in done.findings[0].found
     assert done.counts == {"train": 1, "val": 1, "test": 1}
@@ -133,7 +133,7 @@ def test_what_cannot_be_found_does_not_hide_what_can(tmp_path: Path) -> None:
 
 def test_nothing_at_all_is_one_finding(tmp_path: Path) -> None:
     done = audit(_data(tmp_path), 0, ["fit", "test"])
-    assert _told(done) == [("error", "files", "data.volumes")]
+    assert _reported(done) == [("error", "files", "data.volumes")]
     assert done.summary() == "0 volumes, 0 with errors, 0 with warnings; of the whole set 1 errors, 0 warnings"
 
 
@@ -147,7 +147,7 @@ def test_what_is_to_be_predicted_is_audited_frame_by_frame(tmp_path: Path) -> No
     write_nifti(tmp_path / "d.nii.gz", ri[:1], SPACING)
     (tmp_path / "e.TCF").write_bytes(b"")
     done = audit(_data(tmp_path), 0, ["predict"], [str(tmp_path), str(tmp_path / "none*.TCF")])
-    assert [(s, k, Path(w).name) for s, k, w in _told(done)] == [
+    assert [(s, k, Path(w).name) for s, k, w in _reported(done)] == [
         ("error", "files", "predict.inputs"),
         ("error", "not-finite", "a.TCF"),
         ("error", "not-ri", "c.ome.tif"),
@@ -163,24 +163,24 @@ def test_what_is_to_be_predicted_is_audited_frame_by_frame(tmp_path: Path) -> No
 def test_a_real_cell_gives_no_false_alarm() -> None:
     path = Path(os.environ["CYTOVOX_DATA"]) / "tomograms" / "hl60.TCF"
     done = audit(FolderData(num_workers=0), 0, ["predict"], str(path))
-    assert (done.inputs, _told(done)) == (1, [])
+    assert (done.inputs, _reported(done)) == (1, [])
 
 
 def test_simulated_data_are_judged_by_their_numbers() -> None:
     good = SimulatorData(patch_size=[32, 64, 64], resample_spacing_um=[0.3, 0.3, 0.3])
-    assert _told(audit(good, 0, ["fit", "test"])) == []
+    assert _reported(audit(good, 0, ["fit", "test"])) == []
     none = SimulatedSet(count=0)
     bad = SimulatorData(patch_size=[64, 128, 160], medium_ri=1.36, test=none, resample_spacing_um=[0.3, 0.3, 0.3])
     done = audit(bad, 0, ["fit", "test"])
-    assert {k for _, k, _ in _told(done)} == {"empty-split", "ri-range", "small"}
+    assert {k for _, k, _ in _reported(done)} == {"empty-split", "ri-range", "small"}
     assert done.simulated
     assert done.volumes == []
 
 
 def test_a_job_that_ends_its_process_costs_no_other_job() -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     jobs = ["1 + 1", "__import__('os')._exit(3)", "2 + 2", "1 / 0", "3 + 3"]
-    done = do_all(eval, jobs, lambda job, why: (job, why), 2, lambda *counts: told.append(counts))  # type: ignore[arg-type]
+    done = do_all(eval, jobs, lambda job, why: (job, why), 2, lambda *counts: reported.append(counts))  # type: ignore[arg-type]
     assert (done[0], done[2], done[4]) == (2, 4, 6)
     assert done[1] == (jobs[1], "the process that read it was ended, perhaps for want of memory")
     assert done[3] == (jobs[3], "reading it failed: ZeroDivisionError: division by zero")

@@ -140,11 +140,11 @@ def test_the_digest_tells_data_and_folds_apart(root: Path) -> None:
 
 
 def test_simulated_cells_are_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     config = simulator(cache_dir=str(tmp_path))
-    made = ShapeDataModule(config, seed=0, progress=lambda *step: told.append(step)).find()
+    made = ShapeDataModule(config, seed=0, progress=lambda *step: reported.append(step)).find()
     assert {split: len(cells) for split, cells in made.items()} == {"train": 5, "val": 1, "test": 2}
-    assert told[-1] == ("simulating test cells", 2, 2)
+    assert reported[-1] == ("simulating test cells", 2, 2)
     assert [cell.group for cell in made["train"]] == config.train.presets
     monkeypatch.setattr("datamodules.shape.simulated.simulate_shape", None)
     read = ShapeDataModule(config, seed=0).find()

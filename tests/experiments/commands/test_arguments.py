@@ -43,10 +43,10 @@ def refused(called, capsys) -> Callable[..., str]:
 
     def call(*words: str) -> str:
         assert dispatch(words) == 2
-        told = capsys.readouterr()
-        assert told.out == ""
-        assert told.err.count("\n") == 1, told.err
-        return told.err.rstrip("\n")
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1, captured.err
+        return captured.err.rstrip("\n")
 
     return call
 
@@ -210,8 +210,8 @@ def test_inputs_may_stand_in_the_config(called, tmp_path):
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_one_line_that_says_what_to_do(refused, words, expected):
-    told = refused(*words.split(" "))
-    assert re.search(expected, told), told
+    output = refused(*words.split(" "))
+    assert re.search(expected, output), output
 
 
 def test_no_command_at_all(refused):

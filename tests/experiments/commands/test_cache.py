@@ -51,7 +51,7 @@ def put(path: Path, size: int = 1000, days: float = 0.0) -> Path:
 
 
 @pytest.fixture
-def told(capsys) -> Callable[..., dict]:
+def output(capsys) -> Callable[..., dict]:
     """Return the JSON that a command prints."""
 
     def run(*words: str) -> dict:
@@ -83,11 +83,11 @@ def test_prepared_volumes_are_known(cache, cli, cells, folder_config):
     assert {file.path for file in own} == {path for path in cache.rglob("*") if path.is_file()}
 
 
-def test_the_list_counts_files_and_bytes(cache, told, capsys):
+def test_the_list_counts_files_and_bytes(cache, output, capsys):
     for size, (kind, name) in enumerate(NAMES.items(), start=1):
         put(cache / kind / name, size * 1000, days=size)
     put(cache / "prepared" / "notes.txt", 7)
-    summary = told()
+    summary = output()
     assert summary["cache"] == str(cache)
     assert [(Path(row["path"]).name, row["files"], row["bytes"]) for row in summary["kinds"]] == [
         (kind, 1, size * 1000) for size, kind in enumerate(NAMES, start=1)
@@ -124,12 +124,12 @@ def test_prune_lists_first_and_removes_with_yes(cache, capsys):
     assert new.exists()
 
 
-def test_prune_by_size_takes_what_was_not_used_for_longest(cache, told):
+def test_prune_by_size_takes_what_was_not_used_for_longest(cache, output):
     paths = [put(cache / "prepared" / f"0{n}" / f"{n:032x}.safetensors", 1_000_000, days=10 - n) for n in range(5)]
-    assert told("prune", "--max-size", "0.003")["total"] == {"files": 2, "bytes": 2_000_000}
-    assert told("prune", "--max-size", "0.003", "--yes")["removed"]
+    assert output("prune", "--max-size", "0.003")["total"] == {"files": 2, "bytes": 2_000_000}
+    assert output("prune", "--max-size", "0.003", "--yes")["removed"]
     assert [path.exists() for path in paths] == [False, False, True, True, True]
-    assert told("prune", "--max-size", "0.003", "--yes")["total"]["files"] == 0
+    assert output("prune", "--max-size", "0.003", "--yes")["total"]["files"] == 0
 
 
 def entries(*days: float, size: int = 10**9) -> list[CacheFile]:
@@ -153,14 +153,14 @@ def test_a_gigabyte_is_a_thousand_megabytes():
     assert len(choose(files, 0.0, None, 3)) == 1
 
 
-def test_a_file_that_was_read_lately_is_not_old(cache, told):
+def test_a_file_that_was_read_lately_is_not_old(cache, output):
     path = put(cache / "simulated" / NAMES["simulated"], days=31)
     os.utime(path, (time.time(), time.time() - 31 * DAY))
-    assert told("prune", "--older-than", "30", "--yes")["total"]["files"] == 0
+    assert output("prune", "--older-than", "30", "--yes")["total"]["files"] == 0
     assert path.exists()
 
 
-def test_nothing_outside_and_nothing_foreign_is_removed(cache, tmp_path, told):
+def test_nothing_outside_and_nothing_foreign_is_removed(cache, tmp_path, output):
     outside = put(tmp_path / "outside" / "0b" / f"0b{'c' * 30}.safetensors", days=90)
     volume = put(tmp_path / "outside" / NAMES["simulated"], days=90)
     cache.mkdir()
@@ -178,17 +178,17 @@ def test_nothing_outside_and_nothing_foreign_is_removed(cache, tmp_path, told):
         put(cache / "benchmarks" / "input.ome.zarr" / "0", days=90),
     ]
     assert find_files(cache)[0] == []
-    assert told("prune", "--older-than", "1", "--max-size", "0", "--yes")["total"]["files"] == 0
+    assert output("prune", "--older-than", "1", "--max-size", "0", "--yes")["total"]["files"] == 0
     assert all(path.is_file() for path in (outside, volume, *foreign))
     assert (cache / "simulated" / NAMES["simulated"]).is_symlink()
 
 
-def test_a_cache_that_is_reached_through_a_link_can_be_pruned(tmp_path, monkeypatch, told):
+def test_a_cache_that_is_reached_through_a_link_can_be_pruned(tmp_path, monkeypatch, output):
     real = tmp_path / "scratch"
     path = put(real / "shapes" / NAMES["shapes"], days=90)
     (tmp_path / "link").symlink_to(real)
     monkeypatch.setenv("CYTOVOX_CACHE", str(tmp_path / "link"))
-    assert told("prune", "--older-than", "1", "--yes")["total"]["files"] == 1
+    assert output("prune", "--older-than", "1", "--yes")["total"]["files"] == 1
     assert not path.exists()
 
 
@@ -218,7 +218,7 @@ def test_a_file_that_was_used_or_replaced_meanwhile_stays(cache):
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_a_file_that_another_process_has_open_stays(cache, told, mapped):
+def test_a_file_that_another_process_has_open_stays(cache, output, mapped):
     entry, free = cache / "prepared" / NAMES["prepared"], put(cache / "shapes" / NAMES["shapes"], days=90)
     store(entry, {"image": np.zeros((1, 64, 64, 64), np.float32)})
     keep = "from safetensors import safe_open; kept = safe_open(sys.argv[1], 'numpy')"  # maps the file, and closes it
@@ -231,20 +231,20 @@ def test_a_file_that_another_process_has_open_stays(cache, told, mapped):
     try:
         assert process.stdout.readline() == "open\n"
         os.utime(entry, (time.time() - 90 * DAY,) * 2)
-        summary = told("prune", "--older-than", "30", "--yes")
+        summary = output("prune", "--older-than", "30", "--yes")
         assert summary["in_use"] == 1
         assert summary["total"]["files"] == 1
         assert entry.exists()
         assert not free.exists()
     finally:
         process.communicate("")
-    assert told("prune", "--older-than", "30", "--yes")["total"]["files"] == 1
+    assert output("prune", "--older-than", "30", "--yes")["total"]["files"] == 1
 
 
-def test_what_a_killed_process_left_half_written_is_removed_with_the_rest(cache, told):
+def test_what_a_killed_process_left_half_written_is_removed_with_the_rest(cache, output):
     left = put(cache / "prepared" / "0b" / ".part-0123456789ab.safetensors", days=3)
     writing = put(cache / "prepared" / "0b" / ".part-ba9876543210.safetensors")
-    assert told("prune", "--older-than", "2", "--yes")["total"]["files"] == 1
+    assert output("prune", "--older-than", "2", "--yes")["total"]["files"] == 1
     assert not left.exists()
     assert writing.exists()
 
@@ -267,9 +267,9 @@ def test_bad_requests_are_one_line(cache, tmp_path, monkeypatch, capsys, words, 
     monkeypatch.chdir(tmp_path)
     Path("FILE").touch()
     assert dispatch(["cache", *words.split()]) == 2
-    told = capsys.readouterr().err
-    assert expected in told
-    assert told.count("\n") == 1
+    captured = capsys.readouterr().err
+    assert expected in captured
+    assert captured.count("\n") == 1
 
 
 @pytest.mark.parametrize("flag", [0, os.ST_NOATIME])
@@ -280,9 +280,9 @@ def test_a_disk_that_records_no_reads_is_noted(cache, monkeypatch, capsys, flag)
     assert ("records no reads" in capsys.readouterr().err) is bool(flag)
 
 
-def test_another_cache_can_be_named(tmp_path, told):
+def test_another_cache_can_be_named(tmp_path, output):
     put(tmp_path / "mine" / "shapes" / NAMES["shapes"], 5)
-    assert told("--cache-dir", str(tmp_path / "mine"))["total"] == {"files": 1, "bytes": 5}
+    assert output("--cache-dir", str(tmp_path / "mine"))["total"] == {"files": 1, "bytes": 5}
 
 
 @pytest.mark.parametrize(

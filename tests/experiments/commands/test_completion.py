@@ -45,21 +45,21 @@ def test_bash_completes_verbs_options_configs_weights_and_files(script, tmp_path
     (tmp_path / "organs.yaml").touch()
     (tmp_path / "a.TCF").touch()
 
-    def told(*words: str) -> set[str]:
+    def output(*words: str) -> set[str]:
         return set(complete(text, ["cytovox", *words], tmp_path))
 
-    assert told("") >= set(verbs_of(build_parser()))
-    assert told("pre") == {"predict"}
-    assert told("train", "organelle_") == {name for name in shipped_configs() if name.startswith("organelle_")}
-    assert told("train", "organ") == {*(n for n in shipped_configs() if n.startswith("organ")), "organs.yaml"}
-    assert told("predict", "--config", "shap") == {name for name in shipped_configs() if name.startswith("shap")}
-    assert told("shapes", "--weights", "shape_n") == {"shape_nuclei"}
-    assert told("predict", "a") == {"a.TCF"}
-    assert told("predict", "--ou") == {"--out"}
-    assert told("sweep", "sweeps/o") == {"sweeps/organelle"}
-    assert told("completion", "z") == {"zsh"}
-    assert told("cache", "p") == {"prune"}
-    assert told("simulate", "--pre") == {"--preset"}
+    assert output("") >= set(verbs_of(build_parser()))
+    assert output("pre") == {"predict"}
+    assert output("train", "organelle_") == {name for name in shipped_configs() if name.startswith("organelle_")}
+    assert output("train", "organ") == {*(n for n in shipped_configs() if n.startswith("organ")), "organs.yaml"}
+    assert output("predict", "--config", "shap") == {name for name in shipped_configs() if name.startswith("shap")}
+    assert output("shapes", "--weights", "shape_n") == {"shape_nuclei"}
+    assert output("predict", "a") == {"a.TCF"}
+    assert output("predict", "--ou") == {"--out"}
+    assert output("sweep", "sweeps/o") == {"sweeps/organelle"}
+    assert output("completion", "z") == {"zsh"}
+    assert output("cache", "p") == {"prune"}
+    assert output("simulate", "--pre") == {"--preset"}
 
 
 def typed(shell: list[str], setup: str, line: str, cwd: Path) -> str:

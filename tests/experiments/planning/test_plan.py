@@ -129,7 +129,7 @@ def test_a_plan_without_a_validation_volume_has_no_validation(cli, alone):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["data.patch_size=[16,31,32]", "predict.stride=null"], "data.patch_size: patch: 31 voxels along y"),
         (["data.train.count=0"], "data: no volume to train on"),
@@ -138,11 +138,11 @@ def test_a_plan_without_a_validation_volume_has_no_validation(cli, alone):
         (["--dry-run"], "--plan: not with --check or --dry-run"),
     ],
 )
-def test_a_bad_config_is_answered_in_one_line(cli, alone, words, told):
+def test_a_bad_config_is_answered_in_one_line(cli, alone, words, expected):
     answer = cli(alone, "--plan", *words)
     assert answer.code == 2
     assert len(answer.errors) == 1
-    assert told in answer.errors[0]
+    assert expected in answer.errors[0]
 
 
 def test_a_run_that_goes_on_is_not_planned(cli, trained):
@@ -229,20 +229,20 @@ def test_on_a_gpu_the_memory_of_steps_decides_and_not_that_of_a_validation():
 
 
 @pytest.mark.parametrize(
-    ("windows", "told"),
+    ("windows", "expected"),
     [
         (1, "predict.window: one window does not fit into memory; choose a smaller one"),
         (9, "predict.batch_size: 9 windows do not fit into memory; set it to 4"),
     ],
 )
-def test_windows_that_do_not_fit_are_told_what_to_set(cli, tiny, trained, cells, monkeypatch, windows, told):
+def test_windows_that_do_not_fit_get_advice_what_to_set(cli, tiny, trained, cells, monkeypatch, windows, expected):
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(plan_module, "measure_inference", full)
     words = ["stages=[predict]", f"predict.inputs=[{cells}/HeLa-00001.TCF]", f"predict.checkpoint={trained.run}"]
     answer = cli(tiny, "--plan", *words, f"predict.batch_size={windows if windows > 1 else 'auto'}")
-    assert (answer.code, [line for line in answer.errors if not line.startswith("measuring: ")]) == (2, [told])
+    assert (answer.code, [line for line in answer.errors if not line.startswith("measuring: ")]) == (2, [expected])
 
 
 def test_one_patch_that_does_not_fit_asks_for_a_smaller_patch():
@@ -262,14 +262,14 @@ def test_the_run_is_the_sum_of_its_stages():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [
         (0.0, "0 s"), (0.123, "0.12 s"), (59.4, "59 s"), (61, "1 min 01 s"), (3599.6, "1 h 00 min"),
         (5 * 3600 + 420, "5 h 07 min"), (52 * 3600, "2 d 4 h"), (float("inf"), "no end"),
     ],
 )  # fmt: skip
-def test_durations_are_told_in_a_persons_units(seconds, told):
-    assert duration(seconds) == told
+def test_durations_are_reported_in_a_persons_units(seconds, expected):
+    assert duration(seconds) == expected
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ from experiments.planning.data import Share, all_cases, look_through, requests_o
 from experiments.planning.duration import EpochPlan, FitTimes, limited, plan_epoch, plan_run
 from experiments.planning.inference import InferenceClock, crop_of
 from experiments.planning.machine import _cgroup_limits, local_ranks, one_device
-from experiments.planning.measure import affordable, is_out_of_memory, told_of_memory
+from experiments.planning.measure import affordable, explain_memory_error, is_out_of_memory
 from experiments.planning.patch_sizes import (
     MemoryModel,
     Work,
@@ -255,15 +255,15 @@ def test_memory_is_scaled_by_voxels_and_the_largest_batch_leaves_a_tenth_free():
 
 def test_advice_names_the_batch_that_fits_and_keeps_the_step_the_same():
     network, work = ResidualUNetConfig(), Work(1, 1, 8_000_000_000)
-    told = advice(network, (64, 128, 128), 8, 4e9, work)
-    assert told == "try data.batch_size=3 (and trainer.accumulate_grad_batches=3)"
+    output = advice(network, (64, 128, 128), 8, 4e9, work)
+    assert output == "try data.batch_size=3 (and trainer.accumulate_grad_batches=3)"
     assert advice(network, (64, 128, 128), 8, 4e9) == "try data.batch_size=4 (and trainer.accumulate_grad_batches=2)"
 
 
 def test_advice_for_a_batch_of_one_is_a_smaller_legal_patch_or_a_smaller_network():
     network = ScNASConfig()
-    told = advice(network, (64, 128, 128), 1, 1e9)
-    assert told == "try data.patch_size=[48,96,96]"
+    output = advice(network, (64, 128, 128), 1, 1e9)
+    assert output == "try data.patch_size=[48,96,96]"
     assert network.errors((48, 96, 96)) == []
     assert "smaller network" in advice(network, (48, 48, 48), 1, 1e9)
 
@@ -332,12 +332,12 @@ def test_batches_that_wait_are_no_more_than_an_epoch_has():
 )
 def test_a_full_memory_is_answered_with_advice(error):
     assert is_out_of_memory(error)
-    with pytest.raises(InputError, match="try less"), told_of_memory(lambda: "try less"):
+    with pytest.raises(InputError, match="try less"), explain_memory_error(lambda: "try less"):
         raise error
 
 
 def test_another_error_stays_what_it_is():
-    with pytest.raises(RuntimeError, match="shapes"), told_of_memory(lambda: "try less"):
+    with pytest.raises(RuntimeError, match="shapes"), explain_memory_error(lambda: "try less"):
         raise RuntimeError("shapes do not match")
 
 
@@ -365,8 +365,8 @@ def test_a_control_group_bounds_the_memory_in_both_versions(tmp_path: Path):
 def test_devices_are_counted_as_lightning_counts_them(monkeypatch):
     monkeypatch.setattr(plan_machine, "uses_cuda", lambda _: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    told = {"auto": 4, None: 4, -1: 4, 2: 2, "3": 3, "0,2": 2, "1,": 1}
-    assert {d: local_ranks(TrainerConfig(devices=d)) for d in told} == told
+    output = {"auto": 4, None: 4, -1: 4, 2: 2, "3": 3, "0,2": 2, "1,": 1}
+    assert {d: local_ranks(TrainerConfig(devices=d)) for d in output} == output
     assert one_device(TrainerConfig(devices="2,3")) == "2,"
     assert one_device(TrainerConfig(devices=4)) == 1
 

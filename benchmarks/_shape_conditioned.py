@@ -26,7 +26,7 @@ from lightning_modules.shape import ShapeModule
 from training.rundir import RunFolder
 
 
-def told_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Table, dict[str, Any]]:
+def conditioned_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Table, dict[str, Any]]:
     """Mean errors over the cells of all folds when the network is told nothing, or the truth about some traits.
 
     Parameters
@@ -64,10 +64,10 @@ def _answers(module: ShapeModule, cell: ShapeCell) -> dict[str, ShapeErrors]:
     assert traits is not None
     assert cell.obj_ZYX is not None
     sample = shape_sample(cell, 0)
-    told_1CYX = condition(sample["image"][None], sample["mask"][None])
+    condition_1CYX = condition(sample["image"][None], sample["mask"][None])
     distance_1ZYX = torch.from_numpy(signed_distance(cell.obj_ZYX).astype(np.float32))[None]
     field_BCZYX = torch.cat([view(module.field.encode(distance_1ZYX), turn) for turn in range(VIEWS)])
-    conditioned_BCYX = torch.cat([view(told_1CYX, turn) for turn in range(VIEWS)])
+    conditioned_BCYX = torch.cat([view(condition_1CYX, turn) for turn in range(VIEWS)])
 
     def answer(condition_BCYX: torch.Tensor) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)

@@ -80,7 +80,8 @@ def disk_table(work: Path) -> tuple[Table, dict[str, Any]]:
         output = full_disk_run(folder, leave)
         found[str(leave)] = output
         rows.append([str(leave), str(output["exit code"]), str(output["step on the disk"]),
-                     str(output["half-written files"]), "yes" if output["resumed"] else "no", "yes" if output["equal"] else "no"])  # fmt: skip
+                     str(output["half-written files"]), "yes" if output["resumed"] else "no",
+                     "yes" if output["equal"] else "no"])  # fmt: skip
     heads = ["bytes left free", "exit code", "last step on the disk", "half-written files", "resumed",
              "weights equal bit for bit"]  # fmt: skip
     return Table("A disk that fills while a run saves", heads, rows), found

@@ -32,9 +32,9 @@ def test_empty_against_empty_is_no_score_and_empty_against_something_is_zero():
 
 
 def test_masks_of_other_shapes_are_refused():
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="of one shape"):
         dice(np.ones((1, 2, 2)), np.ones((1, 2, 3)))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="of one shape"):
         dice_per_organelle(np.ones((4, 1, 2, 2)), np.ones((3, 1, 2, 2)))
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from benchmarks._common import Table
 from cytovox.io import write_tcf
 from cytovox.measurement.measurements import Rules, measure_frame
-from cytovox.measurement.rows import WHOLE
+from cytovox.organelles import WHOLE
 from cytovox.simulation.timelapse import time_lapse
 from cytovox.simulation.tomogram import Options
 from cytovox.statistics.bootstrap import interval, mean_of

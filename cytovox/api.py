@@ -21,11 +21,11 @@ from cytovox.io.atomic import atomic_path
 from cytovox.measurement import registry
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI, Increments
-from cytovox.measurement.rows import WHOLE
 from cytovox.models.cells import CellModel
 from cytovox.models.domain import outside, volume_statistics
 from cytovox.models.load import load_model
 from cytovox.models.organelle import OrganelleMasks, OrganelleModel, checked_frame
+from cytovox.organelles import WHOLE
 from cytovox.quality.control import cell_state, frame_flags
 from cytovox.quality.rules import QualityRules, as_text
 from cytovox.segmentation.checks import nuclei_outside_note

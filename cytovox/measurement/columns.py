@@ -1,4 +1,4 @@
-"""Built-in measurements: one function for each group of columns of the compartment table."""
+"""Built-in measurements: the columns of the tables of compartments and of parts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 
 from cytovox.measurement.cell_contrast import SHELL_UM, cell_contrast
-from cytovox.measurement.morphometry import area_flag, border_faces, centroid_um, sphericity
+from cytovox.measurement.morphometry import (
+    ZYX,
+    area_flag,
+    border_faces,
+    centroid_um,
+    equivalent_diameter_um,
+    sphericity,
+)
 from cytovox.measurement.refractive import dry_mass_pg
 from cytovox.measurement.region import Column, Measurement, Region
-from cytovox.measurement.rows import WHOLE
+from cytovox.organelles import WHOLE
 
 NAN = float("nan")
 #: Compartments that consist of any number of parts.
@@ -19,10 +26,14 @@ MANY_PARTS = ("nucleolus", "lipid")
 
 _column = functools.partial(Column, since="0.1.0")
 
-#: Columns that identify a row.
+#: Columns that identify a row of the table of compartments, and of the table of parts.
 KEYS: dict[str, Column] = {
     "cell": _column("", "label of the cell; 0 for what lies outside all cells", "int64"),
     "compartment": _column("", "`cell` for the whole cell, or an organelle", "text"),
+}
+PART_KEYS: dict[str, Column] = {
+    **KEYS,
+    "part": _column("", "number of the part in the cell's compartment, from 1, the largest first", "int64"),
 }
 
 
@@ -41,9 +52,8 @@ def _refractive_index(region: Region) -> dict[str, float]:
     return {"mean_ri": ri_N.mean(), "sd_ri": ri_N.std()}
 
 
-def _centroid(region: Region) -> dict[str, float]:
-    centroid = centroid_um(region.mask_ZYX, region.spacing_um, region.frame.origin_um)
-    return dict(zip(("z_um", "y_um", "x_um"), centroid, strict=True))
+def _centroid_um(region: Region) -> ZYX:
+    return centroid_um(region.mask_ZYX, region.spacing_um, region.frame.origin_um)
 
 
 def _part_sizes(region: Region) -> dict[str, Any]:
@@ -71,41 +81,71 @@ def _contrast(region: Region) -> dict[str, float]:
     return {"contrast_ri": cell_contrast(frame.ri_ZYX, frame.cells_ZYX, region.cell, region.box, frame.spacing_um)}
 
 
-#: In the order of the table.
+VOLUME = Measurement(
+    "volume",
+    1,
+    {"volume_um3": _column("µm³", "number of voxels times the volume of a voxel")},
+    lambda region: {"volume_um3": region.volume_um3},
+    defined_for_empty=True,
+)
+SURFACE = Measurement(
+    "surface",
+    1,
+    {
+        "surface_area_um2": _column(
+            "µm²",
+            "surface area of all parts; empty for cell 0. By default the area of the smooth surface that encloses the "
+            "mask's volume: within 0.4 % on balls and ellipsoids from 10 voxels of radius, also at anisotropic "
+            "spacing; for thin bodies see [measurements.md](measurements.md#areas-of-thin-bodies). "
+            "`measure.area=marching_cubes` is the published estimator, 8 to 15 % too large; the column "
+            "`area_estimator` names the one used",
+        ),
+        "area_flag": _column(
+            "",
+            "`thin` if 2 volume / area is below two of the coarsest voxels: the area may be off by more than 3 %",
+            "text",
+        ),
+        "sphericity": _column(
+            "",
+            "sphericity of the largest part; 1 for a ball. Empty for nucleoli and droplets unless there is just one: "
+            "`tables/parts` has the sphericity of each",
+        ),
+    },
+    _surface,
+    defined_for_empty=True,
+)
+CONCENTRATION = Measurement(
+    "concentration",
+    1,
+    {
+        "concentration_g_per_ml": _column(
+            "g/mL",
+            "mean of (n - n0) / increment, equation 1 of Choi et al. 2021; 0.135 mL/g in lipid, 0.19 elsewhere "
+            "(`measure.uniform=true`: 0.19 everywhere); times 100 is g/dL",
+        )
+    },
+    lambda region: {"concentration_g_per_ml": region.concentration_N.mean()},
+    uses_ri=True,
+)
+DRY_MASS = Measurement(
+    "dry_mass",
+    1,
+    {"dry_mass_pg": _column("pg", "sum of the concentration over the volume")},
+    lambda region: {"dry_mass_pg": dry_mass_pg(region.concentration_N, region.frame.voxel_um3)},
+    defined_for_empty=True,
+    uses_ri=True,
+)
+CENTROID = Measurement(
+    "centroid",
+    1,
+    {f"{axis}_um": _column("µm", f"mean {axis} of the voxels' centres") for axis in "zyx"},
+    lambda region: dict(zip(("z_um", "y_um", "x_um"), _centroid_um(region), strict=True)),
+)
+
+#: Measurements of each compartment, in the order of the table.
 COMPARTMENT_MEASUREMENTS: tuple[Measurement, ...] = (
-    Measurement(
-        "volume",
-        1,
-        {"volume_um3": _column("µm³", "number of voxels times the volume of a voxel")},
-        lambda region: {"volume_um3": region.volume_um3},
-        defined_for_empty=True,
-    ),
-    Measurement(
-        "surface",
-        1,
-        {
-            "surface_area_um2": _column(
-                "µm²",
-                "surface area of all parts; empty for cell 0. By default the area of the smooth surface that encloses "
-                "the mask's volume: within 0.4 % on balls and ellipsoids from 10 voxels of radius, also at anisotropic "
-                "spacing; for thin bodies see [measurements.md](measurements.md#areas-of-thin-bodies). "
-                "`measure.area=marching_cubes` is the published estimator, 8 to 15 % too large; the column "
-                "`area_estimator` names the one used",
-            ),
-            "area_flag": _column(
-                "",
-                "`thin` if 2 volume / area is below two of the coarsest voxels: the area may be off by more than 3 %",
-                "text",
-            ),
-            "sphericity": _column(
-                "",
-                "sphericity of the largest part; 1 for a ball. Empty for nucleoli and droplets unless there is just "
-                "one: `tables/parts` has the sphericity of each",
-            ),
-        },
-        _surface,
-        defined_for_empty=True,
-    ),
+    VOLUME,
+    SURFACE,
     Measurement(
         "refractive_index",
         1,
@@ -116,33 +156,9 @@ COMPARTMENT_MEASUREMENTS: tuple[Measurement, ...] = (
         _refractive_index,
         uses_ri=True,
     ),
-    Measurement(
-        "concentration",
-        1,
-        {
-            "concentration_g_per_ml": _column(
-                "g/mL",
-                "mean of (n - n0) / increment, equation 1 of Choi et al. 2021; 0.135 mL/g in lipid, 0.19 elsewhere "
-                "(`measure.uniform=true`: 0.19 everywhere); times 100 is g/dL",
-            )
-        },
-        lambda region: {"concentration_g_per_ml": region.concentration_N.mean()},
-        uses_ri=True,
-    ),
-    Measurement(
-        "dry_mass",
-        1,
-        {"dry_mass_pg": _column("pg", "sum of the concentration over the volume")},
-        lambda region: {"dry_mass_pg": dry_mass_pg(region.concentration_N, region.frame.voxel_um3)},
-        defined_for_empty=True,
-        uses_ri=True,
-    ),
-    Measurement(
-        "centroid",
-        1,
-        {f"{axis}_um": _column("µm", f"mean {axis} of the voxels' centres") for axis in "zyx"},
-        _centroid,
-    ),
+    CONCENTRATION,
+    DRY_MASS,
+    CENTROID,
     Measurement(
         "parts",
         1,
@@ -193,7 +209,14 @@ COMPARTMENT_MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(
         "nuclei",
         1,
-        {"nuclei": _column("", "number of nuclei of the cell; empty if nuclei were not segmented", "Int64")},
+        {
+            "nuclei": _column(
+                "",
+                "number of nuclei of the cell: 0 flags a cell without a nucleus, 2 or more a cell with several. Empty "
+                "if nuclei were not segmented",
+                "Int64",
+            )
+        },
         lambda region: {"nuclei": region.nuclei},
         defined_for_empty=True,
     ),
@@ -210,4 +233,26 @@ COMPARTMENT_MEASUREMENTS: tuple[Measurement, ...] = (
         _contrast,
         uses_ri=True,
     ),
+)
+
+#: Measurements of each connected part of an organelle, in the order of the table.
+PART_MEASUREMENTS: tuple[Measurement, ...] = (
+    VOLUME,
+    Measurement(
+        "equivalent_diameter",
+        1,
+        {"equivalent_diameter_um": _column("µm", "diameter of the ball of the same volume")},
+        lambda region: {"equivalent_diameter_um": equivalent_diameter_um(region.volume_um3)},
+    ),
+    SURFACE,
+    Measurement(
+        "part_refractive_index",
+        1,
+        {"mean_ri": _column("", "mean refractive index")},
+        lambda region: {"mean_ri": region.ri_ZYX[region.mask_ZYX].mean(dtype=np.float64)},
+        uses_ri=True,
+    ),
+    CONCENTRATION,
+    DRY_MASS,
+    CENTROID,
 )

@@ -7,21 +7,11 @@ from typing import Any
 import numpy as np
 import scipy.ndimage as ndi
 
-from cytovox.measurement.morphometry import (
-    AREA_ESTIMATORS,
-    ZYX,
-    area_flag,
-    centroid_um,
-    equivalent_diameter_um,
-    parts,
-    sphericity,
-    volume_um3,
-)
-from cytovox.measurement.refractive import dry_mass_pg
-from cytovox.measurement.region import Frame, Region, Rules
+from cytovox.measurement.columns import PART_MEASUREMENTS
+from cytovox.measurement.morphometry import AREA_ESTIMATORS, ZYX, parts, volume_um3
+from cytovox.measurement.region import Frame, Region, Rules, values_of
 from cytovox.measurement.registry import measurements
-from cytovox.measurement.rows import WHOLE, Part
-from cytovox.organelles import in_order
+from cytovox.organelles import WHOLE, in_order
 
 __all__ = ["Measured", "Rules", "measure_frame"]
 
@@ -32,7 +22,8 @@ class Measured:
 
     compartments: list[dict[str, Any]]
     """Rows of the compartment table; `cytovox.measurement.registry.columns` describes their columns."""
-    parts: list[Part]
+    parts: list[dict[str, Any]]
+    """Rows of the table of parts; `cytovox.measurement.registry.part_columns` describes their columns."""
 
 
 def measure_frame(
@@ -97,18 +88,17 @@ def measure_frame(
         largest_area = area if len(volumes) == 1 else frame.area_um2(largest)
         rows.append(_row(Region(frame, box, label, WHOLE, inside, volumes, area, largest_area, nuclei)))
         for name, mask in own.items():
-            found = _parts(frame.crop(box), label, name, mask)
+            found = _part_rows(frame.crop(box), label, name, mask)
             all_parts += found
             # parts do not touch, so their areas add up to that of the compartment
-            areas = [part.surface_area_um2 for part in found] or [float("nan")]
-            volumes = [part.volume_um3 for part in found]
+            areas = [part["surface_area_um2"] for part in found] or [float("nan")]
+            volumes = [part["volume_um3"] for part in found]
             rows.append(_row(Region(frame, box, label, name, mask, volumes, sum(areas), areas[0], nuclei)))
     return Measured(rows, all_parts)
 
 
 def _row(region: Region) -> dict[str, Any]:
-    values = {name: value for one in measurements() for name, value in one.of(region).items()}
-    return {"cell": region.cell, "compartment": region.compartment, **values}
+    return {"cell": region.cell, "compartment": region.compartment, **values_of(measurements(), region)}
 
 
 def _part_volumes_um3(mask: np.ndarray, voxel_um3: float) -> tuple[list[float], np.ndarray]:
@@ -118,36 +108,16 @@ def _part_volumes_um3(mask: np.ndarray, voxel_um3: float) -> tuple[list[float], 
     return [float(size) * voxel_um3 for size in sizes], labels == (sizes.argmax() + 1 if number else 0)
 
 
-def _parts(frame: Frame, label: int, name: str, mask: np.ndarray) -> list[Part]:
+def _part_rows(frame: Frame, label: int, name: str, mask: np.ndarray) -> list[dict[str, Any]]:
     """Measure the connected parts of a mask; the largest first, parts of equal size in the order of z, y, x."""
     labels, _ = parts(mask)
-    boxes = ndi.find_objects(labels)
-    by_size = np.argsort(-np.bincount(labels.ravel())[1:], kind="stable")
-    return [
-        _part(frame.crop(boxes[k]), label, name, rank, labels[boxes[k]] == k + 1) for rank, k in enumerate(by_size, 1)
-    ]
-
-
-def _part(frame: Frame, label: int, name: str, rank: int, mask: np.ndarray) -> Part:
-    volume, area = volume_um3(mask, frame.spacing_um), frame.area_um2(mask)
-    concentrations = frame.concentration_N(mask)
-    z_um, y_um, x_um = centroid_um(mask, frame.spacing_um, frame.origin_um)
-    return Part(
-        cell=label,
-        compartment=name,
-        part=rank,
-        volume_um3=volume,
-        equivalent_diameter_um=equivalent_diameter_um(volume),
-        surface_area_um2=area,
-        area_flag=area_flag(volume, area, frame.spacing_um),
-        sphericity=sphericity(volume, area),
-        mean_ri=float(frame.ri_ZYX[mask].mean(dtype=np.float64)),
-        concentration_g_per_ml=float(concentrations.mean()),
-        dry_mass_pg=dry_mass_pg(concentrations, frame.voxel_um3),
-        z_um=z_um,
-        y_um=y_um,
-        x_um=x_um,
-    )
+    boxes, rows = ndi.find_objects(labels), []
+    for rank, k in enumerate(np.argsort(-np.bincount(labels.ravel())[1:], kind="stable"), start=1):
+        part = labels[boxes[k]] == k + 1
+        volume, area = volume_um3(part, frame.spacing_um), frame.area_um2(part)
+        region = Region(frame, boxes[k], label, name, part, [volume], area, area)
+        rows.append({"cell": label, "compartment": name, "part": rank, **values_of(PART_MEASUREMENTS, region)})
+    return rows
 
 
 def _regions_outside(frame: Frame, organelles: Mapping[str, np.ndarray]) -> Iterator[Region]:

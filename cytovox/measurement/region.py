@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -168,3 +168,8 @@ class Measurement:
             name: float(values[name]) if column.dtype == "float64" else values[name]
             for name, column in self.columns.items()
         }
+
+
+def values_of(measurements: Iterable[Measurement], region: Region) -> dict[str, Any]:
+    """Return the columns of several measurements of a region."""
+    return {name: value for one in measurements for name, value in one.of(region).items()}

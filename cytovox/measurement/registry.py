@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 
 from cytovox.errors import InputError
-from cytovox.measurement.columns import COMPARTMENT_MEASUREMENTS, KEYS
+from cytovox.measurement.columns import COMPARTMENT_MEASUREMENTS, KEYS, PART_KEYS, PART_MEASUREMENTS
 from cytovox.measurement.region import Column, Measurement, Region
 
 __all__ = [
     "BUILT_IN",
     "GROUP",
     "KEYS",
+    "PART_KEYS",
+    "PART_MEASUREMENTS",
     "Column",
     "Measurement",
     "Region",
@@ -23,6 +25,7 @@ __all__ = [
     "measurement_versions",
     "measurements",
     "numeric_types",
+    "part_columns",
 ]
 
 #: Entry-point group by which an installed package adds measurements: ``name = "module:MEASUREMENT"``.
@@ -53,26 +56,31 @@ def measurements() -> tuple[Measurement, ...]:
                 f"{where}: expected a cytovox.measurement.registry.Measurement, got {type(added).__name__}: "
                 "update or uninstall its package"
             )
-        taken = _columns(known).keys() & added.columns.keys()
-        if taken or added.name in [other.name for other in known]:
+        taken = _columns(KEYS, known).keys() & added.columns.keys()
+        if taken or added.name in {other.name for other in (*PART_MEASUREMENTS, *known)}:
             what = f"the column {min(taken)}" if taken else f"the name {added.name!r}"
             raise InputError(f"{where}: {what} is taken by another measurement: update or uninstall its package")
         known.append(added)
     return tuple(known)
 
 
-def _columns(of: Sequence[Measurement]) -> dict[str, Column]:
-    return KEYS | {name: column for one in of for name, column in one.columns.items()}
+def _columns(keys: Mapping[str, Column], of: Iterable[Measurement]) -> dict[str, Column]:
+    return {**keys, **{name: column for one in of for name, column in one.columns.items()}}
 
 
 def columns() -> dict[str, Column]:
     """Return all columns of the compartment table, in their order."""
-    return _columns(measurements())
+    return _columns(KEYS, measurements())
+
+
+def part_columns() -> dict[str, Column]:
+    """Return all columns of the table of parts, in their order."""
+    return _columns(PART_KEYS, PART_MEASUREMENTS)
 
 
 def numeric_types() -> dict[str, str]:
-    """Return the pandas type of each numeric column."""
-    return {name: column.dtype for name, column in columns().items() if column.dtype != "text"}
+    """Return the pandas type of each numeric column of both tables."""
+    return {name: column.dtype for name, column in {**part_columns(), **columns()}.items() if column.dtype != "text"}
 
 
 def columns_of_ri() -> set[str]:
@@ -82,21 +90,23 @@ def columns_of_ri() -> set[str]:
 
 def measurement_versions() -> dict[str, list[object]]:
     """Return version and columns of each measurement, for the provenance of stored rows."""
-    return {one.name: [one.version, *one.columns] for one in measurements()}
+    return {one.name: [one.version, *one.columns] for one in (*PART_MEASUREMENTS, *measurements())}
 
 
-def column_reference(of: Sequence[Measurement] | None = None) -> str:
-    """Return a Markdown table of all columns: name, unit, description, measurement with its version, and since when.
+def column_reference(of: Sequence[Measurement] | None = None, keys: Mapping[str, Column] = KEYS) -> str:
+    """Return a Markdown table of columns: name, unit, description, measurement with its version, and since when.
 
     Parameters
     ----------
     of : sequence of Measurement, optional
-        All measurements by default, those of installed packages included.
+        Measurements of the table; by default all of the compartment table, those of installed packages included.
+    keys : dict of name -> Column
+        Columns that identify a row of the table.
     """
     of = measurements() if of is None else of
     source = {name: f"{one.name} {one.version}" for one in of for name in one.columns}
     rows = [
         f"| `{name}` | {column.unit} | {column.description} | {source.get(name, '')} | {column.since} |"
-        for name, column in _columns(of).items()
+        for name, column in _columns(keys, of).items()
     ]
     return "\n".join(["| column | unit | what it is | measurement, version | since |", "|---|---|---|---|---|", *rows])

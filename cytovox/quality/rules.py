@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cytovox.measurement.rows import WHOLE
+from cytovox.organelles import WHOLE
 
 #: Factor between a cell's volume (or dry mass) and that of its last good frame from which it is a jump. Cells that
 #: divide every 20 h grow by 1.1 in 3 h.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +37,7 @@ def result() -> Any:
     return SimpleNamespace(
         time_lapse=SimpleNamespace(source=source, medium_ri=MEDIUM, medium_from="file", times_s=None),
         compartments=[{"frame": 0, **_plain(row)} for row in found.compartments],
-        parts=[{"frame": 0, **_plain(asdict(row))} for row in found.parts],
+        parts=[{"frame": 0, **_plain(row)} for row in found.parts],
         tracked=SimpleNamespace(track_of={(0, 1): 0}, tracks=[SimpleNamespace(track=0, lineage=0)]),
         flags={},
         outside_training=[""],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from cytovox.io.provenance import Fingerprint
 from cytovox.io.spacing import SpacingFrom
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import Increments
-from cytovox.measurement.rows import WHOLE
 from cytovox.measurement.volume_interval import VolumeInterval, agreement, volume_intervals
 from cytovox.models.domain import frame_outside
+from cytovox.organelles import WHOLE
 from cytovox.segmentation.checks import nuclei_outside_note
 from cytovox.segmentation.field import CellField, FoundCells, SeedRule
 from cytovox.segmentation.holes import fill_cells
@@ -113,7 +112,7 @@ def finish_frame(job: FrameJob) -> list[str]:
             {**_plain(row), **_interval(row, stored_intervals), **_original(job.cells, row["cell"])}
             for row in measured.compartments
         ],
-        parts=[_plain(dataclasses.asdict(row)) for row in measured.parts],
+        parts=[_plain(row) for row in measured.parts],
         unclaimed_um3=None if math.isnan(unassigned_um3) else unassigned_um3 * float(np.prod(volume.spacing_um)),
         cells_from=job.cells_from, notes=notes, outside_training=_outside(state),
     )  # fmt: skip

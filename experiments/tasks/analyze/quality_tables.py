@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cytovox.measurement.rows import WHOLE
+from cytovox.organelles import WHOLE
 from cytovox.quality.control import Flags, cell_state, flag_cells
 from cytovox.quality.events import Overlap, overlap_of
 from cytovox.quality.lineage_sums import sum_lineages

@@ -16,7 +16,7 @@ from cytovox.io.atomic import atomic_path
 from cytovox.io.provenance import digest_of
 from cytovox.measurement import registry
 from cytovox.measurement.refractive import CHOI_RULE, concentration_choi_g_per_ml
-from cytovox.measurement.rows import WHOLE, Part
+from cytovox.organelles import WHOLE
 from cytovox.quality.control import Flags, detection_of
 from cytovox.quality.rules import as_text
 from cytovox.tracking.tracking import Tracked, TrackingRules, track_cells
@@ -103,7 +103,7 @@ def compartment_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig)
 
 def part_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
     """Return one row per droplet, nucleolus and nucleus."""
-    return _table(results, config, [f.name for f in dataclasses.fields(Part)], lambda result: result.parts, rules=False)
+    return _table(results, config, list(registry.part_columns()), lambda result: result.parts, rules=False)
 
 
 def _table(

@@ -19,7 +19,7 @@ from cytovox.io.spacing import Resolved, resolve_spacing
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI
 from cytovox.measurement.registry import columns_of_ri
-from cytovox.measurement.rows import WHOLE
+from cytovox.organelles import WHOLE
 from cytovox.plots.cells import cells_figure
 from cytovox.quality.control import cell_state, frame_flags
 from cytovox.quality.rules import QualityRules, as_text

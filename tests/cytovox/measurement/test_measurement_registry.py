@@ -24,11 +24,15 @@ CONTRAST = Measurement(
         "depth_um": np.ptp(np.nonzero(region.mask_ZYX)[0]) * region.spacing_um[0] + region.spacing_um[0],
     },
 )
-#: The columns of the compartment table, in their order: they are the same in every version of the package.
+#: The columns of both tables, in their order: they are the same in every version of the package.
 COLUMNS = (
     "cell", "compartment", "volume_um3", "surface_area_um2", "area_flag", "sphericity", "mean_ri", "sd_ri",
     "concentration_g_per_ml", "dry_mass_pg", "z_um", "y_um", "x_um", "parts", "mean_part_um3", "median_part_um3",
     "largest_part_um3", "mean_part_area_um2", "specks", "specks_um3", "border", "nuclei", "contrast_ri",
+)  # fmt: skip
+PART_COLUMNS = (
+    "cell", "compartment", "part", "volume_um3", "equivalent_diameter_um", "surface_area_um2", "area_flag",
+    "sphericity", "mean_ri", "concentration_g_per_ml", "dry_mass_pg", "z_um", "y_um", "x_um",
 )  # fmt: skip
 WRONG = "a string"
 SAME_NAME = Measurement("volume", 1, {"v": Column("", "")}, lambda region: {"v": 0.0})
@@ -61,6 +65,7 @@ def test_an_added_measurement_gives_named_columns_and_changes_no_other(offer):
     plain = measure_frame(*frame()).compartments
     assert [tuple(row) for row in plain] == [COLUMNS] * 4
     assert tuple(registry.columns()) == COLUMNS
+    assert tuple(measure_frame(*frame()).parts[0]) == tuple(registry.part_columns()) == PART_COLUMNS
     offer("CONTRAST")
     rows = measure_frame(*frame()).compartments
     for row, before in zip(rows, plain, strict=True):
@@ -74,8 +79,9 @@ def test_an_added_measurement_gives_named_columns_and_changes_no_other(offer):
     versions = registry.measurement_versions()
     assert list(versions.items())[-1] == ("contrast", [3, "mean_contrast", "depth_um"])
     assert versions["refractive_index"] == [1, "mean_ri", "sd_ri"]
-    named = ["cell", "compartment", *(column for _, *columns in versions.values() for column in columns)]
-    assert named == [*COLUMNS, *names]
+    assert versions["equivalent_diameter"] == [1, "equivalent_diameter_um"]
+    covered = {column for _, *columns in versions.values() for column in columns}
+    assert covered == {*COLUMNS, *PART_COLUMNS, *names} - registry.PART_KEYS.keys()
     assert "| `depth_um` | µm | Extent along z | contrast 3 |  |" in registry.column_reference().splitlines()
 
 
@@ -86,7 +92,7 @@ def test_the_page_of_columns_is_what_the_registry_says():
     spec.loader.exec_module(script)
     page = (docs / "columns.md").read_text(encoding="utf-8")
     assert page == script.reference(), "run python docs/write_column_reference.py"
-    assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == list(COLUMNS)
+    assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == [*COLUMNS, *PART_COLUMNS]
 
 
 def test_numbers_have_a_type_and_columns_of_the_refractive_index_are_known():

@@ -1,6 +1,5 @@
 """A frame of known cells: every number of the table is known without the code."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import Increments
-from cytovox.measurement.rows import WHOLE
+from cytovox.organelles import WHOLE
 
 SPACING = (0.4, 0.2, 0.2)
 MEDIUM = 1.337
@@ -38,7 +37,7 @@ def frame():
 
 def rows_of(found, **wanted):
     """Rows or parts with some values, their columns as attributes."""
-    rows = [SimpleNamespace(**(row if isinstance(row, dict) else dataclasses.asdict(row))) for row in found]
+    rows = [SimpleNamespace(**row) for row in found]
     return [row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())]
 
 

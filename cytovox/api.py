@@ -3,7 +3,6 @@
 They call the code of the commands, so commands and notebooks give the same results.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,15 @@ from cytovox.errors import InputError
 from cytovox.io import Volume, write_nifti, write_ometiff, write_omezarr
 from cytovox.io import read_volume as read
 from cytovox.io.atomic import atomic_path
-from cytovox.measurement.cell_contrast import cell_contrasts
+from cytovox.measurement import registry
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI, Increments
-from cytovox.measurement.registry import added_columns
-from cytovox.measurement.rows import COLUMNS, WHOLE, Compartment
 from cytovox.models.cells import CellModel
 from cytovox.models.domain import outside, volume_statistics
 from cytovox.models.load import load_model
 from cytovox.models.organelle import OrganelleMasks, OrganelleModel, checked_frame
-from cytovox.quality.control import CellState, frame_flags
+from cytovox.organelles import WHOLE
+from cytovox.quality.control import cell_state, frame_flags
 from cytovox.quality.rules import QualityRules, as_text
 from cytovox.segmentation.checks import nuclei_outside_note
 from cytovox.segmentation.field import CellField, FoundCells, SeedRule, WatershedCells
@@ -266,28 +264,23 @@ def measure(
         measured = measure_frame(ri_ZYX, labels, dict(masks), volume.spacing_um, rules, volume.origin_um)
     except ValueError as error:
         raise InputError(f"measure: {error}") from None
-    contrasts = cell_contrasts(ri_ZYX, labels, volume.spacing_um)
-    whole = [row for row in measured.compartments if row.compartment == WHOLE]
-    flags = {row.cell: _flags(frame, row, contrasts.get(row.cell, math.nan), differing) for row in whole}
-    last = {
-        "medium_ri": medium,
-        "medium_from": medium_from,
-        "increments": rules.increments.rule,
-        "area_estimator": rules.area,
-        "outside_training": differing,
-    }
+    rows = [{"frame": frame, **row} for row in measured.compartments]
+    flags = {row["cell"]: _flags(row, differing) for row in rows if row["compartment"] == WHOLE}
     rows = [
         {
-            "frame": frame,
-            **row.as_dict(),
-            "contrast_ri": contrasts.get(row.cell, math.nan) if row.compartment == WHOLE else math.nan,
-            "flags": flags.get(row.cell, ""),
-            **last,
+            **row,
+            "flags": flags.get(row["cell"], ""),
+            "medium_ri": medium,
+            "medium_from": medium_from,
+            "increments": rules.increments.rule,
+            "area_estimator": rules.area,
+            "outside_training": differing,
         }
-        for row in measured.compartments
+        for row in rows
     ]
-    columns = ["frame", *COLUMNS, "contrast_ri", *added_columns(), "flags", *last]
-    return pd.DataFrame(rows, columns=columns).astype({"nuclei": "Int64", "specks": "Int64"})
+    columns = ["frame", *registry.columns(), "flags"]
+    columns += ["medium_ri", "medium_from", "increments", "area_estimator", "outside_training"]
+    return pd.DataFrame(rows, columns=columns).astype(registry.numeric_types())
 
 
 def _medium(volume: Volume, given: float | None) -> tuple[float, str]:
@@ -306,9 +299,8 @@ def _medium(volume: Volume, given: float | None) -> tuple[float, str]:
     return PAPER_MEDIUM_RI, "paper"
 
 
-def _flags(frame: int, row: Compartment, contrast_ri: float, differing: str) -> str:
-    detection = Detection(frame, row.cell, (row.z_um, row.y_um, row.x_um), row.volume_um3)
-    found = frame_flags(CellState(detection, row.dry_mass_pg, row.border, row.nuclei, contrast_ri), QualityRules())
+def _flags(row: dict[str, Any], differing: str) -> str:
+    found = frame_flags(cell_state(row), QualityRules())
     return as_text(found | ({"weights_range"} if differing else set()))
 
 

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 #: Order of the channel axis of masks and probabilities. "membrane" is the filled whole cell.
 ORGANELLES: tuple[str, ...] = ("membrane", "nucleus", "nucleolus", "lipid")
 
+#: Compartment of the whole cell in the tables; all other compartments are organelles.
+WHOLE = "cell"
+
 #: Name of the label image of cells, which has one value per cell; all others are masks.
 CELLS = "cells"
 

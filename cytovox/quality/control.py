@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,21 @@ class CellState:
     def key(self) -> tuple[int, int]:
         """Return frame and label."""
         return self.detection.frame, self.detection.label
+
+
+def detection_of(row: Mapping[str, Any]) -> Detection:
+    """Return the detection of a whole cell, from its row of the compartment table and the row's `frame`."""
+    return Detection(row["frame"], row["cell"], (row["z_um"], row["y_um"], row["x_um"]), row["volume_um3"])
+
+
+def cell_state(row: Mapping[str, Any]) -> CellState:
+    """Return the state of a whole cell, from its row of the compartment table and the row's `frame`."""
+    low, high = row.get("volume_low_um3"), row.get("volume_high_um3")
+    contrast = row.get("contrast_ri")
+    return CellState(
+        detection_of(row), row["dry_mass_pg"], row["border"] or "", row["nuclei"],
+        math.nan if contrast is None else contrast, None if low is None or high is None else (low, high),
+    )  # fmt: skip
 
 
 Flags = dict[tuple[int, int], set[str]]

@@ -35,7 +35,7 @@ def sum_lineages(table: pd.DataFrame, tracks: pd.DataFrame, rules: QualityRules)
     ----------
     table : DataFrame
         One row per compartment, cell and frame, with the columns `file`, `frame`, `compartment`, `track`, `lineage`,
-        `flags` and `excluded`, and those of `cytovox.measurement.measurements.Compartment`.
+        `flags` and `excluded`, and those of `cytovox.measurement.registry.columns`.
     tracks : DataFrame
         One row per track: `file`, `track`, `parent`, `lineage`, `first_frame`, `last_frame`, `divided`.
     rules : QualityRules

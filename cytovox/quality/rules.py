@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cytovox.measurement.rows import WHOLE
+from cytovox.organelles import WHOLE
 
 #: Factor between the volume (or dry mass) of a cell and that in its last good frame that is a jump. A cell that divides
 #: every 20 h grows by a factor of 1.1 in 3 h.

@@ -63,9 +63,9 @@ def test_given_masks_are_measured_and_every_number_is_the_truth(done, time_lapse
     rows = table[(table["file"] == "RAW264.7-00007-LPS") & (table["frame"] == t)]
     assert len(rows) == len(truth.compartments)
     for (_, row), wanted in zip(rows.iterrows(), truth.compartments, strict=True):
-        assert (row["cell"], row["compartment"]) == (wanted.cell, wanted.compartment)
+        assert (row["cell"], row["compartment"]) == (wanted["cell"], wanted["compartment"])
         for key in ("volume_um3", "surface_area_um2", "mean_ri", "concentration_g_per_ml", "dry_mass_pg"):
-            np.testing.assert_allclose(row[key], getattr(wanted, key), equal_nan=True)
+            np.testing.assert_allclose(row[key], wanted[key], equal_nan=True)
     assert set(rows["time_s"]) == {HOURS[t]}
     assert set(rows["group"]) == {"LPS"}
     assert set(rows["cells_from"]) == {"given"}

@@ -14,19 +14,18 @@ from cytovox.io import LabelVolume, Volume, open_labels, read_volume, write_omet
 from cytovox.io.deletion import Manifest
 from cytovox.io.label_layout import Opening
 from cytovox.io.spacing import resolve_spacing
-from cytovox.measurement.cell_contrast import cell_contrasts
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI
-from cytovox.measurement.rows import WHOLE
+from cytovox.measurement.registry import columns_of_ri
+from cytovox.organelles import WHOLE
 from cytovox.plots.cells import cells_figure
 from cytovox.plots.charts import read_rows
-from cytovox.quality.control import CellState, frame_flags
+from cytovox.quality.control import cell_state, frame_flags
 from cytovox.quality.rules import QualityRules, as_text
 from cytovox.segmentation.checks import nuclei_outside_note
 from cytovox.segmentation.field import CellField, CellFinder
 from cytovox.segmentation.holes import fill_cells
 from cytovox.segmentation.watershed import unassigned
-from cytovox.tracking.tracking import Detection
 from datamodules.cases import checked_ri
 from datamodules.label_source import Grid, LabelSource, label_sources
 from experiments.preflight import require_room
@@ -46,8 +45,6 @@ from training.signals import StopSignals
 
 #: Files in `out`.
 RESULTS = ("cells.ome.tif", "cells.csv", "cells.png")
-#: Columns that need a tomogram.
-_OF_RI = ("mean_ri", "sd_ri", "concentration_g_per_ml", "dry_mass_pg")
 #: Most rows in the report; the table has all.
 MAX_ROWS = 200
 #: Columns of the report: column of the table, heading, decimals.
@@ -287,20 +284,20 @@ def _rows(
     medium = getattr(volume, "medium_ri", None) or PAPER_MEDIUM_RI
     image = np.full(cells.shape, math.nan, np.float32) if ri is None else ri
     measured = measure_frame(image, cells, {"membrane": membrane, "nucleus": nucleus}, spacing, Rules(medium))
-    contrasts = {} if ri is None else cell_contrasts(ri, cells, spacing)
-    flags = {}
-    for row in (row for row in measured.compartments if row.compartment == WHOLE):
-        detection = Detection(t, row.cell, (row.z_um, row.y_um, row.x_um), row.volume_um3)
-        state = CellState(detection, row.dry_mass_pg, row.border, row.nuclei, contrasts.get(row.cell, math.nan))
-        flags[row.cell] = as_text(frame_flags(state, QualityRules()))
+    flags = {
+        row["cell"]: as_text(frame_flags(cell_state({"frame": t, **row}), QualityRules()))
+        for row in measured.compartments
+        if row["compartment"] == WHOLE
+    }
+    left_out = columns_of_ri() if ri is None else set()
     rows: list[dict[str, object]] = []
     for row in measured.compartments:
-        values = {name: value for name, value in row.as_dict().items() if ri is not None or name not in _OF_RI}
-        # cell k was grown from nucleus k
-        original = {"original_label": seeds.reading.original(row.cell) if row.cell > 0 else None}
-        contrast = {"contrast_ri": contrasts.get(row.cell) if row.compartment == WHOLE else None}
+        values = {name: value for name, value in row.items() if name not in left_out}
+        contrast = {name: values.pop(name) for name in ("contrast_ri",) if name in values}
+        # cell k grew from nucleus k
+        original = {"original_label": seeds.reading.original(row["cell"]) if row["cell"] > 0 else None}
         rows.append(
-            {"frame": t, **values, **(original if seeds.instances else {}), **(contrast if ri is not None else {}),
-             "flags": flags.get(row.cell, "")}
+            {"frame": t, **values, **(original if seeds.instances else {}), **contrast,
+             "flags": flags.get(row["cell"], "")}
         )  # fmt: skip
     return rows

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.ndimage as ndi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytovox.measurement.cell_contrast import cell_contrasts
+from cytovox.measurement.cell_contrast import cell_contrast
 from cytovox.quality.control import CellState, flag_cells
 from cytovox.quality.events import find_events, overlap_of
 from cytovox.quality.lineage_sums import sum_lineages
@@ -19,6 +20,11 @@ from cytovox.tracking.tracking import Detection, TrackingRules, track_cells
 def state(frame, label, y, volume, mass=None, nuclei=1, border="", contrast=0.02, interval=None):
     seen = Detection(frame, label, (5.0, y, 0.0), volume)
     return CellState(seen, 0.2 * volume if mass is None else mass, border, nuclei, contrast, interval)
+
+
+def cell_contrasts(ri, cells, spacing_um, **shell):
+    boxes = enumerate(ndi.find_objects(cells), start=1)
+    return {label: cell_contrast(ri, cells, label, box, spacing_um, **shell) for label, box in boxes}
 
 
 def flagged(states, rules=None, overlaps=None, tracking=None):

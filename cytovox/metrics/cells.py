@@ -71,13 +71,14 @@ def score_cells(truth_ZYX: np.ndarray, predicted_ZYX: np.ndarray, left_out: Coll
     if left_out:
         found = _without(found, left_out)
     pairs, at_50 = match_by_dice(found), detect(found, 0.5)
+    precision = {f"ap_{round(100 * threshold)}": value for threshold, value in average_precision(found).items()}
     return CellScores(
-        pairs.unmatched_as_zero,
-        pairs.matched_only,
-        *average_precision(found).values(),
-        at_50.panoptic_quality,
-        at_50.segmentation_quality,
-        at_50.recognition_quality,
+        dice=pairs.unmatched_as_zero,
+        dice_matched=pairs.matched_only,
+        **precision,
+        pq=at_50.panoptic_quality,
+        sq=at_50.segmentation_quality,
+        rq=at_50.recognition_quality,
         splits=count_splits(found),
         merges=count_merges(found),
         cells=len(found.truth_T),

@@ -116,11 +116,11 @@ def _nucleus(rng: np.random.Generator, line: CellLine, place: Place, height: flo
     short_um = min(long_um / rng.uniform(*line.nucleus_aspect), 0.82 * place.semi_um[1])
     tall_um = 0.95 * long_um if place.ball else 0.5 * height * rng.uniform(*line.nucleus_height)
     tall_um = min(tall_um, 1.1 * short_um)
-    shift = rng.uniform(-1, 1, 2) * (np.array([place.semi_um[0] - long_um, place.semi_um[1] - short_um]) * 0.45)
+    along, across = rng.uniform(-1, 1, 2) * (np.array([place.semi_um[0] - long_um, place.semi_um[1] - short_um]) * 0.45)
     turn = place.angle + rng.normal(scale=0.15)
     z = lift if place.ball else max(height * rng.uniform(0.44, 0.48), tall_um + 0.35)
     body = Blob(
-        center_um=np.array([z, *(place.center_um + _to_yx(*shift, place.angle))]),
+        center_um=np.array([z, *(place.center_um + _to_yx(along, across, place.angle))]),
         semi_um=np.array([tall_um, short_um, long_um]),
         axes=np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]]),
         ri=rng.uniform(*line.nucleus_contrast),
@@ -172,7 +172,8 @@ def _place(rng: np.random.Generator, cell: Cell, radius: float, near: float) -> 
         center = cell.center_um + _to_yx(along, across, cell.angle)
         yx = np.concatenate([[center], center + around])
         wave = cell.edge.at(yx)
-        edge, skirt = cell.outline(*(yx - cell.center_um).T, wave)
+        y, x = (yx - cell.center_um).T
+        edge, skirt = cell.outline(y, x, wave)
         bottom, top = cell.profile(edge, skirt, wave)
         low, high = bottom.max() + radius + 0.2, top.min() - radius - 0.2
         if edge.max() > 0.97 or high < low:

@@ -163,7 +163,8 @@ def _flat(means: np.ndarray) -> bool:
 
 def _t_numbers(found: Any) -> tuple[float, float, float]:
     """Return the 95 % interval and p value of a result of scipy."""
-    return *map(float, found.confidence_interval(0.95)), float(found.pvalue)
+    low, high = found.confidence_interval(0.95)
+    return float(low), float(high), float(found.pvalue)
 
 
 def _permuted(one: np.ndarray, *control: np.ndarray) -> tuple[float, float, float]:
@@ -189,7 +190,7 @@ def _permuted(one: np.ndarray, *control: np.ndarray) -> tuple[float, float, floa
 
 
 def _not_rejected(p_of: Callable[[float], float], effect: float, scale: float) -> tuple[float, float]:
-    """Return the range of shifts with p above 0.05, by bisection; p decreases in steps with distance from the effect."""
+    """Return the range of shifts with p above 0.05, by bisection; p falls in steps with distance from the effect."""
     ends = []
     for sign in (-1.0, 1.0):
         inside, outside = 0.0, scale

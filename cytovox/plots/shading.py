@@ -36,7 +36,7 @@ def shaded(obj_ZYX: np.ndarray, colour: str, *, tilt: float = TILT, scale: float
         the volume is the centre of the image. x points right, z (tilted) up.
     """
     field_DHW = _tilted(np.asarray(obj_ZYX) != 0, tilt, scale)
-    inside: np.ndarray = field_DHW > 0.5
+    inside = np.asarray(field_DHW > 0.5)
     # normals from the smoothed field instead of from the depth, which jumps where one part hides another
     gradient = _gradient_at(field_DHW, inside.argmax(axis=0))  # at the voxel nearest to the viewer
     normal = -gradient / np.maximum(np.linalg.norm(gradient, axis=0), 1e-6)

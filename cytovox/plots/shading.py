@@ -36,14 +36,14 @@ def shaded(obj_ZYX: np.ndarray, colour: str, *, tilt: float = TILT, scale: float
         the volume is the centre of the image. x points right, z (tilted) up.
     """
     field_DHW = _tilted(np.asarray(obj_ZYX) != 0, tilt, scale)
-    inside = np.asarray(field_DHW > 0.5)
+    inside = field_DHW > 0.5
     # normals from the smoothed field instead of from the depth, which jumps where one part hides another
     gradient = _gradient_at(field_DHW, inside.argmax(axis=0))  # at the voxel nearest to the viewer
     normal = -gradient / np.maximum(np.linalg.norm(gradient, axis=0), 1e-6)
     light_HW = AMBIENT + (1 - AMBIENT) * np.clip(np.tensordot(LIGHT_DHW, normal, axes=1), 0, 1)  # Lambert's law
     rgba = np.ones((*light_HW.shape, 4), np.float32)
     rgba[..., :3] = np.clip(light_HW[..., None] * (0.25 + 0.95 * np.array(to_rgb(colour))), 0, 1)
-    return rgba * inside.any(axis=0)[..., None]
+    return rgba * np.asarray(inside.any(axis=0))[..., None]
 
 
 def _gradient_at(field_DHW: np.ndarray, d_HW: np.ndarray) -> np.ndarray:

@@ -23,8 +23,7 @@ class WaveField:
     @classmethod
     def draw(cls, rng: np.random.Generator, scale_um: float, waves: int, axes: int = 3) -> "WaveField":
         """Return a random field whose features are about `scale_um` across."""
-        wave_MD = rng.normal(scale=1.0 / scale_um, size=(waves, axes))
-        return cls(wave_MD, rng.uniform(0, 2 * np.pi, waves))
+        return cls(rng.normal(scale=1.0 / scale_um, size=(waves, axes)), rng.uniform(0, 2 * np.pi, waves))
 
     def at(self, points_ND: np.ndarray) -> np.ndarray:
         """Return the values at points in µm, (N, D) -> (N,)."""

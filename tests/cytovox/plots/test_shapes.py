@@ -1,4 +1,4 @@
-"""Shaded shapes by their silhouettes; galleries and charts by what is in them. What they look like, a person judged."""
+"""Shaded shapes by their silhouettes; galleries and charts by their content. Their appearance is not tested."""
 
 import math
 from pathlib import Path

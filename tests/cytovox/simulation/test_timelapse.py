@@ -17,7 +17,7 @@ QUICK = Options(optics=Optics(illuminations=8, rounds=0), noise_ri=(0, 0))
 GRID = Grid.around(SHAPE, SPACING, (0, 0, 0))
 
 
-def movie(response, seed=5, preset="RAW264.7"):
+def simulated(response, seed=5, preset="RAW264.7"):
     extent = tuple(n * s for n, s in zip(SHAPE, SPACING, strict=True))
     return TimeLapse.draw(draw_scene(PRESETS[preset], seed, extent), response)
 
@@ -55,7 +55,7 @@ def test_frames_have_noise_of_their_own_and_are_the_same_every_time():
 
 
 def test_without_a_treatment_cells_only_creep():
-    output = movie(Response("still", creep_um=1.5))
+    output = simulated(Response("still", creep_um=1.5))
     before, after = (grow(output.scene(hours), GRID) for hours in (0.0, 3.0))
     cells = whole_cells(before, after)
     assert len(cells) >= 2
@@ -69,7 +69,7 @@ def test_without_a_treatment_cells_only_creep():
 
 
 def test_a_treatment_changes_volume_and_contrast_by_its_factors():
-    output = movie(Response("grows", volume=1.5, contrast=0.8, creep_um=0.0))
+    output = simulated(Response("grows", volume=1.5, contrast=0.8, creep_um=0.0))
     before, after = (grow(output.scene(hours), GRID) for hours in (0.0, 8.0))
     cells = [k for k in whole_cells(before, after) if (before.nuclei_ZYX == k).any()]
     assert cells
@@ -83,7 +83,7 @@ def test_a_treatment_changes_volume_and_contrast_by_its_factors():
 
 
 def test_droplets_come_and_grow_and_nucleoli_level_off():
-    output = movie(RESPONSES["LPS"])
+    output = simulated(RESPONSES["LPS"])
     scenes = [output.scene(hours) for hours in (0.0, 1.0, 4.0, 8.0)]
 
     def total(blobs):
@@ -99,13 +99,13 @@ def test_droplets_come_and_grow_and_nucleoli_level_off():
 
 
 def test_treated_and_control_cells_creep_alike():
-    moved = [movie(RESPONSES[name]).scene(5.0).cells for name in ("control", "LPS")]
+    moved = [simulated(RESPONSES[name]).scene(5.0).cells for name in ("control", "LPS")]
     for one, two in zip(*moved, strict=True):
         assert one.center_um == pytest.approx(two.center_um)
 
 
 def test_droplets_that_touch_merge_and_keep_their_volume():
-    one = movie(RESPONSES["control"]).start.cells[0].nucleus.body
+    one = simulated(RESPONSES["control"]).start.cells[0].nucleus.body
 
     def droplet(x, radius):
         return type(one)(np.array([2.0, 0.0, x]), np.full(3, radius), np.eye(3), 1.4, 0.05)
@@ -130,8 +130,8 @@ def test_an_invalid_time_lapse_is_refused(response, times, message):
 
 
 def test_the_command_line_writes_a_time_lapse_that_the_readers_read(tmp_path):
-    words = ["--preset", "RAW264.7", "--seed", "4", "--shape", "16", "32", "32", "--spacing", "0.4", "0.4", "0.4"]
-    assert main([*words, "--film", "LPS", "--frames", "3", "--interval", "30", "--out", str(tmp_path)]) == 0
+    arguments = ["--preset", "RAW264.7", "--seed", "4", "--shape", "16", "32", "32", "--spacing", "0.4", "0.4", "0.4"]
+    assert main([*arguments, "--film", "LPS", "--frames", "3", "--interval", "30", "--out", str(tmp_path)]) == 0
     movie = read_volume(tmp_path / "RAW264.7-00004-LPS.TCF")
     assert movie.shape == (3, 1, 16, 32, 32)
     assert movie.times_s == pytest.approx((0, 1800, 3600))

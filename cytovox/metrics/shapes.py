@@ -49,7 +49,7 @@ class SampleErrors:
     single: ShapeErrors
     """Mean of each error over all samples: the expected errors of one sample."""
     mean_shape: ShapeErrors
-    """Errors of the majority vote of the samples; see `mean_shape`."""
+    """Errors of the majority of the samples; see `mean_shape`."""
     best: ShapeErrors
     """Errors of that one of the first k samples with the lowest 1 - IoU."""
 

@@ -46,7 +46,7 @@ def quality_table(arguments: argparse.Namespace) -> tuple[list[Table], dict[str,
     scores: dict[str, list[CellScores]] = {}
     for case in cases:
         raw = case.load()
-        field, truth, lone = field_of(raw)
+        field, truth, unassigned = field_of(raw)
         predicted = model.inferer(raw.ri_ZYX, raw.spacing_um)[both]
         fields = {
             "true masks, true nuclei": dataclasses.replace(field, seeds_ZYX=true_seeds(raw)),
@@ -55,7 +55,9 @@ def quality_table(arguments: argparse.Namespace) -> tuple[list[Table], dict[str,
         }
         for seeds, given in fields.items():
             for name, finder in finders.items():
-                scores.setdefault(f"{name}: {seeds}", []).append(score_cells(truth, finder(given).cells_ZYX, lone))
+                scores.setdefault(f"{name}: {seeds}", []).append(
+                    score_cells(truth, finder(given).cells_ZYX, unassigned)
+                )
         print(case.name, flush=True)
     strata = [case.cell_line for case in cases]
     table = Table(f"{len(cases)} simulated fields of {', '.join(lines)}", ["method: seeds", *HEADS])

@@ -40,7 +40,7 @@ Rows = list[dict[str, Any]]
 
 
 def series_tables(arguments: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
-    """Films of both groups through the pipeline, beside equation 1 inside the true masks."""
+    """Time-lapses of both groups through the pipeline, compared with equation 1 inside the true masks."""
     fields = 1 if arguments.quick else arguments.fields
     hours = HOURS[:2] if arguments.quick else HOURS
     shape = (24, 96, 96) if arguments.quick else SHAPE
@@ -61,7 +61,7 @@ def series_tables(arguments: argparse.Namespace) -> tuple[list[Table], dict[str,
 
 
 def _simulate(folder: Path, fields: int, hours: Any, shape: Any, spacing: Any) -> dict[tuple[str, int], Any]:
-    """Write the films; (file, frame) to true rows measured on the observed and on the true index."""
+    """Write the time-lapses; (file, frame) to true rows measured on the observed and on the true index."""
     truth = {}
     for seed in range(920_001, 920_001 + fields):
         for group in ("control", "LPS"):
@@ -86,7 +86,7 @@ def _simulate(folder: Path, fields: int, hours: Any, shape: Any, spacing: Any) -
 
 
 def _matched(table: pd.DataFrame, truth: dict[tuple[str, int], Any]) -> Rows:
-    """Every true cell that is found, by the nearest centre with about its size; a row a quantity."""
+    """Every true cell that is found, by the nearest centre with about its size; one row per quantity."""
     rows: Rows = []
     for (file, t), (seen, true) in truth.items():
         own = table[(table["file"] == file) & (table["frame"] == t) & (table["cell"] > 0)]

@@ -25,7 +25,7 @@ SHAPE, SPACING = (128, 512, 512), (0.25, 0.16, 0.16)
 
 
 def large_time_lapse(path: Path, frames: int, shape: tuple[int, int, int]) -> None:
-    """A film of that size: one simulated field, mirrored to the sides, with noise of its own in each frame."""
+    """A time-lapse of that size: one simulated field, mirrored to the sides, with noise of its own in each frame."""
     field = simulate("HeLa", 930_001, (shape[0], shape[1] // 2, shape[2] // 2), SPACING)
     ri = np.pad(field.ri_ZYX, ((0, 0), (0, shape[1] - shape[1] // 2), (0, shape[2] - shape[2] // 2)), mode="symmetric")
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What the network would do if it knew: the errors of its shapes when it is told true traits."""
+"""Errors of shapes when the network is conditioned on true traits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from training.rundir import RunFolder
 
 
 def conditioned_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Table, dict[str, Any]]:
-    """Mean errors over the cells of all folds when the network is told nothing, or the truth about some traits.
+    """Mean errors over the cells of all folds when the network is conditioned on no traits, or on some true ones.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def conditioned_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tup
         weights = read_weights(config, [RunFolder(work / "runs" / "traits" / run).last_checkpoint])
         module = build_from_weights(config, weights).eval()
         assert isinstance(module, ShapeModule)
-        for cell in track(fold_cells(cells, run)[1], f"told the truth, {run}"):
+        for cell in track(fold_cells(cells, run)[1], f"true traits, {run}"):
             groups.append(cell.group)
             for what, errors in _answers(module, cell).items():
                 found.setdefault(what, []).append(errors)
@@ -59,7 +59,7 @@ def conditioned_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tup
 
 @torch.no_grad()
 def _answers(module: ShapeModule, cell: ShapeCell) -> dict[str, ShapeErrors]:
-    """Errors of the mean over the eight views, by what is told."""
+    """Errors of the mean over the eight views, by what is given."""
     traits, size = module.traits, module.field.size
     assert traits is not None
     assert cell.obj_ZYX is not None

@@ -1,4 +1,4 @@
-"""What the user can fix is told in one line a error, with exit code 2, and leaves nothing half-written."""
+"""An error that the user can fix is reported in one line, with exit code 2, and leaves no partial files."""
 
 from __future__ import annotations
 

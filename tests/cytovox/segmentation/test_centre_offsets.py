@@ -1,4 +1,4 @@
-"""Votes whose answer is known, and what is made of them."""
+"""Centre offsets with a known answer."""
 
 import numpy as np
 import pytest

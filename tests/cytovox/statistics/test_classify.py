@@ -20,7 +20,7 @@ SMALL = Forest(trees=20, depth=5, seeds=(0, 1))
 
 
 def toy(per_class=9, classes=3, seed=0):
-    """Cells whose class is told by one feature; the second is noise, the third a constant."""
+    """Cells whose class follows from one feature; the second is noise, the third a constant."""
     rng = np.random.default_rng(seed)
     cells = [f"{name}{i}" for name in "ABCD"[:classes] for i in range(per_class)]
     kind = np.repeat(np.arange(classes), per_class)

@@ -23,8 +23,7 @@ MADE_FROM = "made_from"
 
 def cache_root(given: str | None) -> Path:
     """Return the given folder, else CYTOVOX_CACHE, else the user's cache folder."""
-    chosen = given or os.environ.get("CYTOVOX_CACHE")
-    return Path(chosen or platformdirs.user_cache_dir("cytovox", appauthor=False))
+    return Path(given or os.environ.get("CYTOVOX_CACHE") or platformdirs.user_cache_dir("cytovox", appauthor=False))
 
 
 @dataclass(frozen=True)

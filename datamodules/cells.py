@@ -21,7 +21,6 @@ from datamodules.cells_config import CellsFolder, CellsSimulator
 from datamodules.errors import DataError
 from datamodules.organelle import OrganelleDataModule
 from datamodules.prepare import CENTRES, Preparer
-from datamodules.sampling import EpochSampler, PatchDataset
 from transforms.cell_patches import RandOneNucleus, RandSoften, rand_cell_patch
 from transforms.intensity import rand_ri_jitter
 from transforms.patches import foreground_centres
@@ -78,6 +77,9 @@ class CellsDataModule(OrganelleDataModule):
         See `TaskDataModule`.
     """
 
+    spacing = True
+    preparer = CellPreparer
+
     def __init__(self, config: CellsFolder | CellsSimulator, seed: int, method: str, **options: Any) -> None:
         super().__init__(config, seed, **options)
         self.method = method
@@ -90,17 +92,13 @@ class CellsDataModule(OrganelleDataModule):
         InputError
             A case has no labels of cells or no mask of nuclei.
         """
-        known = bool(self.cases)
+        unchecked = isinstance(self.config, CellsFolder) and not self.cases
         found = super().find()
-        if not known and isinstance(self.config, CellsFolder):
+        if unchecked:
             for case in itertools.chain.from_iterable(found.values()):
                 if missing := [name for name in ("nucleus", "cells") if name not in getattr(case, "masks", {})]:
                     raise DataError("no-mask", f"data.masks: {case.name}: no file of {' and '.join(missing)}; draw it")
         return found
-
-    def _preparer(self) -> CellPreparer:
-        assert isinstance(self.config, CellsFolder | CellsSimulator)
-        return CellPreparer(self.config)
 
     def _prepare(self, splits: Sequence[str]) -> None:
         super()._prepare([split for split in splits if split == "train"])
@@ -109,11 +107,8 @@ class CellsDataModule(OrganelleDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return random patches that depend only on seed, epoch and index."""
-        config = self.config
-        sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
-        data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed, ("nuclei", "spacing_um"))
-        loader = self._loader(data, sampler, config.batch_size)
-        loader.collate_fn = samples
+        loader = super().train_dataloader()
+        loader.collate_fn = collate_samples
         return loader
 
     def _augmentation(self) -> list[Any]:
@@ -138,7 +133,7 @@ class CellsDataModule(OrganelleDataModule):
         return self._raw("val")
 
 
-def samples(batch: list[dict[str, Any]]) -> dict[str, Any]:
+def collate_samples(batch: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a batch of stacked arrays; `nuclei` stay a list, since their number differs."""
     stacked = {key: torch.stack([sample[key] for sample in batch]) for key in batch[0] if key != "nuclei"}
     return {**stacked, "nuclei": [sample["nuclei"] for sample in batch]}

@@ -10,14 +10,14 @@ from datamodules.config import FolderData, OrganelleData, SimulatorData, data_er
 from datamodules.errors import failed
 
 #: Arrays read for every case, in this order: two masks, then labels of cells.
-DRAWN = ("membrane", "nucleus", CELLS)
+ARRAYS = ("membrane", "nucleus", CELLS)
 
 
 @dataclass
 class _CellsData(OrganelleData):
     """Keys of both sources in addition to those of an organelle config."""
 
-    organelles: list[str] = field(default_factory=lambda: list(DRAWN))
+    organelles: list[str] = field(default_factory=lambda: list(ARRAYS))
     """Always these three: masks of membrane and nucleus, and labels of cells."""
     resample_spacing_um: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
     """Voxel size z, y, x in um for `resample: spacing_um`."""
@@ -64,12 +64,12 @@ def cells_data_errors(config: CellsFolder | CellsSimulator) -> list[str]:
     masks = config.masks if isinstance(config, CellsFolder) and config.table is None else None
     checks = [
         (
-            tuple(config.organelles) == DRAWN,
-            f"organelles: expected {list(DRAWN)}, which is what cells are learned from; leave it out",
+            tuple(config.organelles) == ARRAYS,
+            f"organelles: expected {list(ARRAYS)}, on which the training of cells depends; leave it out",
         ),
         (
             not masks or "{organelle}" in masks,
-            "masks: expected a pattern with {organelle}, which stands for membrane, nucleus and cells: cells are "
+            "masks: expected a pattern with {organelle}, whose values are membrane, nucleus and cells: cells are "
             "labels in a file of their own, one value per cell",
         ),
         (

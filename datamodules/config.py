@@ -205,7 +205,7 @@ def data_errors(config: OrganelleData) -> list[str]:
             for key in ("batch_size", "patches_per_epoch")
         ),
         (config.ri_offset >= 0, f"ri_offset: expected 0 or more, got {config.ri_offset}"),
-        (0 <= config.ri_contrast < 1, f"ri_contrast: expected a part from 0 to below 1, got {config.ri_contrast}"),
+        (0 <= config.ri_contrast < 1, f"ri_contrast: expected a number from 0 to below 1, got {config.ri_contrast}"),
         (
             0 < len(set(config.organelles)) == len(config.organelles),
             f"organelles: expected different names, at least one, got {config.organelles}",
@@ -284,14 +284,13 @@ def _field_errors(config: SimulatorData) -> list[str]:
         return [f"noise_ri: expected two numbers such as [0.0002, 0.0016], got {config.noise_ri}"]
     if len(config.density) != 2:
         return [f"density: expected two numbers such as [0.1, 1.0], got {config.density}"]
-    density = (config.density[0], config.density[1])
     checks: dict[str, Callable[[], None]] = {
         "shape": lambda: check_field(0, shape, usual.spacing_um),  # type: ignore[arg-type]
         "spacing_um": lambda: check_field(0, usual.shape, spacing_um),  # type: ignore[arg-type]
         "medium_ri": lambda: check_options(Options(medium_ri=config.medium_ri)),
         "medium_spread": lambda: check_options(Options(medium_spread=config.medium_spread)),
         "noise_ri": lambda: check_options(Options(noise_ri=noise_ri)),
-        "density": lambda: check_options(Options(density=density)),
+        "density": lambda: check_options(Options(density=(config.density[0], config.density[1]))),
     }
     errors = []
     for key, check in checks.items():

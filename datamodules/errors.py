@@ -33,5 +33,5 @@ def refuse(error: InputError) -> None:
 
 
 def failed(checks: Iterable[tuple[bool, str]]) -> list[str]:
-    """Return the messages of the checks that do not hold."""
+    """Return the messages of the checks that failed."""
     return [message for valid, message in checks if not valid]

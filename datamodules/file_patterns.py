@@ -60,7 +60,7 @@ def images_of(paths: Sequence[Path], root: Path | None = None) -> list[Image]:
     return images
 
 
-def pattern_errors(pattern: str, key: str) -> None:
+def check_placeholders(pattern: str, key: str) -> None:
     """Raise InputError if a pattern has braces that are no placeholder."""
     if unknown := [word for word in _BRACES.findall(pattern) if word not in PLACEHOLDERS]:
         raise InputError(f"{key}: {pattern}: {unknown[0]} is no placeholder; known are {', '.join(PLACEHOLDERS)}")

@@ -13,7 +13,7 @@ from datamodules.config import FolderData
 from datamodules.corrections import with_corrections
 from datamodules.errors import DataError, OnError, refuse
 from datamodules.masks import MaskFinder
-from datamodules.paths import below, expand
+from datamodules.paths import below, expand, first_names
 from datamodules.splits import SPLITS
 
 
@@ -38,10 +38,9 @@ def find_cases(config: FolderData, on_error: OnError = refuse) -> list[FolderCas
         raise InputError(f"data.volumes: {config.volumes}: no tomogram found below {Path(config.root).absolute()}")
     if config.corrections is not None and config.masks is None and config.table is None:
         cases = [c for c in cases if c.masks]  # volumes without a correction are not used in training
-    bare = [c for c in cases if not c.masks and c.label_file is None]
-    if bare:
-        names = ", ".join(below(c.volume, Path(config.root)) for c in bare[:5]) + (", ..." if len(bare) > 5 else "")
-        found = f"{len(bare)} of {len(cases)} volumes have no mask: {names}"
+    if without_mask := [c for c in cases if not c.masks and c.label_file is None]:
+        names = first_names([below(case.volume, Path(config.root)) for case in without_mask])
+        found = f"{len(without_mask)} of {len(cases)} volumes have no mask: {names}"
         on_error(DataError("no-mask", f"data.masks: {found}; draw one, or leave them out of data.volumes"))
     return cases
 
@@ -54,9 +53,9 @@ def _from_folders(config: FolderData, on_error: OnError) -> list[FolderCase]:
     for volume, (masks, label_file) in zip(volumes, finder.assign(volumes, on_error), strict=True):
         dish = _folder_of(volume, config.group, "group", on_error)
         line = _folder_of(volume, config.cell_line, "cell_line", on_error) or dish
-        # named by the folder's whole path: HeLa/dish1 and A549/dish1 are two groups
-        group = None if dish is None else below(dish, root)
-        cases.append(_case(config, volume, masks, label_file, group, None if line is None else line.name))
+        # the folder's whole path, since HeLa/dish1 and A549/dish1 are two groups
+        group = below(dish, root) if dish else None
+        cases.append(_case(config, volume, masks, label_file, group, line.name if line else None))
     return cases
 
 
@@ -117,8 +116,7 @@ def _from_table(config: FolderData, on_error: OnError) -> list[FolderCase]:
     for number, row in rows:
         try:
             case = _row_case(config, table, number, row)
-            first = lines.setdefault(os.path.abspath(case.volume), number)
-            if first != number:
+            if (first := lines.setdefault(os.path.abspath(case.volume), number)) != number:
                 text = f"data.table: {table.name} line {number}: {case.volume} is also in line {first}; keep one"
                 raise DataError("duplicate", text)
             cases.append(case)
@@ -131,8 +129,7 @@ def _refuse_misspelt(config: FolderData, table: Path, columns: list[str]) -> Non
     """Refuse misspelt columns: a column nuclues would silently leave every nucleus unlabelled."""
     known = ["volume", "mask", *config.organelles, "group", "cell_line", "line", "split"]
     for column in set(columns) - {*known, config.group, config.cell_line}:
-        near = difflib.get_close_matches(column.lower(), [k for k in known if k not in columns], n=1, cutoff=0.8)
-        if near:
+        if near := difflib.get_close_matches(column.lower(), [k for k in known if k not in columns], n=1, cutoff=0.8):
             raise InputError(f"data.table: {table.name}: column {column!r}: did you mean {near[0]}?")
 
 

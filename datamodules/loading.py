@@ -51,7 +51,7 @@ class TaskDataModule(pl.LightningDataModule):
         report = self.progress
         return None if report is None else lambda done, total: report(what, done, total)
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world(self) -> tuple[int, int]:
         """Return this rank and the number of ranks."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
@@ -83,7 +83,7 @@ class ResumableDataLoader(DataLoader):
         if isinstance(sampler, EpochSampler):
             epoch, batches = self._state
             self._taken = batches if epoch == sampler.epoch else 0
-            sampler.begin_at(self._taken * (self.batch_size or 1))
+            sampler.skip = self._taken * (self.batch_size or 1)
         with signals_held():
             batches_of_epoch = super().__iter__()
         for batch in batches_of_epoch:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cytovox.errors import InputError
 from datamodules.errors import OnError, refuse
-from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_errors, wild_regex
+from datamodules.file_patterns import Image, check_placeholders, composed, files_for, images_of, wild_regex
 from datamodules.paths import matching, split_pattern
 
 
@@ -31,12 +31,10 @@ class MaskFinder:
     """
 
     def __init__(self, pattern: str, root: Path, organelles: Iterable[str], frame: int = 0) -> None:
-        pattern_errors(pattern, "data.masks")
+        check_placeholders(pattern, "data.masks")
         self.root, self.pattern, self.frame = root, pattern, frame
         self.exact = "{parent}" in pattern or "{relative}" in pattern
         """Whether the pattern itself determines the volume of a mask."""
-        self.elsewhere: list[Path] = []
-        """Masks with the name of a volume, in the folder of another sample."""
         self.found: dict[str | None, list[tuple[str | None, Path]]] = {}
         for organelle in organelles if "{organelle}" in pattern else (None,):
             self.found[organelle] = self._search(pattern.replace("{organelle}", organelle or "")) if pattern else []
@@ -89,12 +87,14 @@ class MaskFinder:
         by_name: dict[str | None, list[Path]] = {}
         for stem, path in self.found[organelle]:
             by_name.setdefault(stem, []).append(path)
-        takers: dict[Path, list[Path]] = {}
+        volumes_of_mask: dict[Path, list[Path]] = {}
         for image in images_of(volumes, self.root):
-            mask = self._mask_of(image, organelle, by_name, on_error)
-            if mask is not None:
-                takers.setdefault(mask, []).append(image.path)
-        owners = {mask: _nearest(mask, rivals, "own", on_error) for mask, rivals in takers.items()}
+            if (mask := self._mask_of(image, organelle, by_name, on_error)) is not None:
+                volumes_of_mask.setdefault(mask, []).append(image.path)
+        owners = {
+            mask: _nearest(mask, candidates, "be the volume of", on_error)
+            for mask, candidates in volumes_of_mask.items()
+        }
         return {owner: mask for mask, owner in owners.items() if owner is not None}
 
     def _mask_of(
@@ -104,13 +104,10 @@ class MaskFinder:
             found = files_for(str(self.root / self.pattern), image, organelle or "")
             candidates = found.get(self.frame if "{frame}" in self.pattern else None, [])
             if len(candidates) > 1:
-                on_error(
-                    InputError(f"data.masks: {' and '.join(map(str, candidates))} could both belong to {image.path}")
-                )
+                both = " and ".join(map(str, candidates))
+                on_error(InputError(f"data.masks: {both} could both belong to {image.path}"))
             return candidates[0] if len(candidates) == 1 else None
-        named = by_name.get(composed(image.stem), [])
-        candidates = [path for path in named if not _of_another_sample(path, image.path)]
-        self.elsewhere += [path for path in named if path not in candidates]
+        candidates = [p for p in by_name.get(composed(image.stem), []) if not _of_another_sample(p, image.path)]
         same_folder = [path for path in by_name.get(None, []) if path.parent == image.path.parent]
         return _nearest(image.path, candidates or same_folder, "belong to", on_error)
 

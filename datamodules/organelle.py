@@ -17,7 +17,7 @@ from datamodules.fingerprints import case_fingerprints
 from datamodules.folder import find_cases
 from datamodules.loading import TaskDataModule
 from datamodules.prepare import Preparer
-from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
+from datamodules.sampling import EpochSampler, PatchDataset, PreparedVolumes, evaluation_indices
 from datamodules.simulated import cases_of, make_volumes, requests_of
 from datamodules.splits import split_cases
 from transforms.intensity import rand_ri_jitter
@@ -38,6 +38,10 @@ class OrganelleDataModule(TaskDataModule):
     """
 
     config: OrganelleData
+    spacing = False
+    """Whether training patches need the voxel size."""
+    preparer: type[Preparer] = Preparer
+    """Class that prepares the cases."""
 
     def __init__(self, config: OrganelleData, seed: int, **options: Any) -> None:
         super().__init__(config, seed, **options)
@@ -51,16 +55,13 @@ class OrganelleDataModule(TaskDataModule):
                 division = split_cases(find_cases(self.config), self.config, self.seed)
                 self.cases = {split: found[: self.limit] for split, found in division.items()}
             elif isinstance(self.config, SimulatorData):
-                self.cases = self._simulate(self.config)
+                requests = requests_of(self.config, self.limit)
+                wanted = [request for split in self.splits for request in requests[split]]
+                make_volumes(self.config, wanted, self._reported("simulating cells"))
+                self.cases = dict(cases_of(self.config, requests))
             else:
                 raise TypeError(f"no cases from a {type(self.config).__name__}")
         return self.cases
-
-    def _simulate(self, config: SimulatorData) -> dict[str, Sequence[Case]]:
-        requests = requests_of(config, self.limit)
-        wanted = [request for split in self.splits for request in requests[split]]
-        make_volumes(config, wanted, self._reported("simulating cells"))
-        return dict(cases_of(config, requests))
 
     def digest(self) -> str:
         """Return a hash of the run's data: files, settings and split of every case."""
@@ -92,13 +93,10 @@ class OrganelleDataModule(TaskDataModule):
         if not self.find()["train"]:
             total = sum(map(len, self.find().values()))
             raise InputError(f"data: no volume to train on ({total} in all); give some, or leave out the fit stage")
-        preparer = self._preparer()
+        preparer = self.preparer(self.config)
         for split in [split for split in splits if split not in self.prepared]:
             progress = self._reported(f"preparing {split} volumes")
             self.prepared[split] = preparer.prepare(self.find()[split], progress)
-
-    def _preparer(self) -> Preparer:
-        return Preparer(self.config)
 
     def notes(self) -> list[str]:
         """Return notes about the files: what was accepted but should be reported."""
@@ -108,8 +106,8 @@ class OrganelleDataModule(TaskDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return random patches that depend only on seed, epoch and index."""
         config = self.config
-        sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
-        data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed)
+        sampler = EpochSampler(config.patches_per_epoch, *self._rank_and_world(), config.batch_size)
+        data = PatchDataset(self.prepared["train"], self._augmentation(), self.seed, self.spacing)
         return self._loader(data, sampler, config.batch_size)
 
     def _augmentation(self) -> list[Any]:
@@ -128,7 +126,7 @@ class OrganelleDataModule(TaskDataModule):
     def val_dataloader(self) -> DataLoader:
         """Return whole prepared volumes, one at a time, each on one rank only."""
         data = PreparedVolumes(self.prepared["val"])
-        return self._loader(data, EvaluationSampler(len(data), *self._place(), pad=True), 1, workers=0)
+        return self._loader(data, evaluation_indices(len(data), *self._rank_and_world(), pad=True), 1, workers=0)
 
     def test_dataloader(self) -> DataLoader:
         """Return raw test cases on their own grid, one at a time, each on one rank only."""
@@ -136,7 +134,7 @@ class OrganelleDataModule(TaskDataModule):
 
     def _raw(self, split: str) -> DataLoader:
         cases = self.find()[split]
-        sampler = EvaluationSampler(len(cases), *self._place(), pad=True)
+        sampler = evaluation_indices(len(cases), *self._rank_and_world(), pad=True)
         return DataLoader(RawCases(cases), batch_size=None, sampler=sampler, num_workers=0)
 
 

@@ -38,7 +38,7 @@ def expand(patterns: str | Iterable[str], root: Path, key: str, on_error: OnErro
         elif full.exists():
             paths = [full]
         else:
-            inside = names_container(full)  # else a Zarr counts as one file, whatever groups it holds
+            inside = names_container(full)  # otherwise a Zarr store is one file, even if it has several groups
             paths = sorted(p for p in matching(full) if is_volume(p) and (inside or not container_of(p)[1]))
         if not paths:
             on_error(
@@ -91,9 +91,14 @@ def matching(full: Path) -> list[Path]:
 
 
 def below(path: Path, root: Path) -> str:
-    """Return a path relative to a root folder, if it lies in there."""
+    """Return a path relative to a root folder; the path itself if it is outside."""
     full, root = path.absolute(), root.absolute()
     return (full.relative_to(root) if full.is_relative_to(root) else path).as_posix()
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first five names, and an ellipsis if there are more."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def stem_of(path: Path) -> str:

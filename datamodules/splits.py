@@ -41,8 +41,8 @@ def split_cases(cases: Sequence[FolderCase], config: FolderData, seed: int, on_e
     trained = [c for c in cases if c.cell_line in trained_lines]
     unseen = [c for c in cases if c.cell_line not in trained_lines]
     if missing := trained_lines - lines:
-        found = f"no volume of cell line {min(missing)}; found: {', '.join(sorted(lines))}"
-        on_error(DataError("split", f"data.train_cell_lines: {found}"))
+        known = ", ".join(sorted(lines))
+        on_error(DataError("split", f"data.train_cell_lines: no volume of cell line {min(missing)}; found: {known}"))
     if any(c.split for c in trained):
         division = _by_table(trained, on_error)
     elif all(isinstance(getattr(config.split, s), int | float) for s in SPLITS):
@@ -56,8 +56,7 @@ def split_cases(cases: Sequence[FolderCase], config: FolderData, seed: int, on_e
 
 
 def _by_table(cases: Sequence[FolderCase], on_error: OnError) -> Division:
-    blank = [c.name for c in cases if c.split is None]
-    if blank:
+    if blank := [c.name for c in cases if c.split is None]:
         found = f"{len(blank)} of {len(cases)} volumes have no split, such as {blank[0]}"
         on_error(DataError("split", f"data.table: {found}; fill the column split in every row, or in none"))
     return {split: [c for c in cases if c.split == split] for split in SPLITS}
@@ -69,21 +68,20 @@ def _by_lists(
     root = Path(config.root)
     patterns = {s: _as_list(getattr(config.split, s)) for s in SPLITS}
     division: Division = {split: [] for split in SPLITS}
+    unlisted: list[FolderCase] = []
     for case in cases:
         named = [s for s in SPLITS if any(_matches(case.volume, p, root) for p in patterns[s])]
+        (division[named[0]] if named else unlisted).append(case)
         if len(named) > 1:
-            both = " and in ".join(named)
-            on_error(DataError("leak", f"data.split: {case.volume} is in {both}; name it in one of them"))
-        if named:
-            division[named[0]].append(case)
-    if left := [c.name for c in cases if not any(c in division[s] for s in SPLITS)]:
-        found = f"{len(left)} of {len(cases)} volumes are in no list, such as {left[0]}"
+            found = f"{case.volume} is in {' and in '.join(named)}"
+            on_error(DataError("leak", f"data.split: {found}; name it in one of them"))
+    if unlisted:
+        found = f"{len(unlisted)} of {len(cases)} volumes are in no list, such as {unlisted[0].name}"
         on_error(DataError("split", f"data.split: {found}; list them, or leave them out of data.volumes"))
-    for split, wanted in patterns.items():
-        for pattern in wanted:
-            if not any(_matches(c.volume, pattern, root) for c in [*cases, *unseen]):
-                unknown = f"{pattern}: no volume of that name; check it against data.volumes"
-                on_error(DataError("split", f"data.split.{split}: {unknown}"))
+    for split, pattern in ((s, p) for s in SPLITS for p in patterns[s]):
+        if not any(_matches(c.volume, pattern, root) for c in [*cases, *unseen]):
+            found = f"{pattern}: no volume of that name; check it against data.volumes"
+            on_error(DataError("split", f"data.split.{split}: {found}"))
     return division
 
 
@@ -106,7 +104,6 @@ def _by_fraction(
     groups: dict[str, list[FolderCase]] = {}
     for case in cases:
         groups.setdefault(case.group, []).append(case)
-
     wanted = {s: share for s, share in zip(SPLITS, shares, strict=True) if share > 0}
     division: Division = {split: [] for split in SPLITS}
     # large groups first, since small ones can still fill the shares
@@ -134,7 +131,6 @@ def _refuse_leaks(division: Division, on_error: OnError) -> None:
     sides: dict[str, str] = {}
     for split in SPLITS:
         for case in division[split]:
-            other = sides.setdefault(case.group, split)
-            if other != split:
+            if (other := sides.setdefault(case.group, split)) != split:
                 found = f"group {case.group} is in {other} and in {split}, so its cells are in both"
                 on_error(DataError("leak", f"data.split: {found}; keep each group in one split"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -28,6 +28,8 @@ class TaskModule(pl.LightningModule):
         Description of the model, stored in every checkpoint.
     optimizer : OptimizerConfig or None
         Optimiser; None without training.
+    new_scores : callable
+        Returns empty test scores.
     """
 
     monitor: str
@@ -35,9 +37,16 @@ class TaskModule(pl.LightningModule):
     scores: Any
     """Scores of the test cases, collected over cases, then over ranks."""
 
-    def __init__(self, network: nn.Module, metadata: CheckpointMetadata, optimizer: OptimizerConfig | None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        metadata: CheckpointMetadata,
+        optimizer: OptimizerConfig | None,
+        new_scores: Callable[[], Any],
+    ) -> None:
         super().__init__()
         self.network, self.metadata, self.optimizer_config = network, metadata, optimizer
+        self.new_scores, self.scores = new_scores, new_scores()
         # a rank without a case to test or a file to predict is no error
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -47,6 +56,10 @@ class TaskModule(pl.LightningModule):
         plateau = self.lr_schedulers() if self.trainer.state.fn == "fit" else None
         if isinstance(plateau, ReduceLROnPlateau) and not self.trainer.sanity_checking:
             plateau.step(float(mean))
+
+    def on_test_epoch_start(self) -> None:
+        """Reset the test scores."""
+        self.scores = self.new_scores()
 
     def on_test_epoch_end(self) -> None:
         """Gather the scores of all ranks, and log their means."""
@@ -61,8 +74,9 @@ class TaskModule(pl.LightningModule):
     def configured(self, parameters: Any) -> dict[str, Any]:
         """Return optimiser and schedule of the config for some parameters, or groups of them."""
         assert self.optimizer_config is not None
-        steps = float(self.trainer.estimated_stepping_batches)
-        return configure(self.optimizer_config, parameters, steps, self.monitor)
+        return configure(
+            self.optimizer_config, parameters, float(self.trainer.estimated_stepping_batches), self.monitor
+        )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move batches of tensors to the device; leave raw cases, cells and paths on the host."""

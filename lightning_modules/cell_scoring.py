@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from cytovox.metrics.cells import CellScores
 from datamodules.cases import Case
-from lightning_modules.scoring import gathered
+from lightning_modules.scoring import gathered, known_means
 
 #: Sources of the seeds, in the order of tables: the method seeded by true nuclei, the method seeded by the nuclei that
 #: the seed rule finds, and the baseline, a watershed seeded by the rule.
@@ -50,14 +48,12 @@ class CellTestScores:
 
     def means(self) -> dict[str, float]:
         """Return means over the cases with a score: `SOURCE/dice` etc.; with several lines also `LINE/SOURCE/dice`."""
-        result = {}
+        result: dict[str, float] = {}
         lines = list(dict.fromkeys(row.cell_line for row in self.rows))
         for line in [None, *(lines if len(lines) > 1 else ())]:
             prefix = "" if line is None else f"{line.replace('/', '_')}/"
             for source in SEED_SOURCES:
                 found = [asdict(scores) for scores in self.of(source, line)]
-                for key in found[0] if found else ():
-                    values = [float(one[key]) for one in found if not np.isnan(one[key])]
-                    if values:
-                        result[f"{prefix}{source}/{key}"] = float(np.mean(values))
+                means = known_means(found, found[0] if found else ())
+                result |= {f"{prefix}{source}/{key}": mean for key, mean in means.items()}
         return result

@@ -62,12 +62,11 @@ class CellsModule(TaskModule):
         optimizer: OptimizerConfig | None = None,
         batch_size: int = 4,
     ) -> None:
-        super().__init__(network, metadata, optimizer)
+        super().__init__(network, metadata, optimizer, CellTestScores)
         self.loss, self.tiling, self.rule = loss, tiling, rule
         # shared by all fields, so that a batch of nuclei that exceeds the memory is tried only once
         self.limits = DeviceLimits(batch_size)
         self.val_dice = MeanMetric(nan_strategy="ignore")
-        self.scores = CellTestScores()
 
     def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
         """Return the loss of the cell of one nucleus, or of the centre offsets."""
@@ -104,10 +103,6 @@ class CellsModule(TaskModule):
         """Log the mean over the fields of all ranks."""
         self.log(MONITOR, torch.nan_to_num(self.val_dice.compute()), prog_bar=True)
         self.val_dice.reset()
-
-    def on_test_epoch_start(self) -> None:
-        """Reset the test scores."""
-        self.scores = CellTestScores()
 
     def test_step(self, batch: tuple[int, Case, RawCase] | None, batch_idx: int) -> None:
         """Score the cells of a case for each seed source, and the watershed baseline."""

@@ -53,9 +53,8 @@ class Adam(Schedule):
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
         """Return the optimiser of these parameters."""
-        return torch.optim.Adam(
-            parameters, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay
-        )
+        kind = torch.optim.AdamW if isinstance(self, AdamW) else torch.optim.Adam
+        return kind(parameters, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay)
 
 
 @dataclass
@@ -64,12 +63,6 @@ class AdamW(Adam):
 
     weight_decay: float = 1e-2
     """Decoupled weight decay."""
-
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
-        """Return the optimiser of these parameters."""
-        return torch.optim.AdamW(
-            parameters, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay
-        )
 
 
 @dataclass

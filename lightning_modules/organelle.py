@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,16 +72,15 @@ class OrganelleModule(TaskModule):
         memory_gb: float = 0.5,
         compile: Compile = "none",
     ) -> None:
-        super().__init__(network, metadata, optimizer)
+        super().__init__(network, metadata, optimizer, functools.partial(TestScores, tuple(metadata.organelles)))
         self.ensemble_members = nn.ModuleList(ensemble_members)
         self.flips, self.memory_gb, self.compile_mode = tuple(flips), memory_gb, compile
         self.loss, self.tiling, self.threshold = loss, tiling, threshold
         self.organelles = tuple(metadata.organelles)
         self._val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in self.organelles)
-        self.scores = TestScores(self.organelles)
         self.write_masks: Callable[[Path, DenseInferer], None] | None = None
         self.notes: list[str] = []
-        """Lines to report when training begins."""
+        """Lines to report at the start of training."""
         self.validated = True
         """False for a short training without validation, run only to measure its speed and memory."""
         self.scratch: Path | None = None
@@ -154,10 +154,6 @@ class OrganelleModule(TaskModule):
             if has:
                 self.log(f"val/dice_{organelle}", value)
         self.log_monitored(means[known].mean() if known.any() else torch.zeros(()))
-
-    def on_test_epoch_start(self) -> None:
-        """Reset the test scores."""
-        self.scores = TestScores(self.organelles)
 
     def test_step(self, batch: tuple[int, Case, RawCase] | None, batch_idx: int) -> None:
         """Score a raw case on its own grid; the batch is None on a rank without a case."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch.distributed as dist
 
-from cytovox.metrics.overlap import RIWindow, RIWindowFit, dice_per_organelle
+from cytovox.metrics.overlap import RIWindowFit, dice_per_organelle
 from datamodules.cases import Case, RawCase
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class TestScores:
         self.organelles = organelles
         self.cases: list[CaseScore] = []
         self.windows = RIWindowFit(organelles)
+        """Baseline: the best single RI window of each organelle, fitted on the test cases themselves."""
 
     def add(self, index: int, case: Case, raw: RawCase, pred_KZYX: np.ndarray) -> CaseScore:
         """Return the score of a case, and add the case to the scores and to the histograms of the RI baseline."""
@@ -68,16 +70,12 @@ class TestScores:
         """Return `dice_<organelle>`, the mean over cases that have it, and `dice_mean`, the mean over organelles."""
         return mean_dice(self.organelles, self.cases)
 
-    def groups(self) -> dict[str, list[CaseScore]]:
+    def by_cell_line(self) -> dict[str, list[CaseScore]]:
         """Return the cases of each cell line, in order of appearance."""
         found: dict[str, list[CaseScore]] = {}
         for case in self.cases:
             found.setdefault(case.cell_line, []).append(case)
         return found
-
-    def fit_windows(self) -> dict[str, RIWindow]:
-        """Return the best single RI window of each organelle, fitted on the test cases themselves."""
-        return self.windows.fit()
 
     def examples(self) -> dict[str, CaseScore]:
         """Return the best, the median and the worst case by mean Dice, each case once."""
@@ -99,11 +97,12 @@ def gathered(value: T) -> list[T]:
 
 def mean_dice(organelles: tuple[str, ...], cases: list[CaseScore]) -> dict[str, float]:
     """Return `dice_<organelle>`, the mean over cases that have it, and `dice_mean`, the mean over organelles."""
-    result = {}
-    for organelle in organelles:
-        known = [c.dice[organelle] for c in cases if not np.isnan(c.dice[organelle])]
-        if known:
-            result[f"dice_{organelle}"] = float(np.mean(known))
-    if result:
-        result["dice_mean"] = float(np.mean(list(result.values())))
-    return result
+    means = known_means([case.dice for case in cases], organelles)
+    result = {f"dice_{organelle}": mean for organelle, mean in means.items()}
+    return {**result, "dice_mean": float(np.mean(list(means.values())))} if means else {}
+
+
+def known_means(rows: Sequence[Mapping[str, float]], keys: Iterable[str]) -> dict[str, float]:
+    """Return the mean of each key over the rows in which it is not NaN; without the keys that are always NaN."""
+    known = {key: [row[key] for row in rows if not np.isnan(row[key])] for key in keys}
+    return {key: float(np.mean(values)) for key, values in known.items() if values}

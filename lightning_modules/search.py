@@ -78,18 +78,12 @@ class SearchModule(OrganelleModule):
         if isinstance(self.trainer.strategy, DDPStrategy):
             self.trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
         if stage == "fit" and self.trainer.ckpt_path is None and self.get_buffer("cost_reduction").isnan().any():
-            for kind, table in self._measured_costs().items():
+            measure, device = search_measure(self.search), str(self.trainer.strategy.root_device)
+            precision = self.trainer.precision_plugin.forward_context  # latencies are measured in this precision
+            with precision() if measure == "latency_ms" else contextlib.nullcontext():
+                tables = cost_tables(self.network.config, OPERATION_NAMES, self.metadata.patch_size, measure, device)
+            for kind, table in tables.items():
                 self.get_buffer(f"cost_{kind}").copy_(self.trainer.strategy.broadcast(table))
-
-    def _measured_costs(self) -> dict[str, torch.Tensor]:
-        """Return the cost of each operation on each edge; latencies are measured on this device, in this precision."""
-        measure = search_measure(self.search)
-        mixed = self.trainer.precision_plugin.forward_context
-        with mixed() if measure == "latency_ms" else contextlib.nullcontext():
-            return cost_tables(
-                self.network.config, OPERATION_NAMES, self.metadata.patch_size, measure,
-                str(self.trainer.strategy.root_device),
-            )  # fmt: skip
 
     @property
     def cost_tables(self) -> dict[str, torch.Tensor]:
@@ -115,10 +109,6 @@ class SearchModule(OrganelleModule):
         """Return the fraction of steps done, 0 to 1."""
         return min(1.0, self.trainer.global_step / max(1.0, float(self.trainer.estimated_stepping_batches)))
 
-    def learns_choices(self) -> bool:
-        """Return whether the warm-up is over; a dry run of one step has none."""
-        return self.progress() >= self.search.warmup or self.trainer.estimated_stepping_batches <= 1
-
     def training_step(self, batch: dict[str, Any], index: int) -> torch.Tensor:
         """Return the loss of a sampled network's weights plus that of another's architecture on the other half.
 
@@ -128,18 +118,16 @@ class SearchModule(OrganelleModule):
         temperature = high * (low / high) ** self.progress()
         stream = self._stream(index)
         choice = self.network.architecture.sample(temperature, stream)
-        learning = self.learns_choices()
-        if self.search.joint:
-            self.network.choose(choice if learning else _detached(choice))
-            total = super().training_step(batch, index)
-        else:
-            self.network.choose(_detached(choice))
-            total = super().training_step(batch, index)
-            if learning:
-                self.network.choose(self.network.architecture.sample(temperature, stream))
-                total = total + self._architecture_loss(batch["architecture"])
-        if learning and self.search.cost is not None:
-            total = total + self._cost_loss()
+        # the architecture learns after the warm-up, which a dry run of one step does not have
+        learning = self.progress() >= self.search.warmup or self.trainer.estimated_stepping_batches <= 1
+        self.network.choose(choice if learning and self.search.joint else _detached(choice))
+        total = super().training_step(batch, index)
+        if learning and not self.search.joint:
+            self.network.choose(self.network.architecture.sample(temperature, stream))
+            total = total + self._architecture_loss(batch["architecture"])
+        if learning and (term := self.search.cost) is not None:
+            relative_cost = expected_cost(self.network.architecture, self.cost_tables) / self.published_cost
+            total = total + term.weight * (relative_cost - term.target).relu()
         # created on the device: a Python number would be copied there, and the host would wait for it
         on_device = torch.full((), temperature, device=self.device)
         self.log("search/temperature", on_device, batch_size=len(batch["image"]))
@@ -152,13 +140,6 @@ class SearchModule(OrganelleModule):
             total: torch.Tensor = self.loss(logits, batch["mask"], batch["labelled"]).sum()
         self.log("train/loss_architecture", total.detach(), batch_size=len(batch["image"]))
         return total
-
-    def _cost_loss(self) -> torch.Tensor:
-        """Return the loss of the expected cost above the target."""
-        term = self.search.cost
-        assert term is not None
-        relative_cost = expected_cost(self.network.architecture, self.cost_tables) / self.published_cost
-        return term.weight * (relative_cost - term.target).relu()
 
     def _stream(self, index: int) -> torch.Generator:
         """Return a generator that is the same on every rank, so that all ranks compute the same network."""

@@ -65,7 +65,7 @@ def search_errors(config: SearchConfig) -> list[str]:
             len(temperature) == 2 and temperature[0] >= temperature[1] > 0,
             f"temperature: expected two falling numbers above 0, got {temperature}",
         ),
-        (0 <= config.warmup < 1, f"warmup: expected a part from 0 to below 1, got {config.warmup}"),
+        (0 <= config.warmup < 1, f"warmup: expected a number from 0 to below 1, got {config.warmup}"),
         (config.lr > 0, f"lr: expected a number above 0, got {config.lr}"),
         (
             len(betas) == 2 and all(0 <= beta < 1 for beta in betas),

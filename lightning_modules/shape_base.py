@@ -54,10 +54,9 @@ class ShapeBase(TaskModule):
         views: bool = True,
         seed: int = 0,
     ) -> None:
-        super().__init__(network, metadata, optimizer)
+        super().__init__(network, metadata, optimizer, ShapeScores)
         self.field, self.samples, self.views, self.seed = field, samples, views, seed
         self.val_iou = MeanMetric(nan_strategy="ignore")
-        self.scores = ShapeScores()
         self.predict_cell: Callable[[Any], None] | None = None
         self.sampler = ShapeSampler(self.draw, field, views, seed)
 
@@ -80,10 +79,6 @@ class ShapeBase(TaskModule):
         """Log the mean over the cells of all ranks."""
         self.log_monitored(self.val_iou.compute())
         self.val_iou.reset()
-
-    def on_test_epoch_start(self) -> None:
-        """Reset the test scores."""
-        self.scores = ShapeScores()
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score the shapes of each cell."""

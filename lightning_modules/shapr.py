@@ -24,7 +24,7 @@ class SHAPRModule(ShapeBase):
     Parameters
     ----------
     discriminator : Module, optional
-        Network that tells predicted shapes from true ones; without one there is no second stage.
+        Network that distinguishes predicted shapes from true ones; without one there is no second stage.
     loss : SHAPRLoss, optional
         Loss of both stages; not needed without training.
     supervised : float

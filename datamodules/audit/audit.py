@@ -11,15 +11,15 @@ from cytovox.errors import InputError
 from cytovox.io.spacing import SpacingFrom
 from datamodules.audit.comparison import label_findings, set_findings, small_findings, split_findings
 from datamodules.audit.findings import Error, Finding, finding, of_config
-from datamodules.audit.measure import Job, Measured, measure
-from datamodules.audit.pool import do_all
+from datamodules.audit.measure import Job, Measurements, measure
+from datamodules.audit.pool import run_jobs
 from datamodules.audit.rules import MEDIUM_OFF, volume_findings
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData, OrganelleData, SimulatorData, simulated_names
 from datamodules.folder import find_cases
 from datamodules.loading import loader_workers
 from datamodules.masks import MaskFinder
-from datamodules.paths import below, expand
+from datamodules.paths import below, expand, first_names
 from datamodules.splits import SPLITS, Division, split_cases
 
 
@@ -102,7 +102,7 @@ def audit(
             for case in _inputs(inputs, input_spacing_um, result)
         ]
     report = None if progress is None else lambda done, all_: progress("checking volumes", done, all_)
-    measured = do_all(measure, jobs, _lost, loader_workers(config.num_workers), report)
+    measured = run_jobs(measure, jobs, _lost, loader_workers(config.num_workers), report)
     for job, found in zip(jobs, measured, strict=True):
         result.findings += volume_findings(job, found, Path() if job.every_frame else root)
     result.volumes = [job.case.name for job in jobs]
@@ -156,10 +156,8 @@ def _orphans(config: FolderData, cases: Sequence[FolderCase]) -> list[Finding]:
     root = Path(config.root)
     finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
     orphans = finder.orphans(mask_file.file for case in cases for mask_file in case.mask_files())
-    if not orphans:
-        return []
-    names = ", ".join(below(path, root) for path in orphans[:5]) + (", ..." if len(orphans) > 5 else "")
-    return [finding("orphan-mask", "warning", "data.masks", f"{len(orphans)} masks belong to no volume: {names}")]
+    found = f"{len(orphans)} masks belong to no volume: {first_names([below(path, root) for path in orphans])}"
+    return [finding("orphan-mask", "warning", "data.masks", found)] if orphans else []
 
 
 def _inputs(inputs: str | Sequence[str], spacing_um: Sequence[float] | None, result: Audit) -> list[FolderCase]:
@@ -171,8 +169,8 @@ def _inputs(inputs: str | Sequence[str], spacing_um: Sequence[float] | None, res
     return [FolderCase(str(p), p, {}, None, {}, (), str(p), "all", spacing_um=spacing) for p in paths]
 
 
-def _lost(job: Job, reason: str) -> Measured:
-    return Measured(job.case.name, errors=[Error("crashed", job.case.volume, reason)])
+def _lost(job: Job, reason: str) -> Measurements:
+    return Measurements(job.case.name, errors=[Error("crashed", job.case.volume, reason)])
 
 
 def _of_simulator(config: SimulatorData) -> list[Finding]:
@@ -184,5 +182,5 @@ def _of_simulator(config: SimulatorData) -> list[Finding]:
         found = f"the medium is at {config.medium_ri:g} +- {config.medium_spread:g}, data.ri_range begins at {low:g}"
         findings.append(finding("ri-range", "warning", "data.medium_ri", found))
     (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
-    volume = Measured("simulated volumes", shape=(z, y, x), spacing_um=(dz, dy, dx))
+    volume = Measurements("simulated volumes", shape=(z, y, x), spacing_um=(dz, dy, dx))
     return findings + [dataclasses.replace(f, volumes=()) for f in small_findings(config, [volume])]

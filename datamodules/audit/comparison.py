@@ -12,7 +12,7 @@ from cytovox.errors import InputError
 from cytovox.io.spacing import PLAUSIBLE_UM
 from cytovox.preprocess.resampling import ResampleTo, common_grid
 from datamodules.audit.findings import Finding, Severity, finding
-from datamodules.audit.measure import Measured
+from datamodules.audit.measure import Measurements
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData, OrganelleData
 from datamodules.paths import stem_of
@@ -28,7 +28,7 @@ _TIME_POINT = re.compile(r"(.*?)(?:^|[ _.\-])(?:t|tp|time|timepoint|frame)[ _\-]
 
 
 def set_findings(
-    config: FolderData, division: Division, measured: Mapping[str, Measured], stages: Sequence[str]
+    config: FolderData, division: Division, measured: Mapping[str, Measurements], stages: Sequence[str]
 ) -> list[Finding]:
     """Return findings of the volumes of all splits together.
 
@@ -38,7 +38,7 @@ def set_findings(
         Common grid, patch size and organelles.
     division : dict of split to cases
         Cases of each split; a case may be in none.
-    measured : mapping of a case's name to Measured
+    measured : mapping of a case's name to Measurements
         All volumes checked.
     stages : sequence of str
         Stages of the run.
@@ -47,11 +47,11 @@ def set_findings(
     wrong_unit = _spacings(list(measured.values()))
     flagged = {name for found in wrong_unit for name in found.volumes}
     trained = [m for m in measured.values() if side.get(m.name, "train") == "train" and m.name not in flagged]
-    copies = _copies(side, list(measured.values()))
-    return [*wrong_unit, *small_findings(config, trained), *copies, *_time_points(division)]
+    small, copies = small_findings(config, trained), _copies(side, list(measured.values()))
+    return [*wrong_unit, *small, *copies, *_time_points(division)]
 
 
-def _spacings(measured: Sequence[Measured]) -> list[Finding]:
+def _spacings(measured: Sequence[Measurements]) -> list[Finding]:
     """Return findings of volumes whose voxel size is implausible or differs from the others."""
     known = [m for m in measured if m.spacing_um is not None]
     if not known:
@@ -75,7 +75,7 @@ def _spacings(measured: Sequence[Measured]) -> list[Finding]:
     return findings
 
 
-def small_findings(config: OrganelleData, measured: Sequence[Measured]) -> list[Finding]:
+def small_findings(config: OrganelleData, measured: Sequence[Measurements]) -> list[Finding]:
     """Return findings of training volumes that are smaller than a patch."""
     resample = ResampleTo.chosen(config.resample, config.resample_spacing_um, config.resample_grid)
     findings = []
@@ -93,7 +93,7 @@ def small_findings(config: OrganelleData, measured: Sequence[Measured]) -> list[
     return findings
 
 
-def _copies(side: Mapping[str, str], measured: Sequence[Measured]) -> list[Finding]:
+def _copies(side: Mapping[str, str], measured: Sequence[Measurements]) -> list[Finding]:
     """Return findings of volumes with the same voxels, in any file format."""
     findings = []
     # by mean, so that only neighbours are compared
@@ -104,14 +104,13 @@ def _copies(side: Mapping[str, str], measured: Sequence[Measured]) -> list[Findi
                 break
             if one.shape == other.shape and np.abs(voxels - others).max() <= ROUNDING_RI:
                 first, second = sorted((one.name, other.name))
-                sides = side.get(first), side.get(second)
-                names = (first, second)
-                if None in sides or sides[0] == sides[1]:
-                    found = f"has the same voxels as {first}" + (f", both in {sides[0]}" if sides[0] else "")
-                    findings.append(finding("duplicate", "warning", second, found, names))
+                one_side, other_side = side.get(first), side.get(second)
+                if None in (one_side, other_side) or one_side == other_side:
+                    found = f"has the same voxels as {first}" + (f", both in {one_side}" if one_side else "")
+                    findings.append(finding("duplicate", "warning", second, found, (first, second)))
                 else:
-                    found = f"in {sides[1]}, has the same voxels as {first}, in {sides[0]}"
-                    findings.append(finding("leak", "error", second, found, names))
+                    found = f"in {other_side}, has the same voxels as {first}, in {one_side}"
+                    findings.append(finding("leak", "error", second, found, (first, second)))
     return findings
 
 
@@ -124,12 +123,11 @@ def _time_points(division: Division) -> list[Finding]:
             if match and match[1]:
                 series.setdefault((str(case.volume.parent), match[1]), []).append((split, case))
     findings = []
-    for members in series.values():
-        first_split, first = members[0]
-        apart = next(((s, c) for s, c in members if s != first_split), None)
-        if apart is not None:
-            found = f"in {apart[0]}, looks like another time point of {first.name}, in {first_split}"
-            findings.append(finding("time-points", "warning", apart[1].name, found, (first.name, apart[1].name)))
+    for (first_split, first), *others in series.values():
+        # one finding per series
+        for split, case in [(split, case) for split, case in others if split != first_split][:1]:
+            found = f"in {split}, looks like another time point of {first.name}, in {first_split}"
+            findings.append(finding("time-points", "warning", case.name, found, (first.name, case.name)))
     return findings
 
 
@@ -148,13 +146,12 @@ def split_findings(config: OrganelleData, counts: Mapping[str, int], stages: Seq
 
 
 def label_findings(
-    config: FolderData, division: Division, measured: Mapping[str, Measured], stages: Sequence[str]
+    config: FolderData, division: Division, measured: Mapping[str, Measurements], stages: Sequence[str]
 ) -> list[Finding]:
     """Return findings of organelles without a mask in a split."""
     findings = []
-    for organelle, split in itertools.product(config.organelles, ("train", "val")):
-        cases = division[split]
-        if cases and "fit" in stages:
+    for organelle, split in itertools.product(config.organelles, ("train", "val") if "fit" in stages else ()):
+        if cases := division[split]:
             drawn = [c for c in cases if any(organelle in mask_file.organelles for mask_file in c.mask_files())]
             if not drawn:
                 what = "its output is not trained" if split == "train" else "it is not validated"
@@ -166,5 +163,5 @@ def label_findings(
     return findings
 
 
-def _all_empty(organelle: str, cases: Sequence[FolderCase], measured: Mapping[str, Measured]) -> bool:
+def _all_empty(organelle: str, cases: Sequence[FolderCase], measured: Mapping[str, Measurements]) -> bool:
     return all(measured[c.name].shares.get(organelle, 1.0) == 0 for c in cases if c.name in measured)

@@ -40,7 +40,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class RIMetadata:
+class RIStatistics:
     """Statistics of the refractive index of one frame."""
 
     frame: int
@@ -70,7 +70,7 @@ class RIMetadata:
 
 
 @dataclass
-class Measured:
+class Measurements:
     """Measurements of one volume."""
 
     name: str
@@ -78,7 +78,7 @@ class Measured:
     notes: list[str] = field(default_factory=list)
     shape: tuple[int, int, int] | None = None
     spacing_um: tuple[float, float, float] | None = None
-    ri: list[RIMetadata] = field(default_factory=list)
+    ri: list[RIStatistics] = field(default_factory=list)
     """Statistics of one frame of a training volume, or of every frame of a volume to predict."""
     shares: dict[str, float] = field(default_factory=dict)
     """Fraction of the volume inside each readable mask."""
@@ -89,10 +89,10 @@ class Measured:
     """Signature of copies in any format: float32 voxels on a lattice, the mean, and the mean deviation of planes."""
 
 
-def measure(job: Job) -> Measured:
+def measure(job: Job) -> Measurements:
     """Return the measurements of a volume and its masks; errors are collected, not raised."""
     case = job.case
-    result = Measured(case.name)
+    result = Measurements(case.name)
     volume = _open(case, result)
     if volume is None:
         return _read_alone(case, result)
@@ -106,17 +106,17 @@ def measure(job: Job) -> Measured:
         result.errors.append(Error("unreadable-volume", case.volume, str(error)))
         return _read_alone(case, result)
     masks = _read_masks(case, volume, result)
-    metadata = _metadata([(0, ri_ZYX)], ri_ZYX.shape, case.frame, job.ri_range, masks)
-    result.ri.append(metadata)
+    statistics = _ri_statistics([(0, ri_ZYX)], ri_ZYX.shape, case.frame, job.ri_range, masks)
+    result.ri.append(statistics)
     result.shares = {k: float(np.count_nonzero(mask)) / mask.size for k, mask in masks.items()}
     result.outside = _outside(masks)
-    if not metadata.bad and not metadata.implausible and metadata.high > metadata.low:
+    if not statistics.bad and not statistics.implausible and statistics.high > statistics.low:
         result.misplaced = misplaced(ri_ZYX, masks)
         result.voxels = _signature(ri_ZYX)
     return result
 
 
-def _open(case: FolderCase, result: Measured) -> Volume | None:
+def _open(case: FolderCase, result: Measurements) -> Volume | None:
     try:
         return case.open()
     except InputError as error:
@@ -129,7 +129,7 @@ def _open(case: FolderCase, result: Measured) -> Volume | None:
         return None
 
 
-def _read_alone(case: FolderCase, result: Measured) -> Measured:
+def _read_alone(case: FolderCase, result: Measurements) -> Measurements:
     """Return the result with the errors of the masks of a volume that cannot be read."""
     for mask_file in case.mask_files():
         try:
@@ -139,7 +139,7 @@ def _read_alone(case: FolderCase, result: Measured) -> Measured:
     return result
 
 
-def _read_masks(case: FolderCase, volume: Volume, result: Measured) -> dict[str, np.ndarray]:
+def _read_masks(case: FolderCase, volume: Volume, result: Measurements) -> dict[str, np.ndarray]:
     """Return the bool masks (Z, Y, X) of all organelles that can be read, as training reads them."""
     masks: dict[str, np.ndarray] = {}
     case.notes.clear()
@@ -152,7 +152,7 @@ def _read_masks(case: FolderCase, volume: Volume, result: Measured) -> dict[str,
     return masks
 
 
-def _measure_frames(volume: Volume, job: Job, result: Measured) -> Measured:
+def _measure_frames(volume: Volume, job: Job, result: Measurements) -> Measurements:
     """Return the result with statistics of every frame, read in slabs: a file may be larger than memory."""
     frames, _, depth, height, width = volume.shape
     step = BLOCK * max(1, 2**25 // (BLOCK * height * width))
@@ -162,17 +162,18 @@ def _measure_frames(volume: Volume, job: Job, result: Measured) -> Measured:
             (z, reader.read((slice(z, min(z + step, depth)), slice(0, height), slice(0, width))))
             for z in range(0, depth, step)
         )
-        result.ri.append(_metadata(slabs, volume.shape[2:], t, job.ri_range, {}))
+        result.ri.append(_ri_statistics(slabs, volume.shape[2:], t, job.ri_range, {}))
     return result
 
 
-def _metadata(
+def _ri_statistics(
     slabs: Iterable[tuple[int, np.ndarray]],
     shape: tuple[int, ...],
     frame: int,
     ri_range: tuple[float, float],
     masks: dict[str, np.ndarray],
-) -> RIMetadata:
+) -> RIStatistics:
+    """Return the statistics of one frame, given as slabs with their first slice: (z, float array (Z, Y, X))."""
     size = int(np.prod(shape))
     stride = max(1, round((size / _SAMPLES) ** (1 / 3)))
     low, high, bad, first, zeros, implausible = np.inf, -np.inf, 0, None, 0, 0
@@ -197,11 +198,12 @@ def _metadata(
     cells = masks["membrane"][::stride, ::stride, ::stride] if "membrane" in masks else None
     medium, inside = _medium(sample, cells, fifth)
     above = float((inside > ri_range[1] + MARGIN_RI).mean()) if inside.size else 0.0
-    beneath = float((inside < ri_range[0] - MARGIN_RI).mean()) if inside.size else 0.0
-    return RIMetadata(
-        *(frame, size, low, high, bad, first, zeros, implausible, constant / size, value, top - bottom, medium),
-        *(above, beneath, float(np.median(sample))),
-    )
+    below = float((inside < ri_range[0] - MARGIN_RI).mean()) if inside.size else 0.0
+    return RIStatistics(
+        frame=frame, size=size, low=low, high=high, bad=bad, first_bad=first, zeros=zeros, implausible=implausible,
+        constant=constant / size, constant_value=value, span=top - bottom, medium=medium, above=above, below=below,
+        middle=float(np.median(sample)),
+    )  # fmt: skip
 
 
 def _medium(sample: np.ndarray, cells: np.ndarray | None, fifth: float) -> tuple[float, np.ndarray]:
@@ -220,8 +222,7 @@ def _constant_voxels(slab_ZYX: np.ndarray) -> tuple[int, float]:
         layer = slab_ZYX[k * size[0] : (k + 1) * size[0], : counts[1] * size[1], : counts[2] * size[2]]
         blocks = layer.reshape(size[0], counts[1], size[1], counts[2], size[2])
         lowest = blocks.min(axis=(0, 2, 4))
-        same = lowest == blocks.max(axis=(0, 2, 4))
-        if same.any():
+        if (same := lowest == blocks.max(axis=(0, 2, 4))).any():
             total += int(np.count_nonzero(same)) * int(np.prod(size))
             value = float(lowest[same][0])
     return total, value
@@ -237,6 +238,7 @@ def _outside(masks: dict[str, np.ndarray]) -> dict[tuple[str, str], float]:
 
 
 def _signature(ri_ZYX: np.ndarray) -> np.ndarray:
+    """Return the signature of a volume; see `Measurements.voxels`."""
     picks = [np.linspace(0, n - 1, min(n, _LATTICE)).round().astype(int) for n in ri_ZYX.shape]
     mean = float(ri_ZYX.mean(dtype=np.float64))
     # by plane, since the whole volume would need a float64 copy

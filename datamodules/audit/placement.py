@@ -17,7 +17,7 @@ import scipy.fft
 
 #: Masks that can be checked: the upper percentile at which the index is clipped, the smallest correlation of a better
 #: placement, and the smallest gain in correlation.
-JUDGED: dict[str, tuple[float, float, float]] = {"membrane": (95.0, 0.6, 0.05), "lipid": (99.9, 0.15, 0.08)}
+CHECKED_MASKS: dict[str, tuple[float, float, float]] = {"membrane": (95.0, 0.6, 0.05), "lipid": (99.9, 0.15, 0.08)}
 
 #: Largest size of the coarse grid in voxels.
 COARSE = (32, 64, 64)
@@ -51,7 +51,7 @@ def misplaced(ri_ZYX: np.ndarray, masks: Mapping[str, np.ndarray]) -> Misplaced 
     masks : mapping of organelle to bool array, (Z, Y, X)
         Masks of the labelled organelles.
     """
-    for organelle, (percentile, least, gain) in JUDGED.items():
+    for organelle, (percentile, least, gain) in CHECKED_MASKS.items():
         mask_ZYX = masks.get(organelle)
         if mask_ZYX is None or not 0 < np.count_nonzero(mask_ZYX) < 0.95 * mask_ZYX.size:
             continue

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 _DIED = "the process that read it was killed, perhaps because memory ran out"
 
 
-def do_all(
+def run_jobs(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
     lost: Callable[[Job, str], Result],

@@ -115,7 +115,7 @@ def shape_data_errors(config: ShapeData) -> list[str]:
         ),
         (
             0 <= config.intensity_scale < 1,
-            f"intensity_scale: expected a part from 0 to below 1, got {config.intensity_scale}",
+            f"intensity_scale: expected a number from 0 to below 1, got {config.intensity_scale}",
         ),
         *share_checks(config, ("elastic_probability", "mirror_yz")),
         workers_check(config.num_workers),
@@ -141,6 +141,6 @@ def _folder_errors(config: ShapeFolderData) -> list[str]:
             f"fold: expected 0 to {last} with data.folds {folds}, got {config.fold}",
         ),
         (config.fold_seed >= 0, f"fold_seed: expected 0 or more, got {config.fold_seed}"),
-        (0 <= config.val < 1, f"val: expected a share from 0 to below 1, got {config.val}"),
+        (0 <= config.val < 1, f"val: expected a number from 0 to below 1, got {config.val}"),
     ]
     return failed(checks)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from cytovox.errors import InputError
 from datamodules.loading import TaskDataModule
-from datamodules.sampling import EpochSampler, EvaluationSampler
+from datamodules.sampling import EpochSampler, evaluation_indices
 from datamodules.shape.cases import ShapeCell
 from datamodules.shape.config import ShapeData, ShapeFolderData, ShapeSimulatorData
 from datamodules.shape.dataset import ShapeDataset, WholeCells
@@ -64,7 +64,11 @@ class ShapeDataModule(TaskDataModule):
             if isinstance(self.config, ShapeFolderData):
                 self.cells = self._read(self.config)
             elif isinstance(self.config, ShapeSimulatorData):
-                self.cells = self._simulate(self.config)
+                limits = {split: self.limit if split in self.splits else 0 for split in SPLITS}
+                self.cells = {
+                    split: simulated_shapes(self.config, split, limit, self._reported(f"simulating {split} cells"))
+                    for split, limit in limits.items()
+                }
             else:
                 raise TypeError(f"no cells from a {type(self.config).__name__}")
         return self.cells
@@ -76,14 +80,6 @@ class ShapeDataModule(TaskDataModule):
         files = [files for found in wanted.values() for files in found]
         cells = iter(read_shapes(files, self._reported("reading cells")))
         return {split: [next(cells) for _ in found] for split, found in wanted.items()}
-
-    def _simulate(self, config: ShapeSimulatorData) -> dict[str, list[ShapeCell]]:
-        return {
-            split: simulated_shapes(config, split, self.limit, self._reported(f"simulating {split} cells"))
-            if split in self.splits
-            else []
-            for split in SPLITS
-        }
 
     def digest(self) -> str:
         """Return a hash of the run's data: name, class, values and split of every cell."""
@@ -139,7 +135,7 @@ class ShapeDataModule(TaskDataModule):
         cells = self.find()["train"]
         length = self.config.cells_per_epoch or len(cells)
         batch_size = self.config.batch_size
-        sampler = EpochSampler(length, *self._place(), batch_size)
+        sampler = EpochSampler(length, *self._rank_and_world(), batch_size)
         return self._loader(ShapeDataset(cells, self.augmentation(), self.seed, self.distances), sampler, batch_size)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
@@ -152,7 +148,7 @@ class ShapeDataModule(TaskDataModule):
         return self._whole(self.find()["test"])
 
     def _whole(self, cells: Sequence[ShapeCell]) -> DataLoader:
-        rank, world = self._place()
+        rank, world = self._rank_and_world()
         # equally many on each rank: a forward pass may communicate with other ranks (buffers of batch normalisation)
         padded = -(-len(cells) // world) * world
-        return self._loader(WholeCells(cells), EvaluationSampler(padded, rank, world), self.config.batch_size, 0)
+        return self._loader(WholeCells(cells), evaluation_indices(padded, rank, world), self.config.batch_size, 0)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from cytovox.io.deletion import Manifest
 from cytovox.io.names import safe_name
-from cytovox.plots.time_series import GroupSeries, Panel, boxes_figure, curves_figure, lineage_figure
+from cytovox.plots.time_series import Panel, boxes_figure, curves_figure, lineage_figure
 from cytovox.tracking.tracking import Track
 from experiments.tasks.analyze.time_series_tables import QUANTITIES, Study, cell_series, group_names
 from training.rundir import RunFolder
@@ -20,7 +20,7 @@ def panels_of(study: Study) -> list[Panel]:
     panels = []
     for quantity in QUANTITIES:
         series = cell_series(study, quantity)
-        groups = {name: GroupSeries(series.of_group(name).values_NT) for name in group_names(study, series)}
+        groups = {name: series.of_group(name).values_NT for name in group_names(study, series)}
         panels.append(Panel(quantity.name, groups, study.window.points, study.cohort))
     return panels
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,11 @@ from cytovox.io import read_volume
 from cytovox.io.deletion import remove_file
 from cytovox.io.provenance import Fingerprint
 from cytovox.io.spacing import SpacingFrom
-from cytovox.measurement.cell_contrast import cell_contrasts
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import Increments
-from cytovox.measurement.rows import WHOLE, Compartment
 from cytovox.measurement.volume_interval import VolumeInterval, agreement, volume_intervals
 from cytovox.models.domain import frame_outside
+from cytovox.organelles import WHOLE
 from cytovox.segmentation.checks import nuclei_outside_note
 from cytovox.segmentation.field import CellField, FoundCells, SeedRule
 from cytovox.segmentation.holes import fill_cells
@@ -107,15 +105,11 @@ def finish_frame(job: FrameJob) -> list[str]:
     cells = state.arrays("cells")["cells"].astype(np.int32)
     stored_intervals = state.metadata("cells")["intervals"]
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um)
-    contrasts = cell_contrasts(ri, cells, volume.spacing_um)
     unassigned_um3 = float(unassigned(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
         "rows", job.rows_provenance, {},
         compartments=[
-            {
-                **_plain(row), **_interval(row, stored_intervals), **_contrast(row, contrasts),
-                **_original(job.cells, row.cell),
-            }
+            {**_plain(row), **_interval(row, stored_intervals), **_original(job.cells, row["cell"])}
             for row in measured.compartments
         ],
         parts=[_plain(row) for row in measured.parts],
@@ -135,9 +129,9 @@ def _outside(state: FrameState) -> str:
     return "; ".join(f"{what}: {text}" for what, text in found.items() if text)
 
 
-def _interval(row: Compartment, intervals: dict[str, list[float]]) -> dict[str, float | None]:
+def _interval(row: dict[str, Any], intervals: dict[str, list[float]]) -> dict[str, float | None]:
     """Of whole cells."""
-    low, high = intervals.get(str(row.cell), (None, None)) if row.compartment == WHOLE else (None, None)
+    low, high = intervals.get(str(row["cell"]), (None, None)) if row["compartment"] == WHOLE else (None, None)
     return {"volume_low_um3": low, "volume_high_um3": high}
 
 
@@ -146,12 +140,6 @@ def _original(cells: LabelSource | None, label: int) -> dict[str, int | None]:
     if cells is None:
         return {}
     return {"original_label": cells.reading.original(label) if label > 0 else None}
-
-
-def _contrast(row: Compartment, contrasts: dict[int, float]) -> dict[str, float | None]:
-    """Of whole cells; None where the surroundings are not seen."""
-    value = contrasts.get(row.cell, math.nan) if row.compartment == WHOLE else math.nan
-    return {"contrast_ri": None if math.isnan(value) else value}
 
 
 def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]:
@@ -208,7 +196,6 @@ def rules_of(medium_ri: float, measure: Any) -> Rules:
     )
 
 
-def _plain(row: Any) -> dict[str, Any]:
-    """A row as JSON has it: nan is null."""
-    values = row.as_dict() if isinstance(row, Compartment) else dataclasses.asdict(row)
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for JSON: None in place of nan."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}

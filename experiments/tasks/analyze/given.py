@@ -18,7 +18,7 @@ from cytovox.io.series import Series
 from cytovox.organelles import CELLS
 from datamodules.corrections import Correction, Corrections
 from datamodules.errors import OnError
-from datamodules.file_patterns import Image, composed, files_for, images_of, pattern_errors
+from datamodules.file_patterns import Image, check_placeholders, composed, files_for, images_of
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources, values_of
 from datamodules.paths import expand, stem_of
 from experiments.errors import ConfigErrors
@@ -80,7 +80,7 @@ def find_given(
     listed = [patterns] if isinstance(patterns, str) else list(patterns)
     images = dict(zip([source.path for source in sources], images_of([s.path for s in sources]), strict=True))
     for one in listed:
-        pattern_errors(one, key)
+        check_placeholders(one, key)
     several = not isinstance(patterns, str) or len(sources) > 1
     pool = [one for one in listed if "{" not in one and (several or (Path(one).is_dir() and not is_volume(Path(one))))]
     for pattern in (one for one in listed if one not in pool):

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cytovox.measurement.rows import WHOLE
-from cytovox.quality.control import CellState, Flags, flag_cells
+from cytovox.organelles import WHOLE
+from cytovox.quality.control import Flags, cell_state, flag_cells
 from cytovox.quality.events import Overlap, overlap_of
 from cytovox.quality.lineage_sums import sum_lineages
 from cytovox.quality.rules import FLAGS, QualityRules, as_text, excluded_columns, flags_of
 from cytovox.statistics.samples import Unit
-from cytovox.tracking.tracking import Detection, Tracked
+from cytovox.tracking.tracking import Tracked
 from datamodules.steps import STEPS
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.analyze.time_lapses import TimeLapse
@@ -56,24 +56,10 @@ def time_lapse_flags(
     if rules.merges:
         present = {row["frame"] for row in whole}
         overlaps = {t: _overlap(time_lapse, t, config) for t in sorted(present) if t - 1 in present}
-    flags = flag_cells([_state(row) for row in whole], tracked, rules, overlaps, config.track.max_distance_um)
+    flags = flag_cells([cell_state(row) for row in whole], tracked, rules, overlaps, config.track.max_distance_um)
     for (t, _), own in flags.items():
         own.update(frame_flags.get(t, ()))
     return flags
-
-
-def detection_of(row: Mapping[str, Any]) -> Detection:
-    """The whole cell of a row, as tracking takes it."""
-    return Detection(row["frame"], row["cell"], (row["z_um"], row["y_um"], row["x_um"]), row["volume_um3"])
-
-
-def _state(row: Mapping[str, Any]) -> CellState:
-    low, high = row.get("volume_low_um3"), row.get("volume_high_um3")
-    contrast = row.get("contrast_ri")
-    return CellState(
-        detection_of(row), row["dry_mass_pg"], row["border"] or "", row["nuclei"],
-        float("nan") if contrast is None else contrast, None if low is None or high is None else (low, high),
-    )  # fmt: skip
 
 
 def _overlap(time_lapse: TimeLapse, t: int, config: AnalyzeConfig) -> Overlap:

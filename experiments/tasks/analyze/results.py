@@ -14,16 +14,15 @@ import pandas as pd
 
 from cytovox.io.atomic import atomic_path
 from cytovox.io.provenance import digest_of
+from cytovox.measurement import registry
 from cytovox.measurement.refractive import CHOI_RULE, concentration_choi_g_per_ml
-from cytovox.measurement.registry import added_columns
-from cytovox.measurement.rows import COLUMNS, WHOLE, Part
-from cytovox.quality.control import Flags
+from cytovox.organelles import WHOLE
+from cytovox.quality.control import Flags, detection_of
 from cytovox.quality.rules import as_text
 from cytovox.tracking.tracking import Tracked, TrackingRules, track_cells
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.analyze.frames import rules_of
 from experiments.tasks.analyze.quality_tables import (
-    detection_of,
     exclusion_table,
     quality_columns,
     quality_rules,
@@ -95,18 +94,16 @@ def time_lapse_result(time_lapse: TimeLapse, config: AnalyzeConfig) -> TimeLapse
 
 def compartment_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
     """Return one row per compartment, cell and frame, with the flags of quality control and what they leave out."""
-    columns = list(COLUMNS)
+    columns = list(registry.columns())
     if config.uncertainty:
         place = columns.index("volume_um3") + 1
         columns[place:place] = ["volume_low_um3", "volume_high_um3"]
-    return _table(
-        results, config, [*columns, "contrast_ri", *added_columns()], lambda result: result.compartments, rules=True
-    )
+    return _table(results, config, columns, lambda result: result.compartments, rules=True)
 
 
 def part_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
     """Return one row per droplet, nucleolus and nucleus."""
-    return _table(results, config, [f.name for f in dataclasses.fields(Part)], lambda result: result.parts, rules=False)
+    return _table(results, config, list(registry.part_columns()), lambda result: result.parts, rules=False)
 
 
 def _table(
@@ -152,10 +149,9 @@ def _table(
                 }
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *(last if rules else [])])
-    whole = {name: "Int64" for name in ("track", "lineage", "nuclei", "specks") if name in frame}
-    whole |= {"original_label": "UInt64"} if "original_label" in frame else {}
-    known = {name: "float64" for name in ("time_s", "contrast_ri", *added_columns()) if name in frame}
-    return frame.astype({**whole, **known})
+    types = {"time_s": "float64", "track": "Int64", "lineage": "Int64", "original_label": "UInt64"}
+    types |= registry.numeric_types()
+    return frame.astype({name: kind for name, kind in types.items() if name in frame})
 
 
 def _choi(row: dict[str, Any], medium_ri: float) -> float | None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -194,12 +193,10 @@ class Frames:
                 self._organelles(t, own, wanted, axes, given)
             time_lapse.notes.extend(n for n in own.metadata("organelles").get("notes", []) if n not in time_lapse.notes)
         cells_from_these = cells_provenance()
-        # left out where there is none, so that rows stored before there were added measurements stay current
-        added: dict[str, Any] = {"measurements": versions} if (versions := measurement_versions()) else {}
         rows_from_these = STEPS["analyze.rows"].fingerprint(
             config, cells=state.key("cells", cells_from_these), refractive_index_of_medium=time_lapse.medium_ri,
             origin_um=list(time_lapse.volume.origin_um), cells_are=cells_from,
-            **added,
+            measurements=measurement_versions(),
         )  # fmt: skip
         has_cells, has_rows = state.has("cells", cells_from_these), state.has("rows", rows_from_these)
         why = why or ("" if has_cells else cells_from_these.why(state.provenance("cells")))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cytovox.measurement.rows import WHOLE
+from cytovox.organelles import WHOLE
 from cytovox.statistics.cohort import (
     COHORTS,
     Cohort,

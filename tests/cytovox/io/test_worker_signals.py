@@ -14,7 +14,7 @@ import pytest
 
 HOME = str(Path(__file__).resolve().parents[3])
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender of a signal is told on Linux")
+pytestmark = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="only Linux reports the sender of a signal")
 
 
 def start(code: str, folder: Path) -> subprocess.Popen[str]:

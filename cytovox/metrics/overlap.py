@@ -47,8 +47,8 @@ def dice_per_organelle(
     Parameters
     ----------
     pred_CZYX, truth_CZYX : bool array, (C, Z, Y, X)
-        One mask per organelle, in the order of `ORGANELLES`. A truth of numbers may be `UNDRAWN` (255) in voxels without
-        annotation, which do not count.
+        One mask per organelle, in the order of `ORGANELLES`. Voxels that are `UNDRAWN` (255) in the truth are
+        left out.
     labelled_C : bool array, (C,), optional
         False for organelles that were not annotated; their masks in `truth_CZYX` are ignored. By default all were.
 

@@ -91,7 +91,8 @@ def cell_line(name: str) -> CellLine:
     folded = {known.lower(): known for known in PRESETS}
     near = get_close_matches(name.lower(), folded, n=1, cutoff=0.4)
     hint = f"; did you mean {folded[near[0]]}?" if near else ""
-    raise InputError(f"preset {name!r}: no such preset (known: {', '.join((*PRESETS, ANY))}){hint}")
+    free = f"; the preset {ANY} is no cell line, and makes tomograms only" if name == ANY else ""
+    raise InputError(f"preset {name!r}: no such cell line (known: {', '.join(PRESETS)}){free or hint}")
 
 
 def check_field(seed: int, shape: Shape, spacing_um: Spacing) -> None:

@@ -274,8 +274,8 @@ def _confluent(draw: Sampler, layers: int, density: float) -> np.ndarray:
         nearest[closer], labels[closer] = away[closer], k
     surface = thickness * (1 + draw.one(0, 0.25) * draw.wave(draw.ratio(3.0, 10.0), (slice(0, 1), *box[1:]), 12)[0])
     labels[(z < ground) | (z > ground + surface)] = 0
-    for k in np.flatnonzero(rng.random(number) < draw.one(0, 0.25)):  # holes in the sheet
-        labels[labels == k + 1] = 0
+    for hole in np.flatnonzero(rng.random(number) < draw.one(0, 0.25)):  # holes in the sheet
+        labels[labels == hole + 1] = 0
     return _one_piece(labels, draw.grid.spacing_um)
 
 
@@ -376,6 +376,7 @@ def _add_nucleus(
         contrast = draw.one(0.006, 0.03)
     out.nuclei_ZYX[box][nucleus] = label
     if abs(contrast) < UNSEEN_CONTRAST:
+        assert out.unseen_ZYX is not None
         out.unseen_ZYX[box] |= nucleus
     ri = out.ri_ZYX[box]
     base = cytoplasm + contrast + draw.one(0.1, 1.2) * common.texture_ZYX[box]

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from cytovox.errors import InputError
-from cytovox.io import Volume, write_nifti, write_ometiff, write_omezarr
+from cytovox.io import Volume, find_writer
 from cytovox.io import read_volume as read
 from cytovox.io.atomic import atomic_path
+from cytovox.io.formats import expected
 from cytovox.measurement.cell_contrast import cell_contrasts
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI, Increments
@@ -440,12 +441,12 @@ def segment(
 
 
 def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
-    """Write masks, labels, a table or a volume; the name's ending chooses the format.
+    """Write masks, labels, a table or a volume, in the format of the file name's suffix.
 
     Parameters
     ----------
     path : str or Path
-        .ome.tif, .ome.zarr, .nii or .nii.gz for images; .csv or .parquet for tables.
+        .ome.tif, .ome.zarr, .nii, .nii.gz or a suffix of an added format for images; .csv or .parquet for tables.
     data : OrganelleMasks, integer or bool array (Z, Y, X), DataFrame or Volume
         Masks of several organelles become channels; NIfTI holds one channel.
     like : Volume, optional
@@ -488,16 +489,13 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
     if like is None:
         raise InputError(f"save: {path}: voxel size missing: give like=VOLUME")
     array = array.astype(np.uint8) if array.dtype == bool else array
-    name = path.name.lower()
-    if name.endswith((".tif", ".tiff")):
-        return write_ometiff(path, array, like.spacing_um, names, None, like.origin_um)
-    if name.endswith(".zarr"):
-        return write_omezarr(path, array, like.spacing_um, names, None, like.origin_um)
-    if name.endswith((".nii", ".nii.gz")):
-        if array.shape[:2] != (1, 1):
-            raise InputError(f"save: {path}: NIfTI holds one channel and frame; save {', '.join(names)} one by one")
-        return write_nifti(path, array[0, 0], like.spacing_um, like.origin_um)
-    raise InputError(f"save: {path}: expected a name that ends in .ome.tif, .ome.zarr, .nii or .nii.gz")
+    writer = find_writer(path)
+    if writer is None:
+        raise InputError(f"save: {path}: expected a name that ends in {expected('writing')}")
+    if writer.single and array.shape[:2] != (1, 1):
+        raise InputError(f"save: {path}: {writer.name} holds one channel and frame; save {', '.join(names)} one by one")
+    slabs = (volume_ZYX for frame_CZYX in array for volume_ZYX in frame_CZYX)
+    return writer.write(path, slabs, array.shape, array.dtype, like.spacing_um, names, None, like.origin_um)
 
 
 def _save_table(path: Path, table: pd.DataFrame) -> Path:

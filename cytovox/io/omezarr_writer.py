@@ -1,8 +1,8 @@
 """Writing OME-Zarr (OME-NGFF 0.5), region by region if need be."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
 from cytovox.io.deletion import remove_file
 from cytovox.io.omezarr_find import OWN, is_zarr
+from cytovox.io.output_frames import check_image_shape, iterate_volumes, stored_dtype
 from cytovox.io.volume import ZYX, check_spacing
 
 
@@ -87,11 +88,8 @@ def begin_omezarr(
     Parameters are those of `create_omezarr`, beside the `name` that it shall have. `resume_omezarr` opens it again.
     """
     name = folder if name is None else name
-    spacing = check_spacing(spacing_um, name)
-    full = tuple(int(n) for n in shape)
-    if len(full) != 5 or len(channels) != full[1] or (times_s is not None and len(times_s) != full[0]):
-        raise ValueError(f"shape {full}, {len(channels)} channels, times {times_s}: expected (T, C, Z, Y, X), one each")
-    kept = np.dtype(np.uint8) if np.dtype(dtype) == bool else np.dtype(dtype)
+    spacing, full = check_spacing(spacing_um, name), check_image_shape(shape, channels, times_s)
+    kept = stored_dtype(dtype)
     about = _metadata(name.name, full, kept, spacing, channels, times_s, origin_um, medium_ri)
     size = tuple(chunks) if chunks else (1, 1, 32, 256, 256)
     group = zarr.create_group(LocalStore(folder), zarr_format=3, attributes=about)
@@ -126,26 +124,40 @@ def write_omezarr(
 
     Parameters and errors are those of `create_omezarr`.
     """
+    full, dtype, volumes = iterate_volumes(data, shape, times_s)
+    return write_omezarr_slabs(
+        path, volumes, full, dtype, spacing_um, channels, times_s, origin_um, medium_ri=medium_ri
+    )
+
+
+def write_omezarr_slabs(
+    path: str | Path,
+    slabs: Iterable[np.ndarray],
+    shape: Sequence[int],
+    dtype: Any,
+    spacing_um: Sequence[float],
+    channels: Sequence[str],
+    times_s: Sequence[float] | None = None,
+    origin_um: Sequence[float] | None = None,
+    *,
+    medium_ri: float | None = None,
+) -> Path:
+    """Write an OME-Zarr from slabs (z, Y, X) in the order of t, c, z.
+
+    The other parameters and the errors are those of `create_omezarr`.
+    """
     path = Path(path)
-    if isinstance(data, np.ndarray):
-        shape = data.shape
-    frames = iter(data)
-    first = np.asarray(next(frames, np.empty(0)))
-    if shape is None and times_s is None:
-        raise ValueError("frames from an iterable: expected shape, or times_s")
-    full = tuple(shape) if shape is not None else (len(times_s or ()), *first.shape)
-    with create_omezarr(
-        path, full, first.dtype, spacing_um, channels, times_s, origin_um, medium_ri=medium_ri
-    ) as array:
-        count = 0
-        for frame in chain([first], frames):
-            frame_CZYX = np.asarray(frame)
-            if count == full[0] or frame_CZYX.shape != full[1:]:
-                raise ValueError(f"frame {count} of shape {frame_CZYX.shape}: expected {full[0]} of shape {full[1:]}")
-            array[count] = frame_CZYX.astype(array.dtype, copy=False)
-            count += 1
-        if count != full[0]:
-            raise ValueError(f"{count} frames: expected {full[0]}")
+    with create_omezarr(path, shape, dtype, spacing_um, channels, times_s, origin_um, medium_ri=medium_ri) as array:
+        place, depth = 0, array.shape[2]
+        for slab_ZYX in slabs:
+            frame, z = divmod(place, depth)
+            t, c = divmod(frame, array.shape[1])
+            if t >= array.shape[0] or z + len(slab_ZYX) > depth:
+                raise ValueError(f"more slices than {array.shape} has")
+            array[t, c, z : z + len(slab_ZYX)] = slab_ZYX.astype(array.dtype, copy=False)
+            place += len(slab_ZYX)
+        if place != (expected := math.prod(array.shape[:3])):
+            raise ValueError(f"{place} slices: expected {expected}")
     return path
 
 

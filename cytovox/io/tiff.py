@@ -13,10 +13,10 @@ import tifffile
 
 from cytovox.errors import InputError
 from cytovox.io.channels import as_slices, name_channels, require_slices
-from cytovox.io.file_format import Format
+from cytovox.io.file_format import Format, ImageWriter
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_memory
-from cytovox.io.ometiff import TiffMetadata
+from cytovox.io.ometiff import TiffMetadata, write_ometiff_slabs
 from cytovox.io.regions import Box, CachedReader, FrameReader, StoredReader
 from cytovox.io.series import Series
 from cytovox.io.spacing import SpacingFrom, resolve_spacing
@@ -220,4 +220,5 @@ FORMAT = Format(
     read_tiff,
     open_tiff_labels,
     shown=(".ome.tif", ".tif"),
+    writer=ImageWriter("ome-tiff", (".ome.tif", ".ome.tiff", ".tif", ".tiff"), write_ometiff_slabs),
 )

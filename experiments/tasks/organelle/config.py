@@ -9,11 +9,13 @@ from cytovox.errors import InputError
 from cytovox.inference.compiled import Compile
 from cytovox.inference.device import batch_size
 from cytovox.inference.tiling import SlidingWindow
+from cytovox.io import writers
 from cytovox.losses import LOSSES, loss_config
 from cytovox.models.organelle import sliding_window
 from cytovox.networks import NETWORKS, network_config
 from datamodules.config import SERIES, SOURCES, TEXTS, TEXTS_OR_NULL, data_errors, spacing_errors
 from datamodules.paths import shard_error
+from experiments.errors import not_one_of
 from experiments.schema import Choice, Config
 from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_errors, compile_errors
 from lightning_modules.optim import OPTIMIZERS
@@ -71,8 +73,8 @@ class PredictConfig:
     """Working memory for stitching; what a volume needs beyond it goes to temporary files."""
     threshold: float = 0.5
     """Probability from which a voxel belongs to an organelle."""
-    format: Literal["ome-tiff", "ome-zarr", "nifti"] = "ome-tiff"
-    """What is written."""
+    format: str = "ome-tiff"
+    """Format of the masks: ome-tiff, ome-zarr, nifti, or a format that an installed package adds."""
     probabilities: bool = False
     """Write the probabilities (float32 OME-TIFF, one file a frame), too."""
 
@@ -113,6 +115,8 @@ def organelle_errors(config: OrganelleConfig) -> list[str]:
 def _predict_errors(config: OrganelleConfig) -> list[str]:
     errors = []
     predict = config.predict
+    if predict.format not in writers():
+        errors.append(not_one_of("predict.format", writers(), predict.format))
     if not 0 < predict.threshold < 1:
         errors.append(f"predict.threshold: expected a probability between 0 and 1, got {predict.threshold}")
     if predict.spacing_um is not None and (len(predict.spacing_um) != 3 or any(s <= 0 for s in predict.spacing_um)):

@@ -71,10 +71,15 @@ def score_cells(truth_ZYX: np.ndarray, predicted_ZYX: np.ndarray, left_out: Coll
     if left_out:
         found = _without(found, left_out)
     pairs, at_50 = match_by_dice(found), detect(found, 0.5)
+    ap_50, ap_60, ap_70, ap_80, ap_90 = average_precision(found).values()
     return CellScores(
         pairs.unmatched_as_zero,
         pairs.matched_only,
-        *average_precision(found).values(),
+        ap_50,
+        ap_60,
+        ap_70,
+        ap_80,
+        ap_90,
         at_50.panoptic_quality,
         at_50.segmentation_quality,
         at_50.recognition_quality,

@@ -18,7 +18,7 @@ from cytovox.statistics.bootstrap import interval, mean_of
 from datamodules.cells import CellsDataModule
 from datamodules.cells_config import CellsSimulator
 from datamodules.config import SimulatedSet
-from experiments.tasks.analyze.predictors import cell_finder, organelle_inferer, organelle_weights
+from experiments.tasks.analyze.predictors import cell_finder, organelle_model, organelle_weights
 from experiments.weights import weights_path
 from lightning_modules.cells import field_of, true_seeds
 
@@ -41,21 +41,23 @@ def quality_table(arguments: argparse.Namespace) -> tuple[list[Table], dict[str,
     )  # fmt: skip
     cases = CellsDataModule(config, 0, "offsets", splits=("test",)).find()["test"]
     cases = [case for case in cases if case.cell_line in lines][: 2 if arguments.quick else None]
-    inferer, names = organelle_inferer(organelle_weights("organelle"))
-    both = [names.index("membrane"), names.index("nucleus")]
+    model = organelle_model(organelle_weights("organelle"))
+    both = [model.organelles.index("membrane"), model.organelles.index("nucleus")]
     scores: dict[str, list[CellScores]] = {}
     for case in cases:
         raw = case.load()
-        field, truth, lone = field_of(raw)
-        said = inferer(raw.ri_ZYX, raw.spacing_um)[both]
+        field, truth, unassigned = field_of(raw)
+        predicted = model.inferer(raw.ri_ZYX, raw.spacing_um)[both]
         fields = {
             "true masks, true nuclei": dataclasses.replace(field, seeds_ZYX=true_seeds(raw)),
             "true masks, found nuclei": field,
-            "predicted masks and nuclei": CellField(said[0], said[1], raw.spacing_um, field.ri_ZYX),
+            "predicted masks and nuclei": CellField(predicted[0], predicted[1], raw.spacing_um, field.ri_ZYX),
         }
         for seeds, given in fields.items():
             for name, finder in finders.items():
-                scores.setdefault(f"{name}: {seeds}", []).append(score_cells(truth, finder(given).cells_ZYX, lone))
+                scores.setdefault(f"{name}: {seeds}", []).append(
+                    score_cells(truth, finder(given).cells_ZYX, unassigned)
+                )
         print(case.name, flush=True)
     strata = [case.cell_line for case in cases]
     table = Table(f"{len(cases)} simulated fields of {', '.join(lines)}", ["method: seeds", *HEADS])

@@ -1,6 +1,6 @@
 """What the benchmarks share: how they are timed, what is said of the machine, how figures are printed and kept.
 
-How a script finds this module, and our packages before its own neighbours, is told in ``benchmarks/__init__.py``.
+``benchmarks/__init__.py`` explains how a script finds this module and our packages.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def quiet_rounds(arguments: argparse.Namespace, watch: Watch, play: Callable[[],
 
 
 def watched(watch: Watch, task: Callable[[], T]) -> T:
-    """What a task gives that is too long to be done again; how busy others were in it is told."""
+    """Return the result of a task that takes too long to be repeated, and record how busy other processes were."""
     result, others = _beside_others(task)
     watch.other_cores.append(others)
     return result
@@ -192,7 +192,7 @@ def interleaved(
 
     Parameters
     ----------
-    told, watch
+    arguments, watch
         As in `quiet_rounds`.
     tasks : mapping of names to callables
         What is timed.

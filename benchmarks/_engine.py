@@ -42,7 +42,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """How a volume is predicted."""
 
     engine: str
@@ -101,7 +101,7 @@ class Run:
         return self.seconds, self.inside
 
 
-def prepare(way: Way, network: ResidualUNet, tomogram: Tomogram, normalise: NormaliseRI, windows: Windows) -> Run:
+def prepare(way: Variant, network: ResidualUNet, tomogram: Tomogram, normalise: NormaliseRI, windows: Windows) -> Run:
     """A way, with a network of its own."""
     timed = Timed(PlainResidualUNet(network) if way.plain else copy.deepcopy(network)).eval()
     if way.engine == "MONAI":
@@ -120,7 +120,7 @@ def prepare(way: Way, network: ResidualUNet, tomogram: Tomogram, normalise: Norm
 
 
 def _monai(
-    way: Way, network: Timed, tomogram: Tomogram, normalise: NormaliseRI, windows: Windows
+    way: Variant, network: Timed, tomogram: Tomogram, normalise: NormaliseRI, windows: Windows
 ) -> Callable[[], np.ndarray]:
     """MONAI's function as its users call it; our weight of a window's voxels, so that both blend the same."""
     predict = probability_predictor(network, "bf16-mixed" if way.mixed else "32-true")

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from cytovox.simulation.draw import draw_scene, generator
-from cytovox.simulation.optics import Optics
+from cytovox.simulation.optics import Optics, Shape, Spacing
 from cytovox.simulation.presets import PRESETS, CellLine
 from cytovox.simulation.store import SIMULATOR_VERSION, load, save
-from cytovox.simulation.tomogram import Shape, Spacing, Tomogram, observe
+from cytovox.simulation.tomogram import Tomogram, observe
 from datamodules.cache import cache_root
 
 MEDIUM_RI = 1.337

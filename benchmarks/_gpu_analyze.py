@@ -40,7 +40,7 @@ def measure_analyze(bench: Recorder) -> None:
         made = bench.measure("simulation", lambda: _simulate(folder, bench.settings), needs_s=20.0, kind="simulation")
         if made is None:
             return
-        if not (folder / "film").is_dir():  # measured by an earlier run, whose files are gone
+        if not (folder / "time_lapse").is_dir():  # measured by an earlier run, whose files are gone
             _simulate(folder, bench.settings)
         for method in QUICK_METHODS if quick else METHODS:
             bench.measure(
@@ -56,7 +56,7 @@ def _simulate(folder: Path, settings: Settings) -> dict[str, Any]:
     """Write a time-lapse to `time_lapse`, and one of one frame to `first`, by the simulator's command line."""
     shape = ("24", "48", "48") if settings.quick else ("64", "160", "160")
     begun = time.perf_counter()
-    for name, count in (("first", 1), ("film", 2 if settings.quick else 4)):
+    for name, count in (("first", 1), ("time_lapse", 2 if settings.quick else 4)):
         words = ["--preset", "RAW264.7", "--seed", "910001", "--film", "control", "--frames", str(count)]
         words += ["--interval", "120", "--shape", *shape, "--spacing", "0.3", "0.3", "0.3"]
         command = [sys.executable, "-m", "cytovox.simulation", *words, "--out", str(folder / name)]
@@ -74,7 +74,7 @@ def _analyse(folder: Path, method: str, settings: Settings) -> dict[str, Any]:
         clear()
     first = seconds_of(lambda: _run(folder, "first", method), settings.device)
     with stage_times() as seconds:
-        whole = seconds_of(lambda: _run(folder, "film", method), settings.device)
+        whole = seconds_of(lambda: _run(folder, "time_lapse", method), settings.device)
     count = 2 if settings.quick else 4
     finder = predictors.cell_finder(method, analyze.cell_weights(method, None), _rule())
     return {

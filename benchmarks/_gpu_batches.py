@@ -49,7 +49,7 @@ def organelle_batch(patch: list[int], organelles: int, size: int, device: str) -
 
 
 def cells_batch(patch: list[int], method: str, size: int, device: str) -> dict[str, Any]:
-    """Images, probabilities and labels of cells; `nuclei` is a list of float32 (N, 4), one a sample."""
+    """Images, probabilities and labels of cells; `nuclei` is a list of float32 (N, 4), one per sample."""
     spacing = torch.full((size, 3), 0.5, device=device)
     ends = torch.tensor(patch, device=device) - 1.0
     centres = torch.rand(size, NUCLEI, 3, device=device) * ends

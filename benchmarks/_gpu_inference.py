@@ -55,7 +55,7 @@ ENGINE_MODES = {"compile": "default", "graph": "cuda_graphs"}
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """How a tomogram is predicted."""
 
     engine: str
@@ -138,7 +138,7 @@ def engine_options() -> list[str]:
     return sorted(option.name for option in dataclasses.fields(DenseInferer) if option.init)
 
 
-def predictor(way: Way, subject: Subject, settings: Settings) -> Callable[[], np.ndarray]:
+def predictor(way: Variant, subject: Subject, settings: Settings) -> Callable[[], np.ndarray]:
     """A call that predicts the tomogram, to probabilities (K, Z, Y, X) in main memory.
 
     Raises
@@ -159,7 +159,7 @@ def predictor(way: Way, subject: Subject, settings: Settings) -> Callable[[], np
     return predict
 
 
-def _ours(way: Way, network: nn.Module, subject: Subject, settings: Settings) -> Callable[[], np.ndarray]:
+def _ours(way: Variant, network: nn.Module, subject: Subject, settings: Settings) -> Callable[[], np.ndarray]:
     more: dict[str, Any] = {}
     if way.mode == "graph" and not settings.on_gpu:
         raise NotHere("CUDA graphs need a CUDA device")
@@ -187,7 +187,7 @@ def _ours(way: Way, network: nn.Module, subject: Subject, settings: Settings) ->
     return lambda: inferer(subject.ri_ZYX, subject.spacing_um)
 
 
-def _monai(way: Way, network: nn.Module, subject: Subject, settings: Settings) -> Callable[[], np.ndarray]:
+def _monai(way: Variant, network: nn.Module, subject: Subject, settings: Settings) -> Callable[[], np.ndarray]:
     """MONAI's engine with our weight of a window's voxels, so that both blend alike."""
     predict = probability_predictor(in_mode(network, way.mode, way.batch, settings), LIGHTNING[way.precision])
     layout = torch.channels_last_3d if way.channels_last else torch.contiguous_format
@@ -206,7 +206,7 @@ def _monai(way: Way, network: nn.Module, subject: Subject, settings: Settings) -
     return call
 
 
-def candidate(way: Way, subject: Subject, settings: Settings) -> Candidate:
+def candidate(way: Variant, subject: Subject, settings: Settings) -> Candidate:
     """A way as something to be timed; its record has its agreement with float32, too."""
 
     def figures(seconds: float, result: np.ndarray) -> dict[str, Any]:
@@ -237,23 +237,25 @@ def agreement(result_KZYX: np.ndarray, reference_KZYX: np.ndarray | None) -> dic
     return {"most": most, "dice": dice}
 
 
-def inference_groups() -> Iterator[list[Way]]:
+def inference_groups() -> Iterator[list[Variant]]:
     """Ways that are compared with each other, the most telling first."""
     precisions = ("bfloat16", "float16", "tf32", "float32")
     yield [
-        Way(engine, precision, channels_last=precision in ("bfloat16", "float16"))
+        Variant(engine, precision, channels_last=precision in ("bfloat16", "float16"))
         for precision in precisions
         for engine in ("ours", "MONAI")
     ]
-    yield [Way(engine, mode="graph") for engine in ("ours", "MONAI")]
-    yield [Way("ours", batch=batch) for batch in (1, 2, 4, 16, 32)] + [
-        Way("MONAI", batch=batch) for batch in (1, 4, 32)
+    yield [Variant(engine, mode="graph") for engine in ("ours", "MONAI")]
+    yield [Variant("ours", batch=batch) for batch in (1, 2, 4, 16, 32)] + [
+        Variant("MONAI", batch=batch) for batch in (1, 4, 32)
     ]
-    yield [Way("ours", skip_below=SKIP), Way("ours", "float16", mode="graph")]
-    yield [Way(engine, stitch="host") for engine in ("ours", "MONAI")]
-    yield [Way(engine, precision, channels_last=False) for precision in precisions[:2] for engine in ("ours", "MONAI")]
-    yield [Way("ours", precision, channels_last=True) for precision in precisions[2:]]
-    yield [Way(engine, mode="compile") for engine in ("ours", "MONAI")]
+    yield [Variant("ours", skip_below=SKIP), Variant("ours", "float16", mode="graph")]
+    yield [Variant(engine, stitch="host") for engine in ("ours", "MONAI")]
+    yield [
+        Variant(engine, precision, channels_last=False) for precision in precisions[:2] for engine in ("ours", "MONAI")
+    ]
+    yield [Variant("ours", precision, channels_last=True) for precision in precisions[2:]]
+    yield [Variant(engine, mode="compile") for engine in ("ours", "MONAI")]
 
 
 def measure_inference(bench: Recorder) -> None:
@@ -263,7 +265,7 @@ def measure_inference(bench: Recorder) -> None:
     bench.measure("engine", lambda: {"options": engine_options(), "windows": _windows(subject)}, kind="engine")
     forward_records(bench, subject.network, subject.window, batches=(8, 1, 4, 16, 32), quick_batch=2)
     bench.say("reference in float32")
-    subject.reference = predictor(Way("ours", "float32", channels_last=False, batch=4), subject, settings)()
+    subject.reference = predictor(Variant("ours", "float32", channels_last=False, batch=4), subject, settings)()
     _play(bench, subject, inference_groups(), rounds=3)
 
 
@@ -271,8 +273,10 @@ def measure_published(bench: Recorder) -> None:
     """The published network: the network alone, then a tomogram in its windows."""
     subject = published_subject(bench.settings)
     forward_records(bench, subject.network, subject.window, batches=(4, 1, 8), quick_batch=1, every_precision=False)
-    groups = [[Way(engine, "bfloat16", channels_last=last, batch=4) for last in (False, True)] for engine in ("ours",)]
-    groups += [[Way("ours", "float16", batch=4), Way("MONAI", "bfloat16", batch=4)]]
+    groups = [
+        [Variant(engine, "bfloat16", channels_last=last, batch=4) for last in (False, True)] for engine in ("ours",)
+    ]
+    groups += [[Variant("ours", "float16", batch=4), Variant("MONAI", "bfloat16", batch=4)]]
     _play(bench, subject, iter(groups), rounds=3)
 
 
@@ -281,7 +285,7 @@ def _windows(subject: Subject) -> int:
     return len(tiling.windows(subject.ri_ZYX.shape))
 
 
-def _play(bench: Recorder, subject: Subject, groups: Iterator[list[Way]], rounds: int) -> None:
+def _play(bench: Recorder, subject: Subject, groups: Iterator[list[Variant]], rounds: int) -> None:
     for group in groups:
         group = [dataclasses.replace(way, batch=min(way.batch, 2)) for way in group] if bench.settings.quick else group
         candidates = [candidate(way, subject, bench.settings) for way in group]
@@ -299,7 +303,7 @@ def _limited(bench: Recorder) -> dict[str, Any]:
     if not settings.on_gpu:
         raise NotHere("the memory of a process can be limited on a CUDA device only")
     subject = shipped_subject(settings)
-    free = predictor(Way("ours", batch=8), subject, settings)
+    free = predictor(Variant("ours", batch=8), subject, settings)
     expected = free()
     del free
     torch.cuda.empty_cache()
@@ -309,7 +313,7 @@ def _limited(bench: Recorder) -> dict[str, Any]:
         errors = io.StringIO()
         with warnings.catch_warnings(record=True) as caught, log_lines() as lines, redirect_stderr(errors):
             warnings.simplefilter("always")
-            call, result = predictor(Way("ours", batch=512), subject, settings), []
+            call, result = predictor(Variant("ours", batch=512), subject, settings), []
             try:
                 seconds = seconds_of(lambda: result.append(call()), settings.device)
             except (torch.OutOfMemoryError, RuntimeError) as error:

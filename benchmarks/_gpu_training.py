@@ -53,7 +53,7 @@ STEPS, FIRST = 60, 20
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """How a step is computed; None for the batch is the config's own."""
 
     precision: str
@@ -63,14 +63,16 @@ class Way:
     second_stage: bool = False
 
 
-def ways_of(name: str, settings_quick: bool) -> list[Way]:
+def ways_of(name: str, settings_quick: bool) -> list[Variant]:
     """Ways of one config, the most telling first."""
     if settings_quick:
-        some = [Way("bfloat16", True)]
-        return some + ([Way("float16", False), Way("bfloat16", True, mode="compile")] if name == "organelle" else [])
-    ways = [Way("bfloat16", True), Way("bfloat16", False), Way("float16", True), Way("tf32", False)]
-    ways += [Way("bfloat16", True, second_stage=True)] if name == "shapr" else []
-    return ways + [Way("bfloat16", True, batch) for batch in CONFIGS[name]]
+        some = [Variant("bfloat16", True)]
+        return some + (
+            [Variant("float16", False), Variant("bfloat16", True, mode="compile")] if name == "organelle" else []
+        )
+    ways = [Variant("bfloat16", True), Variant("bfloat16", False), Variant("float16", True), Variant("tf32", False)]
+    ways += [Variant("bfloat16", True, second_stage=True)] if name == "shapr" else []
+    return ways + [Variant("bfloat16", True, batch) for batch in CONFIGS[name]]
 
 
 def measure_training(bench: Recorder) -> None:
@@ -86,7 +88,7 @@ def measure_training(bench: Recorder) -> None:
                 _loop_record(bench, "organelle", ema)
     if not bench.settings.quick:
         for name in COMPILED:
-            _record(bench, name, Way("bfloat16", True, mode="compile"))
+            _record(bench, name, Variant("bfloat16", True, mode="compile"))
 
 
 def flop_of_sample(records: Sequence[dict[str, Any]], name: str, second_stage: bool) -> float | None:
@@ -98,7 +100,7 @@ def flop_of_sample(records: Sequence[dict[str, Any]], name: str, second_stage: b
     return None
 
 
-def _record(bench: Recorder, name: str, way: Way) -> None:
+def _record(bench: Recorder, name: str, way: Variant) -> None:
     size = way.batch or config_of(name, bench.settings).data.batch_size
     stage = ["second stage"] if way.second_stage else []
     title = " ".join([name, way.precision, layout_word(way.channels_last), way.mode, f"b{size}", *stage])
@@ -116,7 +118,7 @@ def _record(bench: Recorder, name: str, way: Way) -> None:
     )
 
 
-def _step(bench: Recorder, name: str, way: Way, size: int) -> dict[str, Any]:
+def _step(bench: Recorder, name: str, way: Variant, size: int) -> dict[str, Any]:
     """Time a step; the first one counts its operations where no record of the config has them."""
     settings, flop = bench.settings, flop_of_sample(bench.records, name, way.second_stage)
     counter = FlopCounterMode(display=False)

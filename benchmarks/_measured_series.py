@@ -14,7 +14,7 @@ import pandas as pd
 from benchmarks._common import Table
 from cytovox.io import write_tcf
 from cytovox.measurement.measurements import Rules, measure_frame
-from cytovox.measurement.rows import WHOLE
+from cytovox.organelles import WHOLE
 from cytovox.simulation.timelapse import time_lapse
 from cytovox.simulation.tomogram import Options
 from cytovox.statistics.bootstrap import interval, mean_of
@@ -40,7 +40,7 @@ Rows = list[dict[str, Any]]
 
 
 def series_tables(arguments: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
-    """Films of both groups through the pipeline, beside equation 1 inside the true masks."""
+    """Time-lapses of both groups through the pipeline, compared with equation 1 inside the true masks."""
     fields = 1 if arguments.quick else arguments.fields
     hours = HOURS[:2] if arguments.quick else HOURS
     shape = (24, 96, 96) if arguments.quick else SHAPE
@@ -61,7 +61,7 @@ def series_tables(arguments: argparse.Namespace) -> tuple[list[Table], dict[str,
 
 
 def _simulate(folder: Path, fields: int, hours: Any, shape: Any, spacing: Any) -> dict[tuple[str, int], Any]:
-    """Write the films; (file, frame) to true rows measured on the observed and on the true index."""
+    """Write the time-lapses; (file, frame) to true rows measured on the observed and on the true index."""
     truth = {}
     for seed in range(920_001, 920_001 + fields):
         for group in ("control", "LPS"):
@@ -73,7 +73,7 @@ def _simulate(folder: Path, fields: int, hours: Any, shape: Any, spacing: Any) -
                 cells = frame.cells_ZYX.astype(np.int32)
                 seen, true = (
                     {
-                        (row.cell, row.compartment): row
+                        (row["cell"], row["compartment"]): row
                         for row in measure_frame(ri, cells, frame.masks, spacing, rules).compartments
                     }
                     for ri in (frame.ri_ZYX, frame.ri_true_ZYX)
@@ -86,7 +86,7 @@ def _simulate(folder: Path, fields: int, hours: Any, shape: Any, spacing: Any) -
 
 
 def _matched(table: pd.DataFrame, truth: dict[tuple[str, int], Any]) -> Rows:
-    """Every true cell that is found, by the nearest centre with about its size; a row a quantity."""
+    """Every true cell that is found, by the nearest centre with about its size; one row per quantity."""
     rows: Rows = []
     for (file, t), (seen, true) in truth.items():
         own = table[(table["file"] == file) & (table["frame"] == t) & (table["cell"] > 0)]
@@ -95,9 +95,8 @@ def _matched(table: pd.DataFrame, truth: dict[tuple[str, int], Any]) -> Rows:
         for (cell, compartment), row in seen.items():
             if compartment != WHOLE or cell == 0 or whole.empty:
                 continue
-            away = np.linalg.norm(
-                whole[["z_um", "y_um", "x_um"]].to_numpy(float) - [row.z_um, row.y_um, row.x_um], axis=1
-            )
+            axes = ["z_um", "y_um", "x_um"]
+            away = np.linalg.norm(whole[axes].to_numpy(float) - [row[axis] for axis in axes], axis=1)
             k = int(away.argmin())
             found = whole.iloc[k]
             if away[k] > 2.0 or int(found["cell"]) in taken:
@@ -111,9 +110,9 @@ def _matched(table: pd.DataFrame, truth: dict[tuple[str, int], Any]) -> Rows:
                         {
                             "group": file.rsplit("-", 1)[1], "frame": t, "cell": f"{file} {cell}", "quantity": quantity,
                             "measured": float(parts[quantity.compartment][quantity.column]),
-                            "truth": float(getattr(seen[key], quantity.column)),
-                            "unobserved": float(getattr(true[key], quantity.column)),
-                            "border": bool(row.border) or bool(found["border"]),
+                            "truth": float(seen[key][quantity.column]),
+                            "unobserved": float(true[key][quantity.column]),
+                            "border": bool(row["border"]) or bool(found["border"]),
                         }
                     )  # fmt: skip
     return rows

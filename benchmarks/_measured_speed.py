@@ -16,7 +16,7 @@ from cytovox.io import ArrayReader, read_volume, write_tcf
 from cytovox.simulation.tomogram import simulate
 from experiments.tasks.analyze.analysis import Analysis
 from experiments.tasks.analyze.config import AnalyzeConfig
-from experiments.tasks.analyze.predictors import organelle_inferer, organelle_weights
+from experiments.tasks.analyze.predictors import organelle_model, organelle_weights
 from experiments.tasks.analyze.sources import find_sources
 from experiments.tasks.analyze.task import run_path
 from training.rundir import RunFolder
@@ -25,7 +25,7 @@ SHAPE, SPACING = (128, 512, 512), (0.25, 0.16, 0.16)
 
 
 def large_time_lapse(path: Path, frames: int, shape: tuple[int, int, int]) -> None:
-    """A film of that size: one simulated field, mirrored to the sides, with noise of its own in each frame."""
+    """A time-lapse of that size: one simulated field, mirrored to the sides, with noise of its own in each frame."""
     field = simulate("HeLa", 930_001, (shape[0], shape[1] // 2, shape[2] // 2), SPACING)
     ri = np.pad(field.ri_ZYX, ((0, 0), (0, shape[1] - shape[1] // 2), (0, shape[2] - shape[2] // 2)), mode="symmetric")
     rng = np.random.default_rng(0)
@@ -38,11 +38,11 @@ def speed_tables(arguments: argparse.Namespace, watch: Watch) -> tuple[list[Tabl
     shape = (16, 64, 64) if arguments.quick else SHAPE
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        large_time_lapse(folder / "film.TCF", arguments.frames, shape)
-        inferer, _ = organelle_inferer(organelle_weights("organelle"))
+        large_time_lapse(folder / "time_lapse.TCF", arguments.frames, shape)
+        inferer = organelle_model(organelle_weights("organelle")).inferer
 
         def inference() -> None:
-            volume = read_volume(folder / "film.TCF")
+            volume = read_volume(folder / "time_lapse.TCF")
             for t in range(arguments.frames):
                 for _ in inferer.boxes(ArrayReader(volume.frame(t)), volume.spacing_um):
                     pass
@@ -50,7 +50,7 @@ def speed_tables(arguments: argparse.Namespace, watch: Watch) -> tuple[list[Tabl
         rounds = iter(range(10**6))
 
         def analysis() -> None:
-            config = AnalyzeConfig(inputs=[str(folder / "film.TCF")], out=str(folder / f"run{next(rounds)}"))
+            config = AnalyzeConfig(inputs=[str(folder / "time_lapse.TCF")], out=str(folder / f"run{next(rounds)}"))
             Analysis(config, RunFolder(run_path(config)), lambda *_: None).update(find_sources(config))
 
         def play() -> tuple[float, float]:

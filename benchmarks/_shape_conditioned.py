@@ -1,4 +1,4 @@
-"""What the network would do if it knew: the errors of its shapes when it is told true traits."""
+"""Errors of shapes when the network is conditioned on true traits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks._shape_train import config_of, fold_cells
 from cytovox.diffusion.traits import measure_traits
 from cytovox.metrics.shapes import ERRORS, ShapeErrors, score_rows, shape_errors
 from cytovox.models.shape import condition
-from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.shape_fields import signed_distance
 from cytovox.preprocess.square_symmetries import VIEWS, unview, view
 from datamodules.shape.cases import ShapeCell
 from datamodules.shape.dataset import shape_sample
@@ -27,7 +27,7 @@ from training.rundir import RunFolder
 
 
 def conditioned_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tuple[Table, dict[str, Any]]:
-    """Mean errors over the cells of all folds when the network is told nothing, or the truth about some traits.
+    """Mean errors over the cells of all folds when the network is conditioned on no traits, or on some true ones.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def conditioned_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tup
         weights = read_weights(config, [RunFolder(work / "runs" / "traits" / run).last_checkpoint])
         module = build_from_weights(config, weights).eval()
         assert isinstance(module, ShapeModule)
-        for cell in track(fold_cells(cells, run)[1], f"told the truth, {run}"):
+        for cell in track(fold_cells(cells, run)[1], f"true traits, {run}"):
             groups.append(cell.group)
             for what, errors in _answers(module, cell).items():
                 found.setdefault(what, []).append(errors)
@@ -59,7 +59,7 @@ def conditioned_table(cells: Sequence[ShapeCell], data: Path, work: Path) -> tup
 
 @torch.no_grad()
 def _answers(module: ShapeModule, cell: ShapeCell) -> dict[str, ShapeErrors]:
-    """Errors of the mean over the eight views, by what is told."""
+    """Errors of the mean over the eight views, by what is given."""
     traits, size = module.traits, module.field.size
     assert traits is not None
     assert cell.obj_ZYX is not None

@@ -19,7 +19,7 @@ from cytovox.metrics.volume_spread import (
     sampled_scores,
     spread_rows,
 )
-from cytovox.plots.shape_charts import reliability_figure
+from cytovox.plots.charts import reliability_figure
 from datamodules.shape.cases import ShapeCell
 
 COLUMNS = {"coverage": "inside the 90 % interval", "width": "its width / volume", "relative_crps": "CRPS / volume"}

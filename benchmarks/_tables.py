@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks._common import Table, ratio, show_ratio
-from benchmarks._engine import Way
+from benchmarks._engine import Variant
 
 #: (what is said, above, below): how many times longer `above` takes.
 CLAIMS = (
@@ -38,7 +38,7 @@ def seconds_of(task: Callable[[], Any]) -> tuple[float, float]:
 
 def speed_tables(
     fields: Sequence[str],
-    ways: Mapping[str, Way],
+    ways: Mapping[str, Variant],
     rows: Mapping[str, Any],
     floors: Mapping[str, float],
     profiled: Mapping[tuple[str, str], float],
@@ -60,7 +60,7 @@ def speed_tables(
     return ratios, [*tables, claims, _floor(fields, ways, rows, floors), _profile(fields[0], profiled, ours)]
 
 
-def _ways(field: str, ways: Mapping[str, Way], rows: Mapping[str, Any]) -> Table:
+def _ways(field: str, ways: Mapping[str, Variant], rows: Mapping[str, Any]) -> Table:
     about = rows[f"field: {field}"]
     title = f"{field}: {about['cells']} cells in {'x'.join(map(str, about['voxels']))} voxels"
     table = Table(
@@ -78,7 +78,7 @@ def _ways(field: str, ways: Mapping[str, Way], rows: Mapping[str, Any]) -> Table
 
 
 def _floor(
-    fields: Sequence[str], ways: Mapping[str, Way], rows: Mapping[str, Any], floors: Mapping[str, float]
+    fields: Sequence[str], ways: Mapping[str, Variant], rows: Mapping[str, Any], floors: Mapping[str, float]
 ) -> Table:
     rates = rows["machine"]
     kinds = [kind for kind in ("bfloat16", "float32") if kind in rates]

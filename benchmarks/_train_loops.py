@@ -18,7 +18,8 @@ from monai.transforms import Compose, EnsureTyped, RandAffined, RandCropByPosNeg
 from pytorch_lightning.profilers import Profiler
 
 from cytovox.inference.device import choose_precision
-from datamodules.organelle import OrganelleDataModule, loader_workers
+from datamodules.loading import loader_workers
+from datamodules.organelle import OrganelleDataModule
 from experiments.build import build_for_training
 from experiments.config import Config
 from lightning_modules.organelle import MONITOR

@@ -1,8 +1,8 @@
 """Cells distinguished from each other: what it costs with 8 to 64 of them, and how well it is done.
 
-Claims measured here: with 32 cells in a volume the votes (one pass, whatever the number of cells) are at least ten
-times as fast as the published way (one pass a nucleus), and from 8 to 64 cells they take less than 1.5 times longer; on
-simulated touching cells they score at least as well (cytovox/segmentation/networks.py).
+Claims measured here: with 32 cells in a volume the centre offsets (one pass, whatever the number of cells) are at least
+ten times as fast as the published method (one pass per nucleus), and from 8 to 64 cells they take less than 1.5 times
+longer; on simulated touching cells they score at least as well (cytovox/segmentation/networks.py).
 
 `--part cost` is timed; `--part quality` is not. The weights are the shipped ones; for cell lines that they have not
 seen, train others (`python -m experiments.run cells 'data.train.counts={NIH3T3: 15, A549: 15, HeLa: 15, ...: 0}'`) and

@@ -2,7 +2,7 @@
 
 Claims measured here: on a tomogram of 128x512x512 voxels with 6 to 10 cells, the engine is at least five times as
 fast on a CPU as MONAI's sliding window in float32, and half as fast again at equal precision and layout
-(cytovox/inference/predictor.py, cytovox/networks/residual_unet.py). The mean Dice of each way stands beside its time:
+(cytovox/inference/predictor.py, cytovox/networks/residual_unet.py). The mean Dice of each variant is printed, too: when
 computing the same windows it is the same; skipping medium also takes away what a network sees in it. Streamed from
 OME-Zarr to OME-Zarr a prediction needs less than 2 GiB beyond the model, whatever the size of the volume.
 """
@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import _tables as tables
 from benchmarks._common import Watch, finish, options, quiet_rounds, say, without_bfloat16
-from benchmarks._engine import MONAI_BATCH, Run, Way, Windows, network_of, prepare
+from benchmarks._engine import MONAI_BATCH, Run, Variant, Windows, network_of, prepare
 from benchmarks._fields import FIELDS, QUICK, count_cells, simulated
 from benchmarks._floor import floor_seconds, layers_of, machine_tasks, shares
 from benchmarks._plain import PlainResidualUNet
@@ -35,32 +35,32 @@ from experiments.weights import weights_path
 
 #: As `predict.skip_below` has it by default.
 SKIP = 0.1
-#: How far the probabilities of two ways with the same windows may be apart, in the mean over all voxels.
+#: How far the probabilities of two variants with the same windows may be apart, in the mean over all voxels.
 CLOSE = {"float32": 1e-5, "bfloat16": 5e-3}
 
 #: Names are the rows of the tables. Each differs from an earlier one by a single ingredient.
-SEED_SOURCES = {
-    "MONAI, float32": Way("MONAI", mixed=False, plain=True, batch=MONAI_BATCH),
-    "MONAI, bfloat16": Way("MONAI", plain=True, batch=MONAI_BATCH),
-    "MONAI, bfloat16, our forward pass": Way("MONAI", batch=MONAI_BATCH),
-    "ours, batches of 4, nothing skipped": Way("ours", batch=4),
-    "ours, batches of 2, nothing skipped": Way("ours", batch=2),
-    "ours, batches of 1, nothing skipped": Way("ours"),
-    "ours, batches of 4": Way("ours", batch=4, skip_below=SKIP),
-    "ours": Way("ours", skip_below=SKIP),
-    "ours, float32, nothing skipped": Way("ours", mixed=False),
-    "ours, float32": Way("ours", mixed=False, skip_below=SKIP),
+VARIANTS = {
+    "MONAI, float32": Variant("MONAI", mixed=False, plain=True, batch=MONAI_BATCH),
+    "MONAI, bfloat16": Variant("MONAI", plain=True, batch=MONAI_BATCH),
+    "MONAI, bfloat16, our forward pass": Variant("MONAI", batch=MONAI_BATCH),
+    "ours, batches of 4, nothing skipped": Variant("ours", batch=4),
+    "ours, batches of 2, nothing skipped": Variant("ours", batch=2),
+    "ours, batches of 1, nothing skipped": Variant("ours"),
+    "ours, batches of 4": Variant("ours", batch=4, skip_below=SKIP),
+    "ours": Variant("ours", skip_below=SKIP),
+    "ours, float32, nothing skipped": Variant("ours", mixed=False),
+    "ours, float32": Variant("ours", mixed=False, skip_below=SKIP),
 }
 
 
-def ways_here() -> dict[str, Way]:
-    """Those of `WAYS` that this processor has instructions for."""
+def variants_here() -> dict[str, Variant]:
+    """Return the variants that this processor has instructions for."""
     left_out = without_bfloat16()
-    return {name: way for name, way in SEED_SOURCES.items() if not (way.mixed and left_out)}
+    return {name: variant for name, variant in VARIANTS.items() if not (variant.mixed and left_out)}
 
 
 def scores(run: Run, tomogram: Tomogram, first: np.ndarray | None) -> dict[str, Any]:
-    """Dice of one way against the truth, and how far its probabilities are from those of the first way."""
+    """Dice of one variant against the truth, and how far its probabilities are from those of the first variant."""
     assert run.result is not None
     truth = np.stack(list(tomogram.masks.values()))
     dice = dice_per_organelle(run.result >= 0.5, truth)
@@ -76,7 +76,7 @@ def scores(run: Run, tomogram: Tomogram, first: np.ndarray | None) -> dict[str, 
 
 
 def accuracy(runs: dict[str, Run], tomogram: Tomogram) -> dict[str, dict[str, Any]]:
-    """Each way once, before anything is timed: all that skip nothing must say the same.
+    """Each variant once, before anything is timed: all that skip nothing must say the same.
 
     Raises
     ------
@@ -91,35 +91,37 @@ def accuracy(runs: dict[str, Run], tomogram: Tomogram) -> dict[str, dict[str, An
         found[name] = scores(run, tomogram, first)
         if first is None:
             first = run.result
-        way = SEED_SOURCES[name]
-        if way.skip_below is None:
+        variant = VARIANTS[name]
+        if variant.skip_below is None:
             assert found[name]["windows"] == next(iter(found.values()))["windows"], name
-            assert found[name]["probabilities_differ"] < CLOSE["bfloat16" if way.mixed else "float32"], name
+            assert found[name]["probabilities_differ"] < CLOSE["bfloat16" if variant.mixed else "float32"], name
         run.result = None
         gc.collect()
     return found
 
 
 def measure_speed(arguments: argparse.Namespace) -> None:
-    """Every way on every field, in turn, beside the rates of the machine."""
+    """Every variant on every field, in turn, beside the rates of the machine."""
     fields = QUICK if arguments.quick else FIELDS
     windows = Windows((24, 32, 32), (12, 16, 16)) if arguments.quick else Windows()
-    ways_of = ways_here()
-    ours = "ours" if "ours" in ways_of else "ours, float32"
+    variants = variants_here()
+    ours = "ours" if "ours" in variants else "ours, float32"
     network, normalise, spacing_um = network_of(arguments.weights, organelles=4)
     tomograms = {}
     for name, field in fields.items():
         say(f"inference: simulating field {name}")
         tomograms[name] = simulated(field, arguments.cache)
     runs = {
-        name: {way: prepare(how, network, tomogram, normalise, windows) for way, how in ways_of.items()}
+        name: {variant: prepare(how, network, tomogram, normalise, windows) for variant, how in variants.items()}
         for name, tomogram in tomograms.items()
     }
-    said = {name: accuracy(runs[name], tomogram) for name, tomogram in tomograms.items()}
-    machine = machine_tasks(arguments.quick, mixed="ours" in ways_of)
+    agreed = {name: accuracy(runs[name], tomogram) for name, tomogram in tomograms.items()}
+    machine = machine_tasks(arguments.quick, mixed="ours" in variants)
     for task, _ in machine.values():
-        task()  # the first call allocates; the ways have been called already
-    timed: dict[str, Any] = {f"{name}|{way}": run for name, ways in runs.items() for way, run in ways.items()}
+        task()  # the first call allocates; the variants have been called already
+    timed: dict[str, Any] = {
+        f"{name}|{variant}": run for name, variants in runs.items() for variant, run in variants.items()
+    }
     timed |= {f"rate|{name}": partial(tables.seconds_of, task) for name, (task, _) in machine.items()}
     with Watch() as watch:
         rounds = quiet_rounds(arguments, watch, lambda: {name: task() for name, task in timed.items()}, warm=False)
@@ -141,16 +143,16 @@ def measure_speed(arguments: argparse.Namespace) -> None:
             "voxels": list(tomogram.ri_ZYX.shape),
             "spacing_um": list(tomogram.spacing_um),
         }
-        for way in ways_of:
-            both = series[f"{name}|{way}"]
-            rows[f"{name}: {way}"] = {
+        for variant in variants:
+            both = series[f"{name}|{variant}"]
+            rows[f"{name}: {variant}"] = {
                 "seconds": [total for total, _ in both],
                 "in_network": [inside for _, inside in both],
-                **said[name][way],
+                **agreed[name][variant],
             }
     profiled = shares(runs[next(iter(fields))][ours].call)
     rows["profile"] = {f"{place}: {kind}": seconds for (place, kind), seconds in profiled.items()}
-    ratios, shown = tables.speed_tables(list(fields), ways_of, rows, floors, profiled, ours)
+    ratios, shown = tables.speed_tables(list(fields), variants, rows, floors, profiled, ours)
     finish(arguments, rows, ratios, shown, watch)
 
 

@@ -45,7 +45,7 @@ FOLDERS = ("organelle", "organelle_finetune")
 FIELD: dict[str, Any] = {"shape": [96, 320, 320], "spacing_um": [0.3, 0.2, 0.2]}
 #: Configs whose patch and volume the ways are compared on.
 COMPARED = ("organelle_demo", "organelle")
-WAYS = ("ours", "one after the other", "MONAI alone")
+METHODS = ("ours", "one after the other", "MONAI alone")
 #: Probabilities of scaling and of rotating a patch.
 LOOKS = {"copied": 0.0, "as shipped": 0.3, "rotated and scaled": 1.0}
 KEYS = ("image", "mask")
@@ -101,13 +101,13 @@ def patch_tasks(data: OrganelleDataModule, p: float, count: int) -> dict[str, Ca
     alone = monai_alone(patch, p, organelles)
     given = {"ours": volume | {"centres": centres}, "one after the other": volume | {"centres": centres}}
     given["MONAI alone"] = {**{key: volume[key] for key in KEYS}, "indices": indices}
-    tasks = dict(zip(WAYS, (ours, eager, alone), strict=True))
-    for way, transform in tasks.items():
-        cut = transform.set_random_state(0)(given[way])
+    tasks = dict(zip(METHODS, (ours, eager, alone), strict=True))
+    for method, transform in tasks.items():
+        cut = transform.set_random_state(0)(given[method])
         cut = cut[0] if isinstance(cut, list) else cut
-        assert list(cut["image"].shape) == [1, *patch], way
-        assert list(cut["mask"].shape) == [organelles, *patch], way
-    return {way: partial(_cut, tasks[way], given[way], count) for way in WAYS}
+        assert list(cut["image"].shape) == [1, *patch], method
+        assert list(cut["mask"].shape) == [organelles, *patch], method
+    return {method: partial(_cut, tasks[method], given[method], count) for method in METHODS}
 
 
 def _cut(transform: Compose, volume: dict[str, Any], count: int) -> None:
@@ -130,7 +130,7 @@ def main() -> None:
     tasks: dict[str, Callable[[], Any]] = {}
     for name, look in product(COMPARED, LOOKS):
         ways = patch_tasks(modules[name], LOOKS[look], count)
-        tasks |= {f"{name}: {look}: {way}": task for way, task in ways.items()}
+        tasks |= {f"{name}: {look}: {method}": task for method, task in ways.items()}
     for name, data in modules.items():
         dataset = data.train_dataloader().dataset
         tasks[f"{name}|sample"] = partial(_draw, dataset, 2 * count)
@@ -139,14 +139,18 @@ def main() -> None:
 
     rows: dict[str, Any] = {}
     ratios: dict[str, Any] = {}
-    cuts = Table("One patch, one core", ["patch", "probability", "way", "ms", "times ours"])
+    cuts = Table("One patch, one core", ["patch", "probability", "method", "ms", "times ours"])
     for name, look in product(COMPARED, LOOKS):
         patch = "x".join(map(str, modules[name].config.patch_size))
-        ms = {way: [1e3 * s / count for s in seconds[f"{name}: {look}: {way}"]] for way in WAYS}
-        for way, times in ms.items():
-            rows[f"patch: {name}: {look}: {way}"] = {"patch": patch, "ms": times, "median_ms": statistics.median(times)}
-            value = ratios[f"{way} over ours: {name}: {look}"] = ratio(times, ms["ours"])
-            cuts.rows.append([patch, f"{LOOKS[look]:g}", way, f"{statistics.median(times):.1f}", show_ratio(value)])
+        ms = {method: [1e3 * s / count for s in seconds[f"{name}: {look}: {method}"]] for method in METHODS}
+        for method, times in ms.items():
+            rows[f"patch: {name}: {look}: {method}"] = {
+                "patch": patch,
+                "ms": times,
+                "median_ms": statistics.median(times),
+            }
+            value = ratios[f"{method} over ours: {name}: {look}"] = ratio(times, ms["ours"])
+            cuts.rows.append([patch, f"{LOOKS[look]:g}", method, f"{statistics.median(times):.1f}", show_ratio(value)])
     samples = Table(
         "A sample as the shipped configs draw it, one core",
         ["config", "volume", "patch", "zoomed, turned", "ms a sample", "ms a batch"],

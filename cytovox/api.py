@@ -1,16 +1,13 @@
-"""From a volume to cells and numbers in a few lines: the functions of `import cytovox`.
+"""Public functions of `import cytovox`: from a volume to cells and measurements in a few lines.
 
-Commands and notebooks compute the same results with the same code: every function here calls what the commands call.
+They call the code of the commands, so commands and notebooks give the same results.
 """
 
-from __future__ import annotations
-
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -20,16 +17,15 @@ from cytovox.io import Volume, find_writer
 from cytovox.io import read_volume as read
 from cytovox.io.atomic import atomic_path
 from cytovox.io.formats import expected
-from cytovox.measurement.cell_contrast import cell_contrasts
+from cytovox.measurement import registry
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI, Increments
-from cytovox.measurement.registry import added_columns
-from cytovox.measurement.rows import COLUMNS, WHOLE, Compartment
 from cytovox.models.cells import CellModel
 from cytovox.models.domain import outside, volume_statistics
 from cytovox.models.load import load_model
 from cytovox.models.organelle import OrganelleMasks, OrganelleModel, checked_frame
-from cytovox.quality.control import CellState, frame_flags
+from cytovox.organelles import WHOLE
+from cytovox.quality.control import cell_state, frame_flags
 from cytovox.quality.rules import QualityRules, as_text
 from cytovox.segmentation.checks import nuclei_outside_note
 from cytovox.segmentation.field import CellField, FoundCells, SeedRule, WatershedCells
@@ -56,7 +52,7 @@ CELL_WEIGHTS = {"offsets": "cells_offsets", "network": "cells_network"}
 
 
 class QualityWarning(UserWarning):
-    """A result that the picture or the masks do not support."""
+    """Warning of a result that the image or the masks do not support."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Segmentation:
     cells_ZYX: np.ndarray
     """int32 labels, 0 outside cells."""
     table: pd.DataFrame
-    """As of `measure`."""
+    """Measurements, as returned by `measure`."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +72,9 @@ class Simulation:
     """A simulated volume with its ground truth."""
 
     volume: Volume
-    """The refractive index as the microscope shows it."""
+    """Refractive index as measured by the simulated microscope."""
     masks: Mapping[str, np.ndarray]
-    """Organelle to bool array (Z, Y, X)."""
+    """Mask of each organelle, bool (Z, Y, X)."""
     cells_ZYX: np.ndarray
     """uint16 labels, 0 outside cells."""
 
@@ -94,7 +90,7 @@ def find_cells(
     device: str = "auto",
     rule: SeedRule | None = None,
 ) -> np.ndarray:
-    """Tell the cells of a field apart.
+    """Return the cells of a field as labels.
 
     Parameters
     ----------
@@ -113,9 +109,9 @@ def find_cells(
     model : CellModel, optional
         Other weights than the shipped ones; from `load_model`.
     device : str
-        `auto`, `cpu`, `cuda` or `cuda:N`; of the shipped weights.
+        Device of the shipped weights: `auto`, `cpu`, `cuda` or `cuda:N`.
     rule : SeedRule, optional
-        Which parts of the nucleus mask are one nucleus each.
+        Rule by which the nucleus mask is split into nuclei.
 
     Returns
     -------
@@ -158,17 +154,15 @@ def _found(field: CellField, method: str, model: CellModel | None, device: str, 
             raise InputError("find_cells: method watershed uses no model; leave model out")
         return WatershedCells(rule or SeedRule())(field)
     if model is None:
-        model = load_model(CELL_WEIGHTS[method], task="cells", device=device, rule=rule)
+        model = cast(CellModel, load_model(CELL_WEIGHTS[method], task="cells", device=device, rule=rule))
     elif not isinstance(model, CellModel):
         raise InputError(f"find_cells: model: expected a CellModel, got {type(model).__name__}")
     elif rule is not None:
         raise InputError("find_cells: give rule to load_model, or leave model out")
     elif model.method != method:
         raise InputError(f"find_cells: the model's method is {model.method}, not {method}")
-    assert model is not None
-    if field.ri_ZYX is not None:
-        ri_ZYX = field.ri_ZYX
-        statistics = volume_statistics(lambda box: ri_ZYX[box], ri_ZYX.shape)
+    if (ri_ZYX := field.ri_ZYX) is not None:
+        statistics = volume_statistics(ri_ZYX.__getitem__, ri_ZYX.shape)
         if differing := "; ".join(outside(model.trained_on, statistics, field.spacing_um)):
             warnings.warn(f"outside the training data of the cells' weights: {differing}", QualityWarning, stacklevel=3)
     return model(field)
@@ -177,22 +171,16 @@ def _found(field: CellField, method: str, model: CellModel | None, device: str, 
 def _cell_field(
     masks: Mapping[str, np.ndarray], volume: Volume | None, frame: int, spacing_um: Sequence[float] | None
 ) -> CellField:
-    missing = [name for name in ("membrane", "nucleus") if name not in masks]
-    if missing:
+    if missing := [name for name in ("membrane", "nucleus") if name not in masks]:
         raise InputError(f"find_cells: no mask of {' and '.join(missing)}; there are {', '.join(masks) or 'none'}")
     if isinstance(masks, OrganelleMasks):
         if spacing_um is not None or volume not in (None, masks.volume):
             raise InputError("find_cells: the masks belong to a volume already: leave volume and spacing_um out")
         volume, frame = masks.volume, masks.frame
-        probabilities = masks.cell_probabilities_2ZYX
-        if probabilities is not None:
-            return CellField(
-                *_filled(probabilities, masks["membrane"]), volume.spacing_um, checked_frame(volume, frame)
-            )
-    membrane, nucleus = np.asarray(masks["membrane"]), np.asarray(masks["nucleus"])
-    ri_ZYX = None if volume is None else checked_frame(volume, frame)
+    ri_ZYX = None
     if volume is not None:
-        spacing_um = volume.spacing_um
+        ri_ZYX, spacing_um = checked_frame(volume, frame), volume.spacing_um
+    membrane, nucleus = np.asarray(masks["membrane"]), np.asarray(masks["nucleus"])
     shapes = {"membrane": membrane.shape, "nucleus": nucleus.shape}
     if ri_ZYX is not None:
         shapes["volume"] = ri_ZYX.shape
@@ -200,18 +188,16 @@ def _cell_field(
         raise InputError(f"find_cells: expected arrays of one shape (z, y, x), got {shapes}")
     if spacing_um is None:
         raise InputError("find_cells: voxel size missing: give volume, or spacing_um=(z, y, x) in micrometres")
-    z, y, x = (float(s) for s in spacing_um)
-    seeds = None
-    if nucleus.dtype.kind in "iu" and int(nucleus.max(initial=0)) > 1 and len(np.unique(nucleus)) > 2:
+    seeds, probabilities = None, getattr(masks, "cell_probabilities_2ZYX", None)
+    if probabilities is not None:
+        probability, nucleus = probabilities
+        # at least 0.5 in closed holes of the membrane mask
+        membrane = np.where(membrane, np.maximum(probability, np.float32(0.5)), probability)
+    elif nucleus.dtype.kind in "iu" and int(nucleus.max(initial=0)) > 1 and len(np.unique(nucleus)) > 2:
         seeds = nucleus.astype(np.int32)
-    inside = [values if values.dtype.kind == "f" else values != 0 for values in (membrane, nucleus)]
-    return CellField(inside[0], inside[1], (z, y, x), ri_ZYX, seeds)
-
-
-def _filled(probabilities_2ZYX: np.ndarray, membrane_ZYX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probabilities of membrane and nucleus, raised to 0.5 in closed holes of the membrane mask."""
-    membrane, nucleus = probabilities_2ZYX
-    return np.where(membrane_ZYX, np.maximum(membrane, np.float32(0.5)), membrane), nucleus
+    z, y, x = (float(s) for s in spacing_um)
+    membrane, nucleus = (values if values.dtype.kind == "f" else values != 0 for values in (membrane, nucleus))
+    return CellField(membrane, nucleus, (z, y, x), ri_ZYX, seeds)
 
 
 def measure(
@@ -237,8 +223,8 @@ def measure(
     frame : int, optional
         Frame of the volume; that of the masks from `predict`, else 0, if not given.
     medium_ri : float, optional
-        Refractive index of the medium; that of the file if not given. The published 1.3337 is taken, with a warning,
-        where neither is known: an error of 0.003 changes a concentration by 14 %.
+        Refractive index of the medium; that of the file if not given. If neither is known, the published 1.3337 is
+        used, with a warning: an error of 0.003 changes a concentration by 14 %.
     area : str
         Estimator of the surface area, one of `cytovox.measurement.morphometry.AREA_ESTIMATORS`.
     increments : Increments, optional
@@ -247,9 +233,9 @@ def measure(
     Returns
     -------
     DataFrame
-        One row per cell and compartment, with the columns of `cells.csv` (docs/measurements.md): `cell` 0 is what lies
-        in no cell. `flags` names what makes a cell's numbers doubtful, `outside_training` how the frame differs from
-        what the weights were trained on.
+        One row per cell and compartment, with the columns of `cells.csv` (docs/measurements.md). `cell` 0 is the
+        volume outside cells. `flags` lists reasons to doubt a cell's measurements, `outside_training` how the frame
+        differs from the training inputs of the weights.
 
     Raises
     ------
@@ -269,38 +255,33 @@ def measure(
         if frame not in (None, masks.frame):
             raise InputError(f"measure: frame {frame}: the masks are of frame {masks.frame}")
         frame, differing = masks.frame, masks.outside_training
-    frame = frame or 0
-    ri_ZYX, labels = checked_frame(volume, frame), np.asarray(cells)
+    frame, labels = frame or 0, np.asarray(cells)
+    ri_ZYX = checked_frame(volume, frame)
     medium, medium_from = _medium(volume, medium_ri)
     if labels.dtype.kind not in "iu":
         raise InputError(f"measure: cells: expected integer labels, got {labels.dtype}")
-    rules = Rules(medium, increments or Increments(), area)
+    rules, labels = Rules(medium, increments or Increments(), area), labels.astype(np.int32)
     try:
-        measured = measure_frame(
-            ri_ZYX, labels.astype(np.int32), dict(masks), volume.spacing_um, rules, volume.origin_um
-        )
+        measured = measure_frame(ri_ZYX, labels, dict(masks), volume.spacing_um, rules, volume.origin_um)
     except ValueError as error:
         raise InputError(f"measure: {error}") from None
-    contrasts = cell_contrasts(ri_ZYX, labels.astype(np.int32), volume.spacing_um)
-    whole = [row for row in measured.compartments if row.compartment == WHOLE]
-    flags = {row.cell: _flags(frame, row, contrasts.get(row.cell, math.nan), differing) for row in whole}
+    rows = [{"frame": frame, **row} for row in measured.compartments]
+    flags = {row["cell"]: _flags(row, differing) for row in rows if row["compartment"] == WHOLE}
     rows = [
         {
-            "frame": frame,
-            **row.as_dict(),
-            "contrast_ri": contrasts.get(row.cell, math.nan) if row.compartment == WHOLE else math.nan,
-            "flags": flags.get(row.cell, ""),
+            **row,
+            "flags": flags.get(row["cell"], ""),
             "medium_ri": medium,
             "medium_from": medium_from,
             "increments": rules.increments.rule,
             "area_estimator": rules.area,
             "outside_training": differing,
         }
-        for row in measured.compartments
+        for row in rows
     ]
-    columns = ["frame", *COLUMNS, "contrast_ri", *added_columns(), "flags"]
+    columns = ["frame", *registry.columns(), "flags"]
     columns += ["medium_ri", "medium_from", "increments", "area_estimator", "outside_training"]
-    return pd.DataFrame(rows, columns=columns).astype({"nuclei": "Int64", "specks": "Int64"})
+    return pd.DataFrame(rows, columns=columns).astype(registry.numeric_types())
 
 
 def _medium(volume: Volume, given: float | None) -> tuple[float, str]:
@@ -319,9 +300,8 @@ def _medium(volume: Volume, given: float | None) -> tuple[float, str]:
     return PAPER_MEDIUM_RI, "paper"
 
 
-def _flags(frame: int, row: Compartment, contrast_ri: float, differing: str) -> str:
-    detection = Detection(frame, row.cell, (row.z_um, row.y_um, row.x_um), row.volume_um3)
-    found = frame_flags(CellState(detection, row.dry_mass_pg, row.border, row.nuclei, contrast_ri), QualityRules())
+def _flags(row: dict[str, Any], differing: str) -> str:
+    found = frame_flags(cell_state(row), QualityRules())
     return as_text(found | ({"weights_range"} if differing else set()))
 
 
@@ -332,18 +312,18 @@ def track(
     max_gap: int = 1,
     divisions: bool = False,
 ) -> pd.DataFrame:
-    """Follow cells over the frames of a time-lapse.
+    """Return tables with the tracks of cells over the frames of a time-lapse.
 
     Parameters
     ----------
     tables : DataFrame, or sequence of these
-        From `measure`, one per frame.
+        Tables from `measure`, one per frame.
     max_distance_um : float, optional
-        Largest distance that a cell moves between frames; 15 µm if not given.
+        Largest displacement of a cell between frames; 15 µm if not given.
     max_gap : int
         Number of frames that a cell may be missing in.
     divisions : bool
-        Look for divisions: a track then ends, and its two daughters begin.
+        Detect divisions: the track of the dividing cell ends, and those of its two daughters begin.
 
     Returns
     -------
@@ -366,13 +346,12 @@ def track(
     >>> tracked.groupby(["frame", "cell"])["track"].first().nunique() == table["cell"].replace(0, None).nunique()
     True
     """
-    table = pd.concat([tables] if isinstance(tables, pd.DataFrame) else list(tables), ignore_index=True)
+    table = pd.concat([tables] if isinstance(tables, pd.DataFrame) else tables, ignore_index=True)
     needed = ("frame", "cell", "compartment", "z_um", "y_um", "x_um", "volume_um3")
     if missing := [name for name in needed if name not in table]:
         raise InputError(f"track: no column {', '.join(missing)}; expected tables from cytovox.measure")
     whole = table[(table["compartment"] == WHOLE) & (table["cell"] > 0)]
-    twice = whole[whole.duplicated(["frame", "cell"])]
-    if len(twice):
+    if len(twice := whole[whole.duplicated(["frame", "cell"])]):
         t, cell = twice.iloc[0][["frame", "cell"]]
         raise InputError(f"track: cell {cell} is twice in frame {t}: give one table per frame")
     detections = [
@@ -400,7 +379,7 @@ def segment(
     medium_ri: float | None = None,
     device: str = "auto",
 ) -> Segmentation:
-    """Predict organelles, tell cells apart and measure them, as `analyze` does for one frame.
+    """Return organelles, cells and measurements of one frame, as the `analyze` command does.
 
     Parameters
     ----------
@@ -441,7 +420,7 @@ def segment(
 
 
 def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
-    """Write masks, labels, a table or a volume, in the format of the file name's suffix.
+    """Write masks, labels, a table or a volume; the suffix determines the format.
 
     Parameters
     ----------
@@ -450,17 +429,17 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
     data : OrganelleMasks, integer or bool array (Z, Y, X), DataFrame or Volume
         Masks of several organelles become channels; NIfTI holds one channel.
     like : Volume, optional
-        Volume whose voxel size and position an array has.
+        Volume whose voxel size and position are written with an array.
 
     Returns
     -------
     Path
-        `path`. The file appears whole or not at all.
+        `path`. An error leaves no file.
 
     Raises
     ------
     InputError
-        An ending that does not suit the data, no voxel size, or a file that cannot be written.
+        A suffix that does not fit the data, no voxel size, or a file that cannot be written.
 
     Examples
     --------
@@ -478,9 +457,7 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
         like, names = data, list(data.channels)
         array = np.stack([[data.frame(t, c) for c in range(data.shape[1])] for t in range(data.shape[0])])
     elif isinstance(data, Mapping):
-        names = list(data)
-        if isinstance(data, OrganelleMasks):
-            like = data.volume
+        names, like = list(data), data.volume if isinstance(data, OrganelleMasks) else like
         array = np.stack([np.asarray(mask) for mask in data.values()])[None]
     else:
         array, names = np.asarray(data)[None, None], ["cells"]
@@ -515,14 +492,14 @@ def simulate(
     shape: tuple[int, int, int] = DEFAULT_SHAPE,
     spacing_um: tuple[float, float, float] = DEFAULT_SPACING_UM,
 ) -> Simulation:
-    """Simulate cells and their refractive-index tomogram, with the ground truth.
+    """Return simulated cells: their refractive-index tomogram and the ground truth.
 
     Parameters
     ----------
     preset : str
         A cell line of `cytovox.simulation.PRESETS`, such as `HeLa`.
     seed : int
-        Number of the volume: the same number gives the same volume.
+        Random seed.
     shape : (z, y, x)
         Number of voxels.
     spacing_um : (z, y, x)
@@ -544,6 +521,6 @@ def simulate(
     >>> truth.volume.shape
     (1, 1, 16, 32, 32)
     """
-    made = simulate_tomogram(preset, seed, shape, spacing_um)
-    volume = Volume(made.ri_ZYX, made.spacing_um, medium_ri=made.medium_ri)
-    return Simulation(volume, dict(made.masks), made.cells_ZYX)
+    found = simulate_tomogram(preset, seed, shape, spacing_um)
+    volume = Volume(found.ri_ZYX, found.spacing_um, medium_ri=found.medium_ri)
+    return Simulation(volume, dict(found.masks), found.cells_ZYX)

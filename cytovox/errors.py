@@ -2,15 +2,15 @@
 
 
 class InputError(Exception):
-    """Something given by the user cannot be used.
+    """Input of the user that cannot be used.
 
-    The message is one line that says what is wrong, where, what was expected and what to do. The command line
-    prints it to stderr and exits with code 2, without a traceback. A bug must raise anything else.
+    The message is one line: what is wrong, where, what was expected and what to do. The command line prints it to
+    stderr and exits with code 2, without a traceback. A bug must raise any other exception.
     """
 
-    #: Of the command line.
+    #: Exit code of the command line.
     exit_code = 2
 
 
 class DeviceError(InputError):
-    """The device or its compiler cannot do what was asked for: no other input would fare better."""
+    """Failure of the device or its compiler, which other input would not avoid."""

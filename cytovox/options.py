@@ -1,4 +1,4 @@
-"""Messages about options: values that are not allowed, and names that do not exist."""
+"""Messages about values of options that are not allowed, and about unknown names."""
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
@@ -19,8 +19,11 @@ def option_errors(options: object, *checks: tuple[str, bool, str]) -> list[str]:
     *checks : tuple of str, bool and str
         Name of an option, whether its value is allowed, and the allowed values in words.
     """
-    wrong = [(name, getattr(options, name), expected) for name, allowed, expected in checks if not allowed]
-    return [f"{name}: {_as_text(value)}: expected {expected}" for name, value, expected in wrong]
+    return [
+        f"{name}: {_as_text(getattr(options, name))}: expected {expected}"
+        for name, allowed, expected in checks
+        if not allowed
+    ]
 
 
 def _as_text(value: object) -> str:
@@ -62,7 +65,7 @@ def entry_of(known: Mapping[str, Entry], name: str, kind: str) -> Entry:
     Raises
     ------
     InputError
-        No such name. The message gives the most similar name and all names.
+        The name is unknown. The message gives the most similar name and all names.
     """
     if name not in known:
         raise InputError(f"{kind} {name!r}: no such {kind.split()[-1]}; {nearest_name(name, known)}")

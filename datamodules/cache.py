@@ -1,4 +1,4 @@
-"""Prepared volumes on disk: one file a case, named by what went in, read a box at a time."""
+"""Cache of prepared volumes: one file per case, named by the fingerprint of its inputs, read box by box."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from safetensors.numpy import save_file
 from cytovox.io.atomic import atomic_path
 from cytovox.io.provenance import Fingerprint
 
-#: Key of an entry's metadata that holds the parts of its fingerprint.
+#: Key of an entry's metadata for the parts of its fingerprint.
 MADE_FROM = "made_from"
 
 
 def cache_root(given: str | None) -> Path:
-    """The folder asked for, else CYTOVOX_CACHE, else the user's cache folder."""
-    chosen = given or os.environ.get("CYTOVOX_CACHE")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("cytovox", appauthor=False))
+    """Return the given folder, else CYTOVOX_CACHE, else the user's cache folder."""
+    return Path(given or os.environ.get("CYTOVOX_CACHE") or platformdirs.user_cache_dir("cytovox", appauthor=False))
 
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """A case on the common grid, in one safetensors file."""
+    """A case on the common grid, stored in one safetensors file."""
 
     path: Path
 
     def arrays(self) -> dict[str, Any]:
-        """Map `image` (1, Z, Y, X) float32 and `mask` (K, Z, Y, X) uint8 or uint16, and read the small arrays.
+        """Return memory-mapped `image` (1, Z, Y, X) float32 and `mask` (K, Z, Y, X), uint8 or uint16, and small arrays.
 
         Returns
         -------
@@ -48,7 +47,7 @@ class PreparedCase:
         return {**mapped, **{key: tensor.numpy().copy() for key, tensor in tensors.items()}}
 
     def usable(self, fingerprint: Fingerprint | None = None) -> bool:
-        """Whether the file is there, whole and, where a fingerprint is given, made from just that."""
+        """Return whether the file exists, is complete and, if a fingerprint is given, was made from the same inputs."""
         if not self.path.is_file():
             return False
         try:
@@ -61,14 +60,13 @@ class PreparedCase:
 
 
 def store(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, Any] | None = None) -> None:
-    """Write an entry whole or not at all, with the parts of its fingerprint if they are given."""
+    """Write an entry atomically, with the parts of its fingerprint if they are given."""
     about = {MADE_FROM: json.dumps(provenance, sort_keys=True)} if provenance is not None else None
     with atomic_path(path) as temporary:
         try:
-            whole = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-            save_file(whole, str(temporary), metadata=about)
-        except SafetensorError as error:  # names the system's error, such as a full disk, in its text only
-            number = re.search(r"os error (\d+)", str(error))
-            if number is None:
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, str(temporary), metadata=about)
+        except SafetensorError as error:  # its text alone names the system's error, such as a full disk
+            if (match := re.search(r"os error (\d+)", str(error))) is None:
                 raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(temporary)) from error
+            number = int(match[1])
+            raise OSError(number, os.strerror(number), str(temporary)) from error

@@ -1,4 +1,4 @@
-"""One tomogram with its masks, wherever it lies."""
+"""A tomogram with its masks, in files or in the simulator's cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cytovox.organelles import CELLS
 from datamodules.errors import DataError
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources
 
-#: Labels of cells are kept in 16 bits.
+#: Largest number of cells, since labels are stored in 16 bits.
 MOST_CELLS = 65_535
 
 
@@ -30,102 +30,96 @@ class RawCase:
     ri_ZYX: np.ndarray
     """float32 refractive index."""
     masks_KZYX: np.ndarray
-    """uint8, 1 inside; an unlabelled organelle is all 0. Where cells are among them, uint16, and they are labels."""
+    """uint8, 1 inside; all 0 for an unlabelled organelle. With cells among them uint16, since these are labels."""
     labelled_K: np.ndarray
-    """bool: whether somebody drew this organelle (an empty drawing counts)."""
+    """bool: whether the organelle has a mask; an empty mask counts."""
     spacing_um: tuple[float, float, float]
     """Voxel size z, y, x."""
 
 
 class Case(Protocol):
-    """What the cache and the loaders need to know of a case."""
+    """Properties of a case that the cache and the loaders use."""
 
     @property
     def name(self) -> str:
-        """Unique in a run."""
-        ...
+        """Name, unique in a run."""
 
     @property
     def cell_line(self) -> str:
-        """What the test is tabled by."""
-        ...
+        """Cell line, by which test scores are listed."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What its content depends on."""
-        ...
+        """Files that its content depends on."""
 
     @property
     def settings(self) -> str:
-        """What else its content depends on."""
-        ...
+        """Options that its content depends on."""
 
     def load(self) -> RawCase:
-        """Read it."""
-        ...
+        """Read the case."""
 
 
 class MaskFile(NamedTuple):
-    """A mask file."""
+    """A mask file and the organelles it may contain."""
 
     file: Path
     organelles: tuple[str, ...]
     multi: bool
-    """Whether its labels tell the organelles apart."""
+    """Whether it is a multi-label file, whose values or channels are the organelles."""
 
 
 @dataclass(frozen=True)
 class FolderCase:
-    """A tomogram file and mask files."""
+    """A tomogram file with its mask files."""
 
     name: str
     volume: Path
     masks: dict[str, Path]
-    """File of each organelle that has one."""
+    """Mask file of each organelle that has its own."""
     label_file: Path | None
-    """One multi-label file instead."""
+    """Multi-label file of the other organelles."""
     label_values: dict[str, tuple[int, ...]]
     """Values inside each organelle, for the multi-label file."""
     organelles: tuple[str, ...]
     group: str
     cell_line: str
     split: str | None = None
-    """`train`, `val` or `test` where the table says so."""
+    """`train`, `val` or `test` if the table gives it."""
     frame: int = 0
     spacing_um: tuple[float, float, float] | None = None
     check_spacing: bool = True
     labels: str = "auto"
-    """How values of masks are taken: auto, binary or instances."""
+    """Meaning of mask values: auto, binary or instances."""
     spacing_from: SpacingFrom = "file"
     series: int | str | None = None
-    """Number or name of the image in a file of several."""
+    """Number or name of the image in a file with several."""
     mask_axes: MaskAxes = "auto"
-    """What decides how a mask lies where either its file or the volume's states directions: header or stored."""
+    """Source of a mask's orientation if one of the files states directions: auto, header or stored."""
     notes: list[str] = field(default_factory=list, compare=False)
-    """Filled by `load`: what was accepted but should be said."""
+    """Notes added by `load`: what was accepted but should be reported."""
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The volume and its masks."""
-        more = (self.label_file,) if self.label_file is not None else ()
-        return (self.volume, *more, *(self.masks[k] for k in sorted(self.masks)))
+        masks = [self.label_file, *(self.masks[k] for k in sorted(self.masks))]
+        return (self.volume, *(path for path in masks if path is not None))
 
     @property
     def settings(self) -> str:
-        """Options that change what is read, and which file is which organelle."""
-        roles = ",".join(sorted(self.masks))
+        """Options that change the content, and the organelles that have a file."""
         return (
-            f"{self.organelles} {roles} {self.label_values} {self.labels} {self.frame} {self.spacing_um} "
-            f"{self.check_spacing} {self.spacing_from} {self.series} {self.mask_axes}"
+            f"{self.organelles} {','.join(sorted(self.masks))} {self.label_values} {self.labels} {self.frame} "
+            f"{self.spacing_um} {self.check_spacing} {self.spacing_from} {self.series} {self.mask_axes}"
         )
 
     def load(self) -> RawCase:
-        """Read the frame and its masks.
+        """Return the frame and its masks.
 
         Raises
         ------
         InputError
-            Unreadable files, values that are no refractive index, masks of another shape or spacing, wrong labels.
+            A file cannot be read, values are no refractive index, a mask differs in shape or spacing, labels are wrong.
         """
         volume = self.open()
         self.notes.extend(note for note in volume.notes if note not in self.notes)
@@ -139,7 +133,7 @@ class FolderCase:
         return RawCase(ri, masks, labelled, volume.spacing_um)
 
     def open(self) -> Volume:
-        """The volume, whose voxels are read when asked for; InputError where the frame is not there."""
+        """Return the volume, whose voxels are read on access; raise InputError if it has no such frame."""
         volume = read_volume(self.volume, self.spacing_um, self.spacing_from, self.series)
         if self.frame >= volume.shape[0]:
             raise DataError(
@@ -148,7 +142,7 @@ class FolderCase:
         return volume
 
     def mask_files(self) -> list[MaskFile]:
-        """Each mask file, and what may be drawn in it."""
+        """Return each mask file with the organelles it may contain."""
         own = [MaskFile(self.masks[k], (k,), multi=False) for k in self.organelles if k in self.masks]
         if self.label_file is None:
             return own
@@ -156,27 +150,26 @@ class FolderCase:
         return [MaskFile(self.label_file, shared, multi=True), *own]
 
     def read_mask_file(self, mask_file: MaskFile, volume: Volume) -> Iterator[tuple[str, np.ndarray]]:
-        """(organelle, bool mask (Z, Y, X)) of each organelle in one file of `mask_files`; of cells, their labels.
+        """Yield each organelle in a file of `mask_files` and its bool mask (Z, Y, X); for cells, their labels.
 
         Raises
         ------
         InputError
-            Unreadable, of another shape or spacing than the volume's, or wrong labels.
+            The file cannot be read, differs from the volume in shape or spacing, or has wrong labels.
         """
         for organelle, source in self.label_sources(mask_file, volume).items():
             yield organelle, self._cells(source) if organelle == CELLS else source.mask()
 
     def label_sources(self, mask_file: MaskFile, volume: Volume) -> dict[str, LabelSource]:
-        """Where each organelle of a file is, and how it is read; what was decided for the user is in `notes`."""
+        """Return the location and reading of each organelle of a file; add automatic decisions to `notes`."""
         grid = Grid(
             self.volume.name, volume.shape[0], volume.shape[2:], volume.spacing_um, self.check_spacing,
-            ", or set data.check_spacing=false if they lie voxel on voxel", self.series,
+            ", or set data.check_spacing=false if their voxels coincide", self.series,
             volume.orientation, self.mask_axes,
             "data.mask_axes",
         )  # fmt: skip
         if not mask_file.multi:
-            organelle = mask_file.organelles[0]
-            return {organelle: self._source(mask_file.file, organelle, grid)}
+            return {organelle: self._source(mask_file.file, organelle, grid) for organelle in mask_file.organelles}
         label_volume = grid.opened(mask_file.file)
         if (label_volume.shape[1] > 1 and label_volume.shape[2] > 1) or not unnamed(label_volume):
             channels = channels_of(label_volume, mask_file.organelles, self.notes)
@@ -186,16 +179,15 @@ class FolderCase:
             raise DataError(
                 "labels",
                 f"{mask_file.file}: a multi-label file, but data.label_values has none of "
-                f"{', '.join(mask_file.organelles)}; say which values lie inside each organelle",
+                f"{', '.join(mask_file.organelles)}; give the values inside each organelle",
             )
         return class_source(mask_file.file, values, grid, self.notes, own_frame=True, t=self.frame)
 
     def _source(self, file: Path, organelle: str, grid: Grid, channel: int | None = None) -> LabelSource:
-        found = label_sources(
+        return label_sources(
             {self.frame: file}, organelle, grid, self.notes, labels=self.labels, own_frame=True, channel=channel,
             use="cells" if organelle == CELLS else "mask", quiet=True,
-        )  # fmt: skip
-        return found[self.frame]
+        )[self.frame]  # fmt: skip
 
     def _cells(self, source: LabelSource) -> np.ndarray:
         labels = source.objects()
@@ -206,7 +198,7 @@ class FolderCase:
 
 @dataclass(frozen=True)
 class SimulatedCase:
-    """A tomogram of the simulator, in its cache."""
+    """A tomogram in the simulator's cache."""
 
     preset: str
     seed: int
@@ -215,7 +207,7 @@ class SimulatedCase:
 
     @property
     def name(self) -> str:
-        """Such as `HeLa_200003`."""
+        """Preset and seed, such as `HeLa_200003`."""
         return f"{self.preset}_{self.seed}"
 
     @property
@@ -225,16 +217,16 @@ class SimulatedCase:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """None: the name of the cached file says its content."""
+        """None: the name of the cached file determines its content."""
         return ()
 
     @property
     def settings(self) -> str:
-        """The cached file's name holds every parameter of the simulation."""
+        """Name of the cached file, which has every parameter of the simulation, and the organelles."""
         return f"{self.path.name} {self.organelles}"
 
     def load(self) -> RawCase:
-        """Read it from the simulator's cache."""
+        """Return the tomogram from the simulator's cache."""
         from cytovox.simulation import load
 
         tomogram = load(self.path)
@@ -244,25 +236,25 @@ class SimulatedCase:
 
 
 def mask_type(organelles: Collection[str]) -> type[np.unsignedinteger]:
-    """Number type of masks: cells need more than one byte."""
+    """Return the data type of masks: labels of cells need more than one byte."""
     return np.uint16 if CELLS in organelles else np.uint8
 
 
 def checked_ri(ri_ZYX: np.ndarray, where: str, whole: bool = True) -> np.ndarray:
-    """Return the frame, if it is a refractive index of cells in a medium.
+    """Return the frame if its values can be the refractive index of cells in a medium.
 
     Parameters
     ----------
     ri_ZYX : float array, (Z, Y, X)
     where : str
-        Named in the message: the file, with the frame.
+        File and frame, for the message.
     whole : bool
         False for a region of a frame (see `ri_error`).
 
     Raises
     ------
     InputError
-        NaN or infinite values, or values that no cell has.
+        Values are NaN, infinite or outside the range of cells.
     """
     try:
         check_finite(ri_ZYX, where)

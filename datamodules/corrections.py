@@ -1,15 +1,15 @@
-"""A person's corrections: masks and labels dropped beside predictions, found by their names.
+"""Manually corrected masks and labels, found by their file names.
 
-NAME_nucleus_corrected.nii.gz corrects an organelle (or `cells`) of every frame of NAME, in one file of as many frames;
-NAME_t003_nucleus_corrected.nii.gz that of frame 3, and takes precedence over the former. NAME is the name of the
-image's results, which is unique among the inputs; or the image's own name, with the names of its folders before it or
-not, where that is unique. A correction takes precedence over whatever else is known of that organelle and frame: a
-prediction, or a mask that was there before.
+NAME_nucleus_corrected.nii.gz corrects an organelle (or `cells`) in every frame of NAME; it has as many frames.
+NAME_t003_nucleus_corrected.nii.gz corrects frame 3, and takes precedence over the former. NAME is the name of the
+image's results, which is unique among the inputs, or the image's own name if that is unique, with or without the names
+of its folders before it. A correction takes precedence over the prediction or mask of its organelle and frame.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from datamodules.config import FolderData
 from datamodules.file_patterns import composed
 from datamodules.paths import stem_of
 
-#: How the name of a correction ends, before its suffix.
+#: End of the name of a correction, before its suffix.
 CORRECTED = "_corrected"
 
 
@@ -33,27 +33,27 @@ class Correction:
 
     path: Path
     own_frame: bool
-    """Whether its name says which frame it is of."""
+    """Whether the number of the frame is in the file name."""
 
 
 class Corrections:
-    """Corrected files of a folder, and whose they are.
+    """Corrections in a folder, by image.
 
     Parameters
     ----------
     folder : Path
-        Where they lie; there need be no such folder.
+        Folder of the corrections; it need not exist.
     images : mapping of Path -> str or None
-        All images, and the name of each one's results where that is known.
+        All images, with the name of their results if it is known.
     names : sequence of str
-        Organelles, and "cells".
+        Names of organelles, and "cells".
     """
 
     def __init__(self, folder: Path, images: Mapping[Path, str | None], names: Sequence[str]) -> None:
         self._found: dict[Path, dict[tuple[str, int | None], list[Path]]] = {path: {} for path in images}
         self._shared: dict[Path, str] = {}
         self.orphans: list[Path] = []
-        """Corrections of none of the images."""
+        """Corrections that belong to none of the images."""
         results: dict[str, list[Path]] = {}
         aliases: dict[str, list[Path]] = {}
         for image, result in images.items():
@@ -67,47 +67,35 @@ class Corrections:
                 self._sort(path, stem, names, (results, aliases))
 
     def _sort(self, path: Path, stem: str, names: Sequence[str], owners: tuple[dict[str, list[Path]], ...]) -> None:
-        readings = [
-            (stem.removesuffix(f"_{name}{CORRECTED}"), name) for name in names if stem.endswith(f"_{name}{CORRECTED}")
-        ]
-        for known in owners:  # a name of results is exact; an image's own name only where it is the only one
-            for framed in (False, True):
-                for base, name in readings:
-                    split = re.fullmatch(r"(.+)_t([0-9]+)", base)
-                    if framed and split is None:
-                        continue
-                    own = known.get(split[1] if framed and split else base, [])
-                    if not own:
-                        continue
-                    for image in own if len(own) > 1 else ():
-                        others = ", ".join(str(one) for one in own)
-                        self._shared[image] = (
-                            f"{path}: could be the correction of {others}; name it by the name of the results of one"
-                        )
-                    if len(own) == 1:
-                        key = (name, int(split[2]) if framed and split else None)
-                        self._found[own[0]].setdefault(key, []).append(path)
-                    return
+        """Add a file to the corrections of its image: the first whose name, with or without a frame, is in `owners`."""
+        bases = [(stem.removesuffix(end), name) for name in names if stem.endswith(end := f"_{name}{CORRECTED}")]
+        framed = [(m, name) for base, name in bases if (m := re.fullmatch(r"(.+)_t([0-9]+)", base))]
+        readings = [*((base, name, None) for base, name in bases), *((m[1], name, int(m[2])) for m, name in framed)]
+        for known, (base, name, frame) in itertools.product(owners, readings):
+            own = known.get(base, [])
+            if len(own) == 1:
+                self._found[own[0]].setdefault((name, frame), []).append(path)
+            elif own:
+                found = f"{path}: could be the correction of {', '.join(map(str, own))}"
+                self._shared |= dict.fromkeys(own, f"{found}; name it by the name of the results of one")
+            if own:
+                return
         self.orphans.append(path)
 
     def of(self, image: Path, frames: Sequence[int]) -> dict[tuple[str, int], Correction]:
-        """Corrections of one image.
+        """Return the corrections of one image by (name, frame).
 
         Parameters
         ----------
         image : Path
             One of `images`.
         frames : sequence of int
-            Those that a file without the number of a frame corrects.
-
-        Returns
-        -------
-        dict of (name, frame) -> Correction
+            Frames corrected by a file without the number of a frame.
 
         Raises
         ------
         InputError
-            A file that could correct two images, or two files of one organelle and frame.
+            A file could correct two images, or two files correct the same organelle and frame.
         """
         if image in self._shared:
             raise InputError(self._shared[image])
@@ -121,35 +109,34 @@ class Corrections:
 
 
 def _aliases(image: Path) -> set[str]:
-    """Names that results of an image may have: its own, or with the names of its folders before it."""
+    """Return the names that results of an image may have: its own, with or without the names of its folders."""
     folders = [part for part in Path(os.path.abspath(image)).parent.parts if part.strip("/\\")]
     own = {stem_of(image), image.name.replace(".", "_")}
     return {composed("_".join([*folders[len(folders) - n :], name])) for name in own for n in range(len(folders) + 1)}
 
 
 def with_corrections(cases: Sequence[FolderCase], config: FolderData) -> list[FolderCase]:
-    """Cases whose corrected organelles are taken from `data.corrections`, and one more for each other corrected frame.
+    """Return the cases with the masks of `data.corrections`, and one more case for each other corrected frame.
 
     Raises
     ------
     InputError
-        No such folder, or a correction that could be of two volumes.
+        The folder does not exist, or a correction could belong to two volumes.
     """
     if config.corrections is None:
         return list(cases)
     folder = Path(config.root) / config.corrections
     if not folder.is_dir():
-        raise InputError(f"data.corrections: {folder}: no such folder; name the one that the corrected masks lie in")
+        raise InputError(f"data.corrections: {folder}: no such folder; give the folder of the corrected masks")
     corrections = Corrections(folder, {case.volume: None for case in cases}, config.organelles)
     result = []
     for case in cases:
-        by_frame: dict[int, dict[str, Correction]] = {}
-        for (name, t), found in corrections.of(case.volume, [case.frame]).items():
-            by_frame.setdefault(t, {})[name] = found
-        own = {name: found.path for name, found in by_frame.pop(case.frame, {}).items()}
-        result.append(dataclasses.replace(case, masks={**case.masks, **own}))
-        for t, names in sorted(by_frame.items()):
-            single = {name: found.path for name, found in names.items()}
-            more = {"name": f"{case.name}, frame {t}", "frame": t, "masks": single, "label_file": None}
-            result.append(dataclasses.replace(case, **more))  # type: ignore[arg-type]
+        by_frame: dict[int, dict[str, Path]] = {}
+        for (name, t), correction in corrections.of(case.volume, [case.frame]).items():
+            by_frame.setdefault(t, {})[name] = correction.path
+        result.append(dataclasses.replace(case, masks={**case.masks, **by_frame.pop(case.frame, {})}))
+        result += [
+            dataclasses.replace(case, name=f"{case.name}, frame {t}", frame=t, masks=masks, label_file=None)
+            for t, masks in sorted(by_frame.items())
+        ]
     return result

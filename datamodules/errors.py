@@ -1,21 +1,21 @@
-"""Errors of data, each with the name of its kind, and what is done when one is met."""
+"""Errors of a user's data and config, each with its kind, and what a run does when it finds one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cytovox.errors import InputError
 
 
 class DataError(InputError):
-    """A error of the user's data.
+    """An error of the user's data.
 
     Parameters
     ----------
     kind : str
-        Its name in the audit, such as `mask-shape` (see `datamodules.audit.findings.KINDS`).
+        Kind of the error, such as `mask-shape` (see `datamodules.audit.findings.KINDS`).
     text : str
-        The message, one line.
+        Message, one line.
     """
 
     def __init__(self, kind: str, text: str) -> None:
@@ -23,10 +23,15 @@ class DataError(InputError):
         self.kind = kind
 
 
-#: What is done with a error that one could go on after: a run refuses, the audit notes it.
+#: Handler of an error after which reading can continue: a run raises it, the audit records it.
 OnError = Callable[[InputError], None]
 
 
 def refuse(error: InputError) -> None:
-    """Stop at the first error, as a run does."""
+    """Raise the error, so that a run stops at the first one."""
     raise error
+
+
+def failed(checks: Iterable[tuple[bool, str]]) -> list[str]:
+    """Return the messages of the checks that failed."""
+    return [message for valid, message in checks if not valid]

@@ -1,4 +1,4 @@
-"""Find tomograms and the masks that belong to them."""
+"""Search for tomograms and their masks."""
 
 from __future__ import annotations
 
@@ -13,44 +13,36 @@ from datamodules.config import FolderData
 from datamodules.corrections import with_corrections
 from datamodules.errors import DataError, OnError, refuse
 from datamodules.masks import MaskFinder
-from datamodules.paths import expand
+from datamodules.paths import below, expand, first_names
 from datamodules.splits import SPLITS
 
 
 def find_cases(config: FolderData, on_error: OnError = refuse) -> list[FolderCase]:
-    """Every tomogram with its masks, in order of name.
+    """Return every tomogram with its masks, in order of name.
 
     Parameters
     ----------
     config : FolderData
-        Where they lie.
+        Section `data:` of a config.
     on_error : callable
-        Given each error that one can go on after. The default raises it.
+        Called with each error after which the search can continue. The default raises it.
 
     Raises
     ------
     InputError
-        Nothing found, tomograms without any mask, masks that could belong to two tomograms.
+        No tomogram is found, tomograms have no mask, or masks could belong to two tomograms.
     """
     cases = _from_table(config, on_error) if config.table is not None else _from_folders(config, on_error)
     cases = with_corrections(cases, config)
     if not cases:
         raise InputError(f"data.volumes: {config.volumes}: no tomogram found below {Path(config.root).absolute()}")
     if config.corrections is not None and config.masks is None and config.table is None:
-        cases = [c for c in cases if c.masks]  # whatever nobody corrected is not for training
-    bare = [c for c in cases if not c.masks and c.label_file is None]
-    if bare:
-        names = ", ".join(_below(c.volume, Path(config.root)) for c in bare[:5]) + (", ..." if len(bare) > 5 else "")
-        text = f"data.masks: {len(bare)} of {len(cases)} volumes have no mask: {names}; "
-        on_error(DataError("no-mask", text + "draw one, or leave them out of data.volumes"))
+        cases = [c for c in cases if c.masks]  # volumes without a correction are not used in training
+    if without_mask := [c for c in cases if not c.masks and c.label_file is None]:
+        names = first_names([below(case.volume, Path(config.root)) for case in without_mask])
+        found = f"{len(without_mask)} of {len(cases)} volumes have no mask: {names}"
+        on_error(DataError("no-mask", f"data.masks: {found}; draw one, or leave them out of data.volumes"))
     return cases
-
-
-def _below(path: Path, root: Path) -> str:
-    try:
-        return path.absolute().relative_to(root.absolute()).as_posix()
-    except ValueError:
-        return path.as_posix()
 
 
 def _from_folders(config: FolderData, on_error: OnError) -> list[FolderCase]:
@@ -61,9 +53,9 @@ def _from_folders(config: FolderData, on_error: OnError) -> list[FolderCase]:
     for volume, (masks, label_file) in zip(volumes, finder.assign(volumes, on_error), strict=True):
         dish = _folder_of(volume, config.group, "group", on_error)
         line = _folder_of(volume, config.cell_line, "cell_line", on_error) or dish
-        # a group is its folder's whole path: HeLa/dish1 and A549/dish1 are two dishes
-        group = None if dish is None else _below(dish, root)
-        cases.append(_case(config, volume, masks, label_file, group, None if line is None else line.name))
+        # the folder's whole path, since HeLa/dish1 and A549/dish1 are two groups
+        group = below(dish, root) if dish else None
+        cases.append(_case(config, volume, masks, label_file, group, line.name if line else None))
     return cases
 
 
@@ -71,8 +63,7 @@ def _case(
     config: FolderData, volume: Path, masks: dict[str, Path], label_file: Path | None, group: str | None,
     cell_line: str | None, split: str | None = None,
 ) -> FolderCase:  # fmt: skip
-    spacing = tuple(config.spacing_um) if config.spacing_um is not None else None
-    name = _below(volume, Path(config.root))
+    name = below(volume, Path(config.root))
     return FolderCase(
         name=name,
         volume=volume,
@@ -85,7 +76,7 @@ def _case(
         cell_line=cell_line or group or "all",
         split=split,
         frame=config.frame,
-        spacing_um=spacing,  # type: ignore[arg-type]
+        spacing_um=tuple(config.spacing_um) if config.spacing_um is not None else None,  # type: ignore[arg-type]
         check_spacing=config.check_spacing,
         spacing_from=config.spacing_from,
         series=config.series,
@@ -94,77 +85,71 @@ def _case(
 
 
 def _folder_of(volume: Path, word: str | None, key: str, on_error: OnError) -> Path | None:
-    """The nearest folder on the volume's path whose name begins with the word."""
+    """Return the nearest parent folder of a volume whose name begins with the word."""
     if word is None:
         return None
-    for folder in volume.parents:
-        if folder.name.lower().startswith(word.lower()):
-            return folder
-    on_error(
-        InputError(
-            f"data.{key}: {word}: no folder on the path of {volume} begins with that; "
-            "name one, or use a column of data.table"
+    folder = next((folder for folder in volume.parents if folder.name.lower().startswith(word.lower())), None)
+    if folder is None:
+        on_error(
+            InputError(
+                f"data.{key}: {word}: no folder on the path of {volume} begins with that; "
+                "name one, or use a column of data.table"
+            )
         )
-    )
-    return None
+    return folder
 
 
 def _from_table(config: FolderData, on_error: OnError) -> list[FolderCase]:
-    """Cases of a CSV; paths in it start from the table's folder."""
+    """Return the cases of a CSV file, whose paths start from its folder."""
     table = Path(config.root) / str(config.table)
     rows = read_csv(existing(table), "data.table")
     if not rows or "volume" not in rows[0].cells:
         raise InputError(
             f"data.table: {table}: no column 'volume'; expected volume, then mask or {', '.join(config.organelles)}"
         )
-    for key in ("group", "cell_line"):
-        column = getattr(config, key)
+    for key, column in (("group", config.group), ("cell_line", config.cell_line)):
         if column is not None and column not in rows[0].cells:
             raise InputError(f"data.{key}: {table.name} has no column {column!r}; it has {', '.join(rows[0].cells)}")
     _refuse_misspelt(config, table, list(rows[0].cells))
-    cases: dict[str, FolderCase] = {}
+    cases = []
     lines: dict[str, int] = {}
     for number, row in rows:
         try:
             case = _row_case(config, table, number, row)
-            first = lines.setdefault(os.path.abspath(case.volume), number)
-            if first != number:
-                text = f"data.table: {table.name} line {number}: {case.volume} is in line {first}, too; keep one"
+            if (first := lines.setdefault(os.path.abspath(case.volume), number)) != number:
+                text = f"data.table: {table.name} line {number}: {case.volume} is also in line {first}; keep one"
                 raise DataError("duplicate", text)
-            cases[os.path.abspath(case.volume)] = case
+            cases.append(case)
         except InputError as error:
             on_error(error)
-    return list(cases.values())
+    return cases
 
 
 def _refuse_misspelt(config: FolderData, table: Path, columns: list[str]) -> None:
-    """A column nuclues would leave every nucleus unlabelled without a word."""
+    """Refuse misspelt columns: a column nuclues would silently leave every nucleus unlabelled."""
     known = ["volume", "mask", *config.organelles, "group", "cell_line", "line", "split"]
-    chosen = {*known, config.group, config.cell_line}
-    for column in columns:
-        near = difflib.get_close_matches(column.lower(), [k for k in known if k not in columns], n=1, cutoff=0.8)
-        if column not in chosen and near:
+    for column in set(columns) - {*known, config.group, config.cell_line}:
+        if near := difflib.get_close_matches(column.lower(), [k for k in known if k not in columns], n=1, cutoff=0.8):
             raise InputError(f"data.table: {table.name}: column {column!r}: did you mean {near[0]}?")
 
 
 def _row_case(config: FolderData, table: Path, number: int, row: dict[str, str]) -> FolderCase:
+    where = f"data.table: {table.name} line {number}"
+
     def path(column: str) -> Path | None:
-        text = row.get(column, "")
-        if not text:
-            return None
-        full = existing(table.parent / text)
-        if not full.exists():
-            raise InputError(f"data.table: {table.name} line {number}: {column}: no such file: {full}")
+        full = existing(table.parent / row[column]) if row.get(column) else None
+        if full is not None and not full.exists():
+            raise InputError(f"{where}: {column}: no such file: {full}")
         return full
 
     volume = path("volume")
     if volume is None:
-        raise InputError(f"data.table: {table.name} line {number}: no volume named")
+        raise InputError(f"{where}: no volume named")
     split = row.get("split", "").lower() or None
     if split is not None and split not in SPLITS:
-        raise InputError(f"data.table: {table.name} line {number}: split: expected train, val or test, got {split!r}")
+        raise InputError(f"{where}: split: expected train, val or test, got {split!r}")
     masks = {organelle: found for organelle in config.organelles if (found := path(organelle)) is not None}
     group = row.get(config.group or "group") or None
-    # "line" is the name of earlier versions
+    # earlier versions named the column "line"
     cell_line = row.get(config.cell_line or ("cell_line" if "cell_line" in row else "line")) or None
     return _case(config, volume, masks, path("mask"), group, cell_line, split)

@@ -1,7 +1,8 @@
-"""Masks and labels of the frames of a tomogram: opened, fitted to its grid and read by one rule for every command."""
+"""Masks and labels of the frames of a tomogram, fitted to its grid; all commands read them by the same rules."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,57 +16,54 @@ from cytovox.io.labels import LabelContent, LabelError, LabelReading, LabelUse, 
 from cytovox.io.provenance import stamp_of
 from cytovox.organelles import CELLS
 
-__all__ = ["Grid", "LabelSource", "class_source", "label_sources", "use_of", "values_of"]
+__all__ = ["Grid", "LabelSource", "class_source", "label_sources", "values_of"]
+
+#: Uses of files by organelle; a file of any other organelle is a mask.
+_USES: dict[str, LabelUse] = {CELLS: "cells", "nucleus": "nucleus"}
 
 
 @dataclass(frozen=True)
 class LabelSource:
-    """One organelle's mask, or labels of objects, in one frame: where it is, and how it is read."""
+    """Location and reading of the mask, or the labels of objects, of one organelle in one frame."""
 
     path: Path
     frame: int
-    """Within the file."""
+    """Frame within the file."""
     channel: int
     slices: Slices
     reading: LabelReading
     values: tuple[int, ...] | None = None
-    """Of a multi-label file: the values of this organelle."""
+    """Values of this organelle in a multi-label file."""
     opening: Opening = field(default_factory=Opening)
-    """How the file is opened."""
+    """Options for opening the file."""
 
     def mask(self) -> np.ndarray:
-        """Bool array (Z, Y, X).
+        """Return the mask, a bool array (Z, Y, X).
 
         Raises
         ------
         InputError
-            The file cannot be read any more.
+            The file can no longer be read.
         """
         stored = self._stored()
         return self.reading.mask(stored) if self.values is None else np.isin(stored, self.values)
 
     def objects(self) -> np.ndarray:
-        """int32 array (Z, Y, X): labels of objects, 0 outside; errors as `mask`."""
+        """Return the labels of objects, an int32 array (Z, Y, X), 0 outside; errors as of `mask`."""
         return self.reading.objects(self._stored())
 
     @property
     def instances(self) -> bool:
-        """Whether the file tells objects from each other."""
+        """Whether the file has a different value for each object."""
         return self.reading.kind == "instances" and self.values is None
 
     @property
     def key(self) -> str:
-        """What a result depends on beside the content of the file."""
+        """Options on which a result depends, in addition to the content of the file."""
         return f"{self.frame} {self.channel} {self.slices} {self.reading.key} {self.values} {self.opening.key}"
 
     def _stored(self) -> np.ndarray:
-        label_volume = self.opening.opened(self.path)
-        return _kept(label_volume, self.frame, self.channel, self.slices, self.opening)
-
-
-def use_of(organelle: str) -> LabelUse:
-    """What a file of this name is read as."""
-    return "cells" if organelle == CELLS else "nucleus" if organelle == "nucleus" else "mask"
+        return _frame_values(self.opening.opened(self.path), self.frame, self.channel, self.slices, self.opening)
 
 
 def label_sources(
@@ -80,38 +78,33 @@ def label_sources(
     use: LabelUse | None = None,
     quiet: bool = False,
 ) -> dict[int, LabelSource]:
-    """Open the files of one organelle of a tomogram, all frames together.
+    """Return the sources of one organelle by frame of the tomogram; the values of all frames are read by one rule.
 
     Parameters
     ----------
     files : mapping of int -> Path
-        Of each frame of the tomogram that has one; one file may serve all frames.
+        File of each frame that has one; all frames may have the same file.
     organelle : str
-        Or "cells".
+        Name of an organelle, or "cells".
     grid : Grid
-        The tomogram's.
+        Grid of the tomogram.
     notes : list of str
-        Given whatever was decided for the user, one line each.
+        Gets one line for each automatic decision.
     labels : "auto", "binary" or "instances"
-        How values are taken.
+        Meaning of the values.
     own_frame : bool
-        Whether the files' frames are known by their names or a config, so that each may hold one frame only.
+        Whether the frame of each file is known from its name or a config, so that the file may have a single frame.
     channel : int, optional
-        Where it is known; else it is found by its name.
+        Channel of the files; by default it is found by its name.
     use : str, optional
-        "mask", "nucleus", "cells" or "classes"; by default what the organelle needs.
+        Use of the values: "mask", "nucleus", "cells" or "classes"; by default that of the organelle.
     quiet : bool
-        Leave out of `notes` what is usual: several values where cells are read.
-
-    Returns
-    -------
-    dict of int -> LabelSource
-        By the frame of the tomogram.
+        Leave the usual decision out of `notes`: several values in a file of cells.
 
     Raises
     ------
     InputError
-        A file that cannot be read, does not fit the grid, or holds neither a mask nor labels.
+        A file cannot be read, does not fit the grid, or has neither a mask nor labels.
     """
     opened: dict[Path, tuple[LabelVolume, int, Slices, LabelContent]] = {}
     for path in dict.fromkeys(files.values()):
@@ -135,7 +128,7 @@ def label_sources(
             for t in range(1 if slices == "t" else label_volume.shape[0]):
                 yield stored_frame(label_volume, t, c, slices)
 
-    reading = decide(content, use or use_of(organelle), labels, where, richest, frames, notes, quiet=quiet)
+    reading = decide(content, use or _USES.get(organelle, "mask"), labels, where, richest, frames, notes, quiet=quiet)
     return {t: _source(path, t, opened[path], reading, grid.opening) for t, path in sorted(files.items())}
 
 
@@ -143,28 +136,30 @@ def _source(
     path: Path, t: int, opened: tuple[LabelVolume, int, Slices, LabelContent], reading: LabelReading, opening: Opening
 ) -> LabelSource:  # fmt: skip
     label_volume, channel, slices, _ = opened
-    frames = 1 if slices == "t" else label_volume.shape[0]
-    return LabelSource(path, t if frames > 1 else 0, channel, slices, reading, opening=opening)
+    several = slices != "t" and label_volume.shape[0] > 1
+    return LabelSource(path, t if several else 0, channel, slices, reading, opening=opening)
 
 
 def class_source(
     path: Path, organelles: Mapping[str, Sequence[int]], grid: Grid, notes: list[str], own_frame: bool, t: int
 ) -> dict[str, LabelSource]:
-    """A multi-label file, one channel whose values say which organelles a voxel is in.
+    """Return the source of each organelle in a multi-label file: one channel, whose values encode the organelles.
 
     Parameters
     ----------
+    path : Path
+        Multi-label file.
     organelles : mapping of str -> sequence of int
         Values inside each organelle (`label_values`).
-    own_frame, grid, notes
-        As for `label_sources`.
+    grid, notes, own_frame
+        See `label_sources`.
     t : int
-        The frame.
+        Frame of the tomogram.
 
     Raises
     ------
     InputError
-        As `label_sources`; or a value that is in no organelle.
+        An error of `label_sources`, or a value that is in no organelle.
     """
     label_volume = grid.opened(path)
     notes.extend(note for note in label_volume.notes if note not in notes)
@@ -180,14 +175,11 @@ def class_source(
     if strange:
         raise LabelError("labels", f"{path}: label {strange[0]} is in no organelle of label_values; add it there")
     source = _source(path, t, (label_volume, 0, slices, content), reading, grid.opening)
-    return {
-        organelle: LabelSource(path, source.frame, 0, slices, reading, tuple(int(v) for v in values), grid.opening)
-        for organelle, values in organelles.items()
-    }
+    return {k: dataclasses.replace(source, values=tuple(int(v) for v in values)) for k, values in organelles.items()}
 
 
 def values_of(label_volume: LabelVolume, slices: Slices, opening: Opening) -> np.ndarray:
-    """Different values of the first channel of a file, except the background."""
+    """Return the different values of the first channel of a file, without the background."""
     return _content(label_volume, 0, slices, opening).values
 
 
@@ -197,27 +189,28 @@ def _content(label_volume: LabelVolume, channel: int, slices: Slices, opening: O
 
 @lru_cache(maxsize=256)
 def _scanned(path: Path, stamp: str, channel: int, slices: Slices, opening: Opening) -> LabelContent:
-    """Content of a channel, kept for as long as the file is as it was: several frames and organelles ask for it."""
+    """Return the content of a channel, cached until the file changes, since frames and organelles may share a file."""
     label_volume = opening.opened(path)
     frames = 1 if slices == "t" else label_volume.shape[0]
     names = (f"{path}, frame {t}" if frames > 1 else str(path) for t in range(frames))
-    return scan((name, _kept(label_volume, t, channel, slices, opening, frames == 1)) for t, name in enumerate(names))
+    return scan(
+        (name, _frame_values(label_volume, t, channel, slices, opening, frames == 1)) for t, name in enumerate(names)
+    )
 
 
-#: The frame that was scanned last, where its file has one frame only: it is read next.
-_last: dict[tuple[object, ...], np.ndarray] = {}
+#: Last scanned frame, if it is the only one of its file: it is usually read next.
+_last_scanned: dict[tuple[object, ...], np.ndarray] = {}
 
 
-def _kept(
+def _frame_values(
     label_volume: LabelVolume, t: int, channel: int, slices: Slices, opening: Opening, keep: bool = False
 ) -> np.ndarray:
-    """Values (Z, Y, X) of a frame as they are in the file."""
+    """Return the values (Z, Y, X) of a frame as stored in the file."""
     key = (label_volume.path.absolute(), str(stamp_of(label_volume.path)), t, channel, slices, opening)
-    kept = _last.pop(key, None)
-    if kept is not None:
-        return kept
+    if (scanned := _last_scanned.pop(key, None)) is not None:
+        return scanned
     stored = stored_frame(label_volume, t, channel, slices)
     if keep:
-        _last.clear()
-        _last[key] = stored
+        _last_scanned.clear()
+        _last_scanned[key] = stored
     return stored

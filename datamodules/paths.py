@@ -1,4 +1,4 @@
-"""Names and globs of volumes on disk."""
+"""Paths, names and globs of volumes on disk."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Item = TypeVar("Item")
 
 
 def expand(patterns: str | Iterable[str], root: Path, key: str, on_error: OnError = refuse) -> list[Path]:
-    """Files and folders (as OME-Zarr is one) named by globs, files or folders of tomograms.
+    """Return the files and OME-Zarr folders that globs, files or folders of tomograms name.
 
     Raises
     ------
     InputError
-        A pattern that names nothing, unless `on_error` goes on.
+        A pattern names nothing, unless `on_error` continues.
     """
     found: dict[str, Path] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -32,33 +32,33 @@ def expand(patterns: str | Iterable[str], root: Path, key: str, on_error: OnErro
         if full.suffix == ".txt" and full.is_file():
             paths = [Path(line) for line in listed(full)]
             if missing := [path for path in paths if not path.exists()]:
-                on_error(InputError(f"{key}: {full}: {len(missing)} of its files are not there, such as {missing[0]}"))
+                on_error(InputError(f"{key}: {full}: {len(missing)} of its files do not exist, such as {missing[0]}"))
         elif full.is_dir() and not is_volume(full):
             paths = sorted(p for p in full.iterdir() if is_volume(p))
         elif full.exists():
             paths = [full]
         else:
-            inside = names_container(full)  # else a Zarr is one file, whatever groups it holds
+            inside = names_container(full)  # otherwise a Zarr store is one file, even if it has several groups
             paths = sorted(p for p in matching(full) if is_volume(p) and (inside or not container_of(p)[1]))
         if not paths:
             on_error(
                 InputError(
-                    f"{key}: {pattern}: no such file, and nothing of a known kind matches ({', '.join(suffixes())})"
+                    f"{key}: {pattern}: no such file, and no file of a known format matches ({', '.join(suffixes())})"
                 )
             )
-        for path in paths:  # two patterns may name one file, each in its own way
+        for path in paths:  # two patterns may name one file by different paths
             found.setdefault(os.path.abspath(path), path)
     return one_of_each_set(found.values())
 
 
 def listed(manifest: Path) -> list[str]:
-    """Lines of a text file that name files, from its own folder."""
+    """Return the absolute paths listed in a text file, relative to its own folder."""
     lines = [line.strip() for line in read_text(manifest).splitlines()]
     return [os.path.abspath(existing(manifest.parent / line)) for line in lines if line and not line.startswith("#")]
 
 
 def shard_of(items: Sequence[Item], shard: str | None) -> list[Item]:
-    """Every N-th item from the I-th one, for the shard I/N; all of them for None."""
+    """Return every N-th item from the I-th one, for the shard I/N; all of them for None."""
     if shard is None:
         return list(items)
     index, count = map(int, shard.split("/"))
@@ -66,7 +66,7 @@ def shard_of(items: Sequence[Item], shard: str | None) -> list[Item]:
 
 
 def shard_error(shard: str | None) -> str | None:
-    """What is wrong with the name of a shard."""
+    """Return the error of a shard's name; None if it is valid."""
     parts = (shard or "0/1").split("/")
     if len(parts) == 2 and all(part.isdigit() for part in parts) and int(parts[0]) < int(parts[1]):
         return None
@@ -74,7 +74,7 @@ def shard_error(shard: str | None) -> str | None:
 
 
 def split_pattern(full: Path) -> tuple[Path, str]:
-    """The folders of a glob that exist as they are written (`dish[1]` may be a name), and the rest, a true glob."""
+    """Return the leading folders of a glob that exist literally (`dish[1]` may be a name), and the rest as a glob."""
     base, rest = Path(full.anchor), list(full.parts[1:] if full.anchor else full.parts)
     while len(rest) > 1 and existing(base / rest[0]).is_dir():
         base = existing(base / rest.pop(0))
@@ -82,19 +82,29 @@ def split_pattern(full: Path) -> tuple[Path, str]:
 
 
 def matching(full: Path) -> list[Path]:
-    """What a glob matches; nothing whose name, or whose folder's, begins with a dot the glob does not write."""
+    """Return the paths that a glob matches, without hidden files and folders that it does not name."""
     base, rest = split_pattern(full)
-    forms = dict.fromkeys(normalize(form, rest) for form in ("NFC", "NFD"))  # accents as Linux or as macOS writes them
-    globs = dict.fromkeys([rest, *forms])
-    found = [Path(p) for one in globs for p in glob.glob(str(Path(glob.escape(str(base))) / one), recursive=True)]
+    # accents as Linux or as macOS stores them
+    forms = dict.fromkeys((rest, normalize("NFC", rest), normalize("NFD", rest)))
+    found = [Path(p) for form in forms for p in glob.glob(str(Path(glob.escape(str(base))) / form), recursive=True)]
     return list(dict.fromkeys(found))
 
 
+def below(path: Path, root: Path) -> str:
+    """Return a path relative to a root folder; the path itself if it is outside."""
+    full, root = path.absolute(), root.absolute()
+    return (full.relative_to(root) if full.is_relative_to(root) else path).as_posix()
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first five names, and an ellipsis if there are more."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
 def stem_of(path: Path) -> str:
-    """A file's name without its known suffixes: `0007.ome.tif` -> `0007`."""
+    """Return a file's name without its known suffixes: `0007.ome.tif` -> `0007`."""
     root, inner = container_of(path)
     if inner:
         return f"{stem_of(root)}_{inner.replace('/', '_')}"
     known = find_suffix(path.name)
-    suffix = path.suffix if known is None else known
-    return path.name[: len(path.name) - len(suffix)] if suffix else path.name
+    return path.name[: len(path.name) - len(path.suffix if known is None else known)]

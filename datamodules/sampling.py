@@ -1,4 +1,4 @@
-"""Which patch comes when: a pure function of (seed, epoch, index), on any number of workers and ranks."""
+"""Order of training patches and of evaluated cases: the same for any number of workers and ranks."""
 
 from __future__ import annotations
 
@@ -13,69 +13,69 @@ from datamodules.cache import PreparedCase
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index), so that workers that live longer than an epoch still know which one it is.
+    """Sampler of (epoch, index), so that persistent workers get the number of the epoch with each index.
 
-    Each rank takes every `world`-th index: together they see the epoch once.
+    Each rank takes every `world`-th index, so that all ranks together cover the epoch once.
 
     Parameters
     ----------
     length : int
-        Indices an epoch, over all ranks; cut to a multiple of `world * batch_size`, so that no rank waits for another.
+        Indices per epoch, over all ranks; rounded down to a multiple of `world * batch_size`, so that all ranks have
+        equally many batches.
     rank, world : int
-        This process and their number.
+        Rank of this process, and the number of ranks.
     batch_size : int
-        Patches a batch on each rank.
+        Patches per batch on each rank.
     """
 
     def __init__(self, length: int, rank: int = 0, world: int = 1, batch_size: int = 1) -> None:
         self.rank, self.world = rank, world
         step = world * batch_size
         self.length = max(step, length // step * step)
-        self.epoch, self.skip = 0, 0
+        self.epoch = 0
+        self.skip = 0
+        """Number of this rank's indices that later iterations leave out."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
+        """Set the epoch of later iterations; Lightning calls it at the start of every epoch."""
         self.epoch = epoch
-
-    def begin_at(self, skip: int) -> None:
-        """Leave out so many of this rank's indices in the iterations to come."""
-        self.skip = skip
 
     def __len__(self) -> int:
         return self.length // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        # those it began with, whoever sets the next while workers read ahead
+        # constant during an iteration: workers read ahead, and the next epoch may be set before they have finished
         epoch, first = self.epoch, self.rank + self.skip * self.world
         yield from ((epoch, index) for index in range(first, self.length, self.world))
 
 
-class EvaluationSampler(Sampler[int]):
-    """Each case once over all ranks, none twice: ranks may differ by one in their number of cases.
+def evaluation_indices(length: int, rank: int = 0, world: int = 1, pad: bool = False) -> range:
+    """Return the cases of one rank; each case belongs to one rank, so that ranks may differ by one in their number.
 
     Parameters
     ----------
     length : int
-        Cases.
+        Number of cases.
     rank, world : int
-        This process and their number.
+        Rank of this process, and the number of ranks.
     pad : bool
-        Where there are fewer cases than ranks, the ranks without one get one index past the end. Lightning skips a
-        rank that has nothing, and the others would wait for it for ever when they bring their scores together.
+        With fewer cases than ranks, give each rank without a case one index past the end. Lightning skips a rank
+        without any batch, and the other ranks would wait for it forever when they gather their scores.
     """
+    return range(rank, max(length, world) if pad and length else length, world)
 
-    def __init__(self, length: int, rank: int = 0, world: int = 1, pad: bool = False) -> None:
-        self.indices = range(rank, max(length, world) if pad and length else length, world)
 
-    def __len__(self) -> int:
-        return len(self.indices)
+def drawn_case(seed: int, epoch: int, index: int, count: int) -> int:
+    """Return which of `count` cases a training sample is from.
 
-    def __iter__(self) -> Iterator[int]:
-        yield from self.indices
+    Each case is drawn equally often: the order of the cases is random, and a new one once all have been drawn.
+    """
+    turn, place = divmod(index, count)
+    return int(np.random.default_rng((seed, epoch, turn, 0)).permutation(count)[place])
 
 
 class PatchDataset(Dataset[dict[str, Any]]):
-    """Random patches of prepared cases.
+    """Random patches of prepared cases, indexed by (epoch, index).
 
     Parameters
     ----------
@@ -84,25 +84,23 @@ class PatchDataset(Dataset[dict[str, Any]]):
     transforms : sequence of callable
         MONAI transforms of the sample; the random ones are reseeded for every patch.
     seed : int
-        The run's seed.
-    keep : sequence of str
-        Small arrays of the entries that the transforms read, beside image, mask, labelled and centres.
+        Seed of the run.
+    spacing : bool
+        Whether the transforms need `spacing_um`, the voxel size.
     """
 
     def __init__(
-        self, cases: Sequence[PreparedCase], transforms: Sequence[Any], seed: int, keep: Sequence[str] = ()
+        self, cases: Sequence[PreparedCase], transforms: Sequence[Any], seed: int, spacing: bool = False
     ) -> None:
-        self.cases, self.transforms, self.seed, self.keep = list(cases), list(transforms), seed, tuple(keep)
+        self.cases, self.transforms, self.seed, self.spacing = list(cases), list(transforms), seed, spacing
         self._open: dict[int, dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}  # a file handle does not cross to a worker
+        return {**self.__dict__, "_open": {}}  # open files cannot be sent to a worker
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key
-        turn, place = divmod(index, len(self.cases))
-        order = np.random.default_rng((self.seed, epoch, turn, 0)).permutation(len(self.cases))
-        sample = self._arrays(int(order[place]))
+        sample = self._arrays(drawn_case(self.seed, epoch, index, len(self.cases)))
         stream = np.random.SeedSequence((self.seed, epoch, index, 1))
         for transform, child in zip(self.transforms, stream.spawn(len(self.transforms)), strict=True):
             if isinstance(transform, Randomizable):
@@ -111,19 +109,19 @@ class PatchDataset(Dataset[dict[str, Any]]):
         return sample
 
     def _arrays(self, case: int) -> dict[str, Any]:
-        """Lazy arrays of a case; the file stays open in this process."""
+        """Return the memory-mapped arrays of a case; the file stays open in this process."""
         if case not in self._open:
             arrays = self.cases[case].arrays()
             arrays["centres"] = [arrays.pop(f"centres_{k}") for k in range(len(arrays["labelled"]))]
             arrays["labelled"] = arrays["labelled"].astype(bool)
-            if "spacing_um" not in self.keep:
-                arrays.pop("spacing_um")
+            if not self.spacing:
+                del arrays["spacing_um"]
             self._open[case] = arrays
         return dict(self._open[case])
 
 
 class PreparedVolumes(Dataset[dict[str, Any]]):
-    """Whole prepared cases, for validation on the common grid; past the end, one that nobody labelled."""
+    """Whole prepared cases, for validation on the common grid; an index past the end gives a case without labels."""
 
     def __init__(self, cases: Sequence[PreparedCase]) -> None:
         self.cases = list(cases)

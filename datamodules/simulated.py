@@ -1,4 +1,4 @@
-"""Simulated cases: which volumes a config names, and where the simulator's cache keeps them."""
+"""Simulated cases: the volumes that a config names, and their files in the simulator's cache."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from datamodules.cases import SimulatedCase
 from datamodules.config import SimulatorData, simulated_names
 from datamodules.splits import SPLITS
 
-Requests = Mapping[str, Sequence[Request]]
-
 
 def requests_of(config: SimulatorData, limit: int | None = None) -> dict[str, list[Request]]:
-    """The volumes of every split, the first `limit` of each if there is one."""
+    """Return the volumes of every split, or only the first `limit` of each."""
     (low, high), (few, many) = config.noise_ri, config.density
     options = Options(config.medium_ri, config.medium_spread, (low, high), density=(few, many))
     (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
@@ -26,8 +24,8 @@ def requests_of(config: SimulatorData, limit: int | None = None) -> dict[str, li
     }  # fmt: skip
 
 
-def cases_of(config: SimulatorData, requests: Requests) -> dict[str, Sequence[SimulatedCase]]:
-    """Cases of every split: named, not made."""
+def cases_of(config: SimulatorData, requests: Mapping[str, Sequence[Request]]) -> dict[str, Sequence[SimulatedCase]]:
+    """Return the cases of every split; the volumes themselves need not exist yet."""
     root, organelles = cache_root(config.cache_dir) / "simulated", tuple(config.organelles)
     return {
         split: [SimulatedCase(r.preset, r.seed, root / r.filename, organelles) for r in found]
@@ -38,10 +36,10 @@ def cases_of(config: SimulatorData, requests: Requests) -> dict[str, Sequence[Si
 def make_volumes(
     config: SimulatorData, wanted: Sequence[Request], progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Simulate into the cache what is not there yet, on all cores."""
+    """Simulate the volumes that are not in the cache yet, on all cores."""
     simulate_many(wanted, cache_root(config.cache_dir) / "simulated", workers=cores(), progress=progress)
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

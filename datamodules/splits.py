@@ -1,4 +1,4 @@
-"""Training, validation and test, with no group on two sides."""
+"""Division of cases into training, validation and test, without a group in two splits."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ Division = dict[str, list[FolderCase]]
 
 
 def split_cases(cases: Sequence[FolderCase], config: FolderData, seed: int, on_error: OnError = refuse) -> Division:
-    """Divide cases by the table's column, by lists, or by fractions of the groups.
+    """Return the cases of each split, divided by the table's column, by lists, or by fractions of the groups.
 
     Parameters
     ----------
     cases : sequence of FolderCase
-        All of them.
+        All cases.
     config : FolderData
-        Its `split`, `train_cell_lines` and `group`.
+        Config with `split` and `train_cell_lines`.
     seed : int
-        Decides which group goes where, when fractions do.
+        Seed that determines the split of each group, if fractions are given.
     on_error : callable
-        Given each error that one can go on after. The default raises it.
+        Called with each error after which the division can continue. The default raises it.
 
     Raises
     ------
     InputError
-        A case in no list or in two, a group in two splits, fewer groups than splits.
+        A case is in no list or in two, a group is in two splits, or there are fewer groups than splits.
     """
-    trained = [c for c in cases if not config.train_cell_lines or c.cell_line in config.train_cell_lines]
-    unseen = [c for c in cases if config.train_cell_lines and c.cell_line not in config.train_cell_lines]
-    missing = set(config.train_cell_lines) - {c.cell_line for c in cases}
-    if missing:
-        lines = ", ".join(sorted({c.cell_line for c in cases}))
-        text = f"data.train_cell_lines: no volume of cell line {min(missing)}; found: {lines}"
-        on_error(DataError("split", text))
+    lines = {c.cell_line for c in cases}
+    trained_lines = set(config.train_cell_lines) or lines
+    trained = [c for c in cases if c.cell_line in trained_lines]
+    unseen = [c for c in cases if c.cell_line not in trained_lines]
+    if missing := trained_lines - lines:
+        known = ", ".join(sorted(lines))
+        on_error(DataError("split", f"data.train_cell_lines: no volume of cell line {min(missing)}; found: {known}"))
     if any(c.split for c in trained):
         division = _by_table(trained, on_error)
     elif all(isinstance(getattr(config.split, s), int | float) for s in SPLITS):
@@ -56,10 +56,9 @@ def split_cases(cases: Sequence[FolderCase], config: FolderData, seed: int, on_e
 
 
 def _by_table(cases: Sequence[FolderCase], on_error: OnError) -> Division:
-    blank = [c.name for c in cases if c.split is None]
-    if blank:
-        text = f"data.table: {len(blank)} of {len(cases)} volumes have no split, such as {blank[0]}; "
-        on_error(DataError("split", text + "fill the column split in every row, or in none"))
+    if blank := [c.name for c in cases if c.split is None]:
+        found = f"{len(blank)} of {len(cases)} volumes have no split, such as {blank[0]}"
+        on_error(DataError("split", f"data.table: {found}; fill the column split in every row, or in none"))
     return {split: [c for c in cases if c.split == split] for split in SPLITS}
 
 
@@ -69,34 +68,30 @@ def _by_lists(
     root = Path(config.root)
     patterns = {s: _as_list(getattr(config.split, s)) for s in SPLITS}
     division: Division = {split: [] for split in SPLITS}
+    unlisted: list[FolderCase] = []
     for case in cases:
-        found = [s for s in SPLITS if any(_matches(case.volume, p, root) for p in patterns[s])]
-        if len(found) > 1:
-            text = f"data.split: {case.volume} is in {' and in '.join(found)}; name it in one of them"
-            on_error(DataError("leak", text))
-        if found:
-            division[found[0]].append(case)
-    listed = sum(map(len, division.values()))
-    if listed < len(cases):
-        left = next(c.name for c in cases if not any(c in division[s] for s in SPLITS))
-        text = f"data.split: {len(cases) - listed} of {len(cases)} volumes are in no list, such as {left}; "
-        on_error(DataError("split", text + "list them, or leave them out of data.volumes"))
-    for split in SPLITS:
-        for pattern in patterns[split]:
-            if not any(_matches(c.volume, pattern, root) for c in [*cases, *unseen]):
-                text = f"data.split.{split}: {pattern}: no volume of that name; check it against data.volumes"
-                on_error(DataError("split", text))
+        named = [s for s in SPLITS if any(_matches(case.volume, p, root) for p in patterns[s])]
+        (division[named[0]] if named else unlisted).append(case)
+        if len(named) > 1:
+            found = f"{case.volume} is in {' and in '.join(named)}"
+            on_error(DataError("leak", f"data.split: {found}; name it in one of them"))
+    if unlisted:
+        found = f"{len(unlisted)} of {len(cases)} volumes are in no list, such as {unlisted[0].name}"
+        on_error(DataError("split", f"data.split: {found}; list them, or leave them out of data.volumes"))
+    for split, pattern in ((s, p) for s in SPLITS for p in patterns[s]):
+        if not any(_matches(c.volume, pattern, root) for c in [*cases, *unseen]):
+            found = f"{pattern}: no volume of that name; check it against data.volumes"
+            on_error(DataError("split", f"data.split.{split}: {found}"))
     return division
 
 
 def _as_list(value: object) -> list[str]:
-    if isinstance(value, list | tuple):
-        return [str(v) for v in value]
-    return [value] if isinstance(value, str) else []
+    values = [value] if isinstance(value, str) else value
+    return [str(v) for v in values] if isinstance(values, list | tuple) else []
 
 
 def _matches(volume: Path, pattern: str, root: Path) -> bool:
-    """By the file's name alone, as the path of the file or of a folder above it, or as a glob."""
+    """Return whether a pattern is the file's name, its path, the path of a parent folder, or a matching glob."""
     full = root / pattern
     named = volume.name == pattern or full == volume or full in volume.parents
     return named or fnmatchcase(volume.as_posix(), (Path(glob.escape(str(root))) / pattern).as_posix())
@@ -105,50 +100,37 @@ def _matches(volume: Path, pattern: str, root: Path) -> bool:
 def _by_fraction(
     cases: Sequence[FolderCase], shares: tuple[float, float, float], seed: int, on_error: OnError
 ) -> Division:
-    """Whole groups, in an order drawn by the seed, to the split that is furthest below its share."""
+    """Assign whole groups, in a random order, to the split that is furthest below its share."""
     groups: dict[str, list[FolderCase]] = {}
     for case in cases:
         groups.setdefault(case.group, []).append(case)
-
-    def drawn(name: str) -> str:
-        return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
-
+    wanted = {s: share for s, share in zip(SPLITS, shares, strict=True) if share > 0}
     division: Division = {split: [] for split in SPLITS}
-    # large groups first, or a share could only be met by luck
-    for name in sorted(groups, key=lambda g: (-len(groups[g]), drawn(g))):
-        lacking = {
-            s: share * len(cases) - len(division[s]) for s, share in zip(SPLITS, shares, strict=True) if share > 0
-        }
-        division[max(lacking, key=lambda s: lacking[s])] += groups[name]
-    _fill_empty(division, shares, len(groups), on_error)
+    # large groups first, since small ones can still fill the shares
+    for name in sorted(groups, key=lambda g: (-len(groups[g]), hashlib.sha256(f"{seed}:{g}".encode()).hexdigest())):
+        division[max(wanted, key=lambda s: wanted[s] * len(cases) - len(division[s]))] += groups[name]
+    if len(groups) < len(wanted):
+        found = f"{len(groups)} groups cannot be divided over {', '.join(wanted)}"
+        on_error(DataError("split", f"data.split: {found}; use more groups, a finer data.group, or a share of 0"))
+    else:
+        _fill_empty(division, wanted, len(cases))
     return division
 
 
-def _fill_empty(division: Division, shares: tuple[float, float, float], groups: int, on_error: OnError) -> None:
-    """A split that was wanted, however small its share, gets the last group of the one that has most to spare."""
-    wanted = {s: share for s, share in zip(SPLITS, shares, strict=True) if share > 0}
-    total = sum(map(len, division.values()))
-    if groups < len(wanted):
-        text = f"data.split: {groups} groups cannot be divided over {', '.join(wanted)}; "
-        on_error(DataError("split", text + "use more groups, a finer data.group, or a share of 0"))
-        return
+def _fill_empty(division: Division, wanted: dict[str, float], total: int) -> None:
+    """Give each empty split with a share the last group of the split that exceeds its share most."""
     for empty in (s for s in wanted if not division[s]):
-        spare = {s: len(division[s]) - share * total for s, share in wanted.items() if len(_groups(division[s])) > 1}
-        giver = max(spare, key=lambda s: spare[s])
-        last = _groups(division[giver])[-1]
+        several = [s for s in wanted if len({c.group for c in division[s]}) > 1]
+        giver = max(several, key=lambda s: len(division[s]) - wanted[s] * total)
+        last = division[giver][-1].group
         division[empty] = [c for c in division[giver] if c.group == last]
         division[giver] = [c for c in division[giver] if c.group != last]
-
-
-def _groups(cases: Sequence[FolderCase]) -> list[str]:
-    return list(dict.fromkeys(c.group for c in cases))
 
 
 def _refuse_leaks(division: Division, on_error: OnError) -> None:
     sides: dict[str, str] = {}
     for split in SPLITS:
         for case in division[split]:
-            other = sides.setdefault(case.group, split)
-            if other != split:
-                text = f"data.split: group {case.group} is in {other} and in {split}, so the test would know the "
-                on_error(DataError("leak", text + "training; keep each group on one side"))
+            if (other := sides.setdefault(case.group, split)) != split:
+                found = f"group {case.group} is in {other} and in {split}, so its cells are in both"
+                on_error(DataError("leak", f"data.split: {found}; keep each group in one split"))

@@ -1,6 +1,6 @@
-"""The steps whose results are stored: the version of each method, and the keys that each ignores, with the reason.
+"""Steps whose results are stored: the version of each step, and the config keys that do not affect it, with the reason.
 
-A key that is not listed counts: whoever adds one to a config either lists it here or has it counted. Raise a step's
+A stored result is out of date once any key that is not listed here has changed, new keys included. Raise a step's
 version when its results change for the same inputs and the same config; a release that changes no result raises none.
 """
 
@@ -8,43 +8,45 @@ from __future__ import annotations
 
 from cytovox.io.provenance import Step
 
-_MERGED = "layout and bases of the file, which is read and merged"
-_PLACE = "where results lie, not what they are"
-_MACHINE = "how the work is spread over machines"
-_TRAINING = "how weights are trained; the content of those that are used counts"
-_WEIGHTS = "says which weights are used; their content counts"
-_FILES = "says which files are read; their content counts"
-_LAST_BITS = "changes no result beyond rounding"
+_MERGED = "layout and bases of the config file, which do not affect the merged config"
+_PLACE = "location of the results, not their content"
+_MACHINE = "distribution of the work over processes and machines"
+_TRAINING = "training of the weights, whose content counts"
+_WEIGHTS = "path of the weights, whose content counts"
+_FILES = "paths of the files, whose content counts"
+_LAST_BITS = "changes results by rounding errors only"
+
+_WATCH = "schedule of the search for new files"
 
 _ANY = {"schema_version": _MERGED, "base": _MERGED, "name": _PLACE, "runs_dir": _PLACE, "resume": _PLACE}
 
-#: Of training configs: what no prediction depends on.
+#: Keys of training configs that affect no prediction.
 _PREDICTS = {
     **_ANY,
-    "stages": "says which steps are run",
-    "logging.*": "what is logged to W&B", "plan.*": "of --plan alone", "slurm.*": _MACHINE,
+    "stages": "steps to run",
+    "logging.*": "logging to W&B", "plan.*": "used by --plan only", "slurm.*": _MACHINE,
     "init_from": _WEIGHTS, "weights.*": _WEIGHTS, "predict.checkpoint": _WEIGHTS, "predict.inputs": _FILES,
     "predict.out": _PLACE,
     "data.*": _TRAINING, "model.*": _TRAINING, "loss.*": _TRAINING, "optimizer.*": _TRAINING,
-    "trainer.*": f"{_TRAINING}; the precision that it comes to counts as itself",
+    "trainer.*": f"{_TRAINING}; the resulting precision counts separately",
 }  # fmt: skip
 
-#: Of an analysis: what no step of it depends on.
+#: Keys of an analysis that affect none of its steps.
 _ANALYSIS = {
     **_ANY,
     "out": _PLACE, "inputs": _FILES, "organelles": _FILES, "cells": _FILES, "corrections": _FILES,
     "organelle_weights": _WEIGHTS, "cell_weights": _WEIGHTS,
     "workers": _MACHINE, "slurm.*": _MACHINE, "shard": _MACHINE, "compile": _LAST_BITS,
-    "watch.*": "when new files are looked for",
+    "watch.*": _WATCH,
 }  # fmt: skip
-_LATER = "is used in a later step"
+_LATER = "used in a later step"
 _TABLES = {
     "groups": _LATER, "control": _LATER, "border": _LATER, "interval_min": _LATER, "track.*": _LATER, "meshes": _LATER,
     "statistics.*": _LATER, "cohort": _LATER, "quality.*": _LATER,
 }  # fmt: skip
 _CELLS = {"method": _LATER, "seeds.*": _LATER, "uncertainty": _LATER}
 
-#: By name. `analyze.*` are the steps of task analyze, in order; each refers to the result of the one before it.
+#: Steps by name. `analyze.*` are the steps of task analyze, in order; each uses the result of the previous one.
 STEPS: dict[str, Step] = {
     step.name: step
     for step in (
@@ -56,13 +58,13 @@ STEPS: dict[str, Step] = {
                 **dict.fromkeys(
                     ("data.group", "data.cell_line", "data.train_cell_lines", "data.split.*", "data.train.*",
                      "data.val.*", "data.test.*"),
-                    "says which volumes are in which split; each volume is prepared alike",
+                    "split of the volumes, which are all prepared in the same way",
                 ),
                 **dict.fromkeys(
                     ("data.patch_size", "data.batch_size", "data.patches_per_epoch", "data.foreground", "data.scale",
                      "data.scale_probability", "data.rotate_probability", "data.flip", "data.ri_offset",
                      "data.ri_contrast", "data.p_binary", "data.p_no_ri"),
-                    "is applied to patches of the prepared volume",
+                    "applied to patches of the prepared volume",
                 ),
                 "data.num_workers": _MACHINE, "data.cache_dir": _PLACE,
             },
@@ -72,8 +74,8 @@ STEPS: dict[str, Step] = {
             1,
             {
                 **_PREDICTS,
-                "seed": "nothing is drawn", "predict.shard": _MACHINE, "predict.batch_size": _LAST_BITS,
-                "predict.compile": _LAST_BITS, "predict.memory_gb": "moves tensors to files; their values stay",
+                "seed": "prediction is deterministic", "predict.shard": _MACHINE, "predict.batch_size": _LAST_BITS,
+                "predict.compile": _LAST_BITS, "predict.memory_gb": "moves arrays to files without changing them",
             },
         ),
         Step(
@@ -87,7 +89,7 @@ STEPS: dict[str, Step] = {
         Step("analyze.organelles", 1, {**_ANALYSIS, **_TABLES, **_CELLS, "measure.*": _LATER}),
         Step("analyze.cells", 1, {**_ANALYSIS, **_TABLES, "measure.*": _LATER}),
         Step("analyze.rows", 1, {**_ANALYSIS, **_TABLES}),
-        Step("analyze.overlap", 2, {**_ANALYSIS, **_TABLES, "measure.*": "counts voxels of cells alone"}),
+        Step("analyze.overlap", 2, {**_ANALYSIS, **_TABLES, "measure.*": "only voxels of cells are counted"}),
         Step(
             "analyze.files",
             1,
@@ -103,7 +105,7 @@ STEPS: dict[str, Step] = {
             {
                 **_ANY,
                 "out": _PLACE, "workers": _MACHINE, "slurm.*": _MACHINE, "shard": _MACHINE, "compile": _LAST_BITS,
-                "watch.*": "when new files are looked for",
+                "watch.*": _WATCH,
             },
         ),
     )

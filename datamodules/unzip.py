@@ -1,4 +1,4 @@
-"""Unpack a zip archive that somebody else made: inside its folder, no links, whole or not there."""
+"""Unpacking of zip archives from others: nothing outside the folder, no links, and all files or none."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
 from cytovox.io.deletion import foreign_file
 
-#: An archive that unpacks to more than this many times its own size is no set of images.
+#: Largest ratio of the unpacked size to the size of the archive; images do not reach it.
 MOST_GROWTH = 1000
 
-#: What other programs leave in archives.
-_LITTER = ("__MACOSX", ".DS_Store")
+#: Names of files and folders that other programs add to archives.
+_LITTER = {"__MACOSX", ".DS_Store"}
 
 
 def unzip(archive: str | Path, folder: str | Path, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -27,10 +27,12 @@ def unzip(archive: str | Path, folder: str | Path, progress: Callable[[int, int]
     Parameters
     ----------
     archive : path
+        Zip archive.
     folder : path
-        Where its content shall lie; what was unpacked there before is replaced when all has been unpacked.
+        Folder for its content. If an archive was unpacked there before, the folder is replaced once all files have been
+        unpacked.
     progress : callable, optional
-        Called with (files done, files in all).
+        Called with (number of files done, number of all files).
 
     Returns
     -------
@@ -40,14 +42,16 @@ def unzip(archive: str | Path, folder: str | Path, progress: Callable[[int, int]
     Raises
     ------
     InputError
-        A damaged or encrypted archive, a member that would lie outside the folder, a link, an archive that would fill
-        the disk; or a folder, file or link of that name which holds anything else.
+        The archive is damaged or encrypted, would fill the disk, or has a link or a member outside the folder; or the
+        folder contains other files, or is a file or a link.
     """
     archive, folder = Path(archive), Path(folder)
     require_replaceable(folder)
     try:
         with zipfile.ZipFile(archive) as packed:
-            members = [m for m in packed.infolist() if not m.is_dir() and not _is_litter(m)]
+            members = [
+                m for m in packed.infolist() if not m.is_dir() and _LITTER.isdisjoint(PurePosixPath(m.filename).parts)
+            ]
             _refuse_bad(archive, members, folder)
             with atomic_path(folder) as temporary:
                 temporary.mkdir()
@@ -61,30 +65,33 @@ def unzip(archive: str | Path, folder: str | Path, progress: Callable[[int, int]
     except FileNotFoundError:
         raise InputError(f"{archive}: no such file") from None
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{archive}: holds {error.filename} twice: not unpacked") from error
+        raise InputError(f"{archive}: has {error.filename} twice: not unpacked") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(f"{archive}: a damaged zip archive ({error}): delete it and fetch it again") from error
+        raise InputError(f"{archive}: damaged zip archive ({error}): delete it and download it again") from error
     return folder
 
 
 def require_replaceable(folder: Path) -> None:
-    """Refuse to unpack over what no earlier call unpacked.
+    """Check that a folder does not exist, or was unpacked by an earlier call.
 
     Raises
     ------
     InputError
-        A folder with a file that its manifest does not list, or has with another size; a link; a file.
+        The folder has a file that its manifest does not list, or lists with another size; or it is a link or a file.
     """
-    if not os.path.lexists(folder):
-        return
-    foreign = foreign_file(folder) if folder.is_dir() else "."
-    if foreign is not None:
-        what = "was not unpacked here" if foreign == "." else f"holds {foreign}, which is not from the archive"
-        raise InputError(f"{folder}: is there, and {what}: move it away, or choose another --out")
+    if os.path.lexists(folder) and (foreign := foreign_file(folder) if folder.is_dir() else ".") is not None:
+        what = "was not unpacked here" if foreign == "." else f"contains {foreign}, which is not from the archive"
+        raise InputError(f"{folder}: exists, and {what}: move it away, or choose another --out")
 
 
-def _is_litter(member: zipfile.ZipInfo) -> bool:
-    return any(part in _LITTER for part in PurePosixPath(member.filename).parts)
+def require_space(folder: Path, size: int, action: str) -> None:
+    """Raise InputError if the disk of a folder has less free space than `size` bytes; `action` is a verb for it."""
+    free = shutil.disk_usage(next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())).free
+    if size > free:
+        raise InputError(
+            f"{folder}: {size / 1e6:.0f} MB to {action} and {free / 1e6:.0f} MB free on the disk that holds it: free "
+            "some space, or choose another --out"
+        )
 
 
 def _refuse_bad(archive: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
@@ -100,11 +107,7 @@ def _refuse_bad(archive: Path, members: list[zipfile.ZipInfo], folder: Path) -> 
             raise InputError(f"{archive}: {name!r} is encrypted: expected an archive without a password")
     total = sum(m.file_size for m in members)
     if total > MOST_GROWTH * max(1, archive.stat().st_size):
-        raise InputError(f"{archive}: would grow {MOST_GROWTH}-fold and more, to {total / 1e9:.1f} GB: not unpacked")
-    parent = next(p for p in folder.absolute().parents if p.is_dir())
-    free = shutil.disk_usage(parent).free
-    if total > free:
         raise InputError(
-            f"{folder}: {total / 1e6:.0f} MB to unpack and {free / 1e6:.0f} MB free on the disk that holds it: free "
-            "some space, or choose another --out"
+            f"{archive}: would unpack to more than {MOST_GROWTH} times its size, {total / 1e9:.1f} GB: not unpacked"
         )
+    require_space(folder, total, "unpack")

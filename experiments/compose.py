@@ -145,7 +145,8 @@ def _plain(text: str) -> Any:
         resolvers[first] = [("tag:yaml.org,2002:str", _TIME), *resolvers.get(first, [])]
     # the loader is OmegaConf's own, and safe
     value = yaml.load(text, Loader=loader)  # noqa: S506
-    return OmegaConf.to_container(OmegaConf.create({"value": value}), resolve=False)["value"]
+    plain: Any = OmegaConf.to_container(OmegaConf.create({"value": value}), resolve=False)
+    return plain["value"]
 
 
 def compose(config: str | Path, overrides: Iterable[str] = (), keep: Keep | None = None) -> Composed:

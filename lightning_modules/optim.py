@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules by name."""
+"""Optimisers and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from cytovox.errors import InputError
+from datamodules.errors import failed
 
 
 @dataclass
 class Schedule:
-    """How the learning rate changes."""
+    """Schedule of the learning rate."""
 
     schedule: Literal["plateau", "cosine", "poly", "constant"] = "plateau"
-    """`plateau` waits for the validation metric (Choi et al. 2021); `cosine`, `poly` need max_epochs or max_steps."""
+    """Schedule. `plateau` follows the validation metric (Choi et al. 2021); `cosine`, `poly` need max_epochs or
+    max_steps."""
     warmup_steps: int = 0
     """Steps of linear warm-up (not with `plateau`)."""
     factor: float = 0.2
-    """`plateau`: what the rate is multiplied by (the paper divides by 5)."""
+    """`plateau`: factor of each reduction (the paper divides by 5)."""
     patience: int = 30
-    """`plateau`: validation epochs without improvement before that."""
+    """`plateau`: validation epochs without improvement before a reduction."""
     power: float = 0.9
     """`poly`: exponent."""
     lr_min_ratio: float = 0.01
-    """`cosine` and `poly`: last rate over the first."""
+    """`cosine` and `poly`: last learning rate divided by the first."""
     lr_scale: Literal["none", "linear", "sqrt"] = "none"
-    """How `lr` follows the samples of a step over all ranks, divided by `reference_batch`: not at all; `linear`, for
+    """Scaling of `lr` with the samples of a step over all ranks, divided by `reference_batch`: `none`; `linear`, for
     SGD (Goyal et al. 2017, arXiv 1706.02677); `sqrt`, for Adam (Malladi et al. 2022, arXiv 2205.10287)."""
     reference_batch: int | None = None
-    """Samples a step that `lr` is meant for; null for `data.batch_size`, those of one device."""
+    """Samples per step that `lr` was chosen for; null for `data.batch_size`, those of one device."""
 
 
 @dataclass
 class Adam(Schedule):
-    """Kingma & Ba 2015."""
+    """Adam (Kingma & Ba 2015)."""
 
     lr: float = 1e-3
     """Learning rate."""
@@ -50,10 +52,9 @@ class Adam(Schedule):
     """L2 penalty."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
-        """The optimiser over these parameters."""
-        return torch.optim.Adam(
-            parameters, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay
-        )
+        """Return the optimiser of these parameters."""
+        kind = torch.optim.AdamW if isinstance(self, AdamW) else torch.optim.Adam
+        return kind(parameters, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay)
 
 
 @dataclass
@@ -61,13 +62,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     weight_decay: float = 1e-2
-    """Decoupled decay."""
-
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
-        """The optimiser over these parameters."""
-        return torch.optim.AdamW(
-            parameters, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay
-        )
+    """Decoupled weight decay."""
 
 
 @dataclass
@@ -82,7 +77,7 @@ class SGD(Schedule):
     """L2 penalty."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
-        """The optimiser over these parameters."""
+        """Return the optimiser of these parameters."""
         return torch.optim.SGD(
             parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.momentum > 0
         )
@@ -90,24 +85,24 @@ class SGD(Schedule):
 
 OptimizerConfig = Adam | AdamW | SGD
 
-#: Optimisers by the name a config uses.
+#: Optimisers by their name in a config.
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 
 
 def require_validation(schedule: str | None, early_stopping: bool) -> None:
-    """Refuse to train without a validation volume where something follows the validation.
+    """Raise an error for a training without validation volumes whose schedule or early stopping needs the metric.
 
     Parameters
     ----------
     schedule : str, optional
-        Of the learning rate.
+        Schedule of the learning rate.
     early_stopping : bool
         Whether the validation metric may end the training.
 
     Raises
     ------
     InputError
-        Names the key.
+        The message names the key.
     """
     if schedule == "plateau":
         raise InputError(
@@ -122,50 +117,55 @@ def require_validation(schedule: str | None, early_stopping: bool) -> None:
 
 
 def optimizer_errors(config: OptimizerConfig) -> list[str]:
-    """What cannot work in these numbers, one line each, beginning with the key."""
-    errors = []
-    if not 0 < config.lr < math.inf:
-        errors.append(f"lr: expected a positive number, got {config.lr}")
-    if config.reference_batch is not None and config.reference_batch < 1:
-        errors.append(f"reference_batch: expected 1 or more, or null, got {config.reference_batch}")
-    if config.reference_batch is not None and config.lr_scale == "none":
-        errors.append("reference_batch: only with lr_scale: linear or sqrt; choose one of them, or leave it out")
-    if config.warmup_steps < 0:
-        errors.append(f"warmup_steps: expected 0 or more, got {config.warmup_steps}")
-    if config.schedule == "plateau" and config.warmup_steps:
-        errors.append("warmup_steps: not with schedule: plateau; choose cosine, poly or constant, or set it to 0")
-    for key in ("patience", "weight_decay", "power"):
-        if not getattr(config, key) >= 0:
-            errors.append(f"{key}: expected 0 or more, got {getattr(config, key)}")
-    if not 0 <= config.lr_min_ratio <= 1:
-        errors.append(f"lr_min_ratio: expected a number from 0 to 1, got {config.lr_min_ratio}")
-    if isinstance(config, SGD) and not 0 <= config.momentum < 1:
-        errors.append(f"momentum: expected a number from 0 to below 1, got {config.momentum}")
-    if not 0 < config.factor < 1:
-        errors.append(f"factor: expected a number between 0 and 1, got {config.factor}")
-    if isinstance(config, Adam) and (len(config.betas) != 2 or not all(0 <= b < 1 for b in config.betas)):
-        errors.append(f"betas: expected two numbers from 0 to below 1, got {config.betas}")
-    return errors
+    """Return the errors of a config's values, one line each, beginning with the key."""
+    reference, warmup = config.reference_batch, config.warmup_steps
+    checks = [
+        (0 < config.lr < math.inf, f"lr: expected a positive number, got {config.lr}"),
+        (reference is None or reference >= 1, f"reference_batch: expected 1 or more, or null, got {reference}"),
+        (
+            reference is None or config.lr_scale != "none",
+            "reference_batch: only with lr_scale: linear or sqrt; choose one of them, or leave it out",
+        ),
+        (warmup >= 0, f"warmup_steps: expected 0 or more, got {warmup}"),
+        (
+            config.schedule != "plateau" or not warmup,
+            "warmup_steps: not with schedule: plateau; choose cosine, poly or constant, or set it to 0",
+        ),
+        *(
+            (getattr(config, key) >= 0, f"{key}: expected 0 or more, got {getattr(config, key)}")
+            for key in ("patience", "weight_decay", "power")
+        ),
+        (0 <= config.lr_min_ratio <= 1, f"lr_min_ratio: expected a number from 0 to 1, got {config.lr_min_ratio}"),
+        (0 < config.factor < 1, f"factor: expected a number between 0 and 1, got {config.factor}"),
+    ]
+    if isinstance(config, SGD):
+        checks.append(
+            (0 <= config.momentum < 1, f"momentum: expected a number from 0 to below 1, got {config.momentum}")
+        )
+    else:
+        valid = len(config.betas) == 2 and all(0 <= b < 1 for b in config.betas)
+        checks.append((valid, f"betas: expected two numbers from 0 to below 1, got {config.betas}"))
+    return failed(checks)
 
 
 def scaled_rate(config: OptimizerConfig, samples: int, batch_size: int) -> float:
-    """Return the learning rate of a step of so many samples, by `lr_scale`.
+    """Return the learning rate for a number of samples per step, by `lr_scale`.
 
     Parameters
     ----------
     config : OptimizerConfig
-        Valid options.
+        Valid optimiser options.
     samples : int
-        Of a step over all ranks, accumulated batches included.
+        Samples per step over all ranks, accumulated batches included.
     batch_size : int
-        Of one device: what `lr` is meant for where `reference_batch` is not given.
+        Samples per step on one device, which replace a missing `reference_batch`.
     """
     times = samples / (config.reference_batch or batch_size)
     return config.lr * {"none": 1.0, "linear": times, "sqrt": math.sqrt(times)}[config.lr_scale]
 
 
 def learning_rate_scale(config: Schedule, total_steps: float) -> Callable[[int], float]:
-    """Multiplier of the learning rate at a step: linear warm-up, then the schedule."""
+    """Return a function from step to multiplier of the learning rate: linear warm-up, then the schedule."""
 
     def scale(step: int) -> float:
         if step < config.warmup_steps:
@@ -185,24 +185,24 @@ def configure(
     total_steps: float,
     monitor: str,
 ) -> dict[str, Any]:
-    """What `LightningModule.configure_optimizers` returns.
+    """Return the optimiser and the schedule as `LightningModule.configure_optimizers` must.
 
     Parameters
     ----------
     config : OptimizerConfig
-        Optimiser and schedule.
+        Optimiser and schedule options.
     parameters : iterable of Parameter
-        What is optimised.
+        Parameters, or groups of them, to optimise.
     total_steps : float
-        Optimiser steps of the whole run (inf where only a time limits it).
+        Optimiser steps of the whole run (inf if only a time limits it).
     monitor : str
-        Validation metric, larger is better. The plateau counts validations, so the module steps it after each.
+        Validation metric, larger is better. The module itself steps the plateau schedule after each validation.
     """
     optimizer = config.build(parameters)
     if config.schedule == "plateau":
         plateau = ReduceLROnPlateau(optimizer, mode="max", factor=config.factor, patience=config.patience)
-        # Lightning keeps its state but never steps it: with a validation every n-th epoch it would do so an epoch
-        # before, and always after the checkpoint of that epoch is written
+        # Lightning saves its state but never steps it: with a validation every n-th epoch it would step one epoch too
+        # early, and always after the checkpoint of that epoch is written
         schedule = {"scheduler": plateau, "monitor": monitor, "interval": "epoch", "frequency": sys.maxsize}
     else:
         schedule = {"scheduler": LambdaLR(optimizer, learning_rate_scale(config, total_steps)), "interval": "step"}

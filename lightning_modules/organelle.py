@@ -1,61 +1,63 @@
-"""The organelle task: a tomogram in, one probability an organelle and voxel out (Choi et al. 2021)."""
+"""Organelle task: from a tomogram to one probability per organelle and voxel (Choi et al. 2021)."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from cytovox.inference.compiled import Compile
 from cytovox.inference.predictor import DenseInferer, probability_predictor
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.metrics.overlap import dice_per_organelle
-from cytovox.models.metadata import KEY, OrganelleMetadata
+from cytovox.models.metadata import OrganelleMetadata
 from cytovox.models.organelle import dense_inferer
 from cytovox.networks.norms import channels_last_pays
 from datamodules.cases import Case, RawCase
-from lightning_modules.optim import OptimizerConfig, configure, require_validation
+from lightning_modules.base import TaskModule
+from lightning_modules.optim import OptimizerConfig, require_validation
 from lightning_modules.scoring import TestScores
-from lightning_modules.seen import resumed_from
 
-#: Validation metric that picks the best checkpoint; larger is better.
+#: Validation metric that selects the best checkpoint; larger is better.
 MONITOR = "val/dice_mean"
 
 
-class OrganelleModule(pl.LightningModule):
-    """Trains, tests and applies a dense network.
+class OrganelleModule(TaskModule):
+    """Training, test and prediction of a dense network.
 
     Parameters
     ----------
     network : Module
-        Logits (B, K, Z, Y, X) of normalised tomograms (B, 1, Z, Y, X).
+        Network that maps normalised tomograms (B, 1, Z, Y, X) to logits (B, K, Z, Y, X).
     metadata : OrganelleMetadata
         Task, network, organelles, common grid and normalisation; stored in every checkpoint.
     tiling : SlidingWindow
-        Windows of validation, test and prediction.
+        Sliding window of validation, test and prediction.
     loss : Module, optional
         Per-organelle loss; not needed without training.
     optimizer : OptimizerConfig, optional
-        Not needed without training.
+        Optimiser; not needed without training.
     threshold : float
         Probability from which a voxel belongs to an organelle.
     ensemble_members : sequence of Module
-        Other networks of an ensemble: test and prediction average the probabilities of all.
+        Other networks of an ensemble; test and prediction average the probabilities of all networks.
     flips : sequence of str
-        Axes out of z, y, x whose mirror images test and prediction average.
+        Axes out of z, y, x for flip augmentation in test and prediction.
     memory_gb : float
-        Working memory of the stitching.
+        Working memory for stitching windows, in GB.
     compile : str
-        How test and prediction run the networks: none, default or cuda_graphs (`cytovox.inference.compiled`).
+        Compilation of the networks in test and prediction: none, default or cuda_graphs
+        (`cytovox.inference.compiled`).
     """
+
+    metadata: OrganelleMetadata
+    monitor = MONITOR
 
     def __init__(
         self,
@@ -70,32 +72,28 @@ class OrganelleModule(pl.LightningModule):
         memory_gb: float = 0.5,
         compile: Compile = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(network, metadata, optimizer, functools.partial(TestScores, tuple(metadata.organelles)))
         self.ensemble_members = nn.ModuleList(ensemble_members)
         self.flips, self.memory_gb, self.compile_mode = tuple(flips), memory_gb, compile
-        self.network, self.loss = network, loss
-        self.metadata, self.tiling, self.optimizer_config, self.threshold = metadata, tiling, optimizer, threshold
+        self.loss, self.tiling, self.threshold = loss, tiling, threshold
         self.organelles = tuple(metadata.organelles)
         self._val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in self.organelles)
-        self.scores = TestScores(self.organelles)
         self.write_masks: Callable[[Path, DenseInferer], None] | None = None
         self.notes: list[str] = []
-        """What should be said when its training begins."""
+        """Lines to report at the start of training."""
         self.validated = True
-        """False where a training is cut short without its validation, to be measured."""
+        """False for a short training without validation, run only to measure its speed and memory."""
         self.scratch: Path | None = None
-        """Folder for what the stitching of a large volume does not keep in memory; the system's if not given."""
-        # a rank without a file to predict is idle, not wrong
-        self.allow_zero_length_dataloader_with_multiple_devices = True
+        """Folder for temporary arrays of large volumes; None for the system's folder."""
 
     @property
     def val_dice(self) -> list[MeanMetric]:
-        """One metric an organelle; registered as modules, so that they follow the device."""
+        """Mean Dice of each organelle; the metrics are submodules, so that they move to the device."""
         return [metric for metric in self._val_dice if isinstance(metric, MeanMetric)]
 
     @property
     def channels_last(self) -> bool:
-        """Whether data are laid out as channels_last_3d."""
+        """Whether the memory format of tensors is channels_last_3d."""
         return channels_last_pays(self._networks, str(self.trainer.precision), self.device.type)
 
     @property
@@ -103,28 +101,25 @@ class OrganelleModule(pl.LightningModule):
         return [self.network, *self.ensemble_members]
 
     def on_fit_start(self) -> None:
-        """Lay the weights out as the data."""
+        """Convert the weights to the memory format of the data."""
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def on_train_start(self) -> None:
-        """Refuse to wait for a metric that nothing will compute.
+        """Check that the validation metric will be computed if the schedule or early stopping needs it.
 
         Raises
         ------
         InputError
-            The schedule or the early stopping follows the validation, and there is none.
+            The schedule or early stopping needs the metric, and there is no validation volume.
         """
-        if not self.validated:
-            return
-        config = self.optimizer_config
-        found = self.trainer.val_dataloaders is None or any(self.trainer.num_val_batches)  # None: not looked for yet
-        if not (self.trainer.enable_validation and found):
-            schedule = config.schedule if config is not None else None
+        found = self.trainer.val_dataloaders is None or any(self.trainer.num_val_batches)  # None: not loaded yet
+        if self.validated and not (self.trainer.enable_validation and found):
+            schedule = self.optimizer_config.schedule if self.optimizer_config is not None else None
             require_validation(schedule, bool(self.trainer.early_stopping_callbacks))
 
     def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
-        """Loss of each organelle that was drawn, summed (Choi et al. 2021)."""
+        """Return the sum of the losses of the labelled organelles (Choi et al. 2021)."""
         assert self.loss is not None
         logits_BKZYX = self.network(self._laid_out(batch["image"]))
         loss_K = self.loss(logits_BKZYX, batch["mask"], batch["labelled"])
@@ -135,13 +130,13 @@ class OrganelleModule(pl.LightningModule):
         return total
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
-        """Dice of a whole prepared volume, window by window."""
+        """Compute the Dice of each organelle in whole prepared volumes, by sliding window."""
         for values_K in self.volume_dice(batch):
             for metric, value in zip(self.val_dice, values_K, strict=True):
                 metric.update(float(value))
 
     def volume_dice(self, batch: dict[str, Any]) -> list[np.ndarray]:
-        """Dice of each organelle in each volume of a batch; NaN where it is not labelled, or neither here nor there."""
+        """Return the Dice of each organelle in each volume; NaN if unlabelled, or absent from truth and prediction."""
         predict = probability_predictor(lambda windows: self.network(self._laid_out(windows)))
         probabilities_BKZYX = self.tiling(batch["image"], predict)
         return [
@@ -150,7 +145,7 @@ class OrganelleModule(pl.LightningModule):
         ]
 
     def on_validation_epoch_end(self) -> None:
-        """Means over all ranks' volumes; an organelle that no volume has counts in no mean."""
+        """Log means over the volumes of all ranks, without organelles that no volume has."""
         means = torch.stack([metric.compute() for metric in self.val_dice])
         for metric in self.val_dice:
             metric.reset()
@@ -158,36 +153,21 @@ class OrganelleModule(pl.LightningModule):
         for organelle, value, has in zip(self.organelles, means, known, strict=True):
             if has:
                 self.log(f"val/dice_{organelle}", value)
-        mean = means[known].mean() if known.any() else torch.zeros(())
-        self.log(MONITOR, mean, prog_bar=True)
-        plateau = self.lr_schedulers() if self.trainer.state.fn == "fit" else None
-        if isinstance(plateau, ReduceLROnPlateau) and not self.trainer.sanity_checking:
-            plateau.step(float(mean))
-
-    def on_test_epoch_start(self) -> None:
-        """Begin with an empty table."""
-        self.scores = TestScores(self.organelles)
+        self.log_monitored(means[known].mean() if known.any() else torch.zeros(()))
 
     def test_step(self, batch: tuple[int, Case, RawCase] | None, batch_idx: int) -> None:
-        """Dice of a raw case on its own grid; None comes to a rank that has no case."""
-        if batch is None:
-            return
-        index, case, raw = batch
-        self.scores.add(index, case, raw, self.inferer()(raw.ri_ZYX, raw.spacing_um) >= self.threshold)
-
-    def on_test_epoch_end(self) -> None:
-        """Bring the ranks' tables together."""
-        self.scores.gather()
-        for name, value in self.scores.means().items():
-            self.log(f"test/{name}", value, rank_zero_only=True)
+        """Score a raw case on its own grid; the batch is None on a rank without a case."""
+        if batch is not None:
+            index, case, raw = batch
+            self.scores.add(index, case, raw, self.inferer()(raw.ri_ZYX, raw.spacing_um) >= self.threshold)
 
     def predict_step(self, batch: Path, _: int) -> None:
-        """One file, its frames in turn, written as they come."""
+        """Predict all frames of a file; each is written when it is finished."""
         assert self.write_masks is not None
         self.write_masks(batch, self.inferer())
 
     def inferer(self) -> DenseInferer:
-        """The whole way from a raw frame to probabilities on its own grid."""
+        """Return the function from a raw frame to probabilities on the frame's own grid."""
         return dense_inferer(
             self._networks,
             self.metadata,
@@ -200,27 +180,6 @@ class OrganelleModule(pl.LightningModule):
             scratch=self.scratch,
             compile=self.compile_mode,
         )
-
-    def configure_optimizers(self) -> Any:
-        """Optimiser and schedule from the config."""
-        assert self.optimizer_config is not None
-        steps = float(self.trainer.estimated_stepping_batches)
-        return configure(self.optimizer_config, self.network.parameters(), steps, MONITOR)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Raw cases and paths stay where they are: only windows travel to the device."""
-        if isinstance(batch, dict):
-            return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return batch
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint says what it is."""
-        checkpoint[KEY] = dataclasses.asdict(self.metadata)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What the checkpoint has seen was seen."""
-        known = checkpoint.get(KEY, {})
-        self.metadata = resumed_from(self.metadata, known.get("seen", ()), bool(known.get("seen_all", False)))
 
     def _laid_out(self, image_BCZYX: torch.Tensor) -> torch.Tensor:
         layout = torch.channels_last_3d if self.channels_last else torch.contiguous_format

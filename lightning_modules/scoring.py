@@ -1,49 +1,56 @@
-"""Scores of the test, case by case, and what the refractive index alone would have reached."""
+"""Test scores of the organelle task by case, and the baseline by refractive index alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch.distributed as dist
 
-from cytovox.metrics.overlap import RIWindow, RIWindowFit, dice_per_organelle
+from cytovox.metrics.overlap import RIWindowFit, dice_per_organelle
 from datamodules.cases import Case, RawCase
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """Dice of one case."""
+    """Dice scores of one case."""
 
     name: str
     cell_line: str
     index: int
-    """Place in the test set."""
+    """Position in the test set."""
     dice: dict[str, float]
     """nan where the organelle is unlabelled, or absent from truth and prediction."""
 
     @property
     def mean(self) -> float:
-        """Over the organelles that have a score."""
+        """Mean over the organelles with a score; nan without any."""
         known = [v for v in self.dice.values() if not np.isnan(v)]
         return float(np.mean(known)) if known else float("nan")
 
 
-@dataclass
 class TestScores:
-    """Collects over cases, then over ranks."""
+    """Scores of the test cases, collected over cases, then over ranks.
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
+    Parameters
+    ----------
+    organelles : tuple of str
+    """
 
-    organelles: tuple[str, ...]
-    cases: list[CaseScore] = field(default_factory=list)
-    windows: RIWindowFit = field(init=False)
+    __test__ = False  # pytest must not collect this class
 
-    def __post_init__(self) -> None:
-        self.windows = RIWindowFit(self.organelles)
+    def __init__(self, organelles: tuple[str, ...]) -> None:
+        self.organelles = organelles
+        self.cases: list[CaseScore] = []
+        self.windows = RIWindowFit(organelles)
+        """Baseline: the best single RI window of each organelle, fitted on the test cases themselves."""
 
     def add(self, index: int, case: Case, raw: RawCase, pred_KZYX: np.ndarray) -> CaseScore:
-        """Score one case and take its histograms for the window baseline."""
+        """Return the score of a case, and add the case to the scores and to the histograms of the RI baseline."""
         values = dice_per_organelle(pred_KZYX, raw.masks_KZYX, raw.labelled_K)
         score = CaseScore(case.name, case.cell_line, index, dict(zip(self.organelles, map(float, values), strict=True)))
         self.cases.append(score)
@@ -52,34 +59,26 @@ class TestScores:
         return score
 
     def gather(self) -> None:
-        """Bring every rank's cases together, in the order of the test set."""
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            everyone: list[TestScores | None] = [None] * dist.get_world_size()
-            dist.all_gather_object(everyone, self)
-            others = [scores for scores in everyone if scores is not None]
-            self.cases = [case for scores in others for case in scores.cases]
-            self.windows = RIWindowFit(self.organelles)
-            for scores in others:
-                self.windows.merge(scores.windows)
-        self.cases.sort(key=lambda case: case.index)
+        """Collect the cases of all ranks, in the order of the test set."""
+        ranks = gathered((self.cases, self.windows))
+        self.cases = sorted((case for cases, _ in ranks for case in cases), key=lambda case: case.index)
+        self.windows = RIWindowFit(self.organelles)
+        for _, windows in ranks:
+            self.windows.merge(windows)
 
     def means(self) -> dict[str, float]:
-        """Flat metrics: `dice_<organelle>` over the cases that have it, and `dice_mean` over the organelles."""
+        """Return `dice_<organelle>`, the mean over cases that have it, and `dice_mean`, the mean over organelles."""
         return mean_dice(self.organelles, self.cases)
 
-    def groups(self) -> dict[str, list[CaseScore]]:
-        """Cases by line, in order of appearance."""
+    def by_cell_line(self) -> dict[str, list[CaseScore]]:
+        """Return the cases of each cell line, in order of appearance."""
         found: dict[str, list[CaseScore]] = {}
         for case in self.cases:
             found.setdefault(case.cell_line, []).append(case)
         return found
 
-    def fit_windows(self) -> dict[str, RIWindow]:
-        """Best single RI window of each organelle, fitted on these very cases."""
-        return self.windows.fit()
-
     def examples(self) -> dict[str, CaseScore]:
-        """The best, the median and the worst case by mean Dice; fewer cases give fewer examples."""
+        """Return the best, the median and the worst case by mean Dice, each case once."""
         ranked = sorted((c for c in self.cases if not np.isnan(c.mean)), key=lambda c: c.mean)
         if not ranked:
             return {}
@@ -87,13 +86,23 @@ class TestScores:
         return {k: v for i, (k, v) in enumerate(chosen.items()) if v not in list(chosen.values())[:i]}
 
 
+def gathered(value: T) -> list[T]:
+    """Return the value of every rank, in the order of ranks."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [value]
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    return everyone
+
+
 def mean_dice(organelles: tuple[str, ...], cases: list[CaseScore]) -> dict[str, float]:
-    """`dice_<organelle>`: mean over cases; `dice_mean`: mean over the organelles that have one."""
-    result = {}
-    for organelle in organelles:
-        known = [c.dice[organelle] for c in cases if not np.isnan(c.dice[organelle])]
-        if known:
-            result[f"dice_{organelle}"] = float(np.mean(known))
-    if result:
-        result["dice_mean"] = float(np.mean(list(result.values())))
-    return result
+    """Return `dice_<organelle>`, the mean over cases that have it, and `dice_mean`, the mean over organelles."""
+    means = known_means([case.dice for case in cases], organelles)
+    result = {f"dice_{organelle}": mean for organelle, mean in means.items()}
+    return {**result, "dice_mean": float(np.mean(list(means.values())))} if means else {}
+
+
+def known_means(rows: Sequence[Mapping[str, float]], keys: Iterable[str]) -> dict[str, float]:
+    """Return the mean of each key over the rows in which it is not NaN; without the keys that are always NaN."""
+    known = {key: [row[key] for row in rows if not np.isnan(row[key])] for key in keys}
+    return {key: float(np.mean(values)) for key, values in known.items() if values}

@@ -1,49 +1,48 @@
-"""What every model of the shape task shares: from an image and its mask to shapes, and how they are scored."""
+"""Base class of the shape task: prediction of shapes from an image and its mask, and their scores."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from cytovox.models.metadata import KEY, CheckpointMetadata
+from cytovox.models.metadata import CheckpointMetadata
 from cytovox.models.shape import Samples, Shapes, ShapeSampler
 from cytovox.preprocess.shape_fields import ShapeField
 from cytovox.preprocess.square_symmetries import VIEWS
-from lightning_modules.optim import OptimizerConfig, configure
-from lightning_modules.seen import resumed_from
+from lightning_modules.base import TaskModule
+from lightning_modules.optim import OptimizerConfig
 from lightning_modules.shape_scoring import ShapeScores
 
-#: Validation metric that picks the best checkpoint; larger is better.
+#: Validation metric that selects the best checkpoint; larger is better.
 MONITOR = "val/iou"
 
 
-class ShapeBase(pl.LightningModule):
-    """Validates, tests and predicts; how it trains and samples is its subclasses' matter.
+class ShapeBase(TaskModule):
+    """Validation, test and prediction of shapes; subclasses define training and sampling.
 
     Parameters
     ----------
     network : Module
-        Saved in checkpoints under this name.
+        Network; stored in checkpoints under this name.
     metadata : CheckpointMetadata
-        What a checkpoint says of itself.
+        Description of the model, stored in every checkpoint.
     field : ShapeField
-        How shapes are represented.
+        Representation of shapes.
     optimizer : OptimizerConfig, optional
-        Not needed without training.
+        Optimiser; not needed without training.
     samples : int
-        Shapes predicted of each cell.
+        Shapes predicted per cell.
     views : bool
-        Predict them from the turns and mirror images of the image in turn, and turn them back.
+        Predict them from the rotations and mirror images of the image in turn, and transform the shapes back.
     seed : int
-        Of the samples: this, a cell's number and their own name them.
+        Seed of the samples, combined with the number of the cell and that of the sample.
     """
+
+    monitor = MONITOR
 
     def __init__(
         self,
@@ -55,18 +54,14 @@ class ShapeBase(pl.LightningModule):
         views: bool = True,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.network, self.metadata, self.field, self.optimizer_config = network, metadata, field, optimizer
-        self.samples, self.views, self.seed = samples, views, seed
+        super().__init__(network, metadata, optimizer, ShapeScores)
+        self.field, self.samples, self.views, self.seed = field, samples, views, seed
         self.val_iou = MeanMetric(nan_strategy="ignore")
-        self.scores = ShapeScores()
         self.predict_cell: Callable[[Any], None] | None = None
         self.sampler = ShapeSampler(self.draw, field, views, seed)
-        # a rank without a cell to predict is idle, not wrong
-        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def draw(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Samples:
-        """One field for each condition; the next batch goes on with the generator."""
+        """Return one field for each condition; the generator keeps its state for the next batch."""
         raise NotImplementedError
 
     def shapes(self, image_CYX: torch.Tensor, mask_CYX: torch.Tensor, number: int, count: int) -> Shapes:
@@ -75,63 +70,31 @@ class ShapeBase(pl.LightningModule):
         return self.sampler(image_CYX, mask_CYX, number, count)
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
-        """IoU of the mean shape, from as many samples as there are views."""
+        """Compute the IoU of the mean shape, with as many samples as there are views."""
         for image, mask, truth, index in _cells(batch):
             pred = self.shapes(image, mask, index, VIEWS if self.views else 1).mean_ZYX
             self.val_iou.update(float((pred & truth).sum() / (pred | truth).sum()))
 
     def on_validation_epoch_end(self) -> None:
-        """The mean over all ranks' cells."""
-        mean = self.val_iou.compute()
+        """Log the mean over the cells of all ranks."""
+        self.log_monitored(self.val_iou.compute())
         self.val_iou.reset()
-        self.log(MONITOR, mean, prog_bar=True)
-        plateau = self.lr_schedulers() if self.trainer.state.fn == "fit" else None
-        if isinstance(plateau, ReduceLROnPlateau) and not self.trainer.sanity_checking:
-            plateau.step(float(mean))
-
-    def on_test_epoch_start(self) -> None:
-        """Begin with an empty table."""
-        self.scores = ShapeScores()
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """The errors of every cell's shapes."""
+        """Score the shapes of each cell."""
         for image, mask, truth, index in _cells(batch):
             self.scores.add(index, self.shapes(image, mask, index, self.samples), truth)
 
-    def on_test_epoch_end(self) -> None:
-        """Bring the ranks' tables together."""
-        self.scores.gather()
-        for name, value in self.scores.means().items():
-            self.log(f"test/{name}", value, rank_zero_only=True)
-
     def predict_step(self, batch: Any, batch_idx: int) -> None:
-        """One cell, written as it comes."""
+        """Predict one cell; its files are written when it is finished."""
         assert self.predict_cell is not None
         self.predict_cell(batch)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Cells to predict stay where they are."""
-        return super().transfer_batch_to_device(batch, device, dataloader_idx) if isinstance(batch, dict) else batch
-
-    def configure_optimizers(self) -> Any:
-        """Optimiser and schedule from the config."""
-        assert self.optimizer_config is not None
-        steps = float(self.trainer.estimated_stepping_batches)
-        return configure(self.optimizer_config, self.network.parameters(), steps, MONITOR)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint says what it is."""
-        checkpoint[KEY] = dataclasses.asdict(self.metadata)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What the checkpoint has seen was seen."""
-        known = checkpoint.get(KEY, {})
-        self.metadata = resumed_from(self.metadata, known.get("seen", ()), bool(known.get("seen_all", False)))
-
 
 def _cells(batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
-    """Image, mask, true object (bool, on the CPU) and number of each cell; without those that only fill the batch."""
-    numbers, objects = torch.as_tensor(batch["index"]).tolist(), batch["obj"].cpu() > 0.5  # read back once a batch
+    """Yield image, mask, true object (bool, on the CPU) and number of each cell, without those that pad the batch."""
+    # one copy to the host per batch
+    numbers, objects = torch.as_tensor(batch["index"]).tolist(), batch["obj"].cpu() > 0.5
     for image, mask, obj, index in zip(batch["image"], batch["mask"], objects, numbers, strict=True):
         if index >= 0:
             yield image, mask, obj[0], index

@@ -1,52 +1,51 @@
-"""What is predicted of a cell, and its scores on the test cells of all ranks."""
+"""Test scores of the shape task by cell, over all ranks."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from cytovox.metrics.reliability import Reliability
 from cytovox.metrics.shapes import ShapeErrors, as_metrics, sample_errors, shape_errors
 from cytovox.metrics.volume_spread import central_interval, sampled_scores
 from cytovox.models.shape import Shapes
+from lightning_modules.scoring import gathered
 
-#: Samples that the best is chosen of.
+#: Number of samples from which the best is chosen.
 BEST_OF = 5
 
 
 @dataclass(frozen=True)
 class CellScore:
-    """One test cell."""
+    """Scores of one test cell."""
 
     index: int
-    """Its place among the test cells."""
+    """Position among the test cells."""
     mean: ShapeErrors
-    """Of the mean shape."""
+    """Errors of the mean shape."""
     single: ShapeErrors
-    """Of one sample: the mean over all."""
+    """Errors of a single sample: the mean over all samples."""
     best: ShapeErrors | None
-    """Of the best of five by IoU; None of fewer samples."""
+    """Errors of the best of five samples by IoU; None with fewer samples."""
     volume: int
     """True volume in voxels."""
     volumes: tuple[int, ...]
-    """Of the samples."""
+    """Volumes of the samples in voxels."""
     mean_volume: int
-    """Of the mean shape."""
+    """Volume of the mean shape in voxels."""
 
 
 class ShapeScores:
-    """Scores of the test cells, in their order."""
+    """Scores of the test cells, in the order of the test set."""
 
     def __init__(self) -> None:
         self.cells: list[CellScore] = []
         self.reliability = Reliability()
-        """Of the voxels of cells with more than one sample."""
+        """Calibration of the voxel probabilities of cells with more than one sample."""
 
     def add(self, index: int, shapes: Shapes, truth_ZYX: torch.Tensor) -> None:
         """Score a cell.
@@ -54,11 +53,11 @@ class ShapeScores:
         Parameters
         ----------
         index : int
-            Its place among the test cells.
+            Position among the test cells.
         shapes : Shapes
-            What was predicted.
+            Predicted shapes.
         truth_ZYX : bool tensor
-            The true object.
+            True object.
         """
         samples, truth = shapes.samples_NZYX.numpy(), truth_ZYX.numpy()
         if len(samples) > 1:
@@ -78,18 +77,15 @@ class ShapeScores:
         )
 
     def gather(self) -> None:
-        """All ranks' cells on every rank, each once, in their order."""
-        if dist.is_available() and dist.is_initialized():
-            everyone: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(everyone, (self.cells, self.reliability))
-            self.cells, self.reliability = [], Reliability()
-            for cells, reliability in everyone:
-                self.cells += cells
-                self.reliability.merge(reliability)
-        self.cells = [cell for _, cell in sorted({cell.index: cell for cell in self.cells}.items())]
+        """Collect the cells of all ranks, each once, in the order of the test set."""
+        ranks = gathered((self.cells, self.reliability))
+        by_index = {cell.index: cell for cells, _ in ranks for cell in cells}
+        self.cells, self.reliability = [cell for _, cell in sorted(by_index.items())], Reliability()
+        for _, reliability in ranks:
+            self.reliability.merge(reliability)
 
     def means(self) -> dict[str, float]:
-        """Mean errors of the mean shape, of a single sample and of the best of five, and how well volumes are known."""
+        """Return mean errors of the mean shape, a single sample and the best of five, and scores of the volumes."""
         if not self.cells:
             return {}
         found = as_metrics([cell.mean for cell in self.cells], "")
@@ -100,14 +96,14 @@ class ShapeScores:
         if len(self.cells[0].volumes) > 1:
             volumes_NS = np.array([cell.volumes for cell in self.cells])
             spread = sampled_scores(volumes_NS, np.array([cell.volume for cell in self.cells]))
-            if not np.isnan(spread.covered_N).any():  # else there are too few samples for such an interval
+            if not np.isnan(spread.covered_N).any():  # nan: too few samples for such an interval
                 found["volume_coverage_90"] = float(spread.covered_N.mean())
             found["volume_crps"] = float(spread.relative_crps_N.mean())
             found["calibration_error"] = self.reliability.calibration_error()
         return found
 
     def rows(self, names: list[str], groups: list[str]) -> list[dict[str, object]]:
-        """Return one row per cell for the table, by the names and classes of all test cells."""
+        """Return one table row per cell, given the names and classes of all test cells."""
         return [
             {
                 "cell": names[cell.index],
@@ -123,7 +119,7 @@ class ShapeScores:
         ]
 
     def examples(self) -> dict[str, CellScore]:
-        """The best, the median and the worst cell by the IoU of their mean shape."""
+        """Return the best, the median and the worst cell by the IoU of their mean shape."""
         ranked = sorted(self.cells, key=lambda cell: cell.mean.iou_error)
         if not ranked:
             return {}
@@ -131,7 +127,9 @@ class ShapeScores:
 
 
 def volume_columns(volumes: Sequence[float] | np.ndarray) -> dict[str, float]:
-    """Return the columns of a cell's central 90 % of sampled volumes: the interval that `ShapeScores.means` scores.
+    """Return the table columns of the central 90 % interval of a cell's sampled volumes.
+
+    `ShapeScores.means` scores the same interval.
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,27 @@ def test_no_module_imports_itself_through_others():
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+def imported_names(path: Path) -> list[tuple[str, str]]:
+    """Return (module, name) of everything that a file imports from our packages, also inside functions."""
+    own = (*PACKAGES, "benchmarks", "studies", "tests")
+    return [
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in own
+        for alias in node.names
+    ]
+
+
+def test_every_name_that_benchmarks_studies_and_functions_import_exists():
+    files = [path for folder in (*PACKAGES, "benchmarks", "studies") for path in sorted((HOME / folder).rglob("*.py"))]
+    missing = []
+    for path in files:
+        for module, name in imported_names(path):
+            if not hasattr(importlib.import_module(module), name):
+                try:
+                    importlib.import_module(f"{module}.{name}")
+                except ModuleNotFoundError:
+                    missing.append(f"{path.relative_to(HOME)}: {module}.{name}")
+    assert not missing

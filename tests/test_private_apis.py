@@ -33,6 +33,13 @@ class Use:
 
 
 ALLOWED: dict[str, Use] = {
+    "_do_transform": Use(
+        "monai",
+        "1.6",
+        "monai.transforms.transform:RandomizableTransform.randomize",
+        "MONAI's own random transforms read it after randomize; its documentation of RandomizableTransform uses it",
+        "self._do_transform = ",
+    ),
     "_actions": Use(
         "python",
         "3.11",

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from cytovox.errors import InputError
-from cytovox.models.finite import first_nonfinite
+from cytovox.models.weights_file import first_nonfinite
 
 #: The loss scale of 16-mixed below which gradients are lost: fairseq's `min_loss_scale` (Ott et al. 2019). From the
 #: initial 65,536 it takes 30 steps in a row that overflow.

@@ -107,11 +107,13 @@ def gather(read: Callable[[Box], np.ndarray], shape: Shape, step: Shape, block: 
     whole: np.ndarray = np.empty(0)
     for box in grid_boxes(shape, block):
         first = [-b.start % s for b, s in zip(box, step, strict=True)]
-        voxels = read(box)[(..., *(slice(f, None, s) for f, s in zip(first, step, strict=True)))]
+        z, y, x = (slice(f, None, s) for f, s in zip(first, step, strict=True))
+        voxels = read(box)[..., z, y, x]
         if not whole.size:
             whole = np.zeros(
                 (*voxels.shape[:-3], *(-(-n // s) for n, s in zip(shape, step, strict=True))), voxels.dtype
             )
         at = [(b.start + f) // s for b, f, s in zip(box, first, step, strict=True)]
-        whole[(..., *(slice(a, a + n) for a, n in zip(at, voxels.shape[-3:], strict=True)))] = voxels
+        z, y, x = (slice(a, a + n) for a, n in zip(at, voxels.shape[-3:], strict=True))
+        whole[..., z, y, x] = voxels
     return whole

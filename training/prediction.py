@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -258,7 +258,7 @@ class MaskWriter:
         return self.target / f".unfinished-{self.names[path]}"
 
 
-def output_names(paths: list[Path]) -> dict[Path, str]:
+def output_names(paths: Sequence[Path]) -> dict[Path, str]:
     """Return a base name for each input: that of the input, preceded by names of its folders if two would be equal.
 
     Every name is a valid file name on any system (see `cytovox.io.names.safe_name`).

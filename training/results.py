@@ -38,11 +38,11 @@ def write_test_tables(scores: TestScores, folder: RunFolder, seen: Sequence[str]
     ])  # fmt: skip
     write_table(folder.tables / "test_groups.csv", ["group", "n", *dice, "dice_mean"], [
         {"group": line, "n": len(found), **mean_dice(scores.organelles, found)}
-        for line, found in scores.groups().items()
+        for line, found in scores.by_cell_line().items()
     ])  # fmt: skip
     write_table(folder.tables / "test_windows.csv", ["organelle", "ri_low", "ri_high", "dice"], [
         {"organelle": w.organelle, "ri_low": w.ri_low, "ri_high": w.ri_high, "dice": w.dice}
-        for w in scores.fit_windows().values()
+        for w in scores.windows.fit().values()
     ])  # fmt: skip
 
 

@@ -93,6 +93,7 @@ def _plane_grid(params: AugmentationParams, side: int) -> torch.Tensor:
     affine[:2, :2] = _matrix(params)
     affine[:2, 2] = -affine[:2, :2] @ torch.tensor(params.shift_YX, dtype=torch.float64)
     grid_3YX, _ = AffineGrid(affine=affine)((side, side))
+    assert grid_3YX is not None
     if params.elastic_KK2 is not None:
         nodes = torch.from_numpy(np.ascontiguousarray(params.elastic_KK2, dtype=np.float32)).permute(2, 0, 1)[None]
         smooth_XYX = interpolate(nodes, size=(side, side), mode="bicubic", align_corners=True)[0]
@@ -146,7 +147,7 @@ def apply_augmentation(
 
 
 def _resample(stack_CYX: torch.Tensor, grid_3YX: torch.Tensor, padding_mode: str) -> torch.Tensor:
-    resample = Resample(mode="bilinear", padding_mode=padding_mode, dtype=torch.float32)
+    resample = Resample(mode="bilinear", padding_mode=padding_mode, dtype=torch.float32)  # type: ignore[arg-type]
     return resample(stack_CYX, grid_3YX).as_tensor()  # type: ignore[attr-defined]
 
 

@@ -1,45 +1,70 @@
-"""The device that a network runs on, the precision that suits it, and whether this build of torch supports it."""
-
-from __future__ import annotations
+"""Choice of the device, precision and batch size of a network, and whether this build of torch supports a GPU."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from cytovox.errors import InputError
 
+#: Lightning's names of precisions, with the type that autocast computes in.
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "32-true": None,
+    "bf16-mixed": torch.bfloat16,
+    "16-mixed": torch.float16,
+}
+#: oneDNN's names of instruction sets that have no product of bfloat16.
+_WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
+
 
 def choose_precision(wanted: str, accelerator: str) -> str:
-    """Lightning's precision word for `auto`; any other word is passed through.
+    """Return Lightning's name of a precision; any `wanted` but `auto` is returned unchanged.
 
-    bf16-mixed on GPUs with bfloat16 (compute capability 8 and up) and on CPUs with AMX or AVX512-BF16; 16-mixed on
-    older GPUs (V100); else 32-true.
+    `auto` is bf16-mixed on GPUs with bfloat16 (compute capability 8 and up) and on CPUs with AMX or AVX512-BF16,
+    16-mixed on older GPUs (V100), and else 32-true. `accelerator` is as of `uses_cuda`.
     """
     if wanted != "auto":
         return wanted
     if uses_cuda(accelerator):
         return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
-    if accelerator in ("auto", "cpu") and cpu_has_bfloat16():
-        return "bf16-mixed"
-    return "32-true"
+    on_cpu = str(accelerator).partition(":")[0] in ("auto", "cpu")
+    return "bf16-mixed" if on_cpu and cpu_has_bfloat16() else "32-true"
+
+
+def autocast(device: str, precision: str, cache: bool = True) -> AbstractContextManager:
+    """Return the context in which a network computes in a precision, given by Lightning's name.
+
+    Parameters
+    ----------
+    device : str
+        Type of the device: cpu, cuda.
+    precision : str
+        One of `PRECISIONS`.
+    cache : bool
+        Keep cast weights until the context ends.
+
+    Raises
+    ------
+    InputError
+        Another precision.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    dtype = PRECISIONS[precision]
+    return nullcontext() if dtype is None else torch.autocast(device, dtype=dtype, cache_enabled=cache)
 
 
 def uses_cuda(accelerator: str) -> bool:
-    """Whether Lightning would take a CUDA device."""
-    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    """Return whether a torch device (`cuda:1`) or an accelerator of Lightning (`auto`, `gpu`) is a CUDA device here."""
+    return str(accelerator).partition(":")[0] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware, and oneDNN may (`ONEDNN_MAX_CPU_ISA`)."""
-    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
-    if most in _WITHOUT_BFLOAT16:
+    """Return whether the CPU multiplies bfloat16 in hardware, and oneDNN may use it (`ONEDNN_MAX_CPU_ISA`)."""
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper() in _WITHOUT_BFLOAT16:
         return False
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
-
-
-#: What oneDNN calls instruction sets that have no product of bfloat16.
-_WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 
 
 def require_supported_gpu(accelerator: str) -> None:
@@ -48,7 +73,7 @@ def require_supported_gpu(accelerator: str) -> None:
     Raises
     ------
     InputError
-        Names the GPU, its architecture, and the build to install.
+        The message names the GPU, its architecture, and the build to install.
     """
     if not uses_cuda(accelerator) or torch.version.hip is not None:  # AMD's architectures have other names
         return
@@ -64,9 +89,10 @@ def require_supported_gpu(accelerator: str) -> None:
 
 
 def _runs_on(arch: str, major: int, minor: int) -> bool:
-    """Binary code runs on the same major architecture with at least its minor; PTX on anything newer.
+    """Return whether code of an architecture runs on a GPU.
 
-    The suffix of `sm_90a` binds both kinds to exactly that architecture, the f of `sm_100f` to its family.
+    Binary code runs on the same major architecture with the same or a higher minor one, PTX on any newer one. With the
+    suffix a (`sm_90a`) both run only on exactly that architecture, with the suffix f (`sm_100f`) only on its family.
     """
     kind, _, digits = arch.partition("_")
     bare = digits.rstrip("af")
@@ -80,7 +106,7 @@ def _runs_on(arch: str, major: int, minor: int) -> bool:
     return built[0] == major and built[1] <= minor
 
 
-#: Windows or nuclei in one batch on a CUDA device; halved where memory is short.
+#: Windows or nuclei in one batch on a CUDA device; halved if memory is short.
 BATCH_ON_CUDA = 32
 #: Windows in one batch on any other device.
 WINDOWS_ON_CPU = 1
@@ -96,7 +122,7 @@ def batch_size(wanted: int | str, accelerator: str, on_cpu: int = WINDOWS_ON_CPU
     wanted : int or "auto"
         A number is returned unchanged.
     accelerator : str
-        Lightning's name of the device: `auto` is a CUDA device if there is one.
+        As of `uses_cuda`: `auto` is a CUDA device if there is one.
     on_cpu : int
         Value of `auto` on a device that is not a CUDA device.
 

@@ -1,4 +1,4 @@
-"""What to do when a device has too little memory: smaller batches of windows, then sums in main memory."""
+"""Prediction on a device with too little memory: smaller batches of windows, then sums in main memory."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,15 +12,15 @@ from cytovox.io.regions import Box
 
 @dataclass
 class DeviceLimits:
-    """What was learned about a device's memory: it is lowered when memory runs out, and kept for the next volumes."""
+    """Limits of a device's memory, lowered when it runs out and kept for the next volumes."""
 
     batch: int
     """Largest batch of windows."""
     sums_on_host: bool = False
-    """Sum the windows up in main memory."""
+    """Whether windows are summed up in main memory."""
 
     def halve_batch(self, tried: int, things: str = "windows") -> bool:
-        """Lower the batch below one of `things` that did not fit; False where that was a single one."""
+        """Halve a batch of `tried` things that did not fit; return False if it was a single one."""
         if tried < 2:
             return False
         self.batch = min(self.batch, tried // 2)
@@ -28,12 +28,12 @@ class DeviceLimits:
         return True
 
     def lower(self, error: torch.OutOfMemoryError, sums_on_device: bool) -> None:
-        """Give up a use of the device's memory: batches of more than one window, then the sums.
+        """Use less of the device's memory: batches of one window, then sums in main memory.
 
         Raises
         ------
-        InputError
-            None is left.
+        DeviceError
+            Both are in use already.
         """
         if self.batch > 1:
             self.halve_batch(self.batch)
@@ -53,28 +53,28 @@ def with_less_memory(
     sums_on_device: bool,
     attempt: Callable[[], Iterator[tuple[Box, torch.Tensor]]],
 ) -> Iterator[tuple[Box, torch.Tensor]]:
-    """Predict a volume, and begin anew with less memory when the device has run out of it.
+    """Predict a volume; if the device runs out of memory, start again with lower limits.
 
     Parameters
     ----------
     limits : DeviceLimits
         Lowered before each new attempt.
     device : torch.device
-        Where windows are predicted.
+        Device of the network.
     sums_on_device : bool
-        Whether the first attempt sums windows up there.
+        Whether the first attempt sums windows up on it.
     attempt : callable
-        The boxes of the whole volume, by the limits as they are.
+        Returns the boxes of the whole volume, predicted within the current limits.
 
     Yields
     ------
     box, values
-        Each box once, also where a later attempt computes it again.
+        Each box once, also if a later attempt computes it again.
 
     Raises
     ------
-    InputError
-        The device has not even memory for one window.
+    DeviceError
+        The device has too little memory for one window.
     """
     yielded: set[tuple[int, ...]] = set()
     while True:
@@ -88,9 +88,9 @@ def with_less_memory(
         except torch.OutOfMemoryError as error:
             limits.lower(error, sums_on_device)
         if device.type == "cuda":
-            torch.cuda.empty_cache()  # behind the except clause, where what the attempt held is freed
+            torch.cuda.empty_cache()  # after the except clause, when the tensors of the attempt are freed
 
 
 def note(text: str) -> None:
-    """Print a line that is no error to stderr."""
+    """Print a note to stderr."""
     print(f"note: {text}", file=sys.stderr)

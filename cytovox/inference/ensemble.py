@@ -1,22 +1,21 @@
-"""What several networks say about windows and their mirror images."""
+"""Outputs of one or several networks for windows and their mirror images."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import combinations
 
 import torch
 from torch import nn
 
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Said
+from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.compiled import Compile, runner
-from cytovox.inference.precision import autocast
+from cytovox.inference.device import autocast
 
 
 def probability_predictor(
     network: Callable[[torch.Tensor], torch.Tensor], precision: str = "32-true"
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A predictor of probabilities from a network of logits.
+    """Return a predictor of probabilities from a network of logits.
 
     The sigmoid is taken window by window, in float32, so that stitching averages probabilities.
 
@@ -48,23 +47,23 @@ def probability_predictor(
 
 
 class Ensemble:
-    """Networks of one task, each shown the windows as they are and mirrored; their probabilities are averaged.
+    """Networks of one task, applied to windows and their mirror images; the probabilities are averaged.
 
     Parameters
     ----------
     networks : sequence of Module
         Logits (B, K, Z, Y, X) from windows (B, C, Z, Y, X).
     flips : sequence of str
-        Axes out of z, y, x. Every combination of them is mirrored: n axes are 2 ** n predictions a network.
+        Axes out of z, y, x. Every combination of them is mirrored: n axes are 2 ** n predictions per network.
     precision : str
         `32-true`, `bf16-mixed` or `16-mixed`.
     channels_last : bool
-        Lay out windows as channels_last_3d, so that a network whose weights are answers in that layout.
+        Convert windows to channels_last_3d; a network with such weights then computes in that memory format.
     compile : str
-        `none`, `default` or `cuda_graphs`: see `cytovox.inference.compiled`. An output is then only valid until the
-        next.
+        `none`, `default` or `cuda_graphs`: see `cytovox.inference.compiled`. An output of `cuda_graphs` is only valid
+        until the next one.
     device : str
-        Where the networks compute.
+        Device of the networks.
     """
 
     def __init__(
@@ -86,30 +85,18 @@ class Ensemble:
         self._runners = [runner(network, compile, device, precision) for network in networks]
         self.mirrored = [chosen for n in range(len(axes) + 1) for chosen in combinations(axes, n)]
 
-    def __call__(self, windows_BCZYX: torch.Tensor) -> Iterator[Said]:
-        """One answer after the other, so that only one lies in memory."""
+    def __call__(self, windows_BCZYX: torch.Tensor) -> Iterator[BatchOutput]:
+        """Yield one output after the other, so that only one is in memory."""
         for axes in self.mirrored:
-            seen_BCZYX = self._laid_out(windows_BCZYX.flip([2 + axis for axis in axes]) if axes else windows_BCZYX)
+            seen_BCZYX = self._formatted(windows_BCZYX.flip([2 + axis for axis in axes]) if axes else windows_BCZYX)
             for run in self._runners:
-                yield Said(run(seen_BCZYX), logits=True, flips=axes)
+                yield BatchOutput(run(seen_BCZYX), logits=True, flips=axes)
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Evaluation mode for the time of the context; every network is left as it was."""
-        before = [network.training for network in self.networks]
-        for network in self.networks:
-            network.eval()
-        try:
-            yield
-        finally:
-            for network, training in zip(self.networks, before, strict=True):
-                network.train(training)
-
-    def _laid_out(self, windows_BCZYX: torch.Tensor) -> torch.Tensor:
+    def _formatted(self, windows_BCZYX: torch.Tensor) -> torch.Tensor:
         if not self.channels_last:
             return windows_BCZYX.contiguous()
         if windows_BCZYX.shape[1] > 1:
             return windows_BCZYX.contiguous(memory_format=torch.channels_last_3d)
-        # one channel lies the same in both layouts, but only the strides tell torch which one is meant
+        # with one channel both formats have the same bytes; torch distinguishes them by the strides
         b, c, z, y, x = windows_BCZYX.shape
         return windows_BCZYX.contiguous().as_strided((b, c, z, y, x), (z * y * x, 1, y * x, x, 1))

@@ -1,19 +1,21 @@
-"""A whole tomogram to probabilities on its own grid, in memory or streamed.
+"""Probabilities of a whole tomogram on its own grid, in memory or streamed.
 
-On a GPU a tomogram is copied there once, layer by layer, as it was read; it is normalised, resampled, cut into windows,
-stitched and resampled back there, and finished boxes are copied to pinned memory while later windows are computed.
-Nothing waits for the GPU but the reader of the boxes and, where windows are skipped, one bool a window, read a layer of
-windows at a time. The least that crosses the bus is 4 bytes a voxel of the tomogram, and 4 a voxel and organelle back:
-for 128x512x512 and 4 organelles 0.13 and 0.54 GB, 13 and 55 ms at 10 GB/s, beside the network's work.
+On a GPU a tomogram is copied to the device once, layer by layer, as it is read. It is normalised, resampled, cut into
+windows, stitched and resampled back there, and finished boxes are copied to pinned memory while later windows are
+computed. The host waits for the GPU only for finished boxes and, if windows are skipped, for one bool per window, read
+one layer of windows at a time. The least traffic on the bus is 4 bytes per voxel of the tomogram, and 4 back per voxel
+and organelle: for 128x512x512 and 4 organelles 0.13 and 0.54 GB, 13 and 55 ms at 10 GB/s, besides the network's time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import numpy as np
 import torch
+from monai.networks.utils import eval_mode
 from torch import nn
 
 from cytovox.errors import InputError
@@ -21,11 +23,9 @@ from cytovox.inference.bricks import BRICK, brick_shape
 from cytovox.inference.compiled import Compile
 from cytovox.inference.device_memory import with_less_memory
 from cytovox.inference.ensemble import Ensemble, probability_predictor
-from cytovox.inference.native_grid import NativeGrid, own_box_shape
-from cytovox.inference.regions import RegionSource
-from cytovox.inference.stitching import Place
+from cytovox.inference.regions import NativeGrid, RegionSource, own_box_shape
 from cytovox.inference.store import BrickStore
-from cytovox.inference.tiling import SlidingWindow
+from cytovox.inference.tiling import Place, SlidingWindow, new_tensor
 from cytovox.inference.transfers import Transfers, indexed, to_host
 from cytovox.io.regions import ArrayReader, Box, FrameReader, Shape
 from cytovox.io.values import unscaled_ri
@@ -34,32 +34,32 @@ from cytovox.preprocess.resampling import ResampleTo, common_grid
 
 __all__ = ["DenseInferer", "probability_predictor"]
 
-#: Share of a GPU's memory for the input's layers, where all those that a layer of windows needs are not smaller.
+#: Largest share of a GPU's memory for the layers of the input that one layer of windows needs.
 _DEVICE_INPUT = 0.25
 
-#: Shares of the working memory: sums that are not finished, finished bricks that wait to be resampled, and input. Two
-#: rows of bricks across 1024 voxels are 270 MB of sums at four channels, the same rows of input 65 MB.
+#: Shares of the working memory: unfinished sums, finished bricks that are not resampled yet, and input. Two rows of
+#: bricks across 1024 voxels are 270 MB of sums at four channels, the same rows of input 65 MB.
 SUMS, FINISHED, INPUT = 0.6, 0.2, 0.2
 
 
 @dataclass
 class DenseInferer:
-    """Normalise, resample, slide, resample back: one tomogram to probabilities on its own grid.
+    """Normalise, resample, predict windows, resample back: one tomogram to probabilities on its own grid.
 
-    Networks are moved to `device` (and to `channels_last_3d`) once, and put into evaluation mode for the time of each
-    call. Volumes are read and handed out region by region; only windows travel to the device.
+    Networks are moved to `device` (and to `channels_last_3d`) once, and are in evaluation mode during each call.
+    Volumes are read and predicted region by region.
     """
 
     network: nn.Module | Sequence[nn.Module]
     """Logits (B, K, Z, Y, X) from windows (B, 1, Z, Y, X). Several are an ensemble: the mean of their probabilities."""
     resample: ResampleTo
-    """The grid that the network was trained on."""
+    """The common grid, on which the network was trained."""
     tiling: SlidingWindow = field(default_factory=SlidingWindow)
-    """Windows, blending, z rule, padding, and what is skipped."""
+    """Windows, blending, z rule, padding, and which windows are skipped."""
     normalise: NormaliseRI = field(default_factory=NormaliseRI)
     """Refractive index to 0..1."""
     device: str = "cpu"
-    """Where the network runs, and where windows are summed up."""
+    """Device of the network and of the sums."""
     precision: str = "32-true"
     """32-true, bf16-mixed or 16-mixed."""
     channels_last: bool = False
@@ -68,26 +68,25 @@ class DenseInferer:
     """Axes out of z, y, x: the mean over every combination of mirror images. Each axis doubles the time."""
     memory_gb: float = 0.5
     """Working memory in GB for partial sums and pieces of the input; what is beyond it goes to files. On a GPU both lie
-    in the GPU's memory, and this is for boxes on their way to main memory."""
+    in the GPU's memory, and this limits the boxes that are being copied to main memory."""
     scratch: Path | None = None
     """Folder for those files, on a disk with room for a layer of the volume, one window deep; the system's temporary
-    folder if not given, which on some systems lies in memory. They are removed at the end."""
+    folder if not given, which on some systems lies in memory. The files are removed at the end."""
     progress: Callable[[int, int], None] | None = None
     """Called with the number of windows that are done, and of all."""
     compile: Compile = "none"
     """none, default (torch.compile) or cuda_graphs. The last batch is then filled up to the shape of the others."""
     layers: bool | None = None
-    """Keep input, sums and finished bricks as whole layers on the device; if not given, everywhere but on a CPU."""
+    """Keep input, sums and finished bricks as whole layers on the device; if not given, on every device but a CPU."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.memory_gb < float("inf"):
+        if not 0 <= self.memory_gb < inf:
             raise InputError(f"memory_gb {self.memory_gb}: expected a number of gigabytes, at least 0")
         networks = [self.network] if isinstance(self.network, nn.Module) else list(self.network)
         self._ensemble = Ensemble(networks, self.flips, self.precision, self.channels_last, self.compile, self.device)
         for network in networks:
-            network.to(self.device)
-            if self.channels_last:
-                network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            memory_format = torch.channels_last_3d if self.channels_last else None
+            network.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
 
     def __call__(self, ri_ZYX: np.ndarray, spacing_um: Sequence[float]) -> np.ndarray:
         """Predict one frame.
@@ -102,7 +101,7 @@ class DenseInferer:
         Returns
         -------
         float32 array, (K, Z, Y, X)
-            Probabilities, one channel an organelle, on the input's grid.
+            Probabilities, one channel per organelle, on the input's grid.
 
         Raises
         ------
@@ -121,14 +120,14 @@ class DenseInferer:
         return results[0].numpy()
 
     def boxes(self, reader: FrameReader, spacing_um: Sequence[float]) -> Iterator[tuple[Box, np.ndarray]]:
-        """Predict one frame of any size, box by box, while it is read.
+        """Yield the probabilities of one frame of any size, box by box, while it is read.
 
-        Peak memory is that of the networks and `memory_gb`, whatever the frame's size.
+        Peak memory is that of the networks plus `memory_gb`, for frames of any size.
 
         Parameters
         ----------
         reader : FrameReader
-            Gives regions of the refractive index, 1.33 to 1.45.
+            Reads regions of the refractive index, 1.33 to 1.45.
         spacing_um : three floats
             Voxel size (z, y, x) in µm.
 
@@ -136,9 +135,9 @@ class DenseInferer:
         ------
         box : three slices
             z, y, x on the frame's own grid. The boxes are disjoint, cover the frame, and lie on the regular grid of
-            `box_shape`; their order is not promised.
+            `box_shape`; their order is not defined.
         probabilities : float32 array, (K, z, y, x)
-            One channel an organelle.
+            One channel per organelle.
 
         Raises
         ------
@@ -149,7 +148,7 @@ class DenseInferer:
             yield box, values_KZYX.numpy()
 
     def box_shape(self, shape_ZYX: Sequence[int], spacing_um: Sequence[float]) -> Shape:
-        """Size of the boxes that `boxes` gives for a frame of that size; only the last along an axis is smaller.
+        """Return the size of the boxes that `boxes` yields for a frame; the last along an axis may be smaller.
 
         Parameters
         ----------
@@ -169,9 +168,9 @@ class DenseInferer:
         spacing_um: Sequence[float],
         place: Place | None = None,
     ) -> Iterator[tuple[Box, torch.Tensor]]:
-        """Boxes of the own grid, written to what `place` gives for them, or else to new memory."""
+        """Yield the boxes of the own grid, written to the tensors of `place` or else to new ones."""
         device = indexed(self.device)
-        with self._ensemble.evaluating():
+        with eval_mode(*self._ensemble.networks):
             attempt = partial(self._attempt, reader, spacing_um, device, place)
             sums_on_device = device.type != "cpu" or self.tiling.sums_in_layers(device, self.layers)
             yield from with_less_memory(self.tiling.limits, device, sums_on_device, attempt)
@@ -179,40 +178,35 @@ class DenseInferer:
     def _attempt(
         self, reader: FrameReader, spacing_um: Sequence[float], device: torch.device, place: Place | None
     ) -> Iterator[tuple[Box, torch.Tensor]]:
-        """The same, or an error where the device's memory does not suffice."""
+        """Yield the same, or raise an error if the device's memory does not suffice."""
         own, budget = reader.shape, self.memory_gb * 1e9
         common, _ = common_grid(own, spacing_um, self.resample, streamed=True)
         layers = self.tiling.sums_in_layers(device, self.layers)
-        results = device if layers else None  # where sums and finished bricks lie; None is main memory of any size
+        results = device if layers else None  # device of sums and finished bricks; None is main memory of any size
+        on_host = results is None and common == own  # windows are summed up where the caller reads them
         source = self._source(reader, common, device if layers or device.type != "cpu" else None)
         with BrickStore(SUMS * budget, self.scratch) as sums, BrickStore(FINISHED * budget, self.scratch) as finished:
             boxes = self.tiling.steps(
-                source, self._ensemble, sums, device,
-                place=place if results is None and common == own else partial(_new, results),
+                source, self._ensemble, sums, device, place=place if on_host else partial(new_tensor, results),
                 progress=self.progress, layers=layers, fill=self.compile != "none",
             )  # fmt: skip
             if common != own:
                 brick = brick_shape(common, self.tiling.stride)
                 boxes = NativeGrid(common, own, brick, self.box_shape(own, spacing_um), finished, results).steps(boxes)
-            if results is None and common == own:
-                yield from (box for box in boxes if box is not None)
+            if on_host:
+                yield from filter(None, boxes)
             else:
                 yield from to_host(boxes, Transfers(results or torch.device("cpu")), budget, place)
 
     def _source(self, reader: FrameReader, common: Shape, device: torch.device | None) -> RegionSource:
-        """The frame on the common grid; on a device in whole layers, if it has room for those that are needed."""
+        """Return the frame on the common grid; on a device in whole layers, if they fit into its memory."""
         if device is None:
             return RegionSource(reader, common, self.normalise, BRICK, INPUT * self.memory_gb * 1e9)
-        budget = float("inf")
-        if device.type == "cuda":
-            budget = _DEVICE_INPUT * torch.cuda.get_device_properties(device).total_memory
-        plane = [max(n, m) for n, m in zip(reader.shape[1:], common[1:], strict=True)]
-        # what is skipped is decided a layer ahead; a piece more on either side, where windows begin inside one
+        total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else inf
+        # skipped windows are found one layer ahead; one more piece at either side, where windows begin inside a piece
         depth = self.tiling.window[0] + self.tiling.stride[0] + 2 * BRICK[0]
         needed = 4 * depth * common[1] * common[2]
-        piece = (BRICK[0], plane[0], plane[1]) if needed <= budget else BRICK
+        layer = (BRICK[0], max(reader.shape[1], common[1]), max(reader.shape[2], common[2]))
+        budget = _DEVICE_INPUT * total
+        piece = layer if needed <= budget else BRICK
         return RegionSource(reader, common, self.normalise, piece, min(needed, budget), device)
-
-
-def _new(device: torch.device | None, box: Box, channels: int) -> torch.Tensor:
-    return torch.empty((channels, *(side.stop - side.start for side in box)), device=device)

@@ -1,9 +1,8 @@
-"""Tensors by key, within a budget of memory; what is beyond it lies in plain files."""
+"""Tensors by key, within a budget of memory; those beyond it lie in files."""
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -20,16 +19,17 @@ class BrickStore:
     Bricks on another device are neither counted nor moved to files: the device's own memory is their limit.
 
     Files are written and read as a whole, not mapped: mapped pages would count as this process's memory. The folder
-    is made when the first brick is spilled, and removed with all that is in it when the context ends, however it ends.
+    is created when the first brick is spilled, and removed with its content when the context ends, also by an error.
 
     Parameters
     ----------
     budget_bytes : float
-        Main memory for bricks. The one brick that was put or got last stays in memory in any case.
+        Main memory for bricks. The brick of the last `put` or `get` stays in memory in any case.
     scratch : Path, optional
-        Where the folder of files is made; the system's temporary folder if not given.
+        Parent of the folder of files; the system's temporary folder if not given.
     needed : callable
-        When a brick is needed next, as anything that can be compared. The one needed last is spilled first.
+        From a key to the time at which its brick is needed next, of any type that can be compared. The brick that is
+        needed last is spilled first.
     """
 
     def __init__(
@@ -38,27 +38,23 @@ class BrickStore:
         self.budget_bytes, self.scratch, self.needed = budget_bytes, scratch, needed
         self._in_memory: dict[Key, torch.Tensor] = {}
         self._in_files: dict[Key, torch.Size] = {}
-        self._bytes = 0
         self._folder: Path | None = None
 
     def __enter__(self) -> "BrickStore":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.clear()
 
     def clear(self) -> None:
         """Forget all bricks, and remove the folder."""
         self._in_memory.clear()
         self._in_files.clear()
-        self._bytes = 0
         if self._folder is not None:
             remove_temporary(self._folder)
             self._folder = None
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._in_memory or key in self._in_files
 
     @property
@@ -69,44 +65,38 @@ class BrickStore:
     def put(self, key: Key, brick: torch.Tensor) -> None:
         """Keep a contiguous float32 tensor."""
         self._in_memory[key] = brick
-        if brick.is_cpu:
-            self._bytes += brick.nbytes
-            self._make_room(key)
+        self._make_room(key)
 
     def get(self, key: Key, to_change: bool = False) -> torch.Tensor:
-        """One brick; what is done to it is only sure to be kept when it was got `to_change`."""
+        """Return one brick; changes of it are only sure to be kept with `to_change`."""
         brick = self._in_memory.get(key)
         if brick is None:
             brick = self._load(key)
-            self._in_memory[key] = brick
-            self._bytes += brick.nbytes
-            self._make_room(key)
+            self.put(key, brick)
         if to_change and key in self._in_files:  # the file is out of date from now on
             self._remove(key)
         return brick
 
     def pop(self, key: Key) -> torch.Tensor:
-        """Hand out one brick and forget it."""
+        """Return one brick and forget it."""
         brick = self._in_memory.pop(key, None)
         if brick is None:
             brick = self._load(key)
-        elif brick.is_cpu:
-            self._bytes -= brick.nbytes
         if key in self._in_files:
             self._remove(key)
         return brick
 
     def _make_room(self, keep: Key) -> None:
-        while self._bytes > self.budget_bytes:
-            others = [k for k, brick in self._in_memory.items() if k != keep and brick.is_cpu]
-            if not others:
-                return
-            key = max(others, key=self.needed)
-            brick = self._in_memory[key]
+        """Move the bricks that are needed last to files, until the others fit into the budget."""
+        on_cpu = {key: brick for key, brick in self._in_memory.items() if brick.is_cpu}
+        excess = sum(brick.nbytes for brick in on_cpu.values()) - self.budget_bytes
+        on_cpu.pop(keep, None)
+        while excess > 0 and on_cpu:
+            key = max(on_cpu, key=self.needed)
             if key not in self._in_files:
-                self._save(key, brick)
+                self._save(key, on_cpu[key])
             del self._in_memory[key]
-            self._bytes -= brick.nbytes
+            excess -= on_cpu.pop(key).nbytes
 
     def _save(self, key: Key, brick: torch.Tensor) -> None:
         where = self.scratch or Path(tempfile.gettempdir())
@@ -114,10 +104,7 @@ class BrickStore:
             if self._folder is None:
                 where.mkdir(parents=True, exist_ok=True)
                 self._folder = Path(tempfile.mkdtemp(prefix=f"{PART}bricks-", dir=where))
-            with self._path(key).open("wb", buffering=0) as file:
-                rest = brick.numpy().data.cast("B")
-                while rest:  # an unbuffered write may be a partial one
-                    rest = rest[file.write(rest) :]
+            self._path(key).write_bytes(brick.numpy().data.cast("B"))
         except OSError as error:
             reason = write_error(error, where, self._folder)
             if reason is None:

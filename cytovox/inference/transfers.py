@@ -1,4 +1,4 @@
-"""Copies between main memory and a GPU that run while the GPU computes, and results brought to main memory."""
+"""Copies between main memory and a GPU, made while the GPU computes."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -9,39 +9,39 @@ import torch
 
 from cytovox.io.regions import Box
 
-#: Boxes that are handed out between two batches of windows, so that their reader does not let the GPU run dry.
+#: Most boxes that are yielded between two batches of windows, so that the GPU does not wait for their reader.
 _BOXES_PER_STEP = 2
 
-#: What a pass over a volume yields: a finished box and its values, or None when one more batch was enqueued.
+#: Item of a pass over a volume: a finished box and its values, or None after each batch.
 Step = tuple[Box, torch.Tensor] | None
 
 
 def indexed(device: torch.device | str) -> torch.device:
-    """Return a device as its tensors name it: `cuda:0` for `cuda`, so that it can be compared with theirs."""
+    """Return a device with its index, as tensors have it: `cuda:0` for `cuda`."""
     return torch.empty(0, device=device).device
 
 
 @cache
-def _streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """Return those to and from a device; the same for all volumes, since freed memory is kept for its stream."""
-    return torch.cuda.Stream(device), torch.cuda.Stream(device)
+def _streams(device: torch.device) -> tuple[torch.cuda.Stream | None, torch.cuda.Stream | None]:
+    """Return the streams to and from a CUDA device: the same for all volumes, as freed memory belongs to its stream."""
+    return (torch.cuda.Stream(device), torch.cuda.Stream(device)) if device.type == "cuda" else (None, None)
 
 
 @dataclass
 class Download:
-    """A tensor on its way to main memory."""
+    """A copy to main memory that may not be complete."""
 
     host: torch.Tensor
-    """Its copy; only valid after `wait`."""
+    """The copy; only valid after `wait`."""
     copied: torch.cuda.Event | None
-    """Recorded behind the copy; None where the copy was made at once."""
+    """Recorded after the copy; None if the copy is complete."""
 
     def ready(self) -> bool:
-        """Return whether the copy is complete, without waiting for it."""
+        """Return whether the copy is complete, without waiting."""
         return self.copied is None or self.copied.query()
 
     def wait(self) -> torch.Tensor:
-        """Wait for the copy, and return it."""
+        """Return the copy when it is complete."""
         if self.copied is not None:
             self.copied.synchronize()
         return self.host
@@ -50,20 +50,18 @@ class Download:
 class Transfers:
     """Copies from main memory to one device and back.
 
-    On CUDA each direction has a stream of its own and copies from or to pinned memory, so that neither the host nor
-    the stream that computes waits for them. On any other device these are plain copies. The values are the same.
+    On CUDA each direction has its own stream and copies from or to pinned memory, so that neither the host nor the
+    computing stream waits. On any other device these are plain copies. The values are the same.
 
     Parameters
     ----------
     device : torch.device
-        The device. Nothing is copied where it is the CPU.
+        The device. Nothing is copied if it is the CPU.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device = indexed(device)
-        self._upward = self._downward = None
-        if device.type == "cuda":
-            self._upward, self._downward = _streams(device)
+        self._upward, self._downward = _streams(device)
 
     def upload(self, values: torch.Tensor) -> torch.Tensor:
         """Copy a tensor of main memory to the device.
@@ -89,12 +87,12 @@ class Transfers:
         return there
 
     def download(self, values: torch.Tensor) -> Download:
-        """Begin to copy a tensor of the device to main memory.
+        """Start to copy a tensor of the device to main memory.
 
         Parameters
         ----------
         values : tensor
-            The result of what was enqueued on the current stream. Do not change it afterwards.
+            A result of the current stream. Do not change it afterwards.
 
         Returns
         -------
@@ -120,10 +118,10 @@ def to_host(
     budget_bytes: float,
     place: Callable[[Box, int], torch.Tensor] | None = None,
 ) -> Iterator[tuple[Box, torch.Tensor]]:
-    """Bring finished boxes to main memory while the device computes on.
+    """Copy finished boxes to main memory while the device continues to compute.
 
-    A box is handed out some batches of windows after it was finished, when its copy is complete. Nothing waits for the
-    device but at the end, and where the boxes on their way exceed the budget.
+    A box is yielded some batches of windows after it was finished, when its copy is complete. The host waits for the
+    device only at the end, and when the boxes that are being copied exceed the budget.
 
     Parameters
     ----------
@@ -132,9 +130,9 @@ def to_host(
     transfers : Transfers
         To and from that device.
     budget_bytes : float
-        Main memory for boxes on their way.
+        Main memory for boxes that are being copied.
     place : callable, optional
-        From a box and K to the tensor of main memory that its values are written to; a new one if not given.
+        From a box and K to the tensor in main memory that its values are written to; a new one if not given.
 
     Yields
     ------
@@ -143,24 +141,20 @@ def to_host(
     """
     waiting: deque[tuple[Box, Download]] = deque()
     size = 0
+
+    def oldest() -> tuple[Box, torch.Tensor]:
+        box, download = waiting.popleft()
+        values_KZYX = download.wait()
+        return box, values_KZYX if place is None else place(box, len(values_KZYX)).copy_(values_KZYX)
+
     for step in steps:
         if step is not None:
             waiting.append((step[0], transfers.download(step[1])))
             size += waiting[-1][1].host.nbytes
         count = 0
         while waiting and (size > budget_bytes or (count < _BOXES_PER_STEP and waiting[0][1].ready())):
-            box, values = _arrived(waiting, place)
+            box, values = oldest()
             size, count = size - values.nbytes, count + 1
             yield box, values
     while waiting:
-        yield _arrived(waiting, place)
-
-
-def _arrived(
-    waiting: deque[tuple[Box, Download]], place: Callable[[Box, int], torch.Tensor] | None
-) -> tuple[Box, torch.Tensor]:
-    box, download = waiting.popleft()
-    values_KZYX = download.wait()
-    if place is None:
-        return box, values_KZYX
-    return box, place(box, len(values_KZYX)).copy_(values_KZYX)
+        yield oldest()

@@ -1,8 +1,8 @@
-"""Where windows lie in a volume, how their voxels count, what they show, and which of them show nothing."""
+"""Positions, weights and voxels of windows, and the check for windows that show only medium."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from math import prod
 from typing import Protocol
 
@@ -15,29 +15,26 @@ from cytovox.io.regions import Box, Shape
 WEIGHTS = ("spline", "gaussian", "constant")
 PAD_MODES = ("symmetric", "edge", "constant")
 
-#: Smallest weight inside a window: a voxel seen only by a window's corner is still divided by a sound number.
+#: Smallest weight inside a window: the sum of weights of a voxel at the corner of one window is not near zero.
 WEIGHT_FLOOR = 1e-3
 
-#: Edge in voxels of the blocks whose mean decides whether a window shows anything (`only_medium`).
+#: Edge in voxels of the blocks whose means decide whether a window shows only medium (`only_medium`).
 MEDIUM_BLOCK = 4
 
 
 class Source(Protocol):
-    """Where windows are cut from: a volume in memory, or one that is read and resampled region by region."""
+    """A volume that windows are read from: in memory, or read and resampled region by region."""
 
     @property
     def shape(self) -> Shape:
         """Size (Z, Y, X) in voxels."""
-        ...
 
     @property
     def device(self) -> torch.device:
-        """Where regions lie."""
-        ...
+        """Device of the regions."""
 
     def read(self, box: Box) -> torch.Tensor:
-        """That region, (C, z, y, x); not to be written to."""
-        ...
+        """Return a region, (C, z, y, x); do not write to it."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +51,17 @@ class TensorSource:
 
     @property
     def device(self) -> torch.device:
-        """Where the volume lies."""
+        """Device of the volume."""
         return self.volume_CZYX.device
 
     def read(self, box: Box) -> torch.Tensor:
-        """A view of that region, (C, z, y, x)."""
+        """Return a view of a region, (C, z, y, x)."""
         return self.volume_CZYX[:, box[0], box[1], box[2]]
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows over one volume, in raster order z, y, x."""
+    """Positions of the windows in one volume, in raster order z, y, x."""
 
     shape: Shape
     """Size of the volume in voxels."""
@@ -77,21 +74,21 @@ class Windows:
         return prod(map(len, self.starts))
 
     def __iter__(self) -> Iterator[Shape]:
-        """Numbers (z, y, x) of the windows along each axis."""
+        """Yield the number (z, y, x) of each window."""
         yield from product(*(range(len(axis)) for axis in self.starts))
 
     def layer(self, z: int) -> Iterator[Shape]:
-        """Numbers of those that begin at the same depth."""
+        """Yield the numbers of the windows of one layer, which begin at the same depth."""
         yield from product((z,), *(range(len(axis)) for axis in self.starts[1:]))
 
     def start(self, index: Shape) -> Shape:
-        """First voxel of one window."""
+        """Return the first voxel of a window."""
         z, y, x = (axis[i] for axis, i in zip(self.starts, index, strict=True))
         return z, y, x
 
 
 def window_starts(size: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one axis: 0, s, 2s, ...; the last one ends with the axis.
+    """Return the first voxels of windows along one axis: 0, s, 2s, ...; the last window ends with the axis.
 
     Parameters
     ----------
@@ -104,7 +101,7 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
 
 
 def window_weight(window: Shape, kind: str) -> torch.Tensor:
-    """How much each voxel of a window counts.
+    """Return the weight of each voxel of a window.
 
     Parameters
     ----------
@@ -112,7 +109,7 @@ def window_weight(window: Shape, kind: str) -> torch.Tensor:
         Size of the window.
     kind : str
         `spline`: the product of a triangle along each axis, 1 at the middle; triangles half a window apart sum to
-        one. `gaussian`: MONAI's, of an eighth of the window in standard deviation. `constant`: 1.
+        one. `gaussian`: MONAI's, with a standard deviation of an eighth of the window. `constant`: 1.
 
     Returns
     -------
@@ -129,37 +126,35 @@ def window_weight(window: Shape, kind: str) -> torch.Tensor:
 
 
 def _triangle(size: int) -> torch.Tensor:
-    """The triangular window: 1 / n, 3 / n, ... up and down again; nowhere 0."""
+    """Return the triangular window: 1 / n, 3 / n, ... up and down again; nowhere 0."""
     half = size / 2
     return 1 - (torch.arange(size, dtype=torch.float32) + 0.5 - half).abs() / half
 
 
 def read_padded(source: Source, start: Sequence[int], size: Sequence[int], mode: str) -> torch.Tensor:
-    """A region that may reach beyond its volume, by any number of voxels.
+    """Return a region that may extend beyond its volume by any number of voxels.
 
-    Only voxels of the volume are read: what lies outside is mapped to them, as if the whole volume had been padded.
+    Only voxels of the volume are read; those outside are copies of them, as if the whole volume had been padded.
 
     Parameters
     ----------
     source : Source
         The volume.
     start, size : three ints
-        First voxel of the region, below 0 before the volume; and its size. It must hold a voxel of the volume.
+        First voxel of the region, negative before the volume, and its size. It must contain a voxel of the volume.
     mode : str
-        `symmetric`, `edge` or `constant` (0), as numpy's `pad` has them.
+        `symmetric`, `edge` or `constant` (0), as of `numpy.pad`.
 
     Returns
     -------
     tensor, (C, *size)
-        A view of what the source gave where nothing is padded.
+        A view of the region of the source if nothing is padded.
     """
     spans = [_span(s, n, volume, mode) for s, n, volume in zip(start, size, source.shape, strict=True)]
     region_CZYX = source.read((spans[0], spans[1], spans[2]))
-    missing = [(span.start - s, s + n - span.stop) for span, s, n in zip(spans, start, size, strict=True)]
     if mode == "constant":
-        return (
-            pad(region_CZYX, [n for pair in reversed(missing) for n in pair]) if any(map(any, missing)) else region_CZYX
-        )
+        missing = [(span.start - s, s + n - span.stop) for span, s, n in zip(spans, start, size, strict=True)]
+        return pad(region_CZYX, list(chain(*reversed(missing)))) if any(map(any, missing)) else region_CZYX
     for axis, (span, s, n, volume) in enumerate(zip(spans, start, size, source.shape, strict=True), start=1):
         if s < 0 or s + n > volume:
             shown = _shown(torch.arange(s, s + n, device=region_CZYX.device), volume, mode)
@@ -168,7 +163,7 @@ def read_padded(source: Source, start: Sequence[int], size: Sequence[int], mode:
 
 
 def _span(start: int, size: int, volume: int, mode: str) -> slice:
-    """What is read along one axis."""
+    """Return the voxels of the volume that are read along one axis."""
     stop = start + size
     inside = slice(max(0, start), min(stop, volume))
     if inside == slice(start, stop) or mode == "constant":
@@ -178,7 +173,7 @@ def _span(start: int, size: int, volume: int, mode: str) -> slice:
 
 
 def _shown(place: torch.Tensor, volume: int, mode: str) -> torch.Tensor:
-    """The voxel of the volume that each place along an axis shows, computed where `place` lies."""
+    """Return the voxel of the volume that each position along an axis is a copy of, on the device of `place`."""
     if mode == "edge":
         return place.clamp(0, volume - 1)
     place = place.remainder(2 * volume)
@@ -186,17 +181,17 @@ def _shown(place: torch.Tensor, volume: int, mode: str) -> torch.Tensor:
 
 
 def only_medium(window_CZYX: torch.Tensor, threshold: float) -> bool:
-    """Whether a window shows nothing but medium.
+    """Return whether a window shows only medium.
 
-    The window is cut into blocks of 4x4x4 voxels from its first voxel on; blocks that its end cuts are smaller. It
-    shows only medium if in no block, and no channel, the mean is above the threshold.
+    The window is cut into blocks of 4x4x4 voxels from its first voxel on; blocks at its end may be smaller. It shows
+    only medium if no block of any channel has a mean above the threshold.
 
     Parameters
     ----------
     window_CZYX : float32 tensor, (C, z, y, x)
         Normalised refractive index, padding included.
     threshold : float
-        0 is the lower end of the normalised range, 1 the upper.
+        0 is the lower end of the normalised range, 1 the upper end.
     """
     return not bool(exceeds(window_CZYX[None], threshold))
 

@@ -1,4 +1,4 @@
-"""From refractive index to what the cell is made of: concentration and dry mass."""
+"""Concentration and dry mass from the refractive index."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,23 @@ import numpy as np
 
 from cytovox.errors import InputError
 
-#: Index of the medium in Choi et al. 2021: taken only where neither the file nor the user tells it.
+#: Refractive index of the medium in Choi et al. 2021, used only if neither the file nor the user gives one.
 PAPER_MEDIUM_RI = 1.3337
 
 
 @dataclass(frozen=True)
 class Increments:
-    """Specific refractive increments, mL/g: how much a solute raises the index (Choi et al. 2021, eq. 1)."""
+    """Specific refractive increments, mL/g: the rise of the refractive index per concentration of solute.
+
+    The defaults are those of Choi et al. 2021, eq. 1.
+    """
 
     lipid_ml_per_g: float = 0.135
-    """Of lipid droplets."""
+    """Increment of lipid droplets."""
     other_ml_per_g: float = 0.190
-    """Of everything else: protein and nucleic acid."""
+    """Increment of everything else: protein and nucleic acid."""
     uniform: bool = False
-    """Whether droplets, too, are counted with the increment of everything else."""
+    """Whether `other_ml_per_g` is used for droplets, too."""
 
     def __post_init__(self) -> None:
         for name in ("lipid_ml_per_g", "other_ml_per_g"):
@@ -28,7 +31,7 @@ class Increments:
 
     @property
     def rule(self) -> str:
-        """The rule as it stands in a table."""
+        """Description of the increments in the tables."""
         if self.uniform:
             return f"{self.other_ml_per_g:g} mL/g"
         return f"lipid {self.lipid_ml_per_g:g}, other {self.other_ml_per_g:g} mL/g"
@@ -37,7 +40,7 @@ class Increments:
 def concentration_g_per_ml(
     ri_N: np.ndarray, lipid_N: np.ndarray, medium_ri: float, increments: Increments | None = None
 ) -> np.ndarray:
-    """Concentration of solute in each voxel, (n - n0) / increment.
+    """Compute the concentration of solute in each voxel, (n - n0) / increment.
 
     Parameters
     ----------
@@ -46,15 +49,15 @@ def concentration_g_per_ml(
     lipid_N : bool array, same shape
         True in lipid droplets.
     medium_ri : float
-        Index n0 of the medium. 0.003 of it is 14 % of a concentration at n = 1.36.
+        Refractive index n0 of the medium. An error of 0.003 changes the concentration at n = 1.36 by 14 %.
     increments : Increments, optional
-        The published ones by default.
+        Those of Choi et al. 2021 by default.
 
     Returns
     -------
     float64 array, same shape
-        g/mL, which is pg/µm³ (and pg/fL); times 100 it is g/dL. Negative where the object is thinner than its medium: a
-        reading, not an error.
+        g/mL, which equals pg/µm³ and pg/fL; times 100 it is g/dL. Negative where the index is below that of the medium:
+        a valid reading, not an error.
 
     References
     ----------
@@ -67,17 +70,16 @@ def concentration_g_per_ml(
     return contrast / np.where(lipid_N, increments.lipid_ml_per_g, increments.other_ml_per_g)
 
 
-#: Increments of Choi et al. 2021, mL/g: one for each compartment as a whole.
-CHOI_LIPID_ML_PER_G, CHOI_OTHER_ML_PER_G = 0.135, 0.190
-#: The same as it stands in a table.
-CHOI_RULE = f"as published: lipid {CHOI_LIPID_ML_PER_G:g}, cell, nucleus and nucleolus {CHOI_OTHER_ML_PER_G:g} mL/g"
+#: Increments of Choi et al. 2021, used there for each compartment as a whole, and their description in the tables.
+CHOI = Increments(lipid_ml_per_g=0.135, other_ml_per_g=0.190)
+CHOI_RULE = f"as published: lipid {CHOI.lipid_ml_per_g:g}, cell, nucleus and nucleolus {CHOI.other_ml_per_g:g} mL/g"
 
 
 def concentration_choi_g_per_ml(mean_ri: float, compartment: str, medium_ri: float) -> float:
-    """Concentration of a whole compartment as published: one increment for all of its voxels.
+    """Compute the concentration of a compartment as published: with one increment for all of its voxels.
 
-    Droplets inside a cell count with the cell's increment, where `concentration_g_per_ml` gives them that of lipid. The
-    mean over voxels of (n - n0) / increment is that of the mean index, since the increment is the same in all of them.
+    Droplets inside a cell are computed with the cell's increment; `concentration_g_per_ml` uses that of lipid. Because
+    all voxels have the same increment, the mean concentration follows from the mean index.
 
     Parameters
     ----------
@@ -86,21 +88,20 @@ def concentration_choi_g_per_ml(mean_ri: float, compartment: str, medium_ri: flo
     compartment : str
         "lipid", or any other: cell, nucleus, nucleolus.
     medium_ri : float
-        Index n0 of the medium.
+        Refractive index n0 of the medium.
 
     Returns
     -------
     float
-        g/mL, which is pg/µm³; nan where the index is.
+        g/mL, which equals pg/µm³; nan if the index is nan.
 
     References
     ----------
     Choi et al. 2021, bioRxiv 2021.05.23.445351, eq. 1 and the text below it.
     """
-    increment = CHOI_LIPID_ML_PER_G if compartment == "lipid" else CHOI_OTHER_ML_PER_G
-    return (mean_ri - medium_ri) / increment
+    return (mean_ri - medium_ri) / (CHOI.lipid_ml_per_g if compartment == "lipid" else CHOI.other_ml_per_g)
 
 
 def dry_mass_pg(concentration_N: np.ndarray, voxel_um3: float) -> float:
-    """Mass of what is solved in voxels of these concentrations (g/mL): a g/mL is a pg/µm³."""
+    """Return the dry mass in voxels of these concentrations, g/mL: 1 g/mL equals 1 pg/µm³."""
     return float(np.sum(concentration_N, dtype=np.float64)) * voxel_um3

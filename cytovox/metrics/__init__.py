@@ -1,1 +1,1 @@
-"""Scores of predictions against annotations: overlap, matching, shapes, tracks, calibration."""
+"""Scores of predictions against annotations: overlap, matching, shapes, tracks and calibration."""

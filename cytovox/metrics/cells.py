@@ -1,4 +1,4 @@
-"""Scores of cell-by-cell segmentation: an image in one row, many images with their intervals, line by line."""
+"""Scores of instance segmentation of cells: of one image, and means over images with bootstrap intervals."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 from cytovox.metrics.matching import (
-    THRESHOLDS,
     Overlaps,
     average_precision,
     count_merges,
@@ -23,11 +22,11 @@ class CellScores:
     """Scores of one image; nan where there is nothing to score."""
 
     dice: float
-    """Mean Dice of matched cells, every cell without a partner counting 0: the main score."""
+    """Mean Dice of matched cells; each unmatched cell counts as 0. The main score."""
     dice_matched: float
-    """Mean Dice of matched cells only."""
+    """Mean Dice of the matched cells only."""
     ap_50: float
-    """TP / (TP + FP + FN) at an IoU of 0.5; then at 0.6 and on."""
+    """Average precision TP / (TP + FP + FN) at an IoU of 0.5; the next fields: at 0.6 to 0.9."""
     ap_60: float
     ap_70: float
     ap_80: float
@@ -37,51 +36,46 @@ class CellScores:
     sq: float
     rq: float
     splits: int
-    """True cells that were cut."""
+    """Number of true cells that are divided among several predicted cells."""
     merges: int
-    """Predicted cells that hold several true ones."""
+    """Number of predicted cells that contain several true cells."""
     cells: int
-    """True cells that count."""
+    """Number of true cells that are scored."""
     predicted: int
-    """Predicted cells that count."""
+    """Number of predicted cells that are scored."""
     left_out: int
-    """True cells that do not count."""
+    """Number of true cells that are not scored."""
 
 
 def score_cells(truth_ZYX: np.ndarray, predicted_ZYX: np.ndarray, left_out: Collection[int] = ()) -> CellScores:
-    """Score the cells of one image.
+    """Return the scores of the cells of one image.
 
     Parameters
     ----------
     truth_ZYX, predicted_ZYX : integer array, (Z, Y, X)
-        Labels, 0 is the background.
+        Labels; 0 is the background.
     left_out : collection of int
-        True cells that nobody could have found: without a nucleus in the field, for a method that starts from nuclei.
-        They do not count as missed. A predicted cell that lies on them more than on any other true cell or the
-        background is left out, too; of all others, what lies on them counts as wrongly claimed, since a cell that
-        swallowed its neighbour is measured too large. The number left out stands in the scores.
+        Labels of true cells that cannot be found, such as cells whose nucleus is outside the field if the method starts
+        from nuclei. They do not count as missed. A predicted cell is left out, too, if it shares more voxels with them
+        than with any other true cell and than with the background. In the other predicted cells, the voxels that are
+        shared with left-out cells count as false, since such a cell is measured too large.
 
     Raises
     ------
     ValueError
-        The arrays differ in shape, hold a negative label, or a cell to leave out is not there.
+        The arrays differ in shape or contain a negative label, or a label in `left_out` is missing from the truth.
     """
     found = overlaps(truth_ZYX, predicted_ZYX)
-    unknown = set(left_out) - set(found.truth_T.tolist())
-    if unknown:
-        raise ValueError(f"cells to leave out that are not there: {sorted(unknown)}")
+    if unknown := set(left_out) - set(found.truth_T.tolist()):
+        raise ValueError(f"left_out: {sorted(unknown)} not among the true labels")
     if left_out:
         found = _without(found, left_out)
-    pairs, at_50, precision = match_by_dice(found), detect(found, 0.5), average_precision(found)
-    ap_50, ap_60, ap_70, ap_80, ap_90 = (precision[threshold] for threshold in THRESHOLDS)
+    pairs, at_50 = match_by_dice(found), detect(found, 0.5)
+    precision = {f"ap_{round(100 * threshold)}": value for threshold, value in average_precision(found).items()}
     return CellScores(
         dice=pairs.unmatched_as_zero,
         dice_matched=pairs.matched_only,
-        ap_50=ap_50,
-        ap_60=ap_60,
-        ap_70=ap_70,
-        ap_80=ap_80,
-        ap_90=ap_90,
+        **precision,
         pq=at_50.panoptic_quality,
         sq=at_50.segmentation_quality,
         rq=at_50.recognition_quality,
@@ -94,35 +88,34 @@ def score_cells(truth_ZYX: np.ndarray, predicted_ZYX: np.ndarray, left_out: Coll
 
 
 def _without(found: Overlaps, left_out: Collection[int]) -> Overlaps:
-    out_T = np.isin(found.truth_T, list(left_out))
-    on_P = found.shared_TP[out_T].sum(axis=0)
-    kept = found.shared_TP[~out_T]
+    """Return the overlaps without the true cells `left_out` and the predicted cells that lie mostly on them."""
+    kept_T = ~np.isin(found.truth_T, list(left_out))
+    shared = found.shared_TP[kept_T]
     background_P = found.predicted_voxels_P - found.shared_TP.sum(axis=0)
-    most_P = np.maximum(kept.max(axis=0, initial=0), background_P)
-    counts_P = on_P <= most_P
+    kept_P = found.shared_TP[~kept_T].sum(axis=0) <= np.maximum(shared.max(axis=0, initial=0), background_P)
     return Overlaps(
-        found.truth_T[~out_T],
-        found.predicted_P[counts_P],
-        found.truth_voxels_T[~out_T],
-        found.predicted_voxels_P[counts_P],
-        kept[:, counts_P],
+        found.truth_T[kept_T],
+        found.predicted_P[kept_P],
+        found.truth_voxels_T[kept_T],
+        found.predicted_voxels_P[kept_P],
+        shared[:, kept_P],
     )
 
 
 def summary(scores: Sequence[CellScores], strata: Sequence[str] | None = None) -> dict[str, Interval]:
-    """Mean over images of every score, with its bootstrap interval over images.
+    """Return the mean of every score over images, with its bootstrap interval.
 
     Parameters
     ----------
     scores : sequence of CellScores
-        One an image.
+        One per image.
     strata : sequence of str, optional
-        Cell line of each image: images are drawn within their line.
+        Cell line of each image. Images are drawn within their cell line.
 
     Returns
     -------
     dict of name -> Interval
-        By the names of `CellScores`; images without a score are left out of it.
+        By the field names of `CellScores`. Images whose score is nan are left out of the mean.
     """
     rows = [asdict(score) for score in scores]
     return {
@@ -131,9 +124,9 @@ def summary(scores: Sequence[CellScores], strata: Sequence[str] | None = None) -
     }
 
 
-def by_cell_line(scores: Sequence[CellScores], lines: Sequence[str]) -> dict[str, dict[str, Interval]]:
-    """`summary` of the images of each cell line, in the order of first appearance."""
+def by_cell_line(scores: Sequence[CellScores], cell_lines: Sequence[str]) -> dict[str, dict[str, Interval]]:
+    """Return the `summary` of the images of each cell line, in the order of first appearance."""
     return {
-        line: summary([score for score, own in zip(scores, lines, strict=True) if own == line])
-        for line in dict.fromkeys(lines)
+        name: summary([score for score, own in zip(scores, cell_lines, strict=True) if own == name])
+        for name in dict.fromkeys(cell_lines)
     }

@@ -1,5 +1,6 @@
-"""How far two masks agree, and how far the refractive index alone would have come."""
+"""Dice of masks, its spread over cases, and a baseline: the best thresholds of the refractive index."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -8,26 +9,31 @@ import numpy as np
 from cytovox.organelles import ORGANELLES
 
 
+def check_same_shape(kind: str, pred: np.ndarray, truth: np.ndarray) -> None:
+    """Raise a ValueError if a prediction and its truth differ in shape; `kind` is the plural in the message."""
+    if pred.shape != truth.shape:
+        raise ValueError(f"expected {kind} of one shape, got {pred.shape} predicted and {truth.shape} true")
+
+
 def dice(pred_ZYX: np.ndarray, truth_ZYX: np.ndarray) -> float:
-    """Dice coefficient of two masks, 2 |A and B| / (|A| + |B|).
+    """Return the Dice coefficient of two masks, 2 |A and B| / (|A| + |B|).
 
     Parameters
     ----------
     pred_ZYX, truth_ZYX : bool array, (Z, Y, X)
-        True inside the organelle. Any other type counts as True where it is not zero.
+        True inside the organelle. In arrays of other types, nonzero voxels are inside.
 
     Returns
     -------
     float
-        0 to 1; nan where both are empty, for there was nothing to find and nothing was found.
+        0 to 1; nan if both are empty.
 
     Raises
     ------
     ValueError
-        The two masks differ in shape.
+        The masks differ in shape.
     """
-    if pred_ZYX.shape != truth_ZYX.shape:
-        raise ValueError(f"masks of one shape were expected, got {pred_ZYX.shape} and {truth_ZYX.shape}")
+    check_same_shape("masks", pred_ZYX, truth_ZYX)
     pred, truth = pred_ZYX != 0, truth_ZYX != 0
     total = np.count_nonzero(pred) + np.count_nonzero(truth)
     return 2 * np.count_nonzero(pred & truth) / total if total else float("nan")
@@ -36,27 +42,26 @@ def dice(pred_ZYX: np.ndarray, truth_ZYX: np.ndarray) -> float:
 def dice_per_organelle(
     pred_CZYX: np.ndarray, truth_CZYX: np.ndarray, labelled_C: np.ndarray | None = None
 ) -> np.ndarray:
-    """Dice of every organelle of one case.
+    """Return the Dice coefficient of every organelle of one case.
 
     Parameters
     ----------
     pred_CZYX, truth_CZYX : bool array, (C, Z, Y, X)
-        One mask an organelle, in the order of `ORGANELLES`.
+        One mask per organelle, in the order of `ORGANELLES`.
     labelled_C : bool array, (C,), optional
-        False where nobody drew this organelle: its truth is unknown, whatever `truth_CZYX` holds there.
+        False for organelles that were not annotated; their masks in `truth_CZYX` are ignored. By default all were.
 
     Returns
     -------
     float64 array, (C,)
-        nan where the organelle is unlabelled, or absent from truth and prediction both.
+        nan if the organelle was not annotated, or is absent from both truth and prediction.
 
     Raises
     ------
     ValueError
         The arrays differ in shape.
     """
-    if pred_CZYX.shape != truth_CZYX.shape:
-        raise ValueError(f"masks of one shape were expected, got {pred_CZYX.shape} and {truth_CZYX.shape}")
+    check_same_shape("masks", pred_CZYX, truth_CZYX)
     labelled_C = np.ones(len(truth_CZYX), bool) if labelled_C is None else np.asarray(labelled_C, bool)
     return np.array(
         [
@@ -68,13 +73,13 @@ def dice_per_organelle(
 
 @dataclass(frozen=True)
 class Spread:
-    """A score over many cases. Every field but `n` is nan where there is no case."""
+    """Distribution of a score over cases. Without cases, all fields but `n` are nan."""
 
     n: int
-    """Cases that have the score."""
+    """Number of cases that have the score."""
     mean: float
     sd: float
-    """Sample standard deviation (n - 1); nan below two cases."""
+    """Sample standard deviation (n - 1); nan with fewer than two cases."""
     minimum: float
     q1: float
     median: float
@@ -83,12 +88,12 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Mean, standard deviation and quartiles of the values that are not nan.
+    """Return the mean, standard deviation and quartiles of the values that are not nan.
 
     Parameters
     ----------
     values : iterable of float
-        One score a case; nan where the case has none.
+        One score per case; nan if the case has none.
 
     Returns
     -------
@@ -105,81 +110,79 @@ def spread(values: Iterable[float]) -> Spread:
 
 @dataclass(frozen=True)
 class RIWindow:
-    """A rule without learning: a voxel is the organelle if its refractive index lies in [ri_low, ri_high)."""
+    """Interval [ri_low, ri_high) of the refractive index, used as a segmentation of an organelle."""
 
     organelle: str
     ri_low: float
-    """-inf where the window has no lower end; nan where no case has the organelle."""
+    """-inf if the window has no lower end; nan if no case has the organelle."""
     ri_high: float
-    """inf where the window has no upper end; nan where no case has the organelle."""
+    """inf if the window has no upper end; nan if no case has the organelle."""
     dice: float
-    """Mean over the cases that have the organelle."""
+    """Mean Dice over the cases that have the organelle."""
     n: int
-    """Cases that have the organelle."""
+    """Number of cases that have the organelle."""
 
     def mask(self, ri_ZYX: np.ndarray) -> np.ndarray:
-        """The voxels inside the window, bool (Z, Y, X)."""
+        """Return a mask of the voxels whose refractive index is inside the window, bool (Z, Y, X)."""
         return (ri_ZYX >= np.float64(self.ri_low)) & (ri_ZYX < np.float64(self.ri_high))
 
 
 @dataclass
 class RIWindowFit:
-    """Finds, for each organelle, the single window of refractive index with the best mean Dice over the cases.
+    """Search, for each organelle, for the window of refractive index with the highest mean Dice over the cases.
 
-    It is the baseline that a network must beat: fitted on the very test set, it is as good as any threshold can be.
-    Cases are taken in one at a time and only their histograms are kept. The search is exact over all pairs of bins.
+    This is a baseline for networks. Fitted to the test set itself, it is an upper bound of segmentation by two
+    thresholds. Only histograms of the added cases are kept. The search is exhaustive over all pairs of bin edges.
 
     Raises
     ------
     ValueError
-        `ri_min` is not below `ri_max` by at least two bins.
+        There are fewer than two bins between `ri_min` and `ri_max`.
     """
 
     organelles: tuple[str, ...] = ORGANELLES
     ri_min: float = 1.33
-    """Lowest threshold that is tried; the bin below it is open-ended."""
+    """Lowest threshold; the bin below it is open-ended."""
     ri_max: float = 1.45
-    """Highest threshold that is tried; the bin above it is open-ended."""
+    """Highest threshold; the bin above it is open-ended."""
     bin_width: float = 2e-4
-    """Step between thresholds. The noise of a tomogram is some 5e-4."""
+    """Step between thresholds. The noise of a tomogram is about 5e-4."""
 
     edges: np.ndarray = field(init=False, repr=False)
-    _all: dict[str, list[np.ndarray]] = field(init=False, repr=False)
-    _inside: dict[str, list[np.ndarray]] = field(init=False, repr=False)
+    # histograms of all voxels, and of those inside the organelle, per organelle and case
+    _all: dict[str, list[np.ndarray]] = field(init=False, repr=False, default_factory=lambda: defaultdict(list))
+    _inside: dict[str, list[np.ndarray]] = field(init=False, repr=False, default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
         steps = round((self.ri_max - self.ri_min) / self.bin_width)
         if steps < 2:
             raise ValueError(f"ri_min {self.ri_min} must lie two bins of {self.bin_width} below ri_max {self.ri_max}")
-        # Rounded to float32, so that a float32 and a float64 volume are cut at the very same value.
+        # rounded to float32, so that float32 and float64 volumes have the same thresholds
         edges = np.linspace(self.ri_min, self.ri_max, steps + 1).astype(np.float32).astype(np.float64)
         self.edges = np.concatenate([[-np.inf], edges, [np.inf]])
-        self._all = {organelle: [] for organelle in self.organelles}
-        self._inside = {organelle: [] for organelle in self.organelles}
 
     def add(self, ri_ZYX: np.ndarray, masks: Mapping[str, np.ndarray | None]) -> None:
-        """Take one case in.
+        """Add one case.
 
         Parameters
         ----------
         ri_ZYX : float array, (Z, Y, X)
-            Observed refractive index.
+            Refractive index.
         masks : dict of organelle -> bool array, (Z, Y, X)
-            True masks. An organelle that is missing or None is unlabelled, one that is empty is absent; either way
-            this case does not count for it.
+            True masks. A mask that is missing or None was not annotated. The case is ignored for this organelle, as it
+            is if the mask is empty.
 
         Raises
         ------
         ValueError
-            A mask differs from the volume in shape, or the volume holds NaN.
+            A mask differs from the volume in shape, or the volume contains NaN.
         """
         if np.isnan(ri_ZYX).any():
-            raise ValueError("the volume holds NaN: no window can hold such a voxel")
+            raise ValueError("the volume contains NaN: expected finite refractive indices")
         bins_ZYX = np.searchsorted(self.edges[1:-1], ri_ZYX, side="right")
         everything = np.bincount(bins_ZYX.ravel(), minlength=len(self.edges) - 1)
         for organelle in self.organelles:
-            mask = masks.get(organelle)
-            if mask is None:
+            if (mask := masks.get(organelle)) is None:
                 continue
             if mask.shape != ri_ZYX.shape:
                 raise ValueError(f"{organelle}: the mask is {mask.shape}, the volume {ri_ZYX.shape}")
@@ -189,39 +192,38 @@ class RIWindowFit:
                 self._inside[organelle].append(inside)
 
     def merge(self, other: "RIWindowFit") -> None:
-        """Take in the cases of another fit with the same organelles and thresholds, such as another process's."""
+        """Add the cases of another fit with the same organelles and thresholds, such as that of another process."""
         for organelle in self.organelles:
             self._all[organelle] += other._all[organelle]
             self._inside[organelle] += other._inside[organelle]
 
     def fit(self) -> dict[str, RIWindow]:
-        """The best window of every organelle; one of nan and `n` 0 where no case has it."""
+        """Return the best window of every organelle; nan with `n` 0 if no case has the organelle."""
         return {organelle: self._fit_one(organelle) for organelle in self.organelles}
 
     def _fit_one(self, organelle: str) -> RIWindow:
-        n = len(self._all[organelle])
-        if not n:
+        if not (n := len(self._all[organelle])):
             return RIWindow(organelle, float("nan"), float("nan"), float("nan"), 0)
         low, high, score = best_window(np.stack(self._inside[organelle]), np.stack(self._all[organelle]))
         return RIWindow(organelle, float(self.edges[low]), float(self.edges[high]), score, n)
 
 
 def best_window(inside_NB: np.ndarray, all_NB: np.ndarray) -> tuple[int, int, float]:
-    """The run of bins that maximises the mean Dice over cases, by looking at every run.
+    """Return the range of bins with the highest mean Dice over cases, by exhaustive search.
 
     Parameters
     ----------
     inside_NB : int array, (N, B)
-        Voxels of the organelle in each bin, for each case; every case has some.
+        Number of voxels of the organelle in each bin of each case; above 0 in some bin of every case.
     all_NB : int array, (N, B)
-        All voxels in each bin.
+        Number of all voxels in each bin.
 
     Returns
     -------
     low, high : int
-        The run is bins low, low + 1, ... high - 1.
+        The range consists of bins low, low + 1, ..., high - 1.
     score : float
-        Its mean Dice. Of equal runs the one with the lowest ends is taken.
+        Mean Dice of the range. Of ranges with the same score, the one with the lowest ends is returned.
     """
     zero = np.zeros((len(inside_NB), 1))
     inside = np.concatenate([zero, np.cumsum(inside_NB, axis=1)], axis=1)

@@ -1,8 +1,9 @@
-"""How far a predicted 3D shape is from the true one: the four errors of SHAPR's evaluation, and their tables.
+"""Errors of predicted 3D shapes (the four errors of SHAPR's evaluation), and tables of them.
 
-Two definitions of the surface go by one name. SHAPR's evaluation (the script of its PyTorch repository, the one with
-this roughness) counts boundary voxels, and that count is what reproduces the known scores of its baselines; the other
-is the area of a mesh. On 101 real red blood cells the cylinder's surface error is 0.39 by voxels and 0.28 by mesh.
+There are two definitions of the surface: the number of boundary voxels and the area of a mesh. SHAPR's evaluation (the
+script of its PyTorch repository that also computes this roughness) counts boundary voxels, which reproduces the
+published scores of its baselines. On 101 real red blood cells the cylinder's surface error is 0.39 by voxels and 0.28
+by mesh.
 """
 
 import math
@@ -14,9 +15,10 @@ import numpy as np
 import scipy.ndimage as ndi
 from skimage.measure import marching_cubes, mesh_surface_area
 
-from cytovox.statistics.bootstrap import Interval, interval, mean_of
+from cytovox.metrics.overlap import check_same_shape
+from cytovox.statistics.bootstrap import interval, mean_of
 
-#: In voxels; of the smoothing that roughness is measured against.
+#: Standard deviation, in voxels, of the Gaussian filter that defines roughness.
 ROUGHNESS_SIGMA = 2.0
 
 Surface = Literal["voxels", "mesh"]
@@ -25,16 +27,16 @@ Row = dict[str, str | int | float]
 
 @dataclass(frozen=True)
 class ShapeErrors:
-    """Errors of one predicted shape; 0 is perfect, and an empty prediction counts 1 in each."""
+    """Errors of one predicted shape; all 0 for a perfect and 1 for an empty prediction."""
 
     iou_error: float
     """1 - intersection over union, 0 to 1."""
     volume_error: float
-    """|Vp - Vt| / Vt; above 1 where the prediction is more than twice too large."""
+    """|Vp - Vt| / Vt; above 1 if the predicted volume is more than twice the true one."""
     surface_error: float
     """|Ap - At| / At."""
     roughness_error: float
-    """|Rp - Rt| / Rt; nan where the truth has no roughness and the prediction has."""
+    """|Rp - Rt| / Rt; 0 if both are 0, nan if only Rt is."""
 
 
 ERRORS = tuple(field.name for field in fields(ShapeErrors))
@@ -45,27 +47,27 @@ class SampleErrors:
     """Errors of several predictions for one cell."""
 
     single: ShapeErrors
-    """What one prediction is to be expected to have: each error's mean over all samples."""
+    """Mean of each error over all samples: the expected errors of one sample."""
     mean_shape: ShapeErrors
-    """Of the shape that most samples agree on."""
+    """Errors of the majority of the samples; see `mean_shape`."""
     best: ShapeErrors
-    """Of the first k samples, the one with the lowest 1 - IoU; its other errors are its own, not the lowest."""
+    """Errors of that one of the first k samples with the lowest 1 - IoU."""
 
 
 def shape_errors(pred_ZYX: np.ndarray, truth_ZYX: np.ndarray, *, surface: Surface = "voxels") -> ShapeErrors:
-    """The four errors of one predicted object.
+    """Return the four errors of one predicted object.
 
     Parameters
     ----------
     pred_ZYX, truth_ZYX : bool array, (Z, Y, X)
-        True inside. Voxels are taken as cubes.
+        True inside. Voxels are assumed to be cubes.
     surface : {"voxels", "mesh"}
-        How the surface is measured: `boundary_voxels`, as the published scores are, or `mesh_area`.
+        Measure of the surface: `boundary_voxels`, as in the published scores, or `mesh_area`.
 
     Returns
     -------
     ShapeErrors
-        All 1 where the prediction is empty.
+        All 1 if the prediction is empty.
 
     Raises
     ------
@@ -82,16 +84,24 @@ def shape_errors(pred_ZYX: np.ndarray, truth_ZYX: np.ndarray, *, surface: Surfac
 def errors_of_each(
     preds: Sequence[np.ndarray] | np.ndarray, truth_ZYX: np.ndarray, *, surface: Surface = "voxels"
 ) -> list[ShapeErrors]:
-    """`shape_errors` of several predictions of one object, which is measured once."""
+    """Return the `shape_errors` of several predictions of one object, which is measured once."""
     truth_ZYX = np.asarray(truth_ZYX) != 0
-    known = _measured(truth_ZYX, surface)
-    return [_errors_against(known, truth_ZYX, np.asarray(pred_ZYX) != 0, surface) for pred_ZYX in preds]
+    if not truth_ZYX.any():
+        raise ValueError("errors relative to an empty object are undefined: leave the cell out")
+    truth = _measure(truth_ZYX, surface)
+    found = []
+    for pred_ZYX in (np.asarray(pred) != 0 for pred in preds):
+        check_same_shape("objects", pred_ZYX, truth_ZYX)
+        iou = np.count_nonzero(pred_ZYX & truth_ZYX) / np.count_nonzero(pred_ZYX | truth_ZYX)
+        relative = (abs(_ratio(p, t) - 1) for p, t in zip(_measure(pred_ZYX, surface), truth, strict=True))
+        found.append(ShapeErrors(1 - iou, *relative))
+    return found
 
 
 def sample_errors(
     samples_SZYX: np.ndarray, truth_ZYX: np.ndarray, *, k: int = 5, surface: Surface = "voxels"
 ) -> SampleErrors:
-    """The errors of a single sample, of the mean shape and of the best of k.
+    """Return the mean errors of single samples, those of the mean shape, and those of the best of k samples.
 
     Parameters
     ----------
@@ -100,10 +110,10 @@ def sample_errors(
     truth_ZYX : bool array, (Z, Y, X)
         The true object.
     k : int
-        How many samples the best is chosen of. The choice looks at the truth: it says what the samples contain, not
-        what a user gets.
+        Number of samples from which the best is chosen. The choice uses the truth, so that these errors are not those
+        of a prediction for an unknown cell.
     surface : {"voxels", "mesh"}
-        As for `shape_errors`.
+        See `shape_errors`.
 
     Raises
     ------
@@ -112,7 +122,7 @@ def sample_errors(
     """
     if len(samples_SZYX) < max(k, 1):
         raise ValueError(
-            f"best of {k} from {len(samples_SZYX)} samples: draw at least {max(k, 1)}, or ask for a lower k"
+            f"best of {k} from {len(samples_SZYX)} samples: draw at least {max(k, 1)}, or choose a lower k"
         )
     *each, mean = errors_of_each([*samples_SZYX, mean_shape(samples_SZYX)], truth_ZYX, surface=surface)
     return SampleErrors(
@@ -123,21 +133,22 @@ def sample_errors(
 
 
 def mean_shape(samples_SZYX: np.ndarray) -> np.ndarray:
-    """Where more than half of the samples are, (S, Z, Y, X) -> bool (Z, Y, X); probabilities are averaged likewise."""
+    """Return where the mean of masks or probabilities (S, Z, Y, X) over the samples exceeds 0.5, bool (Z, Y, X)."""
     return np.asarray(samples_SZYX, dtype=np.float32).mean(axis=0) > 0.5
 
 
 def boundary_voxels(obj_ZYX: np.ndarray) -> int:
-    """Surface in voxels: those of the object with background among their 26 neighbours, or at the volume's border."""
+    """Return the number of object voxels with background among their 26 neighbours, or at the volume's border."""
     inside = np.asarray(obj_ZYX) != 0
     interior = ndi.minimum_filter(inside.astype(np.uint8), size=3, mode="constant", cval=0)
     return int(np.count_nonzero(inside)) - int(np.count_nonzero(interior))
 
 
 def mesh_area(obj_ZYX: np.ndarray) -> float:
-    """Surface area in squared voxels: marching cubes, closed where the object touches the border; 0 if it is empty.
+    """Return the surface area by marching cubes, in squared voxels; 0 if the object is empty.
 
-    Staircases make it about 8 % too large on a ball.
+    The mesh is closed at the volume's border. The area of a ball is about 8 % too large, because of the steps between
+    voxels.
     """
     inside = np.asarray(obj_ZYX) != 0
     if not inside.any():
@@ -147,13 +158,11 @@ def mesh_area(obj_ZYX: np.ndarray) -> float:
 
 
 def roughness(obj_ZYX: np.ndarray) -> int:
-    """Voxels that a smoothing changes: sum of |gaussian(obj, sigma 2) > 0.5 - obj|."""
+    """Return the number of voxels that smoothing changes: sum of |(gaussian(obj, sigma 2) > 0.5) - obj|."""
     inside = np.asarray(obj_ZYX) != 0
-    # the filter ends after four sigma: beyond that margin there is nothing to change
-    margin = math.ceil(4 * ROUGHNESS_SIGMA)
-    boxes = ndi.find_objects(inside.astype(np.uint8))
-    if not boxes:
+    if not (boxes := ndi.find_objects(inside.astype(np.uint8))):
         return 0
+    margin = math.ceil(4 * ROUGHNESS_SIGMA)  # radius of the truncated filter
     inside = inside[tuple(slice(max(part.start - margin, 0), part.stop + margin) for part in boxes[0])]
     smooth = ndi.gaussian_filter(inside.astype(np.float32), ROUGHNESS_SIGMA) > 0.5
     return int(np.count_nonzero(smooth != inside))
@@ -167,22 +176,22 @@ def score_rows(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[Row]:
-    """Mean errors of every model with their bootstrap intervals over cells.
+    """Return the mean errors of every model, with bootstrap intervals over cells.
 
     Parameters
     ----------
-    errors : dict of model -> one `ShapeErrors` a cell
-        The cells in one order for all models, so that all see the same resamples.
+    errors : dict of model -> one `ShapeErrors` per cell
+        The cells are in the same order for all models, so that the resamples are the same.
     strata : labels, optional
-        One per cell: cells are drawn within their label.
+        One per cell. Cells are drawn within their stratum.
     resamples, level, seed
-        As for `cytovox.statistics.bootstrap.interval`.
+        See `cytovox.statistics.bootstrap.interval`.
 
     Returns
     -------
     list of dict
-        One a model: `model`, `cells`, and for every error its mean `<error>`, `<error>_low` and `<error>_high`. An
-        error that is nan for a cell is left out of the mean.
+        One per model: `model`, `cells`, and for every error its mean `<error>`, `<error>_low` and `<error>_high`.
+        Errors that are nan are left out of the mean.
     """
     rows: list[Row] = []
     for model, cells in errors.items():
@@ -190,7 +199,7 @@ def score_rows(
         for name in ERRORS:
             mean = mean_of([getattr(cell, name) for cell in cells])
             found = interval(mean, len(cells), resamples=resamples, level=level, seed=seed, strata=strata)
-            row |= _columns(name, found)
+            row |= found.columns(name)
         rows.append(row)
     return rows
 
@@ -204,20 +213,20 @@ def change_rows(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[Row]:
-    """Relative change of every model's mean errors against a reference model, paired over cells.
+    """Return the relative change of every model's mean errors from those of a reference model, paired over cells.
 
-    The mean of the model over the mean of the reference, minus 1, both over the same resampled cells: -0.15 is 15 %
-    below. Parameters are those of `score_rows`.
+    The change is the mean of the model divided by that of the reference, minus 1, both over the same resampled cells.
+    Parameters are those of `score_rows`.
 
     Returns
     -------
     list of dict
-        One a model other than the reference: `model`, `reference`, `cells` and the columns of `score_rows`.
+        One per model other than the reference: `model`, `reference`, `cells` and the columns of `score_rows`.
 
     Raises
     ------
     ValueError
-        A model has another number of cells than the reference.
+        The numbers of cells of a model and the reference differ.
     """
     base = errors[reference]
     rows: list[Row] = []
@@ -237,50 +246,25 @@ def change_rows(
                 seed=seed,
                 strata=strata,
             )
-            row |= _columns(name, found)
+            row |= found.columns(name)
         rows.append(row)
     return rows
 
 
 def as_metrics(errors: Sequence[ShapeErrors], prefix: str) -> dict[str, float]:
-    """Mean errors as flat metrics, `<prefix>iou_error` and so on; nan values are left out of the means."""
+    """Return the mean errors by metric name, `<prefix>iou_error` and so on; nan values are left out of the means."""
     cells = np.arange(len(errors))
     return {prefix + name: mean_of([asdict(cell)[name] for cell in errors])(cells) for name in ERRORS}
 
 
-def _columns(name: str, found: Interval) -> Row:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-
-
-@dataclass(frozen=True)
-class _Measures:
-    volume: float
-    surface: float
-    roughness: float
-
-
-def _measured(obj_ZYX: np.ndarray, surface: Surface) -> _Measures:
+def _measure(obj_ZYX: np.ndarray, surface: Surface) -> tuple[float, float, float]:
+    """Return volume, surface and roughness, in voxels."""
     area = boundary_voxels(obj_ZYX) if surface == "voxels" else mesh_area(obj_ZYX)
-    return _Measures(float(np.count_nonzero(obj_ZYX)), float(area), float(roughness(obj_ZYX)))
-
-
-def _errors_against(truth: _Measures, truth_ZYX: np.ndarray, pred_ZYX: np.ndarray, surface: Surface) -> ShapeErrors:
-    if pred_ZYX.shape != truth_ZYX.shape:
-        raise ValueError(f"objects of one shape were expected, got {pred_ZYX.shape} and {truth_ZYX.shape}")
-    if not truth.volume:
-        raise ValueError("errors against an empty object: leave the cell out")
-    pred = _measured(pred_ZYX, surface)
-    union = np.count_nonzero(pred_ZYX | truth_ZYX)
-    return ShapeErrors(
-        iou_error=1 - np.count_nonzero(pred_ZYX & truth_ZYX) / union,
-        volume_error=abs(_ratio(pred.volume, truth.volume) - 1),
-        surface_error=abs(_ratio(pred.surface, truth.surface) - 1),
-        roughness_error=abs(_ratio(pred.roughness, truth.roughness) - 1),
-    )
+    return float(np.count_nonzero(obj_ZYX)), float(area), float(roughness(obj_ZYX))
 
 
 def _ratio(value: float, of: float) -> float:
-    """1 where both are 0, nan where only `of` is."""
+    """Return value / of; 1 if both are 0, nan if only `of` is."""
     if of:
         return value / of
     return math.nan if value else 1.0

@@ -31,7 +31,7 @@ class TrackScores:
 
 
 def score_tracks(truth_TZYX: Sequence[np.ndarray], found_TZYX: Sequence[np.ndarray]) -> TrackScores:
-    """Score tracks against the truth.
+    """Return the scores of tracks against true tracks.
 
     Parameters
     ----------

@@ -1,39 +1,38 @@
-"""Whether the spread of sampled shapes is honest: coverage and CRPS of their volumes.
+"""Coverage and CRPS of the volumes of sampled shapes, compared with a conformal baseline.
 
-The bar that a spread must pass is a conformal one: a deterministic prediction, and around it the relative errors that
-such predictions made on cells they were not trained on.
+The baseline is a deterministic prediction with the distribution of the relative errors of such predictions for cells
+on which the model was not trained.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from cytovox.statistics.bootstrap import Interval, interval, mean_of
+from cytovox.statistics.bootstrap import interval, mean_of
 
 Row = dict[str, str | int | float]
 
 
 @dataclass(frozen=True)
 class VolumeScores:
-    """How well forecasts of the volume did, cell by cell; join folds with `joined`."""
+    """Scores of forecasts of the volume, one per cell."""
 
     covered_N: np.ndarray
-    """float64, 1 where the true volume lies in the central interval, else 0; nan where there is no such interval."""
+    """1 if the true volume lies in the central interval, 0 if not, nan without an interval; float64."""
     width_N: np.ndarray
-    """Width of that interval over the true volume; inf where too few residuals were there to close it, nan where too
-    few samples."""
+    """Width of the interval over the true volume; inf with too few residuals, nan with too few samples."""
     crps_N: np.ndarray
-    """Continuous ranked probability score in the unit of the volumes; lower is better."""
+    """Continuous ranked probability score (CRPS) in the unit of the volumes; lower is better."""
     relative_crps_N: np.ndarray
-    """The same over the true volume, so that a large cell does not outweigh ten small ones."""
+    """CRPS over the true volume, so that the mean is not dominated by large cells."""
 
 
 def sampled_scores(
     volumes_NS: np.ndarray, truth_N: np.ndarray, *, level: float = 0.9, fair: bool = True
 ) -> VolumeScores:
-    """Score the volumes of sampled shapes.
+    """Return the scores of the volumes of sampled shapes.
 
     Parameters
     ----------
@@ -42,65 +41,63 @@ def sampled_scores(
     truth_N : array, (N,)
         True volumes, above 0.
     level : float
-        Of the central interval, whose coverage and width are scored. With fewer samples than `samples_needed` there
-        is none, and only the CRPS is scored.
+        Level of the central interval. With fewer samples than `samples_needed` there is no interval, and only the CRPS
+        is computed.
     fair : bool
-        True scores the distribution that the samples are from, as if there were infinitely many; see `crps`.
+        Whether to score the distribution of the samples, as if there were infinitely many; see `crps`.
 
     Raises
     ------
     ValueError
-        Volumes of another number of cells, or a truth that is not above 0.
+        The numbers of cells differ, or a true volume is not above 0.
     """
     volumes_NS, truth_N = np.asarray(volumes_NS, np.float64), _checked(volumes_NS, truth_N)
     found = central_interval(volumes_NS, level)
-    crps_N = crps(volumes_NS, truth_N, fair=fair)
-    return _scores(found.low_N, found.high_N, crps_N, truth_N)
+    return _scores(found.low_N, found.high_N, crps(volumes_NS, truth_N, fair=fair), truth_N)
 
 
 def conformal_scores(
     predicted_N: np.ndarray, truth_N: np.ndarray, residuals_R: np.ndarray, *, level: float = 0.9
 ) -> VolumeScores:
-    """Score the conformal intervals and predictive distributions around deterministic volumes.
+    """Return the scores of the conformal intervals and predictive distributions of deterministic volumes.
 
     Parameters
     ----------
     predicted_N, truth_N : array, (N,)
-        Predicted and true volumes of cells that the residuals are not from.
+        Predicted and true volumes; the residuals are of other cells.
     residuals_R : array, (R,)
-        From `log_residuals`.
+        Result of `log_residuals`.
     level : float
-        Of the central interval.
+        Level of the central interval.
     """
     truth_N = _checked(predicted_N, truth_N)
     low_N, high_N = conformal_interval(predicted_N, residuals_R, level)
-    # the forecast is the empirical distribution of the residuals itself: nothing to be fair to
+    # the forecast is the empirical distribution of the residuals itself, so that no correction applies
     crps_N = crps(conformal_volumes(predicted_N, residuals_R), truth_N, fair=False)
     return _scores(low_N, high_N, crps_N, truth_N)
 
 
 def joined(parts: Sequence[VolumeScores]) -> VolumeScores:
-    """The scores of several folds as one, in the order given."""
-    names = ("covered_N", "width_N", "crps_N", "relative_crps_N")
-    return VolumeScores(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    """Return the scores of several folds as one, in the order given."""
+    return VolumeScores(*(np.concatenate([getattr(part, of.name) for part in parts]) for of in fields(VolumeScores)))
 
 
 @dataclass(frozen=True)
 class CentralInterval:
-    """Central interval of samples, one row each: what is scored and what is written to tables."""
+    """Central interval of the samples of each forecast."""
 
     low_N: np.ndarray
-    """Lower ends, in the unit of the samples; nan where there are too few samples for the level."""
+    """Lower ends, in the unit of the samples; nan if there are too few samples for the level."""
     high_N: np.ndarray
-    """Upper ends."""
+    """Upper ends, likewise."""
     coverage: float
-    """Probability that one more draw from the samples' own continuous distribution lies inside: at least the level.
-    nan where there are too few samples."""
+    """Probability that one more draw from the samples' continuous distribution lies inside, at least the level; nan if
+    there are too few samples."""
 
 
 def samples_needed(level: float = 0.9) -> int:
-    """Return the fewest samples whose range covers one more of them with probability `level`: 19 for 0.9."""
-    # the small amount keeps 2 / 0.1 from being just above 20
+    """Return the smallest number of samples whose range contains one more draw with probability `level`: 19 for 0.9."""
+    # 1e-9 corrects the rounding error of 2 / 0.1, which is just above 20
     return max(2, math.ceil(2 / (1 - level) - 1e-9) - 1)
 
 
@@ -144,23 +141,23 @@ def central_interval(volumes_NS: np.ndarray, level: float = 0.9) -> CentralInter
 
 
 def crps(samples_NS: np.ndarray, truth_N: np.ndarray, *, fair: bool = True) -> np.ndarray:
-    """Continuous ranked probability score of forecasts given by samples, mean |x - y| - mean |x - x'| / 2.
+    """Return the continuous ranked probability score of samples, mean |x - y| - mean |x - x'| / 2.
 
     Parameters
     ----------
     samples_NS : array, (N, S)
         S samples of each forecast.
     truth_N : array, (N,)
-        What came true.
+        Observed values.
     fair : bool
-        True averages |x - x'| over pairs of different samples, and so estimates without bias the score of the
-        distribution the samples are from: forecasts with different S are then comparable. False scores the samples'
-        empirical distribution, which a spread of few samples makes larger.
+        If True, |x - x'| is averaged over pairs of different samples. The result is an unbiased estimate of the score
+        of the distribution of the samples, and is comparable between forecasts with different S. If False, the
+        empirical distribution of the samples is scored; its score increases as S decreases.
 
     Returns
     -------
     float64 array, (N,)
-        In the unit of the samples. A single sample has no spread: it scores |x - y|.
+        In the unit of the samples; |x - y| for a single sample.
 
     References
     ----------
@@ -171,22 +168,22 @@ def crps(samples_NS: np.ndarray, truth_N: np.ndarray, *, fair: bool = True) -> n
     error_N = np.abs(x_NS - np.asarray(truth_N, np.float64)[:, None]).mean(axis=1)
     if s == 1:
         return error_N
-    # sorted, the sum of |x_i - x_j| over i < j is that of (2 i - S - 1) x_i
+    # for sorted samples, the sum of |x_i - x_j| over i < j equals that of (2 i - S - 1) x_i
     pairs_N = x_NS @ (2.0 * np.arange(1, s + 1) - s - 1)
     return error_N - pairs_N / (s * (s - 1) if fair else s * s)
 
 
 def log_residuals(predicted_N: np.ndarray, truth_N: np.ndarray) -> np.ndarray:
-    """log(true / predicted) volume of training cells, sorted.
+    """Return log(true / predicted) of the volumes of training cells, sorted.
 
-    The predictions must be out of fold: each cell's from a model that was not trained on it. On cells that were
-    trained on the residuals would be too small, and so would the intervals. A predicted volume below 1 counts as 1.
+    Each prediction must come from a model that was not trained on the cell (out of fold); otherwise the residuals, and
+    with them the intervals, are too small. Predicted volumes below 1 are set to 1.
     """
     return np.sort(np.log(_checked(predicted_N, truth_N)) - np.log(_at_least_one(predicted_N)))
 
 
 def conformal_volumes(predicted_N: np.ndarray, residuals_R: np.ndarray) -> np.ndarray:
-    """Support (N, R) of the conformal predictive distributions: each prediction times the R relative errors seen.
+    """Return the support (N, R) of the conformal predictive distributions: predictions times R relative errors.
 
     References
     ----------
@@ -198,11 +195,11 @@ def conformal_volumes(predicted_N: np.ndarray, residuals_R: np.ndarray) -> np.nd
 def conformal_interval(
     predicted_N: np.ndarray, residuals_R: np.ndarray, level: float = 0.9
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ends (low_N, high_N) of the conformal interval with equal tails.
+    """Return the ends (low_N, high_N) of the conformal interval with equal tails.
 
-    The residuals of rank floor((R + 1) tail) and ceil((R + 1) (1 - tail)) are its ends, 0 or inf where R is too small
-    for that rank. With residuals of one held-out set (split conformal) it covers at least `level` of exchangeable
-    cells; pooled from folds (cross-conformal) that holds nearly, not strictly.
+    The ends are given by the residuals of rank floor((R + 1) tail) and ceil((R + 1) (1 - tail)), and are 0 and inf if R
+    is too small for these ranks. With residuals of one held-out set (split conformal) the interval covers at least
+    `level` of exchangeable cells. With residuals pooled from folds (cross-conformal) the coverage is approximate.
 
     References
     ----------
@@ -211,15 +208,13 @@ def conformal_interval(
     """
     residuals = np.sort(np.asarray(residuals_R, np.float64))
     r, tail = len(residuals), (1 - level) / 2
-    # the small amounts keep 0.05 * 20 from being a hair above or below 1
-    low = math.floor((r + 1) * tail + 1e-9)
-    high = math.ceil((r + 1) * (1 - tail) - 1e-9)
-    factors = (
-        math.exp(residuals[low - 1]) if low >= 1 else 0.0,
-        math.exp(residuals[high - 1]) if high <= r else math.inf,
-    )
+    # 1e-9 corrects rounding errors of products such as 0.05 * 20
+    low, high = math.floor((r + 1) * tail + 1e-9), math.ceil((r + 1) * (1 - tail) - 1e-9)
     predicted_N = _at_least_one(predicted_N)
-    return predicted_N * factors[0], predicted_N * factors[1]
+    return (
+        predicted_N * (math.exp(residuals[low - 1]) if low >= 1 else 0.0),
+        predicted_N * (math.exp(residuals[high - 1]) if high <= r else math.inf),
+    )
 
 
 def spread_rows(
@@ -230,21 +225,22 @@ def spread_rows(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Row]:
-    """Coverage, width and CRPS of every model with 95 % bootstrap intervals over cells.
+    """Return coverage, width and CRPS of every model, with 95 % bootstrap intervals over cells.
 
     Parameters
     ----------
     scores : dict of model -> VolumeScores
-        The cells in one order for all models.
+        The cells are in the same order for all models.
     reference : str, optional
-        A model: for the others `crps_change` is their mean CRPS over its mean CRPS, minus 1, paired over cells.
+        A model. The other models have `crps_change`: their mean CRPS divided by its mean CRPS, minus 1, paired over
+        cells.
     strata, resamples, seed
-        As for `cytovox.statistics.bootstrap.interval`.
+        See `cytovox.statistics.bootstrap.interval`.
 
     Returns
     -------
     list of dict
-        One a model: `model`, `cells`, and `coverage`, `width`, `crps`, `relative_crps`, each also with `_low` and
+        One per model: `model`, `cells`, and `coverage`, `width`, `crps`, `relative_crps`, each also with `_low` and
         `_high`.
     """
     rows: list[Row] = []
@@ -263,13 +259,9 @@ def spread_rows(
             means["crps_change"] = lambda drawn, a=of.crps_N, b=base: float(a[drawn].sum() / b[drawn].sum() - 1)  # type: ignore[misc]
         row: Row = {"model": model, "cells": n}
         for name, statistic in means.items():
-            row |= _columns(name, interval(statistic, n, resamples=resamples, seed=seed, strata=strata))
+            row |= interval(statistic, n, resamples=resamples, seed=seed, strata=strata).columns(name)
         rows.append(row)
     return rows
-
-
-def _columns(name: str, found: Interval) -> Row:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _scores(low_N: np.ndarray, high_N: np.ndarray, crps_N: np.ndarray, truth_N: np.ndarray) -> VolumeScores:
@@ -278,9 +270,10 @@ def _scores(low_N: np.ndarray, high_N: np.ndarray, crps_N: np.ndarray, truth_N: 
 
 
 def _checked(volumes: np.ndarray, truth_N: np.ndarray) -> np.ndarray:
+    """Return the true volumes as float64, checked to be positive and as many as `volumes`."""
     truth_N = np.asarray(truth_N, np.float64)
     if len(volumes) != len(truth_N):
-        raise ValueError(f"volumes of {len(volumes)} cells for {len(truth_N)} true ones")
+        raise ValueError(f"predicted volumes of {len(volumes)} cells for {len(truth_N)} true volumes")
     if not (truth_N > 0).all():
         raise ValueError("a true volume is not above 0: leave empty cells out")
     return truth_N

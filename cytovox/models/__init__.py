@@ -1,4 +1,4 @@
-"""Trained models as plain Python objects: weights, what they say about themselves, and prediction without Lightning."""
+"""Trained models as plain Python objects: weights, their metadata, and prediction without Lightning."""
 
 from cytovox.models.cells import CellModel
 from cytovox.models.load import load_model, weights_path

@@ -1,7 +1,5 @@
 """Cells from masks of membrane and nucleus, by trained networks (Choi et al. 2021, and centre offsets)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,12 +16,12 @@ from cytovox.segmentation.networks import CentreOffsetCells, ConditionedCells
 
 
 def cell_windows(patch_size: Sequence[int], batch_size: int = 1) -> SlidingWindow:
-    """Return the windows of the centre-offset network: the patch size of the training, half a window apart.
+    """Return the windows of the centre-offset network: of the training's patch size, half a window apart.
 
     Parameters
     ----------
     patch_size : three ints
-        Patch z, y, x of the training, in voxels.
+        Patch z, y, x of the training in voxels.
     batch_size : int
         Windows in one batch.
     """
@@ -43,14 +41,14 @@ def cell_finder(
     device: str = "cpu",
     precision: str = "32-true",
 ) -> ConditionedCells | CentreOffsetCells:
-    """Return what finds cells with a network.
+    """Return the method that finds cells with a network.
 
-    The test stage, `analyze`, `cells_from_masks` and `CellModel` all build it here.
+    The test stage, `analyze`, `cells_from_masks` and `CellModel` all use this function.
 
     Parameters
     ----------
     network : Module
-        Of the metadata's method.
+        Network of the method of `metadata`.
     metadata : CellsMetadata
         Method, common grid and normalisation.
     tiling : SlidingWindow
@@ -60,7 +58,7 @@ def cell_finder(
     batch_size : int
         Nuclei in one batch of the nucleus-conditioned network.
     device, precision : str
-        Where and how the network runs.
+        Device and precision of the network.
     """
     resample = ResampleTo.chosen(metadata.resample, metadata.resample_spacing_um, metadata.resample_grid)
     shared: dict[str, Any] = {
@@ -72,12 +70,12 @@ def cell_finder(
 
 
 class CellModel:
-    """Finds the cells of a field from its masks of membrane and nucleus.
+    """Model that finds the cells of a field from its masks of membrane and nucleus.
 
     Parameters
     ----------
     weights : Weights
-        Of the cells task.
+        Weights of the cells task.
     device : str
         `auto`, `cpu`, `cuda` or `cuda:N`.
     precision : str
@@ -99,23 +97,19 @@ class CellModel:
     ) -> None:
         self.metadata: CellsMetadata = weights.metadata
         self.trained_on = weights.metadata.trained_on
+        self.method = self.metadata.method
+        """`offsets` (centre offsets) or `network` (nucleus-conditioned)."""
         self.device = resolve_device(device)
-        kind = self.device.partition(":")[0]
-        self.precision = choose_precision(precision, kind)
+        self.precision = choose_precision(precision, self.device)
         self.finder = cell_finder(
             cell_network(weights, key),
             self.metadata,
-            cell_windows(self.metadata.patch_size, batch_size("auto", kind)),
+            cell_windows(self.metadata.patch_size, batch_size("auto", self.device)),
             rule or SeedRule(),
-            batch_size("auto", kind, NUCLEI_ON_CPU),
+            batch_size("auto", self.device, NUCLEI_ON_CPU),
             self.device,
             self.precision,
         )
-
-    @property
-    def method(self) -> str:
-        """`offsets` (centre offsets) or `network` (nucleus-conditioned)."""
-        return self.metadata.method
 
     def __call__(self, cells: CellField, progress: Callable[[int, int], None] | None = None) -> FoundCells:
         """Return the cells of a field and the nuclei that they grew from.

@@ -1,11 +1,9 @@
 """Compare an input with the inputs that weights were trained on: voxel size, and statistics of the image.
 
 A training run stores the ranges of its inputs in the metadata of its weights (`trained_on`); shipped weights have them
-in a JSON file of the same name. An input outside these ranges is predicted and flagged: how good the prediction is has
-not been measured.
+in a JSON file of the same name. An input outside these ranges is predicted and flagged: the quality of such a
+prediction has not been measured.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,28 +13,28 @@ from skimage.measure import regionprops
 
 from cytovox.io import Box, Volume
 
-#: Planes of a frame, and voxels of all of them, that its statistics are taken from: evenly spaced, the same in training
-#: and prediction, so that large frames need not be read whole.
+#: Largest numbers of planes of a frame, and of voxels of these planes, that its statistics are computed from. They are
+#: evenly spaced, and the same in training and prediction, so that large frames need not be read whole.
 PLANES, VOXELS = 9, 2**20
-#: How far outside the range of what was seen an input may lie, as a part of that range: few inputs are looked at.
+#: Tolerance on either side of a range, as a fraction of it: ranges come from few inputs.
 MARGIN = 0.25
-#: The same for refractive indices at least: that of media and of their measurement.
+#: Least tolerance of a refractive index: the variation of media and of their measurement.
 RI_MARGIN = 0.002
-#: Voxels may be so many times longer than the longest that were trained on, or shorter than the shortest: an input is
-#: resampled to the grid of the weights, which loses nothing of a finer one.
+#: Factors by which voxels may be longer than the longest, or shorter than the shortest, voxels of the training. Inputs
+#: are resampled to the grid of the weights, so finer voxels lose no detail that the network uses.
 COARSER, FINER = 1.25, 4.0
-#: What is written of inputs of weights that do not say what they were trained on.
-UNKNOWN = "unknown: the weights do not say what they were trained on"
+#: Text for inputs of weights without ranges of their training inputs.
+UNKNOWN = "unknown: the weights have no ranges of their training inputs"
 
-#: Statistics of a tomogram: percentiles of the refractive index, of about the medium and of the densest parts. A median
-#: would tell how much of the field is full of cells, which is free.
+#: Statistics of a tomogram: percentiles of the refractive index, near that of the medium and of the densest parts. A
+#: median would depend on the share of the field that cells cover, which may be any.
 RI_PERCENTILES = {"ri_p1": 1.0, "ri_p99.9": 99.9}
 
 Read = Callable[[Box], np.ndarray]
 
 
 def volume_statistics(read: Read, shape_ZYX: Sequence[int]) -> dict[str, float]:
-    """Percentiles of the refractive index of a frame, from at most `PLANES` of its planes.
+    """Return percentiles of the refractive index of a frame, from at most `PLANES` of its planes.
 
     Parameters
     ----------
@@ -71,8 +69,8 @@ def cell_statistics(image_YX: np.ndarray, mask_YX: np.ndarray) -> dict[str, floa
     Returns
     -------
     dict of str to float
-        `area_px`, area of the mask in pixels; `axis_ratio`, its minor by its major axis; `solidity`, its area by that
-        of its convex hull; `mean_intensity` inside it; `variation`, the deviation inside it by that mean.
+        `area_px`, area of the mask in pixels; `axis_ratio`, minor / major axis; `solidity`, area / area of the convex
+        hull; `mean_intensity` inside the mask; `variation`, standard deviation inside the mask / mean intensity.
     """
     mask = np.asarray(mask_YX) != 0
     inside, whole = image_YX[mask].astype(np.float64), regionprops(mask.astype(np.uint8))[0]
@@ -90,61 +88,57 @@ def cell_statistics(image_YX: np.ndarray, mask_YX: np.ndarray) -> dict[str, floa
 def outside(
     trained_on: Mapping[str, Any], statistics: Mapping[str, float], spacing_um: Sequence[float] | None = None
 ) -> list[str]:
-    """What of an input lies outside what weights were trained on, in a few words each.
+    """Return in which properties an input lies outside the training inputs of weights, in a few words each.
 
     Parameters
     ----------
     trained_on : mapping
-        Of the metadata of the weights; see `describe`.
+        `trained_on` of the metadata of the weights; see `training.domain.describe`.
     statistics : mapping
         `volume_statistics` or `cell_statistics` of the input.
     spacing_um : (z, y, x), optional
-        Its voxel size, of a volume.
+        Voxel size of a volume.
 
     Returns
     -------
     list of str
-        Empty for an input that lies within. One entry, `UNKNOWN`, where the weights do not say what they saw.
+        Empty for an input inside the ranges. One entry, `UNKNOWN`, if `trained_on` is empty.
     """
     if not trained_on:
         return [UNKNOWN]
-    found = [] if spacing_um is None else _spacing_outside(trained_on.get("spacing_um"), spacing_um)
-    for name, value in statistics.items():
-        if name not in trained_on.get("statistics", {}):
-            continue
-        low, high = trained_on["statistics"][name]
+    spacings, ranges = trained_on.get("spacing_um"), trained_on.get("statistics", {})
+    found = [] if spacing_um is None or spacings is None else _spacing_outside(spacings, spacing_um)
+    for name, value, (low, high) in [(n, v, ranges[n]) for n, v in statistics.items() if n in ranges]:
         margin = max(MARGIN * (high - low), RI_MARGIN if name.startswith("ri_") else 0.0)
         if not low - margin <= value <= high + margin:
             found.append(f"{name} {value:.4g} (trained on {low:.4g} to {high:.4g})")
     return found
 
 
-def _spacing_outside(trained: Any, spacing_um: Sequence[float]) -> list[str]:
-    if trained is None:
-        return []
+def _spacing_outside(trained: Sequence[Sequence[float]], spacing_um: Sequence[float]) -> list[str]:
     low, high = trained
-    for word, is_outside in (
-        ("coarser", [s > COARSER * h for s, h in zip(spacing_um, high, strict=True)]),
-        ("finer", [s * FINER < n for s, n in zip(spacing_um, low, strict=True)]),
-    ):
-        if any(is_outside):
-            size = " x ".join(f"{s:.3g}" for s in spacing_um)
-            seen = " x ".join(f"{a:.3g}" if a == b else f"{a:.3g}-{b:.3g}" for a, b in zip(low, high, strict=True))
-            return [f"voxels of {size} um, {word} than trained on ({seen})"]
-    return []
+    if any(s > COARSER * h for s, h in zip(spacing_um, high, strict=True)):
+        word = "coarser"
+    elif any(s * FINER < n for s, n in zip(spacing_um, low, strict=True)):
+        word = "finer"
+    else:
+        return []
+    size = " x ".join(f"{s:.3g}" for s in spacing_um)
+    seen = " x ".join(f"{a:.3g}" if a == b else f"{a:.3g}-{b:.3g}" for a, b in zip(low, high, strict=True))
+    return [f"voxels of {size} um, {word} than trained on ({seen})"]
 
 
 def frame_outside(trained_on: Sequence[Mapping[str, Any]], read: Read, volume: Volume) -> str:
-    """`outside` of a frame for the weights of an ensemble: a text for tables, empty for a frame that lies within.
+    """Return `outside` of a frame for the weights of an ensemble, as text for tables; empty inside the ranges.
 
     Parameters
     ----------
     trained_on : sequence of mapping
-        Of each member's metadata.
+        `trained_on` of each member's metadata.
     read : callable
         From a box to its refractive indices.
     volume : Volume
-        What the frame belongs to.
+        Volume of the frame.
     """
     statistics = volume_statistics(read, volume.shape[2:])
     found = [text for member in trained_on for text in outside(member, statistics, volume.spacing_um)]

@@ -1,7 +1,6 @@
 """Find weights by name or path, and load them as a model."""
 
-from __future__ import annotations
-
+import inspect
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from cytovox.errors import InputError
 from cytovox.models.cells import CellModel
-from cytovox.models.metadata import CheckpointMetadata, read_checkpoint
+from cytovox.models.metadata import read_checkpoint
 from cytovox.models.organelle import OrganelleModel
 from cytovox.models.shape import ShapeModel
 from cytovox.networks.weights import shipped_weights
@@ -18,7 +17,6 @@ from cytovox.renamed import RENAMED_WEIGHTS
 #: Checkpoints of a run folder, the preferred one first.
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
 
-Model = OrganelleModel | CellModel | ShapeModel
 #: The model of each task's weights.
 MODELS: dict[str, type[OrganelleModel] | type[CellModel] | type[ShapeModel]] = {
     "organelle": OrganelleModel,
@@ -29,7 +27,7 @@ MODELS: dict[str, type[OrganelleModel] | type[CellModel] | type[ShapeModel]] = {
 
 
 def weights_path(given: str | Path, key: str) -> Path:
-    """Return the file of weights that a name or a path stands for.
+    """Return the file of weights of a name or path.
 
     Parameters
     ----------
@@ -41,23 +39,21 @@ def weights_path(given: str | Path, key: str) -> Path:
     Raises
     ------
     InputError
-        A folder without a checkpoint, or nothing there.
+        A folder without a checkpoint, or no such file or name.
     """
     path = Path(given)
     if path.is_dir():
-        found = next((path / name for name in CHECKPOINTS if (path / name).is_file()), None)
-        if found is None:
+        if (found := next((path / name for name in CHECKPOINTS if (path / name).is_file()), None)) is None:
             raise InputError(f"{key}: {path}: no checkpoints/best.ckpt or last.ckpt in it; give a run that was trained")
         return found
     if path.is_file():
         return path
-    shipped = shipped_weights()
-    if str(given) in RENAMED_WEIGHTS:
-        new = RENAMED_WEIGHTS[str(given)]
-        warnings.warn(f"{key}: {given} is now called {new}; the old name works until the next release", FutureWarning)
-        return shipped[new]
-    if str(given) in shipped:
-        return shipped[str(given)]
+    shipped, name = shipped_weights(), str(given)
+    if name in RENAMED_WEIGHTS:
+        name = RENAMED_WEIGHTS[name]
+        warnings.warn(f"{key}: {given} is now called {name}; the old name works until the next release", FutureWarning)
+    if name in shipped:
+        return shipped[name]
     raise InputError(
         f"{key}: {path}: no such checkpoint; expected a .ckpt file, a run folder that has one, or shipped weights "
         f"({', '.join(shipped) or 'none in this installation'})"
@@ -109,31 +105,19 @@ def load_model(
     if not names:
         raise InputError("load_model: no weights named")
     weights = [read_checkpoint(weights_path(one, "load_model"), task, "load_model") for one in names]
-    found = _task_of([member.metadata for member in weights], names)
-    if found not in MODELS:
-        raise InputError(f"load_model: {names[0]}: weights of task {found}, which predict nothing by themselves")
-    kind = MODELS[found]
+    tasks = [member.metadata.task for member in weights]
+    if len(set(tasks)) > 1:
+        listed = ", ".join(f"{one}: {found}" for one, found in zip(names, tasks, strict=True))
+        raise InputError(f"load_model: an ensemble needs weights of one task, not {listed}")
+    if tasks[0] not in MODELS:
+        raise InputError(f"load_model: {names[0]}: no model is available for weights of task {tasks[0]}")
+    kind: Any = MODELS[tasks[0]]
+    if kind is not OrganelleModel and len(weights) > 1:
+        raise InputError(f"load_model: task {tasks[0]} uses one network; name one checkpoint")
+    if unknown := sorted(options.keys() - inspect.signature(kind).parameters.keys()):
+        raise InputError(
+            f"load_model: {kind.__name__} has no option {', '.join(unknown)}; see help(cytovox.{kind.__name__})"
+        )
     if precision is not None:
         options["precision"] = precision
-    first: Any = weights
-    if kind is not OrganelleModel:
-        if len(weights) > 1:
-            raise InputError(f"load_model: task {found} uses one network; name one checkpoint")
-        first = weights[0]
-    try:
-        return kind(first, device, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        wrong = str(error).rpartition("argument ")[2].strip("'")
-        raise InputError(
-            f"load_model: {kind.__name__} has no option {wrong}; see help(cytovox.{kind.__name__})"
-        ) from None
-
-
-def _task_of(metadata: Sequence[CheckpointMetadata], names: Sequence[str | Path]) -> str:
-    tasks = {member.task for member in metadata}
-    if len(tasks) > 1:
-        listed = ", ".join(f"{name}: {member.task}" for name, member in zip(names, metadata, strict=True))
-        raise InputError(f"load_model: an ensemble needs weights of one task, not {listed}")
-    return tasks.pop()
+    return kind(weights if kind is OrganelleModel else weights[0], device, **options)

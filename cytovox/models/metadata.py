@@ -1,6 +1,4 @@
-"""What a checkpoint says about itself: enough to rebuild its network and to prepare its input."""
-
-from __future__ import annotations
+"""Metadata of a checkpoint: all that is needed to rebuild its network and to prepare its input."""
 
 import dataclasses
 import json
@@ -8,16 +6,17 @@ import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from cytovox.errors import InputError
-from cytovox.models.finite import first_nonfinite
-from cytovox.models.weights_file import KEY, SUFFIX, read_content
+from cytovox.models.weights_file import KEY, SUFFIX, first_nonfinite, read_content
 from cytovox.renamed import RENAMED_METHODS, RENAMED_OPTIONS
 
-#: What torch raises on files that are no checkpoints, or damaged ones.
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+#: Errors that torch raises for damaged files, and for files that are not checkpoints.
 _UNREADABLE = (
     RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError,
     pickle.UnpicklingError, struct.error,
@@ -26,43 +25,49 @@ _UNREADABLE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointMetadata:
-    """What every checkpoint says about itself; plain types only, so that `weights_only=True` reads it."""
+    """Metadata of every checkpoint, of plain types only, so that `weights_only=True` reads them."""
 
     task: str
     """Such as `organelle`."""
     model: dict[str, Any]
-    """`network` and its options."""
+    """Name of the network (`network`) and its options."""
     schema_version: int = 1
-    """Of these metadata."""
+    """Version of these metadata."""
     trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Ranges of the training inputs, as `training.domain.describe` makes them; empty where unknown."""
+    """Ranges of the training inputs, as returned by `training.domain.describe`; empty if unknown."""
     seen: list[str] = dataclasses.field(default_factory=list)
-    """Fingerprints (`lightning_modules.seen`) of the cells or volumes that the weights were trained, stopped early or
-    tuned on, sorted."""
+    """Sorted fingerprints (`lightning_modules.seen`) of the cells or volumes that were used for training, early
+    stopping or tuning."""
     seen_all: bool = False
-    """Whether these are all of them; not known of weights from before they were kept."""
+    """Whether `seen` is complete; False for weights from before fingerprints were stored."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OrganelleMetadata(CheckpointMetadata):
+class VolumeMetadata(CheckpointMetadata):
+    """Input preprocessing of a network for volumes."""
+
+    resample: str
+    """`spacing_um` or `grid`."""
+    resample_spacing_um: list[float]
+    """Voxel size z, y, x of the common grid, if `resample` is `spacing_um`."""
+    resample_grid: list[int]
+    """Shape of the common grid, if `resample` is `grid`."""
+    ri_range: list[float]
+    """Refractive indices that are mapped to 0 and 1."""
+    patch_size: list[int]
+    """Window z, y, x that the network was trained on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OrganelleMetadata(VolumeMetadata):
     """Input preprocessing and output labels of an organelle network."""
 
     organelles: list[str]
     """Names of the outputs."""
-    resample: str
-    """`spacing_um` or `grid`."""
-    resample_spacing_um: list[float]
-    """Voxel size z, y, x of the common grid, if it is one of spacing."""
-    resample_grid: list[int]
-    """Shape of the common grid, if it is one of shape."""
-    ri_range: list[float]
-    """Refractive indices that became 0 and 1."""
-    patch_size: list[int]
-    """Window z, y, x that the network was trained on."""
 
     @property
     def resample_key(self) -> str:
-        """The one of the two fields that says the common grid."""
+        """Name of the field that defines the common grid."""
         return "resample_grid" if self.resample == "grid" else "resample_spacing_um"
 
 
@@ -71,48 +76,38 @@ class SearchMetadata(OrganelleMetadata):
     """Input preprocessing and output labels of a supernet, and its search space."""
 
     operations: list[str]
-    """What an edge may do."""
+    """Candidate operations of an edge."""
     cost_measure: str
-    """What its costs are counted in, one of `cytovox.networks.search_cost.Measure`."""
+    """Measure of cost, one of `cytovox.networks.search_cost.Measure`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CellsMetadata(CheckpointMetadata):
-    """Input preprocessing of a network that tells cells apart."""
+class CellsMetadata(VolumeMetadata):
+    """Input preprocessing of a network that separates cells."""
 
     method: str
-    """`network`: shown one nucleus at a time; `offsets`: centre offsets, all cells at once."""
-    resample: str
-    """`spacing_um` or `grid`."""
-    resample_spacing_um: list[float]
-    """Voxel size z, y, x of the common grid, if it is one of spacing."""
-    resample_grid: list[int]
-    """Shape of the common grid, if it is one of shape."""
-    ri_range: list[float]
-    """Refractive indices that became 0 and 1."""
-    patch_size: list[int]
-    """Window z, y, x that the network was trained on."""
+    """`network`: nucleus-conditioned, one nucleus per pass; `offsets`: centre offsets, all cells in one pass."""
     z: str = "fit"
-    """Which slices it sees: `fit`, `center` or `middle` (`cytovox.segmentation.networks.ConditionedCells`)."""
+    """Slices of its input: `fit`, `center` or `middle` (`cytovox.segmentation.networks.ConditionedCells`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShapeMetadata(CheckpointMetadata):
-    """What surrounds a shape network: the parts it was trained with, by name and options."""
+    """Parts that a shape network was trained with, each by name and options."""
 
     field: dict[str, Any]
-    """How shapes are represented."""
+    """Representation of shapes."""
     process: dict[str, Any]
-    """How data became noise."""
+    """Process that turned data into noise."""
     preconditioning: dict[str, Any]
-    """What the network's output means."""
+    """Quantity that the network predicts."""
     traits: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "none"})
-    """What the network is given besides the image."""
+    """Further inputs of the network besides the image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SHAPRMetadata(CheckpointMetadata):
-    """SHAPR needs nothing more."""
+    """Metadata of SHAPR: those of every checkpoint."""
 
 
 #: The metadata of each task's checkpoints.
@@ -124,25 +119,25 @@ METADATA: dict[str, type[CheckpointMetadata]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A checkpoint's network and its metadata."""
+    """Weights of a checkpoint's network, with their metadata."""
 
     path: Path
     metadata: Any
-    """`CheckpointMetadata` of its task."""
+    """Subclass of `CheckpointMetadata` of its task."""
     network_state: dict[str, torch.Tensor]
 
 
 def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
-    """Read a checkpoint of this task.
+    """Return the weights and metadata of a checkpoint.
 
     Parameters
     ----------
     path : Path
         A `.ckpt` file, or a `.safetensors` file of `cytovox.models.weights_file`.
     task : str or None
-        The task it must be of; None for any.
+        Task that it must be of; None for any.
     key : str
-        Config key that named it, for the error messages.
+        Config key that named it, for messages.
 
     Raises
     ------
@@ -152,7 +147,7 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
     if not path.is_file():
         raise InputError(f"{key}: {path}: no such checkpoint; expected a .ckpt file or a run folder that has one")
     try:
-        content = _content(path)
+        content = read_content(path) if path.suffix == SUFFIX else torch.load(path, "cpu", weights_only=True)
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{key}: {path}: cannot be read as a checkpoint ({reason[:160]})") from None
@@ -165,16 +160,13 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
         raise InputError(
             f"{key}: {path}: written by a newer Cytovox (version {stored['schema_version']}); update yours"
         )
-    kind = METADATA.get(str(stored.get("task")))
-    if kind is None:
+    if (kind := METADATA.get(str(stored.get("task")))) is None:
         raise InputError(f"{key}: {path}: a checkpoint of task {stored.get('task')}, unknown here; update Cytovox")
     known = dataclasses.fields(kind)
     needed = [f.name for f in known if f.default is f.default_factory is dataclasses.MISSING]
-    missing = [name for name in needed if name not in stored]
-    if missing:
+    if missing := [name for name in needed if name not in stored]:
         raise InputError(f"{key}: {path}: a checkpoint of another version of Cytovox (it lacks {', '.join(missing)})")
-    prefix = "network."
-    state = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    state = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
     if (name := first_nonfinite(state)) is not None:
         raise InputError(f"{key}: {path}: its weights are NaN or infinite (first: {name}); give weights of another run")
     stored = {"trained_on": _sidecar(path), **stored}
@@ -187,7 +179,7 @@ def read_checkpoint(path: Path, task: str | None, key: str) -> Weights:
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
-    """What a file beside weights (NAME.json) says they were trained on, for weights that do not say it themselves."""
+    """Return `trained_on` of the file NAME.json of weights NAME.safetensors; empty if there is none."""
     try:
         content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) if path.suffix == SUFFIX else {}
     except (OSError, ValueError):
@@ -196,29 +188,21 @@ def _sidecar(path: Path) -> dict[str, Any]:
     return dict(stored) if isinstance(stored, Mapping) else {}
 
 
-def _content(path: Path) -> Any:
-    """A checkpoint, or what a weights file holds in a checkpoint's layout."""
-    if path.suffix == SUFFIX:
-        return read_content(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def load_network(network: torch.nn.Module, weights: Weights, key: str) -> None:
-    """Put a checkpoint's weights into a network.
+def load_network(network: Network, weights: Weights, key: str) -> Network:
+    """Return a network after loading a checkpoint's weights into it.
 
     Raises
     ------
     InputError
-        The network is another one than the checkpoint's; the first parameter that differs is named.
+        The network differs from the checkpoint's; the message names the first parameter that differs.
     """
-    own = network.state_dict()
-    for name in sorted(own.keys() | weights.network_state.keys()):
-        mine, theirs = own.get(name), weights.network_state.get(name)
-        if mine is None or theirs is None or mine.shape != theirs.shape:
-            given = "none" if theirs is None else str(tuple(theirs.shape))
-            need = "none" if mine is None else str(tuple(mine.shape))
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    stored = {name: tuple(value.shape) for name, value in weights.network_state.items()}
+    for name in sorted(own.keys() | stored.keys()):
+        if own.get(name) != stored.get(name):
             raise InputError(
                 f"{key}: {weights.path}: its network is {weights.metadata.model}; this config's differs at {name} "
-                f"({given} in the checkpoint, {need} here); make model: the same"
+                f"({stored.get(name, 'none')} in the checkpoint, {own.get(name, 'none')} here); make model: the same"
             )
     network.load_state_dict(weights.network_state)
+    return network

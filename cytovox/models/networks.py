@@ -1,6 +1,4 @@
-"""Networks rebuilt from the metadata of their weights."""
-
-from __future__ import annotations
+"""Networks built from the metadata of their weights."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,12 +10,12 @@ from cytovox.errors import InputError
 from cytovox.models.metadata import Weights, load_network
 from cytovox.networks import network_config
 
-#: Input and output channels of the networks that tell cells apart, by method.
+#: Input and output channels of the networks that separate cells, by method.
 CELL_CHANNELS = {"network": (4, 1), "offsets": (3, 3)}
 
 
 def config_of(kind: type, options: Mapping[str, Any]) -> Any:
-    """Return a config of this class; options that it does not have (of another version) are left out."""
+    """Return a config of this class; options that it does not have (of another version) are ignored."""
     known = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in options.items() if name in known})
 
@@ -29,26 +27,25 @@ def organelle_network(weights: Weights, window: tuple[int, int, int], key: str) 
     ----------
     weights : Weights
     window : (z, y, x)
-        Size of the windows that it will be given, in voxels.
+        Size of its windows in voxels.
     key : str
         Config key or argument that named the weights, for messages.
 
     Raises
     ------
     InputError
-        The network cannot be built here, or does not take windows of this size.
+        The network cannot be built here, or cannot process windows of this size.
     """
-    config = config_of(network_config(str(weights.metadata.model["network"])), weights.metadata.model)
+    config = _config(weights)
     if errors := config.errors(window):
         raise InputError(f"predict.window: the network of {weights.path}: {'; '.join(errors)}")
-    network: nn.Module = config.build(1, len(weights.metadata.organelles))
-    load_network(network, weights, key)
-    return network
+    return load_network(config.build(1, len(weights.metadata.organelles)), weights, key)
 
 
 def cell_network(weights: Weights, key: str) -> nn.Module:
     """Return the network of weights of the cells task; parameters and errors as of `organelle_network`."""
-    config = config_of(network_config(str(weights.metadata.model["network"])), weights.metadata.model)
-    network: nn.Module = config.build(*CELL_CHANNELS[weights.metadata.method])
-    load_network(network, weights, key)
-    return network
+    return load_network(_config(weights).build(*CELL_CHANNELS[weights.metadata.method]), weights, key)
+
+
+def _config(weights: Weights) -> Any:
+    return config_of(network_config(str(weights.metadata.model["network"])), weights.metadata.model)

@@ -1,7 +1,5 @@
 """Organelle masks of a tomogram, predicted by trained weights (Choi et al. 2021)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.segmentation.holes import FILLED, fill_holes
 
-#: Masks whose probabilities the methods that tell cells apart use.
+#: Masks whose probabilities are the input of the methods that separate cells.
 CELL_INPUTS = ("membrane", "nucleus")
 #: Probability from which a voxel belongs to an organelle.
 THRESHOLD = 0.5
@@ -82,9 +80,9 @@ def dense_inferer(
     scratch: Path | None = None,
     compile: Compile = "none",
 ) -> DenseInferer:
-    """Return what turns a frame of refractive index into probabilities on its own grid.
+    """Return the inference of organelle networks: probabilities of a frame on its own grid.
 
-    The test stage, the predict command, `analyze` and `OrganelleModel` all build their inference here.
+    The test stage, the predict command, `analyze` and `OrganelleModel` all use this function.
 
     Parameters
     ----------
@@ -99,7 +97,7 @@ def dense_inferer(
     precision : str
         16-mixed or bf16-mixed; anything else is float32.
     channels_last : bool, optional
-        Memory layout; if not given, the one that is faster for these networks on this device.
+        Memory format; if not given, the one that is faster for these networks on this device.
     flips, memory_gb, scratch, compile
         As of `DenseInferer`.
     """
@@ -122,14 +120,14 @@ def dense_inferer(
 
 
 class OrganelleMasks(Mapping[str, np.ndarray]):
-    """Masks of the organelles of one frame, by name: a read-only mapping of bool arrays (Z, Y, X).
+    """Masks of the organelles of one frame: a read-only mapping from name to bool array (Z, Y, X).
 
     Attributes
     ----------
     volume : Volume
         The volume that was predicted.
     frame : int
-        The frame.
+        Number of the frame.
     outside_training : str
         How the frame differs from the inputs that the weights were trained on; empty if it does not.
     """
@@ -170,7 +168,7 @@ class OrganelleMasks(Mapping[str, np.ndarray]):
 
 
 class OrganelleModel:
-    """Predicts the organelle masks of a tomogram.
+    """Model that predicts the organelle masks of a tomogram.
 
     Parameters
     ----------
@@ -195,7 +193,7 @@ class OrganelleModel:
     Raises
     ------
     InputError
-        The members of an ensemble do not belong together, or the network cannot be built here.
+        The members of an ensemble differ in outputs, grid or normalisation, or the network cannot be built here.
     """
 
     def __init__(
@@ -216,15 +214,16 @@ class OrganelleModel:
         for other in weights[1:]:
             require_same_task(first, other, key)
         self.device = resolve_device(device)
-        kind = self.device.partition(":")[0]
-        self.precision = choose_precision(precision, kind)
+        self.precision = choose_precision(precision, self.device)
         self.metadata: OrganelleMetadata = first.metadata
+        self.organelles = tuple(self.metadata.organelles)
+        """Names of the masks, in the order of the network's outputs."""
         self.threshold = threshold
         self.trained_on = [member.metadata.trained_on for member in weights]
         if tiling is None:
-            batch = batch_size("auto", kind)
+            batch = batch_size("auto", self.device)
             tiling = sliding_window(self.metadata.patch_size, pad_yx=pad_yx, sw_batch_size=batch)
-        self._inferer = dense_inferer(
+        self.inferer = dense_inferer(
             [organelle_network(member, tiling.window, key) for member in weights],
             self.metadata,
             tiling,
@@ -234,28 +233,19 @@ class OrganelleModel:
             memory_gb=memory_gb,
             compile=compile,
         )
-
-    @property
-    def organelles(self) -> tuple[str, ...]:
-        """Names of the masks, in the order of the network's outputs."""
-        return tuple(self.metadata.organelles)
-
-    @property
-    def inferer(self) -> DenseInferer:
-        """The inference engine, for frames that are too large for memory (`DenseInferer.boxes`)."""
-        return self._inferer
+        """Inference engine, for frames that are too large for memory (`DenseInferer.boxes`)."""
 
     def predict(
         self, volume: Volume, frame: int = 0, progress: Callable[[int, int], None] | None = None
     ) -> OrganelleMasks:
-        """Return the masks of one frame on the volume's own grid, the same as the `predict` command writes.
+        """Return the masks of one frame on the volume's own grid, equal to those of the `predict` command.
 
         Holes of the membrane mask, which is the filled cell, are closed.
 
         Parameters
         ----------
         volume : Volume
-            With a channel of refractive index; see `cytovox.read` and `Volume`.
+            A volume with a channel of refractive index; see `cytovox.read` and `Volume`.
         frame : int
             Time point, from 0.
         progress : callable, optional
@@ -276,7 +266,7 @@ class OrganelleModel:
                 "cytovox.read(FILE) or cytovox.Volume(array, spacing_um=(z, y, x))"
             )
         ri_ZYX = checked_frame(volume, frame)
-        self._inferer.progress = progress
+        self.inferer.progress = progress
         masks, probabilities = self.masks(ri_ZYX, volume.spacing_um)
         if FILLED in masks:
             masks[FILLED] = fill_holes(masks[FILLED], volume.spacing_um)
@@ -291,7 +281,7 @@ class OrganelleModel:
     def masks(
         self, ri_ZYX: np.ndarray | FrameReader, spacing_um: Sequence[float], keep: Sequence[str] = CELL_INPUTS
     ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """Return the masks of a frame as the network gives them, and probabilities of some organelles.
+        """Return the masks of a frame, with holes that the network leaves, and probabilities of some organelles.
 
         Parameters
         ----------
@@ -300,27 +290,25 @@ class OrganelleModel:
         spacing_um : three floats
             Voxel size z, y, x in µm.
         keep : sequence of str
-            Organelles whose probabilities are returned, too.
+            Organelles whose probabilities are returned.
 
         Returns
         -------
         masks : dict of str to bool array, (Z, Y, X)
-            With the holes that the network leaves.
+            Masks by name.
         probabilities : float32 array, (len(keep), Z, Y, X), or None
-            None where `keep` is empty or names an organelle that is not predicted.
+            None if `keep` is empty or names an organelle that is not predicted.
         """
         reader = ArrayReader(ri_ZYX) if isinstance(ri_ZYX, np.ndarray) else ri_ZYX
-        names = self.organelles
-        masks = np.zeros((len(names), *reader.shape), bool)
-        kept = [names.index(name) for name in keep if name in names]
-        probabilities = None
+        masks = np.zeros((len(self.organelles), *reader.shape), bool)
+        kept, probabilities = [self.organelles.index(name) for name in keep if name in self.organelles], None
         if kept and len(kept) == len(keep):
             probabilities = np.zeros((len(kept), *reader.shape), np.float32)
-        for box, values_Kzyx in self._inferer.boxes(reader, spacing_um):
+        for box, values_Kzyx in self.inferer.boxes(reader, spacing_um):
             masks[(slice(None), *box)] = values_Kzyx >= self.threshold
             if probabilities is not None:
                 probabilities[(slice(None), *box)] = values_Kzyx[kept]
-        return dict(zip(names, masks, strict=True)), probabilities
+        return dict(zip(self.organelles, masks, strict=True)), probabilities
 
 
 def checked_frame(volume: Volume, frame: int) -> np.ndarray:
@@ -339,12 +327,12 @@ def checked_frame(volume: Volume, frame: int) -> np.ndarray:
 
 
 def require_same_task(first: Weights, other: Weights, key: str) -> None:
-    """Refuse an ensemble whose members have other inputs or outputs.
+    """Raise an error if two members of an ensemble differ in inputs or outputs.
 
     Raises
     ------
     InputError
-        Names what differs.
+        The message names what differs.
     """
     for name in ("organelles", "resample", "ri_range", first.metadata.resample_key):
         mine, theirs = getattr(first.metadata, name), getattr(other.metadata, name)

@@ -1,23 +1,22 @@
 """3D shapes of a cell from one 2D image and its mask (DISPR, Waibel et al. 2022, arXiv 2208.14125; SHAPR)."""
 
-from __future__ import annotations
-
 import dataclasses
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from cytovox.diffusion.parts import PARTS
 from cytovox.diffusion.preconditioning import Denoiser
 from cytovox.diffusion.samplers import Sampler
 from cytovox.diffusion.traits import TRAITS, TraitConditioning
 from cytovox.errors import DeviceError, InputError
-from cytovox.inference.device import choose_precision, resolve_device
+from cytovox.inference.device import autocast, choose_precision, resolve_device
 from cytovox.inference.device_memory import DeviceLimits
-from cytovox.inference.precision import autocast
 from cytovox.models.domain import cell_statistics, outside
 from cytovox.models.metadata import Weights, load_network
 from cytovox.models.networks import config_of
@@ -31,7 +30,7 @@ from cytovox.preprocess.square_symmetries import unview, view
 BATCH = 8
 #: The same on a CUDA device.
 BATCH_ON_CUDA = 16
-#: Samplers of models whose config is not known, by process: what the shipped configs use.
+#: Default samplers by process, those of the shipped configs.
 DEFAULT_SAMPLERS = {"direct": "one_step", "rectified_flow": "euler", "linear_betas": "ancestral"}
 
 
@@ -56,7 +55,7 @@ class Shapes:
 
     @property
     def probability_ZYX(self) -> torch.Tensor:
-        """float32, the fraction of the samples that contain a voxel."""
+        """float32, fraction of the samples that contain each voxel."""
         return self.samples_NZYX.float().mean(0)
 
 
@@ -67,7 +66,7 @@ class Samples:
     samples_BCZYX: torch.Tensor
     """Plausible fields."""
     likely_BCZYX: torch.Tensor | None = None
-    """The model's single best estimate; None where only the mean of the samples gives one."""
+    """The model's best single estimate; None if it is the mean of the samples."""
 
 
 #: From a condition (B, C, Y, X) and a random generator to fields.
@@ -97,12 +96,12 @@ def draw_samples(
     condition_BCYX : float tensor
         From `condition`.
     generator : torch.Generator
-        Seeds the draws; the next batch continues with it.
+        Source of random numbers; the next batch continues with it.
     """
     shape = (1, size, size, size)
     if traits is None:
         return Samples(sampler(denoiser, shape, condition_BCYX, generator))
-    # three times the same seeds: a sample depends on its own number only, however many are drawn at once
+    # the same seeds three times: a sample depends only on its own number, not on the number drawn at once
     start = generator.get_state()
     likely_BCZYX = sampler(denoiser, shape, traits.without_traits(condition_BCYX), generator)
     generator.set_state(start)
@@ -112,9 +111,9 @@ def draw_samples(
 
 
 class ShapeSampler:
-    """Draws the shapes of one cell after another.
+    """Sampler of the shapes of one cell after another.
 
-    Training, the test stage, the predict command and `ShapeModel` all draw shapes here.
+    Training, the test stage, the predict command and `ShapeModel` all use this class.
 
     Parameters
     ----------
@@ -131,7 +130,7 @@ class ShapeSampler:
     def __init__(self, draw: Draw, field: ShapeField, views: bool = True, seed: int = 0) -> None:
         self.draw, self.field, self.views, self.seed = draw, field, views, seed
         self.limits: DeviceLimits | None = None
-        """Samples in one batch; set by the first cell, whose tensors show the device."""
+        """Limit of the samples in one batch; set by the first cell, whose tensors have the device."""
 
     @torch.no_grad()
     def __call__(self, image_CYX: torch.Tensor, mask_CYX: torch.Tensor, number: int, count: int) -> Shapes:
@@ -143,26 +142,26 @@ class ShapeSampler:
             Image in 0..1 and mask of 0 and 1.
         number : int
             Number of the cell; with the seed, it determines the samples. Only rounding depends on how many are computed
-            in one batch (`samples_at_once`, fewer where the device's memory is short).
+            in one batch (`samples_at_once`, fewer if the device's memory is short).
         count : int
             Number of samples.
 
         Raises
         ------
         DeviceError
-            The device has not even memory for one sample.
+            The device has too little memory for one sample.
         """
         conditioned_CYX, mask_1YX = condition(image_CYX[None], mask_CYX[None])[0], mask_CYX > 0.5
         generator = torch.Generator().manual_seed(_seed(self.seed, number))
         self.limits = limits = self.limits or DeviceLimits(samples_at_once(conditioned_CYX.device))
         middles, objects, done = list[torch.Tensor](), list[torch.Tensor](), 0
         while done < count:
-            turns = [sample if self.views else 0 for sample in range(done, min(done + limits.batch, count))]
-            found = self._batch(conditioned_CYX, mask_1YX, turns, generator, limits)
+            symmetries = [sample if self.views else 0 for sample in range(done, min(done + limits.batch, count))]
+            found = self._batch(conditioned_CYX, mask_1YX, symmetries, generator, limits)
             if found is not None:
                 middles.append(found[0])
                 objects.append(found[1])
-                done += len(turns)
+                done += len(symmetries)
         mean_ZYX = self.field.decode(torch.cat(middles).mean(0, keepdim=True), mask_1YX)[0]
         return Shapes(torch.cat(objects).cpu(), mean_ZYX.cpu())
 
@@ -170,23 +169,23 @@ class ShapeSampler:
         self,
         conditioned_CYX: torch.Tensor,
         mask_1YX: torch.Tensor,
-        turns: list[int],
+        symmetries: list[int],
         generator: torch.Generator,
         limits: DeviceLimits,
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return the fields whose mean is the mean shape, and the samples; None where they do not fit into memory.
+        """Return the fields whose mean is the mean shape, and the samples; None if they do not fit into memory.
 
-        In that case the limit is halved, and the generator is set back.
+        In that case the limit is halved, and the generator is reset.
         """
         start = generator.get_state()
         try:
-            drawn = self.draw(torch.stack([view(conditioned_CYX, turn) for turn in turns]), generator)
-            samples = _turned_back(drawn.samples_BCZYX, turns)
-            middle = samples if drawn.likely_BCZYX is None else _turned_back(drawn.likely_BCZYX, turns)
-            return middle, self.field.decode(samples, mask_1YX.expand(len(turns), -1, -1))
+            drawn = self.draw(torch.stack([view(conditioned_CYX, symmetry) for symmetry in symmetries]), generator)
+            samples = _transformed_back(drawn.samples_BCZYX, symmetries)
+            middle = samples if drawn.likely_BCZYX is None else _transformed_back(drawn.likely_BCZYX, symmetries)
+            return middle, self.field.decode(samples, mask_1YX.expand(len(symmetries), -1, -1))
         except torch.OutOfMemoryError as error:
             generator.set_state(start)
-            if not limits.halve_batch(len(turns), "shapes"):
+            if not limits.halve_batch(len(symmetries), "shapes"):
                 raise DeviceError(
                     "out of memory on the device with one shape at a time: choose precision 16-mixed or bf16-mixed, or "
                     "the CPU, or end other programs that use the device"
@@ -195,18 +194,18 @@ class ShapeSampler:
 
 
 class ShapeModel:
-    """Predicts 3D shapes of a cell from a 2D image and its mask.
+    """Model that predicts 3D shapes of a cell from a 2D image and its mask.
 
     Parameters
     ----------
     weights : Weights
-        Of the shape or the SHAPR task.
+        Weights of the shape or the SHAPR task.
     device : str
         `auto`, `cpu`, `cuda` or `cuda:N`.
     precision : str
         `auto`, `32-true`, `16-mixed` or `bf16-mixed`.
     sampler : config of a sampler, optional
-        One of `cytovox.diffusion.samplers.SAMPLERS`; by default the usual one of the model's process.
+        One of `cytovox.diffusion.samplers.SAMPLERS`; the default of the model's process if not given.
     views : bool
         Predict from the eight rotations and mirror images of the image in turn, and transform the shapes back.
     seed : int
@@ -229,10 +228,10 @@ class ShapeModel:
         self.metadata = weights.metadata
         self.trained_on = weights.metadata.trained_on
         self.device = resolve_device(device)
-        kind = self.device.partition(":")[0]
-        self.precision = choose_precision(precision, kind)
-        draw, field = _shapr(weights, key) if weights.metadata.task == "shapr" else _diffusion(weights, sampler, key)
-        self.network = draw.network.to(self.device).eval()
+        self.precision = choose_precision(precision, self.device)
+        build = _shapr if weights.metadata.task == "shapr" else partial(_diffusion, sampler)
+        network, draw, field = build(weights, key)
+        self.network = network.to(self.device).eval()
         self._sampler = ShapeSampler(draw, field, views, seed)
 
     def predict(self, image_YX: np.ndarray, mask_YX: np.ndarray, samples: int = 20, *, name: str = "cell") -> Shapes:
@@ -243,13 +242,13 @@ class ShapeModel:
         image_YX : array, (Y, X)
             Grey or colour image of one cell, square: 8 or 16 bits, or floats from 0 to 1.
         mask_YX : array, (Y, X)
-            The cell in it.
+            Mask of the cell.
         samples : int
             Number of shapes; 19 or more give a 90 % interval of the volume.
         name : str
-            Name of the cell. With the seed it determines the samples, as for the predict command.
+            Name of the cell. With the seed it determines the samples, as in the predict command.
 
-        Returns
+        Resymmetries
         -------
         Shapes
             64 voxels along each axis; the image is slice 32.
@@ -272,12 +271,12 @@ class ShapeModel:
 
 
 def cell_inputs(image_YX: np.ndarray, mask_YX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return image (float32, 0 to 1) and mask (bool) at 64 x 64 pixels, by the rules of files.
+    """Return image (float32, 0 to 1) and mask (bool) at 64 x 64 pixels, checked like those of files.
 
     Raises
     ------
     InputError
-        They are not square, not of one size, empty, or of no known scale.
+        Image and mask are not square, not of one size, empty, or of unknown scale.
     """
     for what, values in (("image", np.asarray(image_YX)), ("mask", np.asarray(mask_YX))):
         if values.dtype.kind not in "buif" or not values.size or not np.isfinite(values).all():
@@ -288,33 +287,17 @@ def cell_inputs(image_YX: np.ndarray, mask_YX: np.ndarray) -> tuple[np.ndarray, 
     return resized_image(image), resized_mask(mask[None], "mask")[0]
 
 
-class _Diffusion:
-    """Draws fields with a network and the parts that it was trained with."""
-
-    def __init__(self, network: Any, denoiser: Denoiser, sampler: Sampler, traits: Any, size: int) -> None:
-        self.network, self.denoiser, self.sampler, self.traits, self.size = network, denoiser, sampler, traits, size
-
-    def __call__(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Samples:
-        return draw_samples(self.denoiser, self.sampler, self.traits, self.size, condition_BCYX, generator)
-
-
-class _Regression:
-    """SHAPR's single answer."""
-
-    def __init__(self, network: Any) -> None:
-        self.network = network
-
-    def __call__(self, condition_BCYX: torch.Tensor, generator: torch.Generator) -> Samples:
-        return Samples(2 * torch.sigmoid(self.network(condition_BCYX).float()) - 1)
-
-
-def _diffusion(weights: Weights, sampler: Any, key: str) -> tuple[_Diffusion, ShapeField]:
+def _diffusion(sampler: Any, weights: Weights, key: str) -> tuple[nn.Module, Draw, ShapeField]:
+    """Return the network of weights of the shape task, its draws, and its representation of shapes."""
     metadata = weights.metadata
-    field = config_of(FIELDS[str(metadata.field["name"])], metadata.field)
-    traits = config_of(TRAITS[str(metadata.traits["name"])], metadata.traits)
-    process, preconditioning = (
-        config_of(PARTS[part][str(getattr(metadata, part)["name"])], getattr(metadata, part))
-        for part in ("process", "preconditioning")
+    field, traits, process, preconditioning = (
+        config_of(known[str(options["name"])], options)
+        for known, options in (
+            (FIELDS, metadata.field),
+            (TRAITS, metadata.traits),
+            (PARTS["process"], metadata.process),
+            (PARTS["preconditioning"], metadata.preconditioning),
+        )
     )
     usual = PARTS["sampler"][DEFAULT_SAMPLERS[str(metadata.process["name"])]]
     if sampler is None:
@@ -326,21 +309,26 @@ def _diffusion(weights: Weights, sampler: Any, key: str) -> tuple[_Diffusion, Sh
         )
     model = config_of(shape_network_config(str(metadata.model["network"])), metadata.model)
     network = model.build(size=field.size, outputs=preconditioning.outputs, extra_channels=traits.channels)
-    load_network(network, weights, key)
-    denoiser = Denoiser(network, process.build(), preconditioning.build())
-    return _Diffusion(network, denoiser, sampler.build(), traits.build(), field.size), field.build()
+    denoiser = Denoiser(load_network(network, weights, key), process.build(), preconditioning.build())
+    return network, partial(draw_samples, denoiser, sampler.build(), traits.build(), field.size), field.build()
 
 
-def _shapr(weights: Weights, key: str) -> tuple[_Regression, ShapeField]:
-    network = config_of(SHAPRConfig, weights.metadata.model).build()
-    load_network(network, weights, key)
-    return _Regression(network), OccupancyConfig().build()
+def _shapr(weights: Weights, key: str) -> tuple[nn.Module, Draw, ShapeField]:
+    """Return the same for weights of SHAPR, whose only sample is its answer."""
+    network = load_network(config_of(SHAPRConfig, weights.metadata.model).build(), weights, key)
+
+    def draw(condition_BCYX: torch.Tensor, generator: torch.Generator) -> Samples:
+        return Samples(2 * torch.sigmoid(network(condition_BCYX).float()) - 1)
+
+    return network, draw, OccupancyConfig().build()
 
 
-def _turned_back(fields_BCZYX: torch.Tensor, turns: list[int]) -> torch.Tensor:
-    return torch.stack([unview(field, turn) for field, turn in zip(fields_BCZYX.float(), turns, strict=True)])
+def _transformed_back(fields_BCZYX: torch.Tensor, symmetries: list[int]) -> torch.Tensor:
+    return torch.stack(
+        [unview(field, symmetry) for field, symmetry in zip(fields_BCZYX.float(), symmetries, strict=True)]
+    )
 
 
 def _seed(seed: int, number: int) -> int:
-    """Return one seed for both: the two halves of 64 bits, which no other pair shares."""
+    """Return a seed of 64 bits, one half from each number, so that no two pairs share a seed."""
     return (seed % 2**31 << 32) + number % 2**32

@@ -1,9 +1,7 @@
-"""Weights to give away: the network alone, in a safetensors file that says what it is.
+"""Weights to share: the network alone, in a safetensors file with its metadata.
 
-A tenth of a checkpoint's size, and nothing in it can run code. The metadata lie in the header as JSON.
+Such a file has a tenth of a checkpoint's size and cannot run code. The metadata are stored in the header as JSON.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Mapping
@@ -16,20 +14,41 @@ from safetensors.torch import save_file
 
 from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
-from cytovox.models.finite import first_nonfinite
 
 #: Key of the metadata in a checkpoint and in a weights file.
 KEY = "cytovox"
 SUFFIX = ".safetensors"
 
 
+def first_nonfinite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Return the name of the first tensor that holds NaN or infinity, or None.
+
+    Parameters
+    ----------
+    tensors : mapping of str to tensor
+        Such as a `state_dict`, all on one device. Integers are always finite.
+
+    Returns
+    -------
+    str or None
+        In the mapping's order. The device is read only once if all are finite.
+    """
+    floats = {name: value for name, value in tensors.items() if value.is_floating_point() and value.numel()}
+    if not floats:
+        return None
+    finite = torch.stack([torch.isfinite(value.detach()).all() for value in floats.values()])
+    if bool(finite.all()):
+        return None
+    return next(name for name, good in zip(floats, finite.tolist(), strict=True) if not good)
+
+
 def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> Path:
-    """Write a network's weights; whole or not at all.
+    """Write a network's weights; an error leaves no file.
 
     Parameters
     ----------
     path : Path
-        Ends in .safetensors.
+        A name that ends in .safetensors.
     network_state : mapping
         The network's `state_dict`.
     metadata : mapping
@@ -38,7 +57,7 @@ def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], metadat
     Raises
     ------
     InputError
-        Another ending, weights that are NaN or infinite, or no space left.
+        Another suffix, weights that are NaN or infinite, or no space left.
     """
     if (name := first_nonfinite(network_state)) is not None:
         raise InputError(f"{path}: not written: the weights are NaN or infinite (first: {name})")
@@ -51,12 +70,12 @@ def write_weights(path: Path, network_state: Mapping[str, torch.Tensor], metadat
 
 
 def read_content(path: Path) -> dict[str, Any]:
-    """The file's content in a checkpoint's layout: `state_dict` with the prefix `network.`, and the metadata.
+    """Return a file's content in a checkpoint's layout: `state_dict` with the prefix `network.`, and the metadata.
 
     Raises
     ------
     ValueError
-        Damaged, or no safetensors file.
+        The file is damaged, or not a safetensors file.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""Draw cells over the tomogram, each in its own colour and with its number."""
+"""Draw cells over the tomogram, each with its colour and number."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage as ndi
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from cytovox.plots.figures import INK, save_figure
+from cytovox.plots.figures import DPI, INK, informative_point, save_figure
 
-ZYX = tuple[float, float, float]
-
-#: Paul Tol's "muted" set and three more: neighbours differ, with any common colour blindness.
+#: Paul Tol's "muted" colours and three more, distinguishable with any common colour blindness.
 CELL_COLOURS = (
     "#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#EE7733",
     "#0077BB", "#BBBBBB",
@@ -21,7 +19,7 @@ CELL_COLOURS = (
 
 
 def colour_of(label: int) -> str:
-    """The colour that a label has in every picture and surface."""
+    """Return the colour of a label in all figures and surfaces."""
     return CELL_COLOURS[(label - 1) % len(CELL_COLOURS)]
 
 
@@ -29,55 +27,50 @@ def cells_figure(
     path: str | Path,
     ri_ZYX: np.ndarray,
     cells_ZYX: np.ndarray,
-    spacing_um: ZYX,
+    spacing_um: tuple[float, float, float],
     title: str = "",
     numbers: Mapping[int, int] | None = None,
 ) -> Path:
-    """Draw a frame and its cells in xy and xz, through where most of them are seen.
+    """Draw a frame and its cells in xy and xz, in the planes with the largest area of cells.
 
     Parameters
     ----------
     path : str or Path
-        PNG file to write, whole or not at all.
+        PNG file to write, complete or not at all.
     ri_ZYX : float array, (Z, Y, X)
         Refractive index.
     cells_ZYX : integer array, (Z, Y, X)
-        Labels, 0 is no cell.
+        Labels, 0 is the background.
     spacing_um : (z, y, x) floats
         Size of a voxel in µm.
     title : str
-        Printed above.
+        Title of the figure.
     numbers : dict of label -> int, optional
-        What is written into a cell instead of its label, such as its track.
+        Numbers to print in the cells instead of labels, such as tracks.
     """
-    inside = cells_ZYX > 0
-    z = int(inside.sum(axis=(1, 2)).argmax()) if inside.any() else cells_ZYX.shape[0] // 2
-    y = int(inside.sum(axis=(0, 2)).argmax()) if inside.any() else cells_ZYX.shape[1] // 2
-    height_um, depth_um = cells_ZYX.shape[1] * spacing_um[1], cells_ZYX.shape[0] * spacing_um[0]
+    z, y, _ = informative_point({}, {"cells": cells_ZYX > 0}, cells_ZYX.shape)
     width = 3.6
-    scale = width / (cells_ZYX.shape[2] * spacing_um[2])
-    tall = min(6.0, scale * height_um), min(3.0, max(0.8, scale * depth_um))
-    figure = Figure(figsize=(2 * width + 0.6, sum(tall) + 0.9), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    depth_um, height_um, width_um = np.array(cells_ZYX.shape) * spacing_um
+    tall = min(6.0, width / width_um * height_um), min(3.0, max(0.8, width / width_um * depth_um))
+    figure = Figure(figsize=(2 * width + 0.6, sum(tall) + 0.9), dpi=DPI, layout="constrained")
     axes = figure.subplots(2, 2, height_ratios=tall)
     low, high = np.percentile(ri_ZYX[z], [1, 99.7]) if np.isfinite(ri_ZYX[z]).any() else (0.0, 1.0)
     planes = (
-        (ri_ZYX[z], cells_ZYX[z], spacing_um[1], spacing_um[2], "xy", False),
-        (ri_ZYX[:, y], cells_ZYX[:, y], spacing_um[0], spacing_um[2], "xz", True),
+        (ri_ZYX[z], cells_ZYX[z], spacing_um[1], "xy"),
+        (ri_ZYX[:, y], cells_ZYX[:, y], spacing_um[0], "xz"),
     )
-    for row, (ri, cells, step_v, step_h, name, upwards) in enumerate(planes):
-        extent = (0, ri.shape[1] * step_h, 0, ri.shape[0] * step_v)
-        for column in (0, 1):
-            ax = axes[row][column]
+    for row, (ri, cells, step_v, name) in zip(axes, planes, strict=True):
+        extent = (0, ri.shape[1] * spacing_um[2], 0, ri.shape[0] * step_v)
+        for ax in row:
             ax.imshow(
                 np.nan_to_num(ri), cmap="gray", vmin=low, vmax=max(high, low + 1e-6), extent=extent, origin="lower",
                 aspect="equal",
             )  # fmt: skip
             ax.set(xticks=[], yticks=[])
-            if not upwards:
+            if name == "xy":  # y downwards, z upwards
                 ax.invert_yaxis()
-        axes[row][0].set_ylabel(name, rotation=0, ha="right", va="center", color=INK)
-        _draw_cells(axes[row][1], cells, step_v, step_h, extent, numbers if row == 0 else {})
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", color=INK)
+        _draw_cells(row[1], cells, step_v, spacing_um[2], extent, numbers if name == "xy" else {})
     axes[0][0].set_title("refractive index", fontsize=10, color=INK)
     axes[0][1].set_title("cells", fontsize=10, color=INK)
     figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
@@ -88,18 +81,15 @@ def _draw_cells(
     ax: Axes, cells_YX: np.ndarray, step_v: float, step_h: float, extent: tuple[float, float, float, float],
     numbers: Mapping[int, int] | None,
 ) -> None:  # fmt: skip
+    """Draw cells over a plane, and their numbers: labels if `numbers` is None, and none if it is empty."""
     labels = [int(label) for label in np.unique(cells_YX) if label > 0]
     rgba = np.zeros((*cells_YX.shape, 4), np.float32)
     edge = cells_YX != ndi.grey_erosion(cells_YX, size=(3, 3))
     for label in labels:
-        own = cells_YX == label
-        colour = [int(colour_of(label)[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        rgba[own] = [*colour, 0.45]
-        rgba[own & edge] = [*colour, 1.0]
+        rgba[cells_YX == label] = to_rgba(colour_of(label), 0.45)
+        rgba[(cells_YX == label) & edge] = to_rgba(colour_of(label))
     ax.imshow(rgba, extent=extent, origin="lower", aspect="equal", interpolation="nearest")
-    if numbers == {}:
-        return
-    for label in labels:
+    for label in labels if numbers != {} else ():
         v, h = ndi.center_of_mass(cells_YX == label)
         text = str(label if numbers is None else numbers.get(label, label))
         ax.text(

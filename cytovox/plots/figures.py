@@ -1,10 +1,10 @@
-"""Masks over their tomogram, as pictures in xy, xz and yz."""
+"""Draw masks over their tomogram in xy, xz and yz; common style of all figures."""
 
 import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -21,12 +21,12 @@ from cytovox.io.atomic import atomic_path
 from cytovox.organelles import COLOURS, OTHER_COLOUR, in_order
 
 DPI = 110
-#: 96 steps of grey: noise then compresses to half, and no eye tells the difference.
+#: 96 grey levels: noisy images compress to half the size, without a visible difference.
 GREYS = colormaps["gray"].resampled(96)
 MAX_BYTES = 300_000
-INK = "#222222"
+INK, MUTED = "#222222", "#767676"
 
-#: For each view: the axis looked along, the horizontal one and the vertical one, as indices into (z, y, x).
+#: For each view: the normal, horizontal and vertical axis, as indices into (z, y, x).
 VIEWS: dict[str, tuple[int, int, int]] = {"xy": (0, 2, 1), "xz": (1, 2, 0), "yz": (2, 1, 0)}
 
 
@@ -38,25 +38,25 @@ def overlay_figure(
     spacing_um: tuple[float, float, float],
     title: str = "",
 ) -> Path:
-    """Draw one tomogram in xy, xz and yz: bare, beneath its true masks where there are any, and beneath the predicted.
+    """Draw one tomogram in xy, xz and yz: without masks, with true masks if given, and with predicted masks.
 
-    The three planes pass through where most of the organelles are seen; dotted lines show them in each other. All
-    panels share one scale in µm.
+    The three planes intersect at `informative_point`; dotted lines show their positions. All panels have one scale in
+    µm.
 
     Parameters
     ----------
     path : str or Path
-        PNG file to write, whole or not at all.
+        PNG file to write, complete or not at all.
     ri_ZYX : float array, (Z, Y, X)
         Refractive index.
     truth : dict of organelle -> bool array, (Z, Y, X), or None
-        An organelle that is missing is unlabelled, and the legend says so.
+        True masks. The legend marks missing organelles as unlabelled.
     prediction : dict of organelle -> bool array, (Z, Y, X)
         Predicted masks.
     spacing_um : (z, y, x) floats
         Size of a voxel in µm.
     title : str
-        Printed above, as it is (no mathematics in it).
+        Title of the figure, printed literally (no mathematics).
 
     Returns
     -------
@@ -66,12 +66,11 @@ def overlay_figure(
     Raises
     ------
     InputError
-        No space left, or `path` may not be written.
+        No space left, or `path` cannot be written.
     """
     point = informative_point(truth or {}, prediction, ri_ZYX.shape)
-    columns: dict[str, Mapping[str, np.ndarray]] = {"refractive index": {}, "prediction": prediction}
-    if truth is not None:
-        columns = {"refractive index": {}, "truth": truth, "prediction": prediction}
+    given = {} if truth is None else {"truth": truth}
+    columns: dict[str, Mapping[str, np.ndarray]] = {"refractive index": {}, **given, "prediction": prediction}
     size_um = np.array(ri_ZYX.shape) * spacing_um
     figure, axes = _panels(size_um, len(columns), title)
     limits = _grey_limits(ri_ZYX, point)
@@ -95,50 +94,43 @@ def overlay_figure(
 def informative_point(
     truth: Mapping[str, np.ndarray], prediction: Mapping[str, np.ndarray], shape: tuple[int, ...]
 ) -> tuple[int, int, int]:
-    """The (z, y, x) whose three planes show the most of the organelles.
+    """Return the (z, y, x) whose three planes have the largest area of organelles.
 
-    Along each axis the plane is taken that has the largest sum of the organelles' areas, each relative to that
-    organelle's largest area, so that a nucleolus counts as much as a cell. The truth goes before the prediction.
+    Along each axis, the plane with the largest sum of areas is chosen. Each area is relative to the organelle's largest
+    area, so that a nucleolus has the same weight as a cell. The prediction is used only if the truth is empty.
 
     Parameters
     ----------
     truth, prediction : dict of organelle -> bool array, (Z, Y, X)
-        Empty masks are passed over.
+        Masks; empty ones are ignored.
     shape : (z, y, x) ints
-        Shape of the volume; its centre is taken where there is no mask at all.
+        Shape of the volume; its centre is returned if all masks are empty.
     """
-    masks = [mask for group in (truth, prediction) for mask in group.values() if mask.any()]
-    if any(mask.any() for mask in truth.values()):
-        masks = [mask for mask in truth.values() if mask.any()]
+    true_masks, predicted = ([mask for mask in group.values() if mask.any()] for group in (truth, prediction))
+    masks = true_masks or predicted
     if not masks:
         return shape[0] // 2, shape[1] // 2, shape[2] // 2
-    best = []
-    for axis in range(3):
-        areas = [mask.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.int64) for mask in masks]
-        best.append(int(np.argmax(sum(area / area.max() for area in areas))))
-    return best[0], best[1], best[2]
+    areas = [[mask.sum(axis=other, dtype=np.int64) for mask in masks] for other in ((1, 2), (0, 2), (0, 1))]
+    z, y, x = (int(np.argmax(sum(area / area.max() for area in along))) for along in areas)
+    return z, y, x
 
 
 def _panels(size_um: np.ndarray, columns: int, title: str) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of three rows of panels, each as large as its plane in one common scale."""
+    """Return a figure of three rows of panels, each as large as its plane on one common scale."""
     left, right, top, bottom, gap = 0.45, 0.95, 0.62 if title else 0.35, 0.45, 0.1
-    widths = [size_um[VIEWS[view][1]] for view in VIEWS]
-    heights = [size_um[VIEWS[view][2]] for view in VIEWS]
+    widths, heights = ([size_um[axes[k]] for axes in VIEWS.values()] for k in (1, 2))
     inch_per_um = min(8.6 / (columns * max(widths)), 8.0 / sum(heights), 4.0 / max(widths))
     column_in = max(widths) * inch_per_um
     width_in = left + columns * column_in + (columns - 1) * gap + right
     height_in = top + sum(heights) * inch_per_um + 2 * gap + bottom
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI)
     axes: list[list[Axes]] = []
     y = height_in - top
     for width, height in zip(widths, heights, strict=True):
         y -= height * inch_per_um
-        axes.append([])
-        for column in range(columns):
-            x = left + column * (column_in + gap)
-            box = (x / width_in, y / height_in, width * inch_per_um / width_in, height * inch_per_um / height_in)
-            axes[-1].append(figure.add_axes(box))
+        size = (width * inch_per_um / width_in, height * inch_per_um / height_in)
+        lefts = [(left + column * (column_in + gap)) / width_in for column in range(columns)]
+        axes.append([figure.add_axes((x, y / height_in, *size)) for x in lefts])
         y -= gap
     if title:
         shown = title if len(title) <= 90 else title[:89] + "…"
@@ -147,13 +139,14 @@ def _panels(size_um: np.ndarray, columns: int, title: str) -> tuple[Figure, list
 
 
 def _plane(volume_ZYX: np.ndarray, view: str, point: tuple[int, int, int]) -> np.ndarray:
-    """The slice of a view, rows vertical."""
+    """Return the slice of a view; its rows are along the vertical axis."""
     along, horizontal, vertical = VIEWS[view]
     plane = np.take(volume_ZYX, point[along], axis=along)
     return plane if vertical < horizontal else plane.T
 
 
 def _grey_limits(ri_ZYX: np.ndarray, point: tuple[int, int, int]) -> tuple[float, float]:
+    """Return the refractive indices to draw as black and white."""
     shown = np.concatenate([_plane(ri_ZYX, view, point).ravel() for view in VIEWS])
     low, high = (float(v) for v in np.percentile(shown, [0.5, 99.8]))
     return low, max(high, low + 0.01)
@@ -168,12 +161,12 @@ def _draw_plane(
     point: tuple[int, int, int],
     limits: tuple[float, float],
 ) -> AxesImage:
+    """Draw a plane of the tomogram, and over it the masks."""
     _, horizontal, vertical = VIEWS[view]
-    # y runs down as in every microscopy viewer, z runs up as in the microscope
+    # y downwards as in microscopy viewers, z upwards as in the microscope
     low_high = (size_um[vertical], 0.0) if view == "xy" else (0.0, size_um[vertical])
     extent = (0.0, float(size_um[horizontal]), *map(float, low_high))
-    origin = "upper" if view == "xy" else "lower"
-    kind: dict[str, Any] = {"extent": extent, "origin": origin, "aspect": "auto"}
+    kind: dict[str, Any] = {"extent": extent, "origin": "upper" if view == "xy" else "lower", "aspect": "auto"}
     ri = _plane(ri_ZYX, view, point)
     image = ax.imshow(ri, cmap=GREYS, interpolation=_resampling(ax, ri), vmin=limits[0], vmax=limits[1], **kind)
     for name in in_order(masks):
@@ -181,23 +174,21 @@ def _draw_plane(
         if not plane.any():
             continue
         colour = COLOURS.get(name, OTHER_COLOUR)
-        if name != "membrane":  # a filled cell would tint all that lies in it
+        if name != "membrane":  # a filled cell would tint the organelles in it
             fill = np.zeros((*plane.shape, 4), np.float32)
             fill[plane] = (*to_rgb(colour), 0.3)
             ax.imshow(fill, interpolation="nearest", **kind)
-        # one voxel of margin, so that the outline closes at the border
-        step = [extent[1] / plane.shape[1], abs(extent[3] - extent[2]) / plane.shape[0]]
-        across = (np.arange(-1, plane.shape[1] + 1) + 0.5) * step[0]
-        along = (np.arange(-1, plane.shape[0] + 1) + 0.5) * step[1]
+        # padded by one voxel, so that the outline is closed at the border
+        across = (np.arange(-1, plane.shape[1] + 1) + 0.5) * (extent[1] / plane.shape[1])
+        along = (np.arange(-1, plane.shape[0] + 1) + 0.5) * (abs(extent[3] - extent[2]) / plane.shape[0])
         ax.contour(across, along, np.pad(plane, 1).astype(float), levels=[0.5], colors=[colour], linewidths=1.2)
     ax.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
     return image
 
 
 def _resampling(ax: Axes, plane: np.ndarray) -> str:
-    """Few voxels are shown as they are, many are averaged into the pixels there are."""
+    """Return the interpolation: averaging if there are more voxels than pixels, else none."""
     width, height = ax.get_window_extent().size
     return "hanning" if plane.shape[0] > height or plane.shape[1] > width else "nearest"
 
@@ -210,16 +201,16 @@ def _draw_crosshair(ax: Axes, view: str, point: tuple[int, int, int], spacing_um
 
 
 def _draw_scale_bar(ax: Axes, width_um: float) -> None:
-    """A bar of a round length, about a quarter of the panel."""
+    """Draw a bar of a round length, at most a third of the panel."""
     power = 10 ** math.floor(math.log10(width_um / 3))
     length = next(n * power for n in (5, 2, 1) if n * power <= width_um / 3)
     height = abs(ax.get_ylim()[0] - ax.get_ylim()[1])
     x0, y0 = 0.05 * width_um, 0.95 * height
     for colour, thickness in (("black", 5), ("white", 3)):
         ax.plot([x0, x0 + length], [y0, y0], color=colour, linewidth=thickness, solid_capstyle="butt")
+    style: dict[str, Any] = {"color": "white", "size": 9, "ha": "center", "va": "bottom"}
     box = {"facecolor": "black", "alpha": 0.45, "edgecolor": "none", "pad": 1.5}
-    text = f"{length:g} µm"
-    ax.text(x0 + length / 2, y0 - 0.035 * height, text, color="white", size=9, ha="center", va="bottom", bbox=box)
+    ax.text(x0 + length / 2, y0 - 0.035 * height, f"{length:g} µm", bbox=box, **style)
 
 
 def _draw_legend(figure: Figure, truth: Mapping[str, np.ndarray] | None, prediction: Mapping[str, np.ndarray]) -> None:
@@ -234,22 +225,24 @@ def _draw_legend(figure: Figure, truth: Mapping[str, np.ndarray] | None, predict
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9, labelcolor=INK)
 
 
+def add_grid(ax: Axes, axis: Literal["y", "both"]) -> None:
+    """Add a light grid behind the data, and remove the upper and right frame lines."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis=axis, color="#e4e4e4", linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, with fewer colours where it would be larger than `MAX_BYTES`."""
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
+    """Write a figure as PNG, with fewer colours if it would be larger than `MAX_BYTES`."""
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-    for colours in (0, 256, 128, 64, 32):
-        small = (
-            picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-            if colours
-            else picture
-        )
+    picture = small = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    for colours in (256, 128, 64, 32, 0):
         data = io.BytesIO()
         small.save(data, format="PNG", optimize=True, dpi=(DPI, DPI))
-        if data.tell() <= MAX_BYTES:
+        if data.tell() <= MAX_BYTES or not colours:
             break
+        small = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.getvalue())
     return Path(path)

@@ -1,4 +1,4 @@
-"""A 3D object as a shaded picture, seen obliquely from above: enough to judge a shape by, with nothing to install."""
+"""Render a 3D object as a shaded image, viewed obliquely from above, without a 3D library."""
 
 import math
 
@@ -6,11 +6,11 @@ import numpy as np
 import scipy.ndimage as ndi
 from matplotlib.colors import to_rgb
 
-#: Degrees that the view is tilted away from straight down: the flanks show, and the outline is still known again.
+#: Angle in degrees between the view and the z axis: it shows the sides, and the outline is still recognisable.
 TILT = 50.0
-#: In voxels; takes the stairs off the surface and leaves its dents.
+#: Standard deviation in voxels of the blur that removes the voxel steps from the surface and keeps its shape.
 SMOOTHING = 1.0
-#: Where the light comes from, (depth, row, column) of the picture: from the viewer's side, above and left.
+#: Direction to the light, (depth, row, column) of the image: from the viewer's side, top left.
 LIGHT_DHW = np.array([-0.75, -0.5, -0.45]) / math.sqrt(0.75**2 + 0.5**2 + 0.45**2)
 AMBIENT = 0.3
 
@@ -23,35 +23,31 @@ def shaded(obj_ZYX: np.ndarray, colour: str, *, tilt: float = TILT, scale: float
     obj_ZYX : bool array, (Z, Y, X)
         True inside; voxels are cubes. An empty object gives an empty picture.
     colour : str
-        Any colour matplotlib knows.
+        Any matplotlib colour.
     tilt : float
-        Degrees between the view and the z axis: 0 looks down on the xy plane as the image does, 90 along y.
+        Degrees between the view and the z axis: 0 shows the xy plane, 90 looks along y.
     scale : float
-        Pixels a voxel.
+        Pixels per voxel.
 
     Returns
     -------
     float32 array, (H, W, 4)
-        RGBA, 0..1; transparent beside the object. All objects of one shape give pictures of one size, and the centre of
-        the volume is the centre of the picture. x runs right, z (tilted) up.
+        RGBA, 0..1; transparent outside the object. All objects of one shape give images of one size, and the centre of
+        the volume is the centre of the image. x points right, z (tilted) up.
     """
     field_DHW = _tilted(np.asarray(obj_ZYX) != 0, tilt, scale)
     inside = field_DHW > 0.5
-    hit_HW = np.asarray(inside.any(axis=0))
-    d_HW = inside.argmax(axis=0)  # the first voxel a ray meets: depth runs away from the viewer
-    # normals from the smoothed field rather than from the depth, which jumps at every fold
-    gradient = _gradient_at(field_DHW, d_HW)
+    # normals from the smoothed field instead of from the depth, which jumps where one part hides another
+    gradient = _gradient_at(field_DHW, inside.argmax(axis=0))  # at the voxel nearest to the viewer
     normal = -gradient / np.maximum(np.linalg.norm(gradient, axis=0), 1e-6)
-    lambert_HW = np.clip(np.tensordot(LIGHT_DHW, normal, axes=1), 0, 1)
-    light_HW = AMBIENT + (1 - AMBIENT) * lambert_HW
-    rgba = np.zeros((*hit_HW.shape, 4), np.float32)
+    light_HW = AMBIENT + (1 - AMBIENT) * np.clip(np.tensordot(LIGHT_DHW, normal, axes=1), 0, 1)  # Lambert's law
+    rgba = np.ones((*light_HW.shape, 4), np.float32)
     rgba[..., :3] = np.clip(light_HW[..., None] * (0.25 + 0.95 * np.array(to_rgb(colour))), 0, 1)
-    rgba[..., 3] = 1
-    return rgba * hit_HW[..., None]
+    return rgba * np.asarray(inside.any(axis=0))[..., None]
 
 
 def _gradient_at(field_DHW: np.ndarray, d_HW: np.ndarray) -> np.ndarray:
-    """Central differences (3, H, W) along depth, rows and columns, at one depth a pixel."""
+    """Return central differences (3, H, W) along depth, rows and columns, at one depth per pixel."""
     at = [d_HW, *np.indices(d_HW.shape)]
     differences = []
     for axis, size in enumerate(field_DHW.shape):
@@ -62,13 +58,13 @@ def _gradient_at(field_DHW: np.ndarray, d_HW: np.ndarray) -> np.ndarray:
 
 
 def _tilted(inside_ZYX: np.ndarray, tilt: float, scale: float) -> np.ndarray:
-    """The smoothed object in the view's axes (depth away from the viewer, rows down, columns right)."""
+    """Return the smoothed object in the axes of the view: depth away from the viewer, rows down, columns right."""
     smooth_ZYX = ndi.gaussian_filter(np.pad(inside_ZYX, 2).astype(np.float32), SMOOTHING)
     size_z, size_y, size_x = inside_ZYX.shape
     diagonal = math.ceil(scale * math.hypot(size_z, size_y))
     shape = (diagonal, diagonal, math.ceil(scale * size_x))
     cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
-    # depth and rows of the view in (z, y, x): seen straight down, depth is -z and rows are y
+    # depth and rows of the view in (z, y, x): without tilt, depth is -z and rows are y
     to_voxels = np.array([[-cos, -sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]]) / scale
     centre_out, centre_in = (np.array(shape) - 1) / 2, (np.array(smooth_ZYX.shape) - 1) / 2
     return ndi.affine_transform(

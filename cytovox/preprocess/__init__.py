@@ -1,1 +1,1 @@
-"""What a network reads, as plain functions: index range, resampling, and fields of shapes."""
+"""Prepare the input of networks: normalisation, resampling, and fields of shapes."""

@@ -1,4 +1,4 @@
-"""From refractive index to what a network reads."""
+"""Normalise the refractive index for a network."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ class NormaliseRI:
     Parameters
     ----------
     ri_min, ri_max : float
-        The indices that become 0 and 1; everything outside is clipped.
+        Indices that are mapped to 0 and 1; values outside are clipped.
 
     References
     ----------
@@ -25,16 +25,15 @@ class NormaliseRI:
     def __init__(self, ri_min: float = RI_MIN, ri_max: float = RI_MAX) -> None:
         if not 0 < ri_min < ri_max:
             raise InputError(f"normalisation: ri_min {ri_min} and ri_max {ri_max}: expected 0 < ri_min < ri_max")
-        self.ri_min = float(ri_min)
-        self.ri_max = float(ri_max)
+        self.ri_min, self.ri_max = float(ri_min), float(ri_max)
 
     def __call__(self, ri: np.ndarray) -> np.ndarray:
-        """Normalise one tomogram.
+        """Return a normalised tomogram.
 
         Parameters
         ----------
-        ri : array, any shape and number type
-            Refractive index, 1.33 to 1.45. It is left as it is.
+        ri : array, any shape and dtype
+            Refractive index, 1.33 to 1.45. It is not modified.
 
         Returns
         -------
@@ -53,12 +52,12 @@ class NormaliseRI:
         return np.clip(image, 0, 1, out=image)
 
     def on_device(self, ri: torch.Tensor) -> torch.Tensor:
-        """Normalise a checked tomogram (`check`) in place, on the device where it lies; the same values to the bit.
+        """Normalise a tomogram in place on its device, with exactly the values of `__call__` and without the check.
 
         Parameters
         ----------
         ri : float32 tensor, any shape
-            Refractive index, 1.33 to 1.45. It is overwritten.
+            Refractive index, 1.33 to 1.45, checked with `check`. It is overwritten.
 
         Returns
         -------
@@ -68,12 +67,12 @@ class NormaliseRI:
         return ri.sub_(self.ri_min).mul_(1 / (self.ri_max - self.ri_min)).clamp_(0, 1)
 
     def check(self, ri: np.ndarray) -> None:
-        """Refuse a tomogram that holds NaN.
+        """Check that a tomogram holds no NaN.
 
         Raises
         ------
         InputError
-            It does.
+            It holds NaN.
         """
         if ri.size and np.isnan(ri.min()):
             raise InputError("tomogram: holds NaN; expected a refractive index in every voxel: fix or crop the file")

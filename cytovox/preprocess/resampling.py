@@ -1,4 +1,4 @@
-"""One common voxel grid for tomograms of any size and spacing, and the way back."""
+"""Resample tomograms and masks to a common voxel grid and back."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,10 @@ from cytovox.errors import InputError
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
-#: A common grid above this does not fit into memory: a mistaken unit (mm for µm is a billion-fold), most likely.
+#: Most voxels of a common grid in memory. More are probably a wrong unit: mm for µm is a factor of a billion.
 MAX_VOXELS = 2**31
 
-#: A grid that is made region by region may be of any size; but more voxels than this for each that was recorded, and
-#: above `MAX_VOXELS`, can only be a mistaken unit.
+#: Most voxels of a grid that is computed region by region, relative to those of the tomogram, if above `MAX_VOXELS`.
 MAX_UPSAMPLING = 64
 
 
@@ -27,14 +26,13 @@ class ResampleTo:
     """The common grid: exactly one of its two fields is given."""
 
     spacing_um: Spacing | None = None
-    """Voxel size (z, y, x) in µm that every tomogram is brought to; its size in voxels follows."""
+    """Voxel size (z, y, x) in µm of all tomograms; their sizes in voxels differ."""
     grid: Shape | None = None
-    """Size (z, y, x) in voxels that every tomogram is brought to, as in the paper (128, 512, 512)."""
+    """Size (z, y, x) in voxels of all tomograms, as in the paper (128, 512, 512); their voxel sizes differ."""
 
     def __post_init__(self) -> None:
-        for name in ("spacing_um", "grid"):  # a config hands over lists
-            value = getattr(self, name)
-            if value is not None:
+        for name in ("spacing_um", "grid"):  # a config passes lists
+            if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(value))
         if (self.spacing_um is None) == (self.grid is None):
             raise InputError(
@@ -46,20 +44,20 @@ class ResampleTo:
             raise InputError(f"resample.grid: {list(self.grid)}: expected three whole numbers of voxels, z, y, x")
 
     @classmethod
-    def chosen(cls, way: str, spacing_um: Sequence[float], grid: Sequence[int]) -> "ResampleTo":
-        """The one of two grids that a config or a checkpoint chose: `way` is `spacing_um` or `grid`."""
-        if way == "grid":
+    def chosen(cls, kind: str, spacing_um: Sequence[float], grid: Sequence[int]) -> "ResampleTo":
+        """Return the grid that a config or a checkpoint selects by `kind`: `spacing_um` or `grid`."""
+        if kind == "grid":
             return cls(grid=(grid[0], grid[1], grid[2]))
         return cls(spacing_um=(spacing_um[0], spacing_um[1], spacing_um[2]))
 
 
 def check_spacing(spacing_um: Sequence[float], where: str) -> None:
-    """Refuse anything but three positive, finite lengths.
+    """Check that a spacing is three positive, finite lengths.
 
     Raises
     ------
     InputError
-        Naming `where`.
+        It is not; the message starts with `where`.
     """
     if len(spacing_um) != 3 or any(not math.isfinite(s) or s <= 0 for s in spacing_um):
         raise InputError(f"{where}: {list(spacing_um)}: expected three positive lengths in µm, z, y, x")
@@ -68,10 +66,10 @@ def check_spacing(spacing_um: Sequence[float], where: str) -> None:
 def common_grid(
     shape_ZYX: Sequence[int], spacing_um: Sequence[float], resample: ResampleTo, streamed: bool = False
 ) -> tuple[Shape, Spacing]:
-    """Size and spacing of a tomogram once it lies on the common grid.
+    """Return size and spacing of a tomogram on the common grid.
 
-    The field of view is kept to the bit, so the spacing is the wanted one only to within half a voxel over the whole
-    axis.
+    The field of view is kept exactly. The spacing can therefore differ from the requested one, by at most half a voxel
+    over the whole axis.
 
     Parameters
     ----------
@@ -82,29 +80,28 @@ def common_grid(
     resample : ResampleTo
         The common grid.
     streamed : bool
-        Whether the grid is made region by region: then it need not fit into memory.
+        Whether the grid is computed region by region, so that it need not fit into memory.
 
     Returns
     -------
     shape : three ints
-        At least one voxel an axis.
+        At least one voxel per axis.
     spacing_um : three floats
-        The voxel size that this shape really has.
+        Voxel size of exactly this shape.
 
     Raises
     ------
     InputError
-        A spacing that is no length, or a grid of more than `MAX_VOXELS`; where it is streamed, only one that has also
-        more than `MAX_UPSAMPLING` voxels for each of the tomogram's.
+        Invalid spacing, or more than `MAX_VOXELS`; if streamed, more than both `MAX_VOXELS` and `MAX_UPSAMPLING` times
+        the voxels of the tomogram.
     """
     check_spacing(spacing_um, "spacing_um")
     extent_um = [n * s for n, s in zip(shape_ZYX, spacing_um, strict=True)]
     if resample.grid is not None:
         target = [int(n) for n in resample.grid]
-    elif resample.spacing_um is not None:
-        target = [max(1, round(e / s)) for e, s in zip(extent_um, resample.spacing_um, strict=True)]
     else:
-        raise ValueError("ResampleTo without a target")
+        assert resample.spacing_um is not None  # one of both is given
+        target = [max(1, round(e / s)) for e, s in zip(extent_um, resample.spacing_um, strict=True)]
     limit = max(MAX_VOXELS, MAX_UPSAMPLING * math.prod(shape_ZYX)) if streamed else MAX_VOXELS
     if math.prod(target) > limit:
         raise InputError(
@@ -116,11 +113,12 @@ def common_grid(
 
 
 def resize_linear(volume_CZYX: torch.Tensor, shape_ZYX: Sequence[int]) -> torch.Tensor:
-    """Trilinear resampling, with anti-aliasing along every axis that shrinks.
+    """Resample volumes trilinearly, with anti-aliasing along every axis that is downsampled.
 
-    Voxel faces, not centres, of the two volumes coincide (`align_corners=False`). Along an axis that shrinks the
-    triangle is widened to two output voxels. torch has no anti-aliasing in 3D, but the filter is separable: the plane
-    and the depth are done one after the other. MONAI's `Resize(anti_aliasing=True)` pads with zeros and darkens faces.
+    The outer faces of the two volumes coincide, not the outer voxel centres (`align_corners=False`). Along a
+    downsampled axis the triangular filter is as wide as two output voxels. torch has no anti-aliasing in 3D, but the
+    filter is separable: plane and depth are resampled one after the other. MONAI's `Resize(anti_aliasing=True)` pads
+    with zeros, which darkens the faces.
 
     Parameters
     ----------
@@ -132,35 +130,25 @@ def resize_linear(volume_CZYX: torch.Tensor, shape_ZYX: Sequence[int]) -> torch.
     Returns
     -------
     float32 tensor, (C, *shape_ZYX)
-        The very same tensor where the size does not change.
+        The input tensor itself if the size does not change.
     """
-    shrinks = shape_ZYX[0] < volume_CZYX.shape[1]
-    steps = (_resize_depth, _resize_plane) if shrinks else (_resize_plane, _resize_depth)
-    for step in steps:
-        volume_CZYX = step(volume_CZYX, shape_ZYX)
-    return volume_CZYX
+    depth, height, width = shape_ZYX
+    if depth >= volume_CZYX.shape[1]:  # z is upsampled last and downsampled first: fewer voxels in between
+        volume_CZYX = _resize_2d(volume_CZYX, (height, width))
+    if depth != volume_CZYX.shape[1]:
+        flat = volume_CZYX.flatten(2)[:, None]  # (C, 1, Z, Y * X)
+        flat = _resize_2d(flat, (depth, flat.shape[-1]))
+        volume_CZYX = flat[:, 0].unflatten(2, volume_CZYX.shape[2:])
+    return _resize_2d(volume_CZYX, (height, width))
 
 
-def _resize_plane(volume_CZYX: torch.Tensor, shape_ZYX: Sequence[int]) -> torch.Tensor:
-    plane = tuple(shape_ZYX[1:])
-    if tuple(volume_CZYX.shape[2:]) == plane:
-        return volume_CZYX
-    return _resize_2d(volume_CZYX, plane)
-
-
-def _resize_depth(volume_CZYX: torch.Tensor, shape_ZYX: Sequence[int]) -> torch.Tensor:
-    channels, depth, height, width = volume_CZYX.shape
-    if depth == shape_ZYX[0]:
-        return volume_CZYX
-    flat = volume_CZYX.reshape(channels, 1, depth, height * width)
-    flat = _resize_2d(flat, (shape_ZYX[0], height * width))
-    return flat.reshape(channels, shape_ZYX[0], height, width)
-
-
-def _resize_2d(images_BCYX: torch.Tensor, shape_YX: tuple[int, ...]) -> torch.Tensor:
+def _resize_2d(images_BCYX: torch.Tensor, shape_YX: tuple[int, int]) -> torch.Tensor:
+    """Resample the last two axes bilinearly with anti-aliasing; return the input itself if the size is the same."""
+    if tuple(images_BCYX.shape[2:]) == shape_YX:
+        return images_BCYX
     resize = partial(interpolate, mode="bilinear", align_corners=False, antialias=True)
-    if images_BCYX.shape[-1] == 1 or shape_YX[1] == 1:
-        # torch repeats the first row of images that are one voxel wide (seen in 2.13): give them two, and rows first
+    if 1 in (images_BCYX.shape[-1], shape_YX[1]):
+        # torch 2.13 repeats the first row of images that are one voxel wide: double their width, and resample y alone
         if images_BCYX.shape[-1] == 1:
             images_BCYX = images_BCYX.expand(-1, -1, -1, 2).contiguous()
         images_BCYX = resize(images_BCYX, size=(shape_YX[0], images_BCYX.shape[-1]))
@@ -170,20 +158,20 @@ def _resize_2d(images_BCYX: torch.Tensor, shape_YX: tuple[int, ...]) -> torch.Te
 def resize_mask(mask_KZYX: np.ndarray, shape_ZYX: Sequence[int]) -> np.ndarray:
     """Resample masks: a voxel belongs to the organelle if at least half of it does.
 
-    Along an axis that shrinks the share is the exact overlap of old and new voxels; along one that grows it is
-    interpolated linearly. Nearest-neighbour sampling would drop or double thin structures.
+    Along a downsampled axis the share is the exact overlap of old and new voxels; along an upsampled axis it is
+    interpolated linearly. Nearest-neighbour sampling would lose or double thin structures.
 
     Parameters
     ----------
     mask_KZYX : bool or uint8 array of 0 and 1, (K, Z, Y, X)
-        One mask an organelle; they may overlap.
+        One mask per organelle; they may overlap.
     shape_ZYX : three ints
         The new size.
 
     Returns
     -------
     array, (K, *shape_ZYX)
-        Same number type as the input; the very same array where the size does not change.
+        Same dtype as the input; the input array itself if the size does not change.
     """
     if tuple(mask_KZYX.shape[1:]) == tuple(shape_ZYX):
         return mask_KZYX
@@ -194,12 +182,12 @@ def resize_mask(mask_KZYX: np.ndarray, shape_ZYX: Sequence[int]) -> np.ndarray:
             if shape_ZYX[axis] < share.shape[axis]:
                 share = _mean_along(share, axis, shape_ZYX[axis])
         share_ZYX = resize_linear(torch.from_numpy(share)[None], shape_ZYX)[0].numpy()
-        out_ZYX[...] = share_ZYX >= 0.5 - 1e-3  # exact halves belong to it in spite of float32 sums
+        out_ZYX[...] = share_ZYX >= 0.5 - 1e-3  # tolerance for the rounding of float32 sums
     return result
 
 
 def _mean_along(share: np.ndarray, axis: int, n_out: int) -> np.ndarray:
-    """Mean of a piecewise constant function over `n_out` equal intervals of one axis, from its exact integral."""
+    """Return the mean of a piecewise constant function over `n_out` equal intervals of one axis, from its integral."""
     n_in = share.shape[axis]
     edges = np.arange(n_out + 1) * n_in / n_out
     whole = np.minimum(edges.astype(int), n_in - 1)

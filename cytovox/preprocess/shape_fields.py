@@ -1,41 +1,73 @@
-"""Representation of shapes as fields for a network, and the way back from a field to a shape."""
+"""Represent shapes as fields for a network, and convert fields back to shapes.
+
+A field of signed distances is smooth and nearly Gaussian, and its zero level lies between voxels. At half the object's
+resolution it preserves a shape better than a mask does, with an eighth of the voxels.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch.nn import functional as F
 
-from cytovox.errors import InputError
+from cytovox.options import NoOptions, option_errors, raise_errors
 
-#: Voxels an axis of a cell.
+#: Voxels per axis of a cell.
 SIDE = 64
 
-#: The slice of an object that was imaged (SHAPR, Waibel et al. 2022): it stays where it is under every turn.
+#: Index of the imaged slice of an object (SHAPR, Waibel et al. 2022); rotations and reflections keep it in place.
 SLICE = 32
 
 
+def signed_distance(inside: np.ndarray) -> np.ndarray:
+    """Return the distance to the surface, positive inside.
+
+    The centres of voxels at the surface are half a voxel away from it: the field is 0.5 and -0.5 on its two sides.
+
+    Parameters
+    ----------
+    inside : bool array, any number of axes
+        Without a surface, all distances are the length of the diagonal.
+
+    Returns
+    -------
+    float32 array
+        In voxels.
+
+    References
+    ----------
+    Park et al., DeepSDF, CVPR 2019, arXiv 1901.05103 (shapes as signed distances, truncated).
+    Zeng et al., 3DMatch, CVPR 2017, arXiv 1603.08182 (truncated signed distances on a grid).
+    """
+    if not inside.any() or inside.all():
+        far = float(np.linalg.norm(inside.shape))
+        return np.full(inside.shape, far if inside.any() else -far, dtype=np.float32)
+    depth, distance = distance_transform_edt(inside), distance_transform_edt(~inside)
+    return np.where(inside, depth - 0.5, 0.5 - distance).astype(np.float32)
+
+
 class ShapeField(Protocol):
-    """What a field offers."""
+    """Interface of a field."""
 
     @property
     def size(self) -> int:
-        """Voxels an axis; a divisor of 64."""
+        """Return the number of voxels per axis; a divisor of 64."""
 
     def encode(self, distance_BZYX: torch.Tensor) -> torch.Tensor:
-        """Signed distances of objects in voxels, (B, 64, 64, 64), to fields (B, 1, size, size, size) in -1..1."""
+        """Return fields (B, 1, size, size, size) in -1..1, from signed distances in voxels, (B, 64, 64, 64)."""
 
     def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
-        """Fields to objects (B, 64, 64, 64), bool; with `known_slice` the imaged slice is the mask, exactly."""
+        """Return objects (B, 64, 64, 64), bool; with `known_slice` their imaged slice is exactly the mask."""
 
 
 class Occupancy:
-    """1 inside and -1 outside at full resolution, as DISPR's.
+    """1 inside and -1 outside at full resolution, as in DISPR.
 
     Parameters
     ----------
@@ -49,13 +81,12 @@ class Occupancy:
         self.known_slice = known_slice
 
     def encode(self, distance_BZYX: torch.Tensor) -> torch.Tensor:
-        """The sign of the distance; see `ShapeField`."""
+        """Return the sign of the distance; see `ShapeField`."""
         return torch.where(distance_BZYX > 0, 1.0, -1.0)[:, None]
 
     def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
-        """Inside above 0; see `ShapeField`."""
-        inside_BZYX = field_BCZYX[:, 0] > 0
-        return _with_slice(inside_BZYX, mask_BYX) if self.known_slice else inside_BZYX
+        """Return the voxels above 0; see `ShapeField`."""
+        return _inside(field_BCZYX, mask_BYX if self.known_slice else None)
 
 
 class SignedDistance:
@@ -71,52 +102,42 @@ class SignedDistance:
         self.config, self.size = config, config.size
 
     def encode(self, distance_BZYX: torch.Tensor) -> torch.Tensor:
-        """Means over voxels of the coarser grid; see `ShapeField`."""
+        """Return means over the voxels of the coarser grid; see `ShapeField`."""
         factor = distance_BZYX.shape[-1] // self.size
         field_BCZYX = distance_BZYX[:, None]
         field_BCZYX = F.avg_pool3d(field_BCZYX, factor) if factor > 1 else field_BCZYX
         return (field_BCZYX / self.config.truncation).clamp(-1, 1)
 
     def decode(self, field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
-        """Inside above 0 on the fine grid, after sharpening; see `ShapeField`."""
-        device = field_BCZYX.device
-        fine = _separable(field_BCZYX.float(), [_finer_matrix(self.size, SIDE, device)] * 3)
+        """Return the voxels above 0 on the fine grid, after sharpening; see `ShapeField`."""
+        device, field_BCZYX = field_BCZYX.device, field_BCZYX.float()
+        fine = _separable(field_BCZYX, _finer_matrix(self.size, SIDE, device))
         if self.config.sharpen:
-            matrix = _finer_matrix(self.size, SIDE, device, self.config.blur)
-            blurred = _separable(field_BCZYX.float(), [matrix] * 3)
+            blurred = _separable(field_BCZYX, _finer_matrix(self.size, SIDE, device, self.config.blur))
             fine = fine + self.config.sharpen * (fine - blurred)
-        inside_BZYX = fine[:, 0] > 0
-        return _with_slice(inside_BZYX, mask_BYX) if self.config.known_slice else inside_BZYX
+        return _inside(fine, mask_BYX if self.config.known_slice else None)
 
 
-def _with_slice(obj_BZYX: torch.Tensor, mask_BYX: torch.Tensor) -> torch.Tensor:
-    obj_BZYX[:, SLICE] = mask_BYX.to(obj_BZYX.device, torch.bool)
-    return obj_BZYX
+def _inside(field_BCZYX: torch.Tensor, mask_BYX: torch.Tensor | None) -> torch.Tensor:
+    """Return the voxels above 0, (B, Z, Y, X), with the mask, if given, in the imaged slice."""
+    inside_BZYX = field_BCZYX[:, 0] > 0
+    if mask_BYX is not None:
+        inside_BZYX[:, SLICE] = mask_BYX.to(inside_BZYX.device, torch.bool)
+    return inside_BZYX
 
 
-def gaussian_blur(volume_BCZYX: torch.Tensor, deviation: float) -> torch.Tensor:
-    """Blur volumes to four deviations; they go on beyond their border as they end.
+def _separable(volume_BCZYX: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Multiply by a matrix (new, old) along z, y and x: three small products instead of a one-channel convolution.
 
-    Parameters
-    ----------
-    volume_BCZYX : float tensor, (B, C, Z, Y, X)
-    deviation : float
-        In voxels.
+    The precision is that of the volume even under autocast, because the sign of the result is thresholded.
     """
-    return _separable(volume_BCZYX, [_blur_matrix(n, deviation).to(volume_BCZYX) for n in volume_BCZYX.shape[2:]])
-
-
-def _separable(volume_BCZYX: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """A matrix (new, old) along each of z, y, x: three small products in place of a one-channel convolution.
-
-    In the volume's own precision also where the caller computes in 16 bits (autocast): the sign decides for a voxel.
-    """
+    matrix = matrix.to(volume_BCZYX)
     with torch.autocast(volume_BCZYX.device.type, enabled=False):
-        z, y, x = (matrix.to(volume_BCZYX) for matrix in matrices)
-        return torch.einsum("ai,bcijk->bcajk", z, y @ (volume_BCZYX @ x.T))
+        return torch.einsum("ai,bcijk->bcajk", matrix, matrix @ (volume_BCZYX @ matrix.T))
 
 
 def _blur_matrix(size: int, deviation: float) -> torch.Tensor:
+    """Return the matrix (size, size) of a Gaussian blur, truncated at four deviations, with repeated edge values."""
     radius = math.ceil(4 * deviation)
     steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (steps / deviation) ** 2)
@@ -128,11 +149,11 @@ def _blur_matrix(size: int, deviation: float) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _finer_matrix(size: int, fine: int, device: torch.device, blur: float | None = None) -> torch.Tensor:
-    """Linear interpolation from voxel centres to voxel centres, faces on faces, and then a blur; float32 (fine, size).
+    """Return the matrix of a linear interpolation with coinciding outer faces and a blur; float32 (fine, size).
 
-    Kept, because each copy of such a matrix to a device makes the host wait.
+    Cached, because each copy of such a matrix to a device blocks the host.
     """
-    with torch.inference_mode(False):  # for any later use, whatever the first one is part of
+    with torch.inference_mode(False):  # the cached matrix may be used outside inference mode later
         eye = torch.eye(size, dtype=torch.float64)[None]
         matrix = F.interpolate(eye, size=fine, mode="linear", align_corners=False)[0].T
         matrix = matrix if blur is None else _blur_matrix(fine, blur) @ matrix
@@ -141,24 +162,20 @@ def _finer_matrix(size: int, fine: int, device: torch.device, blur: float | None
 
 @dataclass
 class _Shared:
-    """What every field has."""
+    """Common options of all fields."""
 
     known_slice: bool = True
-    """Write the mask into the imaged slice of every shape: it is known. Published (DISPR): false."""
+    """Whether the mask, which is known, is written into the imaged slice of every shape. Published (DISPR): false."""
 
 
 @dataclass
-class OccupancyConfig(_Shared):
-    """Voxels inside and outside, at full resolution: the published way."""
+class OccupancyConfig(_Shared, NoOptions):
+    """Voxels inside and outside, at full resolution, as published."""
 
     size = SIDE
 
-    def errors(self) -> list[str]:
-        """Nothing can be wrong."""
-        return []
-
     def build(self) -> Occupancy:
-        """The field."""
+        """Return the field."""
         return Occupancy(self.known_slice)
 
 
@@ -167,34 +184,32 @@ class SignedDistanceConfig(_Shared):
     """Truncated signed distances, at full resolution or coarser."""
 
     size: int = 32
-    """Voxels an axis: 64, 32 or 16."""
+    """Voxels per axis: 64, 32 or 16."""
     truncation: float = 6.0
-    """Distance in voxels of the object that becomes 1."""
+    """Distance in voxels of the object that is mapped to 1; larger distances are clipped."""
     sharpen: float = 1.0
-    """Share of what a blur takes away that is added when a field becomes a shape: a mean of plausible shapes, and a
-    coarse field, are smoother than a cell. 0 leaves it out."""
+    """Strength of the unsharp mask that is applied before a field is thresholded: a mean of plausible shapes, and a
+    coarse field, are smoother than a cell. 0 for none."""
     blur: float = 1.5
-    """Deviation of that blur, in voxels of the object."""
+    """Standard deviation of the blur of the unsharp mask, in voxels of the object."""
 
     def errors(self) -> list[str]:
-        """What is wrong with the options; empty where all is well."""
-        errors = [] if self.size in (64, 32, 16) else [f"size: {self.size}: expected 64, 32 or 16"]
-        if not 1 <= self.truncation <= 16:
-            errors.append(f"truncation: {self.truncation}: expected 1 to 16 voxels")
-        if not 0 <= self.sharpen <= 4:
-            errors.append(f"sharpen: {self.sharpen}: expected 0 to 4")
-        if not 0.3 <= self.blur <= 8:
-            errors.append(f"blur: {self.blur}: expected 0.3 to 8 voxels")
-        return errors
+        """Return the errors of the options; empty if they are valid."""
+        return option_errors(
+            self,
+            ("size", self.size in (64, 32, 16), "64, 32 or 16"),
+            ("truncation", 1 <= self.truncation <= 16, "1 to 16 voxels"),
+            ("sharpen", 0 <= self.sharpen <= 4, "0 to 4"),
+            ("blur", 0.3 <= self.blur <= 8, "0.3 to 8 voxels"),
+        )
 
     def build(self) -> SignedDistance:
-        """The field; `InputError` if an option is out of range."""
-        if errors := self.errors():
-            raise InputError(f"signed_distance: {'; '.join(errors)}")
+        """Return the field; raise `InputError` if an option is out of range."""
+        raise_errors("signed_distance", self.errors())
         return SignedDistance(self)
 
 
-#: The fields, by name.
+#: Fields by name.
 FIELDS: dict[str, type[SignedDistanceConfig | OccupancyConfig]] = {
     "signed_distance": SignedDistanceConfig,
     "occupancy": OccupancyConfig,

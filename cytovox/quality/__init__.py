@@ -1,1 +1,1 @@
-"""Quality control of every cell in every frame, and lineages of cells that divide."""
+"""Quality control of every cell in every frame, and sums over the lineages of dividing cells."""

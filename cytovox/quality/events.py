@@ -1,20 +1,21 @@
-"""Cells whose masks join and part: two cells taken for one in some frames, or one for two."""
+"""Find events where masks join or part: frames in which two cells become one mask, or one mask becomes two."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from cytovox.quality.rules import MIN_PIECE
 from cytovox.tracking.tracking import Detection, Tracked
 
-#: Share of a cell's volume that lies inside the joined mask, where it is taken as a part of it.
+#: Least share of a cell's volume inside a joined mask for the cell to be part of it.
 MIN_INSIDE = 0.5
-#: By how much, of the smaller volume, a volume that is gained and one that is gone may differ.
+#: Largest difference between the volume of a lost cell and the gain of its neighbour, relative to the smaller volume.
 BALANCE = 0.5
-#: Voxel counts of labels that lie on each other in two frames: (before, after) to µm³.
+#: Common volume of the labels of two frames: (label before, label after) to µm³.
 Overlap = Mapping[tuple[int, int], float]
 
 
@@ -25,14 +26,14 @@ class Event:
     frame: int
     """The first frame of the new state."""
     track: int
-    """The track that has the joined mask."""
+    """Track of the joined mask."""
     pieces: tuple[tuple[int, int], ...]
-    """(frame, label) of the cells that are apart: before a join, or after a parting."""
+    """(frame, label) of the separate cells: before they join, or after they part."""
     joins: bool
 
 
 def overlap_of(before_ZYX: np.ndarray, after_ZYX: np.ndarray, voxel_um3: float) -> dict[tuple[int, int], float]:
-    """Compute how much of each cell lies on each cell of the next frame.
+    """Compute the common volume of each cell and each cell of the next frame.
 
     Parameters
     ----------
@@ -44,28 +45,23 @@ def overlap_of(before_ZYX: np.ndarray, after_ZYX: np.ndarray, voxel_um3: float) 
     Returns
     -------
     dict of (label before, label after) -> float
-        Common volume in µm³, of those that have any.
+        Common volume in µm³ where it is positive.
     """
     both = (before_ZYX > 0) & (after_ZYX > 0)
     one, other = before_ZYX[both].astype(np.int64), after_ZYX[both].astype(np.int64)
-    if one.size == 0:
-        return {}
-    base = int(other.max()) + 1
+    base = int(other.max(initial=0)) + 1
     codes, counts = np.unique(one * base + other, return_counts=True)
-    return {
-        (int(code // base), int(code % base)): float(count) * voxel_um3
-        for code, count in zip(codes, counts, strict=True)
-    }
+    return {divmod(code, base): count * voxel_um3 for code, count in zip(codes.tolist(), counts.tolist(), strict=True)}
 
 
 def find_events(
     detections: Sequence[Detection], tracked: Tracked, overlaps: Mapping[int, Overlap], max_distance_um: float
 ) -> list[Event]:
-    """Find where masks join and part.
+    """Find the frames in which masks join or part.
 
-    Two cells join where both lie mostly inside one mask of the next frame, or where one is gone and its neighbour has
-    gained its volume; partings are the same with time reversed. A cell that is in both frames, with at least half of
-    its size, has not joined. Pieces below `MIN_PIECE` of the joined volume do not count; divisions are no partings.
+    Two cells join if both lie mostly inside one mask of the next frame, or if one is lost and its neighbour has gained
+    its volume. A parting is the same with time reversed. A cell that is in both frames, with at least half of its size,
+    has not joined. Pieces below `MIN_PIECE` of the joined volume are ignored. A division is not a parting.
 
     Parameters
     ----------
@@ -74,28 +70,26 @@ def find_events(
     tracked : Tracked
         Their tracks.
     overlaps : dict of frame -> overlap
-        Of each frame with the one before it (`overlap_of`); frames without one are judged by place and volume alone.
+        Overlap of each frame with the previous one (`overlap_of`). Without it, position and volume alone are used.
     max_distance_um : float
-        How far a cell may lie from the mask that holds it.
+        Largest distance between a cell and the joined mask that contains it.
 
     Returns
     -------
     list of Event
-        By rising frame.
+        By increasing frame.
     """
     frames: dict[int, list[Detection]] = {}
     for one in detections:
         frames.setdefault(one.frame, []).append(one)
     parents = {track.track: track.parent for track in tracked.tracks}
     found = []
-    for t in sorted(frames):
-        if t - 1 not in frames:
-            continue
+    for t in sorted(t for t in frames if t - 1 in frames):
         overlap = overlaps.get(t, {})
-        turned = {(after, before): shared for (before, after), shared in overlap.items()}
-        for joins, (first, second, shared) in (
-            (True, (frames[t - 1], frames[t], overlap)),
-            (False, (frames[t], frames[t - 1], turned)),
+        reversed_overlap = {(after, before): shared for (before, after), shared in overlap.items()}
+        for joins, first, second, shared in (
+            (True, frames[t - 1], frames[t], overlap),
+            (False, frames[t], frames[t - 1], reversed_overlap),
         ):
             for whole, pieces in _joined(first, second, tracked, shared, max_distance_um):
                 track = tracked.track_of[(whole.frame, whole.label)]
@@ -108,48 +102,46 @@ def find_events(
 def _joined(
     first: Sequence[Detection], second: Sequence[Detection], tracked: Tracked, overlap: Overlap, max_distance_um: float
 ) -> list[tuple[Detection, list[Detection]]]:
-    """Cells of `second` that hold two or more of `first`."""
-    tracks = {tracked.track_of[(one.frame, one.label)]: one for one in second}
-    inside: dict[int, list[Detection]] = {whole.label: [] for whole in second}
-    gone = []
-    for piece in first:
-        own = tracks.get(tracked.track_of[(piece.frame, piece.label)])
-        gone += [piece] if own is None else []
-        elsewhere = own is not None and own.volume_um3 > MIN_INSIDE * piece.volume_um3
-        for whole in second:
-            same = own is not None and own.label == whole.label
-            lies_in = overlap.get((piece.label, whole.label), 0.0) >= MIN_INSIDE * piece.volume_um3
-            if (same or (lies_in and not elsewhere)) and piece.volume_um3 >= MIN_PIECE * whole.volume_um3:
-                inside[whole.label].append(piece)
+    """Return the cells of `second` that contain two or more cells of `first`, with these."""
+    same_track = {tracked.track_of[(one.frame, one.label)]: one for one in second}
+    own = {piece.label: same_track.get(tracked.track_of[(piece.frame, piece.label)]) for piece in first}
+    lost = [piece for piece in first if own[piece.label] is None]
+
+    def is_inside(piece: Detection, whole: Detection) -> bool:
+        later, least_um3 = own[piece.label], MIN_INSIDE * piece.volume_um3
+        if piece.volume_um3 < MIN_PIECE * whole.volume_um3:
+            return False
+        if later is not None and (later is whole or later.volume_um3 > least_um3):
+            return later is whole
+        return overlap.get((piece.label, whole.label), 0.0) >= least_um3
+
     found = []
     for whole in second:
-        pieces = inside[whole.label]
+        pieces = [piece for piece in first if is_inside(piece, whole)]
         if len(pieces) < 2:
-            pieces = _balanced(whole, pieces, gone, max_distance_um)
+            pieces = _balanced(whole, pieces, lost, max_distance_um)
         sizes = sorted((piece.volume_um3 for piece in pieces), reverse=True)
-        # a neighbour that only came to lie where another was has not gained its volume
+        # a neighbour that moved to the place of another cell has not gained its volume
         if len(pieces) > 1 and whole.volume_um3 >= sizes[0] + BALANCE * sizes[1]:
             found.append((whole, pieces))
     return found
 
 
 def _balanced(
-    whole: Detection, inside: list[Detection], gone: Sequence[Detection], max_distance_um: float
+    whole: Detection, inside: list[Detection], lost: Sequence[Detection], max_distance_um: float
 ) -> list[Detection]:
-    """The cell that became `whole`, and the one that is gone and whose volume it gained."""
+    """Return the cell that became `whole` and the lost cell whose volume it gained; `inside` if there is none."""
     near = [
         piece
-        for piece in gone
+        for piece in lost
         if piece.volume_um3 >= MIN_PIECE * whole.volume_um3
         and np.linalg.norm(np.subtract(piece.position_um, whole.position_um)) <= max_distance_um
     ]
-    # without one that became it, two that are gone: the joined mask began a track of its own
-    best, miss = inside, BALANCE
-    for one in inside or near:
-        for other in near:
-            if one is other:
-                continue
+    # if no cell became `whole`, the joined mask started a new track, and both cells are lost
+    best, least = inside, BALANCE
+    for one, other in product(inside or near, near):
+        if one is not other:
             gap = abs(whole.volume_um3 - one.volume_um3 - other.volume_um3) / min(one.volume_um3, other.volume_um3)
-            if gap < miss:
-                best, miss = [one, other], gap
+            if gap < least:
+                best, least = [one, other], gap
     return best

@@ -1,13 +1,13 @@
-"""Daughters summed into their mother's lineage, so that a cell that divides stays in the cohort."""
+"""Sum daughters into their mother's lineage, so that a dividing cell stays in the cohort."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from cytovox.quality.rules import QualityRules, as_text, excluded_columns, flags_of
+from cytovox.quality.rules import QualityRules, as_text, excluded_columns
 
-#: Columns that add up, those that are means over volume, and means over parts.
+#: Columns that are summed, averaged with the volume as weight, and averaged with the number of parts as weight.
 SUMS = (
     "volume_um3",
     "volume_low_um3",
@@ -20,32 +20,32 @@ SUMS = (
 )
 BY_VOLUME = ("mean_ri", "concentration_g_per_ml", "concentration_choi_g_per_ml", "contrast_ri", "z_um", "y_um", "x_um")
 BY_PART = ("mean_part_um3", "mean_part_area_um2")
-#: What two cells together do not have.
+#: Columns that cannot be computed from those of the single cells.
 UNKNOWN = ("sphericity", "median_part_um3")
 
 
 def sum_lineages(table: pd.DataFrame, tracks: pd.DataFrame, rules: QualityRules) -> pd.DataFrame:
     """Sum the rows of a lineage's tracks in each frame.
 
-    Volume, dry mass, area and numbers of parts add up; refractive index and concentration are means weighted by volume.
-    A row counts for what all its members count for. Where a daughter was not seen, though the lineage goes on, the row
-    is flagged `incomplete`.
+    Volume, dry mass, area and number of parts are summed; refractive index and concentration are means weighted by
+    volume. A quantity is excluded if it is excluded for any member. A row is flagged `incomplete` if a daughter is
+    missing while the lineage continues.
 
     Parameters
     ----------
     table : DataFrame
         One row per compartment, cell and frame, with the columns `file`, `frame`, `compartment`, `track`, `lineage`,
-        `flags` and `excluded`, and those of `cytovox.measurement.measurements.Compartment`.
+        `flags` and `excluded`, and those of `cytovox.measurement.registry.columns`.
     tracks : DataFrame
         One row per track: `file`, `track`, `parent`, `lineage`, `first_frame`, `last_frame`, `divided`.
     rules : QualityRules
-        Whether flags exclude.
+        Decide whether flags exclude quantities.
 
     Returns
     -------
     DataFrame
-        One row per compartment, lineage and frame, with the table's columns, and `tracks`, the number of cells in it.
-        Its `track` is that of the first mother.
+        One row per compartment, lineage and frame, with the table's columns and `tracks`, the number of cells. Its
+        `track` is that of the first mother.
     """
     own = table[table["track"].notna() & (table["cell"] > 0)].assign(tracks=1)
     sizes = tracks.groupby(["file", "lineage"])["track"].nunique()
@@ -60,53 +60,55 @@ def sum_lineages(table: pd.DataFrame, tracks: pd.DataFrame, rules: QualityRules)
         return single.reset_index(drop=True)
     summed = pd.DataFrame(rows, columns=own.columns).astype({"lineage": own["lineage"].dtype})
     together = pd.concat([single.astype({"parts": "float64"}), summed], ignore_index=True)
-    order = ["file", "lineage", "frame"]
-    return (
-        together.sort_values(order, kind="stable").reset_index(drop=True).astype({"track": "Int64", "nuclei": "Int64"})
-    )
+    together = together.sort_values(["file", "lineage", "frame"], kind="stable", ignore_index=True)
+    return together.astype({"track": "Int64", "nuclei": "Int64"})
 
 
 def _expected(tracks: pd.DataFrame, file: str, lineage: int, frame: int) -> set[int]:
-    """Tracks that a lineage should have in a frame: all that began in it and did not divide before.
+    """Return the tracks that a lineage should have in a frame: all that have started and not yet divided.
 
-    Daughters begin where their mother ends: one that is first seen later is expected from then on.
+    A daughter starts in the frame after her mother's last one, even if she is first detected later.
     """
     own = tracks[(tracks["file"] == file) & (tracks["lineage"] == lineage)]
     ends = dict(zip(own["track"], own["last_frame"], strict=True))
-    found = set()
-    for row in own.itertuples():
-        since = row.first_frame if pd.isna(row.parent) else ends[row.parent] + 1
-        if since <= frame and not (row.divided and row.last_frame < frame):
-            found.add(int(row.track))
-    return found
+    return {
+        int(row.track)
+        for row in own.itertuples()
+        if (row.first_frame if pd.isna(row.parent) else ends[row.parent] + 1) <= frame
+        and not (row.divided and row.last_frame < frame)
+    }
 
 
 def _summed(members: pd.DataFrame, expected: set[int], rules: QualityRules) -> dict[str, object]:
+    """Return one row for the members of a lineage in one frame and compartment."""
     first = members.iloc[0]
-    row: dict[str, object] = first.to_dict()
-    flags = {flag for text in members["flags"] for flag in flags_of(text)}
+    flags = _words(members["flags"])
     if expected - set(members["track"].astype(int)):
         flags.add("incomplete")
-    excluded = {column for text in members["excluded"] for column in text.split()}
-    excluded |= set(excluded_columns(tuple(flags), str(first["compartment"]), rules))
-    row |= {"track": first["lineage"], "tracks": len(members), "flags": as_text(flags)}
-    row["border"] = " ".join(sorted({face for text in members["border"].fillna("") for face in str(text).split()}))
-    row["excluded"] = " ".join(sorted(excluded))
-    if len(members) > 1:
-        row |= _sums(members)
-    return row
+    excluded = _words(members["excluded"]) | {*excluded_columns(tuple(flags), str(first["compartment"]), rules)}
+    return first.to_dict() | {
+        "track": first["lineage"],
+        "tracks": len(members),
+        "flags": as_text(flags),
+        "border": " ".join(sorted(_words(members["border"]))),
+        "excluded": " ".join(sorted(excluded)),
+        **(_sums(members) if len(members) > 1 else {}),
+    }
+
+
+def _words(texts: pd.Series) -> set[str]:
+    return {word for text in texts.fillna("") for word in str(text).split()}
 
 
 def _sums(members: pd.DataFrame) -> dict[str, object]:
-    volumes = members["volume_um3"].to_numpy(float)
+    volumes, parts = (members[name].to_numpy(float) for name in ("volume_um3", "parts"))
     found: dict[str, object] = {name: members[name].sum(min_count=1) for name in SUMS if name in members}
     found |= {name: _mean(members[name], volumes) for name in BY_VOLUME if name in members}
     if {"mean_ri", "sd_ri"} <= set(members):
         squares = members["sd_ri"] ** 2 + members["mean_ri"] ** 2
-        spread = _mean(squares, volumes) - _mean(members["mean_ri"], volumes) ** 2
-        found["sd_ri"] = float(np.sqrt(max(spread, 0.0))) if np.isfinite(spread) else float("nan")
-    numbers = members["parts"].to_numpy(float)
-    found |= {name: _mean(members[name], numbers) for name in BY_PART if name in members}
+        variance = _mean(squares, volumes) - _mean(members["mean_ri"], volumes) ** 2
+        found["sd_ri"] = float(np.sqrt(np.maximum(variance, 0.0)))
+    found |= {name: _mean(members[name], parts) for name in BY_PART if name in members}
     if "largest_part_um3" in members:
         found["largest_part_um3"] = members["largest_part_um3"].max()
     return found | {name: float("nan") for name in UNKNOWN if name in members}

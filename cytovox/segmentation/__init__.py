@@ -1,1 +1,1 @@
-"""Cells from masks of organelles: seeds, watershed, centre offsets, and the nucleus-conditioned network."""
+"""Segment cells from masks of organelles: seeds, watershed, centre offsets, and the nucleus-conditioned network."""

@@ -1,8 +1,8 @@
-"""Holes of masks of filled cells: closed in 3D, filled after a prediction.
+"""Fill holes in predicted masks of whole cells.
 
-The membrane mask is the filled whole cell. A network leaves holes in it where a vacuole, a nucleolus or a droplet does
-not look like a cell. What is open to the medium or to the border of the volume is no hole. Drawn masks and masks of
-other organelles, which may be hollow, are never filled.
+The membrane mask is the filled whole cell. A network leaves holes in it at vacuoles, nucleoli or droplets, which do not
+look like cytoplasm. A hole is enclosed in 3D: it is open neither to the medium nor to the border of the volume.
+Annotated masks, and masks of other organelles, which may be hollow, are not filled.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import scipy.ndimage as ndi
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-#: The mask that is filled.
+#: Name of the mask that is filled.
 FILLED = "membrane"
-#: Larger holes stay open: they may be a lumen between cells. A nucleus of 9 µm diameter has 380 µm³.
+#: Largest hole that is filled; a larger one may be a lumen between cells. A nucleus of 9 µm diameter has 380 µm³.
 MAX_HOLE_UM3 = 500.0
 
 
@@ -49,44 +49,40 @@ def fill_cells(cells_ZYX: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     cells_ZYX : integer array, (Z, Y, X)
-        One label a cell, 0 is the background.
+        One label per cell, 0 is the background.
 
     Returns
     -------
     array of the same type, (Z, Y, X)
-        A hole is background that one cell encloses by itself; a gap with another cell in it, or one that is open to the
-        border of the volume, stays.
+        A hole is background that one cell alone encloses. A gap that contains another cell, or is open to the border of
+        the volume, is not filled.
     """
     filled = np.array(cells_ZYX)
     for label, box in enumerate(ndi.find_objects(filled), start=1):
-        if box is None:
-            continue
-        part = filled[box]
-        gaps, number = ndi.label(part != label)
-        if not number:
-            continue
-        closed = np.ones(number + 1, bool)
-        closed[np.unique(gaps[part > 0])] = False
-        for face in _faces(gaps):
-            closed[np.unique(face)] = False
-        part[closed[gaps]] = label
+        if box is not None:
+            part = filled[box]
+            gaps, number = ndi.label(part != label)
+            closed = np.ones(number + 1, bool)
+            for outside in (gaps[part > 0], *_faces(gaps)):
+                closed[np.unique(outside)] = False
+            part[closed[gaps]] = label
     return filled
 
 
 def closed_holes(slabs: Callable[[], Iterator[np.ndarray]], most_voxels: float) -> Iterator[np.ndarray | None]:
-    """Find the holes of a mask that is read slab by slab, twice: no more than one slab is held in memory.
+    """Yield the holes of a mask that is read slab by slab, twice, so that only one slab is in memory.
 
     Parameters
     ----------
     slabs : callable
-        Returns the mask from its first to its last slice each time: arrays (z, Y, X), true inside.
+        Returns an iterator over the slabs of the mask from its first to its last slice: arrays (z, Y, X), true inside.
     most_voxels : float
         Size of the largest hole.
 
     Yields
     ------
     bool array, (z, Y, X), or None
-        Of each slab, where its holes are; None where it has none.
+        Holes of each slab; None if it has none.
     """
     is_hole = _holes(slabs, most_voxels)
     first = 0
@@ -98,7 +94,7 @@ def closed_holes(slabs: Callable[[], Iterator[np.ndarray]], most_voxels: float) 
 
 
 def _holes(slabs: Callable[[], Iterator[np.ndarray]], most_voxels: float) -> np.ndarray:
-    """Whether each connected part of a slab's background, counted on from slab to slab, belongs to a hole."""
+    """Return whether each background component belongs to a hole; components are numbered from slab to slab."""
     sizes, is_open, pairs = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
     first, last_YX = 0, None
     for slab in slabs():
@@ -129,5 +125,5 @@ def _holes(slabs: Callable[[], Iterator[np.ndarray]], most_voxels: float) -> np.
 
 
 def _faces(volume_ZYX: np.ndarray) -> list[np.ndarray]:
-    """The six faces of an array, those along z first."""
+    """Return the six faces of an array, those along z first."""
     return [np.take(volume_ZYX, end, axis) for axis in range(3) for end in (0, -1)]

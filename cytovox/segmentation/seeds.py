@@ -1,20 +1,16 @@
-"""One seed per cell: the separate nuclei of a mask."""
+"""Label the separate nuclei of a mask: one seed per cell."""
 
 import numpy as np
 import scipy.ndimage as ndi
 from skimage.morphology import h_maxima
 from skimage.segmentation import relabel_sequential, watershed
 
-ZYX = tuple[float, float, float]
+from cytovox.segmentation.watershed import CORNERS, ZYX
 
-#: Of a component at 64 x 128 x 128 in Choi et al. 2021: smaller ones are no nucleus.
-PAPER_MIN_VOXELS = 200
-#: A ball of this volume is 3.4 µm across, half as wide as the smallest nuclei.
+#: Least volume of a nucleus: a sphere 3.4 µm in diameter, half that of the smallest nuclei.
 MIN_VOLUME_UM3 = 20.0
-#: Two nuclei that touch are separated where the neck between them is narrower by this than both, in radius.
+#: Two touching nuclei are separated if the radius of the neck between them is smaller than both by this.
 SPLIT_DEPTH_UM = 0.5
-
-_CORNERS = np.ones((3, 3, 3), bool)
 
 
 def nucleus_seeds(
@@ -25,7 +21,7 @@ def nucleus_seeds(
     min_voxels: int = 1,
     split_depth_um: float | None = None,
 ) -> np.ndarray:
-    """Label the nuclei of a mask, each the seed of a cell.
+    """Return the labels of the nuclei of a mask, each the seed of a cell.
 
     Parameters
     ----------
@@ -34,10 +30,11 @@ def nucleus_seeds(
     spacing_um : (z, y, x) floats
         Size of a voxel in µm.
     min_volume_um3, min_voxels : float, int
-        Smaller components are dropped. The paper drops those below `PAPER_MIN_VOXELS` voxels of its grid.
+        Smaller components are dropped. Choi et al. 2021 drop those below 200 voxels of a grid of
+        64 x 128 x 128.
     split_depth_um : float, optional
-        Cut a component where it has a neck: where the largest ball that fits into it is narrower by this much, in
-        radius, than those on both sides (`SPLIT_DEPTH_UM` is a start). None keeps components whole, as published.
+        Split a component at a neck: where the radius of the largest inscribed sphere is smaller by this than on both
+        sides (`SPLIT_DEPTH_UM` is a good first value). None does not split, as published.
 
     Returns
     -------
@@ -46,25 +43,24 @@ def nucleus_seeds(
 
     References
     ----------
-    Choi et al. 2021, bioRxiv 2021.05.23.445351: components that touch by a corner are one. Vincent 1993, IEEE TIP 2(2),
+    Choi et al. 2021, bioRxiv 2021.05.23.445351: voxels that share a corner are connected. Vincent 1993, IEEE TIP 2(2),
     for h-maxima; Beucher and Meyer 1993 for the watershed.
     """
-    inside = nucleus_ZYX != 0
-    labels, number = ndi.label(inside, structure=_CORNERS)
+    labels, number = ndi.label(nucleus_ZYX != 0, structure=CORNERS)
     if split_depth_um is not None and number:
-        labels = _split(inside, spacing_um, split_depth_um)
+        labels = _split(labels, spacing_um, split_depth_um)
     sizes = np.bincount(labels.ravel())
     small = (sizes < min_voxels) | (sizes * float(np.prod(spacing_um)) < min_volume_um3)
-    labels = np.where(small[labels], 0, labels)
-    return np.asarray(relabel_sequential(labels)[0], np.int32)
+    return np.asarray(relabel_sequential(np.where(small[labels], 0, labels))[0], np.int32)
 
 
-def _split(inside: np.ndarray, spacing_um: ZYX, depth_um: float) -> np.ndarray:
-    # a border is no end of a nucleus: what lies beyond is taken to go on
+def _split(components_ZYX: np.ndarray, spacing_um: ZYX, depth_um: float) -> np.ndarray:
+    """Return labels of components that are split at their necks, by a watershed from the h-maxima of their radius."""
+    inside = components_ZYX > 0
+    # nuclei continue beyond the border of the volume, so the border is not a surface
     radius_um = ndi.distance_transform_edt(np.pad(inside, 1, mode="edge"), sampling=spacing_um)[1:-1, 1:-1, 1:-1]
-    tops, _ = ndi.label(h_maxima(radius_um.astype(np.float32), depth_um) & inside, structure=_CORNERS)
-    # a component whose balls are all narrower than the depth has no top of its own
-    whole, number = ndi.label(inside, structure=_CORNERS)
-    bare = np.setdiff1d(np.arange(1, number + 1), whole[tops > 0])
-    markers = np.where(np.isin(whole, bare), tops.max() + whole, tops)
-    return np.asarray(watershed(-radius_um, markers, mask=inside, connectivity=_CORNERS))
+    tops, _ = ndi.label(h_maxima(radius_um.astype(np.float32), depth_um) & inside, structure=CORNERS)
+    # a component whose radius is smaller than the depth everywhere has no maximum
+    without = np.setdiff1d(np.arange(1, components_ZYX.max() + 1), components_ZYX[tops > 0])
+    markers = np.where(np.isin(components_ZYX, without), tops.max() + components_ZYX, tops)
+    return np.asarray(watershed(-radius_um, markers, mask=inside, connectivity=CORNERS))

@@ -1,4 +1,4 @@
-"""Cells without learning: a membrane mask divided among its nuclei by a seeded watershed."""
+"""Segment cells without learning: divide a membrane mask among its nuclei by a seeded watershed."""
 
 import numpy as np
 import scipy.ndimage as ndi
@@ -6,7 +6,8 @@ from skimage.segmentation import watershed
 
 ZYX = tuple[float, float, float]
 
-_CORNERS = np.ones((3, 3, 3), bool)
+#: Neighbourhood of a voxel: voxels that share a corner are connected.
+CORNERS = np.ones((3, 3, 3), bool)
 
 
 def seeded_watershed(
@@ -17,19 +18,19 @@ def seeded_watershed(
     Parameters
     ----------
     membrane_ZYX : bool array, (Z, Y, X)
-        True inside cells. A seed that reaches out of it counts as inside: a nucleus lies in its cell.
+        True inside cells. Seed voxels outside the mask are added to it, because a nucleus lies in its cell.
     seeds_ZYX : integer array, (Z, Y, X)
-        One label a nucleus, as of `cytovox.segmentation.seeds.nucleus_seeds`.
+        One label per nucleus, as from `cytovox.segmentation.seeds.nucleus_seeds`.
     spacing_um : (z, y, x) floats
         Size of a voxel in µm.
     landscape_ZYX : float array, (Z, Y, X), optional
-        What is flooded, low first: walls between cells are high. By default the depth below the mask's surface, so that
-        cells part where the mask is narrow.
+        Image to flood, high at the borders between cells. By default the negative distance to the mask's surface, so
+        that cells are separated where the mask is narrow.
 
     Returns
     -------
     int32 array, (Z, Y, X)
-        Cell k grew from seed k and is connected to it. Parts of the mask that no seed lies in stay 0: see `unassigned`.
+        Cell k is connected to seed k. Parts of the mask without a seed stay 0; see `unassigned`.
 
     Raises
     ------
@@ -46,13 +47,13 @@ def seeded_watershed(
     if not (seeds_ZYX > 0).any():
         return np.zeros(inside.shape, np.int32)
     if landscape_ZYX is None:
-        # a cell goes on beyond the border: only the medium is outside
+        # cells continue beyond the border of the volume, so the border is not a surface
         padded = np.pad(inside, 1, mode="edge")
         landscape_ZYX = -ndi.distance_transform_edt(padded, sampling=spacing_um)[1:-1, 1:-1, 1:-1]
-    cells = watershed(landscape_ZYX, seeds_ZYX.astype(np.int32), mask=inside, connectivity=_CORNERS)
+    cells = watershed(landscape_ZYX, seeds_ZYX.astype(np.int32), mask=inside, connectivity=CORNERS)
     return np.asarray(cells, np.int32)
 
 
 def unassigned(membrane_ZYX: np.ndarray, cells_ZYX: np.ndarray) -> np.ndarray:
-    """What of the membrane mask no cell claims: bool array, (Z, Y, X)."""
+    """Return the part of the membrane mask that belongs to no cell: bool array, (Z, Y, X)."""
     return np.asarray((membrane_ZYX != 0) & (cells_ZYX == 0))

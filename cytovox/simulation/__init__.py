@@ -1,4 +1,4 @@
-"""The virtual holotomograph: cells drawn, grown into arrays and observed through real optics."""
+"""A simulated holotomograph: random cells, sampled on a grid and imaged through a model of the optics."""
 
 from cytovox.simulation.presets import PRESETS, CellLine
 from cytovox.simulation.store import Request, load, simulate_many

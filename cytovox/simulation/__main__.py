@@ -1,4 +1,4 @@
-"""Simulated tomograms as files that any viewer opens.
+"""Write simulated tomograms as files that any viewer opens.
 
 ``python -m cytovox.simulation --preset HeLa --seed 3 --out folder``
 """
@@ -6,85 +6,43 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from cytovox.errors import InputError
-from cytovox.io.nifti import write_nifti
-from cytovox.io.ometiff import write_ometiff
-from cytovox.io.tcf_writer import write_tcf
+from cytovox.simulation.files import write, write_time_lapse
 from cytovox.simulation.presets import PRESETS
 from cytovox.simulation.timelapse import HOUR_S, RESPONSES
-from cytovox.simulation.timelapse_files import write_time_lapse
-from cytovox.simulation.tomogram import (
-    DEFAULT_SHAPE,
-    DEFAULT_SPACING_UM,
-    Options,
-    Tomogram,
-    cell_line,
-    check_field,
-    check_options,
-    simulate,
-)
-
-
-def write(folder: Path, tomogram: Tomogram) -> Path:
-    """Write one volume: what the microscope saw (TCF), its masks (NIfTI) and the true index (OME-TIFF).
-
-    Parameters
-    ----------
-    folder : Path
-        Made if needed. The files are <name>.TCF, <name>_<organelle>.nii.gz, <name>_cells.nii.gz and
-        <name>_truth.ome.tif.
-    tomogram : Tomogram
-        A simulated volume.
-
-    Returns
-    -------
-    Path
-        The TCF file.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    stem, spacing = folder / tomogram.name, tomogram.spacing_um
-    for organelle, mask in tomogram.masks.items():
-        write_nifti(stem.with_name(f"{stem.name}_{organelle}.nii.gz"), mask.astype("uint8"), spacing)
-    write_nifti(stem.with_name(f"{stem.name}_cells.nii.gz"), tomogram.cells_ZYX, spacing)
-    write_ometiff(stem.with_name(f"{stem.name}_truth.ome.tif"), tomogram.ri_true_ZYX[None, None], spacing, ["RI"])
-    tcf = stem.with_name(f"{stem.name}.TCF")  # last: where it is, the rest is
-    write_tcf(tcf, tomogram.ri_ZYX[None], spacing, tomogram.medium_ri, title=tomogram.name)
-    return tcf
+from cytovox.simulation.tomogram import DEFAULT_SHAPE, DEFAULT_SPACING_UM, Options, check_request, simulate
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     line = argparse.ArgumentParser(prog="python -m cytovox.simulation", description=__doc__)
     line.add_argument(
         "--preset", nargs="+", default=["HeLa"], metavar="NAME", help=f"cell lines: {', '.join(PRESETS)}, or all"
     )
-    line.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="numbers of the volumes")
+    line.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="random seeds, one per volume")
     line.add_argument("--shape", nargs=3, type=int, default=DEFAULT_SHAPE, metavar=("Z", "Y", "X"), help="voxels")
     line.add_argument(
         "--spacing", nargs=3, type=float, default=DEFAULT_SPACING_UM, metavar=("Z", "Y", "X"), help="voxel size in µm"
     )
     line.add_argument("--medium-ri", type=float, default=Options().medium_ri, metavar="N", help="index of the medium")
-    line.add_argument("--time-lapse", "--film", choices=tuple(RESPONSES), help="a time-lapse of cells treated so")
-    line.add_argument("--frames", type=int, default=9, metavar="N", help="of a time-lapse (9)")
+    line.add_argument("--time-lapse", "--film", choices=tuple(RESPONSES), help="write a time-lapse of treated cells")
+    line.add_argument("--frames", type=int, default=9, metavar="N", help="frames of a time-lapse (9)")
     line.add_argument("--interval", type=float, default=60.0, metavar="MIN", help="minutes between frames (60)")
-    line.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
+    line.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write to")
     return line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code is 0, or 2 for a request that cannot be met."""
+    """Run the command line and return the exit code: 0, or 2 for an invalid request."""
     chosen = parser().parse_args(arguments)
     try:
-        presets = list(PRESETS) if chosen.preset == ["all"] else [cell_line(name).name for name in chosen.preset]
-        shape, spacing = tuple(chosen.shape), tuple(chosen.spacing)
-        for seed in chosen.seed:
-            check_field(seed, shape, spacing)
-        options = replace(Options(), medium_ri=chosen.medium_ri)
-        check_options(options)
-        wanted = [(preset, seed) for preset in presets for seed in chosen.seed]
+        shape, spacing, options = tuple(chosen.shape), tuple(chosen.spacing), Options(medium_ri=chosen.medium_ri)
+        wanted = list(product(PRESETS if chosen.preset == ["all"] else chosen.preset, chosen.seed))
+        for preset, seed in wanted:
+            check_request(preset, seed, shape, spacing, options)
         for done, (preset, seed) in enumerate(wanted, start=1):
             if chosen.time_lapse:
                 times_s = [frame * chosen.interval * HOUR_S / 60 for frame in range(chosen.frames)]

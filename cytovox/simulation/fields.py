@@ -1,4 +1,4 @@
-"""Smooth random fields that know no grid: the same cell can be grown at any spacing."""
+"""Smooth random fields, defined at every point: the same cell can be sampled at any spacing."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class WaveField:
-    """A sum of plane waves, a Gaussian random field of unit deviation as their number grows.
+    """A sum of plane waves: with many waves, a Gaussian random field of unit standard deviation.
 
     Parameters
     ----------
@@ -22,19 +22,18 @@ class WaveField:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, scale_um: float, waves: int, axes: int = 3) -> "WaveField":
-        """Draw a field whose features are about `scale_um` across."""
-        wave_MD = rng.normal(scale=1.0 / scale_um, size=(waves, axes))
-        return cls(wave_MD, rng.uniform(0, 2 * np.pi, waves))
+        """Return a random field whose features are about `scale_um` across."""
+        return cls(rng.normal(scale=1.0 / scale_um, size=(waves, axes)), rng.uniform(0, 2 * np.pi, waves))
 
     def at(self, points_ND: np.ndarray) -> np.ndarray:
-        """Value at points in µm, (N, D) -> (N,)."""
+        """Return the values at points in µm, (N, D) -> (N,)."""
         return np.cos(points_ND @ self.wave_MD.T + self.phase_M).sum(-1) * np.sqrt(2.0 / len(self.phase_M))
 
     def on_grid(self, *axes_um: np.ndarray) -> np.ndarray:
-        """Value on the grid spanned by one coordinate vector (µm) an axis, as float32.
+        """Return the values on the grid spanned by one coordinate vector (µm) per axis, as float32.
 
-        cos(a + b) = cos a cos b - sin a sin b turns the sum into one matrix product: 20 times faster than the cosine
-        of every wave at every voxel.
+        With cos(a + b) = cos a cos b - sin a sin b the sum is one matrix product, 20 times faster than the cosine of
+        every wave at every voxel.
         """
         *outer, last = axes_um
         angle = self.phase_M[:, None] + self.wave_MD[:, :1] * outer[0]
@@ -43,5 +42,5 @@ class WaveField:
         turn = self.wave_MD[:, -1:] * last
         left = np.concatenate([np.cos(angle), -np.sin(angle)]).astype(np.float32)
         right = np.concatenate([np.cos(turn), np.sin(turn)]).astype(np.float32)
-        value = (left.T @ right) * np.float32(np.sqrt(2.0 / len(self.phase_M)))
-        return value.reshape([len(axis) for axis in axes_um])
+        values = (left.T @ right) * np.float32(np.sqrt(2.0 / len(self.phase_M)))
+        return values.reshape([len(axis) for axis in axes_um])

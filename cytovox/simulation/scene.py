@@ -1,10 +1,11 @@
-"""What lies on the coverslip, as a description: shapes and indices, before any voxel.
+"""The scene: geometric description of the cells and debris on a coverslip, independent of any voxel grid.
 
-A `Scene` is drawn (`cytovox.simulation.draw`), grown into arrays (`cytovox.simulation.cells`) and observed
-(`cytovox.simulation.optics`). Lengths are in µm from the field's corner, axes (z, y, x), z up from the bottom of the
-field.
+A `Scene` is drawn at random (`cytovox.simulation.draw`), sampled on a grid (`cytovox.simulation.cells`) and imaged
+(`cytovox.simulation.optics`). Lengths are in µm from the corner of the field, axes (z, y, x), z up from the bottom of
+the field.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,17 +15,17 @@ from cytovox.simulation.fields import WaveField
 
 @dataclass(frozen=True)
 class Bulge:
-    """A stretch of an outline around one direction."""
+    """An outward extension of an outline around one direction."""
 
     angle: float
-    """Direction in radian, in the cell's own frame."""
+    """Direction in radian from the cell's long axis."""
     reach: float
-    """How far it stretches: body radii for an arm, µm for a lamella."""
+    """Largest extension: in body radii for an arm, in µm for a lamella."""
     sharpness: float
-    """Large is a narrow spike, small a broad fan."""
+    """Large for a narrow spike, small for a broad fan."""
 
     def at(self, theta: np.ndarray) -> np.ndarray:
-        """Stretch in direction `theta`."""
+        """Return the extension in direction `theta`."""
         return self.reach * np.exp(self.sharpness * (np.cos(theta - self.angle) - 1.0))
 
 
@@ -37,14 +38,14 @@ class Blob:
     semi_um: np.ndarray
     """(3,), semi-axes."""
     axes: np.ndarray
-    """(3, 3), one unit vector a row."""
+    """(3, 3), one unit vector per row."""
     ri: float
-    """Index in its middle (a nucleolus: contrast to the nucleoplasm)."""
+    """Index at its centre (nucleolus: contrast to the nucleoplasm)."""
     edge_um: float
-    """Half width of its edge: 0 is sharp, more is fuzzy."""
+    """Half width of its edge; 0 is sharp."""
 
-    def rho(self, offset: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-        """1 on the surface, smaller inside; `offset` are broadcastable z, y, x distances from the centre."""
+    def rho(self, offset: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """Return 1 on the surface and less inside; `offset` holds broadcastable z, y, x distances from the centre."""
         squares = [
             ((row[0] * offset[0] + row[1] * offset[1] + row[2] * offset[2]) / semi) ** 2
             for row, semi in zip(self.axes, self.semi_um, strict=True)
@@ -58,19 +59,19 @@ class Nucleus:
 
     body: Blob
     bumps: WaveField
-    """Bumps of its surface, in the scene's coordinates."""
+    """Bumps of its surface, in coordinates of the field."""
     roughness: float
-    """Height of the bumps in units of the radius."""
+    """Height of the bumps relative to the radius."""
     rim: float
-    """Index added at its envelope."""
+    """Index added at the nuclear envelope."""
     halo: float
-    """Index added to the cytoplasm close around it."""
+    """Index added to the cytoplasm around it."""
     nucleoli: tuple[Blob, ...]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: an outline with arms, a height over it, a skirt of lamella, and what it carries."""
+    """One cell: body with arms, lamella around it, nucleus, droplets and granules."""
 
     center_um: np.ndarray
     """(2,), y and x."""
@@ -81,9 +82,9 @@ class Cell:
     height_um: float
     power: float
     lift_um: float
-    """0 for a spread cell; a ball's centre lies this high above the coverslip."""
+    """Height of the centre of a round cell above the coverslip; 0 for a spread cell."""
     harmonics: np.ndarray
-    """(H, 3): order, amplitude, phase of the outline's waviness."""
+    """(H, 3): order, amplitude and phase of the deviations of the outline from an ellipse."""
     arms: tuple[Bulge, ...]
     lamellae: tuple[Bulge, ...]
     lamella_height_um: float
@@ -97,19 +98,19 @@ class Cell:
 
     @property
     def reach_um(self) -> float:
-        """No part of the cell lies further from its centre than this, seen from above."""
+        """Return an upper bound of the distance of any part of the cell from its centre, in the yx plane."""
         waves = 1.0 + np.abs(self.harmonics[:, 1]).sum() + sum(arm.reach for arm in self.arms)
         return 1.25 * (self.semi_um[0] * waves + max((fan.reach for fan in self.lamellae), default=0.0))
 
     def outline(self, y_um: np.ndarray, x_um: np.ndarray, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Relative radius of points seen from above: 1 at the body's edge, and 1 at the lamella's edge.
+        """Return relative radii in the yx plane: 1 at the edge of the body, and 1 at the edge of the lamella.
 
         Parameters
         ----------
         y_um, x_um : float arrays, broadcastable
             Distance from the centre of the cell.
         wave : float array
-            The field `edge` at these points.
+            Values of the field `edge` at these points.
         """
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         u = (x_um * cos + y_um * sin) / self.semi_um[0]
@@ -128,7 +129,7 @@ class Cell:
         return radius / body, radius / skirt
 
     def profile(self, rho: np.ndarray, rho_skirt: np.ndarray, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bottom and top above the coverslip (µm); both 0 where there is no cell."""
+        """Return bottom and top above the coverslip (µm); both 0 where there is no cell."""
         dome = np.clip(1.0 - rho**2, 0.0, None) ** self.power
         if self.lift_um:
             bottom = np.where(rho < 1, np.clip(self.lift_um - self.height_um / 2 * dome, 0.0, None), 0.0)
@@ -140,25 +141,26 @@ class Cell:
 
 @dataclass(frozen=True)
 class Scene:
-    """One field of view: everything in it, and what it lies in."""
+    """One field of view: its cells, its debris and their medium."""
 
     preset: str
     seed: int
     coverslip_um: float
-    """Height of the coverslip's surface above the field's bottom."""
+    """Height of the coverslip's surface above the bottom of the field."""
     medium_ri: float
     overlap_um: float
-    """A cell climbs over what is thinner than this of its neighbour."""
+    """Thickness of a neighbour below which a cell lies on top of it."""
     overlapping: bool
-    """Whether thin parts, too, lie on top of each other."""
+    """Whether the lamellae of two cells may lie on top of each other."""
     cells: tuple[Cell, ...]
     debris: tuple[Blob, ...]
     grain: WaveField
     """Fine texture of the cytoplasm."""
     grain_ri: float
-    """Deviation of that texture."""
+    """Standard deviation of `grain`."""
     drift: WaveField
-    """Slow change of the index within cells."""
+    """Coarse variation of the index within cells."""
     drift_ri: float
+    """Standard deviation of `drift`."""
     calm: WaveField
-    """Soft texture of the nucleoplasm."""
+    """Texture of the nucleoplasm."""

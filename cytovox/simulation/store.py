@@ -1,10 +1,10 @@
-"""A disk cache of simulated volumes, filled by many processes at once."""
+"""A disk cache of simulated volumes that several processes may fill at once."""
 
 import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,24 +15,21 @@ import numpy as np
 from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
 from cytovox.io.processes import worker_pool
+from cytovox.simulation.optics import Shape, Spacing
 from cytovox.simulation.tomogram import (
     DEFAULT_SHAPE,
     DEFAULT_SPACING_UM,
     RI_STEP,
     Options,
-    Shape,
-    Spacing,
     Tomogram,
-    cell_line,
-    check_field,
-    check_options,
+    check_request,
     simulate,
 )
 
-#: Part of every cache key: raise it with any change that alters a volume.
+#: Part of every cache key: increase it with any change that alters a volume.
 SIMULATOR_VERSION = 4
 
-#: Indices are stored as whole steps of `RI_STEP` above 1.2, which 16 bits hold up to 1.855.
+#: Indices are stored in 16 bits as whole steps of `RI_STEP` above 1.2, so up to 1.855.
 _ORIGIN = 120_000
 
 
@@ -47,23 +44,24 @@ class Request:
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
-        # plain types, so that equal requests hash alike: a config gives lists, a notebook numpy's numbers
+        # plain types, so that equal requests have equal hashes: a config holds lists, a notebook numpy numbers
         object.__setattr__(self, "seed", int(self.seed))
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "spacing_um", tuple(float(s) for s in self.spacing_um))
 
     @property
     def filename(self) -> str:
-        """Name of its file in a cache: two requests share it only if they give the same volume."""
+        """Return the file name in a cache: two requests share it only if they give the same volume."""
         about = asdict(self)
-        if self.options.density == (1.0, 1.0):  # named as before there was a choice
+        if self.options.density == (1.0, 1.0):  # the name that versions without this option wrote
             del about["options"]["density"]
         key = json.dumps([SIMULATOR_VERSION, about], sort_keys=True)
         return f"{self.preset}-{self.seed:05d}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
 
 def save(path: Path, tomogram: Tomogram) -> None:
-    """Write a volume without pickle, whole or not at all: a reader never sees half a file."""
+    """Write a volume without pickle, complete or not at all."""
+    metadata = {name: getattr(tomogram, name) for name in ("spacing_um", "medium_ri", "preset", "seed")}
     arrays: dict[str, Any] = {
         "ri_true": _steps(tomogram.ri_true_ZYX),
         "ri": _steps(tomogram.ri_ZYX),
@@ -72,13 +70,7 @@ def save(path: Path, tomogram: Tomogram) -> None:
         "nucleolus": np.packbits(tomogram.masks["nucleolus"]),
         "lipid": np.packbits(tomogram.masks["lipid"]),
     }
-    metadata = {
-        "spacing_um": list(tomogram.spacing_um),
-        "medium_ri": tomogram.medium_ri,
-        "preset": tomogram.preset,
-        "seed": tomogram.seed,
-    }
-    arrays["facts"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    arrays["facts"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)  # name of the key in existing caches
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -89,7 +81,7 @@ def load(path: str | Path) -> Tomogram:
     Raises
     ------
     InputError
-        The file is missing, truncated or not one of ours.
+        The file is missing, truncated or not a cached volume.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -100,22 +92,18 @@ def load(path: str | Path) -> Tomogram:
             name: np.unpackbits(arrays[name], count=int(np.prod(shape))).reshape(shape).astype(bool)
             for name in ("nucleolus", "lipid")
         }
-        z, y, x = metadata["spacing_um"]
         return Tomogram(
             ri_true_ZYX=_index(arrays["ri_true"]),
             ri_ZYX=_index(arrays["ri"]),
             masks={"membrane": arrays["cells"] > 0, "nucleus": arrays["nuclei"] > 0, **inside},
             cells_ZYX=arrays["cells"],
             nuclei_ZYX=arrays["nuclei"],
-            spacing_um=(z, y, x),
-            medium_ri=metadata["medium_ri"],
-            preset=metadata["preset"],
-            seed=metadata["seed"],
+            **{**metadata, "spacing_um": tuple(metadata["spacing_um"])},
         )
     except FileNotFoundError:
         raise InputError(f"{path}: no such simulated volume; simulate it again") from None
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a whole simulated volume ({error}); delete it and simulate again") from error
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not a complete simulated volume ({error}); delete it and simulate again") from error
 
 
 def _steps(ri_ZYX: np.ndarray) -> np.ndarray:
@@ -126,8 +114,8 @@ def _index(steps_ZYX: np.ndarray) -> np.ndarray:
     return ((steps_ZYX.astype(np.float64) + _ORIGIN) * RI_STEP).astype(np.float32)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a volume is there and readable; one truncated by a full disk, for one, is built again."""
+def _is_readable(path: Path) -> bool:
+    """Return whether a volume exists and is complete; a full disk can have truncated it."""
     try:
         load(path)
     except InputError:
@@ -136,11 +124,10 @@ def _is_whole(path: Path) -> bool:
 
 
 def fetch(request: Request, cache_dir: str | Path) -> Path:
-    """Path of one volume in the cache; simulated first if it is not there, or not whole."""
+    """Return the path of one volume in the cache; simulate it first if it is missing or incomplete."""
     path = Path(cache_dir) / request.filename
-    if _is_whole(path):
-        return path
-    save(path, simulate(request.preset, request.seed, request.shape, request.spacing_um, request.options))
+    if not _is_readable(path):
+        save(path, simulate(request.preset, request.seed, request.shape, request.spacing_um, request.options))
     return path
 
 
@@ -150,16 +137,16 @@ def simulate_many(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Simulate volumes into a cache; those already there are kept.
+    """Simulate the volumes that a cache lacks, and return the paths of all.
 
     Parameters
     ----------
     requests : sequence of Request
-        What to simulate. The result does not depend on `workers`.
+        The volumes. The result does not depend on `workers`.
     cache_dir : path
-        Made if needed. Several processes may fill it at once.
+        Created if needed. Several processes may fill it at once.
     workers : int
-        Processes; 1 stays in this one. More are spawned, so a script that calls this needs a
+        Number of processes; 1 is this process alone. More are spawned, so a script that calls this needs an
         ``if __name__ == "__main__"`` guard.
     progress : callable, optional
         Called with (done, all) after each volume.
@@ -167,43 +154,39 @@ def simulate_many(
     Returns
     -------
     list of Path
-        One for each request, in their order.
+        One path per request, in their order.
 
     Raises
     ------
     InputError
-        A request cannot be met, or the cache cannot be made, found before anything is simulated.
+        Invalid request, or the cache folder cannot be created; raised before anything is simulated.
     """
     for request in requests:
-        cell_line(request.preset)
-        check_field(request.seed, request.shape, request.spacing_um)
-        check_options(request.options)
+        check_request(request.preset, request.seed, request.shape, request.spacing_um, request.options)
+    folder, distinct = Path(cache_dir), list(dict.fromkeys(requests))
     try:
-        Path(cache_dir).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"{cache_dir}: no cache can be made there ({reason}); choose another folder for it") from error
-    distinct = list(dict.fromkeys(requests))
-    paths: dict[Request, Path] = {}
+        raise InputError(f"{folder}: cannot create the cache there ({reason}); choose another folder") from error
 
-    def took(request: Request, path: Path) -> None:
-        paths[request] = path
-        if progress is not None:
-            progress(len(paths), len(distinct))
-
-    missing = []
-    for request in distinct:  # a pool of processes takes seconds to start: not for what is there
-        path = Path(cache_dir) / request.filename
-        if _is_whole(path):
-            took(request, path)
+    def in_cache() -> Iterator[Path]:
+        """Yield each path as soon as its volume is complete."""
+        missing = []
+        for request in distinct:  # starting processes takes seconds, so only for missing volumes
+            path = folder / request.filename
+            if _is_readable(path):
+                yield path
+            else:
+                missing.append(request)
+        if workers <= 1 or len(missing) <= 1:
+            yield from (fetch(request, folder) for request in missing)
         else:
-            missing.append(request)
-    if workers <= 1 or len(missing) <= 1:
-        for request in missing:
-            took(request, fetch(request, cache_dir))
-    else:
-        with worker_pool(min(workers, len(missing))) as pool:
-            waiting = {pool.submit(fetch, request, cache_dir): request for request in missing}
-            for future in as_completed(waiting):
-                took(waiting[future], future.result())
-    return [paths[request] for request in requests]
+            with worker_pool(min(workers, len(missing))) as pool:
+                for future in as_completed([pool.submit(fetch, request, folder) for request in missing]):
+                    yield future.result()
+
+    for done, _ in enumerate(in_cache(), start=1):
+        if progress is not None:
+            progress(done, len(distinct))
+    return [folder / request.filename for request in requests]

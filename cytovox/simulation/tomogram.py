@@ -1,4 +1,4 @@
-"""One simulated tomogram: cells drawn, grown and observed."""
+"""Simulate one tomogram: draw the cells, sample them on a grid and image them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,52 +10,59 @@ import scipy.fft
 from cytovox.errors import InputError
 from cytovox.simulation.cells import Grid, grow
 from cytovox.simulation.draw import draw_scene, generator
-from cytovox.simulation.optics import Optics, coherent_noise, fill_cone, measure, potential, refractive_index, support
+from cytovox.simulation.optics import (
+    Optics,
+    Shape,
+    Spacing,
+    coherent_noise,
+    fill_cone,
+    measure,
+    potential,
+    refractive_index,
+    support,
+)
 from cytovox.simulation.presets import PRESETS, CellLine
 from cytovox.simulation.scene import Scene
 
-Shape = tuple[int, int, int]
-Spacing = tuple[float, float, float]
-
-#: A field of 19 x 38 x 38 µm, what demos and tests use.
+#: A field of 19 x 38 x 38 µm, used by demos and tests.
 DEFAULT_SHAPE: Shape = (64, 128, 128)
 DEFAULT_SPACING_UM: Spacing = (0.3, 0.3, 0.3)
-#: The field is observed with this much around it, so that its borders do not meet through the periodic transform.
+#: Padding of the field before imaging: the Fourier transform is periodic and would join opposite borders.
 MARGIN_UM = (2.4, 2.4, 2.4)
-#: Indices are kept to the fifth decimal, ten times finer than a TCF file does.
+#: Indices are rounded to the fifth decimal; a TCF file holds four.
 RI_STEP = 1e-5
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a scene is observed. Every field is part of a volume's name in the cache."""
+    """Options of a simulated volume. Every field is part of the volume's name in the cache."""
 
     medium_ri: float = 1.337
-    """Index of the medium."""
+    """Refractive index of the medium."""
     medium_spread: float = 0.0
-    """Each volume's medium differs from `medium_ri` by at most this."""
+    """Largest difference of a volume's medium from `medium_ri`; each volume draws its own."""
     noise_ri: tuple[float, float] = (0.0002, 0.0016)
-    """Deviation of the coherent noise; each volume draws its own, evenly on a logarithmic scale."""
+    """Range of the coherent noise's standard deviation; each volume draws its own, log-uniform."""
     density: tuple[float, float] = (1.0, 1.0)
-    """Cells on an area, relative to the preset's; each volume draws its own factor, evenly on a logarithmic scale."""
+    """Range of the number of cells per area relative to the preset's; each volume draws its own, log-uniform."""
     optics: Optics = field(default_factory=Optics)
     """The microscope."""
 
 
 @dataclass(frozen=True)
 class Tomogram:
-    """A simulated volume with its truth. Arrays are (Z, Y, X); z points up from the coverslip."""
+    """A simulated volume and its ground truth. Arrays are (Z, Y, X); z points up from the coverslip."""
 
     ri_true_ZYX: np.ndarray
-    """float32, the cells' own index."""
+    """float32, true refractive index."""
     ri_ZYX: np.ndarray
-    """float32, the index as the microscope shows it."""
+    """float32, refractive index as measured by the microscope."""
     masks: Mapping[str, np.ndarray]
     """Organelle -> bool array, in the order membrane (the filled cell), nucleus, nucleolus, lipid."""
     cells_ZYX: np.ndarray
     """uint16, 0 outside cells."""
     nuclei_ZYX: np.ndarray
-    """uint16, nucleus k lies in cell k; a cell cut by the border may have none."""
+    """uint16; nucleus k lies in cell k. A cell cut by the border may have none."""
     spacing_um: Spacing
     medium_ri: float
     preset: str
@@ -63,17 +70,17 @@ class Tomogram:
 
     @property
     def name(self) -> str:
-        """As in file names: HeLa-00003."""
+        """Return the name used in file names, such as HeLa-00003."""
         return f"{self.preset}-{self.seed:05d}"
 
 
 def cell_line(name: str) -> CellLine:
-    """The preset of a name.
+    """Return the preset of a name.
 
     Raises
     ------
     InputError
-        There is none of that name.
+        No such preset.
     """
     if name in PRESETS:
         return PRESETS[name]
@@ -84,29 +91,61 @@ def cell_line(name: str) -> CellLine:
 
 
 def check_field(seed: int, shape: Shape, spacing_um: Spacing) -> None:
-    """Raise InputError unless a field can be simulated."""
-    if seed < 0:
-        raise InputError(f"seed {seed}: a volume's number is 0 or larger")
-    if len(shape) != 3 or min(shape) < 8:
-        raise InputError(f"shape {tuple(shape)}: expected three sizes (z, y, x) of at least 8 voxels")
-    if len(spacing_um) != 3 or not all(0.05 <= s <= 2.0 for s in spacing_um):
-        raise InputError(f"spacing {tuple(spacing_um)}: expected three lengths (z, y, x) of 0.05 to 2 µm")
+    """Raise InputError for an invalid seed, shape or voxel size."""
+    is_spacing = len(spacing_um) == 3 and all(0.05 <= s <= 2.0 for s in spacing_um)
+    for given, valid, expected in (
+        (f"seed {seed}", seed >= 0, "0 or larger"),
+        (f"shape {tuple(shape)}", len(shape) == 3 and min(shape) >= 8, "three sizes (z, y, x) of at least 8 voxels"),
+        (f"spacing {tuple(spacing_um)}", is_spacing, "three lengths (z, y, x) of 0.05 to 2 µm"),
+    ):
+        if not valid:
+            raise InputError(f"{given}: expected {expected}")
 
 
 def check_options(options: Options) -> None:
-    """Raise InputError unless a scene can be observed so."""
-    if not 1.3 <= options.medium_ri <= 1.45:
-        raise InputError(f"medium_ri {options.medium_ri}: expected an index from 1.3 to 1.45; water is 1.333")
-    if not 0 <= options.medium_spread <= 0.05:
-        raise InputError(f"medium_spread {options.medium_spread}: expected an index difference from 0 to 0.05")
-    low, high = options.noise_ri
-    if not (0 < low <= high < 0.1 or low == high == 0):
-        raise InputError(
-            f"noise_ri {(low, high)}: expected a range above 0 such as (0.0002, 0.0016), or (0, 0) for no noise"
-        )
-    low, high = options.density
-    if not 0.01 <= low <= high <= 2:
-        raise InputError(f"density {(low, high)}: expected a range within 0.01 to 2, such as (0.1, 1.0)")
+    """Raise InputError for an option that is out of range."""
+    (low, high), (fewest, most) = options.noise_ri, options.density
+    is_noise = 0 < low <= high < 0.1 or low == high == 0
+    for name, valid, expected in (
+        ("medium_ri", 1.3 <= options.medium_ri <= 1.45, "an index from 1.3 to 1.45; water is 1.333"),
+        ("medium_spread", 0 <= options.medium_spread <= 0.05, "an index difference from 0 to 0.05"),
+        ("noise_ri", is_noise, "a range above 0 such as (0.0002, 0.0016), or (0, 0) for no noise"),
+        ("density", 0.01 <= fewest <= most <= 2, "a range within 0.01 to 2, such as (0.1, 1.0)"),
+    ):
+        if not valid:
+            raise InputError(f"{name} {getattr(options, name)}: expected {expected}")
+
+
+def check_request(preset: str, seed: int, shape: Shape, spacing_um: Spacing, options: Options) -> None:
+    """Raise InputError unless this volume can be simulated."""
+    cell_line(preset)
+    check_field(seed, shape, spacing_um)
+    check_options(options)
+
+
+def draw_conditions(
+    preset: str, seed: int, shape: Shape, spacing_um: Spacing, options: Options
+) -> tuple[Scene, float, np.random.Generator]:
+    """Draw what is random about a volume or the first frame of a time-lapse.
+
+    Returns
+    -------
+    Scene
+        The cells in their medium.
+    float
+        Standard deviation of the coherent noise.
+    numpy.random.Generator
+        Generator of the noise itself.
+    """
+    rng, line = generator(preset, seed, 1), cell_line(preset)
+    medium_ri = options.medium_ri + float(rng.uniform(-1, 1)) * options.medium_spread
+    noise_ri = float(np.exp(rng.uniform(*np.log(options.noise_ri)))) if options.noise_ri[1] > 0 else 0.0
+    # a separate stream: a fixed density of 1 gives the same volume as in versions without this option
+    factor = float(np.exp(generator(preset, seed, 2).uniform(*np.log(options.density))))
+    low, high = line.cells_per_1000_um2
+    line = replace(line, cells_per_1000_um2=(factor * low, factor * high))
+    z_um, y_um, x_um = (n * s for n, s in zip(shape, spacing_um, strict=True))
+    return draw_scene(line, seed, (z_um, y_um, x_um), medium_ri), noise_ri, rng
 
 
 def simulate(
@@ -116,46 +155,38 @@ def simulate(
     spacing_um: Spacing = DEFAULT_SPACING_UM,
     options: Options | None = None,
 ) -> Tomogram:
-    """Simulate the volume named by (preset, seed).
+    """Return the simulated volume of (preset, seed).
 
     Parameters
     ----------
     preset : str
         A name in `cytovox.simulation.PRESETS`.
     seed : int
-        Number of the volume.
+        Random seed of the volume.
     shape : (int, int, int)
-        Voxels, z, y, x.
+        Number of voxels, z, y, x.
     spacing_um : (float, float, float)
         Voxel size, z, y, x; may be anisotropic.
     options : Options, optional
-        How it is observed.
+        Medium, noise, density and optics.
 
     Raises
     ------
     InputError
-        Unknown preset, or a shape, spacing, seed or option that cannot be.
+        Unknown preset; or an invalid shape, spacing, seed or option.
     """
-    line, options = cell_line(preset), options or Options()
-    check_options(options)
-    shape = (int(shape[0]), int(shape[1]), int(shape[2])) if len(shape) == 3 else shape
-    check_field(seed, shape, spacing_um)
+    options = options or Options()
+    check_request(preset, seed, shape, spacing_um, options)
+    shape = (int(shape[0]), int(shape[1]), int(shape[2]))
     spacing_um = (float(spacing_um[0]), float(spacing_um[1]), float(spacing_um[2]))
-    rng = generator(preset, seed, 1)
-    medium_ri = options.medium_ri + float(rng.uniform(-1, 1)) * options.medium_spread
-    noise_ri = float(np.exp(rng.uniform(*np.log(options.noise_ri)))) if options.noise_ri[1] > 0 else 0.0
-    extent = (shape[0] * spacing_um[0], shape[1] * spacing_um[1], shape[2] * spacing_um[2])
-    if options.density != (1.0, 1.0):  # from a stream of its own: volumes of usual density stay what they are
-        factor = float(np.exp(generator(preset, seed, 2).uniform(*np.log(options.density))))
-        low, high = line.cells_per_1000_um2
-        line = replace(line, cells_per_1000_um2=(factor * low, factor * high))
-    return observe(draw_scene(line, seed, extent, medium_ri), shape, spacing_um, noise_ri, options.optics, rng)
+    scene, noise_ri, rng = draw_conditions(preset, seed, shape, spacing_um, options)
+    return observe(scene, shape, spacing_um, noise_ri, options.optics, rng)
 
 
 def observe(
     scene: Scene, shape: Shape, spacing_um: Spacing, noise_ri: float, optics: Optics, rng: np.random.Generator
 ) -> Tomogram:
-    """Grow a scene on a padded grid, send it through the microscope, and cut the field out."""
+    """Return the volume of a scene: sample it on a padded grid, image it, and crop to the field."""
     margin = tuple(
         (scipy.fft.next_fast_len(n + 2 * round(m / s), real=True) - n + 1) // 2
         for n, s, m in zip(shape, spacing_um, MARGIN_UM, strict=True)
@@ -163,7 +194,7 @@ def observe(
     grid = Grid.around(shape, spacing_um, (margin[0], margin[1], margin[2]))
     grown = grow(scene, grid)
     ri = image(grown.ri_ZYX, spacing_um, scene.medium_ri, noise_ri, optics, rng)
-    crop = tuple(slice(m, m + n) for m, n in zip(margin, shape, strict=True))
+    crop = tuple(slice(m, m + n) for m, n in zip(margin, shape, strict=True))  # copies free the padded arrays
     cells, nuclei = grown.cells_ZYX[crop].copy(), grown.nuclei_ZYX[crop].copy()
     return Tomogram(
         ri_true_ZYX=_rounded(grown.ri_ZYX[crop]),
@@ -191,7 +222,7 @@ def image(
     optics: Optics,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The index as the microscope shows it, float32, same shape: Ewald caps, coherent noise, filled cone."""
+    """Return the index as the microscope measures it, float32, same shape: Ewald caps, noise, filled cone."""
     shape = (ri_ZYX.shape[0], ri_ZYX.shape[1], ri_ZYX.shape[2])
     measured = support(shape, spacing_um, medium_ri, optics)
     spectrum = measure(potential(ri_ZYX, medium_ri), measured)
@@ -202,5 +233,5 @@ def image(
 
 
 def _rounded(ri_ZYX: np.ndarray) -> np.ndarray:
-    """Round to `RI_STEP`, so that a volume read from the cache equals the one that was written to it."""
+    """Round to `RI_STEP`, so that a volume read from the cache equals the simulated one."""
     return (np.rint(ri_ZYX.astype(np.float64) / RI_STEP) * RI_STEP).astype(np.float32)

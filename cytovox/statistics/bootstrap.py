@@ -1,4 +1,4 @@
-"""Percentile bootstrap intervals over cells: how far a score would move if other cells had been imaged."""
+"""Percentile bootstrap intervals of a score, over cells."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: A score of the cells named by an int array of indices, which may hold a cell more than once.
+#: A function of an int array of cell indices, which may repeat, that returns a score.
 Statistic = Callable[[np.ndarray], float]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and its bootstrap interval; all nan where no cell has a score."""
+    """A score and its bootstrap interval; all nan if there is no cell."""
 
     value: float
-    """The statistic on all cells, each once."""
+    """Statistic of all cells, each taken once."""
     low: float
     """Lower end of the interval."""
     high: float
     """Upper end of the interval."""
 
-    def excludes(self, value: float) -> bool:
-        """Whether `value` lies outside the interval: False where the interval is nan."""
-        return value < self.low or value > self.high
+    def columns(self, name: str) -> dict[str, float]:
+        """Return the columns of a table: `name`, `<name>_low` and `<name>_high`."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 def interval(
@@ -35,36 +35,36 @@ def interval(
     seed: int = 0,
     strata: Sequence[object] | np.ndarray | None = None,
 ) -> Interval:
-    """Percentile bootstrap interval of a statistic over `n` cells.
+    """Return the percentile bootstrap interval of a statistic over `n` cells.
 
-    The same `n`, `resamples`, `seed` and `strata` give the same resamples, so that the intervals of two models are over
-    the same draws. A resample on which the statistic is not finite (a class that was not drawn, say) is left out; where
-    that is more than half of them, the ends are nan rather than an interval of the lucky ones.
+    The same `n`, `resamples`, `seed` and `strata` give the same resamples. Intervals of two models are therefore
+    computed on the same draws. Resamples with a statistic that is not finite are left out, such as those in which a
+    class is missing. If they are more than half of all resamples, both ends are nan.
 
     Parameters
     ----------
     statistic : callable
-        Takes an int array of indices, a resample of range(n) with repeats, and returns a float.
+        Function of an int array of cell indices (a resample of range(n) with replacement); returns a float.
     n : int
         Number of cells.
     resamples : int
         Number of resamples.
     level : float
-        Probability that the interval is to cover, 0 to 1.
+        Coverage probability of the interval, 0 to 1.
     seed : int
-        Of the random draws.
+        Random seed of the draws.
     strata : n labels, optional
-        Cells are drawn within their stratum (class, fold), so that every resample has as many of each.
+        Class or fold of each cell. Cells are drawn within their stratum, so that every resample has as many of each.
 
     Returns
     -------
     Interval
-        All nan where `n` is 0.
+        All nan if `n` is 0.
 
     Raises
     ------
     ValueError
-        A level outside 0..1, no resample, or another number of strata than of cells.
+        The level is outside 0..1, there is no resample, or there is not one stratum per cell.
 
     References
     ----------
@@ -76,9 +76,15 @@ def interval(
         raise ValueError(f"{len(strata)} strata for {n} cells: expected one per cell")
     if n == 0:
         return Interval(math.nan, math.nan, math.nan)
-    groups = _groups(n, strata)
+    labels = [0] * n if strata is None else list(strata)
+    groups = [np.array([i for i in range(n) if labels[i] == label]) for label in dict.fromkeys(labels)]
     rng = np.random.default_rng(seed)
-    draws = np.array([float(statistic(_resample(groups, rng))) for _ in range(resamples)])
+    draws = np.array(
+        [
+            float(statistic(np.concatenate([rng.choice(group, size=len(group)) for group in groups])))
+            for _ in range(resamples)
+        ]
+    )
     value = float(statistic(np.arange(n)))
     finite = draws[np.isfinite(draws)]
     if 2 * len(finite) < resamples:
@@ -97,9 +103,9 @@ def difference(
     seed: int = 0,
     strata: Sequence[object] | np.ndarray | None = None,
 ) -> Interval:
-    """Paired interval of `first` minus `second`: both see the same cells in each resample.
+    """Return the paired interval of `first` minus `second`, both computed on the same cells of each resample.
 
-    Parameters and rules are those of `interval`. An interval that excludes 0 is a difference at that level.
+    Parameters are those of `interval`. The statistics differ at that level if the interval excludes 0.
     """
     return interval(
         lambda cells: first(cells) - second(cells), n, resamples=resamples, level=level, seed=seed, strata=strata
@@ -107,7 +113,7 @@ def difference(
 
 
 def mean_of(values: Sequence[float] | np.ndarray) -> Statistic:
-    """The statistic "mean of these values, one per cell"; nan values are left out of it, all nan gives nan."""
+    """Return a statistic: the mean of `values`, one per cell, without nan values; nan if all are nan."""
     values_N = np.asarray(values, dtype=np.float64)
 
     def mean(cells: np.ndarray) -> float:
@@ -116,17 +122,3 @@ def mean_of(values: Sequence[float] | np.ndarray) -> Statistic:
         return float(drawn.mean()) if len(drawn) else math.nan
 
     return mean
-
-
-def _groups(n: int, strata: Sequence[object] | np.ndarray | None) -> list[np.ndarray]:
-    """The indices of each stratum, in the order of first appearance."""
-    if strata is None:
-        return [np.arange(n)]
-    members: dict[object, list[int]] = {}
-    for cell, label in enumerate(np.asarray(strata).tolist() if isinstance(strata, np.ndarray) else strata):
-        members.setdefault(label, []).append(cell)
-    return [np.array(cells) for cells in members.values()]
-
-
-def _resample(groups: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    return np.concatenate([rng.choice(group, size=len(group)) for group in groups])

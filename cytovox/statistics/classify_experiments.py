@@ -1,12 +1,13 @@
-"""What predicted 3D shapes are good for: the same forests on images, on true shapes and on predicted ones.
+"""Classification experiments: forests trained on features of images, of true 3D shapes and of predicted ones.
 
-All experiments have the same outer folds and cells. What is predicted comes in per outer fold, and its tables say what
-each shape model saw (`cytovox.statistics.feature_tables`): a training cell's shapes come from an inner model that saw
-neither the cell nor any test cell, a test cell's from the outer model.
+All experiments have the same outer folds and cells. Predicted shapes are given per outer fold, and their tables list
+the cells that each shape model was trained on (`cytovox.statistics.feature_tables`). Shapes of a training cell come
+from an inner model that was trained on neither this cell nor any test cell. Shapes of a test cell come from the outer
+model.
 
-A gain over "2d" alone does not show that a model knows the third dimension: the 3D features of a cylinder, which is
-nothing but the mask made thick, say the same of the outline in other words, and on 101 red blood cells they gained 0.09
-as well. So the cylinder is an experiment of its own, and what a model adds is its gain over "2d+cylinder".
+A gain over "2d" alone does not show that the predicted shape adds 3D information. The 3D features of a cylinder (the
+mask, extended along z) describe only the outline, and still they gained 0.09 on 101 red blood cells. The cylinder is
+therefore the control: a shape model adds information if it gains over "2d+cylinder".
 """
 
 from collections import Counter
@@ -18,15 +19,15 @@ from cytovox.statistics.feature_tables import Fold, Table, joined, stacked
 
 Row = dict[str, str | int | float]
 
-#: What each experiment trains on and is tested on.
+#: Features of each experiment.
 EXPERIMENTS: dict[str, str] = {
     "2d": "features of the image and its mask",
-    "true_3d": "features of the true object, as if the cell had been seen in 3D",
+    "true_3d": "features of the true object, as if the cell had been imaged in 3D",
     "2d+true_3d": "both of them",
-    "cylinder": "features of the mask made thick, the control: 3D features without anything that is not in the mask",
-    "2d+cylinder": "features of the image, and of the mask made thick",
+    "cylinder": "control: 3D features of the mask extended along z, which hold nothing but the mask",
+    "2d+cylinder": "features of the image, and of the mask extended along z",
     "predicted_3d_mean": "features of the mean of the predicted shapes",
-    "predicted_3d_samples": "features of every predicted shape, a training row each; test cells get mean probabilities",
+    "predicted_3d_samples": "features of every predicted shape, one row per shape; test cells get mean probabilities",
     "2d+predicted_3d_mean": "features of the image, and of the mean shape",
     "2d+predicted_3d_samples": "features of the image, and of every predicted shape",
     "2d+predicted_3d_augmented": "as 2d+predicted_3d_mean, minority classes filled up with predicted shapes",
@@ -36,57 +37,60 @@ EXPERIMENTS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class PredictedFold:
-    """Features of predicted shapes for one outer fold. Every table's `seen` is filled."""
+    """Features of predicted shapes for one outer fold; `seen` is set in every table."""
 
     train_mean: Table
-    """One row a training cell: its mean shape, predicted out of fold."""
+    """One row per training cell: its mean shape, predicted out of fold."""
     test_mean: Table
-    """One row a test cell: its mean shape, predicted by the outer model."""
+    """One row per test cell: its mean shape, predicted by the outer model."""
     train_samples: Table
-    """Several rows a training cell."""
+    """Several rows per training cell, one for each predicted shape."""
     test_samples: Table
-    """Several rows a test cell."""
+    """Several rows per test cell, one for each predicted shape."""
 
     def __post_init__(self) -> None:
-        """Refuse predictions of unknown origin, and tables that do not speak of the same cells.
+        """Check the origin of the predictions, and that mean shapes and samples have the same cells.
 
         Raises
         ------
         ValueError
-            A table does not say what its shape models saw; mean and samples are of other cells; or rows leak.
+            A table has no `seen`, mean shapes and samples have different cells, or a fold leaks (`Fold`).
         """
         for table in (self.train_mean, self.test_mean, self.train_samples, self.test_samples):
             if not table.seen:
-                raise ValueError("features of predicted shapes must say which cells their shape model saw")
+                raise ValueError(
+                    "features of predicted shapes: `seen` missing; expected the training cells of each shape model"
+                )
         for mean, samples in ((self.train_mean, self.train_samples), (self.test_mean, self.test_samples)):
             if set(mean.cells) != set(samples.cells):
-                raise ValueError("mean shapes and samples are of other cells")
+                raise ValueError("mean shapes and samples have different cells")
         Fold(self.train_mean, self.test_mean)
         Fold(self.train_samples, self.test_samples)
 
 
 def measured_folds(table: Table, folds: Sequence[Sequence[str]]) -> list[Fold]:
-    """Folds of a table that nobody learnt, from the test cells of each: all others are trained on."""
+    """Return folds of a table of measured features: each list holds the test cells, all other cells are trained on."""
     tested = {cell for fold in folds for cell in fold}
     return [Fold(table.of(tested - set(fold)), table.of(fold)) for fold in folds]
 
 
 def augmented(train: Table, samples: Table, class_of: Mapping[str, str]) -> Table:
-    """Training rows with the smaller classes filled up by samples until each has as many rows as the largest.
+    """Return the training rows, with predicted samples added to each class up to the size of the largest.
 
     Parameters
     ----------
     train : Table
         Training rows of one fold.
     samples : Table
-        Predicted rows of training cells, of the same features.
+        Predicted rows of training cells, with the same features.
     class_of : dict of cell -> class
+        Class of every cell.
 
     Returns
     -------
     Table
-        `train`, then what was added: of each class the first sample of every cell, then the second, and so on, as
-        far as the samples reach.
+        `train`, followed by the added samples of each class: the first of every cell, then the second, and so on,
+        until there are enough or no more.
 
     References
     ----------
@@ -94,13 +98,9 @@ def augmented(train: Table, samples: Table, class_of: Mapping[str, str]) -> Tabl
     """
     rows = Counter(class_of[cell] for cell in train.cells)
     largest = max(rows.values())
-    nth: Counter[str] = Counter()
-    turn = []
-    for i, cell in enumerate(samples.cells):
-        turn.append((nth[cell], i))
-        nth[cell] += 1
+    order = sorted((samples.cells[:i].count(cell), i) for i, cell in enumerate(samples.cells))
     chosen = []
-    for _, i in sorted(turn):
+    for _, i in order:
         name = class_of[samples.cells[i]]
         if 0 < rows[name] < largest:
             rows[name] += 1
@@ -116,67 +116,73 @@ def experiment_folds(
     predicted: Sequence[PredictedFold] = (),
     cylinder: Table | None = None,
 ) -> dict[str, list[Fold]]:
-    """The folds of every experiment that the tables allow, by the names of `EXPERIMENTS`.
+    """Return the folds of every experiment that the tables allow, by the names of `EXPERIMENTS`.
 
     Parameters
     ----------
     image : Table
-        2D features, one row a cell.
+        2D features, one row per cell.
     folds : sequence of sequences of cells
         Test cells of each outer fold.
     class_of : dict of cell -> class
+        Class of every cell.
     truth : Table, optional
-        Features of the true objects, one row a cell; no experiment with them otherwise.
+        Features of the true objects, one row per cell. Without it, there are no experiments with true shapes.
     predicted : sequence of PredictedFold, optional
-        One an outer fold, in the order of `folds`.
+        One per outer fold, in the order of `folds`.
     cylinder : Table, optional
-        Features of `cytovox.measurement.solids.cylinder` of the masks, one row a cell.
+        Features of `cytovox.measurement.solids.cylinder` of the masks, one row per cell.
 
     Raises
     ------
     ValueError
-        There are predictions for another number of folds, or a fold's are not of its cells; or tables leak.
+        The number of predicted folds or the cells of one differ from `folds`, or a table leaks.
     """
     tested = {cell for fold in folds for cell in fold}
     made = {"2d": measured_folds(image, folds)}
-    if truth is not None:
-        made["true_3d"] = measured_folds(truth, folds)
-        made["2d+true_3d"] = measured_folds(joined(image, truth), folds)
-    if cylinder is not None:
-        made["cylinder"] = measured_folds(cylinder, folds)
-        made["2d+cylinder"] = measured_folds(joined(image, cylinder), folds)
+    for name, table in (("true_3d", truth), ("cylinder", cylinder)):
+        if table is not None:
+            made[name] = measured_folds(table, folds)
+            made[f"2d+{name}"] = measured_folds(joined(image, table), folds)
     if not predicted:
         return made
     if len(predicted) != len(folds):
-        raise ValueError(f"predictions of {len(predicted)} folds for {len(folds)} folds")
+        raise ValueError(f"predictions of {len(predicted)} folds for {len(folds)} folds: expected one per fold")
     for fold, of in zip(predicted, folds, strict=True):
         if set(fold.test_mean.cells) != set(of) or set(fold.train_mean.cells) != tested - set(of):
-            raise ValueError("a fold's predictions are not of its training and test cells")
-    made["predicted_3d_mean"] = [Fold(p.train_mean, p.test_mean) for p in predicted]
-    made["predicted_3d_samples"] = [Fold(p.train_samples, p.test_samples) for p in predicted]
-    mean = [Fold(joined(image, p.train_mean), joined(image, p.test_mean)) for p in predicted]
-    samples = [Fold(joined(image, p.train_samples), joined(image, p.test_samples)) for p in predicted]
-    made["2d+predicted_3d_mean"], made["2d+predicted_3d_samples"] = mean, samples
-    made["2d+predicted_3d_augmented"] = [
-        Fold(augmented(m.train, s.train, class_of), m.test) for m, s in zip(mean, samples, strict=True)
-    ]
+            raise ValueError("the cells of a fold's predictions are not its training and test cells")
+    mean = [Fold(p.train_mean, p.test_mean) for p in predicted]
+    samples = [Fold(p.train_samples, p.test_samples) for p in predicted]
+    image_mean, image_samples = (
+        [Fold(joined(image, fold.train), joined(image, fold.test)) for fold in found] for found in (mean, samples)
+    )
+    made |= {
+        "predicted_3d_mean": mean,
+        "predicted_3d_samples": samples,
+        "2d+predicted_3d_mean": image_mean,
+        "2d+predicted_3d_samples": image_samples,
+        "2d+predicted_3d_augmented": _augmented_folds(image_mean, image_samples, class_of),
+    }
     if truth is not None:
-        made["true_3d_augmented"] = [
-            Fold(augmented(measured.train, p.train_samples, class_of), measured.test)
-            for measured, p in zip(made["true_3d"], predicted, strict=True)
-        ]
+        made["true_3d_augmented"] = _augmented_folds(made["true_3d"], samples, class_of)
     return made
+
+
+def _augmented_folds(folds: Sequence[Fold], samples: Sequence[Fold], class_of: Mapping[str, str]) -> list[Fold]:
+    return [
+        Fold(augmented(fold.train, own.train, class_of), fold.test) for fold, own in zip(folds, samples, strict=True)
+    ]
 
 
 def run_experiments(
     folds_of: Mapping[str, Sequence[Fold]], class_of: Mapping[str, str], forest: Forest | None = None
 ) -> dict[str, Outcome]:
-    """Cross-validate every experiment; parameters from `experiment_folds`.
+    """Cross-validate every experiment of `experiment_folds`.
 
     Raises
     ------
     InputError
-        A class has fewer cells than there are folds, or a cell has no class: before any forest is grown.
+        A class has fewer cells than there are folds, or a cell has no class. Raised before any forest is trained.
     """
     for folds in folds_of.values():
         check_folds(folds, class_of)
@@ -184,7 +190,7 @@ def run_experiments(
 
 
 def experiment_rows(outcomes: Mapping[str, Outcome], *, over: str = "2d", resamples: int = 2000) -> list[Row]:
-    """One row per experiment: macro F1 with its 95 % interval, and its paired gain over one of them.
+    """Return one row per experiment: macro F1 with its 95 % interval, and its paired gain over one of them.
 
     Returns
     -------
@@ -194,12 +200,12 @@ def experiment_rows(outcomes: Mapping[str, Outcome], *, over: str = "2d", resamp
     Raises
     ------
     KeyError
-        `over` is none of the experiments.
+        `over` is not the name of an experiment.
     """
-    base = outcomes[over]
     rows: list[Row] = []
     for name, outcome in outcomes.items():
-        score, gain = f1_interval(outcome, resamples=resamples), f1_gain(outcome, base, resamples=resamples)
+        score = f1_interval(outcome, resamples=resamples)
+        gain = f1_gain(outcome, outcomes[over], resamples=resamples)
         rows.append(
             {
                 "experiment": name,
@@ -208,9 +214,7 @@ def experiment_rows(outcomes: Mapping[str, Outcome], *, over: str = "2d", resamp
                 "low": score.low,
                 "high": score.high,
                 "seed_sd": float(outcome.f1_S().std()),
-                "gain": gain.value,
-                "gain_low": gain.low,
-                "gain_high": gain.high,
+                **gain.columns("gain"),
             }
         )
     return rows

@@ -1,8 +1,8 @@
-"""Which cells and which time points the time series of a study are made of.
+"""Selection of the cells and time points of a study's time series.
 
-A curve over whatever cells there are at each time point falls when large cells drop out, although every cell grows.
-So a curve is made of one fixed set of cells, or of the changes of those cells that are there before and after each
-step; and time-lapses of other lengths or intervals are compared at the time points that all of them have.
+A mean over the cells present at each time point falls when large cells drop out, even if every cell grows. A curve is
+therefore computed from one fixed set of cells, or from the changes of the cells present before and after each step.
+Time-lapses of different lengths or intervals are compared at their common time points.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 Cohort = Literal["complete", "available"]
-#: Frames belong to the same time point when they differ by less than this share of the shortest interval.
+#: Largest time difference of frames of the same time point, as a share of the shortest interval.
 TOLERANCE = 0.25
-#: A cohort with fewer cells than this, or less than half of the cells seen, is flagged.
+#: Cohorts with fewer cells than this, or fewer than half of the cells seen, are flagged.
 FEW_CELLS = 3
 
 COHORTS: dict[str, str] = {
@@ -28,20 +28,20 @@ COHORTS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Window:
-    """The time points that all time-lapses of a study have."""
+    """Time points common to all time-lapses of a study."""
 
     points: tuple[float, ...]
-    """Seconds or numbers of frames, rising: the mean over the time-lapses."""
+    """Seconds or frame numbers, ascending: means over the time-lapses."""
     in_frames: bool
-    """Whether points are numbers of frames, since no time-lapse has time stamps."""
+    """Whether points are frame numbers, because no time-lapse has time stamps."""
     frames: Mapping[str, tuple[int, ...]]
-    """For each time-lapse, its frame at each point."""
+    """Frame of each time-lapse at each point."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Files that are not part of it, and why."""
+    """Files that are not part of the window, and the reasons."""
     spread: float = 0.0
-    """Largest difference of a frame's time from its point."""
+    """Largest difference between the time of a frame and its point."""
     shortened: Sequence[str] = ()
-    """Files with frames after the window's end."""
+    """Files with frames after the end of the window."""
 
     def describe(self) -> str:
         """Return the window in words, such as "0 to 8 h (17 time points)"."""
@@ -49,54 +49,50 @@ class Window:
             return "none"
         if len(self.points) == 1:
             return f"frame {self.points[0]:g}" if self.in_frames else "one time point"
-        hours = self.points[-1] >= 3600
-        unit = 1.0 if self.in_frames else 3600.0 if hours else 60.0
+        name, seconds = ("h", 3600.0) if self.points[-1] >= 3600 else ("min", 60.0)
+        unit = 1.0 if self.in_frames else seconds
         first, last = (f"{round(point / unit, 2):g}" for point in (self.points[0], self.points[-1]))
-        count = f"({len(self.points)} time points)"
-        return (
-            f"frames {first} to {last} {count}"
-            if self.in_frames
-            else f"{first} to {last} {'h' if hours else 'min'} {count}"
-        )
+        span = f"frames {first} to {last}" if self.in_frames else f"{first} to {last} {name}"
+        return f"{span} ({len(self.points)} time points)"
 
 
 def common_window(times: Mapping[str, Sequence[float] | int], given: Sequence[float] | None = None) -> Window:
-    """Return the time points that all time-lapses have.
+    """Return the time points common to all time-lapses.
 
     Parameters
     ----------
     times : dict of file -> sequence of float, or int
-        Time of every frame in seconds, rising; or the number of frames of a file without time stamps.
+        Time of every frame in seconds, ascending; for a file without time stamps, its number of frames.
     given : (first, last), optional
-        Only points between these, in seconds (numbers of frames where no file has time stamps). Time-lapses that do
-        not cover them are left out; without `given`, the window is what all cover.
+        Range of points in seconds (frame numbers if no file has time stamps). Time-lapses that do not cover it are left
+        out. Without `given`, the window is the range that all time-lapses cover.
 
     Returns
     -------
     Window
-        Files of a single frame are left out unless all are; so are files without time stamps beside files with them.
-        Two frames are the same point when they differ by at most `TOLERANCE` of the shortest interval. Without a
-        common point, `points` is empty.
+        If there are time-lapses, files of a single frame are left out. If any file has time stamps, files without are
+        left out. Frames are of the same point if they differ by at most `TOLERANCE` of the shortest interval. `points`
+        is empty if there is no common point.
     """
-    left_out: dict[str, str] = {}
     lengths = {file: value if isinstance(value, int) else len(value) for file, value in times.items()}
     files = [file for file, n in lengths.items() if n > 0]
     if all(lengths[file] == 1 for file in files):
         return Window((0.0,) if files else (), True, dict.fromkeys(files, (0,)))
-    for file in files:
-        if lengths[file] == 1:
-            left_out[file] = "a single frame beside time-lapses"
-    files = [file for file in files if file not in left_out]
-    in_frames = all(isinstance(times[file], int) for file in files)
+    left_out = {f: "a single frame, while other files are time-lapses" for f in files if lengths[f] == 1}
+    in_frames = all(isinstance(times[f], int) for f in files if f not in left_out)
     if not in_frames:
-        left_out |= {f: "no time stamps (set interval_min)" for f in files if isinstance(times[f], int)}
-        files = [file for file in files if file not in left_out]
-    axes = {f: np.arange(lengths[f], dtype=float) if in_frames else np.asarray(times[f], float) for f in files}
+        undated = [f for f in files if f not in left_out and isinstance(times[f], int)]
+        left_out |= dict.fromkeys(undated, "no time stamps (set interval_min)")
+    axes = {
+        f: np.arange(lengths[f], dtype=float) if in_frames else np.asarray(times[f], float)
+        for f in files
+        if f not in left_out
+    }
     tolerance = TOLERANCE * min(float(np.median(np.diff(axis))) for axis in axes.values())
     if given is not None:
         for file, axis in axes.items():
             if axis[0] > given[0] + tolerance or axis[-1] < given[1] - tolerance:
-                left_out[file] = "does not cover the window that was asked for"
+                left_out[file] = "does not cover the requested window"
         axes = {file: axis for file, axis in axes.items() if file not in left_out}
     return _matched(axes, tolerance, given, in_frames, left_out)
 
@@ -108,7 +104,7 @@ def _matched(
     in_frames: bool,
     left_out: Mapping[str, str],
 ) -> Window:
-    """Match every frame of the coarsest time-lapse with a frame of each other one."""
+    """Match each frame of the time-lapse with the longest interval to one frame of every other time-lapse."""
     if not axes:
         return Window((), in_frames, {}, left_out)
     coarsest = max(sorted(axes), key=lambda file: float(np.median(np.diff(axes[file]))))
@@ -131,17 +127,17 @@ def _matched(
 
 @dataclass(frozen=True)
 class TimePoint:
-    """A group at one time point."""
+    """Mean and spread of a group at one time point."""
 
     time: float
     cells: int
-    """Cells with a value at this point."""
+    """Number of cells with a value at this point."""
     step_cells: int
-    """Cells with a value at this point and the one before; `cells` at the first point."""
+    """Number of cells with a value at this point and the previous one; `cells` at the first point."""
     mean: float
-    """Mean over the cohort; nan where no cell counts."""
+    """Mean over the cohort; nan without a cell."""
     sd: float
-    """Sample standard deviation (n - 1) of the cells with a value; nan of fewer than two."""
+    """Sample standard deviation (n - 1) of the cells with a value; nan for fewer than two."""
 
 
 def cohort_members(values_NT: np.ndarray, cohort: Cohort) -> np.ndarray:
@@ -150,13 +146,13 @@ def cohort_members(values_NT: np.ndarray, cohort: Cohort) -> np.ndarray:
     Parameters
     ----------
     values_NT : float array, (cells, time points)
-        nan where there is no value.
+        nan for a missing value.
     cohort : {"complete", "available"}
+        `complete`: cells with a value at every point; `available`: cells with a value at any point.
 
     Returns
     -------
     bool array, (cells,)
-        `complete`: a value at every point; `available`: a value at any point.
     """
     known = np.isfinite(values_NT)
     return known.all(axis=1) if cohort == "complete" else known.any(axis=1)
@@ -165,17 +161,18 @@ def cohort_members(values_NT: np.ndarray, cohort: Cohort) -> np.ndarray:
 def curve(values_NT: np.ndarray, points: Sequence[float], cohort: Cohort) -> list[TimePoint]:
     """Return mean and spread of a group's cells at every time point.
 
-    `complete` averages the cells that have a value at every point. `available` starts at the mean of the cells at the
-    first point and adds, at each step, the mean change of the cells that have a value before and after it: if every
-    cell grows, so does the curve, whichever cells drop out. It stops where no cell is seen on both sides of a step.
+    `complete` averages the cells with a value at every point. `available` starts at the mean of the cells at the first
+    point. At each step it adds the mean change of the cells with a value before and after it. If every cell grows, the
+    curve therefore rises, even when cells drop out. It ends at a step without such a cell.
 
     Parameters
     ----------
     values_NT : float array, (cells, time points)
-        nan where there is no value.
+        nan for a missing value.
     points : sequence of float
         Times of the columns.
     cohort : {"complete", "available"}
+        See `cohort_members`.
     """
     values = np.asarray(values_NT, float)[cohort_members(values_NT, cohort)]
     known = np.isfinite(values)
@@ -184,21 +181,19 @@ def curve(values_NT: np.ndarray, points: Sequence[float], cohort: Cohort) -> lis
     for t, time in enumerate(points):
         here = values[known[:, t], t]
         both = known[:, t] & known[:, t - 1] if t else known[:, 0]
-        if t == 0:
+        if t == 0 or cohort == "complete":  # `complete`: equal to the sum of changes, without its rounding errors
             level = float(here.mean()) if len(here) else float("nan")
         else:
             level += float((values[both, t] - values[both, t - 1]).mean()) if both.any() else float("nan")
-        if cohort == "complete":
-            level = float(here.mean()) if len(here) else float("nan")  # the same, without sums of rounding errors
         sd = float(here.std(ddof=1)) if len(here) > 1 else float("nan")
         found.append(TimePoint(float(time), len(here), int(both.sum()), level, sd))
     return found
 
 
 def first_and_last(values_NT: np.ndarray, cohort: Cohort) -> np.ndarray:
-    """Return the values at the window's two ends, (cells, 2); nan in rows of cells that are not in the cohort.
+    """Return the values at both ends of the window, (cells, 2); nan in the rows of cells outside the cohort.
 
-    A cell that is not seen at both ends has no change: its own first and last value are never taken instead.
+    A cell without a value at both ends has no change: its own first and last values are not used instead.
     """
     values = np.asarray(values_NT, float)
     ends = values[:, [0, -1]].copy() if values.shape[1] else np.full((len(values), 2), np.nan)
@@ -207,10 +202,8 @@ def first_and_last(values_NT: np.ndarray, cohort: Cohort) -> np.ndarray:
 
 
 def cohort_flag(members: int, seen: int, cohort: Cohort) -> str:
-    """Return why a cohort of `members` cells out of `seen` should not be trusted; "" where nothing is wrong."""
-    asked = COHORTS[cohort].split(";")[0]
-    if members == 0:
-        return f"none of {seen} {asked}"
-    if members < FEW_CELLS or 2 * members < seen:
-        return f"only {members} of {seen} {asked}"
-    return ""
+    """Return a warning for a cohort of `members` out of `seen` cells that is too small; "" otherwise."""
+    if members >= FEW_CELLS and 2 * members >= seen:
+        return ""
+    count = f"only {members}" if members else "none"
+    return f"{count} of {seen} {COHORTS[cohort].split(';')[0]}"

@@ -1,14 +1,15 @@
-"""How often a test calls groups different that are not, for given numbers of units and of cells in them.
+"""Rate of false positives of tests, for given numbers of units and of cells in them.
 
-Means of fields with unequal numbers of cells have unequal variances: s2_field + s2_cell / n. What share either variance
-has is not known, so a test is judged by the share that is worst for it.
+Means of fields with unequal numbers of cells have unequal variances: s2_field + s2_cell / n. The shares of both
+variances are unknown, so a test is judged by the shares with its highest rate of false positives (worst case).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import combinations
 from math import comb
 
 import numpy as np
@@ -17,16 +18,16 @@ from scipy import optimize, stats
 #: Cells of each field of each unit: ((10,), (8,)) are two fields of 10 and 8 cells; ((10, 9), (8,)) are two dishes.
 Counts = tuple[tuple[int, ...], ...]
 
-#: Highest rate of false positives of a test at the nominal 0.05 that is accepted.
+#: Highest accepted rate of false positives of a test at the nominal level of 0.05.
 MAX_LEVEL = 0.065
-#: A test whose computed rate exceeds this is not used: two standard errors of a simulation of 5,000 draws below.
+#: Tests with a computed rate above this are not used: `MAX_LEVEL` minus two standard errors of 5,000 simulated draws.
 DECIDING_LEVEL = 0.058
 ALPHA = 0.05
-#: Random effects models: fewest units in each group, by simulation (benchmarks/group_tests.py).
+#: Mixed model: fewest units in each group, determined by simulation (benchmarks/group_tests.py).
 MIN_MIXED_UNITS = 4
-#: The same of changes within one group: 3 gave up to 0.12, 4 0.062.
+#: Mixed model of the changes within one group: fewest units. The rate was up to 0.12 with 3 units, 0.062 with 4.
 MIN_MIXED_UNITS_CHANGE = 5
-#: Draws of a simulated level; its standard error is then 0.0015.
+#: Draws of a simulated rate; its standard error is then 0.0015.
 DRAWS = 20_000
 
 
@@ -37,26 +38,26 @@ class Units:
     means: np.ndarray
     """float, (units,)."""
     cells: Counts
-    """Cells of each field of each unit."""
+    """Number of cells of each field of each unit."""
 
 
 @dataclass(frozen=True)
 class Student:
-    """Student's t test of two groups of units."""
+    """Result of Student's t test of two groups of units."""
 
     p: float
     margin: float
-    """Half width of the effect's 95 % interval."""
+    """Half-width of the 95 % interval of the effect."""
     calibrated: bool
-    """Whether p and margin are the largest over all shares of variance: the plain test exceeds `DECIDING_LEVEL`."""
+    """Whether p and margin are those of the worst case, because the plain test exceeds `DECIDING_LEVEL`."""
 
 
 def student(one: Units, two: Units) -> Student:
-    """Test means of units by Student's t, or by its distribution for unequal variances where that is needed.
+    """Test the means of units by Student's t, calibrated for unequal variances where necessary.
 
-    The plain test is exact where every unit has as many cells. With unequal numbers it may reject too often, most where
-    the group of fewer units has fewer cells in each: then p is the largest probability of such a t over all shares of
-    variance between and within units, which holds 0.05 for any of them.
+    The plain test is exact if all units have the same number of cells. With unequal numbers it may reject too often,
+    most of all if the group with fewer units also has fewer cells per unit. Then p is the largest probability of such a
+    t over all shares of variance between and within units. This keeps the rate at 0.05 for any shares.
     """
     design = (one.cells, two.cells)
     k1, k2 = len(one.means), len(two.means)
@@ -72,35 +73,33 @@ def student(one: Units, two: Units) -> Student:
 
 @lru_cache(maxsize=1024)
 def student_level(design: tuple[Counts, Counts]) -> float:
-    """Return the largest rate of false positives of Student's t at 0.05, over all shares of variance."""
+    """Return the worst-case rate of false positives of Student's t at 0.05."""
     dof = len(design[0]) + len(design[1]) - 2
     return student_tail(float(stats.t.isf(ALPHA / 2, dof)), design)
 
 
 @lru_cache(maxsize=1024)
 def critical_t(design: tuple[Counts, Counts]) -> float:
-    """Return the t that is exceeded with probability 0.05 for the share of variance that is worst."""
-    high = 8.0
-    while student_tail(high, design) > ALPHA:
-        high *= 2
+    """Return the t that is exceeded with probability 0.05 in the worst case."""
+    high = next(t for t in (8.0 * 2**k for k in range(1000)) if student_tail(t, design) <= ALPHA)
     return float(optimize.brentq(lambda t: student_tail(t, design) - ALPHA, 0.5, high, xtol=1e-6))
 
 
 def student_tail(t: float, design: tuple[Counts, Counts]) -> float:
-    """Return P(|T| >= t) of Student's two-sample statistic without an effect, for the share of variance that is worst.
+    """Return the worst-case P(|T| >= t) of Student's two-sample statistic without an effect.
 
     Parameters
     ----------
     t : float
-        Not negative.
+        Threshold, not negative.
     design : pair of Counts
-        Of the two groups.
+        Numbers of cells in the two groups.
 
     Returns
     -------
     float
-        Exact for normal units: T**2 >= t**2 says that a quadratic form with one positive eigenvalue is positive, whose
-        probability is one integral over an angle (Craig 1991, MILCOM 2, 571, for the normal tail).
+        Exact for normal units. T**2 >= t**2 means that a quadratic form with one positive eigenvalue is positive; the
+        probability of that is one integral over an angle (Craig 1991, MILCOM 2, 571, for the normal tail).
     """
     variances_SK = np.stack(list(_variances(design)))  # shares, units
     k1, k2 = len(design[0]), len(design[1])
@@ -112,21 +111,17 @@ def student_tail(t: float, design: tuple[Counts, Counts]) -> float:
     root = np.sqrt(variances_SK)
     roots_SK = np.linalg.eigvalsh(root[:, :, None] * form * root[:, None, :])
     ratio_SK = np.maximum(-roots_SK[:, :-1], 0.0) / roots_SK[:, -1:]
-    # the log keeps hundreds of factors from underflowing
+    # logarithms, because a product of hundreds of factors underflows
     factors_SA = -0.5 * np.log1p(ratio_SK[:, :, None] / _SINES_SQUARED).sum(axis=1)
     return float((np.exp(factors_SA) @ _WEIGHTS).max())
 
 
-def _angles(nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    at, weights = np.polynomial.legendre.leggauss(nodes)
-    return np.sin(np.pi / 4 * (at + 1)) ** 2, weights / 2
-
-
-_SINES_SQUARED, _WEIGHTS = _angles(128)
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(128)
+_SINES_SQUARED, _WEIGHTS = np.sin(np.pi / 4 * (_NODES + 1)) ** 2, _NODE_WEIGHTS / 2
 
 
 def _variances(design: tuple[Counts, Counts]) -> Iterator[np.ndarray]:
-    """Variances of all units' means for every mixture of variance between dishes, between fields and between cells."""
+    """Yield the variances of the units' means, for every mixture of variances between dishes, fields and cells."""
     units = [*design[0], *design[1]]
     parts = [
         np.ones(len(units)),
@@ -142,15 +137,13 @@ def _variances(design: tuple[Counts, Counts]) -> Iterator[np.ndarray]:
 
 
 def refusal(test: str, one: Units, two: Units, units: str) -> str:
-    """Return why a test cannot be used for these units, and what it needs; "" where it can."""
+    """Return why a test cannot be used for these units, and what it needs; "" if it can be used."""
     k1, k2 = len(one.means), len(two.means)
-    if test == "mixed":
-        if min(k1, k2) < MIN_MIXED_UNITS:
-            return (
-                f"{k1} and {k2} {units}: the mixed model needs at least {MIN_MIXED_UNITS} {units} in each group to "
-                f"hold its rate of false positives at {MAX_LEVEL}; test=student holds it"
-            )
-        return ""
+    if test == "mixed" and min(k1, k2) < MIN_MIXED_UNITS:
+        return (
+            f"{k1} and {k2} {units}: the mixed model needs at least {MIN_MIXED_UNITS} {units} in each group to "
+            f"hold its rate of false positives at {MAX_LEVEL}; test=student holds it"
+        )
     if test == "permutation" and 2 / comb(k1 + k2, k1) > ALPHA:
         least = min(m for m in range(2, 30) if 2 / comb(2 * m, m) <= ALPHA)
         return f"{k1} and {k2} {units}: no permutation can reach p = 0.05; needs at least {least} {units} in each group"
@@ -165,7 +158,7 @@ def refusal(test: str, one: Units, two: Units, units: str) -> str:
 
 
 def _needed(test: str, design: tuple[Counts, Counts], units: str) -> str:
-    """How many units both groups need, with as many cells in each as the group has now."""
+    """Return the number of units that both groups need, if the numbers of cells in them are as now."""
     for k in range(max(map(len, design)), 13):
         larger = tuple(tuple(cells[n % len(cells)] for n in range(k)) for cells in design)
         if simulated_level(test, (larger[0], larger[1]), DRAWS // 10) <= DECIDING_LEVEL:
@@ -175,7 +168,7 @@ def _needed(test: str, design: tuple[Counts, Counts], units: str) -> str:
 
 @lru_cache(maxsize=1024)
 def simulated_level(test: str, design: tuple[Counts, Counts], most: int = DRAWS) -> float:
-    """Return the rate of false positives of a test at 0.05 for the share of variance that is worst, by simulation."""
+    """Return the worst-case rate of false positives of a test at 0.05, by simulation."""
     variances = list(_variances(design))
     if all(np.ptp(variance) == 0 for variance in variances):
         variances = variances[:1]
@@ -185,15 +178,9 @@ def simulated_level(test: str, design: tuple[Counts, Counts], most: int = DRAWS)
     return max(float(np.mean(REJECTS[test](standard * np.sqrt(variance), k1))) for variance in some)
 
 
-def welch_rejects(means_DK: np.ndarray, k1: int) -> np.ndarray:
-    """Return which draws Welch's t rejects at 0.05; the first `k1` columns are one group."""
-    found = stats.ttest_ind(means_DK[:, :k1], means_DK[:, k1:], axis=1, equal_var=False)
-    return np.asarray(found.pvalue <= ALPHA)
-
-
-def student_rejects(means_DK: np.ndarray, k1: int) -> np.ndarray:
-    """Return which draws the plain Student's t rejects at 0.05."""
-    found = stats.ttest_ind(means_DK[:, :k1], means_DK[:, k1:], axis=1)
+def t_rejects(means_DK: np.ndarray, k1: int, equal_var: bool = True) -> np.ndarray:
+    """Return which draws the plain Student's t (or Welch's) rejects at 0.05; the first `k1` columns are one group."""
+    found = stats.ttest_ind(means_DK[:, :k1], means_DK[:, k1:], axis=1, equal_var=equal_var)
     return np.asarray(found.pvalue <= ALPHA)
 
 
@@ -214,9 +201,7 @@ def permutation_rejects(means_DK: np.ndarray, k1: int) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _splits(k: int, k1: int) -> np.ndarray:
-    """Contrasts of all (or 999) ways to choose the first group, the real one first."""
-    from itertools import combinations
-
+    """Return the contrasts of all (or 999 random) choices of the first group, the real one first."""
     rng = np.random.default_rng(0)
     chosen = (
         [list(c) for c in combinations(range(k), k1)]
@@ -230,12 +215,12 @@ def _splits(k: int, k1: int) -> np.ndarray:
 
 
 REJECTS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "welch": welch_rejects, "student": student_rejects, "permutation": permutation_rejects,
+    "welch": partial(t_rejects, equal_var=False), "student": t_rejects, "permutation": permutation_rejects,
 }  # fmt: skip
 
 
 def units_needed_for_change(test: str) -> int:
-    """Return the fewest units with which a test of one group's changes can be used."""
+    """Return the fewest units for a test of the changes of one group."""
     if test == "permutation":
         return next(k for k in range(2, 30) if 2 / 2**k <= ALPHA)
     return MIN_MIXED_UNITS_CHANGE if test == "mixed" else 2

@@ -1,14 +1,15 @@
-"""Whether groups differ, when cells are nested in fields of view and fields in dishes.
+"""Tests of groups of cells that are nested in fields of view, and fields in dishes.
 
-Cells of one field resemble each other, so the unit of a test is the field, or the dish where the treatment is given to
-dishes (Lazic et al. 2018, PLOS Biology 16(4) e2005282). Each unit counts by its mean.
+Cells of one field resemble each other. The unit of a test is therefore the field, or the dish if dishes are treated
+(Lazic et al. 2018, PLOS Biology 16(4) e2005282). Each unit is represented by its mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -18,32 +19,32 @@ from cytovox.statistics.mixed_model import fit_mixed
 from cytovox.statistics.samples import Sample, Unit
 
 TestName = Literal["student", "welch", "permutation", "mixed"]
-#: Fewest units of a group that any test takes: one unit has no spread.
+#: Fewest units per group of any test, since one unit has no spread.
 MIN_UNITS = 2
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class TestResult:
-    """A test, what it assumes, and the effect it is about."""
+    """Effect, interval and p value of a test."""
 
     __test__ = False
 
     test: str
-    """Its name, in words."""
+    """Name of the test, in words."""
     assumes: str
-    """In a sentence."""
+    """Assumptions of the test, in words."""
     n: tuple[int, int]
-    """Units of the group and of the control; the second is 0 of a test within one group."""
+    """Number of units of the group and of the control; 0 for the control in a test within one group."""
     effect: float
     """Group minus control, or mean change, of the means of units."""
-    low: float
-    """Lower end of the effect's 95 % interval; nan where the test is refused."""
-    high: float
-    p: float
-    """Two-sided; nan where the test is refused."""
+    low: float = NAN
+    """Lower end of the effect's 95 % interval; nan if the test is refused."""
+    high: float = NAN
+    p: float = NAN
+    """Two-sided p value; nan if the test is refused."""
     refused: str = ""
-    """Why there is no p, and what it needs."""
+    """Reason for a missing p value, and what the test needs."""
 
 
 def compare_groups(group: Sample, control: Sample, test: TestName = "student", unit: Unit = "field") -> TestResult:
@@ -59,8 +60,8 @@ def compare_groups(group: Sample, control: Sample, test: TestName = "student", u
     Returns
     -------
     TestResult
-        Refused, with p and interval nan, with fewer than two units in a group, without any spread, and where the
-        test's rate of false positives for these numbers of units and cells would exceed `false_positives.MAX_LEVEL`.
+        Refused, with p and interval nan, if a group has fewer than two units, if there is no spread, or if the test's
+        rate of false positives for these numbers of units and cells would exceed `false_positives.MAX_LEVEL`.
 
     References
     ----------
@@ -69,33 +70,28 @@ def compare_groups(group: Sample, control: Sample, test: TestName = "student", u
     one, two = group.units(unit), control.units(unit)
     n = (len(one.means), len(two.means))
     effect = float(one.means.mean() - two.means.mean()) if min(n) else NAN
-    name, assumes = _NAMES[test].replace("UNITS", _PLURAL[unit]), _ASSUMES[test].replace("UNITS", _PLURAL[unit])
-
-    def refuse(why: str) -> TestResult:
-        return TestResult(name, assumes, n, effect, NAN, NAN, NAN, why)
-
-    short = [f"{k} {_plural(unit, k)} in the {who}" for k, who in zip(n, ("group", "control"), strict=True) if k < 2]
-    if short:
-        return refuse(f"{' and '.join(short)}: needs at least {MIN_UNITS} {_PLURAL[unit]} in each")
+    units = _PLURAL[unit]
+    name, assumes = _NAMES[test].replace("UNITS", units), _ASSUMES[test].replace("UNITS", units)
+    refuse = partial(TestResult, name, assumes, n, effect, NAN, NAN, NAN)
+    counts = zip(n, ("group", "control"), strict=True)
+    if short := [f"{k} {unit if k == 1 else units} in the {who}" for k, who in counts if k < MIN_UNITS]:
+        return refuse(f"{' and '.join(short)}: needs at least {MIN_UNITS} {units} in each")
     if _flat(one.means) and _flat(two.means):
-        return refuse(f"the {_PLURAL[unit]} of each group have the same mean: no spread to test against")
-    why = false_positives.refusal(test, one, two, _PLURAL[unit])
-    if why:
+        return refuse(f"the {units} of each group have the same mean: no spread to test against")
+    if why := false_positives.refusal(test, one, two, units):
         return refuse(why)
     if test == "mixed":
-        return _mixed(name, assumes, n, unit, group, control)
+        fit = fit_mixed([group, control], unit)
+        return TestResult(name, assumes, n, fit.effect, fit.low, fit.high, fit.p, fit.failure)
     if test == "student":
-        found = false_positives.student(one, two)
-        if found.calibrated:
+        student = false_positives.student(one, two)
+        if student.calibrated:
             name += ", p calibrated for unequal numbers of cells"
-            assumes += "; p is the largest over all shares of variance between and within " + _PLURAL[unit]
-        return TestResult(name, assumes, n, effect, effect - found.margin, effect + found.margin, found.p)
+            assumes += f"; p is the largest over all shares of variance between and within {units}"
+        return TestResult(name, assumes, n, effect, effect - student.margin, effect + student.margin, student.p)
     if test == "welch":
-        welch = stats.ttest_ind(one.means, two.means, equal_var=False)
-        low, high = welch.confidence_interval(0.95)
-        return TestResult(name, assumes, n, effect, float(low), float(high), float(welch.pvalue))
-    p, low, high = _permuted(one.means, two.means)
-    return TestResult(name, assumes, n, effect, low, high, p)
+        return TestResult(name, assumes, n, effect, *_t_numbers(stats.ttest_ind(one.means, two.means, equal_var=False)))
+    return TestResult(name, assumes, n, effect, *_permuted(one.means, two.means))
 
 
 def compare_with_zero(changes: Sample, test: TestName = "student", unit: Unit = "field") -> TestResult:
@@ -106,35 +102,31 @@ def compare_with_zero(changes: Sample, test: TestName = "student", unit: Unit = 
     changes : Sample
         Last minus first value of each cell.
     test : {"student", "welch", "permutation", "mixed"}
-        `student` and `welch` are the same here: a one-sample t test on the means of units. With unequal variances it
+        `student` and `welch` are the same here: a one-sample t test of the means of units. With unequal variances it
         is conservative (Bakirov and Szekely 2006, J. Math. Sci. 139(3)).
     unit : {"field", "dish"}
 
     Returns
     -------
     TestResult
-        Refused with fewer than two units (permutation: six) or without any spread.
+        Refused if there are fewer than two units (permutation: six, mixed: five) or no spread.
     """
-    units = changes.units(unit)
-    means, n = units.means, (len(units.means), 0)
+    means, units = changes.units(unit).means, _PLURAL[unit]
+    n = (len(means), 0)
     effect = float(means.mean()) if n[0] else NAN
-    name = _CHANGE_NAMES[test].replace("UNITS", _PLURAL[unit])
-    assumes = _CHANGE_ASSUMES[test].replace("UNITS", _PLURAL[unit])
+    name, assumes = _CHANGE_NAMES[test].replace("UNITS", units), _CHANGE_ASSUMES[test].replace("UNITS", units)
+    refuse = partial(TestResult, name, assumes, n, effect, NAN, NAN, NAN)
     needs = false_positives.units_needed_for_change(test)
     if n[0] < needs:
-        why = f"{n[0]} {_plural(unit, n[0])} in the group: needs at least {needs} {_PLURAL[unit]}"
-        return TestResult(name, assumes, n, effect, NAN, NAN, NAN, why)
+        return refuse(f"{n[0]} {unit if n[0] == 1 else units} in the group: needs at least {needs} {units}")
     if _flat(means):
-        why = f"all {_PLURAL[unit]} have the same mean change: no spread to test against"
-        return TestResult(name, assumes, n, effect, NAN, NAN, NAN, why)
+        return refuse(f"all {units} have the same mean change: no spread to test against")
     if test == "mixed":
-        return _mixed(name, assumes, n, unit, changes, None)
+        fit = fit_mixed([changes], unit)
+        return TestResult(name, assumes, n, fit.effect, fit.low, fit.high, fit.p, fit.failure)
     if test == "permutation":
-        p, low, high = _sign_flipped(means)
-        return TestResult(name, assumes, n, effect, low, high, p)
-    found = stats.ttest_1samp(means, 0.0)
-    low, high = found.confidence_interval(0.95)
-    return TestResult(name, assumes, n, effect, float(low), float(high), float(found.pvalue))
+        return TestResult(name, assumes, n, effect, *_permuted(means))
+    return TestResult(name, assumes, n, effect, *_t_numbers(stats.ttest_1samp(means, 0.0)))
 
 
 _PLURAL: dict[str, str] = {"field": "fields", "dish": "dishes"}
@@ -164,48 +156,41 @@ _CHANGE_ASSUMES = {
 }
 
 
-def _plural(unit: Unit, k: int) -> str:
-    return unit if k == 1 else _PLURAL[unit]
-
-
 def _flat(means: np.ndarray) -> bool:
     """Whether means differ by rounding errors only."""
     return bool(np.ptp(means) <= 1e-12 * max(1e-300, float(np.abs(means).max())))
 
 
-def _permuted(one: np.ndarray, two: np.ndarray) -> tuple[float, float, float]:
-    """p and 95 % interval (the shifts that the same test does not reject)."""
+def _t_numbers(found: Any) -> tuple[float, float, float]:
+    """Return the 95 % interval and p value of a result of scipy."""
+    low, high = found.confidence_interval(0.95)
+    return float(low), float(high), float(found.pvalue)
+
+
+def _permuted(one: np.ndarray, *control: np.ndarray) -> tuple[float, float, float]:
+    """Return the 95 % interval (the shifts that the same test does not reject) and p value.
+
+    The test permutes units between the group and its control. Without a control, it flips the signs of the units.
+    """
+
+    def difference(*means: np.ndarray, axis: int) -> np.ndarray:
+        first, *others = (np.mean(part, axis=axis) for part in means)
+        return first - others[0] if others else first
 
     def p_of(shift: float) -> float:
         found = stats.permutation_test(
-            (one - shift, two), _mean_difference, vectorized=True, n_resamples=9_999, rng=np.random.default_rng(0)
-        )
-        return float(found.pvalue)
-
-    return p_of(0.0), *_not_rejected(p_of, float(one.mean() - two.mean()), _scale(one, two))
-
-
-def _mean_difference(one: np.ndarray, two: np.ndarray, axis: int) -> np.ndarray:
-    return np.mean(one, axis=axis) - np.mean(two, axis=axis)
-
-
-def _sign_flipped(means: np.ndarray) -> tuple[float, float, float]:
-    def p_of(shift: float) -> float:
-        found = stats.permutation_test(
-            (means - shift,), np.mean, vectorized=True, permutation_type="samples", n_resamples=9_999,
-            rng=np.random.default_rng(0),
+            (one - shift, *control), difference, permutation_type="independent" if control else "samples",
+            vectorized=True, n_resamples=9_999, rng=np.random.default_rng(0),
         )  # fmt: skip
         return float(found.pvalue)
 
-    return p_of(0.0), *_not_rejected(p_of, float(means.mean()), _scale(means))
-
-
-def _scale(*samples: np.ndarray) -> float:
-    return float(sum(np.ptp(sample) for sample in samples)) + 1e-300
+    scale = float(sum(np.ptp(part) for part in (one, *control))) + 1e-300
+    effect = float(one.mean() - control[0].mean()) if control else float(one.mean())
+    return *_not_rejected(p_of, effect, scale), p_of(0.0)
 
 
 def _not_rejected(p_of: Callable[[float], float], effect: float, scale: float) -> tuple[float, float]:
-    """Ends of the shifts with p above 0.05, by bisection: p falls in steps away from the effect."""
+    """Return the shifts with p above 0.05, by bisection; p decreases stepwise with distance from the effect."""
     ends = []
     for sign in (-1.0, 1.0):
         inside, outside = 0.0, scale
@@ -221,12 +206,3 @@ def _not_rejected(p_of: Callable[[float], float], effect: float, scale: float) -
                 outside = middle
         ends.append(effect + sign * outside)
     return ends[0], ends[1]
-
-
-def _mixed(
-    name: str, assumes: str, n: tuple[int, int], unit: Unit, group: Sample, control: Sample | None
-) -> TestResult:
-    """Fit cells ~ group + (1 | unit) by REML; fields are a second random effect where the unit is the dish."""
-    samples = [group] if control is None else [group, control]
-    found = fit_mixed(samples, unit)
-    return TestResult(name, assumes, n, found.effect, found.low, found.high, found.p, found.failure)

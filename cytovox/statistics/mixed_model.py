@@ -1,4 +1,4 @@
-"""A linear mixed model of cells in fields (in dishes), by the package `mixedlm`."""
+"""Linear mixed model of cells in fields (in dishes), fitted by the package `mixedlm`."""
 
 from __future__ import annotations
 
@@ -14,27 +14,25 @@ from cytovox.statistics.samples import Sample, Unit
 
 @dataclass(frozen=True)
 class MixedFit:
-    """Effect of a group in a linear mixed model."""
+    """Effect of a group in a linear mixed model; nan if there is no fit."""
 
-    effect: float
-    low: float
-    high: float
-    p: float
-    dof: float
-    """Satterthwaite's degrees of freedom."""
+    effect: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+    p: float = float("nan")
     failure: str = ""
-    """Why there is no p."""
+    """Reason for a missing p value."""
 
 
 def fit_mixed(samples: Sequence[Sample], unit: Unit) -> MixedFit:
-    """Fit value ~ group + (1 | unit) by REML; value ~ 1 + (1 | unit) of one sample.
+    """Fit value ~ group + (1 | unit) by REML, or value ~ 1 + (1 | unit) to a single sample.
 
     Parameters
     ----------
     samples : one or two Sample
-        The group, and the control if there is one. The effect is group minus control, or the group's mean.
+        The group, and optionally the control. The effect is group minus control, or the mean of the group.
     unit : {"field", "dish"}
-        With "dish", fields are a second random effect where a dish has several.
+        With "dish", fields are a second random effect if a dish has several.
 
     Raises
     ------
@@ -57,7 +55,7 @@ def fit_mixed(samples: Sequence[Sample], unit: Unit) -> MixedFit:
     centre, scale = float(values.mean()), float(values.std()) or 1.0
     table = pd.DataFrame(
         {
-            # scaled: the optimiser's tolerances are absolute, and an index varies in the third digit
+            # scaled, because the tolerances of the optimiser are absolute and RI varies in the third decimal
             "value": (values - (centre if len(samples) == 2 else 0.0)) / scale,
             "group": np.repeat([1.0, 0.0][: len(samples)], [len(sample.values) for sample in samples]),
             "field": [f"{k} {name}" for k, sample in enumerate(samples) for name in sample.fields],
@@ -65,24 +63,17 @@ def fit_mixed(samples: Sequence[Sample], unit: Unit) -> MixedFit:
     )
     if unit == "dish":
         table["dish"] = [f"{k} {name}" for k, sample in enumerate(samples) for name in sample.dishes or ()]
-    several = unit == "dish" and table["field"].nunique() > table["dish"].nunique()
-    nested = table["field"].nunique() < len(table)
-    if table[unit].nunique() == len(table):
-        return _failed(f"one cell in every {unit}: use test=student")
-    terms = [f"(1 | {unit})"] + (["(1 | field)"] if several and nested else [])
-    formula = " + ".join(["value ~ group" if len(samples) == 2 else "value ~ 1", *terms])
+    units, fields = table[unit].nunique(), table["field"].nunique()
+    if units == len(table):
+        return MixedFit(failure=f"one cell in every {unit}: use test=student")
+    terms = ["value ~ group" if len(samples) == 2 else "value ~ 1", f"(1 | {unit})"]
+    terms += ["(1 | field)"] if units < fields < len(table) else []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a vanishing variance is no failure
-        fitted = mixedlm.lmer(formula, table)
+        warnings.simplefilter("ignore")  # a variance of 0 is not an error
+        fitted = mixedlm.lmer(" + ".join(terms), table)
         rows = fitted.tidy(effects="fixed", conf_int=True, conf_level=0.95)
     row = rows[rows["term"] == ("group" if len(samples) == 2 else "(Intercept)")].iloc[0]
-    numbers = [float(row[name]) for name in ("estimate", "conf.low", "conf.high", "p.value", "df")]
-    if not fitted.converged or not np.isfinite(numbers).all():
-        return _failed("the mixed model did not converge: use test=student")
-    effect, low, high = (number * scale for number in numbers[:3])
-    return MixedFit(effect, low, high, numbers[3], numbers[4])
-
-
-def _failed(why: str) -> MixedFit:
-    unknown = float("nan")
-    return MixedFit(unknown, unknown, unknown, unknown, unknown, why)
+    effect, low, high, p, dof = (float(row[name]) for name in ("estimate", "conf.low", "conf.high", "p.value", "df"))
+    if not fitted.converged or not np.isfinite([effect, low, high, p, dof]).all():
+        return MixedFit(failure="the mixed model did not converge: use test=student")
+    return MixedFit(effect * scale, low * scale, high * scale, p)

@@ -1,4 +1,4 @@
-"""Values of cells, and the fields and dishes that the cells lie in."""
+"""Values of cells, and the fields of view and dishes of the cells."""
 
 from __future__ import annotations
 
@@ -15,38 +15,37 @@ Unit = Literal["field", "dish"]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One value per cell of one group, and where each cell lies."""
+    """One value per cell of one group, with the field and dish of each cell."""
 
     values: np.ndarray
     """float, (cells,); finite."""
     fields: Sequence[str]
-    """Field of view of each cell; the name is unique in the study, also where fields of two dishes share a name."""
+    """Field of view of each cell. Names are unique in the study: fields of different dishes have different names."""
     dishes: Sequence[str] | None = None
-    """Dish of each cell; None where dishes are not known."""
+    """Dish of each cell; None if dishes are unknown."""
 
     def units(self, unit: Unit) -> false_positives.Units:
-        """Return the means of fields (of dishes: means of their fields' means) and how cells are spread over them."""
+        """Return the mean of each field, or of each dish (mean of its field means), and the numbers of cells."""
+        names = self.fields if unit == "field" else self.dishes
+        if names is None:
+            raise ValueError("unit 'dish': the sample has no dishes")
         by_field: dict[str, list[int]] = {}
         for k, name in enumerate(self.fields):
             by_field.setdefault(name, []).append(k)
-        means = {name: float(np.mean(self.values[index])) for name, index in by_field.items()}
-        counts = {name: len(index) for name, index in by_field.items()}
-        if unit == "field":
-            return false_positives.Units(np.array(list(means.values())), tuple((n,) for n in counts.values()))
-        if self.dishes is None:
-            raise ValueError("unit 'dish': the sample has no dishes")
-        by_dish: dict[str, list[str]] = {}
-        for name, index in by_field.items():
-            by_dish.setdefault(self.dishes[index[0]], []).append(name)
+        by_unit: dict[str, list[list[int]]] = {}
+        for cells in by_field.values():
+            by_unit.setdefault(names[cells[0]], []).append(cells)
         return false_positives.Units(
-            np.array([np.mean([means[f] for f in own]) for own in by_dish.values()]),
-            tuple(tuple(counts[f] for f in own) for own in by_dish.values()),
+            np.array([np.mean([float(np.mean(self.values[cells])) for cells in own]) for own in by_unit.values()]),
+            tuple(tuple(len(cells) for cells in own) for own in by_unit.values()),
         )
 
     @property
     def n_fields(self) -> int:
+        """Number of fields."""
         return len(set(self.fields))
 
     @property
     def n_dishes(self) -> int | None:
+        """Number of dishes; None if dishes are unknown."""
         return None if self.dishes is None else len(set(self.dishes))

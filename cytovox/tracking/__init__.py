@@ -1,1 +1,1 @@
-"""Cells linked from frame to frame, and lineages."""
+"""Tracking of cells: tracks, divisions and lineages."""

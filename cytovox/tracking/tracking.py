@@ -1,19 +1,20 @@
-"""The same cell from frame to frame: tracks, divisions and gaps, by linear assignment.
+"""Tracking of cells by linear assignment, with gaps and divisions.
 
-A *track* is one cell from its first frame to its last, or to its division. A *lineage* is a cell with all that came of
-it: the track that nothing divided into, its daughters, and theirs. Without divisions every track is its own lineage.
+A *track* is one cell from its first to its last frame, or to its division. A *lineage* is a track without a parent,
+together with its daughters and their descendants. Without divisions every track is its own lineage.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.optimize
 
-#: A cell of 15 µm that moves at 0.5 µm per minute stays nearer than its neighbours for half an hour.
+#: Distance that a cell moves in half an hour at 0.5 µm per minute, about the diameter of a cell.
 MAX_DISTANCE_UM = 15.0
-#: Bounds of a division. Daughters of cultured cells differ by some 10 % and share the mother's volume between them; the
-#: bounds leave room for errors of segmentation, and none for specks.
+#: Bounds of a division. Volumes of daughters of cultured cells differ by about 10 %, and their sum is the mother's
+#: volume. The bounds allow for segmentation errors, but exclude debris.
 MIN_SHARE, MAX_SHARE = 0.25, 0.75
 """Volume of each daughter over the mother's."""
 MIN_SUM, MAX_SUM = 0.7, 1.4
@@ -21,7 +22,7 @@ MIN_SUM, MAX_SUM = 0.7, 1.4
 MAX_RATIO = 2.0
 """Volume of the larger daughter over the smaller's."""
 MAX_RETURN = 0.9
-"""A daughter that has more than this of the mother's volume in its next frame is no daughter: the mask was in two."""
+"""Volume of each daughter in its second frame over the mother's. A larger cell is the mother; its mask was split."""
 
 
 @dataclass(frozen=True)
@@ -29,44 +30,44 @@ class Detection:
     """One cell in one frame."""
 
     frame: int
-    """Number of the frame in its time-lapse."""
+    """Index of the frame in the time-lapse."""
     label: int
-    """Of the cell in that frame."""
+    """Label of the cell in that frame."""
     position_um: tuple[float, float, float]
-    """Centre of gravity z, y, x."""
+    """Centroid z, y, x."""
     volume_um3: float
 
 
 @dataclass(frozen=True)
 class TrackingRules:
-    """What may be the same cell."""
+    """Limits on the detections that may be linked."""
 
     max_distance_um: float = MAX_DISTANCE_UM
-    """A cell is not looked for farther away than this in the next frame."""
+    """Largest distance between the positions of a cell in successive frames."""
     max_gap: int = 1
-    """Frames that a cell may be missing in; 0 ends its track at once."""
+    """Largest number of successive frames in which a cell may be missing."""
     divisions: bool = False
-    """Whether a track may go on as two, of plausible sizes; see `could_divide`."""
+    """Whether tracks may divide; see `could_divide`."""
     volume_weight: float = 1.0
-    """How much a difference in size counts: the difference of the cells' diameters, in µm, is one more distance."""
+    """Weight of the difference of the cells' diameters in µm, which is a fourth coordinate of the distance."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """One line of the lineage."""
+    """One track of a time-lapse."""
 
     track: int
-    """1, 2, 3 ... in the order of first detection, then of label."""
+    """Number of the track: 1, 2, 3, ... in the order of first frame, then of label."""
     parent: int | None
-    """The track that divided into this one and another."""
+    """Number of the track that divided into this one and another; None if there is none."""
     lineage: int
-    """Its first mother's track, which stands for the cell and all that came of it; without one, its own."""
+    """Number of the earliest ancestor's track; the track's own number if it has no parent."""
     first_frame: int
     last_frame: int
     detections: int
-    """Frames it was seen in: fewer than it spans where there are gaps."""
+    """Number of frames with a detection; gaps are not counted."""
     divided: bool
-    """Whether it ended by dividing."""
+    """Whether the track ends in a division."""
 
 
 @dataclass(frozen=True)
@@ -74,27 +75,27 @@ class Tracked:
     """Tracks of one time-lapse."""
 
     track_of: dict[tuple[int, int], int]
-    """(frame, label) to track."""
+    """Track number of each (frame, label)."""
     tracks: list[Track]
 
 
 def track_cells(detections: Sequence[Detection], rules: TrackingRules | None = None) -> Tracked:
-    """Link cells over the frames of a time-lapse.
+    """Link the cells of a time-lapse from frame to frame, and return their tracks.
 
-    Frame to frame, cells are linked so that the sum of their squared distances is smallest; then ends of tracks are
-    joined to begins over gaps. With `rules.divisions`, a track that begins is then a daughter where sizes and places
-    of mother and both daughters allow it (`could_divide`): the mother's track ends, and each daughter has one.
+    Cells of successive frames are linked so that the sum of squared distances is smallest. Ends and starts of tracks
+    are then linked over gaps. With `rules.divisions`, a track that starts later becomes a daughter if sizes and
+    positions of the mother and both daughters permit (`could_divide`). The mother's track then ends.
 
     Parameters
     ----------
     detections : sequence of Detection
-        All cells of all frames, in any order. A frame that is missing counts as a gap.
+        All cells of all frames, in any order. A frame without detections is a gap.
     rules : TrackingRules, optional
 
     Returns
     -------
     Tracked
-        Every detection is in one track. Daughters of a division are tracks of their own.
+        Every detection is in one track. Each daughter of a division is a new track.
 
     References
     ----------
@@ -116,29 +117,37 @@ def track_cells(detections: Sequence[Detection], rules: TrackingRules | None = N
         root = k
         while root in mothers:
             root = mothers[root]
-        parent = number[mothers[k]] if k in mothers else None
-        seen = [one.frame for one in parts[k]]
-        divided = k in mothers.values()
-        tracks.append(Track(number[k], parent, number[root], seen[0], seen[-1], len(seen), divided))
+        tracks.append(
+            Track(
+                track=number[k],
+                parent=number[mothers[k]] if k in mothers else None,
+                lineage=number[root],
+                first_frame=parts[k][0].frame,
+                last_frame=parts[k][-1].frame,
+                detections=len(parts[k]),
+                divided=k in mothers.values(),
+            )
+        )
     return Tracked({(one.frame, one.label): number[k] for k in order for one in parts[k]}, tracks)
 
 
 def could_divide(mother: Detection, one: Detection, other: Detection, rules: TrackingRules) -> bool:
-    """Whether two cells can be the daughters of one, by place and size.
+    """Return whether two cells can be the daughters of a third, by position and volume.
 
     Parameters
     ----------
     mother : Detection
-        Last seen.
+        Last detection of the mother.
     one, other : Detection
-        First seen, each in a later frame than the mother, both within `rules.max_gap`.
+        First detections of the daughters.
     rules : TrackingRules
 
     Returns
     -------
     bool
-        True where each daughter lies within `rules.max_distance_um` of the mother and has `MIN_SHARE` to `MAX_SHARE` of
-        her volume, both together have `MIN_SUM` to `MAX_SUM` of it, and one has at most `MAX_RATIO` times the other's.
+        True if both daughters start after the mother's last frame with a gap of at most `rules.max_gap` frames, each is
+        within `rules.max_distance_um` of the mother and has `MIN_SHARE` to `MAX_SHARE` of the mother's volume, both
+        together have `MIN_SUM` to `MAX_SUM` of it, and the larger has at most `MAX_RATIO` times the smaller's volume.
     """
     small, large = sorted((one.volume_um3, other.volume_um3))
     return (
@@ -157,18 +166,17 @@ def _distance_um(one: Detection, other: Detection) -> float:
 
 
 def _linked(ordered: Sequence[Detection], rules: TrackingRules) -> list[int]:
-    """A track number for every detection, in laptrack's own numbers."""
-    frames = sorted({one.frame for one in ordered})
-    if len(frames) == 1:
+    """Return laptrack's track number of every detection."""
+    if ordered[0].frame == ordered[-1].frame:
         return list(range(len(ordered)))
-    import pandas as pd  # late: they take a second, and every config knows these rules
+    import pandas as pd  # imported here, because both take a second and every config imports this module
     from laptrack import LapTrack
 
     squared = rules.max_distance_um**2
     tracker = LapTrack(  # type: ignore[call-arg]  # pydantic's defaults
         cutoff=squared,
         gap_closing_cutoff=squared if rules.max_gap else False,
-        gap_closing_max_frame_count=rules.max_gap + 1,  # it counts steps
+        gap_closing_max_frame_count=rules.max_gap + 1,  # laptrack's count includes the frame after the gap
         splitting_cutoff=False,
     )
     diameters = np.cbrt(6 / np.pi * np.array([one.volume_um3 for one in ordered]))
@@ -180,19 +188,19 @@ def _linked(ordered: Sequence[Detection], rules: TrackingRules) -> list[int]:
         }
     )
     found, _, _ = tracker.predict_dataframe(table, coordinate_cols=["z", "y", "x", "size"], only_coordinate_cols=False)
-    # laptrack sorts by frame and keeps the order within one, which is ours
+    # laptrack sorts by frame, and keeps the order within a frame: the order of `ordered`
     return [int(value) for value in found["track_id"]]
 
 
 def _divide(parts: list[list[Detection]], rules: TrackingRules) -> dict[int, int]:
-    """Cut tracks where they divide: `parts` is changed in place. Returns the mother of every daughter.
+    """Split the tracks `parts` in place where they divide, and return the mother of every daughter.
 
-    Frame by frame, by the choice that makes most divisions with the shortest ways.
+    In each frame, the number of divisions is the largest possible, and then the sum of squared distances the smallest.
     """
     mothers: dict[int, int] = {}
     for frame in sorted({one.frame for chain in parts for one in chain}):
         for mother, place, one, other in _best(_candidates(parts, mothers, frame, rules)):
-            if place < len(parts[mother]):  # the first daughter is what was linked to the mother
+            if place < len(parts[mother]):  # the rest of the mother's track is the first daughter
                 parts.append(parts[mother][place:])
                 del parts[mother][place:]
                 one = len(parts) - 1
@@ -200,49 +208,39 @@ def _divide(parts: list[list[Detection]], rules: TrackingRules) -> dict[int, int
     return mothers
 
 
-#: Mother's track, how many of its detections are hers, tracks of both daughters (the first is the mother's own where it
-#: goes on), and the sum of their squared distances.
+#: A possible division: mother's track, number of its detections before the division, tracks of both daughters (the
+#: first is the mother's track if it continues), and sum of the daughters' squared distances.
 _Candidate = tuple[int, int, int, int, float]
 
 
 def _candidates(
     parts: Sequence[Sequence[Detection]], mothers: Mapping[int, int], frame: int, rules: TrackingRules
 ) -> list[_Candidate]:
-    """All that could divide after a frame."""
+    """Return all possible divisions after a frame."""
     begun = [
         k for k, chain in enumerate(parts) if k not in mothers and frame < chain[0].frame <= frame + rules.max_gap + 1
     ]
     found: list[_Candidate] = []
-    if not begun:
-        return found
-    for k, chain in enumerate(parts):
+    for k, chain in enumerate(parts if begun else []):
         place = next((n for n, one in enumerate(chain, start=1) if one.frame == frame), None)
         if place is None:
             continue
-        goes_on = place < len(chain)
-        firsts = [(k, chain[place:])] if goes_on else [(n, parts[n]) for n in begun]
-        for a, first in firsts:
-            for b in begun:
-                if a == b or (not goes_on and b < a):
-                    continue
-                mother, daughters = chain[place - 1], (first, parts[b])
-                if could_divide(mother, first[0], parts[b][0], rules) and not any(
-                    len(own) > 1 and own[1].volume_um3 > MAX_RETURN * mother.volume_um3 for own in daughters
-                ):
-                    cost = sum(_distance_um(mother, own[0]) ** 2 for own in daughters)
-                    found.append((k, place, a, b, cost))
+        mother = chain[place - 1]
+        for a, b in itertools.product([k], begun) if place < len(chain) else itertools.combinations(begun, 2):
+            one, other = daughters = chain[place:] or parts[a], parts[b]
+            if could_divide(mother, one[0], other[0], rules) and not any(
+                len(own) > 1 and own[1].volume_um3 > MAX_RETURN * mother.volume_um3 for own in daughters
+            ):
+                found.append((k, place, a, b, sum(_distance_um(mother, own[0]) ** 2 for own in daughters)))
     return found
 
 
 def _best(found: Sequence[_Candidate]) -> list[tuple[int, int, int, int]]:
-    """Of all candidates those that use no track twice, the most of them, and of these the shortest ways."""
+    """Return the largest set of candidates with each track in at most one, and of such sets the one of lowest cost."""
     if not found:
         return []
     tracks = sorted({track for mother, _, one, other, _ in found for track in (mother, one, other)})
-    row = {track: n for n, track in enumerate(tracks)}
-    uses = np.zeros((len(tracks), len(found)))
-    for n, (mother, _, one, other, _) in enumerate(found):
-        uses[[row[mother], row[one], row[other]], n] = 1
+    uses = np.array([[float(track in (m, one, other)) for m, _, one, other, _ in found] for track in tracks])
     costs = np.array([cost for *_, cost in found])
     answer = scipy.optimize.milp(
         costs - (1.0 + costs.sum()),

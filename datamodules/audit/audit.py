@@ -1,4 +1,4 @@
-"""The audit of a config's data: everything that can be found wrong, before a night of training shows it."""
+"""Audit of a config's data: a search for all errors before training starts."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from pathlib import Path
 from cytovox.errors import InputError
 from cytovox.io.spacing import SpacingFrom
 from datamodules.audit.comparison import label_findings, set_findings, small_findings, split_findings
-from datamodules.audit.findings import Error, Finding, below, finding, of_config
-from datamodules.audit.measure import Job, Measured, measure
-from datamodules.audit.pool import do_all
+from datamodules.audit.findings import Error, Finding, finding, of_config
+from datamodules.audit.measure import Job, Measurements, measure
+from datamodules.audit.pool import run_jobs
 from datamodules.audit.rules import MEDIUM_OFF, volume_findings
 from datamodules.cases import FolderCase
 from datamodules.config import FolderData, OrganelleData, SimulatorData, simulated_names
 from datamodules.folder import find_cases
+from datamodules.loading import loader_workers
 from datamodules.masks import MaskFinder
-from datamodules.organelle import loader_workers
-from datamodules.paths import expand
+from datamodules.paths import below, expand, first_names
 from datamodules.splits import SPLITS, Division, split_cases
 
 
 @dataclass
 class Audit:
-    """What was looked at, and what was found."""
+    """Result of an audit."""
 
     findings: list[Finding] = field(default_factory=list)
     volumes: list[str] = field(default_factory=list)
-    """Names of all that were looked at."""
+    """Names of all volumes checked."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Volumes of each split."""
+    """Number of volumes of each split."""
     inputs: int = 0
-    """Files to predict."""
+    """Number of files to predict."""
     simulated: bool = False
-    """Whether training volumes are simulated, so that there is nothing to read."""
+    """Whether training volumes are simulated, so that there are no files to read."""
 
     @property
     def errors(self) -> list[Finding]:
-        """What must be fixed."""
+        """Findings that must be fixed."""
         return [found for found in self.findings if found.severity == "error"]
 
     def summary(self) -> str:
-        """Such as `212 volumes, 3 with errors, 5 with warnings`."""
+        """Return a line such as `212 volumes, 3 with errors, 5 with warnings`."""
         bad = {name for found in self.errors for name in found.volumes}
         doubtful = {name for found in self.findings for name in found.volumes} - bad
         text = f"{len(self.volumes)} volumes, {len(bad)} with errors, {len(doubtful)} with warnings"
@@ -62,47 +62,47 @@ def audit(
     input_spacing_from: SpacingFrom = "file",
     input_series: int | str | None = None,
 ) -> Audit:
-    """Look at everything that a config would read; nothing is written.
+    """Check everything that a config would read; nothing is written.
 
     Parameters
     ----------
     config : OrganelleData
-        Folders, or the simulator, of which only the numbers can be checked.
+        Folders, or the simulator, whose options alone can be checked.
     seed : int
-        The run's, which divides the volumes.
+        Seed of the run, which determines the splits.
     stages : sequence of str
-        Out of fit, test, predict: what is not done needs no data.
+        Stages of the run out of fit, test and predict; only their data are checked.
     inputs : text or sequence of text
-        What is to be predicted: files, folders, globs.
+        Files, folders and globs to predict.
     input_spacing_um : (z, y, x), optional
-        Voxel size of inputs that do not tell theirs.
+        Voxel size of inputs that do not state it.
     progress : callable, optional
         Called with (what, done, all).
     input_spacing_from, input_series
-        As for `cytovox.io.read_volume`.
+        See `cytovox.io.read_volume`.
 
     Returns
     -------
     Audit
-        Errors first.
+        Findings with errors first.
     """
     result = Audit()
     ri_range = (float(config.ri_range[0]), float(config.ri_range[1]))
     jobs: list[Job] = []
     division: Division = {split: [] for split in SPLITS}
     trained = bool({"fit", "test"} & set(stages))
+    root = Path()
     if trained and isinstance(config, FolderData):
+        root = Path(config.root)
         cases, division = _find(config, seed, result)
         jobs += [Job(case, ri_range) for case in cases]
     if "predict" in stages:
-        found_inputs = [
-            dataclasses.replace(case, spacing_from=input_spacing_from, series=input_series)
+        jobs += [
+            Job(dataclasses.replace(case, spacing_from=input_spacing_from, series=input_series), ri_range, True)
             for case in _inputs(inputs, input_spacing_um, result)
         ]
-        jobs += [Job(case, ri_range, every_frame=True) for case in found_inputs]
     report = None if progress is None else lambda done, all_: progress("checking volumes", done, all_)
-    measured = do_all(measure, jobs, _lost, loader_workers(config.num_workers), report)
-    root = Path(config.root) if isinstance(config, FolderData) else Path()
+    measured = run_jobs(measure, jobs, _lost, loader_workers(config.num_workers), report)
     for job, found in zip(jobs, measured, strict=True):
         result.findings += volume_findings(job, found, Path() if job.every_frame else root)
     result.volumes = [job.case.name for job in jobs]
@@ -123,19 +123,21 @@ def audit(
 
 
 def _find(config: FolderData, seed: int, result: Audit) -> tuple[list[FolderCase], Division]:
-    """Return all cases that can be found, and their splits as far as they are known."""
+    """Return all cases that can be found, and their splits as far as these can be determined."""
     errors: list[InputError] = []
     cases: list[FolderCase] = []
     division: Division = {split: [] for split in SPLITS}
     try:
         cases = find_cases(config, errors.append)
     except InputError as error:
-        if not errors:  # else nothing was found because of an error reported above
+        if not errors:  # else an error reported above is the reason
             errors.append(error)
     result.findings += [of_config(f, "files") for f in errors if getattr(f, "kind", "") != "no-mask"]
-    for case in cases:
-        if not case.mask_files():
-            result.findings.append(finding("no-mask", "error", case.name, "has no mask of any organelle", (case.name,)))
+    result.findings += [
+        finding("no-mask", "error", case.name, "has no mask of any organelle", (case.name,))
+        for case in cases
+        if not case.mask_files()
+    ]
     result.findings += _orphans(config, cases)
     if cases:
         errors = []
@@ -148,20 +150,18 @@ def _find(config: FolderData, seed: int, result: Audit) -> tuple[list[FolderCase
 
 
 def _orphans(config: FolderData, cases: Sequence[FolderCase]) -> list[Finding]:
-    """One line for all masks without a volume: of a chosen few volumes there may be hundreds."""
+    """Return one finding for all masks without a volume: there may be hundreds if few volumes are chosen."""
     if config.table is not None or not cases:
         return []
     root = Path(config.root)
     finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
     orphans = finder.orphans(mask_file.file for case in cases for mask_file in case.mask_files())
-    if not orphans:
-        return []
-    names = ", ".join(below(path, root) for path in orphans[:5]) + (", ..." if len(orphans) > 5 else "")
-    return [finding("orphan-mask", "warning", "data.masks", f"{len(orphans)} masks belong to no volume: {names}")]
+    found = f"{len(orphans)} masks belong to no volume: {first_names([below(path, root) for path in orphans])}"
+    return [finding("orphan-mask", "warning", "data.masks", found)] if orphans else []
 
 
 def _inputs(inputs: str | Sequence[str], spacing_um: Sequence[float] | None, result: Audit) -> list[FolderCase]:
-    """Files of the predict stage, as cases without masks."""
+    """Return the files of the predict stage as cases without masks."""
     errors: list[InputError] = []
     spacing = (spacing_um[0], spacing_um[1], spacing_um[2]) if spacing_um is not None else None
     paths = expand(inputs, Path(), "predict.inputs", errors.append)
@@ -169,19 +169,18 @@ def _inputs(inputs: str | Sequence[str], spacing_um: Sequence[float] | None, res
     return [FolderCase(str(p), p, {}, None, {}, (), str(p), "all", spacing_um=spacing) for p in paths]
 
 
-def _lost(job: Job, reason: str) -> Measured:
-    return Measured(job.case.name, errors=[Error("crashed", job.case.volume, reason)])
+def _lost(job: Job, reason: str) -> Measurements:
+    return Measurements(job.case.name, errors=[Error("crashed", job.case.volume, reason)])
 
 
 def _of_simulator(config: SimulatorData) -> list[Finding]:
-    """Return what is known about volumes that do not exist yet."""
+    """Return the findings about volumes that are yet to be simulated."""
     low = config.ri_range[0]
     off = max(abs(config.medium_ri + sign * config.medium_spread - low) for sign in (-1, 1))
     findings = []
     if off > MEDIUM_OFF:
         found = f"the medium is at {config.medium_ri:g} +- {config.medium_spread:g}, data.ri_range begins at {low:g}"
         findings.append(finding("ri-range", "warning", "data.medium_ri", found))
-    shape = (config.shape[0], config.shape[1], config.shape[2])
-    spacing = (config.spacing_um[0], config.spacing_um[1], config.spacing_um[2])
-    made = Measured("simulated volumes", shape=shape, spacing_um=spacing)
-    return findings + [dataclasses.replace(f, volumes=()) for f in small_findings(config, [made])]
+    (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
+    volume = Measurements("simulated volumes", shape=(z, y, x), spacing_um=(dz, dy, dx))
+    return findings + [dataclasses.replace(f, volumes=()) for f in small_findings(config, [volume])]

@@ -1,4 +1,4 @@
-"""What an audit of the data may find: the kinds of error, and what to do about each."""
+"""Findings of an audit of the data: their kinds, and the advice for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cytovox.errors import InputError
 
 Severity = Literal["error", "warning"]
 
-#: Every kind of finding, and what to do where the message itself does not say it.
+#: Every kind of finding, and the advice where the message itself has none.
 KINDS: dict[str, str] = {
     "files": "correct the name, the pattern or the table",
     "unreadable-volume": "copy or export it again, or leave it out of the config",
@@ -22,18 +22,18 @@ KINDS: dict[str, str] = {
     "mask-shape": "export the mask on the tomogram's own grid",
     "mask-spacing": "export the mask with the tomogram's spacing, or set data.check_spacing=false",
     "mask-axes": "set data.mask_axes to header or stored, or save tomogram and mask in one format",
-    "mask-unit": "nothing, if that is what happened; an export in mm ends the doubt",
-    "mask-note": "nothing, if that is what the file holds; else set data.labels, or export it again",
+    "mask-unit": "nothing, if the assumption is right; an export in mm makes it certain",
+    "mask-note": "nothing, if the file is meant so; else set data.labels, or export it again",
     "not-finite": "repair the file or leave it out",
     "not-ri": "choose the refractive index, not another channel or a scaled copy",
-    "no-data": "crop what was not measured, or fill it with the medium's index in file and mask alike",
+    "no-data": "crop the part without data, or fill it with the medium's index, in tomogram and mask alike",
     "ri-range": "set data.ri_range to the medium's index and the densest organelle's, and use one medium in a set",
-    "constant": "leave it out: there is nothing to see in it",
-    "no-contrast": "look at it: an empty field teaches only what medium looks like",
-    "labels": "one value a mask; for a multi-label file set data.label_values",
-    "empty-mask": "nothing, if there is none in the cell; else draw it, or remove the file: then it is unlabelled",
+    "constant": "leave it out: it shows nothing",
+    "no-contrast": "look at it: from an empty field a network learns only the medium",
+    "labels": "use one value per mask; for a multi-label file set data.label_values",
+    "empty-mask": "nothing, if the cell has none; else draw it, or remove the file, which makes it unlabelled",
     "full-mask": "look at it: perhaps background and organelle are swapped",
-    "outside": "look at both masks: one is shifted, or two files have changed places",
+    "outside": "look at both masks: one is shifted, or two files are swapped",
     "misplaced": "look at tomogram and mask together; export the mask again with the tomogram's own affine",
     "no-mask": "draw one, or leave the volume out of data.volumes",
     "orphan-mask": "correct the names, or add the tomograms to data.volumes",
@@ -42,16 +42,16 @@ KINDS: dict[str, str] = {
     "time-points": "set data.group (or a column group in data.table), so that one cell stays on one side",
     "duplicate": "keep one of them: a copy counts double",
     "empty-split": "give data.split a share or files for it",
-    "unlabelled": "nothing, if its output shall stay near that of init_from; else draw it in some volumes of that "
+    "unlabelled": "nothing, if its output should stay near that of init_from; else draw it in some volumes of that "
     "split, or leave it out of data.organelles: outputs of init_from are matched by name",
-    "small": "nothing, if that is all there is: patches are padded; else a smaller data.patch_size or finer grid",
-    "one-slice": "use 3D recordings: out of a single slice no depth is learned or predicted",
+    "small": "nothing, if no volume is larger: patches are padded; else a smaller data.patch_size or a finer grid",
+    "one-slice": "use 3D recordings: a single slice has no depth to learn or predict",
 }
 
 
 @dataclass(frozen=True)
 class Error:
-    """A error that reading a volume or a mask met; plain, to travel between processes."""
+    """Error while reading a volume or a mask; plain values, so that it can be sent between processes."""
 
     kind: str
     file: Path
@@ -60,7 +60,7 @@ class Error:
 
 @dataclass(frozen=True)
 class Finding:
-    """A row of the audit's table."""
+    """One row of the audit's table."""
 
     kind: str
     severity: Severity
@@ -69,39 +69,27 @@ class Finding:
     found: str
     advice: str
     volumes: tuple[str, ...] = ()
-    """Names of the volumes it counts for; none where it is of the whole set."""
+    """Names of the volumes concerned; empty for a finding about the whole set."""
     origin: str = ""
-    """The line that a run would refuse with."""
+    """Error message of a run with these data."""
 
 
 def finding(
     kind: str, severity: Severity, where: str, found: str, volumes: tuple[str, ...] = (), advice: str = ""
 ) -> Finding:
-    """A finding with its kind's advice, unless there is better."""
+    """Return a finding, with its kind's advice unless another is given."""
     return Finding(kind, severity, where, found, advice or KINDS[kind], volumes)
 
 
 def of_error(error: Error, name: str, where: str) -> Finding:
-    """A error that stops a run: what it says, and after a semicolon what to do."""
-    text = error.text.removeprefix(f"{error.file}: ")
-    found, _, advice = text.partition("; ")
+    """Return the finding of an error that stops a run; its message has the advice after a semicolon."""
+    found, _, advice = error.text.removeprefix(f"{error.file}: ").partition("; ")
     return Finding(error.kind, "error", where, found, advice or KINDS[error.kind], (name,), error.text)
 
 
 def of_config(error: InputError, kind: str) -> Finding:
-    """A error met while finding or dividing: its line begins with the key."""
-    text = str(error)
+    """Return the finding of an error in finding or splitting files; its message begins with the key."""
+    kind, text = getattr(error, "kind", kind), str(error)
     key, _, rest = text.partition(": ")
     found, _, advice = rest.partition("; ")
-    if not rest:
-        key, found = "data", text
-    kind = getattr(error, "kind", kind)
-    return Finding(kind, "error", key, found, advice or KINDS[kind], (), text)
-
-
-def below(path: Path, root: Path) -> str:
-    """Return a path relative to the data root, if it lies there."""
-    try:
-        return path.absolute().relative_to(root.absolute()).as_posix()
-    except ValueError:
-        return path.as_posix()
+    return Finding(kind, "error", key if rest else "data", found or text, advice or KINDS[kind], (), text)

@@ -1,9 +1,9 @@
-"""Whether a mask lies on its tomogram, or fits better mirrored or shifted: the trap of NIfTI's affines.
+"""Detection of masks that fit their tomogram better mirrored or shifted, as wrong NIfTI affines cause it.
 
-The score is the correlation of the mask with the refractive index on a coarse grid. A whole cell stands out against its
-medium and a lipid droplet against everything, so only these two masks are judged: nuclei hardly differ from the
-cytoplasm around them. A mirror image or a shift is reported where it fits clearly better *and* well: where only one of
-several cells was drawn, none does.
+The score is the correlation of the mask with the refractive index on a coarse grid. Only masks of whole cells and lipid
+droplets are checked: cells differ from the medium and droplets from everything else, but nuclei hardly differ from the
+cytoplasm. A mirror image or a shift is reported if it fits clearly better *and* well; if only one of several cells has
+a mask, no placement fits well.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-#: Masks that can be judged; the upper percentile at which the index is cut for them; how well a placement must fit; and
-#: by how much better.
-JUDGED: dict[str, tuple[float, float, float]] = {"membrane": (95.0, 0.6, 0.05), "lipid": (99.9, 0.15, 0.08)}
+#: Masks that can be checked: the upper percentile at which the index is clipped, the smallest correlation of a better
+#: placement, and the smallest gain in correlation.
+CHECKED_MASKS: dict[str, tuple[float, float, float]] = {"membrane": (95.0, 0.6, 0.05), "lipid": (99.9, 0.15, 0.08)}
 
-#: The coarse grid has at most so many voxels.
+#: Largest size of the coarse grid in voxels.
 COARSE = (32, 64, 64)
 
 _AXES = "zyx"
@@ -28,30 +28,30 @@ _FLIPS = [axes for n in (1, 2, 3) for axes in itertools.combinations((0, 1, 2), 
 
 @dataclass(frozen=True)
 class Misplaced:
-    """A better place for a mask."""
+    """A better placement of a mask."""
 
     organelle: str
     flipped: str
     """Axes to mirror, such as "yx"; empty for a shift."""
     shift: tuple[int, int, int]
-    """Voxels to move by, z, y, x; zeros for a mirror image."""
+    """Shift z, y, x in voxels; zeros for a mirror image."""
     fit: float
-    """Correlation as it lies."""
+    """Correlation of the mask as it is."""
     better: float
-    """Correlation where it fits."""
+    """Correlation of the better placement."""
 
 
 def misplaced(ri_ZYX: np.ndarray, masks: Mapping[str, np.ndarray]) -> Misplaced | None:
-    """The mirror image or shift that fits clearly better, of the first mask that has one.
+    """Return the mirror image or shift that fits clearly better, for the first mask that has one.
 
     Parameters
     ----------
     ri_ZYX : float32 array, (Z, Y, X)
         Refractive index.
     masks : mapping of organelle to bool array, (Z, Y, X)
-        Drawn ones.
+        Masks of the labelled organelles.
     """
-    for organelle, (percentile, least, gain) in JUDGED.items():
+    for organelle, (percentile, least, gain) in CHECKED_MASKS.items():
         mask_ZYX = masks.get(organelle)
         if mask_ZYX is None or not 0 < np.count_nonzero(mask_ZYX) < 0.95 * mask_ZYX.size:
             continue
@@ -62,7 +62,7 @@ def misplaced(ri_ZYX: np.ndarray, masks: Mapping[str, np.ndarray]) -> Misplaced 
         fit = float((ri * mask).sum())
         by_flip = {axes: float((ri * np.flip(mask, axes)).sum()) for axes in _FLIPS}
         best = max(by_flip, key=lambda axes: by_flip[axes])
-        # small bright spots fit many other bright spots
+        # not for lipid: small bright spots fit many other bright spots
         peak, moved = _best_shift(ri, mask) if organelle == "membrane" else (fit, (0, 0, 0))
         if by_flip[best] >= max(least, fit + gain) and by_flip[best] >= peak - gain:
             return Misplaced(organelle, "".join(_AXES[a] for a in best), (0, 0, 0), fit, by_flip[best])
@@ -73,7 +73,7 @@ def misplaced(ri_ZYX: np.ndarray, masks: Mapping[str, np.ndarray]) -> Misplaced 
 
 
 def _coarse(array_ZYX: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Means of blocks, float32, and the blocks' size."""
+    """Return the float32 means of blocks, and the size of the blocks."""
     size = tuple(max(1, -(-n // most)) for n, most in zip(array_ZYX.shape, COARSE, strict=True))
     counts = [n // b for n, b in zip(array_ZYX.shape, size, strict=True)]
     cut = array_ZYX[tuple(slice(0, n * b) for n, b in zip(counts, size, strict=True))]
@@ -82,14 +82,14 @@ def _coarse(array_ZYX: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def _standard(array: np.ndarray) -> np.ndarray:
-    """Zero mean and unit length."""
+    """Return the array with zero mean and unit norm."""
     centred = array - array.mean()
     length = float(np.sqrt((centred**2).sum()))
     return centred / length if length > 0 else centred
 
 
 def _best_shift(ri: np.ndarray, mask: np.ndarray) -> tuple[float, tuple[int, ...]]:
-    """Highest correlation over all shifts of the mask, and that shift in coarse voxels."""
+    """Return the highest correlation over all shifts of the mask, and that shift in coarse voxels."""
     padded = [scipy.fft.next_fast_len(2 * n, real=True) for n in ri.shape]
     product = scipy.fft.rfftn(ri, padded) * np.conj(scipy.fft.rfftn(mask, padded))
     scores = scipy.fft.irfftn(product, padded)

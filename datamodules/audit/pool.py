@@ -1,4 +1,4 @@
-"""Work spread over processes that may die: one that does costs the job it was at, and no other."""
+"""Process pool that survives the death of a worker: only the job of that worker is lost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import TypeVar
 
 from cytovox.io.processes import worker_pool
@@ -13,35 +14,35 @@ from cytovox.io.processes import worker_pool
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_DIED = "the process that read it was ended, perhaps for want of memory"
+_DIED = "the process that read it was killed, perhaps because memory ran out"
 
 
-def do_all(
+def run_jobs(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
     lost: Callable[[Job, str], Result],
     processes: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
-    """Do every job, each in one of several processes.
+    """Return the result of every job; jobs run in several processes.
 
     Parameters
     ----------
     work : callable
-        A module's function, as processes are spawned.
+        Function of a module, since processes are spawned.
     jobs : sequence
-        What it is called with.
+        Arguments of its calls.
     lost : callable
-        Makes a result for a job that failed, from the job and the reason.
+        Returns the result of a failed job, given the job and the reason.
     processes : int
-        0 works in this process, where a job that ends its process ends the program.
+        Number of processes. 0: all jobs run in this process, which a crashing job ends.
     progress : callable, optional
         Called with (done, all).
 
     Returns
     -------
     list
-        A result for each job, in their order.
+        Results in the order of the jobs.
     """
     results: dict[int, Result] = {}
 
@@ -50,7 +51,7 @@ def do_all(
             results[index] = done()
         except BrokenProcessPool:
             raise
-        except Exception as error:  # whatever a damaged file may bring about: the others are still to be read
+        except Exception as error:  # a damaged file may raise anything, and the others are still to be read
             results[index] = lost(jobs[index], f"reading it failed: {type(error).__name__}: {error}")
         if progress is not None:
             progress(len(results), len(jobs))
@@ -58,9 +59,8 @@ def do_all(
     waiting = deque(range(len(jobs)))
     if processes == 0:
         for index in waiting:
-            keep(index, lambda at=index: work(jobs[at]))  # type: ignore[misc]
-        return [results[index] for index in range(len(jobs))]
-    while waiting:
+            keep(index, partial(work, jobs[index]))
+    while waiting and processes:
         for suspect in _until_broken(work, jobs, waiting, keep, min(processes, len(waiting))):
             alone = deque([suspect])
             if suspect not in results and _until_broken(work, jobs, alone, keep, 1):
@@ -75,16 +75,15 @@ def _until_broken(
     keep: Callable[[int, Callable[[], Result]], None],
     processes: int,
 ) -> list[int]:
-    """Take jobs from `waiting` until none is left or a process died; those that were at work when it did."""
+    """Run the jobs of `waiting` until none is left or a process dies; return the jobs that were running then."""
     running: dict[Future[Result], int] = {}
     try:
         with worker_pool(processes) as pool:
             while waiting or running:
-                while waiting and len(running) < processes:  # no more, or an innocent job would be suspected
+                while waiting and len(running) < processes:  # never more, so that few jobs are suspected
                     running[pool.submit(work, jobs[waiting[0]])] = waiting[0]
                     waiting.popleft()
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
                     keep(running[future], future.result)
                     del running[future]
     except BrokenProcessPool:

@@ -1,4 +1,4 @@
-"""Cells as samples: turned at random for training, as they are for everything else."""
+"""Datasets of cells: randomly transformed for training, unchanged for validation, test and prediction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from monai.transforms import Compose
 from torch.utils.data import Dataset
 
-from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.shape_fields import signed_distance
+from datamodules.sampling import drawn_case
 from datamodules.shape.cases import ShapeCell
 from transforms.shape_augment import DISTANCE
 
@@ -21,13 +22,13 @@ FAR = 16.0
 
 
 def shape_sample(cell: ShapeCell, index: int) -> Sample:
-    """A cell as tensors.
+    """Return a cell as tensors.
 
     Returns
     -------
     dict
-        `image` (1, Y, X) float32 in 0..1, `mask` (1, Y, X) and, where the cell has one, `obj` (1, Z, Y, X) float32 of
-        0 and 1; `index`, its place in its split.
+        `image` (1, Y, X) float32 in 0..1, `mask` (1, Y, X) and, if the cell has an object, `obj` (1, Z, Y, X) float32
+        of 0 and 1; `index`, the cell's position in its split.
     """
     sample: Sample = {
         "image": torch.from_numpy(cell.image_YX.astype(np.float32))[None],
@@ -40,25 +41,25 @@ def shape_sample(cell: ShapeCell, index: int) -> Sample:
 
 
 def _distances(cell: ShapeCell) -> np.ndarray:
-    assert cell.obj_ZYX is not None, "cells to learn from have an object"
+    assert cell.obj_ZYX is not None, "training cells have an object"
     return signed_distance(cell.obj_ZYX).clip(-FAR, FAR).astype(np.float16)
 
 
 class ShapeDataset(Dataset[Sample]):
-    """Training samples: a pure function of (seed, epoch, index), whatever the number of workers and ranks.
+    """Training samples that depend only on seed, epoch and index, for any number of workers and ranks.
 
     Parameters
     ----------
     cells : sequence of ShapeCell
-        Each is drawn equally often, in an order that every epoch draws anew.
+        Training cells; each is drawn equally often, in a new random order in every epoch.
     augment : Compose or None
-        Reseeded for every sample.
+        Random transforms, reseeded for every sample.
     seed : int
-        The run's seed.
+        Seed of the run.
     distances : bool
-        Give samples a `distance`, too: the object's signed distances (1, Z, Y, X) in voxels, to 16 on either side. They
-        are computed once for each cell, half a megabyte in float16, and turned with it: anew, they take as long as a
-        step.
+        Whether samples also have `distance`: the object's signed distances (1, Z, Y, X) in voxels, clipped to -16 to
+        16. They are computed once per cell (half a megabyte in float16) and transformed with it, since computing them
+        again takes as long as a training step.
     """
 
     def __init__(self, cells: Sequence[ShapeCell], augment: Compose | None, seed: int, distances: bool = True) -> None:
@@ -67,9 +68,7 @@ class ShapeDataset(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        turn, place = divmod(index, len(self.cells))
-        order = np.random.default_rng((self.seed, epoch, turn, 0)).permutation(len(self.cells))
-        chosen = int(order[place])
+        chosen = drawn_case(self.seed, epoch, index, len(self.cells))
         sample = shape_sample(self.cells[chosen], chosen)
         if self.distances_ZYX:
             sample[DISTANCE] = torch.from_numpy(self.distances_ZYX[chosen].astype(np.float32))[None]
@@ -81,7 +80,7 @@ class ShapeDataset(Dataset[Sample]):
 
 
 class WholeCells(Dataset[Sample]):
-    """Cells as they are, for validation and test; past the end, one that counts for nothing: its index is -1."""
+    """Unchanged cells, for validation and test; an index past the end gives a cell whose `index` is -1."""
 
     def __init__(self, cells: Sequence[ShapeCell]) -> None:
         self.cells = list(cells)

@@ -1,4 +1,4 @@
-"""Stratified folds that depend on nothing but the cells' names, their classes and a seed."""
+"""Stratified folds, determined by the cells' names, their classes and a seed only."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ import numpy as np
 from cytovox.errors import InputError
 from datamodules.shape.cases import ShapeFiles
 from datamodules.shape.config import ShapeFolderData
-from datamodules.splits import SPLITS
-
-ShapeDivision = dict[str, list[ShapeFiles]]
 
 
 def stratified_folds(names: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> np.ndarray:
-    """The fold of every cell.
+    """Return the fold of every cell.
 
-    Each class is spread evenly over the folds (two folds differ by one cell of it at most), and so are all cells. The
-    order within a class is that of a hash of seed and name, so that neither the order of files nor the version of a
-    library changes who is tested with whom.
+    Two folds differ by at most one cell of each class, and by at most one cell in total. The order within a class is
+    that of a hash of seed and name, so that the folds depend neither on the order of files nor on a library's version.
 
     Parameters
     ----------
@@ -29,6 +25,7 @@ def stratified_folds(names: Sequence[str], groups: Sequence[str], folds: int, se
     folds : int
         2 or more.
     seed : int
+        Seed of the division.
 
     Returns
     -------
@@ -38,36 +35,36 @@ def stratified_folds(names: Sequence[str], groups: Sequence[str], folds: int, se
     Raises
     ------
     InputError
-        A class with fewer cells than folds: one line each.
+        A class has fewer cells than folds.
     """
     members = _drawn(names, groups, seed)
-    small = [f"{group} ({len(found)})" for group, found in members.items() if len(found) < folds]
-    if small:
+    if small := [f"{group} ({len(found)})" for group, found in members.items() if len(found) < folds]:
         raise InputError(
             f"data.folds: {folds} folds, but fewer cells in {', '.join(small)}; use fewer folds, at most as "
             "many as the smallest class has cells, or leave that class out"
         )
     fold_N = np.empty(len(names), dtype=int)
-    # dealt in one go round the table, class after class: the remainders of all classes do not meet in fold 0
-    dealt = [index for found in members.values() for index in found]
-    fold_N[dealt] = np.arange(len(dealt)) % folds
+    # each class begins at the fold after the last one, so that the remainders of all classes are not in fold 0
+    fold_N[[index for found in members.values() for index in found]] = np.arange(len(names)) % folds
     return fold_N
 
 
 def take_share(names: Sequence[str], groups: Sequence[str], share: float, seed: int) -> np.ndarray:
-    """A share of the cells, class by class; at least one cell if the share is above 0, never a whole class.
+    """Return a fraction of the cells, stratified by class; at least one cell if it is above 0, never a whole class.
 
     Parameters
     ----------
     names, groups : sequence of str
+        Name and class of each cell.
     share : float
-        0 to below 1.
+        Fraction, from 0 to below 1.
     seed : int
+        Seed of the choice.
 
     Returns
     -------
     bool array, (N,)
-        True for the cells taken: `share` of all, rounded; each class within one cell of its own share.
+        True for the chosen cells: `share` of all, rounded; each class has its share of them, plus or minus one cell.
     """
     taken_N = np.zeros(len(names), dtype=bool)
     if share <= 0:
@@ -84,7 +81,7 @@ def take_share(names: Sequence[str], groups: Sequence[str], share: float, seed: 
 
 
 def _drawn(names: Sequence[str], groups: Sequence[str], seed: int) -> dict[str, list[int]]:
-    """Places of the cells of each class, in an order drawn by the seed."""
+    """Return the indices of the cells of each class, in an order determined by the seed."""
     members: dict[str, list[int]] = {group: [] for group in sorted(set(groups))}
     order = sorted(range(len(names)), key=lambda i: hashlib.sha256(f"{seed}:{names[i]}".encode()).digest())
     for index in order:
@@ -92,16 +89,16 @@ def _drawn(names: Sequence[str], groups: Sequence[str], seed: int) -> dict[str, 
     return members
 
 
-def divide_shapes(cells: Sequence[ShapeFiles], config: ShapeFolderData) -> ShapeDivision:
-    """Training, validation and test cells.
+def divide_shapes(cells: Sequence[ShapeFiles], config: ShapeFolderData) -> dict[str, list[ShapeFiles]]:
+    """Return the training, validation and test cells.
 
-    The folders' own test cells where there are any (DISPR's `train` and `test`), else those of `data.fold`; then
-    `data.val` of the training cells.
+    The test cells are those of the folder `test` if there is one (DISPR's layout), else those of `data.fold`. The
+    fraction `data.val` of the other cells is used for validation.
 
     Raises
     ------
     InputError
-        A class with fewer cells than folds.
+        A class has fewer cells than folds.
     """
     if any(cell.split for cell in cells):
         tested = [cell.split == "test" for cell in cells]
@@ -112,12 +109,11 @@ def divide_shapes(cells: Sequence[ShapeFiles], config: ShapeFolderData) -> Shape
         tested = [False] * len(cells)
     rest = [cell for cell, out in zip(cells, tested, strict=True) if not out]
     chosen_N = take_share(*_columns(rest), config.val, config.fold_seed)
-    parts = (
-        [cell for cell, val in zip(rest, chosen_N, strict=True) if not val],
-        [cell for cell, val in zip(rest, chosen_N, strict=True) if val],
-        [cell for cell, out in zip(cells, tested, strict=True) if out],
-    )
-    return dict(zip(SPLITS, parts, strict=True))
+    return {
+        "train": [cell for cell, val in zip(rest, chosen_N, strict=True) if not val],
+        "val": [cell for cell, val in zip(rest, chosen_N, strict=True) if val],
+        "test": [cell for cell, out in zip(cells, tested, strict=True) if out],
+    }
 
 
 def _columns(cells: Sequence[ShapeFiles]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Simulated cells: made once, kept in one small file a set."""
+"""Simulated cells, cached in one file per set."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from datamodules.config import simulated_names
 from datamodules.shape.cases import SIDE, ShapeCell
 from datamodules.shape.config import ShapeSimulatorData
 
-Progress = Callable[[int, int], None]
-
 
 def simulated_shapes(
-    config: ShapeSimulatorData, split: str, limit: int | None = None, progress: Progress | None = None
+    config: ShapeSimulatorData, split: str, limit: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> list[ShapeCell]:
-    """The cells of one split, from the cache or made now.
+    """Return the cells of one split, from the cache or newly simulated.
 
     Parameters
     ----------
     config : ShapeSimulatorData
+        Config of the simulated sets.
     split : str
         `train`, `val` or `test`.
     limit : int, optional
-        The first so many of them.
+        Largest number of cells.
     progress : callable, optional
-        Called with (done, all) while cells are made; not if they are in the cache.
+        Called with (done, all) while cells are simulated.
     """
     names = simulated_names(getattr(config, split))[:limit]
     if not names:
@@ -46,7 +45,10 @@ def simulated_shapes(
     ]
 
 
-def _make(path: Path, names: Sequence[tuple[str, int]], progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
+def _make(
+    path: Path, names: Sequence[tuple[str, int]], progress: Callable[[int, int], None] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images and objects of simulated cells, and store them in the cache."""
     images_NYX = np.empty((len(names), SIDE, SIDE), np.uint8)
     objects_NZYX = np.empty((len(names), SIDE, SIDE, SIDE), bool)
     for i, (preset, seed) in enumerate(names):
@@ -59,9 +61,7 @@ def _make(path: Path, names: Sequence[tuple[str, int]], progress: Progress | Non
 
 
 def _load(path: Path, count: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """What the cache holds; None where it holds no whole set."""
-    if not path.is_file():
-        return None
+    """Return the images and objects in the cache; None unless the file has all of them."""
     try:
         arrays = load_file(path)
     except (SafetensorError, OSError, ValueError):

@@ -1,14 +1,13 @@
-"""The console script `cytovox`: verbs that build the argument list of `python -m experiments.run` and call it.
+"""Console script `cytovox`: commands that build the arguments of `python -m experiments.run` and call it.
 
-Nothing here imports torch: `--help`, `--version`, `completion` and `cache` answer without it.
+Nothing here imports torch, so `--help`, `--version`, `completion` and `cache` are fast.
 """
-
-from __future__ import annotations
 
 import importlib.metadata
 import sys
 from collections.abc import Sequence
 
+from cytovox.errors import InputError
 from experiments.commands.words import refuse
 from experiments.program import program, shadowed
 
@@ -24,12 +23,12 @@ def dispatch(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Words after `cytovox`; by default those of this process.
+        Arguments after `cytovox`; by default those of this process.
 
     Returns
     -------
     int
-        Exit code of the command that was called; 2 for invalid input, which is one line on stderr.
+        Exit code of the command; 2 for invalid input, which is reported in one line on stderr.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if (shadow := shadowed()) is not None:
@@ -53,11 +52,8 @@ def dispatch(argv: Sequence[str] | None = None) -> int:
         return run_former(words, list(verbs))
     try:
         args = verbs[words[0]].parse(words[1:])
-    except SystemExit as stop:  # argparse ends so after --help and after an error
+    except SystemExit as stop:  # raised by argparse after --help and after an error
         return int(stop.code or 0)
-
-    from cytovox.errors import InputError
-
     try:
         return int(args.verb_call(args))
     except InputError as error:

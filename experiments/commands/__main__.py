@@ -1,4 +1,4 @@
-"""`python -m experiments.commands`: the same as the console script `cytovox`."""
+"""`python -m experiments.commands`: equivalent to the console script `cytovox`."""
 
 import sys
 

@@ -1,12 +1,15 @@
-"""Verbs that apply trained models to files: `predict`, `cells`, `analyze`, `shapes`."""
+"""Commands that apply trained models to files: `predict`, `cells`, `analyze`, `shapes`."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 from typing import TYPE_CHECKING, Any
 
+from cytovox.errors import InputError
 from experiments.commands.parsers import FILE, FOLDER, VerbParser, add_completed, add_verb
 from experiments.commands.training import CONFIG, add_options, add_weights, flags_of
+from experiments.commands.words import quoted, quoted_files, split_words
 
 if TYPE_CHECKING:
     from experiments.commands.requests import RunCall
@@ -18,9 +21,11 @@ FILES_HELP = (
 
 
 def add_verbs(commands: Any) -> None:
-    """Add the verbs of this module."""
+    """Add the commands of this module."""
     parser = _add(
-        commands, "predict", predict, "predict the masks of organelles of tomograms",
+        commands, "predict",
+        functools.partial(_apply, verb="predict", tasks=("organelle",), default="organelle", what="FILES"),
+        "predict the masks of organelles of tomograms",
         "cytovox predict cells/*.TCF --out masks\ncytovox predict cells/*.TCF --out masks --weights runs/organelle/ID",
         "FILES ... --out DIR [--weights W] [--config CONFIG] [key=value ...]",
     )  # fmt: skip
@@ -53,22 +58,24 @@ def add_verbs(commands: Any) -> None:
         help="pattern of paths in which {group} stands for the group, or a CSV with the columns file and group",
     )  # fmt: skip
     add_completed(parser, FOLDER, "--out", metavar="DIR", help="folder of the results; by default one below runs/")
-    add_completed(parser, FOLDER, "--watch", metavar="DIR", help="analyse files and frames as they land in a folder")
+    add_completed(parser, FOLDER, "--watch", metavar="DIR", help="analyse new files and frames that appear in a folder")
     add_config(parser, "analyze")
     add_options(parser, "--check", "--submit", "--dry-run")
 
     parser = add_verb(
-        commands, "shapes", shapes, "predict the 3D shapes of cells from 2D images and masks",
+        commands, "shapes",
+        functools.partial(_apply, verb="shapes", tasks=("shape", "shapr"), default="shape_rbc", what="FOLDER"),
+        "predict the 3D shapes of cells from 2D images and masks",
         "cytovox shapes cells --out shapes\ncytovox shapes nuclei --out shapes --weights shape_nuclei",
         "FOLDER ... --out DIR [--weights W] [--config CONFIG] [key=value ...]",
         literal_after_dashes=True,
     )  # fmt: skip
     add_completed(
-        parser, FOLDER, "words", metavar="FOLDER", nargs="*", help="folders that hold the folders image and mask"
+        parser, FOLDER, "words", metavar="FOLDER", nargs="*", help="folders with the subfolders image and mask"
     )
     add_completed(parser, FOLDER, "--out", metavar="DIR", help="folder of the shapes")
     add_weights(parser)
-    add_config(parser, "shape_rbc, or the one that goes with the weights")
+    add_config(parser, "shape_rbc, or the config of the weights")
     add_options(parser)
 
 
@@ -85,20 +92,9 @@ def add_config(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def predict(args: argparse.Namespace) -> int:
-    """`cytovox predict`: the predict stage of task organelle."""
-    return _apply(args, "predict", ("organelle",), "organelle", "FILES")
-
-
-def shapes(args: argparse.Namespace) -> int:
-    """`cytovox shapes`: the predict stage of tasks shape and shapr."""
-    return _apply(args, "shapes", ("shape", "shapr"), "shape_rbc", "FOLDER")
-
-
 def _apply(args: argparse.Namespace, verb: str, tasks: tuple[str, ...], default: str, what: str) -> int:
-    from cytovox.errors import InputError
-    from experiments.commands.requests import RunCall, config_for, require_weights, task_in, weights_value
-    from experiments.commands.words import quoted_path, split_words
+    """Run the predict stage of a config of one of these tasks."""
+    from experiments.commands.requests import RunCall, config_for, require_weights
 
     files, overrides = split_words(args.words, args.literal)
     call = RunCall(verb, "", overrides)
@@ -107,44 +103,35 @@ def _apply(args: argparse.Namespace, verb: str, tasks: tuple[str, ...], default:
         call.config = args.config or config_for(args.weights, default)
     composed = call.composed()
     call.require_task(composed, tasks)
-    require_weights(verb, args.weights, [task_in(composed)])
     call.set("stages", "[predict]", f"cytovox {verb}")
     group = composed.values.get("predict")
     # the inputs in the config of the weights' own run are not meant
     named = args.config or call.resumes or call.gives("predict.inputs")
     _set_files(call, files, "predict.inputs", what, named and isinstance(group, dict) and group.get("inputs"))
-    if args.out is not None:
-        call.set("predict.out", quoted_path(args.out, "--out"), "--out")
-    elif not call.gives("predict.out") and not call.resumes:
+    if args.out is None and not call.gives("predict.out") and not call.resumes:
         raise InputError(f"{verb}: no --out; name the folder for the results, such as --out {default}_results")
-    if args.weights:
-        call.set("predict.checkpoint", weights_value(args.weights), "--weights")
-    call.flags = flags_of(args)
-    return call.run()
+    call.set_path("predict.out", args.out, "--out")
+    call.set_weights(composed, args.weights)
+    return call.run(flags_of(args))
 
 
 def _set_files(call: RunCall, files: list[str], key: str, what: str, in_config: Any) -> None:
-    from cytovox.errors import InputError
-    from experiments.commands.words import quoted_files
-
     if files:
         call.set(key, quoted_files(files, what), what)
     elif not in_config:
-        raise InputError(f"{call.verb}: no {what}; name what to read, such as {_EXAMPLE_OF[call.verb]}")
+        raise InputError(f"{call.verb}: no {what}; name the inputs, such as {_EXAMPLE_OF[call.verb]}")
 
 
 _EXAMPLE_OF = {
     "predict": "cytovox predict cells/*.TCF --out masks",
     "analyze": "cytovox analyze cells/*.TCF",
-    "shapes": "cytovox shapes FOLDER --out shapes, where FOLDER holds image and mask",
+    "shapes": "cytovox shapes FOLDER --out shapes, where FOLDER has the subfolders image and mask",
 }
 
 
 def cells(args: argparse.Namespace) -> int:
-    """`cytovox cells`: task cells_from_masks."""
-    from cytovox.errors import InputError
+    """Run task cells_from_masks."""
     from experiments.commands.requests import RunCall
-    from experiments.commands.words import quoted_path, split_words
 
     files, overrides = split_words(args.words)
     if files:
@@ -162,37 +149,31 @@ def cells(args: argparse.Namespace) -> int:
     if missing:
         raise InputError(f"cells: no --{missing[0]}; see cytovox cells --help")
     for key, value in given.items():
-        if value is not None:
-            call.set(key, quoted_path(value, f"--{key}"), f"--{key}")
-    call.flags = flags_of(args)
-    return call.run()
+        call.set_path(key, value, f"--{key}")
+    return call.run(flags_of(args))
 
 
 def analyze(args: argparse.Namespace) -> int:
-    """`cytovox analyze`: task analyze."""
-    from cytovox.errors import InputError
+    """Run task analyze."""
     from experiments.commands.requests import RunCall
-    from experiments.commands.words import quoted, quoted_path, split_words
 
     files, overrides = split_words(args.words, args.literal)
     call = RunCall("analyze", "", overrides)
     if not call.resumes or args.config:
         call.config = args.config or "analyze"
-    composed = call.composed()
+    composed, watch = call.composed(), []
     call.require_task(composed, ("analyze",))
     if args.watch is not None:
         if files or call.gives("inputs"):
             raise InputError("analyze: FILES and --watch: give one of them; --watch analyses all files of its folder")
         if args.submit or args.check:
             raise InputError("analyze: --watch: not with --check or --submit; leave one of them out")
-        call.flags.append(f"--watch={args.watch}")
+        watch = [f"--watch={args.watch}"]
     else:
         _set_files(call, files, "inputs", "FILES", composed.values.get("inputs"))
     if args.groups is not None:
         call.set("groups", quoted(args.groups, "--groups"), "--groups")
-    if args.out is not None:
-        call.set("out", quoted_path(args.out, "--out"), "--out")
+    call.set_path("out", args.out, "--out")
     if args.dry_run and not args.submit:
         raise InputError("analyze: --dry-run: only with --submit, where it prints the job script; leave it out")
-    call.flags += flags_of(args)
-    return call.run()
+    return call.run(watch + flags_of(args))

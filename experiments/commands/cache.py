@@ -1,4 +1,4 @@
-"""`cytovox cache`: what lies in the cache, how large it is, and how to remove what is not used any more."""
+"""`cytovox cache`: list the files of the cache with their size, and remove those that are no longer used."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cytovox.errors import InputError
 from experiments.commands.parsers import FOLDER, add_completed, add_verb
 
 if TYPE_CHECKING:
     from experiments.commands.cache_files import CacheFile
 
-USAGE = "[--json] [--cache-dir DIR] | cache prune [--older-than DAYS] [--max-size GB] [--yes]"
-
 
 def add_verbs(commands: Any) -> None:
-    """Add the verb of this module."""
+    """Add the command of this module."""
     parser = add_verb(
-        commands, "cache", run, "show what the cache holds and how large it is, and remove what is old",
+        commands, "cache", run, "list the files of the cache with their size, and remove old ones",
         "cytovox cache\ncytovox cache prune --older-than 30 --max-size 20",
-        USAGE,
+        "[--json] [--cache-dir DIR] | cache prune [--older-than DAYS] [--max-size GB] [--yes]",
     )  # fmt: skip
     parser.add_argument(
         "action", nargs="?", choices=["list", "prune"], default="list",
-        help="list (default) or prune: list what would be removed, and with --yes remove it",
+        help="list (default) or prune: list the files to remove, and with --yes remove them",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_completed(
         parser, FOLDER, "--cache-dir", metavar="DIR",
-        help="a cache of your own, as data.cache_dir names it; by default CYTOVOX_CACHE, or else the user's cache",
+        help="another cache folder, such as data.cache_dir; by default CYTOVOX_CACHE, or else the user's cache",
     )  # fmt: skip
     parser.add_argument(
         "--older-than", type=float, metavar="DAYS", help="prune: files last used longer ago; at least 1 day"
@@ -48,8 +47,7 @@ def add_verbs(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the cache, or prune it."""
-    from cytovox.errors import InputError
+    """List or prune the cache."""
     from datamodules.cache import cache_root
     from experiments.commands.cache_files import find_files, records_no_reads
 
@@ -60,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("cache: --older-than, --max-size, --yes: only with prune; write cytovox cache prune")
     files, others = find_files(root)
     if root.is_dir() and records_no_reads(root):
-        print(f"note: the disk of {root} records no reads: last used is when a file was written", file=sys.stderr)
+        print(f"note: the disk of {root} records no reads: last used is the time of writing", file=sys.stderr)
     if args.action == "prune":
         return _prune(root, files, args)
     if args.json:
@@ -69,20 +67,18 @@ def run(args: argparse.Namespace) -> int:
     print(f"cache: {root}")
     _print_table(root, files, "nothing is in the cache")
     if others:
-        size = sum(other.size for other in others)
-        print(f"not written by Cytovox, and never removed: {len(others)} files, {as_size(size)}")
+        print(f"not written by Cytovox, and never removed: {len(others)} files, {as_size(_size(others))}")
     return 0
 
 
 def _prune(root: Path, files: list[CacheFile], args: argparse.Namespace) -> int:
-    from cytovox.errors import InputError
     from experiments.commands.cache_files import choose, open_files, remove
 
     if args.older_than is None and args.max_size is None:
-        raise InputError("cache prune: nothing to go by; give --older-than DAYS or --max-size GB, or both")
+        raise InputError("cache prune: no criterion; give --older-than DAYS or --max-size GB, or both")
     if args.older_than is not None and not args.older_than >= 1:
         raise InputError(
-            f"cache prune: --older-than {args.older_than:g}: expected 1 day or more: a run may be using what was read "
+            f"cache prune: --older-than {args.older_than:g}: expected 1 day or more: a run may be using files read "
             "within a day"
         )
     if args.max_size is not None and not args.max_size >= 0:
@@ -92,7 +88,6 @@ def _prune(root: Path, files: list[CacheFile], args: argparse.Namespace) -> int:
     held = [file for file in chosen if file.path in in_use]
     chosen = [file for file in chosen if file.path not in in_use]
     removed = remove(chosen, root) if args.yes else []
-    left = sum(file.size for file in files) - sum(file.size for file in removed)
     if args.json:
         listed = {"removed": args.yes, "in_use": len(held), **_summary(root, removed if args.yes else chosen, [])}
         print(json.dumps(listed, indent=2))
@@ -108,27 +103,30 @@ def _prune(root: Path, files: list[CacheFile], args: argparse.Namespace) -> int:
         return 0
     if changed := len(chosen) - len(removed):
         print(f"kept: {changed} files that were used or changed meanwhile")
-    print(f"removed: {len(removed)} files, {as_size(sum(file.size for file in removed))}; {as_size(left)} are left")
+    left = _size(files) - _size(removed)
+    print(f"removed: {len(removed)} files, {as_size(_size(removed))}; {as_size(left)} are left")
     return 0
 
 
-def _rows(root: Path, files: Iterable[CacheFile]) -> list[dict[str, Any]]:
+def _rows(root: Path, files: Sequence[CacheFile]) -> list[dict[str, Any]]:
     from experiments.commands.cache_files import KINDS
 
-    files, rows = list(files), []
-    for kind in KINDS:
-        own = [file for file in files if file.kind == kind.name]
-        if own:
-            rows.append(
-                {
-                    "what": kind.about,
-                    "path": str(root / kind.name),
-                    "files": len(own),
-                    "bytes": sum(file.size for file in own),
-                    "last_used": max(file.last_used for file in own),
-                }
-            )
-    return rows
+    groups = {kind: [file for file in files if file.kind == kind.name] for kind in KINDS}
+    return [
+        {
+            "what": kind.about,
+            "path": str(root / kind.name),
+            "files": len(own),
+            "bytes": _size(own),
+            "last_used": max(file.last_used for file in own),
+        }
+        for kind, own in groups.items()
+        if own
+    ]
+
+
+def _size(files: Iterable[CacheFile]) -> int:
+    return sum(file.size for file in files)
 
 
 def _summary(root: Path, files: Sequence[CacheFile], others: Sequence[CacheFile]) -> dict[str, Any]:
@@ -136,8 +134,7 @@ def _summary(root: Path, files: Sequence[CacheFile], others: Sequence[CacheFile]
         {**row, "last_used": datetime.fromtimestamp(row["last_used"], UTC).isoformat(timespec="seconds")}
         for row in _rows(root, files)
     ]
-    total = {"files": len(files), "bytes": sum(file.size for file in files)}
-    foreign = {"files": len(others), "bytes": sum(file.size for file in others)}
+    total, foreign = ({"files": len(found), "bytes": _size(found)} for found in (files, others))
     return {"cache": str(root), "kinds": rows, "total": total, "not_written_by_cytovox": foreign}
 
 
@@ -152,15 +149,14 @@ def _print_table(root: Path, files: Sequence[CacheFile], empty: str) -> None:
     table = Table("what", "where", "files", "size", "last used")
     for row in rows:
         used = datetime.fromtimestamp(row["last_used"]).strftime("%Y-%m-%d %H:%M")
-        place = Path(row["path"]).name
-        table.add_row(row["what"], f"{place}/", str(row["files"]), as_size(row["bytes"]), used)
-    table.add_row("all", "", str(len(files)), as_size(sum(file.size for file in files)), "")
+        table.add_row(row["what"], f"{Path(row['path']).name}/", str(row["files"]), as_size(row["bytes"]), used)
+    table.add_row("all", "", str(len(files)), as_size(_size(files)), "")
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
 
 
 def as_size(count: int) -> str:
-    """Return bytes in the largest decimal unit that leaves one digit before the point."""
+    """Return a number of bytes in the largest decimal unit with at least one digit before the point."""
     size, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 1000:

@@ -1,6 +1,4 @@
-"""The files of the cache: which are the program's own, which are in use, and which may be removed."""
-
-from __future__ import annotations
+"""Find, select and remove the files of the cache."""
 
 import contextlib
 import os
@@ -13,7 +11,7 @@ import psutil
 
 from cytovox.io.deletion import NotOurs, remove_file
 
-#: Seconds of a day. A run reads its files at least this often, and file systems note a read at least this often.
+#: Seconds per day. A run reads its files at least daily, and file systems record a read at least daily.
 DAY_S = 86_400.0
 
 
@@ -22,14 +20,14 @@ class Kind:
     """One folder of the cache."""
 
     name: str
-    """Of the folder."""
+    """Name of the folder."""
     about: str
-    """What its files are."""
+    """Description of its files."""
     files: re.Pattern[str]
-    """Paths of the program's own files, below the folder."""
+    """Paths of the files of Cytovox, relative to the folder."""
 
 
-#: All that Cytovox keeps outside of run folders.
+#: Folders of all files that Cytovox writes outside of run folders.
 KINDS = (
     Kind("simulated", "simulated volumes", re.compile(r"[^/]+-\d{5,}-[0-9a-f]{16}\.npz")),
     Kind("shapes", "simulated shapes", re.compile(r"[0-9a-f]{32}\.safetensors")),
@@ -38,7 +36,7 @@ KINDS = (
     Kind("benchmarks", "volumes of the benchmarks", re.compile(r"benchmark-[^/]+-[0-9a-f]{16}\.npz")),
 )
 
-#: What a process that was killed left half-written.
+#: Paths of incomplete files of a killed process.
 _UNFINISHED = re.compile(r"(?:[0-9a-f]{2}/)?\.part-[0-9a-f]{12}[^/]*")
 
 
@@ -48,28 +46,25 @@ class CacheFile:
 
     path: Path
     kind: str
-    """Folder of the cache that it lies in."""
+    """Name of its folder in the cache."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     last_used: float
-    """When it was last read or written, in seconds since 1970."""
+    """Time of the last read or write, in seconds since 1970."""
     identity: tuple[int, int, int, int]
-    """Device, inode, size and time of writing (ns): another file of the same name has another."""
+    """Device, inode, size and time of writing (ns), which distinguish files of the same name."""
 
 
 def find_files(root: Path) -> tuple[list[CacheFile], list[CacheFile]]:
-    """Return the program's own files in a cache, and the others, which are never removed.
+    """Return the files of Cytovox in a cache, and other files, which are never removed.
 
-    Links are neither followed nor listed as the program's own.
+    Links are not followed; they count as other files.
     """
     own, others = list[CacheFile](), list[CacheFile]()
     for kind in KINDS:
         folder = root / kind.name
-        if folder.is_symlink():
-            continue
-        for here, _, names in os.walk(folder, followlinks=False):
-            for name in names:
-                path = Path(here) / name
+        for here, _, names in () if folder.is_symlink() else os.walk(folder, followlinks=False):
+            for path in (Path(here) / name for name in names):
                 relative = path.relative_to(folder).as_posix()
                 named = kind.files.fullmatch(relative) or _UNFINISHED.fullmatch(relative)
                 with contextlib.suppress(OSError):  # removed meanwhile
@@ -85,18 +80,18 @@ def _described(path: Path, kind: str) -> CacheFile:
 
 
 def choose(files: Sequence[CacheFile], now: float, older_than: float | None, max_size: float | None) -> list[CacheFile]:
-    """Choose the files to remove, those last used longest ago first.
+    """Return the files to remove, the least recently used first.
 
     Parameters
     ----------
     files : sequence of CacheFile
-        All files of the program.
+        All files of Cytovox in the cache.
     now : float
-        The time, in seconds since 1970.
+        Current time in seconds since 1970.
     older_than : float, optional
-        Days since the last use from which a file is chosen.
+        Least age in days, since the last use, of a file to remove.
     max_size : float, optional
-        Gigabytes (1e9 bytes) that may be left. A file that was used within a day is not chosen for this: a run may be
+        Gigabytes (1e9 bytes) that may remain. A file used within a day is not removed for this, since a run may be
         using it.
 
     Returns
@@ -115,9 +110,9 @@ def choose(files: Sequence[CacheFile], now: float, older_than: float | None, max
 
 
 def open_files(root: Path) -> set[Path]:
-    """Return the files below a folder that a process of this machine has open or mapped into its memory.
+    """Return the files below a folder that a process of this machine has open or mapped into memory.
 
-    Processes of other users are not seen, unless this one is the administrator's.
+    Processes of other users are visible to the administrator only.
     """
     found: set[Path] = set()
     real = root.resolve()
@@ -136,14 +131,14 @@ def remove(files: Sequence[CacheFile], root: Path) -> list[CacheFile]:
     Parameters
     ----------
     files : sequence of CacheFile
-        As `find_files` found them. One that was used, or replaced, since then stays.
+        Files from `find_files`. A file that was used or replaced since then is kept.
     root : Path
-        The cache folder: what lies elsewhere, or behind a link, stays.
+        Cache folder; files elsewhere or behind a link are kept.
 
     Returns
     -------
     list of CacheFile
-        Those that were removed.
+        Removed files.
     """
     removed = []
     for file in files:
@@ -156,6 +151,6 @@ def remove(files: Sequence[CacheFile], root: Path) -> list[CacheFile]:
 
 
 def records_no_reads(root: Path) -> bool:
-    """Whether the file system of a folder is mounted so that reads leave no time stamp."""
+    """Return whether the file system of a folder is mounted without access times."""
     flag = getattr(os, "ST_NOATIME", 0)
     return bool(flag and hasattr(os, "statvfs") and os.statvfs(root).f_flag & flag)

@@ -1,16 +1,14 @@
-"""The parser of the whole command line: all verbs."""
-
-from __future__ import annotations
+"""Parser of the whole command line."""
 
 import argparse
 
 from experiments.commands import applying, cache, completion, training, wrapped
 from experiments.commands.parsers import VerbParser
 
-DESCRIPTION = "3D microscopy of living cells, turned into measurements. Every command has its own --help."
+DESCRIPTION = "Measure living cells in 3D microscopy. Every command has its own --help."
 EPILOG = """\
-`python -m experiments.run CONFIG [key=value ...]` does all that train, test, predict, cells, analyze, shapes, search,
-check and plan do. All keys are listed in docs/config.md, all commands in docs/commands.md.
+`python -m experiments.run CONFIG [key=value ...]` runs all that train, test, predict, cells, analyze, shapes, search,
+check and plan run. All keys are listed in docs/config.md, all commands in docs/commands.md.
 """
 
 
@@ -20,8 +18,8 @@ def build_parser(verb: str = "") -> argparse.ArgumentParser:
     Parameters
     ----------
     verb : str
-        The verb that is asked for. The options of `simulate` are read from the simulator, whose import takes half a
-        second: only where this is `simulate` or `completion`.
+        Name of the command to run. The options of `simulate` need an import of half a second, so they are added for
+        `simulate` and `completion` only.
     """
     parser = argparse.ArgumentParser(
         prog="cytovox", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -41,6 +39,6 @@ def build_parser(verb: str = "") -> argparse.ArgumentParser:
 
 
 def verbs_of(parser: argparse.ArgumentParser) -> dict[str, VerbParser]:
-    """Return the verbs of the whole parser, by name."""
+    """Return the parsers of the commands by name."""
     verbs: dict[str, VerbParser] = parser.get_default("verbs")
     return verbs

@@ -1,6 +1,4 @@
-"""`cytovox completion SHELL`: the script that lets a shell complete commands, options, configs and files."""
-
-from __future__ import annotations
+"""`cytovox completion SHELL`: print the completion script of a shell for commands, options, configs and files."""
 
 import argparse
 import re
@@ -13,7 +11,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 
 def add_verbs(commands: Any) -> None:
-    """Add the verb of this module."""
+    """Add the command of this module."""
     parser = add_verb(
         commands, "completion", run, "print the script that completes commands, options and configs in a shell",
         'eval "$(cytovox completion bash)"\n'
@@ -23,14 +21,14 @@ def add_verbs(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script."""
+    """Print the completion script."""
     import shtab
 
     script = shtab.complete(args.whole_parser, args.shell, preamble=_functions())
     if args.shell == "tcsh":
         script = _with_files(script)
     elif args.shell == "zsh":
-        script = script.replace('"(*)::', '"*:')  # of several files, not of the first one only
+        script = script.replace('"(*)::', '"*:')  # complete all files, not only the first one
     print(script)
     return 0
 
@@ -43,16 +41,16 @@ def _names() -> dict[str, Iterable[str]]:
 
 
 def _with_files(script: str) -> str:
-    """Add rules for what follows a verb, which `shtab` leaves out for tcsh: names or files, and then files."""
+    """Add rules for positional arguments, which `shtab` omits for tcsh: names or files first, then files."""
     names = _names()
     rules = {verb: f"({_joined(names['configs'])})" for verb in ("train", "test", "search", "check", "plan", "run")}
     rules |= {"sweep": f"({_joined(names['sweeps'])})", "predict": "f", "analyze": "f", "shapes": "d", "export": "d"}
     own = "".join(f"        'n/{verb}/{rule}/' \\\n" for verb, rule in rules.items())
-    # after the rules of options, which go first; a rule of shtab's for a position without choices allows nothing there
+    # after the rules of options, which take precedence; shtab's rule for a position without choices completes nothing
     script, found = re.subn(r"('c/-/.*\n)", lambda line: line[0] + own, script, count=1)
     script = re.sub(r" *'p@\d+@`set cmd=\(\$COMMAND_LINE\); `@' \\\n", "", script)
     if not found or "'p/*/()/'" not in script:
-        raise RuntimeError("the script that shtab writes for tcsh has another form; see pyproject.toml for its version")
+        raise RuntimeError("the tcsh script of shtab has another form; see pyproject.toml for the supported version")
     return script.replace("'p/*/()/'", "'p/*/f/'")
 
 

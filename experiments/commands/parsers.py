@@ -1,14 +1,13 @@
-"""How the command line of one verb is read."""
-
-from __future__ import annotations
+"""Parser of the arguments of one command."""
 
 import argparse
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-#: How the file arguments of a verb are completed by the shell; the names are those of `shtab`.
+from experiments.errors import did_you_mean
+
+#: Shell completion of file arguments; the names are those of `shtab`.
 FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 FOLDER = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
 
@@ -16,21 +15,20 @@ Run = Callable[[argparse.Namespace], int]
 
 
 class VerbParser(argparse.ArgumentParser):
-    """Parser of one verb: an error is one line, and options may stand between files."""
+    """Parser of one command. An error is one line, and options may appear between files."""
 
     def error(self, message: str) -> NoReturn:
-        """Print one line to stderr and end with exit code 2."""
+        """Print one line to stderr and exit with code 2."""
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Read the words after the verb.
+        """Parse the words after the command.
 
         Returns
         -------
         Namespace
-            The verb's arguments; `raw`, the words as given; `literal`, the words after `--`, which are files
-            whatever they look like.
+            Arguments of the command; `raw`, all words; `literal`, the words after `--`, which are always files.
         """
         if self.get_default("unparsed"):
             if {"-h", "--help"} & set(words):
@@ -51,9 +49,7 @@ class VerbParser(argparse.ArgumentParser):
         if not word.startswith("-"):
             return f"unexpected argument {word!r}"
         options = [option for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(word.partition("=")[0], options, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"unknown option {word}{hint}"
+        return f"unknown option {word}{did_you_mean(word.partition('=')[0], options)}"
 
 
 def add_verb(
@@ -66,32 +62,32 @@ def add_verb(
     literal_after_dashes: bool = False,
     **more: Any,
 ) -> VerbParser:
-    """Add a verb.
+    """Add a command and return its parser.
 
     Parameters
     ----------
     commands : object
-        What `ArgumentParser.add_subparsers` returned.
+        Return value of `ArgumentParser.add_subparsers`.
     name : str
-        The verb.
+        Name of the command.
     run : callable
-        Called with the arguments that were read; returns the exit code.
+        Function that runs the command with its arguments and returns the exit code.
     summary : str
-        One line for both helps.
+        One line for the list of commands and for the help of this command.
     example : str
-        Command lines, as a person would type them.
+        Example command lines.
     usage : str, optional
-        The first line of its help, after `cytovox NAME`; by default what argparse makes of the options.
+        Usage after `cytovox NAME`; by default argparse derives it from the options.
     literal_after_dashes : bool
-        Whether words after `--` are files, whatever they look like.
+        Whether all words after `--` are files.
     **more
-        For the parser itself.
+        Further arguments of the parser.
     """
     parser: VerbParser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
-        epilog=example_text(example),
+        epilog="example:\n" + "\n".join(f"  {line}" for line in example.splitlines()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         **({"usage": f"cytovox {name} {usage}"} if usage is not None else {}),
@@ -101,11 +97,6 @@ def add_verb(
     return parser
 
 
-def example_text(example: str) -> str:
-    """Return example commands as the help shows them."""
-    return "example:\n" + "\n".join(f"  {line}" for line in example.splitlines())
-
-
 def add_completed(parser: Any, complete: dict[str, str], *names: str, **more: Any) -> None:
-    """Add an argument that the shell completes in this way."""
+    """Add an argument with its shell completion."""
     parser.add_argument(*names, **more).complete = complete

@@ -1,6 +1,4 @@
-"""One call of `experiments.run`: its config, its words, and what is checked of both before torch is imported."""
-
-from __future__ import annotations
+"""Build and check the arguments of a call of `experiments.run`, before torch is imported."""
 
 import contextlib
 import json
@@ -11,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cytovox.errors import InputError
 from experiments.commands.words import is_override, key_of, quoted_path, resume_word
 from experiments.compose import Composed, compose, shipped_configs
 
-#: The verb that applies what a task is for.
+#: Command that applies each task.
 VERB_OF_TASK = {
     "organelle": "predict", "cells": "analyze", "cells_from_masks": "cells", "analyze": "analyze", "shape": "shapes",
     "shapr": "shapes", "search": "search",
 }  # fmt: skip
 
-#: The command that takes weights of a task.
+#: Command that uses the weights of each task.
 USE_OF_WEIGHTS = {
     "organelle": "cytovox predict FILES --weights W",
     "cells": "cytovox analyze FILES cell_weights=W",
@@ -32,20 +30,20 @@ USE_OF_WEIGHTS = {
     "search": "cytovox predict FILES --weights RUN/retrained",
 }
 
-#: Tasks that are run but not trained.
+#: Tasks without training.
 NOT_TRAINED = ("analyze", "cells_from_masks")
 
 
 @dataclass
 class RunCall:
-    """The argument list of `experiments.run`, as it is put together.
+    """Arguments of a call of `experiments.run`.
 
     Parameters
     ----------
     verb : str
-        The verb that is asked for, for messages.
+        Name of the command, for messages.
     config : str
-        A file or shipped name; empty for a run that is resumed.
+        File or shipped name of the config; empty for a run that is resumed.
     overrides : list of str
         `key=value` words of the user.
     """
@@ -54,28 +52,23 @@ class RunCall:
     config: str
     overrides: list[str]
     settings: list[str] = field(default_factory=list)
-    """`key=value` words of the verb itself."""
-    flags: list[str] = field(default_factory=list)
-    """Options of `experiments.run`."""
+    """`key=value` words of the command itself."""
 
     @classmethod
-    def of_config(cls, verb: str, given: str | None, words: Sequence[str]) -> RunCall:
-        """Return a call for a config, a run folder to go on in, or a `resume=RUN` word in place of either."""
+    def of_config(cls, verb: str, given: str | None, words: Sequence[str]) -> Self:
+        """Return a call for a config, a run folder to resume, or a `resume=RUN` word in place of either."""
         if given is None:
             return cls(verb, "", list(words))
-        if is_override(given):
-            return cls(verb, "", [given, *words])
-        if Path(given).is_dir():
-            return cls(verb, "", [resume_word(given), *words])
-        return cls(verb, given, list(words))
+        resumed = given if is_override(given) else resume_word(given) if Path(given).is_dir() else None
+        return cls(verb, given, list(words)) if resumed is None else cls(verb, "", [resumed, *words])
 
     @property
     def resumes(self) -> bool:
-        """Whether the call goes on in a run folder."""
+        """Whether the call resumes a run folder."""
         return any(key_of(word) == "resume" and word.partition("=")[2] not in ("", "null") for word in self.overrides)
 
     def gives(self, key: str) -> bool:
-        """Whether the user gave a key as a `key=value` word, alone or in its group, as in `predict={out: masks}`."""
+        """Return whether the user set a key by a `key=value` word, alone or in its group as in `predict={out: m}`."""
         group, _, name = key.rpartition(".")
         inside = re.compile(rf"\b{re.escape(name)}[\"']?\s*:")
         return any(
@@ -89,19 +82,38 @@ class RunCall:
         Raises
         ------
         InputError
-            The user gave the key, too.
+            The user set the key as well.
         """
         if self.gives(key):
             raise InputError(f"{self.verb}: {key}: given twice, as {origin} and as {key}=; leave one of them out")
         self.settings.append(f"{key}={value}")
 
-    def composed(self) -> Composed:
-        """Return the config with the user's words.
+    def set_path(self, key: str, path: str | None, option: str) -> None:
+        """Set a key to the path of an option; without a path, do nothing."""
+        if path is not None:
+            self.set(key, quoted_path(path, option), option)
+
+    def set_weights(self, composed: Composed, weights: Sequence[str]) -> None:
+        """Set `predict.checkpoint` to the weights of `--weights`, several of which are an ensemble.
 
         Raises
         ------
         InputError
-            There is none, or it cannot be read.
+            Weights of another task than that of the config.
+        """
+        require_weights(self.verb, weights, [task_in(composed)])
+        if weights:
+            values = [quoted_path(given, "--weights") for given in weights]
+            value = values[0] if len(values) == 1 else f"[{','.join(values)}]"
+            self.set("predict.checkpoint", value, "--weights")
+
+    def composed(self) -> Composed:
+        """Return the config with the user's `key=value` words.
+
+        Raises
+        ------
+        InputError
+            There is no config, or it cannot be read.
         """
         source = self.config
         if not source:
@@ -117,17 +129,16 @@ class RunCall:
         return compose(source, self.overrides)
 
     def require_task(self, composed: Composed, tasks: Sequence[str]) -> None:
-        """Refuse a config of another task, and keys of another task.
+        """Raise `InputError` for a config or a key of another task.
 
         Parameters
         ----------
         composed : Composed
-            The config.
+            Config.
         tasks : sequence of str
-            Tasks that the verb is for; none for all that are trained.
+            Tasks of the command; empty for all tasks that are trained.
         """
-        task = task_in(composed)
-        name = self.config or "this run's config"
+        task, name = task_in(composed), self.config or "this run's config"
         if not tasks and task in NOT_TRAINED:
             raise InputError(
                 f"{self.verb}: {name} is a config of task {task}, which trains nothing; use cytovox "
@@ -142,36 +153,29 @@ class RunCall:
             )
         require_own_keys(task, self.overrides)
 
-    def argv(self) -> list[str]:
-        """Return the argument list."""
-        return [*self.flags, *([self.config] if self.config else []), *self.settings, *self.overrides]
-
-    def run(self) -> int:
-        """Call `experiments.run` and return its exit code."""
+    def run(self, flags: Sequence[str]) -> int:
+        """Call `experiments.run` with these options, and return its exit code."""
         from experiments.run import main
 
-        return main(self.argv())
+        return main([*flags, *([self.config] if self.config else []), *self.settings, *self.overrides])
 
 
 def task_in(composed: Composed) -> str:
-    """Return the task of a config that is not checked yet."""
+    """Return the task of a config that is not validated yet."""
     return str(composed.values.get("task", "organelle"))
 
 
 def require_own_keys(task: str, overrides: Sequence[str]) -> None:
-    """Refuse keys that another task has and this one has not, and name the command that takes them.
+    """Raise `InputError` for keys that belong to another task only, and name the command that accepts them.
 
     Raises
     ------
     InputError
         One line per key.
     """
-    schema = Schema.stored()
-    errors = []
+    schema, errors = Schema.stored(), []
     for key in dict.fromkeys(map(key_of, overrides)):
-        if schema.knows(task, key):
-            continue
-        others = [other for other in schema.tasks if other != task and schema.knows(other, key)]
+        others = [] if schema.has(task, key) else [other for other in schema.tasks if schema.has(other, key)]
         if others:
             use = dict.fromkeys(_verb_of_key(other, key) for other in others)
             errors.append(
@@ -183,31 +187,31 @@ def require_own_keys(task: str, overrides: Sequence[str]) -> None:
 
 
 def _verb_of_key(task: str, key: str) -> str:
-    """Return the command that takes a key of this task."""
+    """Return the command that accepts a key of this task."""
     applies = task in NOT_TRAINED or task == "search" or (key.startswith("predict.") and task != "cells")
     return f"cytovox {VERB_OF_TASK.get(task, 'run') if applies else 'train'}"
 
 
+@dataclass(frozen=True)
 class Schema:
-    """Names of the keys of every task, as `configs/keys.json` lists them."""
+    """Names of the keys of every task, from `configs/keys.json`."""
 
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        self.tasks: Mapping[str, Any] = content.get("tasks", {})
-        self._classes: Mapping[str, Any] = content.get("classes", {})
+    tasks: Mapping[str, Any]
+    classes: Mapping[str, Any]
 
     @classmethod
-    def stored(cls) -> Schema:
-        """Read the list; without one, or where it is of another version of the sources, no key is judged."""
+    def stored(cls) -> Self:
+        """Read the list. It is empty if the file is missing or belongs to another version of the source files."""
         from experiments.quick_check import KEYS, digest_of
 
         with contextlib.suppress(OSError, ValueError, KeyError):
             content = json.loads(KEYS.read_text(encoding="utf-8"))
             if content["sources"] == digest_of(content["files"]):
-                return cls(content)
-        return cls({})
+                return cls(content["tasks"], content["classes"])
+        return cls({}, {})
 
-    def knows(self, task: str, key: str) -> bool:
-        """Whether a task has a key, up to its second part; true for a task that is not listed."""
+    def has(self, task: str, key: str) -> bool:
+        """Return whether a task has a key, by its first two parts; true for a task that is not listed."""
         if task not in self.tasks:
             return True
         about, (top, *inner) = self.tasks[task], key.split(".")
@@ -218,16 +222,16 @@ class Schema:
         return not inner or not kinds or any(inner[0] in self._fields(kind) for kind in kinds)
 
     def _fields(self, kind: str) -> set[str]:
-        return {name for name, *_ in self._classes[kind]["fields"]}
+        return {name for name, *_ in self.classes[kind]["fields"]}
 
 
 def task_of_weights(given: str) -> str | None:
-    """Return the task of weights without reading them: of a run folder, a file in one, or a weights file.
+    """Return the task of a run folder, a file in one, or a weights file, without reading the weights.
 
     Returns
     -------
     str or None
-        None where torch would be needed to read it, or where nothing of that name exists.
+        None if torch is needed to read it, or if there is no such file.
     """
     path = Path(given)
     if not path.exists():
@@ -254,39 +258,32 @@ def _task_in_header(path: Path) -> str | None:
 
 
 def shipped_weights() -> dict[str, Path]:
-    """Return the weights that come with the package, by name; `cytovox.networks.weights` would import torch."""
+    """Return the shipped weights by name, without the import of torch by `cytovox.networks.weights`."""
     spec = util.find_spec("cytovox")
     roots = list(spec.submodule_search_locations or []) if spec is not None else []
     return {path.stem: path for root in roots for path in Path(root, "networks", "weights").glob("*.safetensors")}
 
 
 def require_weights(verb: str, weights: Sequence[str], tasks: Sequence[str]) -> None:
-    """Refuse weights of another task.
-
-    Raises
-    ------
-    InputError
-        Names the task of the weights and the command that takes them.
-    """
+    """Raise `InputError` for weights of another task; the message names the command that uses them."""
     for given in weights:
         task = task_of_weights(given)
-        if task is None or task in tasks:
-            continue
-        hint = f"; use {USE_OF_WEIGHTS[task]}" if task in USE_OF_WEIGHTS else ""
-        raise InputError(
-            f"{verb}: --weights {given}: weights of task {task}, but this command needs those of task "
-            f"{' or '.join(tasks)}{hint}"
-        )
+        if task is not None and task not in tasks:
+            hint = f"; use {USE_OF_WEIGHTS[task]}" if task in USE_OF_WEIGHTS else ""
+            raise InputError(
+                f"{verb}: --weights {given}: weights of task {task}, but this command needs those of task "
+                f"{' or '.join(tasks)}{hint}"
+            )
 
 
 def config_for(weights: Sequence[str], default: str) -> str:
-    """Return the config that goes with weights: that of their run, the shipped one of their name, or the default."""
+    """Return the config for weights: that of their run, the shipped config of the same name, or the default."""
     for given in weights:
         path = Path(given)
         run = path if path.is_dir() else path.parent.parent
         if path.exists() and (run / "config.yaml").is_file():
             config = str(run / "config.yaml")
-            note(f"the config is {config}, that of the weights; --config names another")
+            note(f"the config is {config}, that of the weights; --config selects another")
             return config
         if not path.exists() and given in shipped_configs():
             return given
@@ -294,12 +291,6 @@ def config_for(weights: Sequence[str], default: str) -> str:
 
 
 def note(text: str) -> None:
-    """Print a note to stderr, once for all processes that train on several GPUs."""
+    """Print a note to stderr, in one process only if several train."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"note: {text}", file=sys.stderr)
-
-
-def weights_value(weights: Sequence[str]) -> str:
-    """Return weights as a YAML value: several are an ensemble."""
-    values = [quoted_path(given, "--weights") for given in weights]
-    return values[0] if len(values) == 1 else f"[{','.join(values)}]"

@@ -1,6 +1,4 @@
-"""Values of config keys as words of a command line, and how file names differ from `key=value` words."""
-
-from __future__ import annotations
+"""Distinguish file names from `key=value` words, and quote values of config keys for a command line."""
 
 import glob
 import math
@@ -13,22 +11,22 @@ import yaml
 
 from cytovox.errors import InputError
 
-#: What stands before the first `=` of a `key=value` word.
+#: Key of a `key=value` word.
 _KEY = re.compile(r"[^\W\d][\w.-]*")
 
 
 def split_words(words: Sequence[str], literal: Sequence[str] = ()) -> tuple[list[str], list[str]]:
     """Split positional words into files and `key=value` words.
 
-    A word with `=` is a file where a file or folder of this name exists, where it is a pattern that matches one, or
-    where what stands before the `=` cannot be a key, as in `dish/a=1.TCF`.
+    A word with `=` is a file if a file or folder of this name exists, if it is a pattern that matches one, or if the
+    text before the `=` cannot be a key, as in `dish/a=1.TCF`.
 
     Parameters
     ----------
     words : sequence of str
-        As typed.
+        Positional words of the command line.
     literal : sequence of str
-        Words after `--`: all of them are files.
+        Words after `--`, which are all files.
 
     Returns
     -------
@@ -41,14 +39,14 @@ def split_words(words: Sequence[str], literal: Sequence[str] = ()) -> tuple[list
 
 
 def is_override(word: str) -> bool:
-    """Whether a word is `key=value`, not the name of a file."""
+    """Return whether a word is `key=value` and not the name of a file."""
     key, equals, _ = word.partition("=")
     if not equals or not _KEY.fullmatch(key) or Path(word).exists():
         return False
     if not glob.has_magic(word):
         return True
 
-    from datamodules.paths import matching  # half a second, for few words
+    from datamodules.paths import matching  # imported here because it takes half a second
 
     return not matching(Path(word))
 
@@ -59,19 +57,19 @@ def key_of(override: str) -> str:
 
 
 def quoted(text: str, what: str) -> str:
-    """Return text as a quoted YAML scalar, which the config reader takes as just this text.
+    """Return text as a quoted YAML scalar, which the config parser reads as exactly this text.
 
     Parameters
     ----------
     text : str
-        Any text: brackets, commas, quotes and `=` included.
+        Any text, including brackets, commas, quotes and `=`.
     what : str
-        The option or argument that gave it, for messages.
+        Option or argument of the text, for messages.
 
     Raises
     ------
     InputError
-        It is empty, is no valid Unicode, or holds `${`, which no config value may hold.
+        The text is empty, is not valid Unicode, or contains `${`, which a config value cannot contain.
     """
     if not text:
         raise InputError(f"{what}: is empty; expected a name")
@@ -80,23 +78,23 @@ def quoted(text: str, what: str) -> str:
     except UnicodeEncodeError:
         raise InputError(f"{what}: {text!a}: the name is not valid UTF-8; rename it") from None
     if "\0" in text:
-        raise InputError(f"{what}: {text!a}: a name cannot hold a null character; rename it")
+        raise InputError(f"{what}: {text!a}: a name cannot contain a null character; rename it")
     if "${" in text:
-        raise InputError(f"{what}: {text}: a config value cannot hold ${{; rename it")
+        raise InputError(f"{what}: {text}: a config value cannot contain ${{; rename it")
     plain: str = yaml.safe_dump(text, default_style='"', width=math.inf, allow_unicode=True)
     return plain.rstrip("\n")
 
 
 def quoted_path(text: str, what: str) -> str:
-    """Return a path as a quoted YAML scalar; `???`, which OmegaConf reads as a missing value, as `./???`."""
+    """Return a path as a quoted YAML scalar; `???`, a missing value for OmegaConf, becomes `./???`."""
     return quoted(f"./{text}" if text == "???" else text, what)
 
 
 def quoted_files(files: Sequence[str], what: str = "FILES") -> str:
     """Return files and patterns as a YAML list.
 
-    A name that exists is read as it is written by the config keys that take patterns. A name that holds `${`, which
-    no config value may hold, becomes a pattern that matches this name alone.
+    The config keys take the name of an existing file literally. A name with `${`, which a config value cannot contain,
+    becomes a pattern that matches this name only.
     """
     return f"[{','.join(quoted_path(_without_interpolation(file), what) for file in files)}]"
 
@@ -109,7 +107,7 @@ def _without_interpolation(file: str) -> str:
 
 
 def resume_word(run: str) -> str:
-    """Return the word that goes on in a run folder: as typed where YAML reads the path as it is, else quoted."""
+    """Return the `resume=` word of a run folder; the path is quoted if YAML would change it."""
     try:
         plain = yaml.safe_load(run) == run
     except yaml.YAMLError:

@@ -1,6 +1,4 @@
-"""How long a run takes, from what a step takes: steps, epochs, and which limit ends it."""
-
-from __future__ import annotations
+"""Compute the length of a fit from the time of a batch: steps, epochs, and the limit that ends it."""
 
 import math
 from dataclasses import dataclass
@@ -10,72 +8,71 @@ from training.trainer import TrainerConfig, batches_per_step, parse_time
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What one rank does in an epoch."""
+    """Batches, steps and validation volumes of one rank in an epoch."""
 
     batches: int
-    """Batches that a rank trains on."""
+    """Training batches."""
     steps: int
-    """Optimiser steps; each takes `accumulate_grad_batches` batches, the last one of an epoch what is left."""
+    """Optimiser steps. Each takes `accumulate_grad_batches` batches; the last one of an epoch may take fewer."""
     global_batch: int
-    """Samples a step, over all ranks."""
+    """Samples per step, over all ranks."""
     volumes: int
-    """Validation volumes (or cells) of a rank, in an epoch that is validated."""
+    """Validation volumes (or cells) in an epoch with a validation."""
 
 
 @dataclass(frozen=True)
 class FitTimes:
-    """What was measured, in seconds."""
+    """Measured times in seconds."""
 
     batch: float
-    """A training batch with everything around it: waiting for data, optimiser, average, clipping, logging."""
+    """Training batch: loading, forward, backward, optimiser, weight averaging, clipping and logging."""
     startup: float = 0.0
-    """Until the first epoch goes at full speed, and after the last."""
+    """Time before the first epoch is at full speed, and after the last epoch."""
     epoch_start: float = 0.0
-    """What the first batch of a later epoch takes longer."""
+    """Additional time of the first batch of a later epoch."""
     volume: float = 0.0
-    """A validation volume."""
+    """Validation volume."""
     checkpoint: float = 0.0
     """Both checkpoints of an epoch, the best and the last."""
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The whole fit."""
+    """Length of the whole fit."""
 
     epochs: float
-    """Not whole where steps or time end it within one."""
+    """Epochs; a fraction if steps or time end the fit within one."""
     steps: int
     """Optimiser steps."""
     epoch_seconds: float
-    """One epoch with its validation, its share where not every epoch has one."""
+    """Time of one epoch with its share of the validations."""
     seconds: float
-    """inf where nothing ends it."""
+    """Time of the fit; inf if nothing ends it."""
     ends_by: str
     """Key of `trainer:` that ends it."""
     at_most: bool
-    """Early stopping may end it before."""
+    """Whether early stopping may end it before."""
 
 
 def plan_epoch(samples: int, batch_size: int, trainer: TrainerConfig, ranks: int, volumes: int) -> EpochPlan:
-    """Lengths of an epoch on each of so many ranks.
+    """Return the length of an epoch on each rank.
 
     Parameters
     ----------
     samples : int
-        Patches or cells of an epoch, over all ranks.
+        Patches or cells in an epoch, over all ranks.
     batch_size : int
-        Of a rank.
+        Samples in a batch of one rank.
     trainer : TrainerConfig
-        Its limits and accumulation.
+        Limits and gradient accumulation.
     ranks : int
         Devices over all machines.
     volumes : int
         Validation volumes over all ranks.
     """
     together = ranks * batch_size
-    # as the sampler cuts it: no rank may wait for another
-    batches = max(1, samples // together)
-    batches = limited(batches, trainer.limit_train_batches)
+    # the sampler drops the remainder, so that no rank waits for another
+    batches = limited(max(1, samples // together), trainer.limit_train_batches)
     each = batches_per_step(trainer, batch_size, ranks)
     return EpochPlan(
         batches=batches,
@@ -86,14 +83,14 @@ def plan_epoch(samples: int, batch_size: int, trainer: TrainerConfig, ranks: int
 
 
 def limited(count: int, limit: int | float | None) -> int:
-    """Lightning's `limit_*_batches`: a whole number is a count, a broken one a part."""
+    """Return a number of batches under Lightning's `limit_*_batches`: an int is a count, a float a fraction."""
     if limit is None:
         return count
     return min(count, limit) if isinstance(limit, int) else int(count * limit)
 
 
 def plan_run(epoch: EpochPlan, times: FitTimes, trainer: TrainerConfig) -> RunPlan:
-    """The run's length: by epochs, steps or time, whichever ends first."""
+    """Return the length of the fit, ended by epochs, steps or time, whichever comes first."""
     training = times.epoch_start + epoch.batches * times.batch + times.checkpoint
     validation = epoch.volumes * times.volume
     every = trainer.check_val_every_n_epoch
@@ -104,8 +101,7 @@ def plan_run(epoch: EpochPlan, times: FitTimes, trainer: TrainerConfig) -> RunPl
         limits["max_epochs"] = float(trainer.max_epochs)
     if trainer.max_steps >= 0 and epoch.steps:
         limits["max_steps"] = trainer.max_steps / epoch.steps
-    ends_by = min(limits, key=lambda key: limits[key])
-    epochs = limits[ends_by]
+    ends_by, epochs = min(limits.items(), key=lambda limit: limit[1])
 
     def seconds_of(epochs: float) -> float:
         if math.isinf(epochs):

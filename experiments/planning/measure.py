@@ -1,9 +1,8 @@
-"""Measure a training by training a little: the real trainer, the real data, a folder that is thrown away."""
-
-from __future__ import annotations
+"""Measure a short training with the run's own trainer and data, in a temporary folder."""
 
 import dataclasses
 import math
+import re
 import statistics
 import time
 import warnings
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import Logger
 
 from cytovox.errors import InputError
 from experiments.planning.duration import FitTimes
@@ -26,20 +24,20 @@ from training.metrics_log import MetricsCSV
 from training.rundir import RunFolder
 from training.trainer import TrainerConfig, build_trainer
 
-#: Batches of the first look, which tells how many can be afforded.
+#: Batches of the first short fit. Their duration decides how many batches are measured.
 PROBE = 3
-#: Seconds that the measured batches may take, and the least number of them in each of two epochs.
+#: Target duration of the measured batches in seconds, and the least number of batches in each of two epochs.
 AIM_S, LEAST = 10.0, 13
-#: Seconds beyond which fewer than that are measured: a batch of half a minute needs no twenty repeats.
+#: Longest duration of the measured batches in seconds; of long batches fewer than `LEAST` are measured.
 PATIENCE_S = 90.0
-#: First batches of a fit that do not count: kernels are chosen and the loaders' queues filled.
+#: First batches of a fit that are not counted: kernels are selected and the queues of the loaders are filled.
 SKIP = 3
-#: A step counts at most so many medians: one hiccup of the machine is not a twentieth of the run.
+#: Longest step that is counted, in medians: one interruption of the machine must not dominate the mean.
 HICCUP = 3.0
 
 
 class Clock(pl.Callback):
-    """When epochs, batches and validations began and ended."""
+    """Record the times at which epochs, batches and validations start and end."""
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
@@ -49,24 +47,24 @@ class Clock(pl.Callback):
         self._validation_begun = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """An epoch."""
+        """Record the start of an epoch."""
         self.epochs.append(_now(pl_module))
         self.batches.append([])
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
-        """A batch."""
+        """Record the end of a batch."""
         self.batches[-1].append(_now(pl_module))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A validation."""
+        """Record the start of a validation."""
         self._validation_begun = _now(pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Its end, before checkpoints are written."""
+        """Record the end of a validation, before checkpoints are written."""
         self.validations.append((self._validation_begun, _now(pl_module)))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the last checkpoint."""
+        """Record the end of the fit, after the last checkpoint."""
         self.ended = _now(pl_module)
 
 
@@ -78,34 +76,34 @@ def _now(module: pl.LightningModule) -> float:
 
 @dataclass(frozen=True)
 class Shortened:
-    """A task's data, and how its training is cut short."""
+    """Data of a task, and the functions that shorten its training."""
 
     data: pl.LightningDataModule
-    """With one case a split."""
+    """Data module with one case per split."""
     cut: Callable[[int], None]
-    """Makes an epoch so many batches long."""
+    """Function that sets the number of batches in an epoch."""
     monitor: str
     """Validation metric."""
     validation_seconds: Callable[[float], float] | None
-    """A guess of how long a validation takes, by the seconds of a batch; None where there is nothing to validate."""
+    """Function that estimates the duration of a validation from that of a batch; None without validation data."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a short fit showed."""
+    """Result of a short fit."""
 
     times: FitTimes
     steps: list[float]
-    """Seconds of each batch that counted."""
+    """Seconds of each counted batch."""
     memory: PeakMemory
     gpu_step_bytes: int
-    """What torch kept on the GPU for training steps alone, without a validation."""
+    """GPU memory that torch reserved for training steps alone, without a validation."""
     start_bytes: int
-    """Main memory of the process before it trained at all."""
+    """Main memory of the process before the training."""
 
 
 def short_config(trainer: TrainerConfig, epochs: int, validate_every: int | None) -> TrainerConfig:
-    """The config of the run, cut to some epochs on one device; `validate_every` None leaves out the validation."""
+    """Return the run's config for a few epochs on one device; with `validate_every` None, without validation."""
     ema = None if trainer.ema is None else dataclasses.replace(trainer.ema, update_starting_at_step=0)
     return dataclasses.replace(
         trainer, max_epochs=epochs, min_epochs=None, max_steps=-1, max_time=None, devices=one_device(trainer),
@@ -124,13 +122,12 @@ def fit_shortly(
     epochs: int = 1,
     validate_every: int | None = None,
 ) -> tuple[Clock, PeakMemory, float, float]:
-    """Train, and tell when what happened; the last two numbers are when the fit was called and when it came back."""
+    """Train, and return the recorded times, the peak memory, and when the call of the fit started and ended."""
     short.cut(batches)
     module.validated = validate_every is not None  # type: ignore[assignment]
-    clock = Clock()
-    loggers: list[Logger] = [MetricsCSV(folder.path / "metrics.csv")]
+    clock, loggers = Clock(), [MetricsCSV(folder.path / "metrics.csv")]
     config = short_config(trainer, epochs, validate_every)
-    lightning = build_trainer(config, folder, loggers, short.monitor, dry_run=False, extra=[clock])
+    lightning = build_trainer(config, folder, loggers, short.monitor, dry_run=False, extra=[clock])  # type: ignore[arg-type]
     memory = next(callback for callback in lightning.callbacks if isinstance(callback, PeakMemory))  # type: ignore[attr-defined]
     begun = time.perf_counter()
     with warnings.catch_warnings():
@@ -142,17 +139,16 @@ def fit_shortly(
 
 
 def measuring_notes(trainer: TrainerConfig) -> list[str]:
-    """Return in what the planned training differs from the run's, one line each."""
-    if not trainer.compile:
-        return []
-    return [
+    """Return the differences between the measured training and that of the run, one line each."""
+    note = (
         "trainer.compile: the plan is of the network without torch.compile; compiling takes the run a minute or more "
         "at its start, and its steps may take other time and memory than planned"
-    ]
+    )
+    return [note] if trainer.compile else []
 
 
 def affordable(batch_seconds: float, accumulate: int = 1) -> int:
-    """Batches of each of the two epochs that are measured: about 10 s of them, at least 13, fewer of very long ones."""
+    """Return the batches to measure in each of two epochs: about 10 s in all, at least 13, fewer if they are long."""
     wanted = min(100, max(LEAST, math.ceil(AIM_S / 2 / max(batch_seconds, 1e-6))))
     if 2 * wanted * batch_seconds > PATIENCE_S:
         wanted = max(2, int(PATIENCE_S / 2 / batch_seconds))
@@ -162,29 +158,29 @@ def affordable(batch_seconds: float, accumulate: int = 1) -> int:
 def measure_fit(
     build: Callable[[], pl.LightningModule], short: Shortened, trainer: TrainerConfig, folder: RunFolder
 ) -> Measured:
-    """Seconds and memory of the training, from two short epochs with a validation each.
+    """Measure time and memory of the training in two short epochs with a validation each.
 
     Parameters
     ----------
     build : callable
-        Makes a new module.
+        Function that builds a new module.
     short : Shortened
-        Its data module is changed.
+        Data of the task; its data module is changed.
     trainer : TrainerConfig
-        The run's.
+        Config of the run's trainer.
     folder : RunFolder
-        For checkpoints and metrics, to be thrown away.
+        Temporary folder for checkpoints and metrics.
     """
     guess = short.validation_seconds
     validated = guess is not None and trainer.limit_val_batches != 0
     module = build()
-    if not validated and hasattr(module, "validated"):  # as the run itself would refuse
+    if not validated and hasattr(module, "validated"):  # the run itself makes the same check
         schedule = getattr(getattr(module, "optimizer_config", None), "schedule", None)
         require_validation(schedule, trainer.early_stopping is not None)
     probe, first, _, _ = fit_shortly(module, short, trainer, folder, PROBE)
     rough = probe.batches[0][-1] - probe.batches[0][-2]
     batches = affordable(rough, trainer.accumulate_grad_batches)
-    # of a long validation one is enough: it has no first time worth leaving out
+    # one long validation is enough: its warm-up is negligible
     twice = guess is not None and guess(rough) < AIM_S
     every = (1 if twice else 2) if validated else None
     clock, memory, begun, back = fit_shortly(build(), short, trainer, folder, batches, epochs=2, validate_every=every)
@@ -194,8 +190,7 @@ def measure_fit(
 def _read(clock: Clock, begun: float, back: float) -> tuple[FitTimes, list[float]]:
     first, second = clock.batches
     early = list(np.diff(first))[min(SKIP, len(first)) - 1 :]
-    steps = [float(step) for step in early + list(np.diff(second))]
-    steps = steps or [second[-1] - clock.epochs[1]]
+    steps = [float(step) for step in early + list(np.diff(second))] or [second[-1] - clock.epochs[1]]
     typical = statistics.median(steps)
     batch = statistics.mean(min(step, HICCUP * typical) for step in steps)
     volume = clock.validations[-1][1] - clock.validations[-1][0] if clock.validations else 0.0
@@ -210,31 +205,25 @@ def _read(clock: Clock, begun: float, back: float) -> tuple[FitTimes, list[float
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, Python or a loader process says that the memory is full."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    words = (
-        "not enough memory",
-        "can't allocate memory",
-        "cannot allocate memory",
-        "out of memory",
-        "killed by signal",
+    """Return whether torch, Python or a loader process reports that the memory is full."""
+    words = "not enough memory|can't allocate memory|cannot allocate memory|out of memory|killed by signal"
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and re.search(words, str(error).lower()) is not None
     )
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 @contextmanager
-def explain_memory_error(say: Callable[[], str]) -> Iterator[None]:
-    """Answer a full memory in one line.
+def explain_memory_error(message: Callable[[], str]) -> Iterator[None]:
+    """Replace the error of a full memory by one line.
 
     Raises
     ------
     InputError
-        What `say` says.
+        The text that `message` returns.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(say()) from error
+        raise InputError(message()) from error

@@ -1,14 +1,12 @@
-"""Memory of a training step on a GPU that need not be there: every tensor of the step is counted, none is computed.
+"""Compute the memory of a training step on a GPU without one: every tensor of the step is counted, none is computed.
 
-The step runs on fake tensors, which have shapes and no numbers. Each storage that an operation makes counts from then
-until nothing refers to it any more, so that the peak includes what the backward pass keeps, gradients and temporary
-results. 16 bits are used where autocast on CUDA uses them, which is not quite where autocast on a CPU does.
+The step runs on fake tensors, which have shapes and no values. Each storage that an operation allocates is counted
+until nothing refers to it any more, so the peak includes features kept for the backward pass, gradients and temporary
+results. 16 bits are used where autocast on CUDA uses them, which differs from autocast on a CPU.
 """
 
-from __future__ import annotations
-
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cytovox.networks.registry import NetworkConfig
 
-#: What autocast on CUDA computes in 16 bits, and what in float32, by the names of torch's functions
-#: (https://docs.pytorch.org/docs/stable/amp.html); all others take their arguments as they are.
+#: Functions of torch that autocast on CUDA computes in 16 bits, and those that it computes in float32
+#: (https://docs.pytorch.org/docs/stable/amp.html). All others keep the type of their arguments.
 SHORT = frozenset(
     (
         "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "matmul",
@@ -40,26 +38,26 @@ LONG = frozenset(
         "erfinv",
     )
 )  # fmt: skip
-#: Torch's allocator of GPU memory rounds every tensor up to this.
+#: Torch's allocator of GPU memory rounds every tensor up to a multiple of this.
 BLOCK_BYTES = 512
-#: Copies of all weights that Adam's step makes at once.
+#: Temporary copies of all weights during a step of Adam.
 STEP_COPIES = 1
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """One training step, in bytes of GPU memory."""
+    """GPU memory of one training step, in bytes."""
 
     parameters: int
-    """Numbers that are learned."""
+    """Number of learned parameters."""
     weights: int
-    """Weights, moments of the optimiser, averaged weights: what stays between steps."""
+    """Memory kept between steps: weights, moments of the optimiser, averaged weights."""
     peak: int
-    """The most at once, `weights`, the batch and gradients included."""
+    """Peak memory, including `weights`, the batch and the gradients."""
 
 
 class CudaAutocast(TorchFunctionMode):
-    """Where autocast is enabled on the CPU, choose what autocast on CUDA would.
+    """Apply the type rules of autocast on CUDA where autocast is enabled on the CPU.
 
     Parameters
     ----------
@@ -74,7 +72,7 @@ class CudaAutocast(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Cast the arguments of functions that have a precision of their own; CPU autocast casts none."""
+        """Call the function with its arguments cast as CUDA autocast casts them."""
         kwargs = kwargs or {}
         if not torch.is_autocast_enabled("cpu"):
             return func(*args, **kwargs)
@@ -87,12 +85,12 @@ class CudaAutocast(TorchFunctionMode):
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    floats = (torch.float32, torch.float16, torch.bfloat16)
-    return value.to(dtype) if isinstance(value, torch.Tensor) and value.dtype in floats else value
+    is_float = isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    return value.to(dtype) if is_float else value
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that operations make, as long as they live."""
+    """Count the bytes of all storages that operations allocate, until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,35 +100,29 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation, and count what it made."""
+        """Run the operation, and count the storages of its results."""
         made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, torch.Tensor):
-                self._count(leaf.untyped_storage())
+        self._count(leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor))
         return made
 
     def keep(self, tensors: Sequence[torch.Tensor], more: int) -> None:
-        """These tensors, and so many bytes beside them, stay between steps."""
-        for tensor in tensors:
-            self._count(tensor.untyped_storage())
+        """Count tensors, and so many additional bytes, as memory that is kept between steps."""
+        self._count(tensors)
         self.now += more
         self.kept = self.peak = self.now
 
     def add(self, more: int) -> None:
-        """So many bytes more, or less, that no operation here makes."""
+        """Add so many bytes, which may be negative, that no operation here allocates."""
         self.now += more
         self.peak = max(self.peak, self.now)
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._seen:
-            return
-        self._seen.add(storage)
-        size = _rounded(storage.nbytes())
-        self.add(size)
-        weakref.finalize(storage, self._free, size)
-
-    def _free(self, size: int) -> None:
-        self.now -= size
+    def _count(self, tensors: Iterable[torch.Tensor]) -> None:
+        for storage in (tensor.untyped_storage() for tensor in tensors):
+            if storage not in self._seen:
+                self._seen.add(storage)
+                size = _rounded(storage.nbytes())
+                self.add(size)
+                weakref.finalize(storage, self.add, -size)
 
 
 def _rounded(size: int) -> int:
@@ -145,27 +137,28 @@ def step_memory(
     averaged: bool = False,
     ranks: int = 1,
 ) -> StepMemory:
-    """Count the memory of a training step: forward, backward, and the optimiser's.
+    """Return the memory of a training step: forward, backward and optimiser.
 
     Parameters
     ----------
     build : callable
-        Makes the module that learns, as it is.
+        Function that builds the module to train.
     step : callable
-        Makes a batch and returns the loss of the module, a scalar; called where tensors are fake, under autocast.
+        Function that builds a batch and returns the scalar loss of the module. It is called with fake tensors, under
+        autocast.
     precision : str
         `32-true`, `16-mixed` or `bf16-mixed`.
     moments : int
-        Tensors that the optimiser keeps of each weight: 2 of Adam, 1 of SGD with momentum.
+        Tensors that the optimiser keeps per weight: 2 for Adam, 1 for SGD with momentum.
     averaged : bool
-        Whether there is an average of the weights.
+        Whether averaged weights are kept.
     ranks : int
-        With more than one, gradients are gathered in buckets of their own.
+        Number of ranks; with more than one, gradients are gathered in additional buckets.
 
     Raises
     ------
     ValueError
-        The step needs numbers, which fake tensors do not have.
+        The step depends on values, which fake tensors do not have.
     """
     live = LiveBytes()
     with _counting():
@@ -174,9 +167,9 @@ def step_memory(
 
 
 def step_flop(build: Callable[[], nn.Module], step: Callable[[nn.Module], torch.Tensor], precision: str) -> int:
-    """Return the operations of a step forward and backward, 2 a multiply-add.
+    """Return the operations of the forward and backward pass of a step, 2 per multiply-add.
 
-    What activation checkpointing computes again counts again. Parameters and errors as of `step_memory`.
+    Operations that activation checkpointing repeats count twice. Parameters and errors: see `step_memory`.
     """
     with _counting(), FlopCounterMode(display=False) as flops:
         _run(build, step, precision)
@@ -195,9 +188,9 @@ def _run(
     build: Callable[[], nn.Module], step: Callable[[nn.Module], torch.Tensor], precision: str,
     live: LiveBytes | None = None, copies: int = 0,
 ) -> int:  # fmt: skip
-    """Take the step on fake tensors; the number of parameters."""
+    """Run the step on fake tensors, and return the number of parameters."""
     dtype = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(precision)
-    module = build().train()  # with numbers: not all that surrounds a network can be made without
+    module = build().train()  # with real tensors: not every part of a module can be built with fake ones
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     _make_fake(module, mode)
     learned = [p for p in module.parameters() if p.requires_grad]
@@ -205,12 +198,12 @@ def _run(
     with mode, live or nullcontext(), CudaAutocast(dtype) if dtype is not None else nullcontext():
         if live is not None:
             live.keep([*module.parameters(), *module.buffers()], copies * one)
-            live.add(one)  # gradients of the step before live until the loss is known
+            live.add(one)  # gradients of the previous step are kept until the loss is known
         with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False):
             loss = step(module).float()
         if live is not None:
             live.add(-one)
-        # the engine itself: within Tensor.backward a mode of functions is off, and checkpointing calls functions again
+        # Tensor.backward would disable the function mode, but checkpointing calls functions again: call the engine
         engine = torch.autograd.Variable._execution_engine
         engine.run_backward((loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True,
                             accumulate_grad=True)  # fmt: skip
@@ -221,7 +214,7 @@ def _run(
 
 
 def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:
-    """Give a module parameters and buffers of the same shapes without numbers, in place."""
+    """Replace the parameters and buffers of a module by fake tensors of the same shapes, in place."""
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:
@@ -242,23 +235,23 @@ def predicted_peak_bytes(
     moments: int = 2,
     averaged: bool = False,
 ) -> int:
-    """Return the most GPU memory that a training step of an organelle network takes, in bytes.
+    """Return the peak GPU memory of a training step of an organelle network, in bytes.
 
-    What torch counts as allocated (`torch.cuda.max_memory_allocated`), without the workspace of cuDNN; the driver's
-    own memory and what the allocator leaves unused come on top.
+    This is the memory that torch allocates (`torch.cuda.max_memory_allocated`) without the workspace of cuDNN. The
+    memory of the driver and unused memory of the allocator are not included.
 
     Parameters
     ----------
     network : NetworkConfig
-        Valid options.
+        Valid options of the network.
     loss : nn.Module
-        (logits, target, labelled) to the loss of each organelle.
+        Loss of each organelle from logits, target and labelled.
     patch_ZYX : three ints
-        Voxels.
+        Patch size in voxels.
     batch : int
-        Patches.
+        Number of patches.
     outputs : int
-        Organelles.
+        Number of organelles.
     precision, moments, averaged
         See `step_memory`.
     """

@@ -1,4 +1,4 @@
-"""One page that says what a run did: `report.html`, a single file that needs nothing else, not even a network."""
+"""Write `report.html`, a self-contained page with the results of a run."""
 
 import base64
 import contextlib
@@ -17,20 +17,21 @@ from cytovox.plots.charts import curves_figure
 from cytovox.plots.meshes import packed_scene
 from experiments.report import data
 from experiments.report.parts import drawn, title
+from training.rundir import read_json
 
 log = logging.getLogger(__name__)
 
 TEMPLATES = Path(__file__).parent / "templates"
-#: A report is something to send to a colleague: what is past these numbers stays in the folder, and the page says so.
+#: Limits of the size of a page. Scenes above them remain in the folder, and the page states how many.
 MAX_SCENES, MAX_SCENE_BYTES = 3, 4_000_000
 MAX_TEXT = 200_000
 
 
 def write_report(run_folder: str | Path, own: Callable[[Path], dict[str, Any]]) -> Path:
-    """Write `report.html` into a run folder, whole or not at all.
+    """Write `report.html` into a run folder atomically, and return its path.
 
-    Nothing outside the folder is read. Every part may be missing: a run that only predicted, or one that was killed,
-    gets a report that says what is not there. Curves and the plot of Dice are drawn anew into `figures/`.
+    Only files in the folder are read. Any of them may be missing, as after a prediction alone or a killed run; the
+    report names the missing parts. Curves and the plot of Dice are drawn again into `figures/`.
 
     Parameters
     ----------
@@ -39,41 +40,37 @@ def write_report(run_folder: str | Path, own: Callable[[Path], dict[str, Any]]) 
         tables/{test_cases,test_groups,test_windows,predictions}.csv, figures/{test_best,test_median,test_worst}.png,
         figures/predict_*.png and figures/*.glb.
     own : callable
-        From the folder to what the sections of its task show: `Task.report`.
+        Function that returns the contents of the sections of the task from the folder: `Task.report`.
 
     Returns
     -------
     Path
-        The report.
+        Path of the report.
 
     Raises
     ------
     InputError
-        There is no such folder, or it may not be written to.
+        There is no such folder, or it is not writable.
     """
     folder = Path(run_folder).resolve()
     if not folder.is_dir():
         raise InputError(f"{run_folder}: no such run folder; expected runs/<name>/<id>")
-    page = _environment().get_template("report.html").render(**_contents(folder, own))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("report.html").render(**_contents(folder, own))
     with atomic_path(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
     return folder / "report.html"
 
 
-def _environment() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-
 def _contents(folder: Path, own: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """All that the template shows."""
-    config, environment = data.config_of(folder), data.read_json(folder / "environment.json")
-    figures = folder / "figures"
-    git = environment.get("git") if isinstance(environment.get("git"), dict) else {}
-    diff = str(git.pop("diff", "") or "") if git else ""
-    style, script = _asset("report.css"), _asset("report.js")
+    """Return the contents of the template."""
+    config, environment = data.config_of(folder), read_json(folder / "environment.json")
+    figures, git = folder / "figures", environment.get("git")
+    diff = str(git.pop("diff", "") or "") if isinstance(git, dict) else ""
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     scenes = sorted(figures.glob("*.glb"))
     return {
         "style": Markup(style),  # noqa: S704
@@ -81,9 +78,9 @@ def _contents(folder: Path, own: Callable[[Path], dict[str, Any]]) -> dict[str, 
         "style_hash": _hash(style),
         "script_hash": _hash(script),
         "run": data.identity(folder, config, environment),
-        "asked": [str(stage) for stage in config.get("stages") or []],
+        "stages": [str(stage) for stage in config.get("stages") or []],
         "learning": data.learning(folder),
-        "step": data.read_json(folder / "metrics.json"),
+        "step": read_json(folder / "metrics.json"),
         "curves": drawn(figures / "curves.png", folder / "metrics.csv", curves_figure),
         "scenes": [scene for path in scenes[:MAX_SCENES] if (scene := _scene(path, folder)) is not None],
         "scenes_left_out": max(0, len(scenes) - MAX_SCENES),
@@ -95,20 +92,16 @@ def _contents(folder: Path, own: Callable[[Path], dict[str, Any]]) -> dict[str, 
     }
 
 
-def _asset(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
-
-
 def _hash(text: str) -> str:
-    """What the page's own security policy knows its style and script by; any other script does not run."""
+    """Return the hash that allows the style or script in the page's security policy; other scripts do not run."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def _scene(path: Path, folder: Path) -> dict[str, Any] | None:
-    """A scene for the viewer of the page; None where it cannot be read or would make the page too heavy."""
+    """Return a scene for the viewer of the page; None if it cannot be read or is too large."""
     if path.is_symlink() or path.stat().st_size > MAX_SCENE_BYTES:
         return None
-    with contextlib.suppress(Exception):  # a torn file of a killed run can fail in any of trimesh's ways
+    with contextlib.suppress(Exception):  # trimesh raises various errors for an incomplete file of a killed run
         packed = packed_scene(path)
         if packed["meshes"]:
             return {"title": title(path), "href": data.link(folder, f"figures/{path.name}"), "packed": packed}

@@ -1,14 +1,9 @@
-"""The tasks, by name. One more is one more entry here, and its own files beside this one."""
-
-from __future__ import annotations
+"""Registry of the tasks. A new task needs an entry here and a subpackage."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from cytovox.errors import InputError
-from experiments.report.data import config_of
-from experiments.report.page import write_report
 from experiments.schema import BaseConfig, branch
 from experiments.tasks.analyze.task import AnalyzeTask
 from experiments.tasks.base import Task
@@ -18,7 +13,7 @@ from experiments.tasks.organelle.task import OrganelleTask
 from experiments.tasks.search.task import SearchTask
 from experiments.tasks.shape.task import ShapeTask, SHAPRTask
 
-#: As `task:` names them.
+#: Tasks by the value of `task:` in a config.
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -34,12 +29,12 @@ TASKS: dict[str, Task] = {
 
 
 def task_of(config: BaseConfig) -> Any:
-    """The task of a config that was read."""
+    """Return the task of a config."""
     return TASKS[config.task]
 
 
 def known_keys(task: str, group: str, choice: str) -> set[str] | None:
-    """Keys of a branch, or None where there is no such branch."""
+    """Return the keys of a branch of a group; None if there is no such branch."""
     chosen = TASKS[task].choices.get(group) if task in TASKS else None
     if chosen is None:
         return None
@@ -47,15 +42,3 @@ def known_keys(task: str, group: str, choice: str) -> set[str] | None:
         return {f.name for f in dataclasses.fields(branch(group, chosen, choice))}
     except InputError:
         return None
-
-
-def report_of(folder: str | Path) -> Path:
-    """Write the report of a run folder; a folder without a config gets that of an organelle run.
-
-    Raises
-    ------
-    InputError
-        There is no such folder, or it may not be written to.
-    """
-    task = str(config_of(Path(folder)).get("task"))
-    return write_report(folder, TASKS[task if task in TASKS else BaseConfig.task].report)

@@ -1,6 +1,4 @@
-"""Keys of the tasks that find cells with trained weights."""
-
-from __future__ import annotations
+"""Config options that the tasks analyze and cells_from_masks share."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,58 +12,56 @@ from experiments.submit.config import SlurmConfig
 
 
 def _is_label_kind(value: Any) -> bool:
-    return value in LABEL_KINDS if isinstance(value, str) else _is_kind_of_each(value)
+    kinds = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(kind, str) and kind in LABEL_KINDS for kind in kinds)
 
 
-def _is_kind_of_each(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(one, str) and one in LABEL_KINDS for one in value.values())
-
-
+#: Metadata of a config field that holds a kind of labels, or one for each organelle.
 LABELS = {"accepts": _is_label_kind, "expects": "auto, binary or instances, or one of them for each of some organelles"}
 
 
 @dataclass
 class SeedsConfig:
-    """`seeds:` which parts of a nucleus mask are one nucleus each."""
+    """`seeds:` rule that separates nuclei in a nucleus mask."""
 
     min_volume_um3: float = MIN_VOLUME_UM3
-    """Smaller components are no nuclei."""
+    """Least volume of a nucleus; smaller components are ignored."""
     min_voxels: int = 0
-    """The same in voxels of a grid of 64 x 128 x 128, as published (200 there); 0 leaves it to the volume."""
+    """Least size in voxels of a grid of 64 x 128 x 128 (published: 200); 0 for `min_volume_um3` alone."""
     split_depth_um: float | None = None
-    """Components are cut at necks narrower by this, in radius, than both sides (0.5 is a start); null leaves them whole
-    (published). `method: offsets` splits touching nuclei in either case."""
+    """Least difference in radius between a neck and both sides at which a component is split (try 0.5); null does not
+    split components (published). `method: offsets` always splits touching nuclei."""
 
     def rule(self) -> SeedRule:
-        """The rule itself."""
+        """Return the rule."""
         return SeedRule(self.min_volume_um3, self.min_voxels, self.split_depth_um)
 
 
 @dataclass
 class CellFinderConfig(BaseConfig):
-    """What finds cells, and where it runs."""
+    """Options of the cell finder and of its SLURM jobs."""
 
     method: Literal["offsets", "network", "watershed"] = "offsets"
-    """How cells are distinguished: `offsets`, centre offsets, all in one pass; `network`, one pass per nucleus
-    (published); `watershed`, no learning."""
+    """Method that separates cells: `offsets`, centre offsets, one pass for all cells; `network`, one pass per nucleus
+    (published); `watershed`, without learning."""
     cell_weights: str | None = None
     """Weights of `offsets` or `network`: a checkpoint, a run folder or a shipped name; null for the shipped ones."""
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
-    """What one nucleus is."""
+    """Definition of one nucleus."""
     slurm: SlurmConfig = field(default_factory=lambda: SlurmConfig(gpus_per_node=0))
-    """What `--submit` asks of a cluster."""
+    """Resources that `--submit` requests from SLURM."""
 
 
 def cell_finder_errors(config: Any) -> list[str]:
-    """Return what is wrong with the seeds and the voxel size, one line each, beginning with the key path."""
-    errors, seeds = [], config.seeds
-    if not seeds.min_volume_um3 >= 0:
-        errors.append(f"seeds.min_volume_um3: expected 0 or more, got {seeds.min_volume_um3}")
-    if seeds.min_voxels < 0:
-        errors.append(f"seeds.min_voxels: expected 0 or more, got {seeds.min_voxels}")
-    if seeds.split_depth_um is not None and not seeds.split_depth_um > 0:
-        errors.append(f"seeds.split_depth_um: expected a length above 0 or null, got {seeds.split_depth_um}")
-    spacing = config.spacing_um
-    if spacing is not None and (len(spacing) != 3 or any(s <= 0 for s in spacing)):
-        errors.append(f"spacing_um: expected three positive numbers (z, y, x) in um, got {spacing}")
-    return errors + spacing_errors(config.spacing_from, spacing)
+    """Return the errors of the seeds and the voxel size, one line each, beginning with the key path."""
+    seeds, spacing, depth = config.seeds, config.spacing_um, config.seeds.split_depth_um
+    checks = (
+        (seeds.min_volume_um3 >= 0, f"seeds.min_volume_um3: expected 0 or more, got {seeds.min_volume_um3}"),
+        (seeds.min_voxels >= 0, f"seeds.min_voxels: expected 0 or more, got {seeds.min_voxels}"),
+        (depth is None or depth > 0, f"seeds.split_depth_um: expected a length above 0 or null, got {depth}"),
+        (
+            spacing is None or (len(spacing) == 3 and all(s > 0 for s in spacing)),
+            f"spacing_um: expected three positive numbers (z, y, x) in um, got {spacing}",
+        ),
+    )
+    return [error for valid, error in checks if not valid] + spacing_errors(config.spacing_from, spacing)

@@ -1,6 +1,4 @@
-"""Options whose default follows the device: how many windows or nuclei are computed at once, and compilation."""
-
-from __future__ import annotations
+"""Options whose default depends on the device: batch sizes and compilation."""
 
 from typing import Any
 
@@ -19,35 +17,33 @@ BATCH_SIZE = {"accepts": is_batch_size, "expects": "a whole number or auto"}
 
 
 def batch_size_errors(wanted: int | str) -> list[str]:
-    """Return what is wrong with `predict.batch_size`, in at most one line."""
-    if wanted == "auto" or int(wanted) >= 1:
-        return []
-    return [f"predict.batch_size: expected auto, 1 or more, got {wanted}"]
+    """Return the error of `predict.batch_size`, if any."""
+    valid = wanted == "auto" or int(wanted) >= 1
+    return [] if valid else [f"predict.batch_size: expected auto, 1 or more, got {wanted}"]
 
 
 def compile_errors(compile: Compile, accelerator: str) -> list[str]:
-    """Return what is wrong with `predict.compile` on any machine, in at most one line."""
-    if compile == "cuda_graphs" and accelerator in ("cpu", "mps"):
-        return [_needs_cuda("predict.compile", f"trainer.accelerator is {accelerator}")]
-    return []
+    """Return the error of `predict.compile` for this accelerator, if any."""
+    valid = compile != "cuda_graphs" or accelerator not in ("cpu", "mps")
+    return [] if valid else [_needs_cuda("predict.compile", f"trainer.accelerator is {accelerator}")]
 
 
 def require_compilable(compile: Compile, accelerator: str, key: str) -> None:
-    """Refuse CUDA graphs where no CUDA device would be used.
+    """Raise `InputError` if CUDA graphs are requested without a CUDA device.
 
     Parameters
     ----------
     compile : str
         One of `cytovox.inference.compiled.Compile`.
     accelerator : str
-        As of `trainer.accelerator`.
+        Value of `trainer.accelerator`.
     key : str
-        The option's key path, for the message.
+        Key path of the option, for the message.
 
     Raises
     ------
     InputError
-        `compile` is `cuda_graphs`, and no CUDA device would be used.
+        `compile` is `cuda_graphs` and no CUDA device would be used.
     """
     if compile == "cuda_graphs" and not uses_cuda(accelerator):
         raise InputError(_needs_cuda(key, "this machine has none"))

@@ -46,12 +46,12 @@ def quick(tmp_path):
 def test_bfloat16_is_left_out_where_the_processor_has_no_instructions_for_it(monkeypatch, capsys):
     common, inference = load("_common"), load("inference")
     monkeypatch.setattr(common, "cpu_has_bfloat16", lambda: False)
-    ways = inference.ways_here()
+    ways = inference.variants_here()
     assert list(ways) == ["MONAI, float32", "ours, float32, nothing skipped", "ours, float32"]
     assert capsys.readouterr().err.startswith("note: this processor has no instructions for bfloat16")
     assert "bfloat16" not in load("_floor").machine_tasks(quick=True, mixed=False)
     monkeypatch.setattr(common, "cpu_has_bfloat16", lambda: True)
-    assert inference.ways_here() == inference.SEED_SOURCES
+    assert inference.variants_here() == inference.VARIANTS
     assert capsys.readouterr().err == ""
 
 

@@ -21,7 +21,7 @@ from benchmarks import gpu
 from benchmarks._gpu_batches import NUCLEI, cells_batch, organelle_batch, shape_batch
 from benchmarks._gpu_card import datasheet, describe_card
 from benchmarks._gpu_forward import flop_of_window
-from benchmarks._gpu_inference import Way, agreement, inference_groups
+from benchmarks._gpu_inference import Variant, agreement, inference_groups
 from benchmarks._gpu_modes import FixedBatch, in_mode
 from benchmarks._gpu_profile import kernels_of
 from benchmarks._gpu_training import CONFIGS, flop_of_sample, ways_of
@@ -302,7 +302,7 @@ def test_operations_of_a_step_come_from_an_earlier_record_of_the_config():
 
 def test_the_ways_have_names_of_their_own():
     names = [way.name for group in inference_groups() for way in group]
-    names += [Way("ours", skip_below=0.1).name, Way("ours", stitch="host").name]
+    names += [Variant("ours", skip_below=0.1).name, Variant("ours", stitch="host").name]
     assert len(set(names[:-2])) == len(names) - 2
     for name in CONFIGS:
         assert name in shipped_configs()

@@ -111,7 +111,7 @@ def test_shapes_tell_classes_apart_that_outlines_do_not(tmp_path, cells):
     assert f1["2d+cylinder"] < 0.9
     assert any("Confusion" in table.title for table in tables)
     # the second time the features are read, unless the shapes have changed
-    assert len(list(tmp_path.glob("told/*_small.json"))) == FOLDS * (1 + INNER_FOLDS)
+    assert len(list(tmp_path.glob("conditioned/*_small.json"))) == FOLDS * (1 + INNER_FOLDS)
     kept = tmp_path / "traits" / "fold0_small.json"
     before = kept.read_text()
     classes.features_of(outer[0], classes.features_3d, tmp_path, "small")

@@ -63,7 +63,7 @@ def test_a_segmentation_is_that_of_the_analyze_command(tomogram: Path, tmp_path:
     table = pd.read_parquet(tmp_path / "out" / "tables" / "cells.parquet")
     shared = [column for column in found.table if column in table]
     assert {"cell", "volume_um3", "mean_ri", "dry_mass_pg", "flags", "contrast_ri", "medium_from"} <= set(shared)
-    # an analysis says which weights the text is about, unless it is about all
+    # an analysis adds the weights that the text refers to, unless it refers to all
     table["outside_training"] = table["outside_training"].fillna("").str.removeprefix("organelles: ")
     pd.testing.assert_frame_equal(table[shared], found.table[shared], check_dtype=False, check_exact=True)
 
@@ -143,7 +143,7 @@ NAN[1, 2, 3] = np.nan
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda: cytovox.Volume(RI), "voxel size missing: give spacing_um"),
         (lambda: cytovox.Volume(RI, (0.1, 0.0, 0.1)), "expected three positive lengths"),
@@ -179,8 +179,8 @@ NAN[1, 2, 3] = np.nan
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::cytovox.QualityWarning")
-def test_bad_input_is_one_line(call, said):
-    with pytest.raises(cytovox.InputError, match=said) as caught:
+def test_bad_input_is_one_line(call, message):
+    with pytest.raises(cytovox.InputError, match=message) as caught:
         call()
     assert len(str(caught.value).splitlines()) == 1
 

@@ -1,4 +1,4 @@
-"""Reading a tomogram with its masks: what is accepted, and what is refused in one line."""
+"""Reading of a tomogram with its masks: accepted files, and errors of one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _ri() -> np.ndarray:
 
 def _mask() -> np.ndarray:
     mask = np.zeros(SHAPE, np.uint8)
-    mask[1:3, 2:7, 3:5] = 1  # lies alike in no mirror image
+    mask[1:3, 2:7, 3:5] = 1  # differs from each of its mirror images
     return mask
 
 
@@ -53,7 +53,7 @@ def test_an_absent_mask_is_unlabelled_and_an_empty_one_is_labelled(tmp_path: Pat
     assert raw.spacing_um == pytest.approx(SPACING)
 
 
-def test_a_multi_label_file_gives_every_organelle_its_values(tmp_path: Path) -> None:
+def test_each_organelle_has_its_values_of_a_multi_label_file(tmp_path: Path) -> None:
     labels = np.zeros(SHAPE, np.uint8)
     labels[1:5, 1:9, 1:9], labels[2:4, 2:6, 2:6], labels[3, 3, 3], labels[4, 8, 8] = 1, 2, 3, 4
     raw = _case(tmp_path, label_file=_nifti(tmp_path, labels)).load()
@@ -62,12 +62,12 @@ def test_a_multi_label_file_gives_every_organelle_its_values(tmp_path: Path) -> 
         np.testing.assert_array_equal(raw.masks_KZYX[k], np.isin(labels, LABELS[organelle]))
 
 
-def test_a_label_that_no_organelle_has_is_refused(tmp_path: Path) -> None:
+def test_a_label_of_no_organelle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"m\.nii\.gz: label 9 is in no organelle of label_values"):
         _case(tmp_path, label_file=_nifti(tmp_path, _mask() * 9)).load()
 
 
-def test_a_multi_label_file_is_refused_where_a_mask_of_one_organelle_is_due(tmp_path: Path) -> None:
+def test_a_multi_label_file_is_refused_as_the_mask_of_one_organelle(tmp_path: Path) -> None:
     labels = np.zeros(SHAPE, np.uint8)
     labels[1:5, 1:9, 1:9], labels[2:4, 2:6, 2:6] = 1, 2
     with pytest.raises(InputError, match=r"holds 2 different labels \(1, 2\), one inside the other.*label_values"):
@@ -84,7 +84,7 @@ def test_labels_of_nuclei_are_one_mask_with_a_note(tmp_path: Path) -> None:
     assert case.notes == ["m.nii.gz: 2 values: read as one mask of what is not background"]
 
 
-def test_a_mask_drawn_in_255_is_as_good_as_one_drawn_in_1(tmp_path: Path) -> None:
+def test_the_inside_of_a_mask_may_be_255_or_1(tmp_path: Path) -> None:
     raw = _case(tmp_path, {"nucleus": _nifti(tmp_path, _mask() * 255)}).load()
     np.testing.assert_array_equal(raw.masks_KZYX[1], _mask())
 
@@ -101,7 +101,7 @@ def test_a_mask_of_another_spacing_is_refused_unless_the_config_allows_it(tmp_pa
     assert _case(tmp_path, masks, check_spacing=False).load().masks_KZYX[1].sum() == _mask().sum()
 
 
-def test_a_mask_that_took_micrometres_for_millimetres_is_accepted_with_a_note(tmp_path: Path) -> None:
+def test_a_mask_spacing_in_um_stored_as_mm_is_accepted_with_a_note(tmp_path: Path) -> None:
     case = _case(tmp_path, {"nucleus": _nifti(tmp_path, _mask(), (500.0, 200.0, 250.0))})
     assert case.load().masks_KZYX[1].sum() == _mask().sum()
     assert len(case.notes) == 1
@@ -109,7 +109,7 @@ def test_a_mask_that_took_micrometres_for_millimetres_is_accepted_with_a_note(tm
 
 
 @pytest.mark.parametrize("signs", [(-1, -1, 1), (1, 1, 1), (1, -1, -1), (-1, 1, -1)])
-def test_a_mask_with_a_flipped_affine_lies_as_its_tomogram(tmp_path: Path, signs: tuple[int, int, int]) -> None:
+def test_a_mask_with_a_flipped_affine_is_aligned_with_its_tomogram(tmp_path: Path, signs: tuple[int, int, int]) -> None:
     itk = (-1, -1, 1)  # how an unflipped one is written
     flips = [slice(None, None, s * t) for s, t in zip(signs, itk, strict=True)]
     spacing_xyz = np.array(SPACING[::-1]) / 1000
@@ -134,7 +134,7 @@ def test_a_plain_tiff_needs_a_spacing_and_its_mask_none(tmp_path: Path) -> None:
     np.testing.assert_array_equal(raw.masks_KZYX[1], _mask())
 
 
-def test_nan_in_a_tomogram_is_refused_with_its_place(tmp_path: Path) -> None:
+def test_nan_in_a_tomogram_is_refused_with_its_position(tmp_path: Path) -> None:
     ri = _ri()
     ri[1, 2, 3] = np.nan
     write_nifti(tmp_path / "nan.nii.gz", ri, SPACING)
@@ -148,11 +148,11 @@ def test_fluorescence_is_no_refractive_index(tmp_path: Path) -> None:
         _case(tmp_path, volume=tmp_path / "f.ome.tif").load()
 
 
-def test_an_index_times_ten_thousand_is_read_as_the_index(tmp_path: Path) -> None:
+def test_an_index_multiplied_by_ten_thousand_is_converted(tmp_path: Path) -> None:
     write_ometiff(tmp_path / "s.ome.tif", np.rint(_ri() * 1e4)[None, None].astype(np.uint16), SPACING, ["RI"])
     np.testing.assert_allclose(_case(tmp_path, volume=tmp_path / "s.ome.tif").load().ri_ZYX, _ri(), atol=6e-5)
 
 
-def test_a_frame_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_frame_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has 1 frames, so there is no data\.frame 3"):
         _case(tmp_path, frame=3).load()

@@ -1,4 +1,4 @@
-"""Corrections are found by their names, win over what was there, and bring frames of their own."""
+"""Corrections are found by their names, take precedence over masks, and add frames."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def config(folder, **more):
     return FolderData(root=str(folder), volumes=["*.TCF"], organelles=["nucleus"], corrections="mine", **more)
 
 
-def test_one_frame_wins_over_the_film_and_other_names_are_passed_over(tmp_path):
+def test_a_correction_of_one_frame_takes_precedence_and_other_names_are_ignored(tmp_path):
     for name in ("a_cells", "a_t002_cells", "ab_cells", "a_cells_old", "a_t001_lipid"):
         (tmp_path / f"{name}_corrected.nii.gz").touch()
     corrections = Corrections(tmp_path, {Path("x/a.TCF"): "a"}, ["cells", "nucleus"])
@@ -50,7 +50,7 @@ def test_one_frame_wins_over_the_film_and_other_names_are_passed_over(tmp_path):
     assert Corrections(tmp_path / "nowhere", {Path("a.TCF"): "a"}, ["cells"]).of(Path("a.TCF"), range(3)) == {}
 
 
-def test_images_of_one_name_never_share_a_correction(tmp_path):
+def test_images_with_the_same_name_never_share_a_correction(tmp_path):
     images = {Path("p/f.tif"): "p_f", Path("q/f.tif"): "q_f", Path("w1.tif"): "w1", Path("w10.tif"): "w10"}
     for name in ("p_f_nucleus", "w10_nucleus"):
         (tmp_path / f"{name}_corrected.nii.gz").touch()
@@ -77,7 +77,7 @@ def test_the_name_of_results_is_exact_and_two_corrections_of_one_mask_are_refuse
         Corrections(tmp_path, images, ["nucleus"]).of(Path("f.tif"), [0])
 
 
-def test_a_correction_is_trained_on_instead_of_the_mask(folder):
+def test_a_correction_replaces_the_mask_in_training(folder):
     corrected(folder, "a_t000_nucleus", 3)
     (case,) = [c for c in find_cases(config(folder)) if c.volume.stem == "a"]
     masks = case.load().masks_KZYX
@@ -94,7 +94,7 @@ def test_another_frame_is_another_case_of_the_same_group(folder):
     assert cases[1].load().masks_KZYX[0, 5].all()
 
 
-def test_a_folder_that_is_not_there_is_reported(folder):
+def test_a_missing_folder_is_refused(folder):
     with pytest.raises(InputError, match=r"data\.corrections: .*no such folder"):
         find_cases(config(folder, masks="*_{organelle}.nii.gz").__class__(**{
             **config(folder, masks="*_{organelle}.nii.gz").__dict__, "corrections": "yours"}))  # fmt: skip

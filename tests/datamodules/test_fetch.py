@@ -1,4 +1,4 @@
-"""Downloads from a server that answers as Zenodo's API does: whole, cut off, wrong, and not there."""
+"""Downloads from a local server with Zenodo's API: complete, interrupted, wrong and missing files."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Zenodo:
         self.checksum = f"md5:{hashlib.md5(content, usedforsecurity=False).hexdigest()}"
         self.ranges: list[str | None] = []
         self.cut_after: list[int | None] = []
-        """Bytes that each next answer sends before the connection breaks."""
+        """Bytes that each of the next responses sends before the connection breaks."""
         self.knows_ranges = True
         self.status = 200
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/api"
 
     def record(self) -> dict[str, Any]:
-        """As the API answers since its move to InvenioRDM, less what nobody here reads."""
+        """Return a record in the format of the API since its move to InvenioRDM, without unused keys."""
         link = f"{self.url}/records/7031924/files/{self.name}/content"
         return {
             "created": "2022-08-29T08:00:00.000000+00:00",
@@ -71,11 +71,11 @@ class Zenodo:
             def do_GET(self) -> None:
                 if self.path == "/api/records/7031924":
                     body = json.dumps(zenodo.record()).encode()
-                    self.answer(zenodo.status, body, {"Content-Type": "application/json"})
+                    self.respond(zenodo.status, body, {"Content-Type": "application/json"})
                 elif self.path == f"/api/records/7031924/files/{zenodo.name}/content":
                     self.send_file()
                 else:
-                    self.answer(404, b'{"status": 404, "message": "The persistent identifier does not exist."}', {})
+                    self.respond(404, b'{"status": 404, "message": "The persistent identifier does not exist."}', {})
 
             def send_file(self) -> None:
                 asked = self.headers.get("Range")
@@ -84,9 +84,9 @@ class Zenodo:
                 total = len(zenodo.content)
                 more = {"Content-Range": f"bytes {begin}-{total - 1}/{total}"} if begin else {}
                 cut = zenodo.cut_after.pop(0) if zenodo.cut_after else None
-                self.answer(206 if begin else 200, zenodo.content[begin:], more, cut)
+                self.respond(206 if begin else 200, zenodo.content[begin:], more, cut)
 
-            def answer(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+            def respond(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
                 self.send_response(status)
                 for key, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(key, value)
@@ -121,7 +121,7 @@ def test_a_record_is_listed_with_sizes_and_checksums(serve: Callable[..., Zenodo
     assert (file.name, file.size, file.checksum) == ("shapes.zip", len(CONTENT), zenodo.checksum)
 
 
-def test_a_file_arrives_whole_is_reported_and_not_fetched_twice(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
+def test_a_file_is_complete_reported_and_downloaded_once(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
     zenodo, reported = serve(), []
     for _ in range(2):
         (path,) = fetch_record(tmp_path / "new", url=zenodo.url, progress=lambda *step: reported.append(step))
@@ -132,7 +132,7 @@ def test_a_file_arrives_whole_is_reported_and_not_fetched_twice(serve: Callable[
     assert [done for _, done, _ in reported] == sorted(done for _, done, _ in reported)
 
 
-def test_a_download_cut_off_goes_on_from_where_it_was(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
     zenodo = serve()
     zenodo.cut_after = [150_000, 100_000]
     (path,) = fetch_record(tmp_path, url=zenodo.url)
@@ -142,7 +142,7 @@ def test_a_download_cut_off_goes_on_from_where_it_was(serve: Callable[..., Zenod
     assert 0 < begins[0] <= 150_000 < begins[1] <= 250_000
 
 
-def test_a_server_that_keeps_cutting_is_one_line_and_the_next_call_goes_on(
+def test_repeated_interruptions_are_one_line_and_the_next_call_resumes(
     serve: Callable[..., Zenodo], tmp_path: Path
 ) -> None:
     zenodo = serve()
@@ -159,7 +159,7 @@ def test_a_server_that_keeps_cutting_is_one_line_and_the_next_call_goes_on(
     assert [p.name for p in tmp_path.iterdir()] == ["shapes.zip"]
 
 
-def test_a_server_without_ranges_begins_anew(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
+def test_a_download_without_range_support_starts_again(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
     zenodo = serve()
     zenodo.knows_ranges = False
     zenodo.cut_after = [200_000]
@@ -167,12 +167,12 @@ def test_a_server_without_ranges_begins_anew(serve: Callable[..., Zenodo], tmp_p
     assert path.read_bytes() == CONTENT
 
 
-def test_an_empty_file_is_fetched_like_any_other(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
+def test_an_empty_file_is_downloaded(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
     (path,) = fetch_record(tmp_path, url=serve(b"").url)
     assert path.read_bytes() == b""
 
 
-def test_a_wrong_checksum_leaves_nothing(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_checksum_is_removed(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
     zenodo = serve()
     zenodo.checksum = "md5:" + "0" * 32
     with pytest.raises(InputError, match=r"shapes\.zip: the download does not have the record's checksum") as error:
@@ -181,7 +181,7 @@ def test_a_wrong_checksum_leaves_nothing(serve: Callable[..., Zenodo], tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_beginning_is_thrown_away_by_the_checksum(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
+def test_a_damaged_partial_download_is_removed(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
     zenodo = serve()
     part_path(tmp_path, list_record(url=zenodo.url)[0]).write_bytes(b"x" * 1000)
     with pytest.raises(InputError, match="checksum"):
@@ -190,39 +190,39 @@ def test_a_damaged_beginning_is_thrown_away_by_the_checksum(serve: Callable[...,
     assert path.read_bytes() == CONTENT
 
 
-def test_no_network_no_record_and_a_server_in_trouble_are_one_line(
-    serve: Callable[..., Zenodo], tmp_path: Path
-) -> None:
+def test_network_and_server_errors_are_one_line(serve: Callable[..., Zenodo], tmp_path: Path) -> None:
     zenodo = serve()
-    with pytest.raises(InputError, match=r"records/1: the server says 404 .*check the record"):
+    with pytest.raises(InputError, match=r"records/1: the server returned 404 .*check the record"):
         list_record("1", zenodo.url)
     zenodo.status = 503
-    with pytest.raises(InputError, match=r"the server says 503 .*try again later"):
+    with pytest.raises(InputError, match=r"the server returned 503 .*try again later"):
         list_record(url=zenodo.url)
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9/api/records/7031924: cannot be reached .*--url") as error:
         fetch_record(tmp_path, url="http://127.0.0.1:9/api")
     assert "\n" not in str(error.value)
 
 
-def test_an_answer_that_is_no_record_is_one_line(serve: Callable[..., Zenodo], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_that_is_no_record_is_one_line(
+    serve: Callable[..., Zenodo], monkeypatch: pytest.MonkeyPatch
+) -> None:
     zenodo = serve()
     bad_sum = {"files": [{"key": "a", "size": 1, "checksum": "md5:/../../../x", "links": {"self": "http://a/a"}}]}
     for strange in ({}, {"files": [{"key": "a"}]}, {"files": "none"}, [], bad_sum):
-        monkeypatch.setattr(Zenodo, "record", lambda _, answer=strange: answer)
+        monkeypatch.setattr(Zenodo, "record", lambda _, response=strange: response)
         with pytest.raises(InputError, match="is no record of files"):
             list_record(url=zenodo.url)
     monkeypatch.setattr(Zenodo, "record", lambda _: {"files": []})
-    with pytest.raises(InputError, match="holds no files"):
+    with pytest.raises(InputError, match="has no files"):
         list_record(url=zenodo.url)
 
 
 @pytest.mark.parametrize("name", ["../evil.zip", "a/b", "..", "C:evil", "a\\b"])
-def test_a_file_name_that_leaves_the_folder_is_refused(serve: Callable[..., Zenodo], name: str) -> None:
+def test_a_file_name_outside_the_folder_is_refused(serve: Callable[..., Zenodo], name: str) -> None:
     with pytest.raises(InputError, match="would lie outside"):
         list_record(url=serve(name=name).url)
 
 
-def test_a_disk_too_small_is_said_before_and_a_full_one_when_it_fills(
+def test_a_small_disk_is_refused_before_and_a_full_one_during_the_download(
     serve: Callable[..., Zenodo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zenodo = serve()
@@ -250,7 +250,7 @@ def archive(members: dict[str, bytes], mode: int = stat.S_IFREG | 0o644) -> byte
     return stream.getvalue()
 
 
-def test_the_command_fetches_unpacks_and_says_what_to_configure(
+def test_the_command_downloads_unpacks_and_prints_the_config_values(
     serve: Callable[..., Zenodo], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     members = {f"set/{kind}/a_1.tif": b"image" for kind in ("image", "mask", "obj")}
@@ -264,24 +264,24 @@ def test_the_command_fetches_unpacks_and_says_what_to_configure(
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [f"cells: data.root={root / 'dispr'}", f"cells: data.root={root / 'set'}"]
     assert main(["shapes", "--out", str(tmp_path), "--url", zenodo.url, "--only", "*.tar"]) == 2
-    assert "it holds shapes.zip" in capsys.readouterr().err
+    assert "it has shapes.zip" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "C:/evil", "..\\evil", "\\\\host\\evil"])
-def test_an_archive_that_reaches_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_archive_member_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.zip").write_bytes(archive({"good": b"1", name: b"2"}))
     with pytest.raises(InputError, match="outside the folder"):
         unzip(tmp_path / "a.zip", tmp_path / "out" / "a")
     assert {p.name for p in tmp_path.rglob("*")} <= {"a.zip", "out"}
 
 
-def test_links_and_damage_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+def test_links_and_damaged_archives_are_refused_and_leave_no_files(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(archive({"link": b"/etc/passwd"}, stat.S_IFLNK | 0o777))
     with pytest.raises(InputError, match="is a link"):
         unzip(tmp_path / "a.zip", tmp_path / "a")
     whole = archive({"first": b"1" * 1000, "second": CONTENT[:50_000]})
     for damaged in (whole[:-30], whole[:20_000] + b"\0" * 100 + whole[20_100:], b"no zip"):
         (tmp_path / "a.zip").write_bytes(damaged)
-        with pytest.raises(InputError, match=r"a\.zip: a damaged zip archive"):
+        with pytest.raises(InputError, match=r"a\.zip: damaged zip archive"):
             unzip(tmp_path / "a.zip", tmp_path / "a")
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]

@@ -1,4 +1,4 @@
-"""Which masks go with which tomogram, in the layouts that people really have."""
+"""Assignment of masks to tomograms in common folder layouts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _masks(cases: list[FolderCase], root: Path) -> dict[str, dict[str, str]]:
     return {c.name: {k: v.relative_to(root).as_posix() for k, v in c.masks.items()} for c in cases}
 
 
-def test_one_file_an_organelle_is_found_beside_its_tomogram(tmp_path: Path) -> None:
+def test_one_file_per_organelle_is_found_next_to_its_tomogram(tmp_path: Path) -> None:
     _touch(tmp_path, "dish1/a.TCF", "dish1/a_nucleus.nii.gz", "dish1/a_nucleolus.nii.gz", "dish2/sub/b.TCF")
     _touch(tmp_path, "dish2/sub/b_lipid.nii.gz")
     assert _masks(find_cases(_data(tmp_path)), tmp_path) == {
@@ -37,39 +37,39 @@ def test_one_file_an_organelle_is_found_beside_its_tomogram(tmp_path: Path) -> N
     }
 
 
-def test_of_masks_of_one_name_in_several_dishes_the_nearest_wins(tmp_path: Path) -> None:
+def test_the_nearest_of_several_masks_with_the_same_name_is_used(tmp_path: Path) -> None:
     _touch(tmp_path, *(f"dish{n}/{name}" for n in (1, 2) for name in ("0007.TCF", "seg/0007_nucleus.nii.gz")))
     found = _masks(find_cases(_data(tmp_path)), tmp_path)
     assert found["dish1/0007.TCF"] == {"nucleus": "dish1/seg/0007_nucleus.nii.gz"}
     assert found["dish2/0007.TCF"] == {"nucleus": "dish2/seg/0007_nucleus.nii.gz"}
 
 
-def test_a_tomogram_never_gets_the_masks_of_its_namesake_in_another_dish(tmp_path: Path) -> None:
+def test_a_mask_in_another_dish_is_not_used(tmp_path: Path) -> None:
     _touch(tmp_path, "dish1/0007.TCF", "dish1/0007_nucleus.nii.gz", "dish2/0007.TCF")
     with pytest.raises(InputError, match=r"1 of 2 volumes have no mask: dish2/0007\.TCF;"):
         find_cases(_data(tmp_path))
 
 
-def test_masks_in_a_mirrored_tree_go_with_the_folder_of_the_same_name(tmp_path: Path) -> None:
+def test_masks_in_a_parallel_folder_tree_are_matched_by_folder_name(tmp_path: Path) -> None:
     _touch(tmp_path, *(f"raw/dish{n}/0007.TCF" for n in (1, 2)), *(f"seg/dish{n}/0007.nii.gz" for n in (1, 2)))
     cases = find_cases(_data(tmp_path, "raw/**/*.TCF", "seg/**/{stem}.nii.gz"))
     assert [str(c.label_file) for c in cases] == [str(tmp_path / f"seg/dish{n}/0007.nii.gz") for n in (1, 2)]
 
 
-def test_a_mask_that_two_tomograms_could_own_is_refused(tmp_path: Path) -> None:
+def test_a_mask_that_fits_two_tomograms_is_refused(tmp_path: Path) -> None:
     _touch(tmp_path, "dish1/0007.TCF", "dish2/0007.TCF", "seg/0007_nucleus.nii.gz")
-    with pytest.raises(InputError, match=r"could both own .*0007_nucleus"):
+    with pytest.raises(InputError, match=r"could both be the volume of .*0007_nucleus"):
         find_cases(_data(tmp_path, masks="seg/*_{organelle}.nii.gz"))
 
 
-def test_two_masks_that_one_tomogram_could_own_are_refused(tmp_path: Path) -> None:
+def test_two_masks_that_fit_one_tomogram_are_refused(tmp_path: Path) -> None:
     _touch(tmp_path, "dish1/a.TCF", "dish1/x/a_nucleus.nii.gz", "dish1/y/a_nucleus.nii.gz")
     with pytest.raises(InputError, match=r"could both belong to .*a\.TCF"):
         find_cases(_data(tmp_path))
 
 
 @pytest.mark.parametrize("pattern", ["seg/{organelle}/{stem}.nii.gz", "seg/{organelle}/*.nii.gz"])
-def test_a_folder_an_organelle_is_found(tmp_path: Path, pattern: str) -> None:
+def test_one_folder_per_organelle_is_found(tmp_path: Path, pattern: str) -> None:
     _touch(tmp_path, "dish1/a.TCF", "seg/nucleus/a.nii.gz", "seg/lipid/a.nii.gz")
     assert _masks(find_cases(_data(tmp_path, masks=pattern)), tmp_path)["dish1/a.TCF"] == {
         "nucleus": "seg/nucleus/a.nii.gz",
@@ -77,13 +77,13 @@ def test_a_folder_an_organelle_is_found(tmp_path: Path, pattern: str) -> None:
     }
 
 
-def test_a_folder_a_tomogram_is_found_by_a_pattern_with_the_stem_in_it(tmp_path: Path) -> None:
+def test_one_folder_per_tomogram_is_found_by_its_stem(tmp_path: Path) -> None:
     _touch(tmp_path, "dish1/a.TCF", "dish1/b.TCF", "seg/a/nucleus.tif", "seg/b/nucleus.tif")
     found = _masks(find_cases(_data(tmp_path, masks="seg/{stem}/{organelle}.tif")), tmp_path)
     assert found["dish1/b.TCF"] == {"nucleus": "seg/b/nucleus.tif"}
 
 
-def test_a_mask_without_its_tomograms_name_lies_beside_it(tmp_path: Path) -> None:
+def test_a_mask_without_its_tomograms_name_is_in_the_same_folder(tmp_path: Path) -> None:
     _touch(tmp_path, "dish1/a.TCF", "dish1/nucleus.nii.gz", "dish2/b.TCF", "dish2/nucleus.nii.gz")
     found = _masks(find_cases(_data(tmp_path, masks="dish*/{organelle}.nii.gz")), tmp_path)
     assert found["dish2/b.TCF"] == {"nucleus": "dish2/nucleus.nii.gz"}
@@ -106,7 +106,7 @@ def test_volumes_without_a_mask_are_counted_and_five_are_named(tmp_path: Path) -
     assert str(caught.value).startswith(f"data.masks: 8 of 9 volumes have no mask: {names}, ...; ")
 
 
-def test_two_stars_in_a_masks_name_are_asked_about(tmp_path: Path) -> None:
+def test_two_stars_in_a_masks_name_are_refused(tmp_path: Path) -> None:
     _touch(tmp_path, "dish1/a.TCF", "dish1/a_nucleus_v2.nii.gz")
     with pytest.raises(InputError, match=r"write \{stem\}"):
         find_cases(_data(tmp_path, masks="dish*/*_{organelle}*.nii.gz"))
@@ -114,7 +114,7 @@ def test_two_stars_in_a_masks_name_are_asked_about(tmp_path: Path) -> None:
     assert found[0].masks["nucleus"].name == "a_nucleus_v2.nii.gz"
 
 
-def test_files_that_a_running_program_is_writing_are_left_alone(tmp_path: Path) -> None:
+def test_files_being_written_are_ignored(tmp_path: Path) -> None:
     _touch(tmp_path, "dish1/a.TCF", "dish1/.part-0123456789ab.TCF", "dish1/a_nucleus.nii.gz")
     _touch(tmp_path, "dish1/.part-0123.nii.gz", "dish1/.hidden/b.TCF", "dish1/._a.TCF", "dish1/._a_lipid.nii.gz")
     (tmp_path / "dish1/.part-77.ome.zarr").mkdir()
@@ -129,7 +129,7 @@ def test_files_that_a_running_program_is_writing_are_left_alone(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("root", ["", "study [2]"])
-def test_brackets_in_a_folders_name_are_read_as_they_stand(tmp_path: Path, root: str) -> None:
+def test_brackets_in_a_folders_name_are_literal(tmp_path: Path, root: str) -> None:
     _touch(tmp_path / root, "dish[1]/a.TCF", "dish[1]/a_nucleus.nii.gz", "dish1/wrong.TCF")
     cases = find_cases(_data(tmp_path / root, "dish[1]/*.TCF", "dish[1]/*_{organelle}.nii.gz"))
     assert [(c.name, c.masks["nucleus"].name) for c in cases] == [("dish[1]/a.TCF", "a_nucleus.nii.gz")]
@@ -144,23 +144,23 @@ def test_brackets_that_name_no_folder_are_a_choice_of_letters(tmp_path: Path) ->
     ]
 
 
-def test_a_file_that_two_patterns_name_is_taken_once(tmp_path: Path) -> None:
+def test_a_file_that_two_patterns_match_is_used_once(tmp_path: Path) -> None:
     _touch(tmp_path, "dish1/a.TCF", "dish1/b.TCF")
     patterns = ["dish1", "dish1/*.TCF", str(tmp_path / "dish1/a.TCF"), "dish1/../dish1/b.TCF"]
     assert [p.name for p in expand(patterns, tmp_path, "data.volumes")] == ["a.TCF", "b.TCF"]
 
 
-def test_a_pattern_that_names_nothing_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_pattern_without_matches_is_refused_with_the_known_formats(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.volumes: dish\*/\*\.TCF: no such file.*\.ome\.zarr"):
         expand("dish*/*.TCF", tmp_path, "data.volumes")
 
 
-def test_stems_lose_known_suffixes_only() -> None:
+def test_only_known_suffixes_are_removed_from_stems() -> None:
     names = {"a.ome.tif": "a", "a.OME.TIFF": "a", "a.b.TCF": "a.b", "a.nii.gz": "a", "a.ome.zarr": "a", "a.v2": "a"}
     assert {name: stem_of(Path(name)) for name in names} == names
 
 
-def test_dishes_of_one_name_in_two_folders_are_two_groups(tmp_path: Path) -> None:
+def test_dishes_with_the_same_name_in_two_folders_are_two_groups(tmp_path: Path) -> None:
     for line in ("HeLa", "A549"):
         _touch(tmp_path, f"{line}/dish1/a.TCF", f"{line}/dish1/a_nucleus.nii.gz")
     cases = find_cases(_data(tmp_path, "*/dish*/*.TCF", "*/dish*/*_{organelle}.nii.gz", group="dish"))
@@ -198,21 +198,21 @@ def test_a_table_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         ("volume,nucleus\n,a_n.nii.gz\n", "line 2: no volume named"),
         ("volume,nuclues\na.TCF,a_n.nii.gz\n", "column 'nuclues': did you mean nucleus"),
         ("volume,Nucleus,mask\na.TCF,a_n.nii.gz,a_n.nii.gz\n", "column 'Nucleus': did you mean nucleus"),
-        ("volume,nucleus\na.TCF,a_n.nii.gz\n./a.TCF,a_n.nii.gz\n", "line 3: .*a.TCF is in line 2, too"),
+        ("volume,nucleus\na.TCF,a_n.nii.gz\n./a.TCF,a_n.nii.gz\n", "line 3: .*a.TCF is also in line 2; keep one"),
         ("volume,nucleus\na.TCF,a_n.nii.gz\nb.TCF,\n", "1 of 2 volumes have no mask: b.TCF"),
     ],
 )
-def test_what_is_wrong_in_a_table_is_reported_with_its_line(tmp_path: Path, text: str, output: str) -> None:
+def test_errors_of_a_table_are_reported_with_their_line(tmp_path: Path, text: str, output: str) -> None:
     with pytest.raises(InputError, match=output):
         find_cases(_table(tmp_path, text))
 
 
-def test_a_column_that_the_config_names_must_be_in_the_table(tmp_path: Path) -> None:
+def test_a_column_in_the_config_must_be_in_the_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.group: t\.csv has no column 'dish'; it has volume, nucleus"):
         find_cases(_table(tmp_path, "volume,nucleus\na.TCF,a_n.nii.gz\n", group="dish"))
 
 
-def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_binary_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"\x00\x01\x02\xff")
     with pytest.raises(InputError, match=r"data\.table: .*cannot be read"):
         find_cases(FolderData(root=str(tmp_path), table="t.csv"))

@@ -1,4 +1,4 @@
-"""Files of labels that change while a process has them open."""
+"""Files of labels that change between two calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cytovox.io.label_layout import Grid
 from datamodules.label_source import label_sources
 
 
-def test_a_file_that_is_replaced_with_its_old_size_and_time_is_scanned_again(tmp_path: Path) -> None:
+def test_a_replaced_file_with_the_same_size_and_time_is_scanned_again(tmp_path: Path) -> None:
     path = tmp_path / "cells.tif"
     grid = Grid(frames=1, shape=(2, 6, 6), spacing_um=(1.0, 1.0, 1.0), owner="t.tif")
 

@@ -1,4 +1,4 @@
-"""The cache of prepared volumes: named by content, whole or rebuilt, read a box at a time."""
+"""The cache of prepared volumes: named by content, complete or made again, read box by box."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _config(tmp_path: Path, **more: object) -> FolderData:
     return FolderData(organelles=["nucleus", "lipid"], **options)  # type: ignore[arg-type]
 
 
-def test_a_prepared_case_holds_what_its_file_holds(tmp_path: Path) -> None:
+def test_a_prepared_case_has_the_values_of_its_file(tmp_path: Path) -> None:
     config = _config(tmp_path, resample_spacing_um=list(SPACING))
     entry = Preparer(config).prepare([_case(tmp_path / "d")])[0]
     raw, arrays = _case(tmp_path / "d").load(), entry.arrays()
@@ -52,34 +52,34 @@ def test_a_prepared_case_holds_what_its_file_holds(tmp_path: Path) -> None:
     assert len(arrays["centres_1"]) == 0
 
 
-def test_the_name_of_an_entry_follows_content_and_preparation_only(tmp_path: Path) -> None:
+def test_the_name_of_an_entry_depends_only_on_content_and_preparation(tmp_path: Path) -> None:
     config = _config(tmp_path)
     case = _case(tmp_path / "d")
-    name = Preparer(config).path_of(case)
+    name = Preparer(config).entry_of(case)[0].path
     os.utime(case.volume, (1e9, 1e9))
-    assert Preparer(config).path_of(case) == name, "touched"
+    assert Preparer(config).entry_of(case)[0].path == name, "touched"
     shutil.copytree(tmp_path / "d", tmp_path / "moved")
     moved = replace(case, volume=tmp_path / "moved/a.nii.gz", masks={"nucleus": tmp_path / "moved/n.nii.gz"})
-    assert Preparer(config).path_of(moved) == name, "moved"
+    assert Preparer(config).entry_of(moved)[0].path == name, "moved"
     others = {
-        "another tomogram": Preparer(config).path_of(_case(tmp_path / "other", seed=1)),
-        "organelles": Preparer(config).path_of(replace(case, organelles=("nucleus",))),
-        "roles": Preparer(config).path_of(replace(case, masks={"lipid": case.masks["nucleus"]})),
-        "frame": Preparer(config).path_of(replace(case, frame=1)),
-        "spacing that is not checked": Preparer(config).path_of(replace(case, check_spacing=False)),
-        "axes of masks": Preparer(config).path_of(replace(case, mask_axes="stored")),
-        "grid": Preparer(_config(tmp_path, resample="grid")).path_of(case),
-        "voxel size": Preparer(_config(tmp_path, resample_spacing_um=[1, 1, 1])).path_of(case),
-        "range": Preparer(_config(tmp_path, ri_range=[1.33, 1.39])).path_of(case),
+        "another tomogram": Preparer(config).entry_of(_case(tmp_path / "other", seed=1))[0].path,
+        "organelles": Preparer(config).entry_of(replace(case, organelles=("nucleus",)))[0].path,
+        "roles": Preparer(config).entry_of(replace(case, masks={"lipid": case.masks["nucleus"]}))[0].path,
+        "frame": Preparer(config).entry_of(replace(case, frame=1))[0].path,
+        "spacing that is not checked": Preparer(config).entry_of(replace(case, check_spacing=False))[0].path,
+        "axes of masks": Preparer(config).entry_of(replace(case, mask_axes="stored"))[0].path,
+        "grid": Preparer(_config(tmp_path, resample="grid")).entry_of(case)[0].path,
+        "voxel size": Preparer(_config(tmp_path, resample_spacing_um=[1, 1, 1])).entry_of(case)[0].path,
+        "range": Preparer(_config(tmp_path, ri_range=[1.33, 1.39])).entry_of(case)[0].path,
     }
     assert len({name, *others.values()}) == 1 + len(others), others
 
 
-def test_a_mask_that_was_drawn_anew_is_prepared_anew(tmp_path: Path) -> None:
+def test_a_changed_mask_is_prepared_again(tmp_path: Path) -> None:
     config, case = _config(tmp_path), _case(tmp_path / "d")
-    before = Preparer(config).path_of(case)
+    before = Preparer(config).entry_of(case)[0].path
     write_nifti(case.masks["nucleus"], np.zeros(SHAPE, np.uint8), SPACING)
-    assert Preparer(config).path_of(case) != before
+    assert Preparer(config).entry_of(case)[0].path != before
 
 
 @pytest.mark.parametrize("length", [0, 7, 200, -1])
@@ -93,7 +93,7 @@ def test_a_truncated_entry_is_made_again(tmp_path: Path, length: int) -> None:
     assert path.read_bytes() == whole
 
 
-def test_a_whole_entry_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_entry_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, case = _config(tmp_path), _case(tmp_path / "d")
     first = Preparer(config).prepare([case])
     monkeypatch.setattr(FolderCase, "load", lambda self: pytest.fail("read again"))
@@ -104,7 +104,7 @@ def test_a_whole_entry_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
-def test_a_box_read_lazily_is_the_box_of_the_whole(
+def test_a_lazily_read_box_equals_that_of_the_whole_array(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "lazy.safetensors"
@@ -137,7 +137,7 @@ print(Preparer(config).prepare([case])[0].path)
 
 
 @pytest.mark.slow
-def test_two_processes_prepare_one_case_at_once(tmp_path: Path) -> None:
+def test_two_processes_can_prepare_one_case_at_the_same_time(tmp_path: Path) -> None:
     _case(tmp_path / "d")
     home = str(Path(__file__).resolve().parents[2])
     started = [
@@ -154,7 +154,7 @@ def test_two_processes_prepare_one_case_at_once(tmp_path: Path) -> None:
     assert [p.name for p in Path(paths[0]).parent.iterdir()] == [Path(paths[0]).name]
 
 
-def test_a_zarr_folder_is_one_note_and_changes_with_any_chunk(tmp_path: Path) -> None:
+def test_a_zarr_folder_has_one_digest_that_depends_on_every_chunk(tmp_path: Path) -> None:
     array = np.random.default_rng(0).uniform(1.33, 1.4, (1, 1, *SHAPE)).astype(np.float32)
     path = tmp_path / "a.ome.zarr"
     write_omezarr(path, array, SPACING, ["RI"])

@@ -1,4 +1,4 @@
-"""Which patch comes when: the same on any number of workers, and every index once over the ranks."""
+"""Patches are the same for any number of workers, and all ranks together use every index once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from datamodules.cache import PreparedCase, store
-from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
+from datamodules.sampling import EpochSampler, PatchDataset, PreparedVolumes, evaluation_indices
 from transforms.intensity import rand_ri_jitter
 from transforms.patches import foreground_centres, rand_organelle_patch
 
@@ -54,7 +54,7 @@ def _epochs(dataset: PatchDataset, workers: int, epochs: int = 2) -> list[torch.
     return seen
 
 
-def test_a_patch_is_a_function_of_seed_epoch_and_index_on_any_number_of_workers(tmp_path: Path) -> None:
+def test_a_patch_depends_only_on_seed_epoch_and_index_for_any_number_of_workers(tmp_path: Path) -> None:
     alone = _epochs(_dataset(tmp_path), 0)
     for workers in (1, 2):
         for one, other in zip(alone, _epochs(_dataset(tmp_path), workers), strict=True):
@@ -86,7 +86,7 @@ def test_a_dataset_that_has_opened_its_files_can_be_pickled(tmp_path: Path) -> N
     assert torch.equal(pickle.loads(pickle.dumps(dataset))[0, 1]["image"], before)
 
 
-def test_a_sample_is_what_the_loss_needs(tmp_path: Path) -> None:
+def test_a_sample_has_the_arrays_of_the_loss(tmp_path: Path) -> None:
     sample = _dataset(tmp_path)[0, 0]
     assert sample.keys() == {"image", "mask", "labelled"}
     assert (sample["image"].shape, sample["image"].dtype) == ((1, 4, 8, 8), torch.float32)
@@ -96,7 +96,7 @@ def test_a_sample_is_what_the_loss_needs(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(length=st.integers(1, 50), world=st.integers(1, 5), batch=st.integers(1, 4), epoch=st.integers(0, 3))
-def test_ranks_share_an_epoch_without_a_rest(length: int, world: int, batch: int, epoch: int) -> None:
+def test_ranks_divide_an_epoch_evenly(length: int, world: int, batch: int, epoch: int) -> None:
     samplers = [EpochSampler(length, rank, world, batch) for rank in range(world)]
     for sampler in samplers:
         sampler.set_epoch(epoch)
@@ -108,7 +108,7 @@ def test_ranks_share_an_epoch_without_a_rest(length: int, world: int, batch: int
     assert len(together) == max(world * batch, length - length % (world * batch))
 
 
-def test_an_epoch_that_has_begun_keeps_its_number() -> None:
+def test_an_iteration_keeps_its_epoch() -> None:
     sampler = EpochSampler(4)
     begun = iter(sampler)
     first = next(begun)
@@ -118,15 +118,15 @@ def test_an_epoch_that_has_begun_keeps_its_number() -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(length=st.integers(0, 20), world=st.integers(1, 6))
-def test_evaluation_takes_each_case_once_and_leaves_no_rank_without_work(length: int, world: int) -> None:
-    parts = [list(EvaluationSampler(length, rank, world)) for rank in range(world)]
+def test_each_case_is_evaluated_once_and_no_rank_is_empty(length: int, world: int) -> None:
+    parts = [list(evaluation_indices(length, rank, world)) for rank in range(world)]
     assert sorted(index for part in parts for index in part) == list(range(length))
-    padded = [list(EvaluationSampler(length, rank, world, pad=True)) for rank in range(world)]
+    padded = [list(evaluation_indices(length, rank, world, pad=True)) for rank in range(world)]
     assert [[index for index in part if index < length] for part in padded] == parts
     assert all(bool(part) == (length > 0) for part in padded)
 
 
-def test_a_volume_past_the_end_is_one_that_nobody_labelled(tmp_path: Path) -> None:
+def test_a_volume_past_the_end_has_no_labels(tmp_path: Path) -> None:
     volumes = PreparedVolumes(_cases(tmp_path, 2))
     assert len(volumes) == 2
     assert volumes[1]["labelled"].tolist() == [True, True]

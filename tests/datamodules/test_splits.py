@@ -1,4 +1,4 @@
-"""No group on two sides, whatever the groups."""
+"""No group is in two splits."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_single_volumes_meet_the_shares_to_the_volume(count: int, seed: int) -> 
         assert abs(len(division[split]) - share * count) <= 1
 
 
-def test_the_seed_decides_and_another_seed_decides_otherwise() -> None:
+def test_the_split_depends_on_the_seed() -> None:
     cases = [_case(f"{n}") for n in range(20)]
     first, second = (_divide(cases, Split(), seed)["test"] for seed in (0, 0))
     assert first == second
@@ -67,7 +67,7 @@ def test_three_groups_are_enough_for_three_splits_and_two_are_not() -> None:
         _divide(cases[:8], Split(0.8, 0.1, 0.1))
 
 
-def test_a_set_may_be_for_the_test_alone() -> None:
+def test_all_cases_may_be_test_cases() -> None:
     assert len(_divide([_case("a"), _case("b")], Split(0, 0, 1))["test"]) == 2
 
 
@@ -81,7 +81,7 @@ def test_lists_name_files_globs_and_folders() -> None:
     assert _divide(cases[:2], Split(0, 0, ["dish1"]))["test"] == ["dish1/a.TCF", "dish1/b.TCF"]
 
 
-def test_brackets_in_a_listed_folder_are_read_as_they_stand() -> None:
+def test_brackets_in_a_listed_folder_are_literal() -> None:
     cases = [_case("dish[1]/a.TCF", "x"), _case("dish2/a.TCF", "y")]
     assert _divide(cases, Split(["dish[1]/a.TCF"], [], ["dish2"]))["train"] == ["dish[1]/a.TCF"]
 
@@ -95,13 +95,13 @@ def test_brackets_in_a_listed_folder_are_read_as_they_stand() -> None:
         (Split(["d1"], [], []), "1 of 3 volumes are in no list, such as d2/a"),
     ],
 )
-def test_lists_that_leak_or_miss_are_refused(split: Split, expected: str) -> None:
+def test_lists_with_leaks_or_missing_volumes_are_refused(split: Split, expected: str) -> None:
     cases = [_case("d1/a", "d1"), _case("d1/b", "d1"), _case("d2/a", "d2")]
     with pytest.raises(InputError, match=expected):
         _divide(cases, split)
 
 
-def test_a_tables_column_decides_and_may_not_leak_nor_be_half_filled() -> None:
+def test_the_column_of_a_table_takes_precedence_and_must_be_complete_without_leaks() -> None:
     a, b, c = _case("a", "g1", split="train"), _case("b", "g2", split="test"), _case("c", "g1", split="val")
     assert _divide([a, b], Split()) == {"train": ["a"], "val": [], "test": ["b"]}
     with pytest.raises(InputError, match="group g1 is in train and in val"):
@@ -110,7 +110,7 @@ def test_a_tables_column_decides_and_may_not_leak_nor_be_half_filled() -> None:
         _divide([a, b, _case("d")], Split())
 
 
-def test_lines_that_are_not_trained_on_are_tested_whole() -> None:
+def test_all_volumes_of_other_cell_lines_are_tested() -> None:
     cases = [_case(f"{line}{n}", cell_line=line) for line in ("NIH3T3", "HeLa") for n in range(10)]
     division = _divide(cases, Split(0.8, 0.1, 0.1), cell_line="line", train_cell_lines=["NIH3T3"])
     assert {f"HeLa{n}" for n in range(10)} <= set(division["test"])
@@ -125,7 +125,7 @@ def test_an_unseen_line_that_shares_a_group_with_a_trained_one_is_a_leak() -> No
         _divide(cases, Split(1, 0, 0), cell_line="line", train_cell_lines=["NIH3T3"])
 
 
-def test_faults_of_a_split_name_their_key() -> None:
+def test_errors_of_a_split_name_their_key() -> None:
     def errors(**more: object) -> str:
         return " | ".join(data_errors(FolderData(volumes="*.TCF", masks="*_{organelle}.tif", **more)))  # type: ignore[arg-type]
 

@@ -34,11 +34,10 @@ from cytovox.networks.scnas import ScNASConfig
 from cytovox.networks.shapr import SHAPRConfig
 from cytovox.networks.slab_unet import SlabUNetConfig
 from cytovox.networks.supernet import Supernet
-from cytovox.preprocess.shape_fields import Occupancy, OccupancyConfig, SignedDistanceConfig
-from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.shape_fields import Occupancy, OccupancyConfig, SignedDistanceConfig, signed_distance
 from cytovox.segmentation.field import SeedRule
 from datamodules.cases import RawCase
-from datamodules.cells import samples
+from datamodules.cells import collate_samples
 from lightning_modules.cells import CellsModule, field_of
 from lightning_modules.optim import Adam, AdamW
 from lightning_modules.organelle import OrganelleModule
@@ -185,7 +184,7 @@ def cells(method: str, voxels: int = 300) -> Run:
     loss: nn.Module = DiceBCEConfig().build() if method == "network" else CentreOffsetLossConfig(voxels=voxels).build()
     rule = SeedRule(min_volume_um3=10.0)
     module = CellsModule(network, metadata, TILING, rule, loss, AdamW(schedule="constant"))
-    data = _loader(_cell_samples(method), collate_fn=samples)
+    data = _loader(_cell_samples(method), collate_fn=collate_samples)
 
     def predict() -> Any:
         return module.finder()(field_of(_raw(True))[0])

@@ -150,8 +150,8 @@ def look_at_the_time(patch: pytest.MonkeyPatch) -> None:
 
 #: Mistakes by what they are, and a run that meets them.
 MISTAKES: dict[str, tuple[str, Plant]] = {
-    "vote loss: arange": ("cells_offsets", forget(cytovox.losses.centre_offsets, "arange")),
-    "vote loss: rand": ("cells_offsets", forget(cytovox.losses.centre_offsets, "rand")),
+    "centre offsets: arange": ("cells_offsets", forget(cytovox.losses.centre_offsets, "arange")),
+    "centre offsets: rand": ("cells_offsets", forget(cytovox.losses.centre_offsets, "rand")),
     "segmentation loss: weights": ("organelle", plain_attribute),
     "traits: arange": ("shape_regressor", forget(cytovox.diffusion.traits, "arange")),
     "denoising: noise": ("shape_flow", blocking_upload(cytovox.diffusion.denoising)),
@@ -172,7 +172,7 @@ MISTAKES: dict[str, tuple[str, Plant]] = {
     "sampler: look at the time": ("shape_flow", look_at_the_time),
 }
 #: Planted in every run of the tests; the others by `make test-all`.
-QUICK = {"vote loss: arange", "network: eye", "item in the organelle step", "average: count"}
+QUICK = {"centre offsets: arange", "network: eye", "item in the organelle step", "average: count"}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning")

@@ -47,15 +47,15 @@ STATED = {
     "cytovox/preprocess/shape_fields.py _finer_matrix",
     # the check for NaN: where metrics are logged, before a validation and before a checkpoint
     "training/divergence.py DivergenceCheck._check",
-    "cytovox/models/finite.py first_nonfinite",
+    "cytovox/models/weights_file.py first_nonfinite",
     "cytovox/segmentation/networks.py _NetworkCells._images",
     "cytovox/segmentation/networks.py ConditionedCells.__call__",
     "cytovox/segmentation/networks.py CentreOffsetCells.offsets_um",
     # the inference engine: copies that are asynchronous on CUDA and plain on any other device, and tables once
     "cytovox/inference/transfers.py Transfers.upload",
     "cytovox/inference/transfers.py Transfers.download",
-    "cytovox/inference/regions.py DeviceTaps.__init__",
-    "cytovox/inference/bricks.py Bricks.lay_out",
+    "cytovox/inference/regions.py Resampler.__init__",
+    "cytovox/inference/bricks.py Bricks.set_format",
     "cytovox/inference/predictor.py DenseInferer.__post_init__",
 }
 #: Runs whose parts others have as well, for `make test-all`.

@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from cytovox.io import write_tcf
-from cytovox.simulation.__main__ import write as write_cells
+from cytovox.simulation.files import write as write_cells
 from cytovox.simulation.tomogram import simulate
 from datamodules.config import SimulatedSet
 from datamodules.shape.config import ShapeSimulatorData
 from datamodules.shape.simulated import simulated_shapes
-from datamodules.shape.write import write_shapes
+from tests.datamodules.shape.write import write_shapes
 
 SHAPE, SPACING = (16, 32, 32), (0.6, 0.6, 0.6)
 

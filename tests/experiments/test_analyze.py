@@ -15,7 +15,7 @@ import trimesh
 
 from cytovox.io import read_volume, write_nifti, write_ometiff
 from cytovox.measurement.measurements import Rules, measure_frame
-from cytovox.simulation.timelapse_files import write_time_lapse
+from cytovox.simulation.files import write_time_lapse
 from cytovox.simulation.tomogram import Options
 from experiments.tasks.analyze.state import FrameState
 
@@ -25,8 +25,8 @@ HOURS = (0.0, 7200.0, 14400.0)
 
 @pytest.fixture(scope="module")
 def time_lapses(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two films of three frames, one a treatment, with masks and labels beside them."""
-    folder = tmp_path_factory.mktemp("films")
+    """Two time-lapses of three frames, one a treatment, with masks and labels beside them."""
+    folder = tmp_path_factory.mktemp("time_lapses")
     for response in ("control", "LPS"):
         write_time_lapse(folder, "RAW264.7", 7, response, HOURS, SHAPE, SPACING, Options(noise_ri=(0.0005, 0.0005)))
     return folder
@@ -63,9 +63,9 @@ def test_given_masks_are_measured_and_every_number_is_the_truth(done, time_lapse
     rows = table[(table["file"] == "RAW264.7-00007-LPS") & (table["frame"] == t)]
     assert len(rows) == len(truth.compartments)
     for (_, row), wanted in zip(rows.iterrows(), truth.compartments, strict=True):
-        assert (row["cell"], row["compartment"]) == (wanted.cell, wanted.compartment)
+        assert (row["cell"], row["compartment"]) == (wanted["cell"], wanted["compartment"])
         for key in ("volume_um3", "surface_area_um2", "mean_ri", "concentration_g_per_ml", "dry_mass_pg"):
-            np.testing.assert_allclose(row[key], getattr(wanted, key), equal_nan=True)
+            np.testing.assert_allclose(row[key], wanted[key], equal_nan=True)
     assert set(rows["time_s"]) == {HOURS[t]}
     assert set(rows["group"]) == {"LPS"}
     assert set(rows["cells_from"]) == {"given"}
@@ -106,7 +106,7 @@ def test_surfaces_lie_where_the_cells_do_and_enclose_their_volume(done):
     assert mesh.is_watertight
     assert abs(mesh.volume) == pytest.approx(row["volume_um3"], rel=0.05)
     assert mesh.center_mass == pytest.approx([row["x_um"], row["y_um"], row["z_um"]], abs=1.0)
-    assert not list((done.run / "meshes" / row["file"]).glob("t0001*"))  # the ends of the film only
+    assert not list((done.run / "meshes" / row["file"]).glob("t0001*"))  # the first and last frame only
 
 
 def test_the_same_command_does_nothing_again(cli, time_lapses, done):
@@ -161,7 +161,7 @@ def test_ten_kills_at_random_moments_and_the_same_tables_byte_for_byte(process, 
 
 
 def test_a_broken_file_does_not_stop_the_others_and_ends_with_three(cli, time_lapses, tmp_path):
-    folder = tmp_path / "films"
+    folder = tmp_path / "time_lapses"
     shutil.copytree(time_lapses, folder)
     broken = folder / "RAW264.7-00007-LPS.TCF"
     broken.write_bytes(broken.read_bytes()[:5000])

@@ -1,4 +1,4 @@
-"""What the user can fix is told in one line a error, with exit code 2, and leaves nothing half-written."""
+"""An error that the user can fix is reported in one line, with exit code 2, and leaves no partial files."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, tiny, trained, cli
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("predict.stride=[32,64,64]", "predict: sliding window: stride [32, 64, 64]"),
+        ("predict.stride=[32,64,64]", "predict: sliding window: stride: [32, 64, 64]"),
         ("predict.window=[17,32,32]", "predict.window: the network of "),
     ],
 )

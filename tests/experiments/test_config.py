@@ -114,7 +114,7 @@ def test_a_wrong_choice_names_the_legal_ones(tmp_path):
         ("data: {source: simulator}\nmodel: {channels: [32, -1]}", "yaml: model.channels: [32, -1]: expected"),
         ("data: {source: simulator, medium_ri: 133.7}", "data.medium_ri: medium_ri 133.7: expected"),
         ("data: {source: simulator, medium_spread: -1}", "data.medium_spread: medium_spread -1.0: expected"),
-        ("data: {source: simulator, ri_contrast: 1.5}", "data.ri_contrast: expected a part from 0 to below 1"),
+        ("data: {source: simulator, ri_contrast: 1.5}", "data.ri_contrast: expected a number from 0 to below 1"),
         ("data: {source: simulator, test: {first_seed: 0}}", "is also in data.train"),
         ("data: {source: folder}", "data.volumes: no tomograms named"),
         ("data: {volumes: a, masks: b, split: {train: 0.9}}", "data.split: fractions must"),

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cytovox.models.finite import first_nonfinite
+from cytovox.models.weights_file import first_nonfinite
 from cytovox.networks.weights import shipped_weights
 from training.rundir import RunFolder
 

@@ -15,7 +15,7 @@ import pytest
 
 HOME = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender of a signal is told on Linux")
+pytestmark = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="only Linux reports the sender of a signal")
 
 
 @pytest.fixture

@@ -192,10 +192,10 @@ def time_lapse(path: Path, frames: int, values: Callable[[int], np.ndarray]) -> 
 
 def test_a_frame_of_one_label_among_many_is_a_label_image(cli, tmp_path):
     """In frame 1 the only cell lies in two parts: two cells, if that frame decided alone."""
-    split_in_half = np.where(scenes.cells() == 3, 1, 0)
-    split_in_half[:, 20:23] = 0
+    halves = np.where(scenes.cells() == 3, 1, 0)
+    halves[:, 20:23] = 0
     scenes.tomogram(tmp_path / "a.ome.tif", 3)
-    time_lapse(tmp_path / "a_cells.tif", 3, lambda t: split_in_half if t == 1 else scenes.cells())
+    time_lapse(tmp_path / "a_cells.tif", 3, lambda t: halves if t == 1 else scenes.cells())
     result = scenes.analyze(cli, tmp_path / "run", tmp_path / "a.ome.tif", f"cells={tmp_path}/{{stem}}_cells.tif",
                             f"organelles={nothing(tmp_path, 3)}")  # fmt: skip
     assert [len(result.volumes(frame=t)) for t in range(3)] == [3, 1, 3], result.err
@@ -282,7 +282,7 @@ def test_inputs_of_one_name_have_their_own_labels(cli, twins, pattern):
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("m/p/{stem}_cells.nii.gz", "would be that of"),
+        ("m/p/{stem}_cells.nii.gz", ": matches "),
         ("m/p/f_cells.nii.gz", "one file for 2 inputs"),
         ("m/**/{stem}_cells.nii.gz", "could both be its cells"),
         ("m/{relativ}_cells.nii.gz", "{relativ} is no placeholder"),

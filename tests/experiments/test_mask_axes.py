@@ -90,7 +90,7 @@ def test_training_refuses_it_or_reads_it_as_configured(field, volume, end, words
     for mode in ("header", "stored"):
         data, case = case_of(field, volume, end, mask_axes=mode)
         raws[mode] = case.load()
-        names.add(Preparer(data).path_of(case))
+        names.add(Preparer(data).entry_of(case)[0].path)
     assert len(names) == 2, "one preparation is not taken for the other"
     shown = mirrored if volume == "a.nii" else np.asarray
     for k, array in enumerate(masks().values()):

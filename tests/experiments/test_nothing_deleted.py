@@ -183,7 +183,7 @@ def test_fetch_replaces_only_what_it_unpacked(record):
     out = record()
     (out / "shapes").mkdir()
     (out / "shapes" / "mine.tif").write_text("mine")
-    with pytest.raises(InputError, match="is there, and was not unpacked here"):
+    with pytest.raises(InputError, match="exists, and was not unpacked here"):
         fetch_shapes(out, "1", "http://nowhere")
     assert tree(out / "shapes") == {"mine.tif": b"mine"}
     (out / "shapes" / "mine.tif").unlink()
@@ -196,7 +196,7 @@ def test_fetch_replaces_only_what_it_unpacked(record):
     assert tree(out / "shapes") == {"obj/a.tif": b"newer"}
     (out / "shapes" / "obj" / "annotated.csv").write_text("mine")
     os.utime(out / "shapes", (1, 1))
-    with pytest.raises(InputError, match=r"holds obj/annotated\.csv"):
+    with pytest.raises(InputError, match=r"contains obj/annotated\.csv"):
         fetch_shapes(out, "1", "http://nowhere")
     assert tree(out / "shapes") == {"obj/a.tif": b"newer", "obj/annotated.csv": b"mine"}
 
@@ -206,7 +206,7 @@ def test_fetch_does_not_unpack_into_a_link_or_its_own_folder(record, tmp_path):
     other.mkdir()
     (other / "mine").write_text("mine")
     (out / "shapes").symlink_to(other)
-    with pytest.raises(InputError, match="is there"):
+    with pytest.raises(InputError, match="exists"):
         fetch_shapes(out, "1", "http://nowhere")
     (out / "shapes").unlink()
     (out / "mine").write_text("mine")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cytovox.io import Box, FrameReader, read_volume
-from cytovox.simulation.__main__ import write as write_simulated
-from cytovox.simulation.timelapse_files import write_time_lapse
+from cytovox.simulation.files import write as write_simulated
+from cytovox.simulation.files import write_time_lapse
 from cytovox.simulation.tomogram import Options, simulate
 from datamodules.config import FolderData
 from datamodules.folder import find_cases
@@ -142,7 +142,9 @@ def test_simulated_volumes_and_films_are_read_by_every_command(cli, tmp_path):
     shape, spacing = (16, 32, 32), (0.6, 0.6, 0.6)
     seen = simulate("HeLa", 1, shape, spacing)
     tcf = write_simulated(tmp_path / "one", seen)
-    time_lapse = write_time_lapse(tmp_path / "film", "HeLa", 1, "control", [0.0, 1800.0], shape, spacing, Options())
+    time_lapse = write_time_lapse(
+        tmp_path / "time_lapse", "HeLa", 1, "control", [0.0, 1800.0], shape, spacing, Options()
+    )
     whole = sorted(float(n) * 0.6**3 for n in np.bincount(seen.cells_ZYX.ravel())[1:] if n)
     for path, cells, organelles in (
         (tcf, "{stem}_cells.nii.gz", "{stem}_{organelle}.nii.gz"),
@@ -162,7 +164,7 @@ def test_simulated_volumes_and_films_are_read_by_every_command(cli, tmp_path):
             assert result.volumes() == pytest.approx(whole)
             truth = [int(mask.sum()) for mask in seen.masks.values()]
             assert raw.masks_KZYX.sum((1, 2, 3)).tolist() == truth
-    masks = tmp_path / "film" / f"{time_lapse.stem}_masks.ome.tif"
+    masks = tmp_path / "time_lapse" / f"{time_lapse.stem}_masks.ome.tif"
     alone = scenes.from_masks(cli, tmp_path / "labels", masks, masks)
     assert alone.code == 0, alone.err
     assert "channel membrane of 4 is read as membrane" in alone.err

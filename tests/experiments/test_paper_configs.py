@@ -131,9 +131,9 @@ def test_a_paper_config_holds_the_published_numbers(name: str) -> None:
 def test_its_comment_says_what_deviates(name: str) -> None:
     text = shipped_configs()[name].read_text(encoding="utf-8")
     head = text[: text.index("schema_version")]
-    assert "# What deviates:" in head
+    assert "# Deviations:" in head
     assert all(line.startswith("#") for line in head.splitlines())
-    lines = head[head.index("# What deviates:") :].splitlines()[1:]
+    lines = head[head.index("# Deviations:") :].splitlines()[1:]
     known = [line[4:].split("  ")[0] for line in lines if line.startswith("#   ") and line[4] != " "]
     config = load_config(name)
     for path in (path for named in known for path in named.split(", ")):

@@ -6,6 +6,7 @@ import re
 import shutil
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -17,11 +18,18 @@ from cytovox.errors import InputError
 from cytovox.organelles import ORGANELLES
 from cytovox.plots.figures import overlay_figure
 from cytovox.plots.meshes import write_glb
-from experiments.report.data import headline
-from experiments.tasks import report_of as write_report
+from experiments.report.data import config_of, headline
+from experiments.report.page import write_report as write_page
+from experiments.tasks import TASKS
 
 EVIL = "<script>alert(1)</script>"
 SPACING_UM = (0.4, 0.3, 0.3)
+
+
+def write_report(run):
+    """Write the report of a run folder with the sections of its task, by default of the organelle task."""
+    task = TASKS.get(str(config_of(Path(run)).get("task")), TASKS["organelle"])
+    return write_page(run, task.report)
 
 
 @cache
@@ -219,7 +227,7 @@ def test_a_killed_run_has_a_report_all_the_same(tmp_path):
     assert "membrane 0.900" in text
     assert "2 epochs" in text
     assert "No surfaces" in text
-    assert "environment.json is not there" in text
+    assert "environment.json is missing" in text
 
 
 def test_an_organelle_of_the_user_s_own_is_reported_as_the_four_are(tmp_path):
@@ -416,7 +424,7 @@ def test_without_webgl_the_page_says_so_and_links_the_file(chromium, page, run):
     with Visit(chromium, run / "report.html") as visit:
         visit.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
         visit.page.reload()
-        assert visit.page.get_by_text("This browser shows no WebGL").is_visible()
+        assert visit.page.get_by_text("This browser does not support WebGL").is_visible()
         assert not visit.page.query_selector("canvas").is_visible()
         assert visit.complaints == []
 

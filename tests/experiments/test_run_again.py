@@ -17,7 +17,7 @@ from cytovox.io import read_volume, write_nifti
 from cytovox.measurement import registry
 from cytovox.measurement.registry import Column, Measurement
 from cytovox.networks.weights import shipped_weights
-from cytovox.simulation.timelapse_files import write_time_lapse
+from cytovox.simulation.files import write_time_lapse
 from cytovox.simulation.tomogram import Options
 from datamodules import steps
 from experiments import session
@@ -39,8 +39,8 @@ def undrawn():
 
 @pytest.fixture(scope="module")
 def time_lapses(tmp_path_factory) -> Path:
-    """Two films of two frames, with masks of organelles."""
-    folder = tmp_path_factory.mktemp("films")
+    """Two time-lapses of two frames, with masks of organelles."""
+    folder = tmp_path_factory.mktemp("time_lapses")
     for response in ("control", "LPS"):
         write_time_lapse(
             folder, "RAW264.7", 7, response, (0.0, 7200.0), SHAPE, SPACING, Options(noise_ri=(0.0005, 0.0005))
@@ -98,7 +98,7 @@ COUNTED = {
     "track.max_distance_um=3": "tables are written again:",
     "interval_min=30": "tables are written again:",
     "groups=null": "tables are written again:",
-    "method=offsets": "4 frames are analysed again: cell weights changed, method watershed -> fast",
+    "method=offsets": "4 frames are analysed again: cell weights changed, method watershed -> offsets",
     "organelle_names=[membrane,nucleus,nucleolus,lipid,other]": "4 frames are analysed again: organelle_names",
 }
 FAST = ("border=include",)

@@ -54,7 +54,7 @@ def test_a_search_leaves_a_genotype_its_picture_and_a_network_trained_with_it(se
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Its operations cost" in page
     assert "It is the best of 4 candidates" in page
-    assert "A step saw 1 sample over 1 rank, at a learning rate of 0.002" in page
+    assert "A step used 1 sample over 1 rank, at a learning rate of 0.002" in page
     own = json.loads((run / "retrained" / "metrics.json").read_text())
     assert metrics["retrained/dice_mean"] == own["val/dice_mean"]
 

@@ -191,7 +191,7 @@ def test_a_checkpoint_knows_its_parts_whatever_the_config_says(run, cli, config,
         (["predict.samples=0"], "predict.samples: expected 1 or more, got 0"),
         (["data.folds=5"], "fewer cells in HeLa (4)"),
         (["data.root=nowhere"], "nowhere"),
-        (["stages=[predict]", "predict.inputs=[nowhere]"], "nowhere: expected a folder that holds the folders image"),
+        (["stages=[predict]", "predict.inputs=[nowhere]"], "nowhere: expected a folder with the folders image"),
     ],
 )
 def test_a_fault_is_answered_in_a_line(cli, config, words, output):

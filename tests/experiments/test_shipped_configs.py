@@ -110,7 +110,7 @@ def test_every_shipped_config_runs_one_step(tmp_path: Path, cells, cli, name):
     assert 0 <= metrics["test/dice_mean"] <= 1
     assert (answer.run / "predictions" / "HeLa-00001.ome.tif").is_file()
     # one step on a single volume: the volume that is predicted is that volume, or differs from it
-    about_training = ("what the weights were trained on", "seen in training")
+    about_training = ("outside the training data", "seen in training")
     assert all(any(text in error for text in about_training) for error in answer.errors)
 
 

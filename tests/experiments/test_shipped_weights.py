@@ -65,7 +65,7 @@ def test_a_shipped_config_names_its_default_weights_and_they_are_its_own(name):
         return
     found = read_weights(config, [weights_path(config.weights.default, "weights.default")])
     build_from_weights(config, found)
-    if config.task == "shape":  # what is drawn for every sample, and what the network was told of it
+    if config.task == "shape":  # what is drawn for every sample, and which of it the network was given
         assert found[0].metadata.traits == dataclasses.asdict(config.traits)
 
 

@@ -104,7 +104,7 @@ def test_every_key_of_every_config_counts_or_is_listed(name):
     keys = keys_of(config)
     assert {path for path, _ in keys} >= {k for k, leaf in leaves_of(config).items() if leaf.value != GIVEN}
     for path, others in keys:
-        assert others, f"{path}: this test knows no other value of its type"
+        assert others, f"{path}: this test has no other value of its type"
         for value in others:
             after = fingerprints(with_value(config, path, value))
             for step, made in after.items():

@@ -233,7 +233,7 @@ def test_a_list_of_files_names_them_from_its_own_folder(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("# cells\nb.tif\n\na.tif\n")
     assert expand(["list.txt"], tmp_path, "inputs") == [tmp_path / "b.tif", tmp_path / "a.tif"]
     (tmp_path / "list.txt").write_text("gone.tif\n")
-    with pytest.raises(InputError, match=r"1 of its files are not there, such as .*gone\.tif"):
+    with pytest.raises(InputError, match=r"1 of its files do not exist, such as .*gone\.tif"):
         expand(["list.txt"], tmp_path, "inputs")
 
 

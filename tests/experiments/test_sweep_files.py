@@ -1,4 +1,4 @@
-"""What is wrong with a sweep file is told before anything runs, a line each."""
+"""Errors in a sweep file are reported before any run, one line each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning rates whose values are known."""
+"""Learning rates with known values."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def test_the_warm_up_is_linear_and_ends_at_the_full_rate() -> None:
     assert [scale(n) for n in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
 
-def test_the_cosine_begins_at_one_is_half_way_in_the_middle_and_ends_at_its_least() -> None:
+def test_the_cosine_has_its_known_first_middle_and_last_values() -> None:
     scale = learning_rate_scale(Adam(schedule="cosine", warmup_steps=10, lr_min_ratio=0.1), 110)
     assert [scale(10), scale(60), scale(110), scale(500)] == pytest.approx([1, 0.55, 0.1, 0.1])
 
 
-def test_the_polynomial_is_the_power_of_what_is_left() -> None:
+def test_the_polynomial_is_a_power_of_the_remaining_fraction() -> None:
     scale = learning_rate_scale(SGD(schedule="poly", power=2.0, lr_min_ratio=0.0), 10)
     assert [scale(0), scale(5), scale(9), scale(10)] == pytest.approx([1, 0.25, 0.01, 0])
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "poly"])
-def test_a_run_without_an_end_keeps_its_rate(schedule: str) -> None:
+def test_the_rate_is_constant_without_a_last_step(schedule: str) -> None:
     scale = learning_rate_scale(Adam(schedule=schedule), math.inf)  # type: ignore[arg-type]
     assert scale(10**6) == 1
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimiser_lowers_a_parabola(name: str) -> None:
+def test_every_optimiser_minimises_a_parabola(name: str) -> None:
     x = nn.Parameter(torch.tensor([3.0]))
     optimizer = OPTIMIZERS[name](lr=0.05).build([x])
     for _ in range(50):
@@ -74,7 +74,7 @@ def test_the_plateau_is_divided_by_five_as_in_the_paper() -> None:
     assert made["optimizer"].param_groups[0]["lr"] == pytest.approx(1e-3 / 5)
 
 
-def test_faults_are_reported_by_key_and_all_at_once() -> None:
+def test_errors_are_reported_together_with_their_keys() -> None:
     assert all(not optimizer_errors(kind()) for kind in OPTIMIZERS.values())
     bad = SGD(lr=math.nan, momentum=1.0, weight_decay=-1.0, power=-1.0, patience=-1, factor=1.0, lr_min_ratio=2.0)
     keys = {error.split(":")[0] for error in optimizer_errors(bad)}
@@ -83,7 +83,7 @@ def test_faults_are_reported_by_key_and_all_at_once() -> None:
     assert keys == {"warmup_steps", "betas"}
 
 
-def test_the_rate_follows_the_samples_of_a_step_by_its_rule() -> None:
+def test_the_rate_is_scaled_with_the_samples_per_step() -> None:
     assert scaled_rate(Adam(lr=1e-3), 64, 2) == 1e-3
     assert scaled_rate(Adam(lr=1e-3, lr_scale="sqrt"), 32, 2) == pytest.approx(4e-3)
     assert scaled_rate(SGD(lr=1e-2, lr_scale="linear"), 32, 2) == pytest.approx(16e-2)
@@ -91,7 +91,7 @@ def test_the_rate_follows_the_samples_of_a_step_by_its_rule() -> None:
     assert scaled_rate(Adam(lr=1e-3, lr_scale="sqrt"), 2, 2) == 1e-3
 
 
-def test_a_reference_without_a_rule_is_refused() -> None:
+def test_a_reference_batch_without_scaling_is_refused() -> None:
     assert optimizer_errors(Adam(lr_scale="sqrt", reference_batch=8)) == []
     assert optimizer_errors(Adam(reference_batch=8))[0].startswith("reference_batch: only with lr_scale")
     assert optimizer_errors(Adam(lr_scale="sqrt", reference_batch=0))[0].startswith("reference_batch: expected 1")

@@ -1,4 +1,4 @@
-"""The organelle task on answers known without it: a network that thresholds."""
+"""The organelle task with a thresholding network, whose results are known."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Threshold(nn.Module):
 
 @dataclass
 class MemoryCase:
-    """A case that lies in memory."""
+    """A case in memory."""
 
     name: str
     cell_line: str
@@ -90,7 +90,7 @@ def _cases() -> list[MemoryCase]:
     ]
 
 
-def test_dice_of_the_test_is_that_of_the_masks_and_absent_organelles_count_in_no_mean(tmp_path: Path) -> None:
+def test_the_test_dice_is_that_of_the_masks_and_means_exclude_absent_organelles(tmp_path: Path) -> None:
     module, cases = _module(), _cases()
     data = DataLoader([(n, c, c.load()) for n, c in enumerate(cases)], batch_size=None)  # type: ignore[arg-type]
     means = _trainer(tmp_path).test(module, data, verbose=False)[0]
@@ -101,17 +101,17 @@ def test_dice_of_the_test_is_that_of_the_masks_and_absent_organelles_count_in_no
     dice = [list(c.dice.values()) for c in module.scores.cases]
     np.testing.assert_allclose(dice, [[1, 2 / 3], [2 / 3, np.nan], [np.nan, np.nan], [0, 1]])
     assert np.isnan(module.scores.cases[2].mean)
-    assert {line: len(found) for line, found in module.scores.groups().items()} == {"HeLa": 3, "A549": 1}
+    assert {line: len(found) for line, found in module.scores.by_cell_line().items()} == {"HeLa": 3, "A549": 1}
     assert {label: c.name for label, c in module.scores.examples().items()} == {
         "best": "a",
         "median": "b",
         "worst": "d",
     }
-    window = module.scores.fit_windows()["nucleus"]
-    assert (window.n, module.scores.fit_windows()["lipid"].n) == (2, 2)
+    window = module.scores.windows.fit()["nucleus"]
+    assert (window.n, module.scores.windows.fit()["lipid"].n) == (2, 2)
 
 
-def test_a_rank_without_a_case_scores_nothing(tmp_path: Path) -> None:
+def test_a_rank_without_a_case_has_no_scores(tmp_path: Path) -> None:
     module = _module()
     case = _cases()[0]
     rows = [(0, case, case.load()), None]
@@ -139,7 +139,7 @@ def test_the_validation_metric_is_the_mean_over_cases_then_over_organelles(tmp_p
     assert values[MONITOR] == pytest.approx((nucleus + lipid) / 2)
 
 
-def test_a_validation_in_which_nothing_is_labelled_is_zero_not_nan(tmp_path: Path) -> None:
+def test_the_validation_metric_without_labels_is_zero_not_nan(tmp_path: Path) -> None:
     sample = {**_samples()[0], "labelled": np.array([False, False])}
     values = _trainer(tmp_path).validate(_module(), DataLoader([sample]), verbose=False)[0]  # type: ignore[arg-type]
     assert values == {MONITOR: 0.0}
@@ -167,7 +167,7 @@ def test_a_plateau_without_a_validation_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_a_plateau_lowers_the_rate_when_the_metric_stands_still(tmp_path: Path, every: int) -> None:
+def test_the_plateau_reduces_the_rate_when_the_metric_does_not_improve(tmp_path: Path, every: int) -> None:
     optimizer = Adam(lr=1e-3, factor=0.2, patience=1)
     module, data = _module(optimizer=optimizer), DataLoader(_samples()[:1])  # type: ignore[arg-type]
     rates: list[float] = []
@@ -188,7 +188,7 @@ def _saved(tmp_path: Path, network: nn.Module | None = None) -> Path:
     return tmp_path / "a.ckpt"
 
 
-def test_a_checkpoint_says_what_it_is_in_plain_types(tmp_path: Path) -> None:
+def test_checkpoint_metadata_have_plain_types(tmp_path: Path) -> None:
     path = _saved(tmp_path)
     assert torch.load(path, weights_only=True)["cytovox"]["organelles"] == ["nucleus", "lipid"]
     weights = read_checkpoint(path, "organelle", "predict.checkpoint")
@@ -201,7 +201,7 @@ def test_a_checkpoint_says_what_it_is_in_plain_types(tmp_path: Path) -> None:
     assert grid.spacing_um == (1.0, 1.0, 1.0)
 
 
-def test_checkpoints_that_are_not_ours_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_other_checkpoints_are_refused_in_one_line(tmp_path: Path) -> None:
     path = _saved(tmp_path)
     whole = path.read_bytes()
     content = torch.load(path, weights_only=True)
@@ -227,7 +227,7 @@ def test_checkpoints_that_are_not_ours_are_refused_in_one_line(tmp_path: Path) -
         read_checkpoint(tmp_path, "organelle", "init_from")
 
 
-def test_a_damaged_checkpoint_is_a_fault_of_the_file_wherever_the_damage_lies(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_an_input_error_for_any_damage(tmp_path: Path) -> None:
     path = _saved(tmp_path)
     whole = bytearray(path.read_bytes())
     rng = np.random.default_rng(0)
@@ -235,11 +235,11 @@ def test_a_damaged_checkpoint_is_a_fault_of_the_file_wherever_the_damage_lies(tm
         damaged = whole.copy()
         damaged[at : at + 40] = rng.integers(0, 256, 40).astype(np.uint8).tobytes()
         (tmp_path / "d.ckpt").write_bytes(damaged[: len(whole)])
-        with contextlib.suppress(InputError):  # damage in the numbers themselves cannot be told
+        with contextlib.suppress(InputError):  # damage to the numbers themselves cannot be detected
             load_network(Threshold(), read_checkpoint(tmp_path / "d.ckpt", "organelle", "x"), "x")
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_with_executable_code_is_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path(tmp_path / "ran").touch, ())  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The table of the test, over one process and over two."""
+"""Test scores over one process and over two."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def _rank(rank: int, port: int, out: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     scores = _scores(range(rank, 5, 2))
     scores.gather()
-    window = scores.fit_windows()["nucleus"]
+    window = scores.windows.fit()["nucleus"]
     Path(out, f"{rank}.txt").write_text(f"{[c.name for c in scores.cases]} {scores.means()} {window}")
     dist.destroy_process_group()
 
 
-def test_two_ranks_end_with_the_table_of_one(tmp_path: Path) -> None:
+def test_two_ranks_have_the_table_of_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(_rank, args=(port, str(tmp_path)), nprocs=2)
     alone = _scores(range(5))
     alone.gather()
-    output = f"{[c.name for c in alone.cases]} {alone.means()} {alone.fit_windows()['nucleus']}"
+    output = f"{[c.name for c in alone.cases]} {alone.means()} {alone.windows.fit()['nucleus']}"
     assert {(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)} == {output}
-    assert alone.fit_windows()["nucleus"].dice == pytest.approx(1)
-    assert alone.fit_windows()["lipid"].n == 0
+    assert alone.windows.fit()["nucleus"].dice == pytest.approx(1)
+    assert alone.windows.fit()["lipid"].n == 0
 
 
 def test_means_are_over_the_cases_that_have_the_organelle() -> None:

@@ -1,4 +1,4 @@
-"""Weights know again what they were trained on, whatever its file is called and however it is stored."""
+"""Weights record the content of their training data, independent of file names and formats."""
 
 import dataclasses
 import os
@@ -29,11 +29,11 @@ def cell(seed=0):
     return rng.integers(0, 256, (64, 64), dtype=np.uint8), np.hypot(y, x) < 12 + seed
 
 
-def answers(metadata, *fingerprints):
+def seen_in_training(metadata, *fingerprints):
     return counted_seen(metadata, fingerprints)[0]
 
 
-def test_a_cell_is_known_again_in_every_format_and_number_type(tmp_path: Path):
+def test_the_fingerprint_of_a_cell_is_the_same_in_every_format_and_data_type(tmp_path: Path):
     image, mask = cell()
     tifffile.imwrite(tmp_path / "a.tif", image)
     Image.fromarray(image).save(tmp_path / "b.png")
@@ -50,7 +50,7 @@ def test_a_cell_is_known_again_in_every_format_and_number_type(tmp_path: Path):
     assert len(found.pop()) == DIGITS
 
 
-def test_another_image_mask_or_place_is_another_cell():
+def test_the_fingerprint_depends_on_image_mask_and_position():
     image, mask = cell()
     image = image / 255
     own = cell_fingerprint(image, mask)
@@ -60,7 +60,7 @@ def test_another_image_mask_or_place_is_another_cell():
     assert own not in {cell_fingerprint(*other) for other in others}
 
 
-def test_a_volume_is_known_by_its_content_and_a_folder_by_all_its_files(tmp_path: Path):
+def test_the_fingerprint_of_a_volume_depends_on_its_content_and_on_all_files_of_a_folder(tmp_path: Path):
     (tmp_path / "a.tif").write_bytes(b"one")
     (tmp_path / "b.tif").write_bytes(b"one")
     (tmp_path / "c.zarr" / "0").mkdir(parents=True)
@@ -73,17 +73,17 @@ def test_a_volume_is_known_by_its_content_and_a_folder_by_all_its_files(tmp_path
     assert not {a, c} & set(volume_fingerprints([tmp_path / "a.tif", tmp_path / "c.zarr"], cache))
 
 
-def test_a_training_adds_to_what_its_weights_have_seen():
+def test_training_adds_its_data_to_those_of_the_weights():
     fresh = begun_from(NEW, None)
     first = trained_on(fresh, ["b", "a"])
     assert (first.seen, first.seen_all) == (["a", "b"], True)
-    assert answers(first, "a", "c") == ["yes", "no"]
+    assert seen_in_training(first, "a", "c") == ["yes", "no"]
     tuned = trained_on(begun_from(NEW, first), ["c"])
     assert tuned.seen == ["a", "b", "c"]
-    # weights from before fingerprints were kept: nobody knows what they have seen, and it stays so
+    # weights from before fingerprints were stored: their training data remain unknown
     old = trained_on(begun_from(NEW, NEW), ["c"])
     assert (old.seen, old.seen_all) == (["c"], False)
-    assert answers(old, "a", "c") == ["unknown", "yes"]
+    assert seen_in_training(old, "a", "c") == ["unknown", "yes"]
     assert resumed_from(first, ["z"], True).seen == ["a", "b", "z"]
     assert not resumed_from(first, [], False).seen_all
     both = seen_by_all(first, [tuned, old])
@@ -91,7 +91,7 @@ def test_a_training_adds_to_what_its_weights_have_seen():
     assert first.seen == ["a", "b"]
 
 
-def test_what_is_said_names_those_that_were_seen_and_those_that_may_have_been():
+def test_the_note_counts_items_seen_and_possibly_seen():
     first = trained_on(begun_from(NEW, None), ["a"])
     assert seen_note(counted_seen(first, ["b"])[1], "cells", "x") is None
     assert seen_note(counted_seen(first, ["a", "b"])[1], "cells", "so what") == (
@@ -113,12 +113,10 @@ def test_features_of_new_cells_are_read(tmp_path: Path):
     Fold(table.of("xy"), table.of("z"))
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"), [("yes", "1 of 3 cells were seen"), ("unknown", "of 1 it is not known")]
-)
-def test_features_of_cells_that_were_seen_are_refused_unless_they_are_asked_for(tmp_path: Path, answer, expected):
+@pytest.mark.parametrize(("seen", "expected"), [("yes", "1 of 3 cells were seen"), ("unknown", "of 1 it is not known")])
+def test_features_of_training_cells_are_refused_unless_allowed(tmp_path: Path, seen, expected):
     path = tmp_path / "predicted_features.csv"
-    path.write_text(TABLE.format(answer))
+    path.write_text(TABLE.format(seen))
     with pytest.raises(InputError, match=rf"{expected}.*\(first: x\).*allow_seen=True") as caught:
         read_features(path)
     assert "\n" not in str(caught.value)
@@ -129,7 +127,7 @@ def test_features_of_cells_that_were_seen_are_refused_unless_they_are_asked_for(
     "text",
     ["", "cell,unit,area_px2\nx,px,1\n", TABLE.format("no") + "w,px,no,7\n", TABLE.format("no") + "w,px,no,a,7\n"],
 )
-def test_what_is_no_table_of_features_is_refused(tmp_path: Path, text):
+def test_another_table_is_refused_as_features(tmp_path: Path, text):
     path = tmp_path / "predicted_features.csv"
     path.write_text(text)
     with pytest.raises(InputError, match="predict again"):
@@ -140,7 +138,7 @@ def test_what_is_no_table_of_features_is_refused(tmp_path: Path, text):
 
 @pytest.mark.real_data
 @pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
-def test_shipped_weights_know_the_real_cells_they_were_trained_on_and_no_others(tmp_path: Path):
+def test_shipped_weights_record_exactly_their_training_cells(tmp_path: Path):
     root = Path(os.environ["CYTOVOX_DATA"])
     cells = {
         name: read_shapes(find_shapes(ShapeFolderData(root=str(root / name), folds=0))) for name in ("rbc", "nuclei")
@@ -148,9 +146,9 @@ def test_shipped_weights_know_the_real_cells_they_were_trained_on_and_no_others(
     for name, other in (("rbc", "nuclei"), ("nuclei", "rbc")):
         metadata = read_checkpoint(shipped_weights()[f"shape_{name}"], "shape", "x").metadata
         own = [cell.fingerprint for cell in cells[name]]
-        assert set(answers(metadata, *own)) == {"yes"}
-        assert metadata.seen == sorted(own)  # all of them, and nothing else
-        assert set(answers(metadata, *(cell.fingerprint for cell in cells[other]))) == {"no"}
+        assert set(seen_in_training(metadata, *own)) == {"yes"}
+        assert metadata.seen == sorted(own)
+        assert set(seen_in_training(metadata, *(cell.fingerprint for cell in cells[other]))) == {"no"}
     # a copy in another format is the same cell, another crop of it is not
     first = cells["rbc"][0]
     np.save(tmp_path / "image.npy", first.image_YX)
@@ -162,18 +160,18 @@ def test_shipped_weights_know_the_real_cells_they_were_trained_on_and_no_others(
 
 @pytest.mark.real_data
 @pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
-def test_weights_of_a_fold_of_real_cells_know_its_training_cells_and_not_its_test_cells():
+def test_weights_of_a_fold_record_its_training_cells_and_not_its_test_cells():
     config = ShapeFolderData(root=str(Path(os.environ["CYTOVOX_DATA"]) / "rbc"), folds=5, fold=2, val=0.1)
     data = ShapeDataModule(config, seed=1)
     metadata = trained_on(begun_from(NEW, None), data.fingerprints(("train", "val")))
-    assert set(answers(metadata, *data.fingerprints(("train", "val")))) == {"yes"}
+    assert set(seen_in_training(metadata, *data.fingerprints(("train", "val")))) == {"yes"}
     tested = data.fingerprints(("test",))
     assert len(tested) in (20, 21)
-    assert set(answers(metadata, *tested)) == {"no"}
+    assert set(seen_in_training(metadata, *tested)) == {"no"}
 
 
 @pytest.mark.parametrize("name", sorted(shipped_weights()))
-def test_shipped_weights_say_what_they_have_seen(name):
+def test_shipped_weights_record_their_training_data(name):
     metadata = read_checkpoint(shipped_weights()[name], None, "x").metadata
     assert metadata.seen_all
     assert len(metadata.seen) == {"shape_rbc": 101, "shape_nuclei": 58}.get(name, 0)

@@ -1,4 +1,4 @@
-"""The shape modules: what they learn from, that samples have names, and that SHAPR's two networks learn apart."""
+"""The shape modules: training, reproducible samples, and separate training of SHAPR's two networks."""
 
 import dataclasses
 
@@ -18,8 +18,7 @@ from cytovox.models.metadata import ShapeMetadata, SHAPRMetadata
 from cytovox.models.shape import Shapes, condition, samples_at_once
 from cytovox.networks.shapr import SHAPRConfig
 from cytovox.networks.slab_unet import SlabUNetConfig
-from cytovox.preprocess.shape_fields import OccupancyConfig, SignedDistanceConfig
-from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.shape_fields import OccupancyConfig, SignedDistanceConfig, signed_distance
 from lightning_modules.optim import AdamW
 from lightning_modules.shape import Parts, ShapeModule
 from lightning_modules.shape_scoring import ShapeScores
@@ -92,15 +91,15 @@ def test_a_regressor_learns_the_radius_of_a_ball_from_its_slice(tmp_path, cells)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_validation_leaves_out_cells_that_only_fill_a_batch(tmp_path, cells):
+def test_the_validation_excludes_cells_that_pad_a_batch(tmp_path, cells):
     shape = module()
     perfect = {int(c["image"].sum()): c for c in cells}
 
-    def know(image, mask, number, count):
+    def true_shapes(image, mask, number, count):
         obj = perfect[int(image.sum())]["obj"][0] > 0.5
         return Shapes(obj[None], obj)
 
-    shape.shapes = know  # type: ignore[method-assign]
+    shape.shapes = true_shapes  # type: ignore[method-assign]
     wrong = {**cells[0], "index": -1, "obj": 1 - cells[0]["obj"]}
     done = trainer(tmp_path).validate(shape, loader([cells[0], wrong]), verbose=False)
     assert done[0]["val/iou"] == pytest.approx(1.0)
@@ -132,7 +131,7 @@ class Counting:
 
 
 class Slab(torch.nn.Module):
-    """Answers with the mask made a slab: 20 voxels of 64 thick or as it is told, and tilted as it is told."""
+    """Returns the mask as a slab, 20 of 64 voxels thick, or with the thickness and tilt of its conditioning."""
 
     def forward(self, x, t, condition):
         mask, thickness, plane, _ = (F.avg_pool2d(condition[:, k, None], 4)[:, 0] for k in (0, 2, 3, 4))
@@ -142,15 +141,15 @@ class Slab(torch.nn.Module):
         return torch.where(mask[:, None] > 0.5, inside, -1.0).clamp(-1, 1)[:, None]
 
 
-def test_samples_have_the_traits_that_are_drawn_and_the_mean_shape_those_of_the_answer(cells):
+def test_samples_have_the_drawn_traits_and_the_mean_shape_the_mean_traits(cells):
     shape = module(TraitsConfig(thickness=0.25, tilt=0.0, height=0.0), **DIRECT)
     reported, shape.network = [], Slab()
     shape.denoiser.network = lambda x, t, condition: reported.append(condition[:, 2:]) or shape.network(x, t, condition)
     found = shape.shapes(cells[3]["image"], cells[3]["mask"], 0, 200)
     known = [bool(maps[:, 2].all()) for maps in reported]
     assert known == [False, True] * 25
-    assert not any(maps.any() for maps, said in zip(reported, known, strict=True) if not said)
-    drawn = torch.cat([maps[:, 0, 0, 0] for maps, said in zip(reported, known, strict=True) if said])
+    assert not any(maps.any() for maps, has_traits in zip(reported, known, strict=True) if not has_traits)
+    drawn = torch.cat([maps[:, 0, 0, 0] for maps, has_traits in zip(reported, known, strict=True) if has_traits])
     own = measure_traits(Slab()(None, None, torch.cat([cells[3]["mask"], *[torch.zeros(1, 64, 64)] * 4])[None]))
     assert drawn.mean().item() == pytest.approx(own.thickness.item(), abs=0.05)
     assert drawn.std().item() == pytest.approx(0.25, rel=0.15)
@@ -159,7 +158,7 @@ def test_samples_have_the_traits_that_are_drawn_and_the_mean_shape_those_of_the_
     assert found.mean_ZYX.sum(0)[32, 32] == pytest.approx(20, abs=2)
 
 
-def test_a_drawn_tilt_turns_back_with_its_view(cells):
+def test_a_sampled_tilt_is_rotated_back_with_its_view(cells):
     shape = module(TraitsConfig(thickness=0.0, tilt=0.4, height=0.0), **DIRECT)
     shape.network = Slab()
     found = shape.shapes(cells[3]["image"], cells[3]["mask"], 0, 64)
@@ -179,7 +178,7 @@ def nearly_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("traits", [None, TraitsConfig()])
-def test_a_sample_is_named_by_seed_batch_and_number(cells, traits):
+def test_a_sample_is_determined_by_seed_batch_and_number(cells, traits):
     shape = module(traits).eval()
     with torch.no_grad():
         for p in shape.network.parameters():
@@ -196,7 +195,7 @@ def test_a_sample_is_named_by_seed_batch_and_number(cells, traits):
     assert first.probability_ZYX.max() <= 1
 
 
-def test_perfect_and_empty_shapes_have_the_scores_they_should(cells):
+def test_perfect_and_empty_shapes_have_known_scores(cells):
     scores, truth = ShapeScores(), cells[1]["obj"][0] > 0.5
     scores.add(1, Shapes(truth.expand(19, -1, -1, -1), truth), truth)
     scores.add(0, Shapes(torch.zeros(19, 64, 64, 64, dtype=torch.bool), torch.zeros_like(truth)), truth)
@@ -212,7 +211,7 @@ def test_perfect_and_empty_shapes_have_the_scores_they_should(cells):
     assert rows[1]["volume_interval_coverage"] == pytest.approx(0.9)
 
 
-def test_the_interval_in_the_table_is_the_one_that_is_scored(cells):
+def test_the_table_has_the_scored_interval(cells):
     truth = cells[1]["obj"][0] > 0.5
     samples = torch.zeros(39, *truth.shape, dtype=torch.bool)
     for number, sample in enumerate(samples):
@@ -234,7 +233,7 @@ def test_too_few_samples_have_no_interval_and_no_coverage(cells):
     assert np.isnan([row["volume_low"], row["volume_high"], row["volume_interval_coverage"]]).all()
 
 
-def test_the_network_is_shown_the_image_inside_the_mask_only(cells):
+def test_the_input_of_the_network_is_the_image_inside_the_mask(cells):
     batch = next(iter(loader(cells)))
     output = condition(batch["image"] + 0.3, batch["mask"])
     assert torch.equal(output[:, :1], batch["mask"])
@@ -253,7 +252,7 @@ def shapr(**more):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("supervised", "judged"), [(1.0, False), (0.0, True)])
-def test_the_discriminator_learns_in_the_second_stage_only(tmp_path, cells, supervised, judged):
+def test_the_discriminator_is_trained_in_the_second_stage_only(tmp_path, cells, supervised, judged):
     model = shapr(supervised=supervised)
     before = [p.detach().clone() for p in model.discriminator.parameters()]
     trainer(tmp_path, max_steps=2).fit(model, loader(cells))
@@ -261,12 +260,12 @@ def test_the_discriminator_learns_in_the_second_stage_only(tmp_path, cells, supe
     assert changed == judged
 
 
-def test_what_the_generator_is_given_does_not_reach_the_discriminator(cells):
+def test_the_loss_of_the_generator_does_not_train_the_discriminator(cells):
     model = shapr(supervised=0.0)
     logits = torch.zeros(2, 1, 64, 64, 64, requires_grad=True)
-    from lightning_modules.shapr import frozen
+    from lightning_modules.base import frozen
 
-    with frozen(model.discriminator):
+    with frozen(model.discriminator.parameters()):
         verdict = model.discriminator(torch.sigmoid(logits))
     verdict.sum().backward()
     assert logits.grad is not None
@@ -275,20 +274,20 @@ def test_what_the_generator_is_given_does_not_reach_the_discriminator(cells):
     assert all(p.requires_grad for p in model.discriminator.parameters())
 
 
-def test_shapr_has_one_answer(cells):
+def test_shapr_is_deterministic(cells):
     model = shapr().eval()
     model.views = False
     shapes = model.shapes(cells[0]["image"], cells[0]["mask"], 0, 2)
     assert torch.equal(shapes.samples_NZYX[0], shapes.samples_NZYX[1])
 
 
-def test_more_samples_are_drawn_at_once_on_a_cuda_device():
+def test_the_batch_of_samples_is_larger_on_a_cuda_device():
     assert samples_at_once(torch.device("cpu")) == 8
     assert samples_at_once(torch.device("cuda", 1)) == 16
 
 
 class Limited(torch.nn.Module):
-    """A network with memory for so many samples; its answers do not depend on how many are asked for at once."""
+    """A network that runs out of memory above a batch size; its outputs do not depend on the batch size."""
 
     def __init__(self, most):
         super().__init__()
@@ -302,7 +301,7 @@ class Limited(torch.nn.Module):
 
 
 @pytest.mark.parametrize("traits", [None, TraitsConfig()])
-def test_samples_do_not_depend_on_how_many_are_drawn_at_once(cells, traits):
+def test_samples_do_not_depend_on_the_batch_size(cells, traits):
     found = {}
     for batch in (5, 8, 16):
         shape = module(traits)
@@ -315,7 +314,7 @@ def test_samples_do_not_depend_on_how_many_are_drawn_at_once(cells, traits):
 
 
 @pytest.mark.parametrize("traits", [None, TraitsConfig()])
-def test_a_batch_of_samples_that_does_not_fit_is_halved_and_leaves_the_samples_as_they_are(cells, traits, capsys):
+def test_halving_a_batch_that_exceeds_the_memory_does_not_change_the_samples(cells, traits, capsys):
     def drawn(most):
         shape = module(traits)
         shape.network = Limited(most)
@@ -332,7 +331,7 @@ def test_a_batch_of_samples_that_does_not_fit_is_halved_and_leaves_the_samples_a
     assert capsys.readouterr().err == ""  # remembered
 
 
-def test_a_sample_that_does_not_fit_alone_is_the_users_to_solve(cells):
+def test_a_single_sample_that_exceeds_the_memory_is_an_input_error(cells):
     shape = module()
     shape.network = Limited(0)
     with pytest.raises(InputError, match="out of memory on the device with one shape at a time"):

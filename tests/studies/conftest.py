@@ -9,7 +9,7 @@ import pytest
 from datamodules.config import SimulatedSet
 from datamodules.shape.config import ShapeSimulatorData
 from datamodules.shape.simulated import simulated_shapes
-from datamodules.shape.write import write_shapes
+from tests.datamodules.shape.write import write_shapes
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from scipy import ndimage as ndi
 
 from cytovox.models.metadata import read_checkpoint
 from cytovox.networks.weights import shipped_weights
-from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.shape_fields import signed_distance
 from cytovox.simulation.tomogram import simulate
 from experiments.config import load_config
 from experiments.tasks import task_of

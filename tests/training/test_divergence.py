@@ -15,8 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from cytovox.errors import InputError
-from cytovox.models.finite import first_nonfinite
-from cytovox.models.weights_file import write_weights
+from cytovox.models.weights_file import first_nonfinite, write_weights
 from training.divergence import DivergenceCheck, DivergenceError
 from training.rundir import RunFolder
 from training.trainer import EMA, TrainerConfig, build_trainer

@@ -15,7 +15,7 @@ from training.slurm import GATHER
 
 @pytest.fixture
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A `squeue` that says what it is told to."""
+    """A `squeue` that prints a given text."""
     tools, said = tmp_path / "bin", tmp_path / "said"
     tools.mkdir()
     (tools / "squeue").write_text(

@@ -185,20 +185,48 @@ def test_every_patch_has_exactly_its_size_whatever_the_volumes(shape, patch, see
     assert result["case"] == "a"
 
 
+def shows_organelle(patches: Compose, data: dict) -> bool:
+    """Return whether the next patch contains a voxel of the organelle that was drawn."""
+    image = patches(data)["image"]
+    organelle = window_of(patches).organelle
+    assert organelle in (0, 1)
+    homogeneous = np.pad(data["centres"][organelle], ((0, 0), (0, 1)), constant_values=1).T
+    shown = np.linalg.inv(image.affine.numpy()) @ homogeneous
+    # windows begin at whole voxels of the volume: half of one is up to one voxel of the patch
+    resampled = window_of(patches).scale != 1 or angle_of(patches) != 0
+    slack = 0.5 + 0.5 * max(1, window_of(patches).scale) + 1e-3 if resampled else 0
+    size = np.array(image.shape[1:])
+    return bool((np.abs(shown[:3].T - (size - 1) / 2) - size / 2 <= slack).all(axis=1).any())
+
+
 @quick
-@given(sizes, sizes, st.integers(0, 999), st.booleans(), st.booleans())
-def test_the_drawn_organelle_is_always_inside_the_patch(shape, patch, seed, scaled, turned):
+@given(sizes, sizes, st.integers(0, 999), st.booleans())
+def test_the_drawn_organelle_is_always_inside_a_patch_that_is_not_rotated(shape, patch, seed, scaled):
     data = sample(shape)
-    patches = rand_patch(patch, p_foreground=1, p_scale=scaled, p_rotate=turned).set_random_state(seed)
-    for _ in range(3):
-        affine = patches(data)["image"].affine.numpy()
-        organelle = window_of(patches).organelle
-        assert organelle in (0, 1)
-        shown = np.linalg.inv(affine) @ np.pad(data["centres"][organelle], ((0, 0), (0, 1)), constant_values=1).T
-        # windows begin at whole voxels of the volume: half of one is up to one voxel of the patch
-        slack = 0 if not scaled and not turned else 0.5 + 0.5 * max(1, window_of(patches).scale) + 1e-3
-        beyond = np.abs(shown[:3].T - (np.array(patch) - 1) / 2) - np.array(patch) / 2
-        assert (beyond <= slack).all(axis=1).any()
+    patches = rand_patch(patch, p_foreground=1, p_scale=scaled, p_rotate=0).set_random_state(seed)
+    assert all(shows_organelle(patches, data) for _ in range(3))
+
+
+@quick
+@given(st.integers(0, 999), st.booleans())
+def test_the_drawn_organelle_is_always_inside_a_rotated_patch_that_is_away_from_the_border(seed, scaled):
+    data = sample((16, 64, 64))
+    data["mask"][:] = 0
+    data["mask"][1, 8, 30:34, 30:34] = 1
+    data["centres"] = foreground_centres(data["mask"])
+    patches = rand_patch((8, 16, 16), p_foreground=1, p_scale=scaled, p_rotate=1).set_random_state(seed)
+    assert all(shows_organelle(patches, data) for _ in range(3))
+
+
+def test_patches_never_leave_a_volume_that_is_large_enough():
+    data = sample((32, 80, 80))
+    patches = rand_patch((8, 16, 16), p_foreground=1, p_scale=1, p_rotate=0).set_random_state(0)
+    for _ in range(100):
+        patches(data)
+        window = window_of(patches)
+        reach = (window.patch / window.scale - 1) / 2
+        assert (window.centre >= reach - 1e-9).all()
+        assert (window.centre <= np.array([31, 79, 79]) - reach + 1e-9).all()
 
 
 def test_a_single_voxel_is_met_as_often_as_promised():

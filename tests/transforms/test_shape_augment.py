@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from monai.transforms import Compose
 
 from cytovox.errors import InputError
-from cytovox.preprocess.shape_fields import SLICE
-from cytovox.preprocess.signed_distance import signed_distance
+from cytovox.preprocess.shape_fields import SLICE, signed_distance
 from transforms.shape_augment import (
     AugmentationParams,
     RandMirrorZd,

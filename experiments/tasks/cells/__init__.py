@@ -1,1 +1,1 @@
-"""The cells task: masks of organelles to one label per cell."""
+"""Cells task: one label per cell from masks of organelles."""

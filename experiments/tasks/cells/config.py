@@ -1,6 +1,4 @@
-"""The keys of a cells config, and what cannot work in them."""
-
-from __future__ import annotations
+"""Config of the cells task, and its validation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,14 +14,14 @@ from experiments.tasks.cell_options import SeedsConfig
 from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_errors
 from lightning_modules.optim import OPTIMIZERS
 
-#: The loss of `method: offsets`; all others are of `method: network`.
+#: Loss of `method: offsets`; `method: network` uses the others.
 CENTRE_OFFSETS = "centre_offsets"
 CELL_LOSSES: Mapping[str, type] = {CENTRE_OFFSETS: CentreOffsetLossConfig, **LOSSES}
 
 
 @dataclass
 class CellsPredictConfig:
-    """`predict:` how weights are tested; tomograms are analysed by `task: analyze`."""
+    """`predict:` options of the test stage; `task: analyze` analyses tomograms."""
 
     checkpoint: Any = field(default=None, metadata=TEXTS_OR_NULL)
     """A .ckpt file, a run folder or the name of shipped weights; null for this run's own weights, else `init_from`,
@@ -36,17 +34,17 @@ class CellsPredictConfig:
 
 @dataclass
 class CellsConfig(Config):
-    """A whole cells config."""
+    """Config of the cells task."""
 
     method: Literal["offsets", "network"] = "offsets"
     """`offsets`: centre offsets, all cells in one pass; `network`: one pass per nucleus (Choi et al. 2021)."""
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
-    """What one nucleus is."""
+    """Definition of one nucleus."""
     predict: CellsPredictConfig = field(default_factory=CellsPredictConfig)
-    """How weights are tested."""
+    """Options of the test stage."""
 
 
-#: The groups with branches.
+#: Groups with branches.
 CELLS_CHOICES: dict[str, Choice] = {
     "data": Choice("source", "simulator", CELL_SOURCES),
     "model": Choice("network", "residual_unet", NETWORKS, network_config),
@@ -56,7 +54,7 @@ CELLS_CHOICES: dict[str, Choice] = {
 
 
 def cells_errors(config: CellsConfig) -> list[str]:
-    """What cannot work although every type is right, one line each, beginning with the key path."""
+    """Return the errors of a config whose types are valid, one line each, beginning with the key path."""
     errors = [f"data.{f}" for f in cells_data_errors(config.data)]
     is_offsets = isinstance(config.loss, CentreOffsetLossConfig)
     if is_offsets != (config.method == "offsets"):
@@ -68,9 +66,9 @@ def cells_errors(config: CellsConfig) -> list[str]:
     if config.method == "offsets" and config.data.z != "fit":
         errors.append(f"data.z: {config.data.z} is for method network; method offsets sees the whole depth: fit")
     errors += (own := [f"model.{f}" for f in config.model.errors()])
-    seen = config.data.resample_grid if config.data.resample == "grid" else config.data.patch_size
+    key = "resample_grid" if config.data.resample == "grid" else "patch_size"
+    seen = getattr(config.data, key)
     if not own and len(seen) == 3 and all(n > 0 for n in seen):
-        key = "resample_grid" if config.data.resample == "grid" else "patch_size"
         errors += [f"data.{key}: {f}" for f in config.model.errors(tuple(seen))]
     errors += batch_size_errors(config.predict.batch_size)
     if "predict" in config.stages:

@@ -1,9 +1,6 @@
-"""The cells task: labelled fields in, a network that tells cells from each other out."""
-
-from __future__ import annotations
+"""Cells task: train a network that separates cells, from labelled fields."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,21 +14,23 @@ from cytovox.metrics.cells import by_cell_line
 from cytovox.models.cells import cell_windows
 from cytovox.models.metadata import CellsMetadata, Weights, load_network
 from cytovox.models.networks import CELL_CHANNELS, cell_network
+from cytovox.plots.charts import read_rows
 from datamodules.cells import CellsDataModule
 from experiments.check import Audited
 from experiments.progress import Progress, wide_console
+from experiments.report.data import shown_number
+from experiments.report.parts import sections
 from experiments.stages import Run
-from experiments.tasks.base import TrainedTask, UsesWeights
+from experiments.tasks.base import TrainedTask, UsesWeights, check_test, record_seen
 from experiments.tasks.cells.config import CELLS_CHOICES, CellsConfig, cells_errors
-from experiments.tasks.cells.report import cells_report
-from experiments.tasks.organelle.data import check_test
 from lightning_modules.cell_scoring import SEED_SOURCES, CellTestScores
 from lightning_modules.cells import MONITOR, CellsModule
-from lightning_modules.seen import counted_seen, seen_metrics, seen_note
-from training.rundir import RunFolder, write_text
+from training.rundir import RunFolder, write_csv
 
-#: What each way is called in tables.
-NAMED = {"true": "true nuclei", "rule": "nuclei by the rule", "watershed": "seeded watershed, by the rule"}
+#: Names of the seed sources in tables.
+SOURCE_NAMES = {"true": "true nuclei", "rule": "nuclei by the rule", "watershed": "seeded watershed, by the rule"}
+#: Scores that the summary and the report show, with their headings.
+SCORES = {"dice": "Dice", "dice_matched": "matched only", "ap_50": "AP 0.5", "pq": "PQ"}
 
 
 class CellsTask(TrainedTask, UsesWeights):
@@ -43,10 +42,7 @@ class CellsTask(TrainedTask, UsesWeights):
     monitor = MONITOR
     unit = "volume"
     paths = (*TrainedTask.paths, ("data", "root"), ("data", "cache_dir"))
-
-    def errors(self, config: CellsConfig) -> list[str]:
-        """See `Task`."""
-        return cells_errors(config)
+    errors = staticmethod(cells_errors)
 
     def data(
         self, config: CellsConfig, progress: Progress | None, limit: int | None, splits: Sequence[str]
@@ -97,48 +93,44 @@ class CellsTask(TrainedTask, UsesWeights):
 
     def report(self, folder: Path) -> dict[str, Any]:
         """See `Task`."""
-        return cells_report(folder)
-
-    def prepare(self, data: CellsDataModule, stages: Sequence[str], progress: Progress) -> None:
-        """See `Task`."""
-        cases = data.find()
-        if "test" in stages:
-            check_test(cases["test"], progress)
-        if "fit" in stages:
-            data.prepare_data()
+        parts = [("scores", "Scores"), ("cases", "Cases"), ("training", "Training")]
+        return {
+            "sections": {**sections("cells", "Cells", "µm"), "parts": parts},
+            "lines": {
+                "heads": list(SCORES.values()),
+                "rows": [_report_row(row) for row in read_rows(folder / "tables" / "test_cell_lines.csv")],
+            },
+            "cases": read_rows(folder / "tables" / "test_cells.csv"),
+        }
 
     def test(self, run: Run) -> None:
-        """Score the weights from true nuclei and from those that the rule finds, and the baseline."""
+        """Score the weights with true nuclei and with nuclei found by the rule, and score the baseline."""
         module: CellsModule = run.module()
         run.trainer.test(module, datamodule=run.data, verbose=False)
         if not run.trainer.is_global_zero:
             return
         write_scores(module.scores, run.folder)
-        metrics = {f"test/{name}": value for name, value in module.scores.metrics().items()}
-        _, counted = counted_seen(module.metadata, run.data.fingerprints(("test",)))
-        counts = {"test/cases": len(module.scores.of("true")), **seen_metrics(counted, "test")}
-        run.folder.update_metrics({**metrics, **counts})
-        if note := seen_note(counted, "test cases", "their scores say nothing about new fields"):
-            print(note, file=sys.stderr)
+        metrics = {f"test/{name}": value for name, value in module.scores.means().items()}
+        run.folder.update_metrics({**metrics, "test/cases": len(module.scores.of("true"))})
+        consequence = "their scores say nothing about new fields"
+        record_seen(run, module, run.data.fingerprints(("test",)), "test", "test cases", consequence)
 
     def print_summary(self, folder: RunFolder, config: CellsConfig) -> None:
-        """Scores of every way to the seeds."""
+        """Print the scores for every seed source."""
         metrics = folder.metrics()
         if "test/true/dice" not in metrics:
             return
-        heads = {"dice": "Dice", "dice_matched": "matched only", "ap_50": "AP 0.5", "pq": "PQ"}
-        table = Table("seeds", *heads.values(), title=f"test, {int(metrics['test/cases'])} volumes")
-        for way in SEED_SOURCES:
-            cells = [metrics.get(f"test/{way}/{key}") for key in heads]
-            table.add_row(NAMED[way], *("" if value is None else f"{value:.3f}" for value in cells))
+        table = Table("seeds", *SCORES.values(), title=f"test, {int(metrics['test/cases'])} volumes")
+        for source in SEED_SOURCES:
+            cells = [metrics.get(f"test/{source}/{key}") for key in SCORES]
+            table.add_row(SOURCE_NAMES[source], *("" if value is None else f"{value:.3f}" for value in cells))
         wide_console().print(table)
 
     def audit(self, config: CellsConfig, stages: Sequence[str], progress: Progress) -> Audited:
-        """Find every case and read those of a folder; print one line for each that cannot be used."""
+        """Find every case and read those of a folder; print one line for each invalid one."""
         done = Audited()
         try:
-            data = self.data(config, None, None, ())
-            cases = data.find()
+            cases = self.data(config, None, None, ()).find()
             done.counts = {split: len(found) for split, found in cases.items()}
             if config.data.source == "folder":
                 check_test([case for found in cases.values() for case in found], progress)
@@ -148,22 +140,39 @@ class CellsTask(TrainedTask, UsesWeights):
         return done
 
 
+def _report_row(row: dict[str, str]) -> dict[str, Any]:
+    """Return a row of the report, with intervals, from a row of `test_cell_lines.csv`."""
+    texts = {key + end: shown_number(row.get(key + end), 3) for key in SCORES for end in ("", "_low", "_high")}
+    return {
+        "cell_line": row.get("cell_line", ""),
+        "seeds": SOURCE_NAMES.get(row.get("seeds", ""), ""),
+        "n": row.get("n", ""),
+        "values": [f"{texts[key]} [{texts[f'{key}_low']}, {texts[f'{key}_high']}]" for key in SCORES],
+    }
+
+
 def write_scores(scores: CellTestScores, folder: RunFolder) -> None:
     """Write `test_cells.csv`, one row per case and seed source, and `test_cell_lines.csv`, means with intervals."""
     names = [field.name for field in dataclasses.fields(scores.rows[0].scores)]
-    rows = [",".join(["case", "cell_line", "seeds", *names])]
-    rows += [
-        ",".join([_quoted(r.name), _quoted(r.cell_line), r.way, *(_number(getattr(r.scores, n)) for n in names)])
+    rows = [
+        {
+            "case": r.name,
+            "cell_line": r.cell_line,
+            "seeds": r.source,
+            **{n: _number(getattr(r.scores, n)) for n in names},
+        }
         for r in scores.rows
     ]
-    write_text(folder.tables / "test_cells.csv", "\n".join(rows) + "\n")
-    lines = [",".join(["cell_line", "seeds", "n", *(f"{n}{end}" for n in names for end in ("", "_low", "_high"))])]
-    for way in SEED_SOURCES:
-        found = by_cell_line(scores.of(way), [row.cell_line for row in scores.rows if row.way == way])
+    write_csv(folder.tables / "test_cells.csv", ["case", "cell_line", "seeds", *names], rows)
+    columns = ["cell_line", "seeds", "n", *(f"{n}{end}" for n in names for end in ("", "_low", "_high"))]
+    lines = []
+    for source in SEED_SOURCES:
+        found = by_cell_line(scores.of(source), [row.cell_line for row in scores.rows if row.source == source])
         for line, intervals in found.items():
-            cells = [_number(v) for n in names for v in _interval(intervals[n])]
-            lines.append(",".join([_quoted(line), way, str(len(scores.of(way, line))), *cells]))
-    write_text(folder.tables / "test_cell_lines.csv", "\n".join(lines) + "\n")
+            values = [v for n in names for v in (intervals[n].value, intervals[n].low, intervals[n].high)]
+            cells = [line, source, len(scores.of(source, line)), *map(_number, values)]
+            lines.append(dict(zip(columns, cells, strict=True)))
+    write_csv(folder.tables / "test_cell_lines.csv", columns, lines)
 
 
 def _windows(config: CellsConfig, metadata: CellsMetadata) -> SlidingWindow:
@@ -174,13 +183,5 @@ def _nuclei(config: CellsConfig) -> int:
     return batch_size(config.predict.batch_size, config.trainer.accelerator, NUCLEI_ON_CPU)
 
 
-def _interval(found: Any) -> tuple[float, float, float]:
-    return found.value, found.low, found.high
-
-
 def _number(value: float) -> str:
     return "" if value != value else f"{value:.6g}"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text

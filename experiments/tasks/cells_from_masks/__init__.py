@@ -1,1 +1,1 @@
-"""The cells_from_masks task: existing masks of membrane and nucleus to one label per cell."""
+"""Task cells_from_masks: one label per cell from existing masks of membrane and nucleus."""

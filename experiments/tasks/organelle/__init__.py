@@ -1,1 +1,1 @@
-"""The organelle task: refractive-index tomograms to masks of organelles."""
+"""Organelle task: masks of organelles from refractive-index tomograms."""

@@ -1,6 +1,4 @@
-"""`--check` of tomograms and their masks: what is wrong with them, one table with what to do."""
-
-from __future__ import annotations
+"""`--check` of tomograms and masks: print one table of errors and warnings with advice."""
 
 from collections.abc import Sequence
 
@@ -8,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from datamodules.audit.audit import Audit, audit
+from datamodules.audit.audit import audit
 from datamodules.audit.findings import Finding
 from experiments.check import Audited
 from experiments.progress import Progress
@@ -16,26 +14,23 @@ from experiments.tasks.organelle.config import OrganelleConfig
 
 
 def audit_data(config: OrganelleConfig, stages: Sequence[str], progress: Progress) -> Audited:
-    """Look at every file that a run would read, and print what was found."""
+    """Audit every file that a run would read, print the findings, and return the result."""
     predict = config.predict
     done = audit(
         *(config.data, config.seed, stages, predict.inputs, predict.spacing_um, progress),
         *(predict.spacing_from, predict.series),
     )
-    print_audit(done)
-    printed = {found.origin for found in done.findings if found.origin is not None}
-    return Audited(done.counts, done.inputs, len(done.errors), printed)
-
-
-def print_audit(done: Audit) -> None:
-    """The table, if there is anything to tell, and one line of numbers."""
-    console = _console()
     if done.findings:
+        console = Console()
+        # in a log file, wide enough for five columns; cells are wrapped and never cut
+        console = console if console.is_terminal else Console(width=160)
         console.print(_table(done.findings))
     if done.simulated:
         print("simulated volumes: there is no file to check, only the config's numbers")
     if done.volumes or not done.simulated:
         print(done.summary(), flush=True)
+    printed = {found.origin for found in done.findings if found.origin is not None}
+    return Audited(done.counts, done.inputs, len(done.errors), printed)
 
 
 def _table(findings: Sequence[Finding]) -> Table:
@@ -49,9 +44,3 @@ def _table(findings: Sequence[Finding]) -> Table:
         cells = (found.where, found.found, found.advice)
         table.add_row(f"[{style}]{found.severity}[/]", found.kind, *map(escape, cells))
     return table
-
-
-def _console() -> Console:
-    """The terminal; in a pipe wide enough for five columns, whose cells are wrapped and never cut."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)

@@ -1,6 +1,4 @@
-"""Outputs of an organelle network taken from weights of other organelles: by name, not by position."""
-
-from __future__ import annotations
+"""Match the outputs of an organelle network to those of its initial weights by name, not by position."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,27 +13,26 @@ from cytovox.models.metadata import Weights
 def match_outputs(
     weights: Weights, network: nn.Module, build: Callable[[int, int], nn.Module], organelles: Sequence[str]
 ) -> tuple[Weights, list[str]]:
-    """Return the weights with their outputs in the order of these organelles, and what should be said of it.
+    """Return the weights with their outputs in the order of these organelles, and notes for the user.
 
-    An organelle that the weights do not have keeps the new network's own output, untrained; an output that is not
-    asked for is left out. Which tensors belong to the outputs is found by building the network once more with one
-    output more: only theirs change their size.
+    An organelle that the weights do not have keeps the untrained output of the new network. Other outputs of the
+    weights are left out. The tensors of the outputs are those whose size differs in a network with one more output.
 
     Parameters
     ----------
     weights : Weights
-        Of an organelle network.
+        Weights of an organelle network.
     network : Module
-        The new one, as it is before any weights.
+        New network with its initial parameters.
     build : callable
-        (input channels, outputs) to a network like it.
+        Function that builds such a network from the numbers of input channels and outputs.
     organelles : sequence of str
-        Names of the new network's outputs.
+        Names of the outputs of the new network.
 
     Raises
     ------
     InputError
-        The network's outputs are not rows of tensors, so that they cannot be distinguished.
+        The outputs cannot be distinguished because they are not rows of tensors.
     """
     given, wanted = list(weights.metadata.organelles), list(organelles)
     if given == wanted:
@@ -50,13 +47,12 @@ def match_outputs(
                 f"matched by name at {name}: make data.organelles the same"
             )
         theirs = state.get(name)
-        if theirs is None or theirs.shape != some[name].shape or own[name].shape[1:] != theirs.shape[1:]:
-            continue  # another network: said where the weights are loaded
-        rows = own[name].clone()
-        for at, organelle in enumerate(wanted):
-            if organelle in given:
-                rows[at] = theirs[given.index(organelle)].to(rows.dtype)
-        state[name] = rows
+        # the shapes of another network differ, which is reported when the weights are loaded
+        if theirs is not None and theirs.shape == some[name].shape and own[name].shape[1:] == theirs.shape[1:]:
+            state[name] = rows = own[name].clone()
+            for at, organelle in enumerate(wanted):
+                if organelle in given:
+                    rows[at] = theirs[given.index(organelle)].to(rows.dtype)
     kinds = {
         "taken by name": [name for name in wanted if name in given],
         "new and untrained": [name for name in wanted if name not in given],

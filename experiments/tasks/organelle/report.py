@@ -1,4 +1,4 @@
-"""What the report of an organelle run shows."""
+"""Contents of the report of an organelle run."""
 
 from pathlib import Path
 from typing import Any
@@ -6,17 +6,18 @@ from typing import Any
 from cytovox.plots.charts import dice_figure, read_rows
 from experiments.report import data
 from experiments.report.parts import MAX_OVERLAYS, drawn, picture, sections, title
+from training.rundir import read_json
 
 
 def organelle_report(folder: Path) -> dict[str, Any]:
-    """Return what the sections of the page show."""
+    """Return the contents of the sections of the page."""
     tables, figures = folder / "tables", folder / "figures"
     overlays = sorted(figures.glob("predict_*.png"))
     return {
         "sections": sections("organelle", "Masks", "µm"),
         "headline": data.headline(folder),
         "seen_line": data.seen_line(
-            data.read_json(folder / "metrics.json"), "test", "test cases", "Their scores say nothing about new ones."
+            read_json(folder / "metrics.json"), "test", "test cases", "Their scores say nothing about new ones."
         ),
         "dice": drawn(
             figures / "dice.png",

@@ -1,1 +1,1 @@
-"""The search task: network architectures for organelle segmentation (ScNAS)."""
+"""Search task: network architectures for organelle segmentation (ScNAS)."""

@@ -1,6 +1,4 @@
-"""The keys of a search, and what cannot work in them."""
-
-from __future__ import annotations
+"""Config of the search task, and its validation."""
 
 import dataclasses
 import math
@@ -18,33 +16,33 @@ from training.trainer import parse_time
 
 @dataclass
 class RetrainConfig:
-    """`retrain:`. What the test stage trains from scratch: the searched network, as an organelle run of its own."""
+    """`retrain:`. Training of the searched network from scratch, in the test stage, as a separate organelle run."""
 
     width: int | None = None
     """Initial feature maps; null for the search's."""
     layers: int | None = None
-    """Cells in the encoder, and as many in the decoder; null for the search's."""
+    """Cells in the encoder, equal to those in the decoder; null for the search's."""
     multiplier: int | None = None
     """Nodes in a cell's output; null for the search's."""
     lr: float | None = None
     """Learning rate; null for the search's."""
     max_epochs: int | None = None
-    """Epochs; null for the search's limits, max_steps for one."""
+    """Epochs; null for the search's limits, including max_steps."""
     max_time: str | None = None
     """Wall-clock limit DD:HH:MM:SS; null for none."""
 
 
 @dataclass
 class SearchTaskConfig(OrganelleConfig):
-    """A whole config of a search."""
+    """Config of the search task."""
 
     search: SearchConfig = field(default_factory=SearchConfig)
-    """How it searches."""
+    """Options of the search."""
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
-    """How the test stage trains the network that was found, from scratch."""
+    """Training of the searched network from scratch, in the test stage."""
 
 
-#: The groups with branches.
+#: Groups with branches.
 CHOICES: dict[str, Choice] = {
     **ORGANELLE_CHOICES,
     "model": Choice("network", "scnas", {"scnas": ScNASConfig}),
@@ -53,40 +51,48 @@ CHOICES: dict[str, Choice] = {
 
 
 def search_task_errors(config: SearchTaskConfig) -> list[str]:
-    """What cannot work although every type is right, one line each, beginning with the key path."""
-    errors = organelle_errors(config)
-    errors += [f"search.{error}" for error in search_errors(config.search)]
-    if "predict" in config.stages:
-        errors.append(
+    """Return the errors of a config whose types are valid, one line each, beginning with the key path."""
+    errors = organelle_errors(config) + [f"search.{error}" for error in search_errors(config.search)]
+    trainer, model = config.trainer, config.model
+    changes = "not with task search, whose network changes in every step; set it false"
+    undecided = (
+        "not with task search, whose temperature and warm-up follow the steps: it could end before a genotype is "
+        "decided; use max_epochs or max_steps (retrain.max_time limits the later training)"
+    )
+    checks = (
+        (
+            "predict" not in config.stages,
             "stages: a search predicts nothing; predict with its retrained network: "
-            "predict.checkpoint=RUN/retrained in a config of task organelle"
-        )
-    if config.model.genotype != "published":
-        errors.append("model.genotype: not with task search, which looks for one; leave it out")
-    if config.trainer.compile:
-        errors.append("trainer.compile: not with task search, whose network is another in every step; set it false")
-    if config.model.checkpointing:
-        errors.append("model.checkpointing: not with task search, whose network is another in every step; set it false")
-    if config.trainer.max_steps == -1 and config.trainer.max_epochs in (None, -1):
-        errors.append("trainer.max_epochs: a search needs it, or max_steps: temperature and warm-up follow the steps")
-    for key in ("max_time", "early_stopping"):
-        if getattr(config.trainer, key) is not None:
-            errors.append(
-                f"trainer.{key}: not with task search, whose temperature and warm-up follow the steps, and which would "
-                "end undecided; use max_epochs or max_steps (retrain.max_time limits the training that follows)"
-            )
-    if config.trainer.accumulate_grad_batches > 1 or config.trainer.global_batch is not None:
-        errors.append(
-            "trainer.accumulate_grad_batches, global_batch: not with task search, which draws a network a batch; "
-            "leave them out"
-        )
-    if config.init_from is not None:
-        errors.append("init_from: not with task search, whose network holds many; leave it out")
+            "predict.checkpoint=RUN/retrained in a config of task organelle",
+        ),
+        (
+            model.genotype == "published",
+            "model.genotype: not with task search, which searches one; leave it out",
+        ),
+        (not trainer.compile, f"trainer.compile: {changes}"),
+        (not model.checkpointing, f"model.checkpointing: {changes}"),
+        (
+            trainer.max_steps != -1 or trainer.max_epochs not in (None, -1),
+            "trainer.max_epochs: a search needs it, or max_steps: temperature and warm-up follow the steps",
+        ),
+        (trainer.max_time is None, f"trainer.max_time: {undecided}"),
+        (trainer.early_stopping is None, f"trainer.early_stopping: {undecided}"),
+        (
+            trainer.accumulate_grad_batches <= 1 and trainer.global_batch is None,
+            "trainer.accumulate_grad_batches, global_batch: not with task search, which samples a network per batch; "
+            "leave them out",
+        ),
+        (
+            config.init_from is None,
+            "init_from: not with task search, whose supernet contains many networks; leave it out",
+        ),
+    )
+    errors += [error for valid, error in checks if not valid]
     return errors + [f"retrain.{error}" for error in _retrain_errors(config)]
 
 
 def retrained_model(config: SearchTaskConfig, genotype: str) -> Any:
-    """The network that is trained again, with this genotype."""
+    """Return the config of the network to train from scratch, with this genotype."""
     again, model = config.retrain, config.model
     return dataclasses.replace(
         model,
@@ -101,21 +107,19 @@ def _retrain_errors(config: SearchTaskConfig) -> list[str]:
     again, errors = config.retrain, []
     if again.lr is not None and not 0 < again.lr < math.inf:
         errors.append(f"lr: expected a positive number or null, got {again.lr}")
-    if again.max_epochs is not None and again.max_epochs < 1:
-        errors.append(f"max_epochs: expected 1 or more, or null, got {again.max_epochs}")
     if again.max_time is not None and parse_time(again.max_time) is None:
         errors.append(f"max_time: expected DD:HH:MM:SS such as 00:01:30:00, got {again.max_time!r}")
-    for key in ("width", "layers", "multiplier"):
+    for key in ("max_epochs", "width", "layers", "multiplier"):
         if (value := getattr(again, key)) is not None and value < 1:
             errors.append(f"{key}: expected 1 or more, or null, got {value}")
     if again.multiplier is not None and again.multiplier < config.model.multiplier:
         errors.append(
-            f"multiplier: expected the search's {config.model.multiplier} or more, since what it finds may not reach "
-            f"fewer nodes, got {again.multiplier}"
+            f"multiplier: expected the search's {config.model.multiplier} or more, since fewer nodes may not include "
+            f"those of the genotype, got {again.multiplier}"
         )
     windows = {"data.patch_size": config.data.patch_size, "predict.window": config.predict.window}
     for key, size in windows.items():
         if not errors and size is not None and len(size) == 3 and all(n > 0 for n in size):
             again_errors = retrained_model(config, "published").errors((size[0], size[1], size[2]))
-            errors += [f"{error.replace('patch:', f'{key}:', 1)}" for error in again_errors]
+            errors += [error.replace("patch:", f"{key}:", 1) for error in again_errors]
     return errors

@@ -1,6 +1,4 @@
-"""What becomes of a search: its genotype, and the network that is trained from scratch with it."""
-
-from __future__ import annotations
+"""Stages of a search: choose the genotype, and train its network from scratch."""
 
 import dataclasses
 import itertools
@@ -28,31 +26,31 @@ from lightning_modules.search import SearchModule
 from training.rundir import RunFolder, write_json, write_text
 from training.signals import Preempted
 
-#: The task that trains the searched network.
+#: Task that trains the searched network.
 TASK = OrganelleTask()
-#: The searched network, in the run folder of the search.
+#: File of the genotype in the run folder of the search.
 GENOTYPE = "genotype.json"
-#: The run folder of its training from scratch, in that of the search.
+#: Run folder of the training from scratch, in the run folder of the search.
 RETRAINED = "retrained"
-#: Its validation score among the metrics of the search, whose own is of the supernet's weights.
+#: Metric of the search that holds the validation score of the retrained network, not that of the supernet.
 RETRAINED_SCORE = "retrained/dice_mean"
 
 
 def derive(run: Run, module: SearchModule) -> None:
-    """Write the best of the search's candidates as a genotype and as a picture, and what it costs."""
+    """Write the genotype of the best candidate, its figure and its cost."""
     scored = _scored(run, module)
     if not run.trainer.is_global_zero:
         return
-    # of equals the first: the likeliest, if it is one of them
+    # the first of equal candidates: the likeliest one comes first
     found, dice = max(scored, key=lambda pair: -math.inf if math.isnan(pair[1]) else pair[1])
     network = module.network
     network.choose(fixed(found))
     write_json(run.folder.path / GENOTYPE, {**found.to_json(), "reference": f"searched by {run.config.name}"})
     genotype_figure(run.folder.figures / "genotype.png", found.to_json(), network.config.multiplier)
     likeliest = network.architecture.genotype()
-    rows = ["likeliest,chosen,dice_mean,cost"]
-    for one, value in scored:
-        rows.append(f"{int(one == likeliest)},{int(one == found)},{value:.6g},{module.cost_of(one):.6g}")
+    rows = ["likeliest,chosen,dice_mean,cost"] + [
+        f"{int(one == likeliest)},{int(one == found)},{value:.6g},{module.cost_of(one):.6g}" for one, value in scored
+    ]
     write_text(run.folder.tables / "candidates.csv", "\n".join(rows) + "\n")
     metrics = {
         "search/entropy": network.architecture.entropy().item(),
@@ -64,7 +62,7 @@ def derive(run: Run, module: SearchModule) -> None:
 
 
 def _scored(run: Run, module: SearchModule) -> list[tuple[Genotype, float]]:
-    """The candidates with their validation Dice; each rank scores its share, and all know all."""
+    """Return all candidates with their validation Dice on every rank; each rank scores a part of them."""
     found = module.candidates()
     if run.folder.status().get("dry_run"):
         found = found[:2]
@@ -84,21 +82,21 @@ def _scored(run: Run, module: SearchModule) -> list[tuple[Genotype, float]]:
 
 
 def retrain(run: Run) -> None:
-    """Train the searched network from scratch and test it, as an organelle run in a folder of its own.
+    """Train the searched network from scratch and test it, as an organelle run in a subfolder.
 
-    A training that has begun is resumed, one that is finished is scored again; the training of another network, or of
-    this one in another way, is renamed (`retrained-1`, and so on).
+    An unfinished training is resumed; a finished one is scored again. The folder of another network, or of a training
+    with other options, is renamed to `retrained-1`, `retrained-2` and so on.
 
     Raises
     ------
     InputError
-        The search has left no genotype: it was never finished.
+        There is no genotype because the search is not finished.
     """
     path = run.folder.path / GENOTYPE
     if not path.is_file():
         raise InputError(f"{path}: no such file; the search of this run is not finished: add the stage fit")
-    asked: Any = run.config
-    config = retrained_config(asked, json.dumps(load_genotype(str(path)).to_json()))
+    wanted: Any = run.config
+    config = retrained_config(wanted, json.dumps(load_genotype(str(path)).to_json()))
     folder = RunFolder(run.folder.path / RETRAINED)
     if run.trainer.is_global_zero:
         put_aside_another(folder, config)
@@ -119,19 +117,18 @@ def retrain(run: Run) -> None:
 
 
 def put_aside_another(folder: RunFolder, config: OrganelleConfig) -> None:
-    """Rename the folder of a training of another network, or one that learns in another way."""
-    kept, asked = _plain(folder, config)
-    if all(kept.get(key, asked[key]) == asked[key] for key in ("model", "loss", "optimizer", "seed")):
-        return
-    number = next(n for n in itertools.count(1) if not folder.path.with_name(f"{RETRAINED}-{n}").exists())
-    aside = folder.path.rename(folder.path.with_name(f"{RETRAINED}-{number}"))
-    print(f"note: {folder.path} held another network or training; that is in {aside} now", file=sys.stderr)
+    """Rename the folder of a training with another network, loss, optimizer or seed."""
+    kept, wanted = _plain(folder, config)
+    if any(kept.get(key, wanted[key]) != wanted[key] for key in ("model", "loss", "optimizer", "seed")):
+        names = (folder.path.with_name(f"{RETRAINED}-{n}") for n in itertools.count(1))
+        aside = folder.path.rename(next(path for path in names if not path.exists()))
+        print(f"note: {folder.path} held another network or training, which was moved to {aside}", file=sys.stderr)
 
 
 def stages_left(folder: RunFolder, config: OrganelleConfig) -> list[str]:
-    """What is to be done of a training that may have begun: at least the test, since that was asked for."""
-    kept, asked = (tree.get("trainer", {}) for tree in _plain(folder, config))
-    longer = any(_limit(asked[key]) > _limit(kept.get(key)) for key in ("max_epochs", "max_steps"))
+    """Return the stages that remain of the training from scratch; the test stage always does."""
+    kept, wanted = (tree.get("trainer", {}) for tree in _plain(folder, config))
+    longer = any(_limit(wanted[key]) > _limit(kept.get(key)) for key in ("max_epochs", "max_steps"))
     return ["fit", "test"] if longer or "fit" not in folder.status()["stages_done"] else ["test"]
 
 
@@ -140,37 +137,35 @@ def _limit(number: int | None) -> float:
 
 
 def _plain(folder: RunFolder, config: OrganelleConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a training that has begun was asked for (nothing if none has), and what this one is."""
+    """Return the config of the training in the folder (empty if there is none), and this one, as plain types."""
     path = folder.path / "config.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}, TASK.resolved(config)
 
 
 def scores_of(folder: RunFolder) -> dict[str, Any]:
-    """Of the retrained network, for the search's own metrics: a sweep of searches looks at them."""
-    metrics = folder.metrics()
+    """Return the scores of the retrained network as metrics of the search, for sweeps of searches."""
+    metrics, named = folder.metrics(), {"fit/parameters": "test/parameters", MONITOR: RETRAINED_SCORE}
     scores = {key: value for key, value in metrics.items() if key.startswith("test/")}
-    named = {"fit/parameters": "test/parameters", MONITOR: RETRAINED_SCORE}
     return {**scores, **{new: metrics[key] for key, new in named.items() if key in metrics}}
 
 
 def retrained_config(config: SearchTaskConfig, genotype: str) -> OrganelleConfig:
-    """The organelle run that trains the searched network; its config.yaml reruns as it is."""
+    """Return the config of the organelle run that trains the searched network."""
     again = config.retrain
-    known = {field.name for field in dataclasses.fields(OrganelleConfig)}
-    values: dict[str, Any] = {name: getattr(config, name) for name in known}
-    values.update(
-        task="organelle",
-        name=f"{config.name}-retrained",
-        stages=["fit", "test"],
-        resume=None,
-        model=retrained_model(config, genotype),
-        logging=dataclasses.replace(config.logging, wandb="disabled"),  # the scores go into the search's own W&B run
-        optimizer=dataclasses.replace(config.optimizer, lr=again.lr or config.optimizer.lr),
-        trainer=dataclasses.replace(
+    inherited = {field.name: getattr(config, field.name) for field in dataclasses.fields(OrganelleConfig)}
+    changed: dict[str, Any] = {
+        "task": "organelle",
+        "name": f"{config.name}-retrained",
+        "stages": ["fit", "test"],
+        "resume": None,
+        "model": retrained_model(config, genotype),
+        "logging": dataclasses.replace(config.logging, wandb="disabled"),  # the search's own W&B run has the scores
+        "optimizer": dataclasses.replace(config.optimizer, lr=again.lr or config.optimizer.lr),
+        "trainer": dataclasses.replace(
             config.trainer,
             max_epochs=again.max_epochs or config.trainer.max_epochs,
             max_steps=config.trainer.max_steps if again.max_epochs is None else -1,
             max_time=again.max_time,
         ),
-    )
-    return OrganelleConfig(**values)
+    }
+    return OrganelleConfig(**{**inherited, **changed})

@@ -1,1 +1,1 @@
-"""The shape tasks: 3D shapes of cells from 2D images (DISPR, SHAPR)."""
+"""Shape tasks: 3D shapes of cells from 2D images (DISPR, SHAPR)."""

@@ -1,6 +1,4 @@
-"""The keys of a shape config and of a SHAPR config, and what cannot work in them."""
-
-from __future__ import annotations
+"""Configs of the shape task and of SHAPR, and their validation."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from lightning_modules.optim import OPTIMIZERS
 
 @dataclass
 class ShapePredictConfig:
-    """`predict:` of the shape tasks. `samples`, `views` and `batch_size` serve the test, too."""
+    """`predict:` of the shape tasks. `samples` and `views` apply to the test stage as well."""
 
     inputs: Any = dataclasses.field(default_factory=list, metadata=TEXTS)
     """Folders that hold the folders `image` and `mask`."""
@@ -30,42 +28,42 @@ class ShapePredictConfig:
     out: str | None = None
     """Folder for the shapes; null for `predictions/` in the run folder."""
     samples: int = 20
-    """Shapes predicted of each cell; a 90 % interval of volumes needs 19 or more."""
+    """Shapes predicted for each cell; a 90 % interval of volumes needs 19 or more."""
     views: bool = True
-    """Predict them from the eight turns and mirror images of the image in turn, and turn them back."""
+    """Predict them in turn from the eight rotations and mirror images of the image, and transform them back."""
     voxel_um: float | None = None
-    """Size of a voxel in um, for the files; null where it is not known."""
+    """Size of a voxel in um, for the files; null if unknown."""
 
 
 @dataclass
 class ShapeConfig(Config):
-    """A whole shape config."""
+    """Config of the shape task."""
 
     field: Any = None
-    """`name:` and its options: how shapes are represented."""
+    """`name:` and its options: representation of shapes."""
     process: Any = None
-    """`name:` and its options: how data become noise."""
+    """`name:` and its options: process that turns data into noise."""
     preconditioning: Any = None
-    """`name:` and its options: what the network's output means."""
+    """`name:` and its options: meaning of the network's output."""
     sampler: Any = None
-    """`name:` and its options: from noise to shapes."""
+    """`name:` and its options: solver that turns noise into shapes."""
     traits: Any = None
-    """`name:` and its options: what the network is given besides the image, and what is drawn for every sample."""
+    """`name:` and its options: traits that condition the network, and their distribution over samples."""
     predict: ShapePredictConfig = dataclasses.field(default_factory=ShapePredictConfig)
-    """What is predicted, and how often."""
+    """Inputs and number of samples of the predict stage."""
 
 
 @dataclass
 class SHAPRConfig(Config):
-    """A whole SHAPR config."""
+    """Config of SHAPR."""
 
     supervised: float = 0.5
-    """Part of the training without the discriminator; 1 leaves it out."""
+    """Fraction of the training without the discriminator; 1 leaves it out."""
     predict: ShapePredictConfig = dataclasses.field(default_factory=ShapePredictConfig)
-    """What is predicted."""
+    """Inputs of the predict stage."""
 
 
-#: The groups with branches of the shape task.
+#: Groups with branches of the shape task.
 SHAPE_CHOICES: dict[str, Choice] = {
     "data": Choice("source", "folder", SHAPE_SOURCES),
     "field": Choice("name", "signed_distance", FIELDS),
@@ -78,7 +76,7 @@ SHAPE_CHOICES: dict[str, Choice] = {
     "optimizer": Choice("name", "adamw", OPTIMIZERS),
 }
 
-#: The groups with branches of the SHAPR task.
+#: Groups with branches of SHAPR.
 SHAPR_CHOICES: dict[str, Choice] = {
     "data": Choice("source", "folder", SHAPE_SOURCES),
     "model": Choice("network", "shapr", {"shapr": SHAPRNetworkConfig}),
@@ -88,7 +86,7 @@ SHAPR_CHOICES: dict[str, Choice] = {
 
 
 def shape_errors(config: ShapeConfig) -> list[str]:
-    """What cannot work although every type is right, one line each, beginning with the key path."""
+    """Return the errors of a config whose types are valid, one line each, beginning with the key path."""
     errors = _shared_errors(config)
     parts = ("field", "process", "preconditioning", "loss", "sampler", "traits")
     own = [f"{part}.{error}" for part in parts for error in getattr(config, part).errors()]
@@ -99,25 +97,28 @@ def shape_errors(config: ShapeConfig) -> list[str]:
 
 
 def shapr_errors(config: SHAPRConfig) -> list[str]:
-    """The same of a SHAPR config."""
+    """Return the errors of a SHAPR config; see `shape_errors`."""
     errors = _shared_errors(config) + [f"model.{error}" for error in config.model.errors()]
     errors += [f"loss.{error}" for error in config.loss.errors()]
     if not 0 <= config.supervised <= 1:
-        errors.append(f"supervised: expected a part from 0 to 1, got {config.supervised}")
-    trainer = config.trainer
-    endless = trainer.max_steps == -1 and (trainer.max_epochs is None or trainer.max_epochs == -1)
-    if config.supervised < 1 and endless:
-        errors.append("supervised: a part of the training, which needs trainer.max_epochs or trainer.max_steps")
+        errors.append(f"supervised: expected a fraction from 0 to 1, got {config.supervised}")
+    if config.supervised < 1 and config.trainer.max_steps == -1 and config.trainer.max_epochs in (None, -1):
+        errors.append("supervised: a fraction of the training, which needs trainer.max_epochs or trainer.max_steps")
     return errors
 
 
 def _shared_errors(config: Any) -> list[str]:
+    predict, voxel_um = config.predict, config.predict.voxel_um
+    checks = (
+        (predict.samples >= 1, f"predict.samples: expected 1 or more, got {predict.samples}"),
+        (
+            voxel_um is None or 0 < voxel_um < 100,
+            f"predict.voxel_um: expected a size in um between 0 and 100, or null, got {voxel_um}",
+        ),
+        (
+            not isinstance(predict.checkpoint, list) or len(predict.checkpoint) <= 1,
+            "predict.checkpoint: expected one checkpoint: there is no ensemble of shapes",
+        ),
+    )
     errors = [f"data.{error}" for error in shape_data_errors(config.data)]
-    predict = config.predict
-    if predict.samples < 1:
-        errors.append(f"predict.samples: expected 1 or more, got {predict.samples}")
-    if predict.voxel_um is not None and not 0 < predict.voxel_um < 100:
-        errors.append(f"predict.voxel_um: expected a size in um, or null, got {predict.voxel_um}")
-    if isinstance(predict.checkpoint, list) and len(predict.checkpoint) > 1:
-        errors.append("predict.checkpoint: expected one checkpoint: shapes are no ensemble's")
-    return errors
+    return errors + [error for valid, error in checks if not valid]

@@ -1,40 +1,37 @@
-"""What a report tells of a shape run, out of its folder alone."""
-
-from __future__ import annotations
+"""Contents of the report of a shape run, from its folder."""
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from cytovox.plots.charts import read_rows
 from cytovox.statistics.feature_tables import SEEN
-from experiments.report.data import Row, link, number, read_json, seen_line, shown, shown_volume
+from experiments.report.data import link, number, score_table, seen_line, shown, shown_volume
 from experiments.report.parts import picture, sections
+from training.rundir import read_json
 
-#: Columns of the errors, as they are called.
+#: Errors that the summary and the report show, with their headings.
 ERRORS = {
     "iou_error": "1 - IoU",
     "volume_error": "volume",
     "surface_error": "surface",
     "roughness_error": "roughness",
 }
-#: What the errors are of, by their prefix in the metrics.
-OF = {"": "mean shape", "single/": "single sample", "best_of_5/": "best of 5"}
+#: Scored shapes by their prefix in the metrics.
+SCORED = {"": "mean shape", "single/": "single sample", "best_of_5/": "best of 5"}
 
 
 def scores(run_folder: Path) -> dict[str, Any] | None:
-    """Errors of the mean shape, of a sample and of the best of five; None where nothing was tested."""
+    """Return the errors of the mean shape, of a sample and of the best of five; None without a test."""
     metrics = read_json(run_folder / "metrics.json")
     rows = [
         (what, [shown(metrics.get(f"test/{prefix}{name}")) for name in ERRORS])
-        for prefix, what in OF.items()
+        for prefix, what in SCORED.items()
         if f"test/{prefix}iou_error" in metrics
     ]
     if not rows:
         return None
-    coverage = number(metrics.get("test/volume_coverage_90"))
-    cells = number(metrics.get("test/cases"))
+    coverage, cells = (number(metrics.get(f"test/{name}")) for name in ("volume_coverage_90", "cases"))
     return {
         "errors": list(ERRORS.values()),
         "rows": rows,
@@ -45,20 +42,8 @@ def scores(run_folder: Path) -> dict[str, Any] | None:
     }
 
 
-def error_table(rows: list[Row], first: Iterable[str]) -> dict[str, Any] | None:
-    """A table of the mean shape's errors by cell or by class."""
-    if not rows:
-        return None
-    labels = [name for name in first if any(name in row for row in rows)]
-    return {
-        "labels": labels,
-        "scores": list(ERRORS.values()),
-        "rows": [([row.get(n, "") for n in labels], [shown(row.get(name)) for name in ERRORS]) for row in rows],
-    }
-
-
 def predictions(run_folder: Path) -> dict[str, Any] | None:
-    """One row per predicted cell: its volume, and where its shapes lie."""
+    """Return one row per predicted cell, with its volume and the path of its shapes; None without rows."""
     rows = read_rows(run_folder / "tables/predicted_shapes.csv")
     if not rows:
         return None
@@ -83,13 +68,13 @@ def predictions(run_folder: Path) -> dict[str, Any] | None:
 
 
 def shape_report(folder: Path) -> dict[str, Any]:
-    """Return what the sections of the page show."""
+    """Return the contents of the sections of the page."""
     tables, figures = folder / "tables", folder / "figures"
     return {
         "sections": sections("shape", "Shapes", "voxels"),
         "shape_scores": scores(folder),
-        "groups": error_table(read_rows(tables / "test_classes.csv"), ("class", "n")),
-        "cases": error_table(read_rows(tables / "test_cells.csv"), ("cell", "class")),
+        "groups": score_table(read_rows(tables / "test_classes.csv"), ("class", "n"), ERRORS),
+        "cases": score_table(read_rows(tables / "test_cells.csv"), ("cell", "class"), ERRORS),
         "gallery": picture(figures / "test_gallery.png"),
         "reliability": picture(figures / "test_reliability.png"),
         "predictions": predictions(folder),

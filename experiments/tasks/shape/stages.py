@@ -1,37 +1,35 @@
-"""Test and predict of the shape tasks: tables, a gallery, and files of every shape."""
-
-from __future__ import annotations
+"""Test and predict stages of the shape tasks: tables, a gallery, and files of every shape."""
 
 import sys
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from cytovox.io.provenance import Fingerprint
 from cytovox.measurement.shape_features import features_2d, features_3d, in_unit
 from cytovox.metrics.volume_spread import samples_needed
 from cytovox.models.domain import cell_statistics, outside
+from cytovox.plots.charts import reliability_figure
 from cytovox.plots.meshes import write_glb
-from cytovox.plots.shape_charts import reliability_figure
 from cytovox.plots.shapes import GalleryCell, gallery_figure
-from datamodules.sampling import EvaluationSampler
 from datamodules.shape.cases import ShapeCell
 from datamodules.shape.dataset import shape_sample
 from datamodules.shape.folder import find_inputs, read_shapes
 from datamodules.steps import STEPS
 from experiments.stages import Run
-from lightning_modules.seen import COLUMN, counted_seen, seen_metrics, seen_note
+from experiments.tasks.base import predict_each, record_seen
+from lightning_modules.seen import COLUMN, counted_seen
 from lightning_modules.shape_base import ShapeBase
 from lightning_modules.shape_scoring import ERROR_COLUMNS, ShapeScores, volume_columns
 from training.results import write_table
 from training.rundir import RunFolder
 from training.shape_files import ShapeWriter, cell_digest, read_note, read_samples, side_by_side
 
-#: Columns of a predicted cell's row.
+#: Columns of `predicted_shapes.csv`.
 PREDICTED = (
     "cell", "input", COLUMN, "samples", "volume", "volume_low", "volume_high", "volume_interval_coverage", "unit",
     "output", "outside_training",
@@ -41,7 +39,7 @@ SHOWN = 4
 
 
 def test(run: Run) -> None:
-    """Score the weights on the test cells; tables, a gallery and surfaces in the run folder."""
+    """Score the weights on the test cells, and write tables, a gallery and surfaces to the run folder."""
     cells: Sequence[ShapeCell] = run.data.find()["test"]
     module: ShapeBase = run.module()
     run.trainer.test(module, datamodule=run.data, verbose=False)
@@ -53,14 +51,13 @@ def test(run: Run) -> None:
     _write_tables(scores, cells, seen, run.folder)
     _draw(module, scores, cells, run.folder)
     means = {f"test/{name}": value for name, value in scores.means().items()}
-    _, counted = counted_seen(module.metadata, [cells[score.index].fingerprint for score in scores.cells])
-    run.folder.update_metrics({**means, "test/cases": len(scores.cells), **seen_metrics(counted, "test")})
-    if note := seen_note(counted, "test cells", "their scores say nothing about new cells"):
-        print(note, file=sys.stderr)
+    run.folder.update_metrics({**means, "test/cases": len(scores.cells)})
+    scored = [cells[score.index].fingerprint for score in scores.cells]
+    record_seen(run, module, scored, "test", "test cells", "their scores say nothing about new cells")
 
 
 def _note_few_samples(samples: int) -> None:
-    """Say that there is no 90 % interval of volumes where several samples are too few for one."""
+    """Print a note if several samples are too few for a 90 % interval of volumes."""
     if 1 < samples < samples_needed():
         print(
             f"note: predict.samples={samples} are too few for a 90 % interval of volumes ({samples_needed()} or more "
@@ -84,11 +81,11 @@ def _write_tables(scores: ShapeScores, cells: Sequence[ShapeCell], seen: Sequenc
 
 
 def _draw(module: ShapeBase, scores: ShapeScores, cells: Sequence[ShapeCell], folder: RunFolder) -> None:
-    """The best, the median and the worst cell once more: side by side, and the median's samples to turn."""
+    """Predict the best, the median and the worst cell again; draw their gallery, and the median's samples in 3D."""
     shown = []
     for label, score in scores.examples().items():
         cell = cells[score.index]
-        samples = _shapes(module, cell, score.index).samples_NZYX.numpy()
+        samples = predict_shapes(module, cell, score.index).samples_NZYX.numpy()
         shown.append(GalleryCell(f"{label}: {cell.name}", cell.image_YX, cell.mask_YX, samples, cell.obj_ZYX))
         if label == "median":
             assert cell.obj_ZYX is not None
@@ -99,28 +96,30 @@ def _draw(module: ShapeBase, scores: ShapeScores, cells: Sequence[ShapeCell], fo
     reliability_figure(folder.figures / "test_reliability.png", {"voxels": scores.reliability})
 
 
-def _shapes(module: ShapeBase, cell: ShapeCell, number: int) -> Any:
+def predict_shapes(module: ShapeBase, cell: ShapeCell, number: int) -> Any:
+    """Return the sampled shapes of a cell; the number of the cell seeds the samples."""
     sample = shape_sample(cell, number)
     image, mask = sample["image"].to(module.device), sample["mask"].to(module.device)
     return module.shapes(image, mask, number, module.samples)
 
 
+@dataclass
 class Predictor:
-    """What the trainer runs over the cells of a prediction: one at a time, each written as it comes."""
+    """Function that predicts one cell and writes its files, called by the trainer for each cell."""
 
-    def __init__(
-        self, module: ShapeBase, writer: ShapeWriter, sources: dict[str, Path], trained_on: dict[str, Any]
-    ) -> None:
-        self.module, self.writer, self.sources, self.trained_on = module, writer, sources, trained_on
+    module: ShapeBase
+    writer: ShapeWriter
+    sources: dict[str, Path]
+    trained_on: dict[str, Any]
 
     def __call__(self, cell: ShapeCell) -> None:
-        """Predict a cell, unless it is done."""
+        """Predict a cell, unless it is finished."""
         if self.writer.is_done(cell):
             return
         if why := self.writer.why(cell):
             print(f"note: {cell.name}: predicted again: {why}", file=sys.stderr)
-        # by its name, not its place: another cell in the folder does not change this one's samples
-        found = _shapes(self.module, cell, zlib.crc32(cell.name.encode()))
+        # seeded by name, not by position: other cells in the folder do not change the samples of this one
+        found = predict_shapes(self.module, cell, zlib.crc32(cell.name.encode()))
         voxel_um = self.writer.voxel_um or 1.0
         size = voxel_um**3
         volumes = size * found.samples_NZYX.flatten(1).sum(1).double().numpy()
@@ -146,7 +145,7 @@ class Predictor:
 
 
 def predict(run: Run) -> None:
-    """Write the shapes of every cell; cells that are done are not done again."""
+    """Write the shapes of every cell. Finished cells are not predicted again."""
     module: ShapeBase = run.module()
     predict = run.config.predict
     files = [cell for folder in run.inputs for cell in find_inputs(folder)]
@@ -163,13 +162,11 @@ def predict(run: Run) -> None:
         run.folder, fingerprint, predict.voxel_um, Path(predict.out) if predict.out is not None else None
     )
     module.predict_cell = Predictor(module, writer, sources, run.trained_on[0])
-    sampler = EvaluationSampler(len(cells), run.trainer.global_rank, run.trainer.world_size)
-    loader: DataLoader = DataLoader(cells, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
-    run.trainer.predict(module, loader, return_predictions=False)
-    run.trainer.strategy.barrier("predict")
+    predict_each(run, module, cells)
     if run.trainer.is_global_zero:
         _note_few_samples(predict.samples)
-        seen, counted = counted_seen(module.metadata, [cell.fingerprint for cell in cells])
+        fingerprints = [cell.fingerprint for cell in cells]
+        seen, _ = counted_seen(module.metadata, fingerprints)
         rows = [
             {**row, COLUMN: answer}
             for cell, answer in zip(cells, seen, strict=True)
@@ -180,28 +177,27 @@ def predict(run: Run) -> None:
         if strange:
             some = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
             print(
-                f"note: {len(strange)} of {len(rows)} cells ({some}) lie outside what the weights were trained on; see "
+                f"note: {len(strange)} of {len(rows)} cells ({some}) are outside the training data of the weights; see "
                 "outside_training in tables/predicted_shapes.csv",
                 file=sys.stderr,
             )
         write_table(run.folder.tables / "predicted_shapes.csv", list(PREDICTED), rows)
         write_table(run.folder.tables / "predicted_features.csv", list(features[0]) if features else ["cell"], features)
         _draw_predicted(cells[:SHOWN], writer.target, run.folder)
-        run.folder.update_metrics({"predict/files": len(rows), **seen_metrics(counted, "predict")})
+        run.folder.update_metrics({"predict/files": len(rows)})
         consequence = "their shapes and features are better than those of new cells, and classifiers refuse them"
-        if note := seen_note(counted, "predicted cells", consequence):
-            print(note, file=sys.stderr)
+        record_seen(run, module, fingerprints, "predict", "predicted cells", consequence)
 
 
 def _features_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Row of `predicted_features.csv`; the features are taken out of the row of the cell."""
+    """Return the row of `predicted_features.csv`; the features are removed from the row of the cell."""
     features = row.pop("features")
     unit = features.pop("unit")
     return {"cell": row["cell"], "unit": unit, COLUMN: row[COLUMN], **features}
 
 
 def _draw_predicted(cells: Sequence[ShapeCell], target: Path, folder: RunFolder) -> None:
-    """The first cells, out of the files that were written."""
+    """Draw the first cells from their files."""
     shown = []
     for cell in cells:
         samples = read_samples(target / cell.name)

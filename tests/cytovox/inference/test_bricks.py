@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import cytovox.inference.bricks
 import cytovox.inference.store
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Said
+from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.store import BrickStore
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.inference.windows import TensorSource
@@ -54,7 +54,7 @@ def streamed(tiling, image_CZYX, network, budget=inf, scratch=None):
     result, most = torch.full((2, *image_CZYX.shape[1:]), torch.nan), [0, 0]
     with BrickStore(budget, scratch) as store:
         for box, values in tiling.stream(
-            TensorSource(image_CZYX), lambda windows: iter([Said(network(windows))]), store
+            TensorSource(image_CZYX), lambda windows: iter([BatchOutput(network(windows))]), store
         ):
             result[(slice(None), *box)] = values
             times[box] += 1
@@ -76,7 +76,7 @@ def test_bricks_cover_the_volume_exactly_once_and_change_no_bit(tiling, shape, s
 
 @quick
 @given(tilings(), sizes, bricks)
-def test_a_network_of_ones_gives_exactly_one_in_whatever_bricks(tiling, shape, size):
+def test_a_network_of_ones_gives_exactly_one_for_every_size_of_bricks(tiling, shape, size):
     image = torch.rand((1, 1, *shape))
     with bricks_of(size):
         result = tiling(image, lambda w: torch.ones((len(w), 3, *w.shape[2:])))
@@ -177,13 +177,13 @@ def test_a_full_disk_is_reported_in_one_line_and_nothing_is_left(tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_a_scratch_folder_that_is_a_file_is_the_users_to_mend(tmp_path):
+def test_a_scratch_folder_that_is_a_file_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("")
     with bricks_of((4, 4, 4)), pytest.raises(InputError, match="cannot be written"):
         streamed(SlidingWindow((4, 4, 4), (2, 2, 2)), torch.rand((1, 8, 8, 8)), wave, 0, tmp_path / "file" / "deeper")
 
 
-def test_a_stored_brick_comes_back_in_its_layout_and_its_file_goes(tmp_path):
+def test_a_stored_brick_is_returned_unchanged_and_its_file_removed(tmp_path):
     first, second = torch.rand((2, 3, 4, 5)), torch.rand((2, 3, 4, 5))
     with BrickStore(0, tmp_path) as store:
         store.put((0, 0, 0), first.clone())

@@ -1,4 +1,4 @@
-"""The slab of `z: center`: on the cells wherever they lie, found from the index alone."""
+"""The slab of `z: center` lies on the cells, and is found from the refractive index alone."""
 
 import functools
 import os
@@ -44,7 +44,7 @@ def layer_of(image_ZYX: np.ndarray, depth: int = DEPTH) -> Layer:
 
 
 def dice(mask_ZYX: np.ndarray, start: int, depth: int = DEPTH) -> float:
-    """Of a perfect prediction inside the slab, and none outside."""
+    """Dice of a prediction that is perfect inside the slab and empty outside."""
     held = mask_ZYX[start : start + depth].sum()
     return float(2 * held / (held + mask_ZYX.sum()))
 
@@ -62,8 +62,8 @@ def best_dice(mask_ZYX: np.ndarray, depth: int = DEPTH) -> float:
     st.sampled_from([0.0, 0.004, 0.012]),
     st.sampled_from([0.0, 0.0005, 0.0015]),
 )
-def test_the_slab_holds_what_any_slab_can_hold(preset, seed, lift, upside_down, medium, noise):
-    """Of every line, at any height above the coverslip, either way up, in another medium and with more noise."""
+def test_the_slab_holds_as_much_as_the_best_slab(preset, seed, lift, upside_down, medium, noise):
+    """For every cell line, height above the coverslip, orientation, medium and noise."""
     made = tomogram(preset, seed)
     empty = made.ri_ZYX[len(made.ri_ZYX) - lift :]
     ri = np.concatenate([empty, made.ri_ZYX[: len(made.ri_ZYX) - lift]])
@@ -77,7 +77,7 @@ def test_the_slab_holds_what_any_slab_can_hold(preset, seed, lift, upside_down, 
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_as_simulated_a_perfect_network_loses_nothing_to_the_slab(preset):
+def test_the_slab_holds_the_cells_of_simulated_fields(preset):
     made = tomogram(preset, 0)
     mask = made.masks["membrane"]
     assert dice(mask, layer_of(normalised(made.ri_ZYX)).start) >= 0.99
@@ -86,7 +86,7 @@ def test_as_simulated_a_perfect_network_loses_nothing_to_the_slab(preset):
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_the_slab_begins_below_the_coverslip_and_ends_above_the_cells(preset):
-    """By the origin of the simulator's field: what the scene says of its coverslip and of the cells' heights."""
+    """Compared with the coverslip and the cells' heights of the simulated scene."""
     extent = (SHAPE[0] * SPACING_UM[0], SHAPE[1] * SPACING_UM[1], SHAPE[2] * SPACING_UM[2])
     scene = draw_scene(PRESETS[preset], 0, extent)
     usual = float(np.median([cell.lift_um + cell.height_um / (2 if cell.lift_um else 1) for cell in scene.cells]))
@@ -116,7 +116,7 @@ def test_at_the_border_the_slab_begins_with_the_volume():
     assert (layer_of(textured(2.0, 4), 20).start, layer_of(textured(58.0, 4), 20).stop) == (0, 60)
 
 
-def test_of_two_layers_the_slab_takes_both_or_the_larger_and_says_so():
+def test_the_slab_holds_both_layers_or_the_larger_one_with_a_note():
     two = np.maximum(textured(12.0, 6, seed=1), textured(28.0, 6, seed=2))
     both = layer_of(two, 24)
     assert (both.start <= 9, both.stop >= 31, both.notes) == (True, True, [])
@@ -129,7 +129,7 @@ def test_of_two_layers_the_slab_takes_both_or_the_larger_and_says_so():
 
 @pytest.mark.parametrize("shape", [(128, 256, 256), (40, 64, 64), (16, 32, 32), (12, 16, 16)])
 @pytest.mark.parametrize("level", [0.0, 0.2])
-def test_of_noise_and_of_nothing_the_middle_is_taken_and_said(shape, level):
+def test_noise_and_constant_volumes_give_the_slab_in_the_middle_with_a_note(shape, level):
     noise = 0.02 * np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32) + np.float32(level)
     for image in (noise.clip(0), np.full(shape, level, np.float32)):
         found = layer_of(image, 8)
@@ -151,7 +151,7 @@ def test_a_shallow_volume_is_taken_whole():
     assert (middle_slab(10, 10), middle_slab(11, 4), middle_slab(3, 4)) == ((0, 10), (3, 7), (0, 3))
 
 
-def test_how_a_volume_is_stored_changes_nothing():
+def test_the_profile_does_not_depend_on_the_storage_of_the_volume():
     image = np.random.default_rng(0).random((40, 300, 270)).astype(np.float32)
     image *= textured(20.0, 8, 40).max(2)[:, :1, None]
     whole = layer_profile(TensorSource(torch.from_numpy(image)[None]))
@@ -162,7 +162,7 @@ def test_how_a_volume_is_stored_changes_nothing():
 
 
 class Perfect(nn.Module):
-    """Answers with the truth of each window, which come in raster order."""
+    """Returns the truth of each window; windows are in raster order."""
 
     def __init__(self, truth_KZYX: torch.Tensor, tiling: SlidingWindow, slab: tuple[int, int]) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Perfect(nn.Module):
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_a_perfect_network_by_the_papers_inference(preset):
-    """The protocol of organelle_choi, smaller: a slab, strides, padding, blending, there and back; beside the whole."""
+    """The protocol of organelle_choi on a smaller grid, compared with prediction of the whole depth."""
     made, grid = tomogram(preset, 1), (48, 96, 96)
     names = list(made.masks)
     masks = np.stack([made.masks[name] for name in names]).astype(np.uint8)
@@ -223,9 +223,9 @@ def test_a_note_is_printed_once_for_many_volumes(capsys):
     tiling = SlidingWindow((4, 8, 8), (4, 4, 4), z="center", pad_yx=(0, 0))
     for _ in range(3):
         tiling(torch.zeros((2, 1, 9, 8, 8)), lambda windows: windows)
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert said[0].startswith("note: z: center: no layer of cells stands out of the noise")
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 1
+    assert notes[0].startswith("note: z: center: no layer of cells stands out of the noise")
 
 
 @pytest.mark.real_data

@@ -35,12 +35,12 @@ class Look(nn.Module):
         return self.inner(x)
 
 
-def test_cuda_graphs_are_refused_where_there_are_none():
+def test_cuda_graphs_are_refused_without_cuda():
     with pytest.raises(InputError, match="expected a CUDA device, got cpu"):
         DenseInferer(network_of(), GRID, tiling_of(2), compile="cuda_graphs")
 
 
-def test_another_way_to_compile_is_refused():
+def test_an_unknown_compile_mode_is_refused():
     with pytest.raises(InputError, match="expected one of none, default, cuda_graphs"):
         DenseInferer(network_of(), GRID, tiling_of(2), compile="max-autotune")
 
@@ -57,7 +57,7 @@ def test_all_batches_have_one_shape_and_give_the_same(layers, skip, monkeypatch)
     assert len(tiling_of(5).windows((6, 20, 18))) % 5
 
 
-def test_torch_compile_is_what_runs(monkeypatch):
+def test_the_compiled_network_is_called(monkeypatch):
     called = []
 
     def backend(module, inputs):
@@ -69,7 +69,7 @@ def test_torch_compile_is_what_runs(monkeypatch):
     compiled = DenseInferer(network_of(), GRID, tiling_of(5), compile="default")
     np.testing.assert_allclose(compiled(RI, (1, 1, 1)), expected, atol=1e-6)
     compiled(RI, (1, 1, 1))
-    assert len(called) == 1  # no batch makes torch compile anew
+    assert len(called) == 1  # no batch is compiled again
 
 
 def test_a_compiler_that_fails_ends_in_one_line(monkeypatch):

@@ -1,4 +1,4 @@
-"""A device without enough memory: smaller batches, then sums in main memory, then one line that says what to do."""
+"""A device without enough memory: smaller batches, then sums in main memory, then an error of one line."""
 
 import weakref
 from math import inf
@@ -11,12 +11,11 @@ from torch import nn
 import cytovox.inference.bricks
 import cytovox.inference.predictor
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Said
-from cytovox.inference.native_grid import NativeGrid
+from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.predictor import DenseInferer
-from cytovox.inference.stitching import WindowPass
+from cytovox.inference.regions import NativeGrid
 from cytovox.inference.store import BrickStore
-from cytovox.inference.tiling import SlidingWindow
+from cytovox.inference.tiling import SlidingWindow, WindowPass
 from cytovox.inference.windows import TensorSource
 from cytovox.io.regions import ArrayReader
 from cytovox.preprocess.resampling import ResampleTo
@@ -25,7 +24,7 @@ from cytovox.segmentation.networks import CentreOffsetCells, ConditionedCells
 
 
 class Limited(nn.Module):
-    """A network that fits into memory with so many windows only, and counts those it computed."""
+    """A network whose largest batch is limited, and which counts its windows."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -57,7 +56,7 @@ GRID = ResampleTo(grid=(6, 20, 18))
 @pytest.mark.parametrize("flips", [(), ("x",)])
 def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_counts_once(layers, flips, capsys):
     expected = DenseInferer([Limited(9), Limited(9)], GRID, tiling_of(8), flips=flips, layers=layers)(RI, (1, 1, 1))
-    first, second = Limited(9), Limited(2)  # what the first network said is in the sums when the second one fails
+    first, second = Limited(9), Limited(2)  # the output of the first network is in the sums when the second one fails
     inferer = DenseInferer([first, second], GRID, tiling_of(8), flips=flips, layers=layers)
     np.testing.assert_allclose(inferer(RI, (1, 1, 1)), expected, atol=1e-6)
     notes = capsys.readouterr().err.splitlines()
@@ -69,7 +68,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_counts_once(layer
     assert capsys.readouterr().err == ""
 
 
-def test_another_inferer_of_the_same_windows_remembers(capsys):
+def test_another_inferer_with_the_same_windows_uses_the_lowered_batch_size(capsys):
     tiling = tiling_of(4)
     DenseInferer(Limited(2), GRID, tiling, layers=True)(RI, (1, 1, 1))
     again = Limited(4)
@@ -141,7 +140,7 @@ def test_a_window_that_does_not_fit_ends_in_one_line(layers, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_sliding_window_alone_does_the_same(capsys):
+def test_the_sliding_window_alone_uses_smaller_batches_too(capsys):
     image = torch.rand((2, 1, 8, 20, 20))
     network = Limited(9)
     expected = tiling_of(4)(image, network)
@@ -163,7 +162,9 @@ def test_sums_of_a_failed_attempt_are_not_kept(monkeypatch):
     monkeypatch.setattr(WindowPass, "_add_view", fails)
     found = torch.full((1, 8, 20, 20), torch.nan)
     with BrickStore(inf) as store:
-        for box, values in tiling.stream(TensorSource(image), lambda w: iter([Said(wave(w))]), store, layers=True):
+        for box, values in tiling.stream(
+            TensorSource(image), lambda w: iter([BatchOutput(wave(w))]), store, layers=True
+        ):
             found[(slice(None), *box)] = values
         assert store.in_memory == 0
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
@@ -174,8 +175,8 @@ def wave(windows: torch.Tensor) -> torch.Tensor:
     return windows * torch.linspace(0.2, 0.8, windows[0, 0].numel()).view(windows.shape[2:])
 
 
-def test_what_failed_is_freed_before_it_is_tried_again():
-    """A reference to the failed batch would leave its memory taken."""
+def test_the_failed_batch_is_freed_before_the_next_attempt():
+    """A reference to the failed batch would keep its memory."""
     alive = []
 
     class Output(torch.Tensor):
@@ -195,7 +196,7 @@ def test_what_failed_is_freed_before_it_is_tried_again():
         list(
             tiling_of(2).stream(
                 TensorSource(torch.rand((1, 4, 8, 12))),
-                lambda windows: iter([Said(Fails()(windows))]),
+                lambda windows: iter([BatchOutput(Fails()(windows))]),
                 store,
                 layers=True,
             )

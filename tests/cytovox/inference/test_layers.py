@@ -1,4 +1,4 @@
-"""The engine as it runs on a GPU (whole layers on the device), here on the CPU, beside the engine of the CPU."""
+"""The engine with whole layers on the device, as on a GPU, compared on the CPU with the engine of the CPU."""
 
 import dataclasses
 from math import inf
@@ -13,10 +13,9 @@ from torch import nn
 import cytovox.inference.bricks
 import cytovox.inference.predictor
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Said
-from cytovox.inference.native_grid import NativeGrid, own_box_shape
+from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.predictor import DenseInferer
-from cytovox.inference.regions import DeviceTaps, RegionSource, resample_part, taps
+from cytovox.inference.regions import NativeGrid, RegionSource, Resampler, own_box_shape
 from cytovox.inference.store import BrickStore
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.inference.transfers import Download, Transfers, to_host
@@ -81,15 +80,15 @@ def predicted(tiling, image_CZYX, predict, layers):
 
 @quick
 @given(tilings(), sizes, st.integers(0, 99), st.booleans(), st.sampled_from([(), (0,), (1, 2), (0, 1, 2)]))
-def test_sums_in_layers_are_those_in_bricks(tiling, shape, seed, last, flips):
+def test_sums_in_layers_equal_sums_in_bricks(tiling, shape, seed, last, flips):
     image = torch.from_numpy(spotted(shape, seed))[None]
 
     def predict(windows):
         for axes in ((), flips):
             output = wave(windows.flip([2 + a for a in axes])).half()
-            yield Said(output.contiguous(memory_format=torch.channels_last_3d) if last else output, True, axes)
+            yield BatchOutput(output.contiguous(memory_format=torch.channels_last_3d) if last else output, True, axes)
 
-    bricks, layers = (predicted(tiling, image, predict, way) for way in (False, True))
+    bricks, layers = (predicted(tiling, image, predict, in_layers) for in_layers in (False, True))
     torch.testing.assert_close(layers, bricks, atol=1e-6, rtol=0)
 
 
@@ -97,7 +96,7 @@ def test_sums_in_layers_are_those_in_bricks(tiling, shape, seed, last, flips):
 @given(tilings(), sizes)
 def test_a_network_of_ones_gives_exactly_one_in_layers(tiling, shape):
     def ones(windows):
-        yield Said(torch.ones((len(windows), 2, *windows.shape[2:])))
+        yield BatchOutput(torch.ones((len(windows), 2, *windows.shape[2:])))
 
     tiling = dataclasses.replace(tiling, skip_below=None)
     image = torch.rand((1, *shape))
@@ -118,7 +117,7 @@ def test_a_network_of_ones_gives_exactly_one_in_layers(tiling, shape):
     st.booleans(),
     st.sampled_from(["32-true", "bf16-mixed"]),
 )
-def test_a_frame_on_the_device_is_that_on_the_host(tiling, shape, grid, seed, flips, last, precision):
+def test_a_frame_predicted_on_the_device_equals_that_on_the_host(tiling, shape, grid, seed, flips, last, precision):
     # torch 2.13 gives back uninitialised memory for windows of one slice in bfloat16 and channels_last on a CPU
     assume(precision == "32-true" or min(tiling.window) >= 3)
     torch.manual_seed(0)
@@ -137,7 +136,7 @@ def test_a_frame_on_the_device_is_that_on_the_host(tiling, shape, grid, seed, fl
     assert set(boxes) == {str(box) for box, _ in both[0].boxes(ArrayReader(ri), (0.2, 0.2, 0.2))}
 
 
-def test_the_frame_is_read_once_whatever_the_overlap():
+def test_the_frame_is_read_once_with_overlapping_windows():
     class Counting(ArrayReader):
         voxels = 0
 
@@ -152,42 +151,38 @@ def test_the_frame_is_read_once_whatever_the_overlap():
     assert reader.voxels == 24 * 30 * 30
 
 
-def test_what_is_skipped_is_read_from_the_device_once_a_layer(monkeypatch):
+def test_skipped_windows_are_read_from_the_device_once_per_layer(monkeypatch):
     waits = []
     wait = Download.wait
     monkeypatch.setattr(Download, "wait", lambda self: (waits.append(self.host.dtype), wait(self))[1])
     tiling = SlidingWindow((4, 4, 4), (2, 2, 2), pad_yx=(0, 0), skip_below=0.1)
-    predicted(tiling, torch.rand((1, 8, 16, 16)), lambda w: iter([Said(wave(w))]), layers=True)
+    predicted(tiling, torch.rand((1, 8, 16, 16)), lambda w: iter([BatchOutput(wave(w))]), layers=True)
     assert waits == [torch.bool] * 3
 
 
 @quick
 @given(small, st.integers(1, 4), st.integers(1, 2), st.floats(0, 0.9))
-def test_a_batch_shows_what_its_windows_show(shape, batch, channels, threshold):
+def test_the_check_of_a_batch_equals_that_of_its_windows(shape, batch, channels, threshold):
     windows = torch.rand((batch, channels, *shape)) ** 4
     assert exceeds(windows, threshold).tolist() == [not only_medium(window, threshold) for window in windows]
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 3), st.data())
-def test_sums_of_taps_are_products_with_their_matrix(n_in, n_out, axis, data):
+def test_sums_of_voxels_times_weights_are_the_products_with_the_matrix(n_in, n_out, axis, data):
     start = data.draw(st.integers(0, n_out - 1))
     stop = data.draw(st.integers(start + 1, n_out))
-    axis_taps = taps(n_in, n_out)
-    span, matrix = axis_taps.part(start, stop)
-    assert span == axis_taps.span(start, stop)
-    shape = [2, 3, 4, 5]
-    shape[axis] = span.stop - span.start
-    values = torch.rand(shape)
-    matrices = [matrix if k == axis else None for k in (1, 2, 3)]
-    found = DeviceTaps(axis_taps, CPU).resample(values.clone(), axis, start, stop)
-    torch.testing.assert_close(found, resample_part(values, matrices), atol=1e-6, rtol=0)
+    before, after, box = [3, 4, 5], [3, 4, 5], [slice(0, n) for n in (3, 4, 5)]
+    before[axis - 1], after[axis - 1], box[axis - 1] = n_in, n_out, slice(start, stop)
+    values = torch.rand((2, *(s.stop - s.start for s in Resampler(before, after).span(box))))
+    found = Resampler(before, after, CPU)(values.clone(), box)
+    torch.testing.assert_close(found, Resampler(before, after)(values, box), atol=1e-6, rtol=0)
 
 
 @pytest.mark.filterwarnings("error")
 @quick
 @given(sizes, sizes, small, st.data())
-def test_regions_made_on_the_device_are_those_of_the_whole(shape, target, piece, data):
+def test_regions_resampled_on_the_device_equal_those_of_the_whole(shape, target, piece, data):
     ri = np.random.default_rng(0).uniform(1.33, 1.40, shape).astype(np.float32)
     ri.flags.writeable = data.draw(st.booleans())
     before = ri.copy()
@@ -206,7 +201,7 @@ def test_normalising_on_the_device_changes_no_bit():
     np.testing.assert_array_equal(normalise.on_device(torch.from_numpy(ri.copy())).numpy(), normalise(ri))
 
 
-def test_nan_is_named_with_where_it_lies_before_it_reaches_the_device():
+def test_nan_is_reported_with_its_region_before_the_upload():
     ri = np.full((8, 8, 8), 1.35, np.float32)
     ri[5, 1, 2] = np.nan
     source = RegionSource(ArrayReader(ri), (8, 8, 8), NormaliseRI(), (4, 8, 8), 0, CPU)
@@ -217,7 +212,7 @@ def test_nan_is_named_with_where_it_lies_before_it_reaches_the_device():
 
 @quick
 @given(sizes, sizes, small, st.integers(0, 99))
-def test_boxes_of_the_own_grid_made_on_the_device_are_those_of_the_whole(common, own, brick, seed):
+def test_boxes_of_the_own_grid_made_on_the_device_equal_those_of_the_whole(common, own, brick, seed):
     values = torch.rand((2, *common), generator=torch.Generator().manual_seed(seed))
     brick = tuple(min(b, n) for b, n in zip(brick, common, strict=True))
     result = torch.full((2, *own), torch.nan)
@@ -286,7 +281,7 @@ def test_boxes_come_in_order_with_their_values_whenever_their_copies_are_complet
     assert [float(values) for _, values in found] == list(range(7))
 
 
-def test_nothing_waits_for_a_copy_within_the_budget_until_the_end():
+def test_the_host_waits_for_a_copy_within_the_budget_only_at_the_end():
     transfers = Late(2)
     boxes = to_host(steps_of(6, 3), transfers, inf)
     assert [box[0].start for box, _ in (next(boxes) for _ in range(4))] == [0, 1, 2, 3]
@@ -298,16 +293,16 @@ def test_nothing_waits_for_a_copy_within_the_budget_until_the_end():
 def test_beyond_the_budget_the_oldest_copy_is_waited_for():
     transfers = Late(99)
     next(to_host(steps_of(6, 0), transfers, 8.0))
-    assert transfers.begun == 3  # two boxes of 4 bytes may be on their way
+    assert transfers.begun == 3  # the budget is that of two boxes
 
 
-def test_boxes_that_were_handed_out_are_not_on_their_way():
-    transfers = Late(1)  # each is complete when the next was begun, so that two are on their way at most
+def test_yielded_boxes_do_not_count_in_the_budget():
+    transfers = Late(1)  # each copy is complete when the next one starts, so at most two are incomplete
     list(to_host(steps_of(9, 0), transfers, 8.0))
     assert transfers.waited == [True] * 8 + [False]
 
 
-def test_boxes_are_written_to_where_they_belong():
+def test_boxes_are_written_to_the_given_tensors():
     result = torch.full((1, 4, 1, 1), -1.0)
     list(to_host(steps_of(4, 0), Late(1), inf, lambda box, _: result[:, box[0]]))
     assert result.flatten().tolist() == [0, 1, 2, 3]

@@ -27,7 +27,7 @@ def smooth_ri(shape: tuple[int, int, int]) -> np.ndarray:
     return (1.35 + 0.01 * np.cos(2 * z) * np.cos(3 * y) * np.cos(2 * x)).astype(np.float32)
 
 
-def test_on_its_own_grid_a_frame_comes_back_as_its_normalised_self():
+def test_an_identity_on_the_own_grid_returns_the_normalised_frame():
     ri = smooth_ri((11, 19, 9))
     probabilities = DenseInferer(Logit(), ResampleTo(grid=(11, 19, 9)), SMALL)(ri, (0.2, 0.1, 0.1))
     assert probabilities.shape == (2, 11, 19, 9)
@@ -92,6 +92,6 @@ def test_the_sigmoid_is_taken_in_float32():
     torch.testing.assert_close(probabilities, torch.full_like(probabilities, 1.2339458e-4))
 
 
-def test_an_unknown_precision_is_the_users_to_mend():
+def test_an_unknown_precision_is_an_input_error():
     with pytest.raises(InputError, match="bf16-mixed"):
         DenseInferer(Logit(), ResampleTo(grid=(8, 8, 8)), SMALL, precision="fp8")

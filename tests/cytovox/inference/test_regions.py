@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 from cytovox.errors import InputError
-from cytovox.inference.native_grid import NativeGrid, own_box_shape
-from cytovox.inference.regions import RegionSource, matched_size, resample_part, taps
+from cytovox.inference.regions import NativeGrid, RegionSource, Resampler, matched_size, own_box_shape, taps
 from cytovox.inference.store import BrickStore
 from cytovox.io.regions import ArrayReader
 from cytovox.preprocess.intensity import NormaliseRI
@@ -27,23 +26,21 @@ def ri_of(shape, seed=0):
 def test_taps_are_torchs_antialiased_weights(n_in, n_out):
     size = (n_out, n_in)
     expected = interpolate(torch.eye(n_in)[None, None], size=size, mode="bilinear", align_corners=False, antialias=True)
-    span, matrix = taps(n_in, n_out).part(0, n_out)
-    assert span == slice(0, n_in)
-    torch.testing.assert_close(torch.eye(n_in) if matrix is None else matrix, expected[0, 0], atol=1e-6, rtol=0)
+    axis = taps(n_in, n_out)
+    assert axis.span(0, n_out) == slice(0, n_in)
+    torch.testing.assert_close(axis.matrix(0, n_out), expected[0, 0], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), [(2048, 1365), (1365, 2048), (2048, 3001), (5000, 512)])
 def test_taps_of_long_axes_sample_where_torch_does(n_in, n_out):
     line = torch.from_numpy(np.random.default_rng(0).random(n_in, dtype=np.float32))
-    _, matrix = taps(n_in, n_out).part(0, n_out)
-    torch.testing.assert_close(
-        matrix @ line, resize_linear(line.view(1, 1, 1, -1), (1, 1, n_out)).flatten(), atol=1e-6, rtol=0
-    )
+    expected = resize_linear(line.view(1, 1, 1, -1), (1, 1, n_out)).flatten()
+    torch.testing.assert_close(taps(n_in, n_out).matrix(0, n_out) @ line, expected, atol=1e-6, rtol=0)
 
 
 @quick
 @given(shapes, shapes, pieces, st.data())
-def test_a_region_is_what_resampling_the_whole_gives_there(shape, target, piece, data):
+def test_a_region_equals_that_of_the_whole_resampled_volume(shape, target, piece, data):
     ri = ri_of(shape)
     whole = resize_linear(torch.from_numpy(NormaliseRI()(ri))[None], target)
     source = RegionSource(ArrayReader(ri), target, NormaliseRI(), piece, data.draw(st.sampled_from([0, 400, 1e9])))
@@ -76,7 +73,7 @@ def test_overlapping_regions_are_read_once_and_never_the_whole(target):
     assert reader.most <= 12 * 20 * 20
 
 
-def test_what_was_used_last_is_kept_within_the_budget():
+def test_the_pieces_used_last_are_kept_within_the_budget():
     source = RegionSource(ArrayReader(ri_of((4, 4, 40))), (4, 4, 40), NormaliseRI(), (4, 4, 4), 3 * 64 * 4)
     for x in range(0, 40, 4):
         source.read((slice(0, 4), slice(0, 4), slice(x, x + 4)))
@@ -84,7 +81,7 @@ def test_what_was_used_last_is_kept_within_the_budget():
     assert list(source._pieces) == [(0, 0, 7), (0, 0, 8), (0, 0, 9)]
 
 
-def test_nan_is_named_with_where_it_lies():
+def test_nan_is_reported_with_its_region():
     ri = ri_of((8, 8, 8))
     ri[5, 1, 2] = np.nan
     source = RegionSource(ArrayReader(ri), (8, 8, 8), NormaliseRI(), (4, 4, 4), 0)
@@ -96,7 +93,7 @@ def test_nan_is_named_with_where_it_lies():
 
 @quick
 @given(shapes, shapes, pieces, st.sampled_from([0, 1e9]), st.integers(0, 99))
-def test_boxes_of_the_own_grid_are_what_resampling_the_whole_gives(tmp_path_factory, common, own, brick, budget, seed):
+def test_boxes_of_the_own_grid_equal_the_whole_resampled_volume(tmp_path_factory, common, own, brick, budget, seed):
     values = torch.rand((2, *common), generator=torch.Generator().manual_seed(seed))
     brick = tuple(min(b, n) for b, n in zip(brick, common, strict=True))
     values[:, : brick[0], : brick[1]] = 0  # bricks of zeros are not kept
@@ -117,7 +114,7 @@ def test_boxes_of_the_own_grid_are_what_resampling_the_whole_gives(tmp_path_fact
     torch.testing.assert_close(result, resize_linear(values, own), atol=1e-6, rtol=0)
 
 
-def test_bricks_are_forgotten_when_the_last_box_was_made():
+def test_bricks_are_removed_after_their_last_box():
     common, own, brick = (32, 8, 8), (48, 8, 8), (4, 8, 8)
     with BrickStore(1e9) as store:
         grid = NativeGrid(common, own, brick, own_box_shape(brick, common, own), store)
@@ -135,7 +132,8 @@ def test_matched_sizes_are_bounded_on_both_grids(size, n_own, n_other):
 
 
 def test_resampling_is_float32_also_under_autocast():
-    values, matrix = torch.rand((1, 4, 4, 30)), torch.rand((20, 30))
-    expected = resample_part(values, [None, None, matrix])
+    values, box = torch.rand((1, 4, 4, 30)), (slice(0, 4), slice(0, 4), slice(0, 20))
+    resampler = Resampler((4, 4, 30), (4, 4, 20))
+    expected = resampler(values, box)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(resample_part(values, [None, None, matrix]), expected)
+        assert torch.equal(resampler(values, box), expected)

@@ -25,8 +25,8 @@ def spotted(shape, seed):
     return torch.from_numpy(image)[None, None]
 
 
-def says_zero_of_medium(threshold):
-    """A network of two channels, of any answer elsewhere."""
+def zero_for_medium(threshold):
+    """Return a network of two channels whose output is 0 for medium."""
 
     def network(windows):
         kept = torch.tensor([not only_medium(w, threshold) for w in windows]).view(-1, 1, 1, 1, 1)
@@ -38,8 +38,8 @@ def says_zero_of_medium(threshold):
 
 @quick
 @given(windows_and_strides, sizes, st.integers(0, 99), st.integers(1, 5), st.sampled_from(["tile", "center", "middle"]))
-def test_skipping_changes_no_bit_where_the_network_says_zero_of_medium(tiles, shape, seed, batch, z):
-    image, network = spotted(shape, seed), says_zero_of_medium(0.05)
+def test_skipping_changes_no_bit_if_the_network_gives_zero_for_medium(tiles, shape, seed, batch, z):
+    image, network = spotted(shape, seed), zero_for_medium(0.05)
     common = {"window": tiles[0], "stride": tiles[1], "pad_yx": (2, 3), "sw_batch_size": batch, "z": z}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cytovox.inference.bricks, "BRICK", (3, 4, 5))
@@ -50,7 +50,7 @@ def test_skipping_changes_no_bit_where_the_network_says_zero_of_medium(tiles, sh
 
 @quick
 @given(windows_and_strides, sizes, st.integers(0, 99), st.integers(1, 5))
-def test_skipping_changes_no_bit_where_no_skipped_window_reaches_whatever_the_network(tiles, shape, seed, batch):
+def test_skipping_changes_no_bit_outside_skipped_windows(tiles, shape, seed, batch):
     image = spotted(shape, seed)
 
     def network(windows):
@@ -89,14 +89,14 @@ def test_nothing_but_medium_is_zero_in_as_many_channels_as_the_network_has():
 
 @pytest.mark.parametrize(("value", "medium"), [(0.5, True), (0.52, False)])
 @pytest.mark.parametrize("block", [(0, 0, 0), (4, 4, 8), (8, 8, 8)])
-def test_the_mean_of_a_block_decides_also_of_one_that_the_end_cuts(value, medium, block):
+def test_the_mean_of_a_block_decides_also_of_smaller_blocks_at_the_end(value, medium, block):
     window = torch.zeros((1, 9, 10, 11))
     z, y, x = block  # the block at (8, 8, 8) has 1x2x3 voxels
     window[:, z : z + 4, y : y + 4, x : x + 4] = value
     assert only_medium(window, 0.51) is medium
 
 
-def test_a_lone_bright_voxel_is_not_worth_a_window_but_a_bright_block_is():
+def test_a_window_with_a_single_bright_voxel_is_skipped_but_not_one_with_a_bright_block():
     window = torch.zeros((1, 8, 8, 8))
     window[0, 5, 5, 5] = 1  # dust: 1/64 of its block
     assert only_medium(window, 0.1)
@@ -109,7 +109,7 @@ def test_the_threshold_itself_is_medium():
     assert not only_medium(torch.full((1, 8, 8, 8), 0.25), 0.24)
 
 
-def test_any_channel_is_reason_enough_to_look():
+def test_a_bright_block_in_any_channel_counts():
     window = torch.zeros((2, 4, 4, 4))
     window[1] = 1
     assert not only_medium(window, 0.5)

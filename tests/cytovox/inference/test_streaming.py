@@ -38,12 +38,12 @@ def ri_of(shape, seed=0):
 
 
 def whole(inferer: DenseInferer, ri, spacing_um) -> np.ndarray:
-    """The simple way: everything in memory, each step after the other."""
+    """Return the prediction of a frame in memory, step by step."""
     shape, _ = common_grid(ri.shape, spacing_um, inferer.resample)
     image = resize_linear(torch.from_numpy(NormaliseRI()(ri))[None], shape)
     with torch.no_grad():
-        said = inferer.tiling(image[None], lambda windows: inferer.network(windows).sigmoid())[0]
-    return resize_linear(said, ri.shape).numpy()
+        output = inferer.tiling(image[None], lambda windows: inferer.network(windows).sigmoid())[0]
+    return resize_linear(output, ri.shape).numpy()
 
 
 @quick
@@ -53,9 +53,7 @@ def whole(inferer: DenseInferer, ri, spacing_um) -> np.ndarray:
     st.sampled_from([0, 4e-6, 1.0]),
     st.sampled_from(["tile", "center", "middle"]),
 )
-def test_boxes_cover_the_own_grid_once_and_are_what_the_whole_volume_gives(
-    tmp_path_factory, resample, shape, memory, z
-):
+def test_boxes_cover_the_own_grid_once_and_equal_the_whole_volume(tmp_path_factory, resample, shape, memory, z):
     tiling = SlidingWindow((4, 6, 6), (2, 3, 3), pad_yx=(3, 3), sw_batch_size=2, z=z)
     scratch = tmp_path_factory.mktemp("scratch")
     inferer = DenseInferer(network(), resample, tiling, memory_gb=memory, scratch=scratch)
@@ -117,17 +115,17 @@ def test_flips_along_no_axis_are_refused(flips):
 
 
 @pytest.mark.parametrize("memory", [-1, float("nan"), float("inf")])
-def test_a_memory_that_is_no_amount_is_refused(memory):
+def test_an_impossible_amount_of_memory_is_refused(memory):
     with pytest.raises(InputError, match="memory_gb"):
         DenseInferer(network(), ResampleTo(grid=(4, 4, 4)), SMALL, memory_gb=memory)
 
 
-def test_no_network_is_no_ensemble():
+def test_an_ensemble_without_a_network_is_refused():
     with pytest.raises(InputError, match="at least one"):
         DenseInferer([], ResampleTo(grid=(4, 4, 4)), SMALL)
 
 
-def test_every_network_is_left_as_it_was_also_when_boxes_are_not_taken_to_the_end():
+def test_every_network_returns_to_its_mode_also_after_an_unfinished_prediction():
     networks = [network().train(), network()]
     inferer = DenseInferer(networks, ResampleTo(grid=(8, 12, 12)), SMALL)
     boxes = inferer.boxes(ArrayReader(ri_of((8, 12, 12))), (1, 1, 1))
@@ -155,7 +153,7 @@ def test_nan_in_a_region_ends_in_one_line_and_leaves_no_file(tmp_path):
 
 
 class Endless:
-    """A frame of any size that is read without being there."""
+    """A frame of any size whose regions are constant."""
 
     def __init__(self, shape):
         self.shape, self.most = shape, 0
@@ -179,7 +177,7 @@ def test_memory_does_not_grow_with_the_volume(resample, monkeypatch, tmp_path):
         reader, live = Endless(shape), 0
         inferer = DenseInferer(nn.Conv3d(1, 2, 1), resample, tiling, memory_gb=20e-6, scratch=tmp_path)
         for _ in inferer.boxes(reader, (1, 1, 1)):
-            live = max(live, sum(store._bytes for store in stores))
+            live = max(live, sum(brick.nbytes for store in stores for brick in store._in_memory.values()))
         most.append((reader.most, live))
     assert max(live for _, live in most) <= 20e3
     assert max(read for read, _ in most) <= 1000

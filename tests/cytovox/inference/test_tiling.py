@@ -11,7 +11,7 @@ from monai.inferers.utils import _get_scan_interval
 
 import cytovox.inference.bricks
 from cytovox.errors import InputError
-from cytovox.inference.bricks import Said
+from cytovox.inference.bricks import BatchOutput
 from cytovox.inference.store import BrickStore
 from cytovox.inference.tiling import SlidingWindow
 from cytovox.inference.windows import TensorSource, read_padded, window_starts, window_weight
@@ -117,7 +117,7 @@ def test_windows_step_by_the_stride_and_the_last_one_ends_with_the_volume(stride
 
 @quick
 @given(st.integers(1, 200).flatmap(lambda w: st.tuples(st.just(w), st.integers(1, w), st.integers(w, 700))))
-def test_windows_lie_where_monais_do_at_any_window_stride_and_size(numbers):
+def test_windows_have_the_positions_of_monais_windows(numbers):
     window, stride, size = numbers
     interval = _get_scan_interval((size,) * 3, (window,) * 3, 3, monai_overlap((window,) * 3, (stride,) * 3))
     assert interval == ((window if size == window else stride),) * 3  # MONAI's step where there is one window only
@@ -192,7 +192,7 @@ def test_extra_arguments_reach_the_network():
 
 @quick
 @given(sizes, st.tuples(*[st.integers(0, 25)] * 6), st.sampled_from(["symmetric", "edge", "constant"]))
-def test_padding_is_numpys_also_where_it_exceeds_the_volume(shape, amounts, mode):
+def test_padding_equals_that_of_numpy_also_beyond_the_size_of_the_volume(shape, amounts, mode):
     pads = [amounts[:2], amounts[2:4], amounts[4:]]
     volume = np.random.default_rng(0).random((1, *shape), dtype=np.float32)
     expected = np.pad(volume, [(0, 0), *pads], mode=mode)
@@ -233,7 +233,7 @@ def test_settings_that_cannot_tile_are_refused_in_one_line(setting, words):
     assert "\n" not in str(caught.value)
 
 
-def test_all_faults_are_reported_at_once():
+def test_all_errors_are_reported_at_once():
     with pytest.raises(InputError, match=r"stride.*pad_yx.*weight"):
         SlidingWindow(stride=(0, 0, 0), pad_yx=(-1, 0), weight="none")
 
@@ -251,7 +251,7 @@ def test_progress_is_reported_over_windows_and_ends_with_all_of_them():
     tiling = SlidingWindow((4, 4, 4), (2, 2, 2), pad_yx=(0, 0), sw_batch_size=4)
     with BrickStore(0) as store:
         source = TensorSource(torch.rand((1, 8, 8, 8)))
-        list(tiling.stream(source, lambda w: iter([Said(w)]), store, progress=lambda *n: reported.append(n)))
+        list(tiling.stream(source, lambda w: iter([BatchOutput(w)]), store, progress=lambda *n: reported.append(n)))
     assert reported == [(4, 27), (8, 27), (12, 27), (16, 27), (20, 27), (24, 27), (27, 27)]
 
 

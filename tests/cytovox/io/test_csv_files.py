@@ -83,7 +83,7 @@ def test_names_are_found_however_their_accents_are_composed(tmp_path: Path) -> N
 
 
 def test_the_files_of_an_ome_set_are_one_input(tmp_path: Path) -> None:
-    variants._set(tmp_path / "film.tif")
+    variants._set(tmp_path / "time_lapse.tif")
     variants.ome()(tmp_path / "other.ome.tif")
     names = [tmp_path / f"film_{t}.ome.tif" for t in range(3)]
     for name in names:

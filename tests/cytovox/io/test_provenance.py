@@ -1,4 +1,4 @@
-"""Fingerprints: what counts, what a release may add, and content that is told by itself and not by its time stamp."""
+"""Fingerprints: what they cover, what a release may add, and content compared by its bytes, not its time stamp."""
 
 from __future__ import annotations
 

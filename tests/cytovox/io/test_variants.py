@@ -48,7 +48,7 @@ def test_labels_are_read_from_the_same_files_with_the_same_grid(tmp_path: Path, 
     made = variant.make(tmp_path / variant.name)
     path = made if isinstance(made, Path) else tmp_path / variant.name
     label_volume = open_labels(path, variant.read.get("series"))
-    if label_volume.shape[2] > 1:  # slices that are stored as channels are told by the tomogram
+    if label_volume.shape[2] > 1:  # slices that are stored as channels are recognised by the tomogram
         assert label_volume.shape == variant.shape
     assert label_volume.spacing_um == pytest.approx(variant.spacing, rel=1e-5)
 

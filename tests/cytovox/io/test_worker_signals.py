@@ -14,7 +14,7 @@ import pytest
 
 HOME = str(Path(__file__).resolve().parents[3])
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender of a signal is told on Linux")
+pytestmark = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="only Linux reports the sender of a signal")
 
 
 def start(code: str, folder: Path) -> subprocess.Popen[str]:
@@ -90,7 +90,7 @@ def test_ctrl_c_does_not_wait_for_what_the_workers_are_at(tmp_path: Path) -> Non
 LOADER = """
     import signal, time
     import torch
-    from datamodules.organelle import ResumableDataLoader, begin_worker
+    from datamodules.loading import ResumableDataLoader, begin_worker
 
     class Slow(torch.utils.data.Dataset):
         def __len__(self):

@@ -11,26 +11,26 @@ from cytovox.losses.shapr import SHAPRLossConfig
 loss = SHAPRLossConfig().build()
 
 
-def split_in_half(n=10):
+def half_object(n=10):
     obj = torch.zeros(2, 1, n, n, n)
     obj[:, :, : n // 2] = 1
     return obj
 
 
 def test_the_right_shape_loses_nothing():
-    obj = split_in_half()
+    obj = half_object()
     assert loss.shape(obj * 80 - 40, obj).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_one_half_everywhere_loses_what_the_formulas_say():
-    obj, n = split_in_half(), 1000
+    obj, n = half_object(), 1000
     # Dice: 1 - (2 x 250 + 1) / (500 + 250 + 1); cross-entropy: log 2
     dice = 1 - (2 * n / 4 + 1) / (n / 2 + n / 4 + 1)
     assert loss.shape(torch.zeros_like(obj), obj).item() == pytest.approx(dice + math.log(2), rel=1e-5)
 
 
 def test_the_shape_weighs_ten_times_the_verdict():
-    obj = split_in_half()
+    obj = half_object()
     logits, verdict = torch.zeros_like(obj), torch.full((2, 1), -1.0)
     value, parts = loss.generator(logits, obj, verdict)
     fooled = math.log(1 + math.exp(1))
@@ -51,7 +51,7 @@ def test_the_generator_wants_to_be_taken_for_true_and_the_discriminator_to_tell(
 
 
 def test_half_precision_is_scored_in_full():
-    obj = split_in_half()
+    obj = half_object()
     assert loss.shape(torch.zeros_like(obj).bfloat16(), obj).dtype == torch.float32
 
 

@@ -46,7 +46,7 @@ def test_a_cell_that_nobody_could_find_counts_neither_way():
 
 
 def test_a_cell_to_leave_out_must_be_there():
-    with pytest.raises(ValueError, match=r"not there: \[9\]"):
+    with pytest.raises(ValueError, match=r"left_out: \[9\] not among"):
         score_cells(TRUTH, TRUTH, left_out=[1, 9])
 
 

@@ -83,7 +83,7 @@ def test_without_cells_there_is_no_score():
 
 
 def test_what_are_no_labels_is_refused():
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="of one shape"):
         overlaps(np.zeros((2, 2)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match="0 or larger"):
         overlaps(np.array([-1, 0]), np.array([0, 1]))

@@ -32,9 +32,9 @@ def test_empty_against_empty_is_no_score_and_empty_against_something_is_zero():
 
 
 def test_masks_of_other_shapes_are_refused():
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="of one shape"):
         dice(np.ones((1, 2, 2)), np.ones((1, 2, 3)))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="of one shape"):
         dice_per_organelle(np.ones((4, 1, 2, 2)), np.ones((3, 1, 2, 2)))
 
 
@@ -154,14 +154,14 @@ def test_a_case_without_the_organelle_does_not_count():
 
 def test_two_halves_of_a_test_set_merge_to_the_fit_of_the_whole():
     rng = np.random.default_rng(0)
-    whole, split_in_half = RIWindowFit(), (RIWindowFit(), RIWindowFit())
+    whole, halves = RIWindowFit(), (RIWindowFit(), RIWindowFit())
     for k in range(4):
         truth = rng.random((2, 6, 6)) < 0.3
         ri = rng.normal(1.36, 0.01, truth.shape) + 0.01 * truth
         whole.add(ri, {"lipid": truth})
-        split_in_half[k % 2].add(ri, {"lipid": truth})
-    split_in_half[0].merge(split_in_half[1])
-    one, other = split_in_half[0].fit()["lipid"], whole.fit()["lipid"]
+        halves[k % 2].add(ri, {"lipid": truth})
+    halves[0].merge(halves[1])
+    one, other = halves[0].fit()["lipid"], whole.fit()["lipid"]
     assert (one.ri_low, one.ri_high, one.n) == (other.ri_low, other.ri_high, other.n)
     assert one.dice == pytest.approx(other.dice)
 

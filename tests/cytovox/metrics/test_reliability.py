@@ -56,5 +56,5 @@ def test_certain_voxels_fall_in_the_first_and_the_last_bin_and_leave_no_doubt():
 def test_what_is_no_probability_is_refused(wrong: float):
     with pytest.raises(ValueError, match="not logits"):
         Reliability().add(np.full((1, 2, 2), wrong), np.zeros((1, 2, 2), bool))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="of one shape"):
         Reliability().add(np.zeros((1, 2, 2)), np.zeros((2, 2, 2), bool))

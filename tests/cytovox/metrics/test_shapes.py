@@ -132,7 +132,7 @@ def test_the_mean_shape_is_a_strict_majority_also_of_probabilities():
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(ValueError, match="empty object"):
         shape_errors(CUBE, np.zeros_like(CUBE))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="of one shape"):
         shape_errors(CUBE[:-1], CUBE)
     with pytest.raises(ValueError, match="best of 5 from 1 samples"):
         sample_errors(CUBE[None], CUBE)

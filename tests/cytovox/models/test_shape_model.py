@@ -10,8 +10,8 @@ import cytovox
 from datamodules.config import SimulatedSet
 from datamodules.shape.config import ShapeSimulatorData
 from datamodules.shape.simulated import simulated_shapes
-from datamodules.shape.write import write_shapes
 from experiments.run import main
+from tests.datamodules.shape.write import write_shapes
 from training.shape_files import read_samples
 
 
@@ -50,7 +50,7 @@ def test_images_of_8_bits_and_other_sizes_are_read_as_files_are(cell):
 
 
 @pytest.mark.parametrize(
-    ("image", "mask", "said"),
+    ("image", "mask", "message"),
     [
         (np.zeros((64, 32)), np.ones((64, 32)), "expected a square"),
         (np.full((64, 64), -1.0), np.eye(64), "negative values"),
@@ -59,9 +59,9 @@ def test_images_of_8_bits_and_other_sizes_are_read_as_files_are(cell):
         (np.full((64, 64), 0.5), np.eye(32), "give the mask of this image"),
     ],
 )
-def test_bad_images_are_one_line(image, mask, said):
+def test_bad_images_are_one_line(image, mask, message):
     model = cytovox.load_model("shape_rbc", device="cpu")
-    with pytest.raises(cytovox.InputError, match=said) as caught:
+    with pytest.raises(cytovox.InputError, match=message) as caught:
         model.predict(image, mask)
     assert len(str(caught.value).splitlines()) == 1
 

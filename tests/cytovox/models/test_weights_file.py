@@ -27,7 +27,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv3d(1, 3, 3), nn.BatchNorm3d(3), nn.Conv3d(3, 2, 1))
 
 
-def test_weights_and_facts_come_back_to_the_bit(tmp_path):
+def test_weights_and_metadata_are_read_back_bit_for_bit(tmp_path):
     given = network()
     given(torch.rand(2, 1, 5, 5, 5))  # the normalisation's running figures, and their integer count
     path = write_weights(tmp_path / "a.safetensors", given.state_dict(), dataclasses.asdict(METADATA))
@@ -47,7 +47,7 @@ def test_the_file_is_read_by_the_safetensors_library_alone(tmp_path):
         assert file.get_tensor("0.weight").shape == (3, 1, 3, 3, 3)
 
 
-def test_another_ending_is_refused_and_nothing_is_written(tmp_path):
+def test_another_suffix_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match=r"expected a name that ends in \.safetensors"):
         write_weights(tmp_path / "a.bin", network().state_dict(), dataclasses.asdict(METADATA))
     assert not list(tmp_path.iterdir())
@@ -65,7 +65,7 @@ def test_another_ending_is_refused_and_nothing_is_written(tmp_path):
         ({KEY: json.dumps({"task": "organelle"})}, "of another version"),
     ],
 )
-def test_files_that_are_none_of_ours_are_refused_in_one_line(tmp_path, content, expected):
+def test_other_files_are_refused_in_one_line(tmp_path, content, expected):
     path = tmp_path / "a.safetensors"
     if isinstance(content, bytes):
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The slab network: fields of any size that fits, silent at the start, told of time and image, one cell at a time."""
+"""The slab network: sizes of its fields, zero output at the start, conditioning on time and image."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Pictures: that they are made, small, complete, and show the right plane. What they look like, a person has judged."""
+"""Figures: written, small, complete, and of the right plane. Their appearance is not tested."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Shaded shapes by their silhouettes; galleries and charts by what is in them. What they look like, a person judged."""
+"""Shaded shapes by their silhouettes; galleries and charts by their content. Their appearance is not tested."""
 
 import math
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from cytovox.metrics.reliability import Reliability
+from cytovox.plots.charts import MODEL_COLOURS, reliability_figure
 from cytovox.plots.figures import MAX_BYTES
 from cytovox.plots.shading import shaded
-from cytovox.plots.shape_charts import MODEL_COLOURS, reliability_figure
 from cytovox.plots.shapes import SAMPLE_COLOUR, TRUTH_COLOUR, GalleryCell, gallery_figure
 
 

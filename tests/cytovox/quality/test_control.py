@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.ndimage as ndi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytovox.measurement.cell_contrast import cell_contrasts
+from cytovox.measurement.cell_contrast import cell_contrast
 from cytovox.quality.control import CellState, flag_cells
 from cytovox.quality.events import find_events, overlap_of
 from cytovox.quality.lineage_sums import sum_lineages
@@ -19,6 +20,11 @@ from cytovox.tracking.tracking import Detection, TrackingRules, track_cells
 def state(frame, label, y, volume, mass=None, nuclei=1, border="", contrast=0.02, interval=None):
     seen = Detection(frame, label, (5.0, y, 0.0), volume)
     return CellState(seen, 0.2 * volume if mass is None else mass, border, nuclei, contrast, interval)
+
+
+def cell_contrasts(ri, cells, spacing_um, **shell):
+    boxes = enumerate(ndi.find_objects(cells), start=1)
+    return {label: cell_contrast(ri, cells, label, box, spacing_um, **shell) for label, box in boxes}
 
 
 def flagged(states, rules=None, overlaps=None, tracking=None):
@@ -290,7 +296,7 @@ def test_pieces_below_a_tenth_of_the_joined_volume_do_not_count(piece, counts):
 
 @pytest.mark.parametrize(("inside", "counts"), [(0.52, True), (0.48, False)])
 def test_half_of_a_cell_must_lie_in_the_mask_that_holds_it(inside, counts):
-    # the mask gained 0.6 of what is gone, and too little for its volume alone to tell
+    # the mask gained 0.6 of the lost volume: too little to decide by the volume alone
     states = two_cells({2}, volumes=(1000, 500, 1000 + 500 * 0.6), frames=3)
     states = [one for one in states if one.key[1] != 9]
     far = [one for one in states if one.key != (1, 2)] + [state(1, 2, 20, 500)]
@@ -332,5 +338,5 @@ def test_the_surroundings_reach_as_far_as_they_should():
     assert cell_contrasts(ri, large, (0.5, 0.5, 0.5))[1] == pytest.approx(0.013)
     assert cell_contrasts(ri, large, (0.5, 0.5, 0.5), shell_um=2.0)[1] == pytest.approx(0.05)
     few = np.full((1, 12, 12), 1)
-    few[0, 0, :] = 0  # twelve voxels tell nothing
+    few[0, 0, :] = 0  # twelve voxels are too few
     assert math.isnan(cell_contrasts(np.full(few.shape, 1.34), few, (0.5, 0.5, 0.5))[1])

@@ -1,4 +1,4 @@
-"""Votes whose answer is known, and what is made of them."""
+"""Centre offsets with a known answer."""
 
 import numpy as np
 import pytest
@@ -95,7 +95,7 @@ def test_cells_are_connected_hold_their_nucleus_and_lie_in_what_was_claimed(seed
 
 
 def test_doubts_are_settled_by_the_form_of_the_mask():
-    # a bar with a waist: the votes are wrong about which side the waist belongs to, and know it
+    # a bar with a waist: the offsets assign the waist to the wrong side, with a small margin
     mask = np.zeros((7, 9, 40), bool)
     mask[:, :, 1:39] = True
     mask[:, :3, 19:21] = mask[:, 6:, 19:21] = False

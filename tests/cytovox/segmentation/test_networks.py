@@ -1,4 +1,4 @@
-"""Both ways from a network to cells, with networks whose answer is known."""
+"""Both methods of segmenting cells with a network, with networks whose output is known."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ CENTRES = {1: (3.75, 11.75, 4.75), 2: (3.75, 11.75, 12.75), 3: (3.75, 11.75, 20.
 WHOLE = SlidingWindow(window=SHAPE, stride=SHAPE, pad_yx=(0, 0), skip_below=None, weight="constant")
 
 
-def voting(**more):
+def by_offsets(**more):
     return CentreOffsetCells(Oracle(CENTRES), ResampleTo(spacing_um=SPACING), tiling=WHOLE, **more)
 
 
@@ -66,8 +66,8 @@ def relabelled(found, truth):
     return np.vectorize(lambda label: names.get(int(label), 0))(found)
 
 
-def test_perfect_votes_give_the_true_cells_and_leave_the_one_without_a_nucleus():
-    found = voting()(field())
+def test_perfect_offsets_give_the_true_cells_and_leave_the_one_without_a_nucleus():
+    found = by_offsets()(field())
     assert np.array_equal(relabelled(found.cells_ZYX, CELLS), np.where(CELLS == 4, 0, CELLS))
     assert np.array_equal(found.seeds_ZYX > 0, NUCLEI > 0)
     for k in np.unique(found.seeds_ZYX)[1:]:
@@ -76,7 +76,7 @@ def test_perfect_votes_give_the_true_cells_and_leave_the_one_without_a_nucleus()
 
 def test_given_seeds_keep_their_labels():
     seeds = np.where(NUCLEI > 0, NUCLEI * 7, 0)
-    found = voting()(field(seeds_ZYX=seeds))
+    found = by_offsets()(field(seeds_ZYX=seeds))
     assert set(np.unique(found.cells_ZYX)) == {0, 7, 14, 21}
 
 
@@ -95,12 +95,12 @@ def test_a_finer_grid_than_the_networks_is_followed_to_the_masks_edge():
     assert not found.cells_ZYX[fine(CELLS) == 0].any()
 
 
-def test_nuclei_that_touch_are_two_cells_by_their_votes_and_one_without():
+def test_nuclei_that_touch_are_two_cells_by_their_offsets_and_one_without():
     joined = np.where(NUCLEI > 0, 1, 0)
     joined[7:9, 22:26, 14:22] = 1  # a bridge between the first two
     given = CellField(CELLS > 0, joined > 0, SPACING, field().ri_ZYX)
-    assert len(np.unique(voting()(given).cells_ZYX)) == 4
-    assert len(np.unique(voting(split=False)(given).cells_ZYX)) == 3
+    assert len(np.unique(by_offsets()(given).cells_ZYX)) == 4
+    assert len(np.unique(by_offsets(split=False)(given).cells_ZYX)) == 3
 
 
 def test_mirror_images_agree_on_a_network_that_sees_no_side():
@@ -177,7 +177,7 @@ def test_each_voxel_goes_to_the_highest_probability_whatever_the_order_of_nuclei
 
 def test_without_a_nucleus_there_is_no_cell():
     empty = CellField(CELLS > 0, np.zeros(SHAPE, bool), SPACING, field().ri_ZYX)
-    for finder in (voting(), ConditionedCells(Nearer(), ResampleTo(grid=SHAPE)), WatershedCells()):
+    for finder in (by_offsets(), ConditionedCells(Nearer(), ResampleTo(grid=SHAPE)), WatershedCells()):
         found = finder(empty)
         assert not found.cells_ZYX.any()
         assert not found.seeds_ZYX.any()

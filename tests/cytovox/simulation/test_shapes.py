@@ -82,7 +82,7 @@ def test_presets_differ_as_their_cell_lines_do(cells: list[SimulatedShape]) -> N
 
 
 def test_what_is_no_cell_is_refused() -> None:
-    with pytest.raises(InputError, match="preset HeLo: no such cell line; choose one of NIH3T3"):
+    with pytest.raises(InputError, match="preset 'HeLo': no such cell line"):
         simulate_shape("HeLo", 0)
     with pytest.raises(InputError, match="seed -1"):
         simulate_shape("HeLa", -1)

@@ -1,4 +1,4 @@
-"""python -m cytovox.simulation, read back by other people's readers."""
+"""Output of python -m cytovox.simulation, read with third-party libraries."""
 
 import h5py
 import nibabel
@@ -48,7 +48,7 @@ def test_masks_and_truth_lie_on_the_grid_of_the_tcf(folder):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["--preset", "Hela"], "did you mean HeLa"),
         (["--seed", "-4"], "seed -4"),
@@ -56,12 +56,12 @@ def test_masks_and_truth_lie_on_the_grid_of_the_tcf(folder):
         (["--medium-ri", "13.37"], "medium_ri 13.37"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, words, tmp_path, capsys):
+def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, message, tmp_path, capsys):
     out = tmp_path / "out"
     assert main([*arguments, "--out", str(out)]) == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
     assert not out.exists()
 
 

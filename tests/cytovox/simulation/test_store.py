@@ -59,7 +59,7 @@ def test_a_new_simulator_does_not_read_old_volumes(monkeypatch):
 def test_a_cache_that_cannot_be_made_is_reported_before_anything_is_simulated(tmp_path, monkeypatch):
     monkeypatch.setattr("cytovox.simulation.store.simulate", lambda *_: pytest.fail("simulated"))
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="no cache can be made there"):
+    with pytest.raises(InputError, match="cannot create the cache there"):
         simulate_many([REQUEST], tmp_path / "file" / "cache")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -75,7 +75,7 @@ def test_a_truncated_volume_is_found_out_and_built_again(tmp_path, kept):
     path = fetch(REQUEST, tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
-    with pytest.raises(InputError, match="not a whole simulated volume"):
+    with pytest.raises(InputError, match="not a complete simulated volume"):
         load(path)
     assert fetch(REQUEST, tmp_path) == path
     load(path)

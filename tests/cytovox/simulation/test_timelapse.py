@@ -1,4 +1,4 @@
-"""A film of cells: its first frame is the volume of its name, its cells stay who they are, and treatments show."""
+"""Simulated time-lapses: the first frame is the single volume, labels follow the cells, treatments change them."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from cytovox.simulation.__main__ import main
 from cytovox.simulation.cells import Grid, grow
 from cytovox.simulation.draw import draw_scene
 from cytovox.simulation.optics import Optics
-from cytovox.simulation.timelapse import RESPONSES, Response, TimeLapse, _apart
+from cytovox.simulation.timelapse import RESPONSES, Response, TimeLapse, _merge_touching
 
 SHAPE, SPACING = (36, 90, 90), (0.4, 0.4, 0.4)
 QUICK = Options(optics=Optics(illuminations=8, rounds=0), noise_ri=(0, 0))
 GRID = Grid.around(SHAPE, SPACING, (0, 0, 0))
 
 
-def movie(response, seed=5, preset="RAW264.7"):
+def simulated(response, seed=5, preset="RAW264.7"):
     extent = tuple(n * s for n, s in zip(SHAPE, SPACING, strict=True))
     return TimeLapse.draw(draw_scene(PRESETS[preset], seed, extent), response)
 
@@ -35,7 +35,7 @@ def voxels(labels_ZYX, cells):
     return np.array([np.count_nonzero(labels_ZYX == k) for k in cells])
 
 
-def test_the_first_frame_is_the_volume_of_its_name():
+def test_the_first_frame_is_the_single_volume_of_that_seed():
     alone = simulate("RAW264.7", 5, (24, 48, 48), SPACING, QUICK)
     (frame,) = time_lapse("RAW264.7", 5, "control", [0.0], (24, 48, 48), SPACING, QUICK)
     assert np.array_equal(frame.cells_ZYX, alone.cells_ZYX)
@@ -55,7 +55,7 @@ def test_frames_have_noise_of_their_own_and_are_the_same_every_time():
 
 
 def test_without_a_treatment_cells_only_creep():
-    output = movie(Response("still", creep_um=1.5))
+    output = simulated(Response("still", creep_um=1.5))
     before, after = (grow(output.scene(hours), GRID) for hours in (0.0, 3.0))
     cells = whole_cells(before, after)
     assert len(cells) >= 2
@@ -68,8 +68,8 @@ def test_without_a_treatment_cells_only_creep():
     assert 0.2 < np.median(step) < 4
 
 
-def test_a_treatment_changes_what_it_says_by_as_much():
-    output = movie(Response("grows", volume=1.5, contrast=0.8, creep_um=0.0))
+def test_a_treatment_changes_volume_and_contrast_by_its_factors():
+    output = simulated(Response("grows", volume=1.5, contrast=0.8, creep_um=0.0))
     before, after = (grow(output.scene(hours), GRID) for hours in (0.0, 8.0))
     cells = [k for k in whole_cells(before, after) if (before.nuclei_ZYX == k).any()]
     assert cells
@@ -83,7 +83,7 @@ def test_a_treatment_changes_what_it_says_by_as_much():
 
 
 def test_droplets_come_and_grow_and_nucleoli_level_off():
-    output = movie(RESPONSES["LPS"])
+    output = simulated(RESPONSES["LPS"])
     scenes = [output.scene(hours) for hours in (0.0, 1.0, 4.0, 8.0)]
 
     def total(blobs):
@@ -99,34 +99,39 @@ def test_droplets_come_and_grow_and_nucleoli_level_off():
 
 
 def test_treated_and_control_cells_creep_alike():
-    ways = [movie(RESPONSES[name]).scene(5.0).cells for name in ("control", "LPS")]
-    for one, two in zip(*ways, strict=True):
+    moved = [simulated(RESPONSES[name]).scene(5.0).cells for name in ("control", "LPS")]
+    for one, two in zip(*moved, strict=True):
         assert one.center_um == pytest.approx(two.center_um)
 
 
-def test_droplets_that_meet_become_one_of_both_volumes():
-    one = movie(RESPONSES["control"]).start.cells[0].nucleus.body
+def test_droplets_that_touch_merge_and_keep_their_volume():
+    one = simulated(RESPONSES["control"]).start.cells[0].nucleus.body
 
     def droplet(x, radius):
         return type(one)(np.array([2.0, 0.0, x]), np.full(3, radius), np.eye(3), 1.4, 0.05)
 
-    merged = _apart([droplet(0.0, 1.0), droplet(5.0, 1.0), droplet(1.5, 1.0)])
+    merged = _merge_touching([droplet(0.0, 1.0), droplet(5.0, 1.0), droplet(1.5, 1.0)])
     assert sorted(float(b.semi_um[0]) for b in merged) == pytest.approx([1.0, 2 ** (1 / 3)])
     assert sorted(float(b.center_um[2]) for b in merged) == pytest.approx([0.75, 5.0])
 
 
 @pytest.mark.parametrize(
-    ("response", "times", "said"),
-    [("lps", [0.0], "known: control, LPS"), ("LPS", [], "rise"), ("LPS", [0.0, 0.0], "rise"), ("LPS", [-1.0], "rise")],
+    ("response", "times", "message"),
+    [
+        ("lps", [0.0], "known: control, LPS"),
+        ("LPS", [], "increasing"),
+        ("LPS", [0.0, 0.0], "increasing"),
+        ("LPS", [-1.0], "increasing"),
+    ],
 )
-def test_what_cannot_be_filmed_is_refused(response, times, said):
-    with pytest.raises(InputError, match=said):
+def test_an_invalid_time_lapse_is_refused(response, times, message):
+    with pytest.raises(InputError, match=message):
         next(time_lapse("HeLa", 1, response, times, (16, 32, 32), SPACING, QUICK))
 
 
-def test_the_command_line_writes_a_film_that_the_readers_read(tmp_path):
-    words = ["--preset", "RAW264.7", "--seed", "4", "--shape", "16", "32", "32", "--spacing", "0.4", "0.4", "0.4"]
-    assert main([*words, "--film", "LPS", "--frames", "3", "--interval", "30", "--out", str(tmp_path)]) == 0
+def test_the_command_line_writes_a_time_lapse_that_the_readers_read(tmp_path):
+    arguments = ["--preset", "RAW264.7", "--seed", "4", "--shape", "16", "32", "32", "--spacing", "0.4", "0.4", "0.4"]
+    assert main([*arguments, "--film", "LPS", "--frames", "3", "--interval", "30", "--out", str(tmp_path)]) == 0
     movie = read_volume(tmp_path / "RAW264.7-00004-LPS.TCF")
     assert movie.shape == (3, 1, 16, 32, 32)
     assert movie.times_s == pytest.approx((0, 1800, 3600))
@@ -139,7 +144,7 @@ def test_the_command_line_writes_a_film_that_the_readers_read(tmp_path):
         assert movie.frame(t) == pytest.approx(frame.ri_ZYX, abs=6e-5)
 
 
-def test_a_film_without_frames_is_refused_and_nothing_is_written(tmp_path, capsys):
-    assert main(["--film", "LPS", "--frames", "0", "--out", str(tmp_path / "films")]) == 2
-    assert "times_s []: expected seconds that rise" in capsys.readouterr().err
-    assert not (tmp_path / "films").exists()
+def test_a_time_lapse_without_frames_is_refused_and_nothing_is_written(tmp_path, capsys):
+    assert main(["--film", "LPS", "--frames", "0", "--out", str(tmp_path / "out")]) == 2
+    assert "times_s []: expected increasing seconds" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

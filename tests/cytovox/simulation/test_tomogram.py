@@ -1,4 +1,4 @@
-"""Simulated volumes: named by their number, consistent in themselves, and as the cell lines are said to be."""
+"""Simulated volumes: reproducible from their seed, consistent, and with the published differences of cell lines."""
 
 import os
 import subprocess
@@ -211,7 +211,7 @@ def test_the_nucleus_fills_most_of_raw_264_7():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("Hela", 0), "did you mean HeLa"),
         (("HeLa", -1), "seed -1"),
@@ -224,10 +224,10 @@ def test_the_nucleus_fills_most_of_raw_264_7():
         (("HeLa", 0, (16, 16, 16), (0.3, 0.3, 0.3), Options(medium_spread=-0.1)), "medium_spread -0.1"),
     ],
 )
-def test_a_wrong_request_is_explained(arguments, words):
+def test_a_wrong_request_is_explained(arguments, message):
     with pytest.raises(InputError) as error:
         simulate(*arguments)
-    assert words in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

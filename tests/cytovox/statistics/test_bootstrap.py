@@ -33,8 +33,8 @@ def test_a_paired_difference_sees_the_same_cells_in_both():
     values = np.random.default_rng(1).normal(0, 50, 30)
     shifted = difference(mean_of(values + 0.5), mean_of(values), 30, resamples=200)
     assert (shifted.value, shifted.low, shifted.high) == pytest.approx((0.5, 0.5, 0.5))
-    assert shifted.excludes(0)
-    assert not interval(mean_of(values), 30, resamples=200).excludes(0)
+    alone = interval(mean_of(values), 30, resamples=200)
+    assert alone.low <= 0 <= alone.high
 
 
 def test_the_seed_names_the_interval_and_the_level_widens_it():
@@ -54,7 +54,6 @@ def test_a_statistic_that_mostly_has_no_value_gets_no_interval():
     assert got.value == 1
     assert math.isnan(got.low)
     assert math.isnan(got.high)
-    assert not got.excludes(7)
 
 
 def test_no_cells_no_value():

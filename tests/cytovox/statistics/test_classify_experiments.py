@@ -98,7 +98,7 @@ def test_augmentation_fills_the_small_classes_up_and_leaves_the_test_cells_alone
 def test_predictions_of_unknown_origin_are_refused():
     good = predicted(0, 1)
     blind = Table(good.train_mean.cells, good.train_mean.names, good.train_mean.values_NF)
-    with pytest.raises(ValueError, match="must say which cells their shape model saw"):
+    with pytest.raises(ValueError, match="`seen` missing"):
         PredictedFold(blind, good.test_mean, good.train_samples, good.test_samples)
 
 
@@ -115,9 +115,9 @@ def test_predictions_of_other_folds_or_cells_are_refused():
     folds = [predicted(i, i) for i in range(3)]
     with pytest.raises(ValueError, match="predictions of 2 folds for 3"):
         experiment_folds(IMAGE, FOLDS, CLASS_OF, predicted=folds[:2])
-    with pytest.raises(ValueError, match="not of its training and test cells"):
+    with pytest.raises(ValueError, match="not its training and test cells"):
         experiment_folds(IMAGE, FOLDS, CLASS_OF, predicted=[folds[1], folds[0], folds[2]])
-    with pytest.raises(ValueError, match="other cells"):
+    with pytest.raises(ValueError, match="different cells"):
         PredictedFold(
             folds[0].train_mean, folds[0].test_mean, folds[0].train_samples.of(CELLS[1:3]), folds[0].test_samples
         )

@@ -16,7 +16,6 @@ def test_rows_cells_and_columns_are_chosen_with_what_their_model_saw():
     whole = table("xyxz", seen=("yz", "x", "yz", "y"))
     assert whole.of("zx").cells == ("x", "x", "z")
     assert whole.of("z").seen == (frozenset("y"),)
-    assert whole.columns(["b"]).values_NF.ravel().tolist() == [1, 3, 5, 7]
     with pytest.raises(ValueError, match="read-only"):
         whole.values_NF[0, 0] = 9
 
@@ -43,7 +42,7 @@ def test_stacked_keeps_what_was_measured_as_seen_by_nobody():
     found = stacked(table("x"), table("y", seen=("x",)))
     assert found.cells == ("x", "y")
     assert found.seen == (frozenset(), frozenset("x"))
-    with pytest.raises(ValueError, match="other features"):
+    with pytest.raises(ValueError, match="different features"):
         stacked(table("x"), table("y", names=("a", "c")))
 
 
@@ -71,7 +70,7 @@ def test_nested_predictions_are_taken_and_a_cell_on_both_sides_is_not():
     Fold(table("xy", seen=("y", "x")), table("zw", seen=("xy", "xy")))
     with pytest.raises(ValueError, match="x is a training and a test cell"):
         Fold(table("xy"), table("xz"))
-    with pytest.raises(ValueError, match="other features"):
+    with pytest.raises(ValueError, match="different features"):
         Fold(table("xy"), table("zw", names=("a", "c")))
 
 

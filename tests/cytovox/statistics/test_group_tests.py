@@ -149,7 +149,7 @@ def test_false_positives_stay_at_the_level_whatever_the_share_between_fields(nam
         called += levels.student(levels.Units(row[: len(one)], one), levels.Units(row[len(one) :], two)).p <= 0.05
     assert called <= stats.binom.isf(1e-6, 400, levels.MAX_LEVEL)
     if levels.student_level((one, two)) <= levels.DECIDING_LEVEL:  # and the same rule for many draws at once
-        rejected = levels.student_rejects(field_means, len(one))
+        rejected = levels.t_rejects(field_means, len(one))
     else:
         t = stats.ttest_ind(field_means[:, : len(one)], field_means[:, len(one) :], axis=1).statistic
         rejected = np.abs(t) > levels.critical_t((one, two))

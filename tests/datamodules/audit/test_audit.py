@@ -1,4 +1,4 @@
-"""The audit raises no false alarm over cells of all kinds, goes on after everything, and judges what is predicted."""
+"""The audit has no findings for valid data, continues after every error, and checks files to predict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cytovox.simulation import PRESETS, Tomogram, simulate
 from cytovox.simulation.tomogram import Options
 from datamodules.audit.audit import Audit, audit
 from datamodules.audit.placement import misplaced
-from datamodules.audit.pool import do_all
+from datamodules.audit.pool import run_jobs
 from datamodules.config import FolderData, SimulatedSet, SimulatorData
 
 SHAPE, SPACING = (16, 32, 32), (0.6, 0.6, 0.6)
@@ -39,7 +39,7 @@ def _reported(done: Audit) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("noise_ri", [(0.0, 0.0), (0.0002, 0.0002), (0.0016, 0.0016)])
-def test_cells_of_every_line_give_no_false_alarm(tmp_path: Path, noise_ri: tuple[float, float]) -> None:
+def test_cells_of_every_line_have_no_findings(tmp_path: Path, noise_ri: tuple[float, float]) -> None:
     options, empty = Options(medium_spread=0.002, noise_ri=noise_ri), []
     for seed in range(30, 34):
         for preset in PRESETS:  # crowded fields, whose cells touch each other and the border
@@ -47,19 +47,21 @@ def test_cells_of_every_line_give_no_false_alarm(tmp_path: Path, noise_ri: tuple
             _write(tmp_path, f"{preset}-{seed}", made)
             empty += [f"{preset}-{seed}_{k}.nii.gz" for k, mask in made.masks.items() if not mask.any()]
     done = audit(_data(tmp_path), 0, ["fit", "test"])
-    assert _reported(done) == [("warning", "empty-mask", file) for file in empty]  # there is none, and that is said
+    assert _reported(done) == [
+        ("warning", "empty-mask", file) for file in empty
+    ]  # reported, since the organelle is absent
     assert done.summary() == f"20 volumes, 0 with errors, {len(empty)} with warnings"
     assert done.counts == {"train": 14, "val": 2, "test": 4}
 
 
-def test_larger_fields_give_no_false_alarm(tmp_path: Path) -> None:
+def test_larger_fields_have_no_findings(tmp_path: Path) -> None:
     shape, spacing = (32, 64, 64), (0.4, 0.3, 0.3)
     for preset in PRESETS:
         _write(tmp_path, preset, simulate(preset, 7, shape, spacing))
     assert _reported(audit(_data(tmp_path, resample_spacing_um=list(spacing)), 0, ["fit", "test"])) == []
 
 
-def test_masks_of_one_organelle_or_of_one_cell_give_no_false_alarm(tmp_path: Path) -> None:
+def test_masks_of_one_organelle_or_one_cell_have_no_findings(tmp_path: Path) -> None:
     for seed, organelle in enumerate([*("membrane", "nucleus", "nucleolus", "lipid") * 2]):
         _write(tmp_path, f"{organelle}-{seed}", simulate("HeLa", 40 + seed, SHAPE, SPACING), (organelle,))
     done = audit(_data(tmp_path), 0, ["test"])
@@ -83,14 +85,14 @@ def test_a_mirrored_mask_is_reported_with_the_axes(preset: str, axes: str) -> No
         assert (found.organelle, found.flipped) == (organelles[0], axes)
 
 
-def test_a_moved_mask_is_reported_with_the_way_back() -> None:
+def test_a_shifted_mask_is_reported_with_the_correction() -> None:
     made = simulate("A549", 61, (32, 64, 64), (0.4, 0.3, 0.3))
     found = misplaced(made.ri_ZYX, {"membrane": np.roll(made.masks["membrane"], 8, axis=2)})
     assert found is not None
     assert (found.flipped, found.shift) == ("", (0, 0, -8))
 
 
-def test_the_frame_of_a_time_lapse_that_was_drawn_is_looked_at(tmp_path: Path) -> None:
+def test_the_annotated_frame_of_a_time_lapse_is_checked(tmp_path: Path) -> None:
     for name in "abcdefgh":
         first, second = (simulate("RAW264.7", ord(name) + n, SHAPE, SPACING) for n in (0, 100))
         _write(tmp_path, name, second)
@@ -117,7 +119,7 @@ def test_multi_label_files_are_audited_by_their_labels(tmp_path: Path) -> None:
     assert _reported(done) == [("error", "labels", "2_seg.nii.gz")]
 
 
-def test_what_cannot_be_found_does_not_hide_what_can(tmp_path: Path) -> None:
+def test_missing_files_do_not_hide_other_findings(tmp_path: Path) -> None:
     for name in ("a", "b", "c", "d"):
         _write(tmp_path, name, simulate("HeLa", ord(name), SHAPE, SPACING))
     (tmp_path / "b.TCF").write_bytes(b"no tomogram")
@@ -131,13 +133,13 @@ def test_what_cannot_be_found_does_not_hide_what_can(tmp_path: Path) -> None:
     assert done.counts == {"train": 1, "val": 1, "test": 1}
 
 
-def test_nothing_at_all_is_one_finding(tmp_path: Path) -> None:
+def test_an_empty_folder_is_one_finding(tmp_path: Path) -> None:
     done = audit(_data(tmp_path), 0, ["fit", "test"])
     assert _reported(done) == [("error", "files", "data.volumes")]
     assert done.summary() == "0 volumes, 0 with errors, 0 with warnings; of the whole set 1 errors, 0 warnings"
 
 
-def test_what_is_to_be_predicted_is_audited_frame_by_frame(tmp_path: Path) -> None:
+def test_all_frames_of_files_to_predict_are_audited(tmp_path: Path) -> None:
     ri = simulate("HeLa", 80, SHAPE, SPACING).ri_ZYX
     broken = ri.copy()
     broken[2, 3, 4] = np.nan
@@ -160,13 +162,13 @@ def test_what_is_to_be_predicted_is_audited_frame_by_frame(tmp_path: Path) -> No
 
 @pytest.mark.real_data
 @pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
-def test_a_real_cell_gives_no_false_alarm() -> None:
+def test_a_real_cell_has_no_findings() -> None:
     path = Path(os.environ["CYTOVOX_DATA"]) / "tomograms" / "hl60.TCF"
     done = audit(FolderData(num_workers=0), 0, ["predict"], str(path))
     assert (done.inputs, _reported(done)) == (1, [])
 
 
-def test_simulated_data_are_judged_by_their_numbers() -> None:
+def test_simulated_data_are_audited_by_their_options() -> None:
     good = SimulatorData(patch_size=[32, 64, 64], resample_spacing_um=[0.3, 0.3, 0.3])
     assert _reported(audit(good, 0, ["fit", "test"])) == []
     none = SimulatedSet(count=0)
@@ -177,16 +179,16 @@ def test_simulated_data_are_judged_by_their_numbers() -> None:
     assert done.volumes == []
 
 
-def test_a_job_that_ends_its_process_costs_no_other_job() -> None:
+def test_a_crashed_process_loses_only_its_own_job() -> None:
     reported: list[tuple[int, int]] = []
     jobs = ["1 + 1", "__import__('os')._exit(3)", "2 + 2", "1 / 0", "3 + 3"]
-    done = do_all(eval, jobs, lambda job, why: (job, why), 2, lambda *counts: reported.append(counts))  # type: ignore[arg-type]
+    done = run_jobs(eval, jobs, lambda job, why: (job, why), 2, lambda *counts: reported.append(counts))  # type: ignore[arg-type]
     assert (done[0], done[2], done[4]) == (2, 4, 6)
-    assert done[1] == (jobs[1], "the process that read it was ended, perhaps for want of memory")
+    assert done[1] == (jobs[1], "the process that read it was killed, perhaps because memory ran out")
     assert done[3] == (jobs[3], "reading it failed: ZeroDivisionError: division by zero")
 
 
-def test_processes_give_what_one_gives(tmp_path: Path) -> None:
+def test_several_processes_return_the_results_of_one(tmp_path: Path) -> None:
     for seed in range(3):
         _write(tmp_path, f"{seed}", simulate("HeLa", seed, SHAPE, SPACING))
     shutil.copy(tmp_path / "1_nucleus.nii.gz", tmp_path / "2_nucleus.nii.gz")

@@ -1,4 +1,4 @@
-"""Cells in folders: read by stated rules, and every error said at once."""
+"""Reading of cells from folders; all errors are reported together."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import tifffile
 from PIL import Image
 
 from cytovox.errors import InputError
-from datamodules.shape.cases import ShapeFiles, read_cell, read_image, read_object, read_shape_mask
+from cytovox.preprocess.cell_images import cell_mask, cell_object, grey_image
+from datamodules.shape.cases import ShapeFiles, read_cell
 from datamodules.shape.config import ShapeFolderData, ShapeSimulatorData, shape_data_errors
+from datamodules.shape.files import read_array
 from datamodules.shape.folder import find_inputs, find_shapes, read_shapes, shape_notes
 
 Save = Callable[..., Path]
@@ -48,6 +50,13 @@ def write_cell(save: Save, name: str, folder: str = "", suffix: str = ".tif") ->
     save(f"{folder}obj/{name}.tif", obj)
 
 
+def reader(check: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    return lambda path, notes=None: check(read_array(path), path, notes)
+
+
+read_image, read_mask, read_object = map(reader, (grey_image, cell_mask, cell_object))
+
+
 def one_line(read: Callable[[Path], object], path: Path, text: str) -> None:
     with pytest.raises(InputError, match=text) as error:
         read(path)
@@ -56,7 +65,7 @@ def one_line(read: Callable[[Path], object], path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".npy"])
-def test_a_cell_reads_the_same_from_every_kind_of_file(save: Save, tmp_path: Path, suffix: str) -> None:
+def test_a_cell_is_the_same_in_every_file_format(save: Save, tmp_path: Path, suffix: str) -> None:
     write_cell(save, "a_1", suffix=suffix)
     (files,) = find_shapes(ShapeFolderData(root=str(tmp_path)))
     cell = read_cell(files)
@@ -68,21 +77,21 @@ def test_a_cell_reads_the_same_from_every_kind_of_file(save: Save, tmp_path: Pat
     assert np.array_equal(cell.mask_YX, ball()[32])
 
 
-def test_grey_masks_are_inside_above_half_of_the_full_scale(save: Save) -> None:
+def test_grey_masks_are_thresholded_at_half_of_the_full_scale(save: Save) -> None:
     ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
     notes: list[str] = []
-    assert np.array_equal(read_shape_mask(save("m.tif", ramp), notes), ramp > 127)
+    assert np.array_equal(read_mask(save("m.tif", ramp), notes), ramp > 127)
     assert len(notes) == 1
     wide = ramp.astype(np.uint16) * 257
-    assert np.array_equal(read_shape_mask(save("w.tif", wide)), ramp > 127)
+    assert np.array_equal(read_mask(save("w.tif", wide)), ramp > 127)
     share = ramp.astype(np.float32) / 255
-    assert np.array_equal(read_shape_mask(save("f.tif", share)), ramp > 127)
+    assert np.array_equal(read_mask(save("f.tif", share)), ramp > 127)
 
 
 @pytest.mark.parametrize("high", [1, 7, 255])
-def test_a_mask_of_two_values_is_inside_at_the_larger_one(save: Save, high: int) -> None:
+def test_the_larger_of_two_mask_values_is_the_inside(save: Save, high: int) -> None:
     notes: list[str] = []
-    assert np.array_equal(read_shape_mask(save("m.png", ball()[32].astype(np.uint8) * high), notes), ball()[32])
+    assert np.array_equal(read_mask(save("m.png", ball()[32].astype(np.uint8) * high), notes), ball()[32])
     assert notes == []
 
 
@@ -92,9 +101,9 @@ def test_colours_become_luminance_and_colour_masks_are_refused(save: Save) -> No
     notes: list[str] = []
     assert read_image(save("i.png", colours), notes)[0, 0] == pytest.approx((0.299 * 255 + 0.587 * 100) / 255, abs=1e-5)
     assert "luminance" in notes[0]
-    one_line(read_shape_mask, save("m.png", colours), "a colour image")
+    one_line(read_mask, save("m.png", colours), "a colour image")
     grey = np.repeat(ball()[32][..., None].astype(np.uint8) * 255, 4, axis=2)
-    assert np.array_equal(read_shape_mask(save("g.png", grey)), ball()[32])
+    assert np.array_equal(read_mask(save("g.png", grey)), ball()[32])
 
 
 @pytest.mark.parametrize("side", [32, 128, 100])
@@ -113,16 +122,16 @@ def test_squares_and_cubes_of_another_size_are_resampled(save: Save, tmp_path: P
     assert shape_notes([cell]) == ["resampled to 64 pixels an axis: 1 (a_1)"]
 
 
-def test_what_cannot_be_used_is_one_line_each(save: Save, tmp_path: Path) -> None:
+def test_unusable_files_are_one_line_each(save: Save, tmp_path: Path) -> None:
     nan = np.full((64, 64), np.nan, np.float32)
     one_line(read_image, save("nan.tif", nan), "4096 of 4096 values are NaN")
     one_line(read_image, save("wide.tif", np.ones((64, 60), np.uint8)), "expected a square")
     one_line(read_image, save("low.npy", np.full((64, 64), -1.0)), "negative")
     one_line(read_image, save("high.npy", np.full((64, 64), 1e6)), "values up to 1e")
-    one_line(read_shape_mask, save("empty.tif", np.zeros((64, 64), np.uint8)), "mask is empty")
-    one_line(read_shape_mask, save("full.tif", np.full((64, 64), 255, np.uint8)), "fills all of its frame")
+    one_line(read_mask, save("empty.tif", np.zeros((64, 64), np.uint8)), "mask is empty")
+    one_line(read_mask, save("full.tif", np.full((64, 64), 255, np.uint8)), "fills all of its frame")
     dim = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 200
-    one_line(read_shape_mask, save("dim.tif", dim), "grey levels up to 199, and nothing above 32767.5")
+    one_line(read_mask, save("dim.tif", dim), "grey levels up to 199, and nothing above 32767.5")
     one_line(read_object, save("flat.tif", np.ones((20, 64, 64), np.uint8)), "expected a cube")
     one_line(read_object, save("plane.tif", np.ones((64, 64), np.uint8)), "expected a cube")
     text = tmp_path / "text.png"
@@ -150,7 +159,7 @@ def test_a_mask_of_another_image_is_refused_with_both_sizes(save: Save, tmp_path
     assert "the object is 64 x 64 x 64, but its mask" in lines[1]
 
 
-def test_every_fault_of_every_cell_is_said_at_once(save: Save, tmp_path: Path) -> None:
+def test_all_errors_of_all_cells_are_reported_together(save: Save, tmp_path: Path) -> None:
     for number in range(30):
         write_cell(save, f"a_{number}")
         if number % 10 == 0:
@@ -161,7 +170,7 @@ def test_every_fault_of_every_cell_is_said_at_once(save: Save, tmp_path: Path) -
     assert len(str(error.value).splitlines()) == 6
 
 
-def test_missing_partners_doubles_and_names_without_class_are_said_at_once(save: Save, tmp_path: Path) -> None:
+def test_missing_files_duplicates_and_names_without_class_are_reported_together(save: Save, tmp_path: Path) -> None:
     for name in ("a_1", "a_2", "b_1", "nameless"):
         write_cell(save, name)
     (tmp_path / "obj" / "a_1.tif").unlink()
@@ -200,7 +209,7 @@ def test_the_class_is_the_name_up_to_its_number(save: Save, tmp_path: Path, name
     assert [files.group for files in found] == ["cell", "cell"]
 
 
-def test_an_object_that_is_not_the_masks_is_noted_with_its_overlap(save: Save, tmp_path: Path) -> None:
+def test_an_object_that_differs_from_its_mask_is_noted_with_the_iou(save: Save, tmp_path: Path) -> None:
     write_cell(save, "a_1")
     save("obj/a_1.tif", np.roll(ball(), 12, axis=1).astype(np.uint8))
     cell = read_cell(find_shapes(ShapeFolderData(root=str(tmp_path)))[0])
@@ -220,7 +229,7 @@ def test_dispr_folders_keep_their_own_split(save: Save, tmp_path: Path) -> None:
         find_shapes(ShapeFolderData(root=str(tmp_path)))
 
 
-def test_folders_that_are_not_there_are_one_line(tmp_path: Path) -> None:
+def test_missing_folders_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         find_shapes(ShapeFolderData(root=str(tmp_path / "none")))
     with pytest.raises(InputError, match="found none of them"):
@@ -229,7 +238,7 @@ def test_folders_that_are_not_there_are_one_line(tmp_path: Path) -> None:
         find_shapes(ShapeFolderData(root=str(tmp_path), layout="flat"))
 
 
-def test_inputs_of_a_prediction_need_an_image_and_a_mask_only(save: Save, tmp_path: Path) -> None:
+def test_prediction_needs_only_an_image_and_a_mask(save: Save, tmp_path: Path) -> None:
     save("image/some cell.png", np.zeros((64, 64), np.uint8))
     save("mask/some cell.tif", ball()[32].astype(np.uint8))
     (files,) = find_inputs(tmp_path)
@@ -238,11 +247,11 @@ def test_inputs_of_a_prediction_need_an_image_and_a_mask_only(save: Save, tmp_pa
     (tmp_path / "mask/some cell.tif").unlink()
     with pytest.raises(InputError, match="mask: no file for 1"):
         find_inputs(tmp_path)
-    with pytest.raises(InputError, match="holds the folders image and mask"):
+    with pytest.raises(InputError, match="with the folders image and mask"):
         find_inputs(tmp_path / "image")
 
 
-def test_every_fault_of_a_config_is_said_at_once() -> None:
+def test_all_errors_of_a_config_are_reported_together() -> None:
     assert shape_data_errors(ShapeFolderData()) == []
     assert shape_data_errors(ShapeSimulatorData()) == []
     config = ShapeFolderData(batch_size=0, zoom=[2.0, 1.0], folds=3, fold=3, class_pattern="(", val=1.0, noise=-1)
@@ -256,7 +265,7 @@ def test_every_fault_of_a_config_is_said_at_once() -> None:
 
 @pytest.mark.real_data
 @pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
-def test_real_cells_read_as_their_description_says() -> None:
+def test_real_cells_have_the_described_properties() -> None:
     root = Path(os.environ["CYTOVOX_DATA"])
     found = find_shapes(ShapeFolderData(root=str(root / "rbc")))
     groups = [files.group for files in found]

@@ -1,4 +1,4 @@
-"""The data module of the shape tasks: folders and simulated cells as batches."""
+"""The data module of the shape tasks: batches of cells from folders and from the simulator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from datamodules.shape.cases import ShapeCell
 from datamodules.shape.config import ShapeFolderData, ShapeSimulatorData
 from datamodules.shape.datamodule import ShapeDataModule
 from datamodules.shape.dataset import ShapeDataset
-from datamodules.shape.write import write_shapes
+from tests.datamodules.shape.write import write_shapes
 from transforms.shape_augment import RandMirrorZd, rand_shape
 
 
@@ -47,7 +47,7 @@ def simulator(**more: object) -> ShapeSimulatorData:
     return ShapeSimulatorData(**few, test=SimulatedSet(count=2, first_seed=60), num_workers=0, batch_size=2, **more)  # type: ignore[arg-type]
 
 
-def test_a_folder_gives_batches_in_which_mask_and_object_agree(root: Path) -> None:
+def test_mask_and_object_agree_in_batches_from_a_folder(root: Path) -> None:
     data = ShapeDataModule(folder(root, val=0.25), seed=0)
     assert {split: len(cells) for split, cells in data.find().items()} == {"train": 6, "val": 2, "test": 4}
     data.setup("fit")
@@ -62,7 +62,7 @@ def test_a_folder_gives_batches_in_which_mask_and_object_agree(root: Path) -> No
     assert data.notes() == []
 
 
-def test_validation_and_test_cells_are_as_they_lie_in_their_files(root: Path) -> None:
+def test_validation_and_test_cells_are_unchanged(root: Path) -> None:
     data = ShapeDataModule(folder(root), seed=0)
     (val,) = data.val_dataloader()
     cells = data.find()["val"]
@@ -73,7 +73,7 @@ def test_validation_and_test_cells_are_as_they_lie_in_their_files(root: Path) ->
     assert len(set(names)) == len(names) == 4
 
 
-def test_a_sample_depends_on_seed_epoch_and_index_alone(root: Path) -> None:
+def test_a_sample_depends_only_on_seed_epoch_and_index(root: Path) -> None:
     cells = ShapeDataModule(folder(root), seed=0).find()["train"]
     one, other = (ShapeDataset(cells, rand_shape(), seed=7) for _ in range(2))
     later = one[(3, 1)]
@@ -84,19 +84,19 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(root: Path) -> None:
     assert not torch.equal(ShapeDataset(cells, rand_shape(), seed=8)[(3, 1)]["image"], later["image"])
 
 
-def test_workers_give_the_samples_that_no_workers_give(root: Path) -> None:
+def test_samples_do_not_depend_on_the_number_of_workers(root: Path) -> None:
     config = folder(root)
     alone = [batch["obj"] for batch in ShapeDataModule(config, seed=0).train_dataloader()]
     config.num_workers = 2
     assert all(map(torch.equal, alone, [b["obj"] for b in ShapeDataModule(config, seed=0).train_dataloader()]))
 
 
-def test_ranks_share_the_cells_and_get_equally_many(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_have_equally_many_cells(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tested: list[list[int]] = []
     trained: list[list[int]] = []
     for rank in range(3):
         data = ShapeDataModule(folder(root), seed=0)
-        monkeypatch.setattr(data, "_place", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr(data, "_rank_and_world", lambda rank=rank: (rank, 3))
         tested.append([int(i) for batch in data.test_dataloader() for i in batch["index"]])
         data.config.batch_size = 2
         trained.append([int(i) for batch in data.train_dataloader() for i in batch["index"]])
@@ -106,14 +106,14 @@ def test_ranks_share_the_cells_and_get_equally_many(root: Path, monkeypatch: pyt
     assert len({*trained[0], *trained[1], *trained[2]}) == 6
 
 
-def test_cells_an_epoch_may_be_more_than_there_are(root: Path) -> None:
+def test_an_epoch_may_have_more_samples_than_cells(root: Path) -> None:
     data = ShapeDataModule(folder(root, cells_per_epoch=21), seed=0)
     drawn = torch.cat([batch["index"] for batch in data.train_dataloader()])
     counts = torch.bincount(drawn)
     assert (len(drawn), int(counts.max() - counts.min())) == (21, 0)
 
 
-def test_a_limit_takes_a_few_and_splits_not_asked_for_are_not_read(root: Path) -> None:
+def test_a_limit_is_applied_and_other_splits_are_not_read(root: Path) -> None:
     data = ShapeDataModule(folder(root), seed=0, limit=2, splits=("test",))
     assert {split: len(cells) for split, cells in data.find().items()} == {"train": 0, "val": 0, "test": 2}
     with pytest.raises(InputError, match="no cell to train on"):
@@ -122,14 +122,14 @@ def test_a_limit_takes_a_few_and_splits_not_asked_for_are_not_read(root: Path) -
         ShapeDataModule(ShapeFolderData(root=str(root), folds=0), seed=0).setup("test")
 
 
-def test_given_cells_take_the_place_of_the_configs(root: Path) -> None:
+def test_given_cells_replace_those_of_the_config(root: Path) -> None:
     cells = ShapeDataModule(folder(root), seed=0).find()["train"]
     inner = ShapeDataModule(folder(root), seed=0, cells={"train": cells[:4], "test": cells[4:]})
     assert [len(found) for found in inner.find().values()] == [4, 0, len(cells) - 4]
     assert inner.val_dataloader() == []
 
 
-def test_the_digest_tells_data_and_folds_apart(root: Path) -> None:
+def test_the_digest_depends_on_data_and_folds(root: Path) -> None:
     first = ShapeDataModule(folder(root), seed=0).digest()
     assert first == ShapeDataModule(folder(root), seed=1).digest()
     assert first != ShapeDataModule(folder(root, fold=1), seed=0).digest()
@@ -139,7 +139,7 @@ def test_the_digest_tells_data_and_folds_apart(root: Path) -> None:
     assert first != ShapeDataModule(folder(root), seed=0).digest()
 
 
-def test_simulated_cells_are_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cells_are_simulated_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reported: list[tuple[str, int, int]] = []
     config = simulator(cache_dir=str(tmp_path))
     made = ShapeDataModule(config, seed=0, progress=lambda *step: reported.append(step)).find()
@@ -154,7 +154,7 @@ def test_simulated_cells_are_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert len(list((tmp_path / "shapes").iterdir())) == 3
 
 
-def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_replaced(tmp_path: Path) -> None:
     config = simulator(cache_dir=str(tmp_path))
     first = ShapeDataModule(config, seed=0).digest()
     for path in (tmp_path / "shapes").iterdir():
@@ -162,7 +162,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
     assert ShapeDataModule(config, seed=0).digest() == first
 
 
-def test_simulated_cells_keep_their_flat_side_down() -> None:
+def test_simulated_cells_are_not_flipped_along_z() -> None:
     data = ShapeDataModule(simulator(), seed=0)
     mirrors = [step for step in data.augmentation().transforms if isinstance(step, RandMirrorZd)]
     assert [mirror.prob for mirror in mirrors] == [0.0, 0.0]
@@ -170,13 +170,13 @@ def test_simulated_cells_keep_their_flat_side_down() -> None:
     assert torch.equal(batch["obj"][:, :, 32], batch["mask"])
 
 
-def test_a_cell_without_an_object_is_a_sample_of_two() -> None:
+def test_a_sample_without_an_object_has_image_and_mask_only() -> None:
     cell = ShapeCell("a", "", np.zeros((64, 64), np.float32), np.ones((64, 64), bool), None)
     data = ShapeDataModule(ShapeFolderData(num_workers=0), 0, cells={"test": [cell]})
     assert set(next(iter(data.test_dataloader()))) == {"image", "mask", "index"}
 
 
-def test_cells_written_to_a_folder_read_back_as_they_were(tmp_path: Path) -> None:
+def test_written_cells_are_read_unchanged(tmp_path: Path) -> None:
     made = ShapeDataModule(simulator(), seed=0).find()["train"]
     assert len(write_shapes(made, tmp_path)) == 3 * len(made)
     read = ShapeDataModule(ShapeFolderData(root=str(tmp_path), folds=0, val=0, class_pattern=r"(.+)_\d+"), seed=0)

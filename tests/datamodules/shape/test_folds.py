@@ -1,4 +1,4 @@
-"""Folds that nothing but names, classes and the seed decides."""
+"""Folds depend only on names, classes and the seed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_folds_are_balanced_in_all_and_in_every_class(counts: dict[str, int], fo
         assert set(sizes) == set(range(folds))
 
 
-def test_the_order_of_files_moves_no_cell_and_the_seed_moves_some() -> None:
+def test_folds_depend_on_the_seed_but_not_on_the_order_of_files() -> None:
     names, groups = cells({"A": 13, "B": 8})
     before = dict(zip(names, stratified_folds(names, groups, 4, 0), strict=True))
     order = list(range(len(names)))
@@ -52,7 +52,7 @@ def test_the_order_of_files_moves_no_cell_and_the_seed_moves_some() -> None:
     assert before != dict(zip(names, stratified_folds(names, groups, 4, 1), strict=True))
 
 
-def test_folds_are_the_same_for_ever() -> None:
+def test_folds_are_reproducible() -> None:
     fold_N = stratified_folds(*cells({"A": 6, "B": 4}), folds=3, seed=0)
     assert fold_N.tolist() == [1, 0, 2, 2, 0, 1, 2, 0, 0, 1]
 
@@ -67,7 +67,7 @@ def test_a_class_smaller_than_the_folds_is_named() -> None:
     counts=st.dictionaries(st.sampled_from("ABCDEF"), st.integers(2, 40), min_size=1),
     share=st.floats(0.01, 0.4),
 )
-def test_a_share_is_taken_class_by_class(counts: dict[str, int], share: float) -> None:
+def test_a_share_is_stratified_by_class(counts: dict[str, int], share: float) -> None:
     names, groups = cells(counts)
     taken_N = take_share(names, groups, share, 0)
     assert taken_N.sum() == max(1, round(share * len(names)))
@@ -89,7 +89,7 @@ def test_every_cell_is_tested_in_one_fold_and_never_trained_on_there() -> None:
     assert sorted(tested) == sorted(c.name for c in found)
 
 
-def test_no_folds_train_on_all_and_folders_with_a_split_keep_it() -> None:
+def test_zero_folds_train_on_all_cells_and_divided_folders_keep_their_split() -> None:
     found = files({"A": 3})
     assert [len(d) for d in divide_shapes(found, ShapeFolderData(folds=0, val=0)).values()] == [3, 0, 0]
     split = files({"A": 3}, "train") + files({"B": 2}, "test")

@@ -1,4 +1,4 @@
-"""What each verb calls: the exact argument list, and what is refused before anything is imported."""
+"""Commands: their exact arguments for `experiments.run`, and errors before slow imports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from experiments.commands import dispatch
 
 @pytest.fixture
 def called(monkeypatch, tmp_path) -> Callable[..., list[str]]:
-    """Return the argument list that a command line hands to `experiments.run`, in an empty folder."""
+    """Return the arguments that a command line passes to `experiments.run`, in an empty folder."""
     calls: list[list[str]] = []
 
     def take(argv: list[str]) -> int:
@@ -39,7 +39,7 @@ def called(monkeypatch, tmp_path) -> Callable[..., list[str]]:
 
 @pytest.fixture
 def refused(called, capsys) -> Callable[..., str]:
-    """Return the one line of a command line that is refused."""
+    """Return the one-line error of a command line."""
 
     def call(*words: str) -> str:
         assert dispatch(words) == 2
@@ -114,7 +114,7 @@ def test_the_argument_list_of_each_verb(called, words, argv):
     assert called(*words.split(" ")) == argv
 
 
-def test_a_run_folder_is_gone_on_in(called, tmp_path):
+def test_a_run_folder_is_resumed(called, tmp_path):
     run = str(make_run(tmp_path / "runs" / "a b", "organelle_demo"))
     assert called("train", run) == [f"resume={run}"]
     assert called("train", f"resume={run}") == [f"resume={run}"]
@@ -125,7 +125,7 @@ def test_a_run_folder_is_gone_on_in(called, tmp_path):
     ]  # fmt: skip
 
 
-def test_weights_bring_the_config_of_their_run(called, tmp_path, capsys):
+def test_weights_select_the_config_of_their_run(called, tmp_path, capsys):
     run = make_run(tmp_path / "runs" / "mine", "organelle_demo")
     (run / "checkpoints" / "best.ckpt").touch()
     for weights in (run, run / "checkpoints" / "best.ckpt"):
@@ -142,10 +142,10 @@ def test_inputs_of_the_run_of_the_weights_are_not_predicted_again(tmp_path, caps
     run = make_run(tmp_path / "runs" / "mine", "organelle_demo")
     (run / "config.yaml").write_text("base: [organelle]\npredict: {inputs: [old.TCF]}\n")
     assert dispatch(["predict", "--out", "m", "--weights", str(run)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("predict: no FILES; name what to read")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("predict: no FILES; name the inputs")
 
 
-def test_inputs_may_stand_in_the_config(called, tmp_path):
+def test_inputs_may_be_in_the_config(called, tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text("base: [organelle]\npredict: {inputs: [a.TCF], out: masks}\n")
     assert called("predict", "--config", str(config), "--out", "m") == [
@@ -182,7 +182,7 @@ def test_inputs_may_stand_in_the_config(called, tmp_path):
         ("predict a.TCF --out m predict={out:n}", "predict.out: given twice, as --out and as predict.out="),
         ("predict a.TCF predict=3", "predict: no --out"),
         ("predict a.TCF", "predict: no --out; name the folder"),
-        ("predict --out m", "predict: no FILES; name what to read, such as cytovox predict cells"),
+        ("predict --out m", "predict: no FILES; name the inputs, such as cytovox predict cells"),
         ("shapes --out m", "shapes: no FOLDER; name"),
         ("analyze", "analyze: no FILES; name"),
         ("analyze a.TCF --watch d", "FILES and --watch"),
@@ -209,7 +209,7 @@ def test_inputs_may_stand_in_the_config(called, tmp_path):
         ("sweep --count x s", "cytovox sweep: argument --count: invalid int value: 'x'"),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_one_line_that_says_what_to_do(refused, words, expected):
+def test_an_invalid_command_is_a_one_line_error_with_advice(refused, words, expected):
     output = refused(*words.split(" "))
     assert re.search(expected, output), output
 
@@ -218,13 +218,13 @@ def test_no_command_at_all(refused):
     assert "no command; expected one of train" in refused()
 
 
-def test_weights_files_say_their_task(refused, tmp_path):
+def test_the_task_is_read_from_weights_files(refused, tmp_path):
     weights = tmp_path / "w.safetensors"
     save_file({"a": np.zeros(1)}, weights, metadata={"cytovox": json.dumps({"task": "shapr"})})
     assert "weights of task shapr" in refused("predict", "a.TCF", "--out", "m", "--weights", str(weights))
 
 
-def test_weights_that_say_nothing_are_left_to_the_run(called, tmp_path):
+def test_weights_of_unknown_task_are_checked_by_the_run(called, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"no safetensors")
     (tmp_path / "w.ckpt").write_bytes(b"no checkpoint")
     for name in ("w.safetensors", "w.ckpt", "missing.ckpt"):
@@ -249,7 +249,7 @@ def test_a_config_without_a_verb_still_runs_with_a_notice(called, capsys, monkey
         ("simulate", "cytovox.simulation.__main__"),
     ],
 )  # fmt: skip
-def test_commands_of_their_own_get_the_words_as_they_are(monkeypatch, verb, module):
+def test_forwarded_commands_receive_their_arguments_unchanged(monkeypatch, verb, module):
     given = {
         "sweep": ["sweeps/organelle", "--count", "2"],
         "export": ["--half", "run", "w.safetensors"],

@@ -1,4 +1,4 @@
-"""The cache: what is listed, what is removed, and what never is."""
+"""The cache: listed files, removed files, and files that are never removed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def put(path: Path, size: int = 1000, days: float = 0.0) -> Path:
-    """A file that was last used so long ago."""
+    """Create a file that was last used so long ago."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes(size))
     used = time.time() - days * DAY
@@ -61,8 +61,8 @@ def output(capsys) -> Callable[..., dict]:
     return run
 
 
-def test_every_file_that_the_program_caches_is_known(cache):
-    """Real files of every kind that a run leaves; a new kind makes this fail."""
+def test_every_cached_file_is_recognised(cache):
+    """Real files of every kind that a run writes; a new kind makes this fail."""
     simulate_many([Request("HeLa", 3, (16, 32, 32), (0.6, 0.6, 0.6))], cache / "simulated")
     config = ShapeSimulatorData(train=SimulatedSet(presets=["HeLa"], count=1), cache_dir=str(cache))
     simulated_shapes(config, "train")
@@ -74,7 +74,7 @@ def test_every_file_that_the_program_caches_is_known(cache):
     assert {file.path for file in own} == {path for path in cache.rglob("*") if path.is_file()}
 
 
-def test_prepared_volumes_are_known(cache, cli, cells, folder_config):
+def test_prepared_volumes_are_recognised(cache, cli, cells, folder_config):
     done = cli(folder_config(cells), "stages=[fit]", "trainer.max_epochs=1", f"data.cache_dir={cache}")
     assert done.code == 0, done.err
     own, others = find_files(cache)
@@ -102,7 +102,7 @@ def test_the_list_counts_files_and_bytes(cache, output, capsys):
     assert "not written by Cytovox, and never removed: 1 files, 7 B" in table
 
 
-def test_an_empty_cache_is_listed_and_not_made(cache, capsys):
+def test_an_empty_cache_is_listed_and_not_created(cache, capsys):
     assert dispatch(["cache"]) == 0
     assert dispatch(["cache", "prune", "--older-than", "1", "--yes"]) == 0
     assert "nothing is in the cache" in capsys.readouterr().out
@@ -124,7 +124,7 @@ def test_prune_lists_first_and_removes_with_yes(cache, capsys):
     assert new.exists()
 
 
-def test_prune_by_size_takes_what_was_not_used_for_longest(cache, output):
+def test_prune_by_size_removes_the_least_recently_used_files(cache, output):
     paths = [put(cache / "prepared" / f"0{n}" / f"{n:032x}.safetensors", 1_000_000, days=10 - n) for n in range(5)]
     assert output("prune", "--max-size", "0.003")["total"] == {"files": 2, "bytes": 2_000_000}
     assert output("prune", "--max-size", "0.003", "--yes")["removed"]
@@ -143,8 +143,8 @@ def entries(*days: float, size: int = 10**9) -> list[CacheFile]:
         (None, 0, ["3", "2", "1"]), (5, 3, ["3", "2"]), (100, 1, ["3", "2", "1"]), (None, 4, []), (100, None, []),
     ],
 )  # fmt: skip
-def test_what_is_chosen(older_than, max_size, expected):
-    """Used 0.9, 2, 6 and 9 days ago, a gigabyte each; what was used within a day is never chosen for its size."""
+def test_files_to_remove(older_than, max_size, expected):
+    """Files of 1 GB, used 0.9, 2, 6 and 9 days ago; a file used within a day is never removed for its size."""
     assert [str(file.path) for file in choose(entries(0.9, 2, 6, 9), 0.0, older_than, max_size)] == expected
 
 
@@ -160,7 +160,7 @@ def test_a_file_that_was_read_lately_is_not_old(cache, output):
     assert path.exists()
 
 
-def test_nothing_outside_and_nothing_foreign_is_removed(cache, tmp_path, output):
+def test_files_outside_the_cache_and_of_other_programs_are_kept(cache, tmp_path, output):
     outside = put(tmp_path / "outside" / "0b" / f"0b{'c' * 30}.safetensors", days=90)
     volume = put(tmp_path / "outside" / NAMES["simulated"], days=90)
     cache.mkdir()
@@ -201,7 +201,7 @@ def test_a_folder_that_became_a_link_meanwhile_is_not_followed(cache, tmp_path):
     assert path.exists()
 
 
-def test_a_file_that_was_used_or_replaced_meanwhile_stays(cache):
+def test_a_file_used_or_replaced_meanwhile_is_kept(cache):
     used = put(cache / "shapes" / NAMES["shapes"], days=90)
     replaced = put(cache / "simulated" / NAMES["simulated"], days=90)
     gone = put(cache / "digests" / NAMES["digests"], days=90)
@@ -218,7 +218,7 @@ def test_a_file_that_was_used_or_replaced_meanwhile_stays(cache):
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_a_file_that_another_process_has_open_stays(cache, output, mapped):
+def test_a_file_open_in_another_process_is_kept(cache, output, mapped):
     entry, free = cache / "prepared" / NAMES["prepared"], put(cache / "shapes" / NAMES["shapes"], days=90)
     store(entry, {"image": np.zeros((1, 64, 64, 64), np.float32)})
     keep = "from safetensors import safe_open; kept = safe_open(sys.argv[1], 'numpy')"  # maps the file, and closes it
@@ -241,7 +241,7 @@ def test_a_file_that_another_process_has_open_stays(cache, output, mapped):
     assert output("prune", "--older-than", "30", "--yes")["total"]["files"] == 1
 
 
-def test_what_a_killed_process_left_half_written_is_removed_with_the_rest(cache, output):
+def test_incomplete_files_of_a_killed_process_are_removed(cache, output):
     left = put(cache / "prepared" / "0b" / ".part-0123456789ab.safetensors", days=3)
     writing = put(cache / "prepared" / "0b" / ".part-ba9876543210.safetensors")
     assert output("prune", "--older-than", "2", "--yes")["total"]["files"] == 1
@@ -252,7 +252,7 @@ def test_what_a_killed_process_left_half_written_is_removed_with_the_rest(cache,
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("prune", "cache prune: nothing to go by; give --older-than DAYS or --max-size GB"),
+        ("prune", "cache prune: no criterion; give --older-than DAYS or --max-size GB"),
         ("prune --older-than 0.5", "--older-than 0.5: expected 1 day or more"),
         ("prune --older-than nan", "--older-than nan: expected 1 day or more"),
         ("prune --max-size -1", "--max-size -1: expected gigabytes, 0 or more"),
@@ -263,7 +263,7 @@ def test_what_a_killed_process_left_half_written_is_removed_with_the_rest(cache,
         ("--cache-dir FILE", "not a folder; name a cache folder"),
     ],
 )  # fmt: skip
-def test_bad_requests_are_one_line(cache, tmp_path, monkeypatch, capsys, words, expected):
+def test_invalid_arguments_are_one_line_errors(cache, tmp_path, monkeypatch, capsys, words, expected):
     monkeypatch.chdir(tmp_path)
     Path("FILE").touch()
     assert dispatch(["cache", *words.split()]) == 2
@@ -273,7 +273,7 @@ def test_bad_requests_are_one_line(cache, tmp_path, monkeypatch, capsys, words, 
 
 
 @pytest.mark.parametrize("flag", [0, os.ST_NOATIME])
-def test_a_disk_that_records_no_reads_is_noted(cache, monkeypatch, capsys, flag):
+def test_a_disk_without_access_times_has_a_note(cache, monkeypatch, capsys, flag):
     put(cache / "shapes" / NAMES["shapes"])
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flag | os.ST_NOSUID))
     assert dispatch(["cache"]) == 0

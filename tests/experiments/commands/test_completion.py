@@ -1,4 +1,4 @@
-"""What a shell completes, asked of the shell itself."""
+"""Completion, tested in the shells themselves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def script(capsys):
 
 
 def complete(script: str, words: list[str], cwd: Path) -> list[str]:
-    """Ask bash for the completions of the last word."""
+    """Return the completions of the last word in bash."""
     listed = " ".join(f"'{word}'" for word in words)
     ask = (
         f"{script}\nCOMP_WORDS=({listed}); COMP_CWORD={len(words) - 1}; "
@@ -63,7 +63,7 @@ def test_bash_completes_verbs_options_configs_weights_and_files(script, tmp_path
 
 
 def typed(shell: list[str], setup: str, line: str, cwd: Path) -> str:
-    """Type a line and the tab key into a shell, and return what stands on its line then."""
+    """Type a line and the tab key into a shell, and return the completed line."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(cwd)
@@ -105,7 +105,7 @@ SETUP = {
         ("cytovox predict a.TCF b.T", "predict a.TCF b.TCF"), ("cytovox completion z", "completion zsh"),
     ],
 )  # fmt: skip
-def test_other_shells_complete_too(script, tmp_path, shell, line, expected):
+def test_other_shells_complete_as_well(script, tmp_path, shell, line, expected):
     text = script(shell)
     assert all(name in text for name in [*verbs_of(build_parser()), "organelle_demo"])
     if shutil.which(shell) is None:

@@ -1,4 +1,4 @@
-"""Every command `cytovox ...` of README.md and the pages of docs, as it stands there, on small data."""
+"""Run every command `cytovox ...` of README.md and the docs on small data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cytovox.simulation.__main__ import write as write_cells
+from cytovox.simulation.files import write as write_cells
 from cytovox.simulation.tomogram import simulate
 from experiments.commands import dispatch
 from experiments.commands.command_line import build_parser, verbs_of
@@ -56,7 +56,7 @@ SMALL: dict[str, list[str]] = {
 
 
 def commands(page: Path) -> list[str]:
-    """Lines of a page's code blocks that begin with `cytovox`."""
+    """Return the lines of a page's code blocks that begin with `cytovox`."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     lines = [line.split("   #")[0].rstrip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if re.match(r"cytovox( |$)", line)]
@@ -66,7 +66,7 @@ ALL = list(dict.fromkeys(line for page in PAGES for line in commands(page)))
 
 
 def split(line: str, cwd: Path) -> tuple[list[str], Path | None]:
-    """Words of a command after its program, as bash expands them, and the file that its output goes to."""
+    """Return the arguments of a command, as bash expands them, and the file of its output."""
     line, _, target = line.partition(" > ")
     asked = subprocess.run(
         ["bash", "-c", f"printf '%s\\0' {line}"], cwd=cwd, capture_output=True, text=True, check=True
@@ -77,7 +77,7 @@ def split(line: str, cwd: Path) -> tuple[list[str], Path | None]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, trained, cells, shape_folder) -> Iterator[Path]:
-    """The folder that the pages talk of."""
+    """Folder with the files that the pages mention."""
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CYTOVOX_CACHE", str(folder / "cache"))
@@ -150,7 +150,7 @@ def test_every_verb_is_documented_with_a_command_that_runs():
 
 
 def test_the_examples_of_the_help_are_read(monkeypatch, world):
-    """Each example of a verb's help becomes a call: nothing in it is refused before it begins."""
+    """Every example in the help of a command is valid."""
     monkeypatch.chdir(world)
     calls: list[list[str]] = []
     for module in ("experiments.run", "experiments.sweep", "experiments.export", "experiments.fetch"):

@@ -1,4 +1,4 @@
-"""Files with odd names, given as a shell gives them, through the real commands."""
+"""Real commands with files of unusual names, passed by a shell."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(*words: str) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def test_a_shell_gives_every_file_of_a_folder(folder):
+def test_every_file_of_a_folder_is_passed_by_the_shell(folder):
     """The shell expands the pattern; `./` keeps `-l.TCF` from being an option."""
     command = f"{sys.executable} -m experiments.commands predict ./*.TCF --out masks --check {' '.join(SMALL)}"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The command line as a process: what it answers without torch, and how it ends."""
+"""The command line as a process: answers without torch, and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File names as words of a command line: the config reader takes back what was typed, whatever it holds."""
+"""File names on the command line: the config parser returns exactly the typed name."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read(word: str, key: str) -> object:
     return compose("analyze", [word]).values[key]
 
 
-def test_omegaconfs_mark_of_a_missing_value_can_be_a_name():
+def test_a_file_may_have_the_name_of_a_missing_value():
     assert read(f"out={quoted_path('???', '--out')}", "out") == "./???"
 
 
@@ -63,13 +63,13 @@ def test_a_name_that_looks_like_an_interpolation_becomes_a_pattern_of_this_file_
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\udcff.TCF", "a${b}"])
-def test_a_name_that_no_config_value_can_hold_is_refused_in_one_line(name):
+def test_a_name_that_no_config_value_can_contain_is_a_one_line_error(name):
     with pytest.raises(InputError, match=r"^--out: ") as refused:
         quoted_path(name, "--out")
     assert str(refused.value).encode().count(b"\n") == 0
 
 
-def test_existing_files_win_over_patterns_and_keys(tmp_path, monkeypatch):
+def test_existing_files_take_precedence_over_patterns_and_keys(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("e[1].TCF", "e1.TCF", "i*.TCF", "ix.TCF", "seed=3", "dish=3.TCF"):
         (tmp_path / name).touch()
@@ -91,13 +91,13 @@ def test_existing_files_win_over_patterns_and_keys(tmp_path, monkeypatch):
         ("data.volumes=*.TCF", True), ("-a=b", False),
     ],
 )  # fmt: skip
-def test_what_is_a_key_and_a_value(tmp_path, monkeypatch, word, expected):
+def test_key_value_words_are_recognised(tmp_path, monkeypatch, word, expected):
     monkeypatch.chdir(tmp_path)
     assert is_override(word) is expected
 
 
 @given(run=NAMES)
-def test_a_run_folder_is_named_plainly_where_yaml_reads_it_so(run):
+def test_a_run_folder_is_quoted_only_if_yaml_would_change_it(run):
     word = resume_word(run)
     assert word.startswith("resume=")
     assert yaml.safe_load(word.removeprefix("resume=")) == run

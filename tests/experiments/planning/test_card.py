@@ -1,4 +1,4 @@
-"""`--plan` for a card that is not there."""
+"""`--plan` for a GPU that this machine does not have."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 
-def test_a_card_that_is_not_there_is_planned_with_and_without_checkpointing(
-    tmp_path: Path, tiny: Path, cli: Any
-) -> None:
+def test_a_plan_on_a_card_has_rows_with_and_without_checkpointing(tmp_path: Path, tiny: Path, cli: Any) -> None:
     out = tmp_path / "plan.json"
     words = ["model={network: scnas, width: 4, layers: 2}", "data.batch_size=2", "trainer.precision=auto"]
     answer = cli(tiny, "--plan", "plan.device=V100-32GB", f"plan.json={out}", *words)
@@ -43,7 +41,7 @@ def test_the_shape_tasks_are_planned_for_a_card(tmp_path: Path, cli: Any, config
 
 
 @pytest.mark.slow
-def test_a_batch_that_does_not_fit_is_answered_with_checkpointing_or_one_that_does(tiny: Path, cli: Any) -> None:
+def test_advice_for_a_batch_that_does_not_fit_is_checkpointing_or_a_smaller_batch(tiny: Path, cli: Any) -> None:
     words = ["--plan", "plan.device=T4-16GB", "data.patch_size=[64,128,128]", "predict.stride=null"]
     network = "network: scnas, width: 4, layers: 2"
     largest = {}
@@ -66,14 +64,14 @@ def test_a_batch_that_does_not_fit_is_answered_with_checkpointing_or_one_that_do
         (["plan.device=V100-32GB", "stages=[test]", "predict.checkpoint=organelle"], "plan.device: plans a training"),
     ],
 )
-def test_what_cannot_be_planned_is_one_line(tiny: Path, cli: Any, words: list[str], error: str) -> None:
+def test_an_invalid_plan_on_a_card_is_a_one_line_error(tiny: Path, cli: Any, words: list[str], error: str) -> None:
     answer = cli(tiny, "--plan", *words)
     assert (answer.code, len(answer.errors)) == (2, 1), answer.err
     assert error in answer.errors[0]
 
 
 @pytest.mark.slow
-def test_a_plan_that_was_measured_is_written_too(tmp_path: Path, tiny: Path, cli: Any) -> None:
+def test_a_measured_plan_is_written_as_json(tmp_path: Path, tiny: Path, cli: Any) -> None:
     out = tmp_path / "plan.json"
     assert cli(tiny, "--plan", "stages=[fit]", f"plan.json={out}").code == 0
     found = json.loads(out.read_text())

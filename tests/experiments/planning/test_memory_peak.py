@@ -1,4 +1,4 @@
-"""Memory of a step that is counted and not measured: known answers, and what makes it smaller."""
+"""Computed memory of a training step: known results, and the effect of options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cytovox.errors import InputError
 from cytovox.losses.segmentation import LOSSES
 from cytovox.networks.residual_unet import ResidualUNetConfig
 from cytovox.networks.scnas import ScNASConfig
-from experiments.planning.gpus import CARDS, find_card
+from experiments.planning.card import CARDS, find_card
 from experiments.planning.memory_peak import (
     BLOCK_BYTES,
     CudaAutocast,
@@ -24,7 +24,7 @@ N = 2**20
 
 
 class Sines(nn.Module):
-    """A number that is learned, and a chain of functions that each keep their input for the backward pass."""
+    """A learned number, and a chain of functions that each keep their input for the backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Sines(nn.Module):
         return (self.weight * x_N).sin().sin().sin()
 
 
-def test_a_chain_of_functions_takes_what_is_counted_by_hand() -> None:
+def test_memory_of_a_chain_of_functions_matches_a_count_by_hand() -> None:
     found = step_memory(Sines, lambda module: module(torch.zeros(N)).sum(), "32-true")
     # the input, what three sines read, and in the backward pass a cosine and its product with a gradient
     assert found.peak == pytest.approx(6 * 4 * N, rel=1e-3)
@@ -57,7 +57,7 @@ def test_weights_gradients_moments_and_averages_are_counted() -> None:
     assert more.weights == pytest.approx(4 * one, rel=1e-3)
 
 
-def test_what_is_freed_is_counted_no_more() -> None:
+def test_freed_memory_is_not_counted() -> None:
     with LiveBytes() as live:
         kept = torch.zeros(N)
         for _ in range(3):
@@ -68,7 +68,7 @@ def test_what_is_freed_is_counted_no_more() -> None:
     assert live.peak == 8 * N
 
 
-def test_16_bits_are_where_autocast_on_cuda_has_them() -> None:
+def test_16_bits_are_used_where_autocast_on_cuda_uses_them() -> None:
     x = torch.zeros(1, 2, 4, 4, 4)
     conv, instance, group = nn.Conv3d(2, 2, 1), nn.InstanceNorm3d(2), nn.GroupNorm(1, 2)
     with CudaAutocast(torch.float16), torch.autocast("cpu", torch.float16):
@@ -87,7 +87,7 @@ def _peak(batch: int = 1, precision: str = "32-true", **options: object) -> int:
     return predicted_peak_bytes(network, LOSSES["dice_bce"]().build(), (16, 32, 32), batch, 4, precision)
 
 
-def test_a_batch_16_bits_and_checkpointing_change_it_as_they_should() -> None:
+def test_memory_scales_with_batch_precision_and_checkpointing() -> None:
     one, two = _peak(1), _peak(2)
     # weights, moments, gradients and the optimiser's copy
     weights = 5 * 4 * sum(p.numel() for p in ScNASConfig(width=4, layers=2).build(1, 4).parameters())
@@ -97,7 +97,7 @@ def test_a_batch_16_bits_and_checkpointing_change_it_as_they_should() -> None:
 
 
 def test_checkpointing_changes_no_result() -> None:
-    """Loss and gradients to rounding, in float32 and in 16 bits."""
+    """Loss and gradients agree up to rounding, in float32 and in 16 bits."""
     torch.manual_seed(0)
     plain, checkpointed = (ScNASConfig(width=2, layers=2, checkpointing=c).build(1, 2) for c in (False, True))
     checkpointed.load_state_dict(plain.state_dict())
@@ -114,12 +114,12 @@ def test_checkpointing_changes_no_result() -> None:
             torch.testing.assert_close(one, other, rtol=1e-2 if mixed else 1e-5, atol=1e-4 if mixed else 1e-6)
 
 
-def test_the_default_network_is_counted() -> None:
+def test_memory_of_the_default_network() -> None:
     loss = LOSSES["dice_bce"]().build()
     assert 0.2e9 < predicted_peak_bytes(ResidualUNetConfig(), loss, (64, 128, 128), 1, 4, "bf16-mixed") < 0.8e9
 
 
-def test_a_step_that_needs_numbers_is_refused() -> None:
+def test_a_step_that_depends_on_values_raises_an_error() -> None:
     with pytest.raises(ValueError, match="cannot be counted without numbers"):
         step_memory(Sines, lambda module: module(torch.zeros(4)).sum() * float(module(torch.zeros(4)).max()), "32-true")
 

@@ -1,8 +1,7 @@
-"""`--plan` from the command line: what it prints, what it leaves, how it refuses; slowly, whether the run agrees."""
+"""`--plan` from the command line: output, files, errors, and (slow) agreement with the run."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -14,26 +13,22 @@ import torch
 import yaml
 
 from cytovox.networks.residual_unet import ResidualUNetConfig
-from experiments.planning import machine
+from experiments.planning import machine, planner
 from experiments.planning.duration import EpochPlan, FitTimes, RunPlan
 from experiments.planning.machine import Machine
+from experiments.planning.measure import Measured
 from experiments.planning.patch_sizes import MemoryModel, Work
 from experiments.planning.summary import FitPlan, Plan, StagePlan
-from experiments.planning.tables import duration
-from experiments.planning.tables import warnings_of as any_warnings_of
+from experiments.planning.tables import duration, warnings_of
 from experiments.tasks.organelle import plan as plan_module
-from experiments.tasks.organelle.plan_tables import advise
+from training.fit_metrics import PeakMemory
 
 HOME = Path(__file__).resolve().parents[3]
 
 
-def warnings_of(plan):
-    return any_warnings_of(plan, advise)
-
-
 @pytest.fixture(autouse=True)
 def _few_batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure little where the figures do not matter."""
+    """Measure few batches where the figures do not matter."""
     if "slow" not in request.keywords:
         monkeypatch.setattr("experiments.planning.measure.AIM_S", 0.1)
         monkeypatch.setattr("experiments.planning.measure.LEAST", 4)
@@ -49,12 +44,12 @@ def alone(tiny: Path, tmp_path: Path) -> Path:
 
 
 def _cells(out: str, what: str) -> list[str]:
-    """The other cells of a row of a printed table."""
+    """Return the cells of a row of a printed table, except the first."""
     row = next(line for line in out.splitlines() if re.match(rf"[│ ]+{re.escape(what)} +│", line))
     return [cell.strip() for cell in row.strip("│ ").split("│")][1:]
 
 
-def test_a_plan_names_memory_time_patches_and_the_device(cli, alone, cells):
+def test_a_plan_prints_memory_time_patches_and_the_device(cli, alone, cells):
     answer = cli(
         alone, "--plan", "stages=[fit,test,predict]", f"predict.inputs=[{cells}/*.TCF]", "trainer.max_epochs=7"
     )
@@ -83,7 +78,7 @@ def test_a_plan_of_a_plateau_measures_without_a_validation_first(cli, alone):
     assert any("plateau follows the validation" in line for line in refused.errors)
 
 
-def test_a_plan_leaves_no_file_beside_the_cache(cli, alone, monkeypatch):
+def test_a_plan_writes_files_to_the_cache_only(cli, alone, monkeypatch):
     before = sorted(alone.parent.rglob("*"))
     temporary = alone.parent.parent / f"{alone.parent.name}_temporary"
     temporary.mkdir()
@@ -94,7 +89,7 @@ def test_a_plan_leaves_no_file_beside_the_cache(cli, alone, monkeypatch):
     assert list(temporary.iterdir()) == []
 
 
-def test_a_plan_prepares_only_what_it_needs_and_says_what_is_missing(cli, alone, tmp_path, monkeypatch):
+def test_a_plan_prepares_few_volumes_and_prints_how_many_are_missing(cli, alone, tmp_path, monkeypatch):
     monkeypatch.setenv("CYTOVOX_CACHE", str(tmp_path / "cache"))
     answer = cli(alone, "--plan", "data.train.count=4", "data.train.first_seed=40")
     assert answer.code == 0, answer.err
@@ -106,7 +101,7 @@ def test_a_plan_prepares_only_what_it_needs_and_says_what_is_missing(cli, alone,
     assert _cells(again.out, "preparing volumes") == ["0 s", "0 s", "0 of 2 volumes"]
 
 
-def test_a_folder_of_tomograms_is_planned_with_what_its_files_take(cli, folder_config, cells):
+def test_a_plan_of_a_folder_includes_the_reading_of_its_files(cli, folder_config, cells):
     config = folder_config(cells)
     answer = cli(config, "--plan")
     assert answer.code == 0, answer.err
@@ -138,27 +133,27 @@ def test_a_plan_without_a_validation_volume_has_no_validation(cli, alone):
         (["--dry-run"], "--plan: not with --check or --dry-run"),
     ],
 )
-def test_a_bad_config_is_answered_in_one_line(cli, alone, words, expected):
+def test_an_invalid_config_is_a_one_line_error(cli, alone, words, expected):
     answer = cli(alone, "--plan", *words)
     assert answer.code == 2
     assert len(answer.errors) == 1
     assert expected in answer.errors[0]
 
 
-def test_a_run_that_goes_on_is_not_planned(cli, trained):
+def test_a_resumed_run_is_not_planned(cli, trained):
     answer = cli(f"resume={trained.run}", "--plan")
     assert answer.code == 2
     assert answer.errors == ["resume: not with --plan, which measures a run from its start; leave one of them out"]
 
 
-def test_a_plan_under_a_launcher_of_several_processes_is_refused(cli, alone, monkeypatch):
-    monkeypatch.setattr(plan_module, "launched_ranks", lambda: 2)
+def test_a_plan_under_a_launcher_of_several_processes_is_an_error(cli, alone, monkeypatch):
+    monkeypatch.setattr(planner, "launched_ranks", lambda: 2)
     answer = cli(alone, "--plan")
     assert (answer.code, len(answer.errors)) == (2, 1)
     assert "a launcher started several" in answer.errors[0]
 
 
-def test_a_step_that_cannot_fit_is_refused_before_it_is_tried(cli, alone, monkeypatch):
+def test_a_step_that_cannot_fit_is_an_error_before_it_is_computed(cli, alone, monkeypatch):
     monkeypatch.setattr(machine, "memory_limit", lambda: 10**9)
     answer = cli(alone, "--plan", "data.patch_size=[64,512,512]", "data.batch_size=8", "predict.stride=null")
     assert (answer.code, len(answer.errors)) == (2, 1)
@@ -172,7 +167,7 @@ def test_a_step_that_cannot_fit_is_refused_before_it_is_tried(cli, alone, monkey
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
     ],
 )
-def test_a_full_memory_is_answered_with_a_batch_that_may_fit(cli, alone, monkeypatch, error):
+def test_the_error_of_a_full_memory_suggests_a_batch_that_may_fit(cli, alone, monkeypatch, error):
     def full(*_: object) -> None:
         raise error
 
@@ -184,20 +179,15 @@ def test_a_full_memory_is_answered_with_a_batch_that_may_fit(cli, alone, monkeyp
     assert "try data.batch_size=1" in errors[0]
 
 
-def _fit(peak: float = 8e9, seconds: float = 100.0, batch: int = 4) -> FitPlan:
+def _fit(peak: float = 8e9, seconds: float = 100.0, batch: int = 4, gpu_step: int = 0) -> FitPlan:
     patch = (64, 128, 128)
     return FitPlan(
         work=Work(1_000_000, 10**9, 10**9),
         epoch=EpochPlan(100, 100, batch, 5),
         run=RunPlan(1, 100, seconds, seconds, "max_epochs", False),
-        times=FitTimes(1.0),
-        steps=[1.0],
+        measured=Measured(FitTimes(1.0), [1.0], PeakMemory(), gpu_step_bytes=gpu_step, start_bytes=0),
         host_bytes=int(peak),
-        start_bytes=0,
         loaders_bytes=0,
-        gpu_bytes=0,
-        gpu_reserved_bytes=0,
-        gpu_step_bytes=0,
         model=MemoryModel.measured(peak, 0.0, patch, batch),
         network=ResidualUNetConfig(),
         patch=patch,
@@ -210,7 +200,7 @@ def _machine(memory: float, free: float | None = None, local: int = 1) -> Machin
     return Machine("cpu", "a CPU", int(memory), int(free or memory), "32-true", "", local, local)
 
 
-def test_a_step_larger_than_the_memory_is_warned_of_with_the_batch_that_fits():
+def test_the_warning_of_a_step_that_does_not_fit_names_the_batch_that_fits():
     found = warnings_of(Plan("x", ["fit"], _machine(5e9), fit=_fit(peak=8e9, batch=4)))
     assert found == ["will not fit: 8.0 GB of 5.0 GB (90 % may be used); try data.batch_size=2"]
 
@@ -220,11 +210,12 @@ def test_ranks_of_one_machine_share_its_memory():
     assert warnings_of(plan) == ["will not fit: 16.0 GB of 10.0 GB (90 % may be used); try data.batch_size=2"]
 
 
-def test_on_a_gpu_the_memory_of_steps_decides_and_not_that_of_a_validation():
-    fit = dataclasses.replace(_fit(peak=8e9), gpu_reserved_bytes=int(79e9), gpu_step_bytes=int(8e9))
+def test_on_a_gpu_the_memory_of_steps_must_fit_and_not_that_of_a_validation():
+    fit = _fit(peak=8e9, gpu_step=int(8e9))
+    fit.measured.memory.gpu_reserved_bytes = int(79e9)
     machine = Machine("cuda", "a GPU", int(80e9), int(80e9), "bf16-mixed", "", 1, 1)
     assert warnings_of(Plan("x", ["fit"], machine, fit=fit)) == []
-    fit = dataclasses.replace(fit, gpu_step_bytes=int(79e9))
+    fit = _fit(peak=8e9, gpu_step=int(79e9))
     assert warnings_of(Plan("x", ["fit"], machine, fit=fit))[0].startswith("will not fit: 79.0 GB of 80.0 GB")
 
 
@@ -235,7 +226,7 @@ def test_on_a_gpu_the_memory_of_steps_decides_and_not_that_of_a_validation():
         (9, "predict.batch_size: 9 windows do not fit into memory; set it to 4"),
     ],
 )
-def test_windows_that_do_not_fit_get_advice_what_to_set(cli, tiny, trained, cells, monkeypatch, windows, expected):
+def test_windows_that_do_not_fit_name_the_key_to_change(cli, tiny, trained, cells, monkeypatch, windows, expected):
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -245,12 +236,12 @@ def test_windows_that_do_not_fit_get_advice_what_to_set(cli, tiny, trained, cell
     assert (answer.code, [line for line in answer.errors if not line.startswith("measuring: ")]) == (2, [expected])
 
 
-def test_one_patch_that_does_not_fit_asks_for_a_smaller_patch():
+def test_the_warning_of_one_patch_that_does_not_fit_suggests_a_smaller_patch():
     found = warnings_of(Plan("x", ["fit"], _machine(5e9), fit=_fit(peak=8e9, batch=1)))
     assert found == ["will not fit: 8.0 GB of 5.0 GB (90 % may be used); try data.patch_size=[48,96,96]"]
 
 
-def test_what_fits_is_not_warned_of_and_busy_neighbours_are():
+def test_a_plan_that_fits_has_no_warning_unless_other_programs_use_the_memory():
     assert warnings_of(Plan("x", ["fit"], _machine(10e9), fit=_fit())) == []
     assert "may not fit now" in warnings_of(Plan("x", ["fit"], _machine(10e9, free=2e9), fit=_fit()))[0]
     assert warnings_of(Plan("x", ["test"], _machine(1e9))) == []
@@ -268,13 +259,13 @@ def test_the_run_is_the_sum_of_its_stages():
         (5 * 3600 + 420, "5 h 07 min"), (52 * 3600, "2 d 4 h"), (float("inf"), "no end"),
     ],
 )  # fmt: skip
-def test_durations_are_reported_in_a_persons_units(seconds, expected):
+def test_durations_are_printed_in_suitable_units(seconds, expected):
     assert duration(seconds) == expected
 
 
 @pytest.mark.slow
-def test_the_run_takes_the_memory_and_the_time_that_its_plan_said(tmp_path: Path):
-    """A machine that is busy with other things in one of the two makes the times differ: then run it again."""
+def test_memory_and_time_of_a_run_agree_with_its_plan(tmp_path: Path):
+    """Other load on the machine during one of the two changes its times: repeat the test then."""
     out = tmp_path / "plan_agreement.json"
     command = [sys.executable, "benchmarks/plan_agreement.py", "--quick", "--repeats", "1", "--out", str(out)]
     subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=True, timeout=1800)

@@ -1,4 +1,4 @@
-"""`--plan` of shapes from the command line: what it prints, that it leaves nothing, and how it refuses."""
+"""`--plan` of shapes from the command line: output, files and errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.trainer import TrainerConfig
 
 @pytest.fixture(autouse=True)
 def _few_batches(monkeypatch):
-    """Measure little: the figures do not matter here."""
+    """Measure few batches: the figures do not matter here."""
     monkeypatch.setattr("experiments.planning.measure.AIM_S", 0.1)
     monkeypatch.setattr("experiments.planning.measure.LEAST", 4)
 
@@ -49,7 +49,7 @@ def row(out, what):
 
 
 @pytest.mark.parametrize("task", ["shape", "shapr"])
-def test_a_plan_tells_what_a_run_of_cells_takes_and_leaves_nothing(
+def test_a_plan_of_shapes_prints_the_time_of_a_run_and_leaves_no_files(
     cli, config, shape_folder, task, tmp_path, monkeypatch
 ):
     path, temporary = config(task), tmp_path / "temporary"
@@ -69,26 +69,26 @@ def test_a_plan_tells_what_a_run_of_cells_takes_and_leaves_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_only_a_compiled_training_has_a_note_that_its_plan_is_not_of_it():
+def test_the_plan_of_a_compiled_training_has_a_note():
     (note,) = measuring_notes(TrainerConfig(compile=True))
     assert "trainer.compile: the plan is of the network without torch.compile" in note
     assert measuring_notes(TrainerConfig()) == []
 
 
 @pytest.mark.slow
-def test_a_plan_says_that_it_is_not_of_the_compiled_network(cli, config):
+def test_a_plan_prints_the_note_about_compilation(cli, config):
     answer = cli(config("shapr"), "--plan", "stages=[fit]", "trainer.compile=true")
     assert "note: trainer.compile: the plan is of the network without torch.compile" in answer.out
 
 
-def test_a_plan_of_a_prediction_without_weights_is_refused_in_one_line(cli, config, shape_folder):
+def test_a_plan_of_a_prediction_without_weights_is_a_one_line_error(cli, config, shape_folder):
     answer = cli(config("shapr"), "--plan", "stages=[predict]", f"predict.inputs=[{shape_folder}]")
     assert answer.code == 2
     assert answer.err.strip().startswith("predict.checkpoint: no weights")
     assert len(answer.err.strip().splitlines()) == 1
 
 
-def test_a_plan_of_several_processes_is_refused(cli, config, monkeypatch):
+def test_a_plan_of_several_processes_is_an_error(cli, config, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     answer = cli(config("shape"), "--plan")
     assert answer.code == 2

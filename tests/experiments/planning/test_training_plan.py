@@ -1,4 +1,4 @@
-"""Arithmetic of a plan on numbers known without it, legal patches by the networks' own word, peaks of memory."""
+"""Arithmetic of a plan with known results, valid patch sizes, and peaks of memory."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from datamodules.config import SimulatedSet, SimulatorData
 from datamodules.organelle import OrganelleDataModule
 from experiments.planning import inference as plan_inference
 from experiments.planning import machine as plan_machine
-from experiments.planning.data import Share, all_cases, look_through, requests_of
+from experiments.planning.data import Share, all_cases, find_prepared, requests_of
 from experiments.planning.duration import EpochPlan, FitTimes, limited, plan_epoch, plan_run
-from experiments.planning.inference import InferenceClock, crop_of
+from experiments.planning.inference import crop_of, time_windows
 from experiments.planning.machine import _cgroup_limits, local_ranks, one_device
 from experiments.planning.measure import affordable, explain_memory_error, is_out_of_memory
 from experiments.planning.patch_sizes import (
@@ -74,7 +74,7 @@ def test_accumulated_batches_are_one_step_and_the_last_step_takes_what_is_left()
     assert (found.batches, found.steps, found.global_batch) == (50, 7, 16)
 
 
-def test_the_steps_of_an_epoch_are_those_that_the_loader_gives():
+def test_the_steps_of_an_epoch_match_the_loader():
     config = SimulatorData(patches_per_epoch=403, batch_size=4)
     for ranks in (1, 2, 3, 500):
         module = OrganelleDataModule(config, 0)
@@ -85,7 +85,7 @@ def test_the_steps_of_an_epoch_are_those_that_the_loader_gives():
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, 40), (10, 10), (99, 40), (0.5, 20), (1.0, 40), (1, 1), (0, 0)])
-def test_a_limit_is_a_count_or_a_part(limit, expected):
+def test_a_limit_is_a_count_or_a_fraction(limit, expected):
     assert limited(40, limit) == expected
 
 
@@ -112,7 +112,7 @@ def test_max_steps_ends_a_run_within_an_epoch():
     assert found.seconds == pytest.approx(250 + 2 * 10)
 
 
-def test_max_time_cuts_a_run_and_the_epochs_it_reaches():
+def test_max_time_ends_a_run_and_reduces_its_epochs():
     trainer = TrainerConfig(max_epochs=300, max_time="00:00:10:00")
     found = plan_run(_epoch(), FitTimes(batch=1.0, volume=4.0, startup=7.0), trainer)
     assert (found.ends_by, found.seconds) == ("max_time", 607.0)
@@ -132,7 +132,7 @@ def test_min_epochs_outlast_max_time():
     assert (found.epochs, found.seconds) == (20, 2000)
 
 
-def test_a_run_that_nothing_ends_says_so():
+def test_a_run_without_limits_has_no_end():
     found = plan_run(_epoch(), FitTimes(batch=1.0), TrainerConfig(max_epochs=-1))
     assert (found.seconds, found.ends_by) == (math.inf, "nothing")
 
@@ -153,7 +153,7 @@ def test_a_run_of_no_epoch_takes_no_time():
 @pytest.mark.parametrize(
     ("seconds", "expected"), [(0.001, 100), (0.1, 50), (0.3, 17), (1.0, 13), (10.0, 4), (200.0, 2)]
 )
-def test_more_batches_are_measured_the_quicker_they_are(seconds, expected):
+def test_more_batches_are_measured_if_they_are_short(seconds, expected):
     assert affordable(seconds) == expected
 
 
@@ -161,7 +161,7 @@ def test_whole_steps_are_measured_where_batches_are_accumulated():
     assert affordable(1.0, accumulate=8) == 16
 
 
-def test_what_is_missing_is_divided_over_workers():
+def test_missing_volumes_are_divided_over_workers():
     assert Share(missing=5, total=9, seconds=2.0, workers=2).all_seconds == 6.0
 
 
@@ -229,7 +229,7 @@ def test_work_and_features_grow_with_the_batch_and_16_bits_keep_less():
 
 
 class _Undecided(ResidualUNetConfig):
-    """A network whose way depends on numbers."""
+    """A network whose control flow depends on values."""
 
     def build(self, in_channels: int, out_channels: int) -> torch.nn.Module:
         class Net(torch.nn.Conv3d):
@@ -245,7 +245,7 @@ def test_a_network_that_cannot_be_traced_still_has_its_parameters_counted():
     assert not too_large(work, 1.0)
 
 
-def test_memory_is_scaled_by_voxels_and_the_largest_batch_leaves_a_tenth_free():
+def test_memory_scales_with_voxels_and_the_largest_batch_leaves_a_tenth_free():
     model = MemoryModel.measured(peak_bytes=5e9, fixed_bytes=1e9, patch_ZYX=(10, 10, 10), batch=4)
     assert model.peak((10, 10, 10), 4) == 5e9
     assert model.peak((20, 10, 10), 4) == 9e9
@@ -278,7 +278,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 600) -> None:
         time.sleep(0.01)
 
 
-def test_the_peak_of_this_process_is_seen_and_what_was_before_is_not_in_it():
+def test_the_peak_of_this_process_excludes_earlier_memory():
     watch = MemoryWatch()
     watch.start()
     block = np.ones(100 * MB, np.uint8)
@@ -311,7 +311,7 @@ def test_a_child_counts_with_its_own_memory_only():
     assert private_bytes(psutil.Process()) > 0
 
 
-def test_batches_that_wait_are_no_more_than_an_epoch_has():
+def test_prefetched_batches_are_at_most_those_of_an_epoch():
     memory = PeakMemory()
     memory.batch_bytes, memory.loaders = 10, 8
     assert memory.waiting_bytes(100) == 90
@@ -330,13 +330,13 @@ def test_batches_that_wait_are_no_more_than_an_epoch_has():
         RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
     ],
 )
-def test_a_full_memory_is_answered_with_advice(error):
+def test_the_error_of_a_full_memory_has_advice(error):
     assert is_out_of_memory(error)
     with pytest.raises(InputError, match="try less"), explain_memory_error(lambda: "try less"):
         raise error
 
 
-def test_another_error_stays_what_it_is():
+def test_another_error_is_not_changed():
     with pytest.raises(RuntimeError, match="shapes"), explain_memory_error(lambda: "try less"):
         raise RuntimeError("shapes do not match")
 
@@ -390,22 +390,22 @@ def test_planned_cases_are_those_that_the_run_will_make(tmp_path: Path):
     data = OrganelleDataModule(config, 0)
     assert data.find() == planned
     wanted = [*planned["train"], *planned["val"]]
-    assert look_through(wanted, config).missing == 3
+    assert find_prepared(wanted, config)[0] == 3
     data.setup("fit")
-    looked = look_through(wanted, config)
-    assert (looked.missing, len(looked.entries)) == (0, 3)
+    missing, shapes = find_prepared(wanted, config)
+    assert (missing, len(shapes)) == (0, 3)
 
 
-def test_cases_that_there_was_no_time_to_look_at_are_taken_for_like_the_others(tmp_path: Path):
+def test_cases_beyond_the_time_limit_are_extrapolated(tmp_path: Path):
     config = _simulated(tmp_path)
     cases = all_cases(config, 0)["train"] * 10
-    assert look_through(cases, config, look_s=0.0).missing in (0, 20)
+    assert find_prepared(cases, config, look_s=0.0)[0] in (0, 20)
 
 
 # what a run notes of itself
 
 
-def test_a_fit_notes_its_memory_and_its_pace(tmp_path: Path):
+def test_metrics_of_a_fit_include_memory_and_time(tmp_path: Path):
     config = _simulated(tmp_path / "cache")
     config.patch_size, config.batch_size, config.patches_per_epoch, config.num_workers = [8, 8, 8], 1, 3, 0
     metadata = OrganelleMetadata(
@@ -463,7 +463,7 @@ def test_the_first_pass_of_a_compiled_network_is_not_the_one_that_is_timed(monke
     network = torch.nn.Conv3d(1, 2, 1)
     network.register_forward_hook(lambda *_: calls.append(1))
     inferer = DenseInferer(network, crop.resample, tiling, compile=compile)
-    InferenceClock({Path("crop"): crop})(Path("crop"), inferer)
+    time_windows(crop, inferer)
     assert len(calls) == passes
 
 

@@ -13,19 +13,19 @@ from datamodules.shape.cases import ShapeCell
 
 
 def write_shapes(cells: Iterable[ShapeCell], folder: str | Path) -> list[Path]:
-    """Write each cell as `image/NAME.tif`, `mask/NAME.tif` and, where it has an object, `obj/NAME.tif`.
+    """Write each cell as `image/NAME.tif`, `mask/NAME.tif` and, if it has an object, `obj/NAME.tif`.
 
     Parameters
     ----------
     cells : iterable of ShapeCell
-        Simulated ones, for one, to try a prediction or another program on.
+        Cells to write.
     folder : path
-        Made if needed.
+        Folder; created if needed.
 
     Returns
     -------
     list of Path
-        The files: uint8, images of 0 to 255, masks and objects of 0 and 255.
+        Paths of the files: uint8, images of 0 to 255, masks and objects of 0 and 255.
     """
     written = []
     for cell in cells:

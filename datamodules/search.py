@@ -1,30 +1,23 @@
-"""Two halves of the training data side by side: weights learn from one, the architecture from the other."""
+"""Data module of the architecture search: weights and architecture learn from separate halves of the volumes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from cytovox.errors import InputError
-from datamodules.cache import PreparedCase
 from datamodules.organelle import OrganelleDataModule
-from datamodules.sampling import EpochSampler, EvaluationSampler, PatchDataset, PreparedVolumes
-
-
-def split_in_half(cases: Sequence[PreparedCase]) -> tuple[list[PreparedCase], list[PreparedCase]]:
-    """Every other case: of files in an order, both halves see all of it."""
-    return list(cases[::2]), list(cases[1::2])
+from datamodules.sampling import EpochSampler, PatchDataset, PreparedVolumes, evaluation_indices
 
 
 class PairedPatches(Dataset[dict[str, Any]]):
-    """A patch of the first half, and one of the second as its ``architecture``; both by the same (epoch, index).
+    """A patch of the first half of the volumes, with a patch of the second half under the key `architecture`.
 
     Parameters
     ----------
     first, second : PatchDataset
-        Of the two halves; with seeds of their own.
+        Patches of each half; the two have different seeds.
     """
 
     def __init__(self, first: PatchDataset, second: PatchDataset) -> None:
@@ -35,17 +28,17 @@ class PairedPatches(Dataset[dict[str, Any]]):
 
 
 class SearchDataModule(OrganelleDataModule):
-    """The organelle task's data, its training patches in pairs; in a joint search they are as they were."""
+    """Data of the organelle task, with training patches in pairs unless the search is joint."""
 
     joint = False
 
     def require_both_halves(self) -> None:
-        """Refuse to share what cannot be shared.
+        """Check that the training volumes can be split in half.
 
         Raises
         ------
         InputError
-            One training volume alone has no halves.
+            There is only one training volume, and the search is not joint.
         """
         volumes = len(self.find()["train"])
         if volumes < 2 and not self.joint:
@@ -55,18 +48,19 @@ class SearchDataModule(OrganelleDataModule):
             )
 
     def volumes(self) -> DataLoader:
-        """All validation volumes, on every rank."""
+        """Return all validation volumes, on every rank."""
         data = PreparedVolumes(self.prepared["val"])
-        return self._loader(data, EvaluationSampler(len(data)), 1, workers=0)
+        return self._loader(data, evaluation_indices(len(data)), 1, workers=0)
 
     def train_dataloader(self) -> DataLoader:
-        """Random pairs of patches, the same for the same (seed, epoch, index)."""
+        """Return random pairs of patches that depend only on seed, epoch and index."""
         if self.joint:
             return super().train_dataloader()
         config = self.config
-        sampler = EpochSampler(config.patches_per_epoch, *self._place(), config.batch_size)
+        sampler = EpochSampler(config.patches_per_epoch, *self._rank_and_world(), config.batch_size)
+        cases = self.prepared["train"]  # every other case, so that both halves cover the whole order of the files
         first, second = (
             PatchDataset(half, self._augmentation(), seed)
-            for half, seed in zip(split_in_half(self.prepared["train"]), (self.seed, self.seed + 2**32), strict=True)
+            for half, seed in ((cases[::2], self.seed), (cases[1::2], self.seed + 2**32))
         )
         return self._loader(PairedPatches(first, second), sampler, config.batch_size)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import cytovox
+from cytovox.errors import InputError
 from cytovox.io import LabelVolume, StoredSpacing, read_mask, write_ometiff
 from cytovox.io import formats as registry
 from cytovox.io.file_format import Format, ImageWriter
-from experiments.tasks.organelle.config import OrganelleConfig, organelle_errors
+from experiments.config import load_config
 from training.prediction import MaskWriter
 from training.rundir import RunFolder
 
@@ -84,9 +85,7 @@ def test_save_writes_an_added_format(tmp_path, added):
 
 
 def test_predict_writes_masks_in_an_added_format(tmp_path, added):
-    config = OrganelleConfig()
-    config.predict.format = "numpy"
-    assert not [error for error in organelle_errors(config) if error.startswith("predict.format")]
+    assert load_config("organelle_demo", ["predict.format=numpy"]).predict.format == "numpy"
     ri = np.random.default_rng(0).uniform(1.34, 1.40, (2, 4, 6, 6)).astype(np.float32)
     path = write_ometiff(tmp_path / "cell.ome.tif", ri[:, None], SPACING, ["RI"], [0.0, 60.0])
     folder = RunFolder(tmp_path / "run")
@@ -102,9 +101,7 @@ def test_predict_writes_masks_in_an_added_format(tmp_path, added):
 
 @pytest.mark.parametrize(("given", "near"), [("nifty", "nifti"), ("numpi", "numpy")])
 def test_an_unknown_output_format_is_refused(added, given, near):
-    config = OrganelleConfig()
-    config.predict.format = given
-    assert (
-        f"predict.format: expected one of ome-tiff, nifti, ome-zarr, numpy, got '{given}'; did you mean {near}?"
-        in organelle_errors(config)
-    )
+    expected = f"predict.format: expected one of ome-tiff, nifti, ome-zarr, numpy, got '{given}'; did you mean {near}?"
+    with pytest.raises(InputError) as raised:
+        load_config("organelle_demo", [f"predict.format={given}"])
+    assert expected in str(raised.value)

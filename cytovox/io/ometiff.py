@@ -25,7 +25,7 @@ _BIG = 3_900_000_000
 
 @dataclass(frozen=True)
 class TiffMetadata:
-    """What the metadata of a TIFF file tell; None where they are silent."""
+    """Metadata of a TIFF file; None for values that are missing."""
 
     spacing: StoredSpacing = field(default_factory=StoredSpacing)
     channels: tuple[str, ...] | None = None

@@ -229,7 +229,7 @@ def _metadata(found: ZarrImage, axes: str, t_count: int) -> _Metadata:
 
 
 def _spacing(scale_zyx: list[float], units: list[Any]) -> StoredSpacing:
-    """Of scales with units; a unit that is no length ("pixel") is ignored; without a unit the numbers decide."""
+    """Return the spacing from scales with units; without a length unit it is inferred from the numbers."""
     if all(unit is None for unit in units):
         return StoredSpacing.without_unit(scale_zyx, "its scale")
     return StoredSpacing.of([micrometres(s, unit) for s, unit in zip(scale_zyx, units, strict=True)])

@@ -31,7 +31,7 @@ def create_omezarr(
     medium_ri: float | None = None,
     chunks: Sequence[int] | None = None,
 ) -> Iterator[zarr.Array]:
-    """Give an array to write regions to; the folder takes its name when the block ends well, and is gone when not.
+    """Yield an array to write regions to; the folder gets its final name on success, and is removed after an error.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def begin_omezarr(
     chunks: Sequence[int] | None = None,
     name: Path | None = None,
 ) -> zarr.Array:
-    """Begin an OME-Zarr in a folder of one's own, to be written region by region and put in its place much later.
+    """Create an OME-Zarr in a temporary folder, to be written region by region and moved to its final path later.
 
     Parameters are those of `create_omezarr`, beside the `name` that it shall have. `resume_omezarr` opens it again.
     """
@@ -103,7 +103,7 @@ def begin_omezarr(
 
 
 def resume_omezarr(folder: Path) -> zarr.Array:
-    """The array of a folder that `begin_omezarr` made, perhaps in another process, to be written further."""
+    """Open the array of a folder that `begin_omezarr` created, perhaps in another process, to continue writing."""
     for torn in folder.rglob("*.partial"):  # what zarr was writing when it was killed
         remove_file(torn, folder)
     return zarr.open_array(LocalStore(folder), path="0", mode="r+")
@@ -194,7 +194,7 @@ def _metadata(
 
 
 def _channel(label: str, dtype: np.dtype) -> dict[str, Any]:
-    """How a viewer shows a channel at first: a cell's refractive index, or from 0 to 1, or all levels of 16 bits."""
+    """Return the initial display range of a channel: refractive indices of cells, 0 to 1, or the full 16-bit range."""
     low, high = (1.33, 1.40) if label == "RI" else (0.0, 1.0 if dtype.itemsize == 1 or dtype.kind == "f" else 65535.0)
     return {
         "label": label,

@@ -196,7 +196,7 @@ class TiffFrames:
 
 
 def _is_whole(page: Any) -> bool:
-    """Whether a page is there and ends before the file does: tifffile fills what is missing with zeros."""
+    """Return whether a page is complete in the file: tifffile fills missing data with zeros."""
     if page is None:
         return False
     size = page.parent.filehandle.size

@@ -1,4 +1,4 @@
-"""What tells cells apart: 12 features of the 2D mask and image, 15 of the 3D object, whatever way the cell lies.
+"""Features to classify cells, independent of their orientation: 12 of the 2D mask and image, 15 of the 3D object.
 
 No feature depends on position, rotation or mirroring. Under quarter turns and mirrors those that count voxels or take
 moments keep their value to rounding; those taken over the surface's triangles keep it to 1 in 10,000 (areas) or 1 in

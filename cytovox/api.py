@@ -294,7 +294,7 @@ def measure(
     ]
     columns = ["frame", *registry.columns(), "flags"]
     columns += ["medium_ri", "medium_from", "increments", "area_estimator", "outside_training"]
-    return pd.DataFrame(rows, columns=columns).astype(registry.numeric_types())
+    return pd.DataFrame(rows, columns=columns).astype(registry.numeric_types(registry.columns()))
 
 
 def _medium(volume: Volume, given: float | None) -> tuple[float, str]:

@@ -61,13 +61,13 @@ def volume_intervals(
         for member in members
     ]
     result = {}
-    for label in np.flatnonzero(volumes[1:]) + 1:
+    for label in (np.flatnonzero(volumes[1:]) + 1).tolist():
         volume = float(volumes[label])
         found = np.array([own[partner[label]] if partner[label] else 0.0 for own, partner in matched])
         spread = float(np.sqrt(np.mean((found - volume) ** 2))) if matched else 0.0
         deviation = spread + FLOOR * volume
         low, high = max(0.0, volume - deviations * deviation), volume + deviations * deviation
-        result[int(label)] = VolumeInterval(volume, low, high, deviation)
+        result[label] = VolumeInterval(volume, low, high, deviation)
     return result
 
 

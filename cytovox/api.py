@@ -281,8 +281,7 @@ def measure(
     ]
     columns = ["frame", *registry.columns(), "flags"]
     columns += ["medium_ri", "medium_from", "increments", "area_estimator", "outside_training"]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.astype({name: kind for name, kind in registry.numeric_types().items() if name in columns})
+    return pd.DataFrame(rows, columns=columns).astype(registry.numeric_types(registry.columns()))
 
 
 def _medium(volume: Volume, given: float | None) -> tuple[float, str]:

@@ -144,7 +144,7 @@ def _table(
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *(last if rules else [])])
     types = {"time_s": "float64", "track": "Int64", "lineage": "Int64", "original_label": "UInt64"}
-    types |= registry.numeric_types()
+    types |= registry.numeric_types(registry.part_columns() | registry.columns())
     return frame.astype({name: kind for name, kind in types.items() if name in frame})
 
 

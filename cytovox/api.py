@@ -4,7 +4,7 @@ They call the code of the commands, so commands and notebooks give the same resu
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from cytovox.errors import InputError
-from cytovox.io import Volume, write_nifti, write_ometiff, write_omezarr
+from cytovox.io import Volume, find_writer
 from cytovox.io import read_volume as read
 from cytovox.io.atomic import atomic_path
+from cytovox.io.formats import expected
 from cytovox.measurement import registry
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI, Increments
@@ -280,7 +281,7 @@ def measure(
     ]
     columns = ["frame", *registry.columns(), "flags"]
     columns += ["medium_ri", "medium_from", "increments", "area_estimator", "outside_training"]
-    return pd.DataFrame(rows, columns=columns).astype(registry.numeric_types())
+    return pd.DataFrame(rows, columns=columns).astype(registry.numeric_types(registry.columns()))
 
 
 def _medium(volume: Volume, given: float | None) -> tuple[float, str]:
@@ -424,7 +425,7 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
     Parameters
     ----------
     path : str or Path
-        .ome.tif, .ome.zarr, .nii or .nii.gz for images; .csv or .parquet for tables.
+        .ome.tif, .ome.zarr, .nii, .nii.gz or a suffix of an added format for images; .csv or .parquet for tables.
     data : OrganelleMasks, integer or bool array (Z, Y, X), DataFrame or Volume
         Masks of several organelles become channels; NIfTI holds one channel.
     like : Volume, optional
@@ -465,14 +466,13 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
     if like is None:
         raise InputError(f"save: {path}: voxel size missing: give like=VOLUME")
     array = array.astype(np.uint8) if array.dtype == bool else array
-    writers: dict[str, Callable[..., Path]] = {".tif": write_ometiff, ".tiff": write_ometiff, ".zarr": write_omezarr}
-    if (write := writers.get(path.suffix.lower())) is not None:
-        return write(path, array, like.spacing_um, names, None, like.origin_um)
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        if array.shape[:2] != (1, 1):
-            raise InputError(f"save: {path}: NIfTI holds one channel and frame; save {', '.join(names)} one by one")
-        return write_nifti(path, array[0, 0], like.spacing_um, like.origin_um)
-    raise InputError(f"save: {path}: expected a name that ends in .ome.tif, .ome.zarr, .nii or .nii.gz")
+    writer = find_writer(path)
+    if writer is None:
+        raise InputError(f"save: {path}: expected a name that ends in {expected('writing')}")
+    if writer.single and array.shape[:2] != (1, 1):
+        raise InputError(f"save: {path}: {writer.name} holds one channel and frame; save {', '.join(names)} one by one")
+    slabs = (volume_ZYX for frame_CZYX in array for volume_ZYX in frame_CZYX)
+    return writer.write(path, slabs, array.shape, array.dtype, like.spacing_um, names, None, like.origin_um)
 
 
 def _save_table(path: Path, table: pd.DataFrame) -> Path:

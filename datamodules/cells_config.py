@@ -47,7 +47,7 @@ class CellsFolder(_CellsData, FolderData):
 
 @dataclass
 class CellsSimulator(_CellsData, SimulatorData):
-    """Fields of the virtual holotomograph."""
+    """Simulated fields of cells."""
 
     source: Literal["simulator"] = "simulator"
     """Name of this source."""

@@ -155,7 +155,7 @@ class SimulatedSet:
 
 @dataclass
 class SimulatorData(OrganelleData):
-    """Tomograms of the virtual holotomograph."""
+    """Simulated tomograms."""
 
     source: Literal["simulator"] = "simulator"
     """Name of this source."""

@@ -1,12 +1,11 @@
 """Files of masks and probabilities: names, required disk space, writing, and manifests of what they were made from."""
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,22 +14,21 @@ from cytovox.io import (
     Box,
     Volume,
     begin_omezarr,
+    find_writer,
     put_in_place,
     read_volume,
     write_error,
-    write_nifti,
     write_ometiff,
-    write_ometiff_planes,
+    writers,
 )
 from cytovox.io.deletion import remove_file, remove_in_scratch
 from cytovox.io.names import safe_name
-from cytovox.io.nifti import require_nifti_size
 from cytovox.io.provenance import digest_of
 from training.partial_predictions import PartialPrediction, chunks_for
 from training.rundir import read_json, write_json
 
-Format = Literal["ome-tiff", "ome-zarr", "nifti"]
-SUFFIX = {"ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "nifti": ".nii.gz"}
+#: Format in which `PartialPrediction` stores unfinished masks: finished ones are moved, not written again.
+STORED_FORMAT = "ome-zarr"
 
 #: Probabilities of a frame up to this many bytes are collected in memory and written as OME-TIFF, larger ones as
 #: OME-Zarr.
@@ -40,7 +38,7 @@ IN_MEMORY = 2**30
 _MASKS_SHRINK, _PROBABILITIES_SHRINK = 1000, 50
 
 
-def mask_file(name: str, file_format: Format, t: int, organelle: str) -> str:
+def mask_file(name: str, file_format: str, t: int, organelle: str) -> str:
     """Return the name of the file that holds a mask; NIfTI has one file per frame and organelle, as ITK-SNAP reads it.
 
     Parameters
@@ -54,8 +52,9 @@ def mask_file(name: str, file_format: Format, t: int, organelle: str) -> str:
     organelle : str
         Name of the mask.
     """
-    part = f"_t{t:03d}_{safe_name(organelle)}" if file_format == "nifti" else ""
-    return name + part + SUFFIX[file_format]
+    writer = writers()[file_format]
+    part = f"_t{t:03d}_{safe_name(organelle)}" if writer.single else ""
+    return name + part + writer.suffixes[0]
 
 
 def read_masks(files: Sequence[Path], t: int, split: bool) -> Callable[[Box], np.ndarray]:
@@ -91,10 +90,10 @@ def require_room_for(path: Path, volume: Volume, masks: int, frames: int, probab
     Raises
     ------
     InputError
-        Less disk space than the masks need at the best compression, or an axis that is too long for NIfTI.
+        Less disk space than the masks need at the best compression, or an axis that is too long for the format (NIfTI).
     """
-    if path.name.endswith(SUFFIX["nifti"]):
-        require_nifti_size(path, volume.shape[2:])
+    if writer := find_writer(path):
+        writer.require_size(path, volume.shape[2:])
     voxels = math.prod(volume.shape[2:]) * masks * frames
     needed = voxels // _MASKS_SHRINK + (4 * voxels // _PROBABILITIES_SHRINK if probabilities else 0)
     if (free := shutil.disk_usage(path.parent).free) < needed:
@@ -137,7 +136,7 @@ def begin_masks(volume: Volume, organelles: Sequence[str], name: str) -> Callabl
 
 
 def write_out(
-    store: PartialPrediction, folder: Path, name: str, file_format: Format, volume: Volume, organelles: Any
+    store: PartialPrediction, folder: Path, name: str, file_format: str, volume: Volume, organelles: Sequence[str]
 ) -> None:
     """Write finished masks to their files in a folder, and move the probabilities there.
 
@@ -149,33 +148,23 @@ def write_out(
     for part in sorted(store.folder.glob("*_probabilities.*")):
         with output_errors(folder / part.name, part):
             put_in_place(part, folder / part.name)
-    if file_format == "nifti":
-        for t in range(volume.shape[0]):
-            for k, organelle in enumerate(organelles):
-                _write_nifti(store, t, k, folder / mask_file(name, "nifti", t, organelle), volume)
+    if file_format == STORED_FORMAT:
+        final = folder / mask_file(name, file_format, 0, "masks")
+        with output_errors(final, store.masks):
+            put_in_place(store.masks, final)
         return
-    final = folder / (name + SUFFIX[file_format])
-    part = store.masks if file_format == "ome-zarr" else store.folder / final.name
-    with output_errors(final, part):
-        if file_format == "ome-tiff":
-            planes = (
-                plane for t in range(volume.shape[0]) for k in range(len(organelles)) for slab in store.slabs(t, k)
-                for plane in slab
+    writer, frames, masks = writers()[file_format], range(volume.shape[0]), range(len(organelles))
+    files = [([t], [k]) for t in frames for k in masks] if writer.single else [(frames, masks)]
+    for ts, ks in files:
+        final = folder / mask_file(name, file_format, ts[0], organelles[ks[0]])
+        part = store.folder / final.name
+        with output_errors(final, part):
+            writer.write(
+                part, (slab for t in ts for k in ks for slab in store.slabs(t, k)),
+                (len(ts), len(ks), *volume.shape[2:]), np.uint8, volume.spacing_um, [organelles[k] for k in ks],
+                None if writer.single else volume.times_s, volume.origin_um,
             )  # fmt: skip
-            write_ometiff_planes(
-                part, planes, store.array.shape, np.uint8, volume.spacing_um, organelles, volume.times_s,
-                volume.origin_um,
-            )  # fmt: skip
-        put_in_place(part, final)
-
-
-def _write_nifti(store: PartialPrediction, t: int, k: int, final: Path, volume: Volume) -> None:
-    part = store.folder / final.name
-    with output_errors(final, part):
-        write_nifti(
-            part, store.slabs(t, k), volume.spacing_um, volume.origin_um, shape=volume.shape[2:], dtype=np.uint8
-        )
-        os.replace(part, final)
+            put_in_place(part, final)
 
 
 class ProbabilityFile:
@@ -199,7 +188,7 @@ class ProbabilityFile:
         self._volume, self._organelles = volume, organelles
         shape = (1, len(organelles), *volume.shape[2:])
         self._in_memory = 4 * math.prod(shape) <= IN_MEMORY
-        self.path = folder / f"{stem}{SUFFIX['ome-tiff' if self._in_memory else 'ome-zarr']}"
+        self.path = folder / f"{stem}{'.ome.tif' if self._in_memory else '.ome.zarr'}"
         if self._in_memory:
             self._array: Any = np.empty(shape, np.float32)
             return
@@ -233,7 +222,7 @@ class PredictionManifest:
         Format of the masks.
     """
 
-    def __init__(self, folder: Path, copies: Path, file_format: Format) -> None:
+    def __init__(self, folder: Path, copies: Path, file_format: str) -> None:
         self.folder, self.copies, self.file_format = folder, copies, file_format
 
     def path(self, name: str) -> Path:
@@ -277,7 +266,7 @@ class PredictionManifest:
         InputError
             The folder holds masks of another input that still exists, the input itself, or a file of unknown origin.
         """
-        final, manifest = self.folder / (name + SUFFIX[self.file_format]), self.path(name)
+        final, manifest = self.folder / (name + writers()[self.file_format].suffixes[0]), self.path(name)
         owner = self.read(name).get("input")
         if final.exists() and final.resolve() == source.resolve():
             raise InputError(f"predict.out: {final} is the input itself: choose another folder")
@@ -288,7 +277,7 @@ class PredictionManifest:
             raise InputError(f"predict.out: {existing} exists and is not a prediction: choose another folder")
 
 
-def require_free(out: str | Path, names: dict[Path, str], file_format: Format) -> None:
+def require_free(out: str | Path, names: dict[Path, str], file_format: str) -> None:
     """Call `PredictionManifest.require_free` for all inputs, before anything is computed.
 
     Parameters

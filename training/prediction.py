@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -14,7 +14,7 @@ import numpy as np
 
 from cytovox.errors import InputError
 from cytovox.inference.predictor import DenseInferer
-from cytovox.io import ArrayReader, Box, FrameReader, Volume, check_finite, read_volume
+from cytovox.io import ArrayReader, Box, FrameReader, Volume, check_finite, read_volume, writers
 from cytovox.io.deletion import Manifest, remove_scratch
 from cytovox.io.names import name_key, safe_name, unique_names
 from cytovox.io.provenance import Fingerprint, content_digest
@@ -25,7 +25,6 @@ from datamodules.cases import checked_ri
 from datamodules.paths import stem_of
 from training.mask_figures import draw_frame, picture_name
 from training.mask_files import (
-    Format,
     PredictionManifest,
     ProbabilityFile,
     begin_masks,
@@ -61,7 +60,7 @@ class MaskWriter:
     """Base name of each input's output; all differ."""
     threshold: float = 0.5
     """Lowest probability of a voxel of the mask."""
-    file_format: Format = "ome-tiff"
+    file_format: str = "ome-tiff"
     """Format of the masks."""
     probabilities: bool = False
     """Whether to write the probabilities, too."""
@@ -245,7 +244,10 @@ class MaskWriter:
         for t in range(min(volume.shape[0], FIGURES_PER_FILE)):
             if not (self.folder.figures / picture_name(self.names[path], t)).exists():
                 files = [self.target / mask_file(self.names[path], self.file_format, t, k) for k in self.organelles]
-                reader, masks = CheckedReader(volume, path, t), read_masks(files, t, split=self.file_format == "nifti")
+                reader, masks = (
+                    CheckedReader(volume, path, t),
+                    read_masks(files, t, split=writers()[self.file_format].single),
+                )
                 self._draw(path, volume, t, reader, masks)
 
     def _pictures(self, path: Path) -> Manifest:
@@ -256,7 +258,7 @@ class MaskWriter:
         return self.target / f".unfinished-{self.names[path]}"
 
 
-def output_names(paths: list[Path]) -> dict[Path, str]:
+def output_names(paths: Sequence[Path]) -> dict[Path, str]:
     """Return a base name for each input: that of the input, preceded by names of its folders if two would be equal.
 
     Every name is a valid file name on any system (see `cytovox.io.names.safe_name`).

@@ -9,11 +9,11 @@ from pathlib import Path
 from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path, put_in_place, write_error
 from cytovox.io.csv_files import existing
-from cytovox.io.file_format import Format
-from cytovox.io.formats import expected, find_format
+from cytovox.io.file_format import Format, ImageWriter
+from cytovox.io.formats import expected, find_format, find_writer, writers
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.nifti import write_nifti
-from cytovox.io.ometiff import write_ometiff, write_ometiff_planes
+from cytovox.io.ometiff import write_ometiff, write_ometiff_slabs
 from cytovox.io.ometiff_set import one_of_each_set, set_members
 from cytovox.io.omezarr_writer import begin_omezarr, create_omezarr, resume_omezarr, write_omezarr
 from cytovox.io.regions import ArrayReader, Box, FrameReader, grid_boxes
@@ -29,6 +29,7 @@ __all__ = [
     "Box",
     "Format",
     "FrameReader",
+    "ImageWriter",
     "InputError",
     "LabelVolume",
     "Mask",
@@ -39,6 +40,7 @@ __all__ = [
     "begin_omezarr",
     "check_finite",
     "create_omezarr",
+    "find_writer",
     "grid_boxes",
     "kind_of",
     "match_spacing",
@@ -54,9 +56,10 @@ __all__ = [
     "write_error",
     "write_nifti",
     "write_ometiff",
-    "write_ometiff_planes",
+    "write_ometiff_slabs",
     "write_omezarr",
     "write_tcf",
+    "writers",
 ]
 
 
@@ -135,7 +138,7 @@ def open_labels(path: str | Path, series: Series = None) -> LabelVolume:
     path = existing(Path(path))
     found = _format_of(path)
     if found.open_labels is None:
-        raise InputError(f"{path}: a {found.name.upper()} file holds no masks: expected {expected(labels=True)}")
+        raise InputError(f"{path}: a {found.name.upper()} file holds no masks: expected {expected('labels')}")
     return found.open_labels(path, series)
 
 

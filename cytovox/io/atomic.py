@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Atomic writing of files: each is written under a temporary name, then renamed."""
 
 import errno
 import itertools
@@ -20,7 +20,7 @@ _IMPOSSIBLE = {errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR, er
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when not.
+    """Yield a temporary path in the folder of `path`; rename it to `path` on success, remove it after an error.
 
     The temporary name starts with a dot and keeps the suffixes of `path`, for writers that choose a format by
     them. Missing parent folders are made. What is written may be a file or a folder; see `put_in_place` for what is
@@ -123,14 +123,14 @@ def put_in_place(temporary: Path, final: Path) -> None:
 
 
 def _kept(folder: Path) -> Path:
-    """The first free name for a folder that must make room."""
+    """Return the first unused name to which an existing folder can be renamed."""
     return next(
         path for n in itertools.count(1) if not os.path.lexists(path := folder.with_name(f"{folder.name}.kept-{n}"))
     )
 
 
 def _obey_umask(path: Path) -> None:
-    """Let others read a new file as far as the umask and the folder's default rights say."""
+    """Set the permissions of a new file according to the umask and the folder's default permissions."""
     if os.name != "posix" or path.is_symlink() or path.stat().st_mode & 0o077:
         return
     probe = path.with_name(f"{PART}{uuid.uuid4().hex[:12]}.mode")  # the umask itself cannot be read without a change

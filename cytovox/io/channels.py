@@ -23,7 +23,7 @@ _NO_NAME = re.compile(r"(?:channel|chan|ch|c|image|gr[ae]ys?|default|none|undefi
 def name_channels(
     path: object, stored: Sequence[str] | None, count: int
 ) -> tuple[tuple[str, ...], int | None, tuple[str, ...]]:
-    """Names of the channels, the number of the one with the refractive index, and what is to be said of that.
+    """Channel names, index of the refractive-index channel, and notes for the user on that choice.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def name_channels(
 
 
 def as_slices(path: object, frames: Any, stored: Sequence[str] | None) -> tuple[Any, str]:
-    """A TIFF's frames with channels turned to slices, and the note on that; as they were where they are channels.
+    """Return the frames of a TIFF, with channels converted to slices if they are slices, and a note on the conversion.
 
     Parameters
     ----------

@@ -139,7 +139,7 @@ def same_name(one: str, other: str) -> bool:
 
 
 def existing(path: Path) -> Path:
-    """The path as the disk spells it: its accents may be composed there, or decomposed.
+    """Return the path as stored on disk, where accents may be composed or decomposed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Every deletion of the program: only what it wrote itself, inside its own folder, never through a link.
+"""Deletion of files and folders: only those that the program wrote, inside their folder, without following links.
 
 No other module removes a file or a folder (a test looks for it). A file is removed by its path inside a folder of the
 program's own (`remove_file`), or by a manifest that says what was written (`Manifest`). A folder is removed when this
@@ -31,11 +31,11 @@ WRITTEN = ".written"
 
 
 class NotOurs(InputError):
-    """A file or folder that was to be removed is not the program's own."""
+    """Error: a file or folder to be removed was not written by this program."""
 
 
 def require_inside(path: Path, within: Path) -> Path:
-    """Return the path with its folders resolved; refuse one that lies elsewhere than it says.
+    """Return the path with its folders resolved; raise an error if a link leads to another folder.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def require_inside(path: Path, within: Path) -> Path:
 
 
 def remove_file(path: Path, within: Path) -> None:
-    """Remove a file of the program's own; of a link, the link alone. A missing file is no error.
+    """Remove a file that the program wrote; a link is removed without its target. A missing file is not an error.
 
     Raises
     ------
@@ -78,14 +78,14 @@ def remove_file(path: Path, within: Path) -> None:
 
 
 def remove_temporary(path: Path) -> None:
-    """Remove what was written under a temporary name; errors are not raised, as another one is on its way."""
+    """Remove a temporary file; errors are ignored, because another exception is being handled."""
     if not _PART_NAME.fullmatch(path.name):
         raise NotOurs(f"{path}: is no temporary name")
     _remove_any(path)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder and below; only where nobody else is writing.
+    """Remove incomplete files of killed processes below a folder; no other process may be writing there.
 
     Links are not followed, the folder itself included.
     """
@@ -107,7 +107,7 @@ def _remove_any(path: Path) -> None:
 
 
 def make_scratch(folder: Path) -> None:
-    """Make a working folder that may be removed later; an empty one that is there is taken.
+    """Create a working folder that can be removed later; an existing empty folder is reused.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def remove_scratch(folder: Path) -> None:
 
 
 def remove_in_scratch(path: Path, scratch: Path) -> None:
-    """Remove a file or folder inside a working folder that bears the mark.
+    """Remove a file or folder inside a working folder that contains the marker file.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def remove_in_scratch(path: Path, scratch: Path) -> None:
 
 
 def _is_scratch(folder: Path) -> bool:
-    """Whether a folder bears the mark, or is empty: its process may have ended before it set the mark."""
+    """Return whether a folder has the marker file or is empty: its process may have ended before writing the marker."""
     return folder.is_dir() and ((folder / SCRATCH).is_file() or not any(folder.iterdir()))
 
 
@@ -179,7 +179,7 @@ class MadeFolder:
         return cls(path, found.st_dev, found.st_ino)
 
     def remove(self) -> None:
-        """Remove it with all that this process put there; nothing happens where another folder has its name now."""
+        """Remove the folder and all that this process wrote there; do nothing if another folder has its name now."""
         with contextlib.suppress(OSError):
             found = self.path.lstat()
             if (found.st_dev, found.st_ino) == (self.device, self.inode) and not self.path.is_symlink():
@@ -277,7 +277,7 @@ def note_folder(folder: Path, final: Path) -> None:
 
 
 def foreign_file(folder: Path) -> str | None:
-    """Return a file of a folder that the program did not write there, or changed since; None where all is its own.
+    """Return a file in a folder that the program did not write or that was changed since; None if there is none.
 
     Parameters
     ----------
@@ -304,7 +304,7 @@ def has_manifest(folder: Path) -> bool:
 
 
 def remove_own_folder(aside: Path) -> None:
-    """Remove an earlier result that `foreign_file` found to be the program's own and a new one took the place of.
+    """Remove a replaced earlier result, after `foreign_file` found only files written by the program in it.
 
     Parameters
     ----------
@@ -337,7 +337,7 @@ RUN_PARTS = (
 
 
 def require_no_links(run: Path) -> None:
-    """Refuse a run folder one of whose output folders is a link: results would be written into somebody's files.
+    """Raise an error if an output folder of a run is a link: results would be written into another folder.
 
     Parameters
     ----------

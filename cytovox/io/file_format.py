@@ -1,4 +1,4 @@
-"""Describe one file format of volumes: its name, its suffixes and the functions that open it."""
+"""Description of a file format: its name, its suffixes, and the functions that open and write its files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,34 +17,55 @@ OpenLabels = Callable[[Path, Series], LabelVolume]
 
 @dataclass(frozen=True)
 class Container:
-    """A format whose file is a folder that can hold several images, each of which can be opened by its own path."""
+    """Functions of a format whose files are folders of images, each of which can be opened by its own path."""
 
     find_root: Callable[[Path], tuple[Path, str]]
-    """Split a path into the folder of the format and the path inside it, which is empty for any other path."""
+    """Function that splits a path into the folder of the format and the path inside it, which is empty for any other
+    path."""
     is_node: Callable[[Path], bool]
-    """Return whether a path inside the folder is something that can be opened."""
+    """Function that returns whether a path inside the folder can be opened."""
+
+
+@dataclass(frozen=True)
+class ImageWriter:
+    """Writer of images: masks, labels or intensities."""
+
+    name: str
+    """Value of `predict.format`, such as "ome-tiff"."""
+    suffixes: tuple[str, ...]
+    """Suffixes of the files that it writes, in lower case; commands use the first one."""
+    write: Callable[..., Path]
+    """Function `write(path, slabs, shape, dtype, spacing_um, channels, times_s, origin_um)` that writes a file and
+    returns its path. `slabs` is an iterable of arrays (z, Y, X) in the order of t, c, z, which is never held in memory
+    as a whole; `shape` is (T, C, Z, Y, X)."""
+    single: bool = False
+    """Whether a file holds one channel of one frame only."""
+    require_size: Callable[[Path, Sequence[int]], None] = lambda path, shape_ZYX: None
+    """Function that raises InputError for a shape (Z, Y, X) that the format cannot store."""
 
 
 @dataclass(frozen=True)
 class Format:
     """A file format.
 
-    A module of `cytovox.io` that reads a format defines one, and `cytovox.io.formats.BUILT_IN` lists it. An installed
-    package adds one by an entry point of the group `cytovox.formats`.
+    Built-in formats are listed in `cytovox.io.formats.BUILT_IN`. An installed package adds a format by an entry point
+    of the group `cytovox.formats`.
     """
 
     name: str
     """Short name, such as "tcf"."""
     suffixes: tuple[str, ...]
-    """Ends of file names in lower case, with the dot; all of a suffix is removed from a name to get its stem."""
+    """Suffixes of file names in lower case, with the dot; the stem of a file name is the name without its suffix."""
     open_volume: OpenVolume
-    """Open a volume without reading its voxels."""
+    """Function that opens a volume without reading its voxels."""
     open_labels: OpenLabels | None = None
-    """Open masks or label images; None for a format that holds none."""
+    """Function that opens masks or label images; None if the format cannot store them."""
     shown: tuple[str, ...] = ()
-    """The suffixes that messages name; all of them where this is empty."""
+    """Suffixes named in messages; all suffixes if empty."""
     container: Container | None = None
-    """For a format that is a folder; None for one that is a file."""
+    """Functions of a format whose files are folders; None for ordinary files."""
+    writer: ImageWriter | None = None
+    """Writer of masks and label images; None if Cytovox cannot write them in this format."""
 
     def __post_init__(self) -> None:
         wrong = [suffix for suffix in self.suffixes if not suffix.startswith(".") or suffix != suffix.lower()]

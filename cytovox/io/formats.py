@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Literal
 
 from cytovox.errors import InputError
 from cytovox.io import nifti, omezarr, tcf, tiff
-from cytovox.io.file_format import Format
+from cytovox.io.file_format import Format, ImageWriter
 
 #: Entry-point group by which an installed package adds formats: ``name = "module:FORMAT"``.
 GROUP = "cytovox.formats"
 
-#: The formats of this package. A new one is a file that defines `FORMAT`, and one line here.
+#: The built-in formats. To add one, write a module that defines `FORMAT`, and list it here.
 BUILT_IN: tuple[Format, ...] = (
     tcf.FORMAT,
     tiff.FORMAT,
@@ -29,28 +30,32 @@ def formats() -> tuple[Format, ...]:
     Raises
     ------
     InputError
-        An installed package offers an object that is not a `Format`, or a suffix that another format has.
+        An entry point that cannot be imported or is not a `Format`, or a suffix or writer name that another format has.
     """
     known = list(BUILT_IN)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
         where = f"format {entry.name!r} ({entry.value})"
         try:
             added = entry.load()
-        except Exception as error:  # the module is another package's: anything can go wrong in it
+        except Exception as error:  # importing another package's module can raise anything
             raise InputError(f"{where}: cannot be imported ({error}): update or uninstall its package") from error
         if not isinstance(added, Format):
             raise InputError(
                 f"{where}: expected a cytovox.io.file_format.Format, got {type(added).__name__}: "
                 "update or uninstall its package"
             )
-        taken = {suffix: other.name for other in known for suffix in other.suffixes}
-        for suffix in added.suffixes:
-            if suffix in taken:
-                raise InputError(
-                    f"{where}: the suffix {suffix} belongs to the format {taken[suffix]!r}: uninstall one of the two"
-                )
+        taken = {claim: other.name for other in known for claim in _claims(other)}
+        if used := next((claim for claim in _claims(added) if claim in taken), None):
+            raise InputError(f"{where}: {used} belongs to the format {taken[used]!r}: uninstall one of the two")
         known.append(added)
     return tuple(known)
+
+
+def _claims(one: Format) -> list[str]:
+    """Return what only one format may have: its suffixes, and the name of its writer."""
+    return [f"the suffix {suffix}" for suffix in one.suffixes] + (
+        [f"the output format {one.writer.name!r}"] if one.writer else []
+    )
 
 
 def suffixes() -> tuple[str, ...]:
@@ -59,15 +64,30 @@ def suffixes() -> tuple[str, ...]:
 
 
 def find_suffix(name: str) -> str | None:
-    """Return the longest known suffix that a file name ends in, in lower case; None where there is none."""
+    """Return the longest known suffix of a file name in lower case; None if it has no known suffix."""
     return max((suffix for suffix in suffixes() if name.lower().endswith(suffix)), key=len, default=None)
 
 
 def find_format(path: Path) -> Format | None:
-    """Return the format that a file's name asks for; None for an unknown one."""
+    """Return the format of a path by its name; None for an unknown format."""
     suffix = find_suffix(path.name)
-    if suffix is not None:
-        return next(one for one in formats() if suffix in one.suffixes)
+    return next((one for one in formats() if suffix in one.suffixes), None) or _container_format(path)
+
+
+def writers() -> dict[str, ImageWriter]:
+    """Return the writers of all formats by their names, such as "ome-tiff"."""
+    return {one.writer.name: one.writer for one in formats() if one.writer}
+
+
+def find_writer(path: Path) -> ImageWriter | None:
+    """Return the writer for a file name; None if no format writes files of that name."""
+    found = find_format(path)
+    writer = found.writer if found else None
+    return writer if writer and path.name.lower().endswith(writer.suffixes) else None
+
+
+def _container_format(path: Path) -> Format | None:
+    """Return the format of the folder that a path lies in; None if it lies in no folder of a format."""
     return next((one for one in formats() if one.container and one.container.find_root(path)[1]), None)
 
 
@@ -77,38 +97,38 @@ def container_of(path: Path) -> tuple[Path, str]:
     Returns
     -------
     (Path, str)
-        `x.zarr/labels/nuclei` gives (`x.zarr`, `labels/nuclei`); a path that lies in no such folder is returned whole,
-        with an empty string.
+        `x.zarr/labels/nuclei` gives (`x.zarr`, `labels/nuclei`). Any other path is returned with an empty string.
     """
-    for one in formats():
-        if one.container:
-            root, inner = one.container.find_root(path)
-            if inner:
-                return root, inner
-    return path, ""
+    found = _container_format(path)
+    return found.container.find_root(path) if found and found.container else (path, "")
 
 
 def is_volume(path: Path) -> bool:
-    """Return whether a path is of a known format: a file, or a folder where the format is one.
+    """Return whether a path is a file, folder or image inside a folder of a known format.
 
-    Names that begin with a dot are not: they are hidden, or another program is still writing them.
+    False for names that begin with a dot: such files are hidden, or another program is still writing them.
     """
     if path.name.startswith("."):
         return False
-    inside = [one.container for one in formats() if one.container and one.container.find_root(path)[1]]
-    if inside:
-        return inside[0].is_node(path)
+    inside = _container_format(path)
+    if inside and inside.container:
+        return inside.container.is_node(path)
     found = find_format(path)
     return found is not None and path.is_dir() == (found.container is not None)
 
 
 def names_container(path: Path) -> bool:
-    """Return whether a path or glob names something inside a folder of a format, such as `*.zarr/labels/*`."""
+    """Return whether a path or glob refers to something inside a folder of a format, such as `*.zarr/labels/*`."""
     text = path.as_posix().lower()
     return any(f"{suffix}/" in text for one in formats() if one.container for suffix in one.suffixes)
 
 
-def expected(labels: bool = False) -> str:
-    """Return the suffixes for a message, such as ".TCF, .tif or .zarr"; with `labels` those of formats with masks."""
-    shown = [suffix for one in formats() if one.open_labels or not labels for suffix in one.shown or one.suffixes]
+def expected(use: Literal["volumes", "labels", "writing"] = "volumes") -> str:
+    """Return the suffixes for a message, such as ".TCF, .tif or .zarr", of the formats that support a use."""
+    shown = [
+        suffix
+        for one in formats()
+        if {"volumes": one.open_volume, "labels": one.open_labels, "writing": one.writer}[use]
+        for suffix in one.shown or one.suffixes
+    ]
     return f"{', '.join(shown[:-1])} or {shown[-1]}"

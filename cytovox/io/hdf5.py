@@ -124,7 +124,7 @@ def number(node: h5py.Group | h5py.Dataset | None, name: str) -> float | None:
 
 
 class Sink(io.RawIOBase):
-    """A file for HDF5 to write to, that fails in Python.
+    """File object that HDF5 writes to and that stores write errors, to be raised in Python.
 
     When a disk is full HDF5 cannot close its own file and later crashes the process. Here the first failure is kept,
     what follows goes to memory so that HDF5 ends in peace, and `check` raises it. Call `check` after each frame.
@@ -138,7 +138,7 @@ class Sink(io.RawIOBase):
         self.error: OSError | None = None
 
     def check(self) -> None:
-        """Raise what writing has met."""
+        """Raise the error that occurred during writing, if any."""
         if self.error is not None:
             raise self.error
 

@@ -52,7 +52,7 @@ _UNNAMED = re.compile(r"(?:(?:ch|channel|c|image|series)?[\s:_#-]*\d*(?:[\s:_-]+
 
 @dataclass(frozen=True)
 class Opening:
-    """How files of masks are opened, so that they lie as their tomogram does."""
+    """Options for opening mask files in the orientation of their tomogram."""
 
     series: Series = None
     """Image in files that hold several."""
@@ -83,7 +83,7 @@ class Opening:
 
 
 def in_doubt(one: AxisOrientation | None, other: AxisOrientation | None) -> bool:
-    """Whether two files may lie in two ways: one states no directions, and the other's reorder its voxels."""
+    """Return whether the orientation is ambiguous: one file has no directions, and the other's reorder its voxels."""
     return (one is None) != (other is None) and (reorders(one) or reorders(other))
 
 
@@ -267,7 +267,7 @@ def meaning(name: str) -> str:
 
 
 def unnamed(label_volume: LabelVolume) -> bool:
-    """Whether the channels have no names, or names such as "Channel 1" that say nothing."""
+    """Return whether the channels have no names or only generic names such as "Channel 1"."""
     if label_volume.channels is None:
         return True
     return all(_UNNAMED.fullmatch(name.strip().casefold()) or not meaning(name) for name in label_volume.channels)
@@ -311,7 +311,7 @@ def _not_one(label_volume: LabelVolume, organelle: str) -> LabelError:
 
 
 def _grey(label_volume: LabelVolume, organelle: str, notes: list[str]) -> int:
-    """Colours that are all the same are a mask; alpha says nothing."""
+    """Equal colour channels are a mask; alpha is ignored."""
     t, c = label_volume.shape[:2]
     if c not in (3, 4) and not label_volume.colour:
         raise _not_one(label_volume, organelle)
@@ -327,7 +327,7 @@ def _grey(label_volume: LabelVolume, organelle: str, notes: list[str]) -> int:
 
 
 def channels_of(label_volume: LabelVolume, organelles: Sequence[str], notes: list[str]) -> dict[str, int]:
-    """Channels of a file that holds one mask an organelle, by their names; without names in the order of `organelles`.
+    """Return the channels of a file with one mask per organelle, by name; without names, in the order of `organelles`.
 
     Raises
     ------

@@ -218,7 +218,7 @@ def _background(values: np.ndarray, where: str) -> int:
 
 @dataclass(frozen=True)
 class LabelReading:
-    """How the values of a file are taken; made by `decide`, applied to each frame."""
+    """Interpretation of the values of a file; returned by `decide` and applied to each frame."""
 
     kind: Literal["binary", "instances"]
     background: int = 0
@@ -261,7 +261,7 @@ def decide(
     content: LabelContent, use: LabelUse, labels: str, where: str, richest: Callable[[], np.ndarray],
     frames: Callable[[], Iterable[np.ndarray]], notes: list[str], *, quiet: bool = False,
 ) -> LabelReading:  # fmt: skip
-    """Decide how values are taken, and add to `notes` whatever is decided for the user.
+    """Decide how values are interpreted, and add each automatic decision to `notes`.
 
     Parameters
     ----------
@@ -349,7 +349,7 @@ def _parts_note(where: str, what: str, use: LabelUse) -> str:
 
 
 def _check_filled(content: LabelContent, use: LabelUse, labels: str, where: str, notes: list[str]) -> None:
-    """Some programs count from 1, background included: nothing here says which value that would be."""
+    """Some programs number labels from 1 including the background; which value is background is then unknown."""
     if use != "classes" and labels != "instances" and len(content.values) > 1:
         some = ", ".join(str(v) for v in content.values[:4]) + (", ..." if len(content.values) > 4 else "")
         raise LabelError(
@@ -393,13 +393,13 @@ _FORMS = {
 
 
 def _strokes(labels_ZYX: np.ndarray) -> Literal["strokes"] | None:
-    """In a mask drawn by hand, a few voxels of another label are a slip, or another organelle."""
+    """In a manual mask, a few voxels with another label are an annotation error or another organelle."""
     sizes = np.bincount(labels_ZYX.ravel())[1:]
     return "strokes" if sizes[sizes > 0].min() < _SPECK * sizes.max() else None
 
 
 def label_form(labels_ZYX: np.ndarray) -> Literal["nested", "scattered"] | None:
-    """What speaks against labels of objects.
+    """Return the reason why the values cannot be object labels.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a header may ask for: no more memory than there is."""
+"""Limits on the sizes in a file header, so that the data fit into memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MOST = 1_000_000
 
 
 def require_count(path: object, frames: int, channels: int) -> None:
-    """Refuse a header that states more frames or channels than any recording has; InputError."""
+    """Raise InputError if a header has more frames or channels than any recording."""
     if max(frames, channels) > _MOST:
         raise InputError(f"{path}: its header states {frames} frames and {channels} channels: it is wrong")
 
 
 def require_memory(path: object, voxels: int, bytes_each: int) -> None:
-    """Refuse to read what cannot be held: a damaged or lying header, or a file that is truly too large.
+    """Raise InputError if the data do not fit into memory: the header is wrong, or the file is too large.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def safe_name(text: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Return what two names have in common where a system takes them for one: case and composed letters."""
+    """Return a key that is equal for names that some file systems do not distinguish: case, composed accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

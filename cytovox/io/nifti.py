@@ -24,11 +24,12 @@ from nibabel.wrapstruct import WrapStructError
 from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
 from cytovox.io.channels import require_slices
-from cytovox.io.file_format import Format
+from cytovox.io.file_format import Format, ImageWriter
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_memory
 from cytovox.io.nifti_grid import Grid, grid_of, orientation_notes
 from cytovox.io.orientation import AxisOrientation, oriented
+from cytovox.io.output_frames import stored_dtype
 from cytovox.io.regions import CachedReader, FrameReader
 from cytovox.io.series import Series, only_series
 from cytovox.io.spacing import SpacingFrom, resolve_spacing
@@ -139,7 +140,7 @@ def write_nifti(
         shape, dtype, data = data.shape, data.dtype, [data]
     if shape is None or dtype is None or len(shape) != 3:
         raise ValueError(f"shape {shape}, type {dtype}: expected (z, y, x) and the type of the voxels")
-    kept = np.dtype(np.uint8) if np.dtype(dtype) == bool else np.dtype(dtype)
+    kept = stored_dtype(dtype)
     require_nifti_size(path, shape)
     z, y, x = (s / _MM_UM for s in check_spacing(spacing_um, path))
     affine = np.diag([-x, -y, z, 1.0])
@@ -278,10 +279,25 @@ def _open_volume(path: Path, spacing_um: Sequence[float] | None, spacing_from: S
     return read_nifti(path, spacing_um, spacing_from)
 
 
+def _write_image(
+    path: Path,
+    slabs: Iterable[np.ndarray],
+    shape: Sequence[int],
+    dtype: Any,
+    spacing_um: Sequence[float],
+    channels: Sequence[str],
+    times_s: Sequence[float] | None,
+    origin_um: ZYX,
+) -> Path:
+    """Write one channel of one frame; see `ImageWriter.write`. NIfTI stores neither the channel's name nor the time."""
+    return write_nifti(path, slabs, spacing_um, origin_um, shape=shape[2:], dtype=dtype)
+
+
 FORMAT = Format(
     "nifti",
     (".nii", ".nii.gz", ".hdr"),
     _open_volume,
     lambda path, series: open_nifti_labels(path),
     shown=(".nii", ".nii.gz"),
+    writer=ImageWriter("nifti", (".nii.gz", ".nii"), _write_image, single=True, require_size=require_nifti_size),
 )

@@ -139,7 +139,7 @@ def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statem
 
 
 def _only_identity(header: Any) -> bool:
-    """Whether every affine that is stored is the identity, and pixdim says nothing else."""
+    """Return whether all stored affines are the identity and pixdim does not contradict them."""
     codes = (("sform_code", header.get_sform), ("qform_code", header.get_qform))
     stored = [np.asarray(affine()) for code, affine in codes if int(header[code]) > 0]
     return bool(stored) and all(np.array_equal(a, np.eye(4)) for a in stored) and all(z == 1 for z in _zooms(header))
@@ -157,7 +157,7 @@ def _statement(path: Path, name: str, affine: np.ndarray, shape: tuple[int, ...]
 
 
 def _stored(statement: _Statement, unit: str) -> StoredSpacing:
-    """A statement in micrometres; where all lengths are 1 in millimetres or no unit, it says nothing."""
+    """Return the lengths in micrometres; unknown if all are 1 in millimetres or without a unit."""
     how = f"by its {statement.name}" if statement.name else ""
     if unit not in UNIT_UM:
         said = StoredSpacing.without_unit(statement.lengths, f"its {statement.name or 'voxel size'}")
@@ -187,7 +187,7 @@ def _orientation(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tupl
 
 
 def orientation_notes(path: Path, orientation: AxisOrientation | None) -> tuple[str, ...]:
-    """What is to be said where voxels do not lie in the order of the file."""
+    """Return a note for the user if the voxels are reordered."""
     if orientation is None or not reorders(orientation):
         return ()
     return (

@@ -1,6 +1,7 @@
 """OME-TIFF: what its XML says, and writing it frame by frame."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import tifffile
 
 from cytovox.io.atomic import atomic_path
+from cytovox.io.output_frames import check_image_shape, iterate_volumes, stored_dtype
 from cytovox.io.spacing import StoredSpacing
 from cytovox.io.units import all_known, in_seconds, micrometres
 from cytovox.io.volume import ZYX, check_spacing
@@ -23,7 +25,7 @@ _BIG = 3_900_000_000
 
 @dataclass(frozen=True)
 class TiffMetadata:
-    """What the metadata of a TIFF file tell; None where they are silent."""
+    """Metadata of a TIFF file; None for values that are missing."""
 
     spacing: StoredSpacing = field(default_factory=StoredSpacing)
     channels: tuple[str, ...] | None = None
@@ -145,25 +147,15 @@ def write_ometiff(
     ValueError
         `data` and `shape`, `channels` or `times_s` contradict each other, or OME has no such voxel type.
     """
-    path = Path(path)
-    spacing = check_spacing(spacing_um, path)
-    if isinstance(data, np.ndarray):
-        shape = data.shape
-    frames = iter(data)
-    first = np.asarray(next(frames, np.empty(0)))
-    if shape is None and times_s is None:
-        raise ValueError("frames from an iterable: expected shape, or times_s")
-    full = tuple(shape) if shape is not None else (len(times_s or ()), *first.shape)
-    dtype = np.dtype(np.uint8) if first.dtype == bool else first.dtype
-    planes = _planes(chain([first], frames), full, dtype)
-    return write_ometiff_planes(
-        path, planes, full, dtype, spacing, channels, times_s, origin_um, compression=compression
+    full, dtype, volumes = iterate_volumes(data, shape, times_s)
+    return write_ometiff_slabs(
+        path, volumes, full, dtype, spacing_um, channels, times_s, origin_um, compression=compression
     )
 
 
-def write_ometiff_planes(
+def write_ometiff_slabs(
     path: str | Path,
-    planes: Iterable[np.ndarray],
+    slabs: Iterable[np.ndarray],
     shape: Sequence[int],
     dtype: Any,
     spacing_um: Sequence[float],
@@ -173,20 +165,18 @@ def write_ometiff_planes(
     *,
     compression: str | None = "zlib",
 ) -> Path:
-    """Write an OME-TIFF of planes (Y, X) in the order of t, c, z; no more than a few are held.
+    """Write an OME-TIFF from slabs (z, Y, X) in the order of t, c, z; only a few planes are held in memory.
 
-    Parameters and errors are those of `write_ometiff`, beside `shape` (T, C, Z, Y, X) and the `dtype` of the voxels.
+    The other parameters and the errors are those of `write_ometiff`; `shape` (T, C, Z, Y, X) and `dtype` are required.
     """
-    path = Path(path)
-    spacing, full, dtype = check_spacing(spacing_um, path), tuple(shape), np.dtype(dtype)
-    planes = chain(planes)  # tifffile closes a generator, and planes too many would not be seen
-    if len(full) != 5 or len(channels) != full[1] or (times_s is not None and len(times_s) != full[0]):
-        raise ValueError(f"shape {full}, {len(channels)} channels, times {times_s}: expected (T, C, Z, Y, X), one each")
+    path, dtype = Path(path), stored_dtype(dtype)
+    spacing, full = check_spacing(spacing_um, path), check_image_shape(shape, channels, times_s)
     if dtype.name not in _TYPES:
         raise ValueError(f"voxels of type {dtype}: expected one of {', '.join(_TYPES)}")
+    planes = chain.from_iterable(np.ascontiguousarray(slab_ZYX, dtype=dtype) for slab_ZYX in slabs)
     with (
         atomic_path(path) as part,
-        tifffile.TiffWriter(part, bigtiff=int(np.prod(full)) * dtype.itemsize > _BIG, ome=True) as tiff,
+        tifffile.TiffWriter(part, bigtiff=math.prod(full) * dtype.itemsize > _BIG, ome=True) as tiff,
     ):
         tiff.write(
             planes,
@@ -200,21 +190,6 @@ def write_ometiff_planes(
         if next(planes, None) is not None:
             raise ValueError(f"more planes than {full} has")
     return path
-
-
-def _planes(frames: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
-    count = 0
-    for frame in frames:
-        frame_CZYX = np.asarray(frame)
-        if count == shape[0]:
-            raise ValueError(f"more frames than the {shape[0]} expected")
-        if frame_CZYX.shape != shape[1:]:
-            raise ValueError(f"frame {count} has shape {frame_CZYX.shape}: expected {shape[1:]}")
-        for volume_ZYX in frame_CZYX:
-            yield from np.ascontiguousarray(volume_ZYX, dtype=dtype)
-        count += 1
-    if count != shape[0]:
-        raise ValueError(f"{count} frames: expected {shape[0]}")
 
 
 def _metadata(

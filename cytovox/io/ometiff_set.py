@@ -45,7 +45,7 @@ def set_members(path: Path) -> tuple[Path, ...]:
 
 
 def _own(uuid: ElementTree.Element, root_uuid: str | None, name: str) -> str:
-    """File of a plane; the file itself goes by its own identifier, whatever it was called when it was written."""
+    """Return the file of a plane; the opened file is recognised by its UUID, even if it was renamed."""
     written = str(uuid.get("FileName", ""))
     return name if root_uuid is not None and uuid.text == root_uuid else written
 

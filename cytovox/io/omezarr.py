@@ -14,10 +14,11 @@ from zarr.storage import LocalStore
 
 from cytovox.errors import InputError
 from cytovox.io.channels import name_channels, require_slices
-from cytovox.io.file_format import Container, Format
+from cytovox.io.file_format import Container, Format, ImageWriter
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_count, require_memory
 from cytovox.io.omezarr_find import OWN, ZarrImage, find_image, is_zarr, zarr_root
+from cytovox.io.omezarr_writer import write_omezarr_slabs
 from cytovox.io.regions import Box, FrameReader, StoredReader
 from cytovox.io.series import Series
 from cytovox.io.spacing import SpacingFrom, StoredSpacing, resolve_spacing
@@ -228,7 +229,7 @@ def _metadata(found: ZarrImage, axes: str, t_count: int) -> _Metadata:
 
 
 def _spacing(scale_zyx: list[float], units: list[Any]) -> StoredSpacing:
-    """Of scales with units; a unit that is no length ("pixel") is ignored; without a unit the numbers decide."""
+    """Return the spacing from scales with units; without a length unit it is inferred from the numbers."""
     if all(unit is None for unit in units):
         return StoredSpacing.without_unit(scale_zyx, "its scale")
     return StoredSpacing.of([micrometres(s, unit) for s, unit in zip(scale_zyx, units, strict=True)])
@@ -271,5 +272,10 @@ def _errors(path: Path) -> Iterator[None]:
 
 
 FORMAT = Format(
-    "omezarr", (".ome.zarr", ".zarr"), read_omezarr, open_omezarr_labels, container=Container(zarr_root, is_zarr)
+    "omezarr",
+    (".ome.zarr", ".zarr"),
+    read_omezarr,
+    open_omezarr_labels,
+    container=Container(zarr_root, is_zarr),
+    writer=ImageWriter("ome-zarr", (".ome.zarr", ".zarr"), write_omezarr_slabs),
 )

@@ -22,7 +22,7 @@ _MOST_GROUPS = 10_000
 
 @dataclass(frozen=True)
 class ZarrImage:
-    """One array of a hierarchy, and what is said of it.
+    """One array of a hierarchy and its metadata.
 
     Attributes
     ----------
@@ -158,6 +158,6 @@ def _about(group: zarr.Group) -> str:
 
 
 def _ome(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """OME-NGFF metadata with our own beside it: under "ome" since 0.5, at the top before."""
+    """Return OME-NGFF metadata and Cytovox's metadata: under "ome" since version 0.5, at the top level before."""
     ome = attributes.get("ome", attributes)
     return {**ome, OWN: attributes.get(OWN) or {}}

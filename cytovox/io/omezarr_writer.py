@@ -1,8 +1,8 @@
 """Writing OME-Zarr (OME-NGFF 0.5), region by region if need be."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
 from cytovox.io.deletion import remove_file
 from cytovox.io.omezarr_find import OWN, is_zarr
+from cytovox.io.output_frames import check_image_shape, iterate_volumes, stored_dtype
 from cytovox.io.volume import ZYX, check_spacing
 
 
@@ -30,7 +31,7 @@ def create_omezarr(
     medium_ri: float | None = None,
     chunks: Sequence[int] | None = None,
 ) -> Iterator[zarr.Array]:
-    """Give an array to write regions to; the folder takes its name when the block ends well, and is gone when not.
+    """Yield an array to write regions to; the folder gets its final name on success, and is removed after an error.
 
     Parameters
     ----------
@@ -82,16 +83,13 @@ def begin_omezarr(
     chunks: Sequence[int] | None = None,
     name: Path | None = None,
 ) -> zarr.Array:
-    """Begin an OME-Zarr in a folder of one's own, to be written region by region and put in its place much later.
+    """Create an OME-Zarr in a temporary folder, to be written region by region and moved to its final path later.
 
     Parameters are those of `create_omezarr`, beside the `name` that it shall have. `resume_omezarr` opens it again.
     """
     name = folder if name is None else name
-    spacing = check_spacing(spacing_um, name)
-    full = tuple(int(n) for n in shape)
-    if len(full) != 5 or len(channels) != full[1] or (times_s is not None and len(times_s) != full[0]):
-        raise ValueError(f"shape {full}, {len(channels)} channels, times {times_s}: expected (T, C, Z, Y, X), one each")
-    kept = np.dtype(np.uint8) if np.dtype(dtype) == bool else np.dtype(dtype)
+    spacing, full = check_spacing(spacing_um, name), check_image_shape(shape, channels, times_s)
+    kept = stored_dtype(dtype)
     about = _metadata(name.name, full, kept, spacing, channels, times_s, origin_um, medium_ri)
     size = tuple(chunks) if chunks else (1, 1, 32, 256, 256)
     group = zarr.create_group(LocalStore(folder), zarr_format=3, attributes=about)
@@ -105,7 +103,7 @@ def begin_omezarr(
 
 
 def resume_omezarr(folder: Path) -> zarr.Array:
-    """The array of a folder that `begin_omezarr` made, perhaps in another process, to be written further."""
+    """Open the array of a folder that `begin_omezarr` created, perhaps in another process, to continue writing."""
     for torn in folder.rglob("*.partial"):  # what zarr was writing when it was killed
         remove_file(torn, folder)
     return zarr.open_array(LocalStore(folder), path="0", mode="r+")
@@ -126,26 +124,40 @@ def write_omezarr(
 
     Parameters and errors are those of `create_omezarr`.
     """
+    full, dtype, volumes = iterate_volumes(data, shape, times_s)
+    return write_omezarr_slabs(
+        path, volumes, full, dtype, spacing_um, channels, times_s, origin_um, medium_ri=medium_ri
+    )
+
+
+def write_omezarr_slabs(
+    path: str | Path,
+    slabs: Iterable[np.ndarray],
+    shape: Sequence[int],
+    dtype: Any,
+    spacing_um: Sequence[float],
+    channels: Sequence[str],
+    times_s: Sequence[float] | None = None,
+    origin_um: Sequence[float] | None = None,
+    *,
+    medium_ri: float | None = None,
+) -> Path:
+    """Write an OME-Zarr from slabs (z, Y, X) in the order of t, c, z.
+
+    The other parameters and the errors are those of `create_omezarr`.
+    """
     path = Path(path)
-    if isinstance(data, np.ndarray):
-        shape = data.shape
-    frames = iter(data)
-    first = np.asarray(next(frames, np.empty(0)))
-    if shape is None and times_s is None:
-        raise ValueError("frames from an iterable: expected shape, or times_s")
-    full = tuple(shape) if shape is not None else (len(times_s or ()), *first.shape)
-    with create_omezarr(
-        path, full, first.dtype, spacing_um, channels, times_s, origin_um, medium_ri=medium_ri
-    ) as array:
-        count = 0
-        for frame in chain([first], frames):
-            frame_CZYX = np.asarray(frame)
-            if count == full[0] or frame_CZYX.shape != full[1:]:
-                raise ValueError(f"frame {count} of shape {frame_CZYX.shape}: expected {full[0]} of shape {full[1:]}")
-            array[count] = frame_CZYX.astype(array.dtype, copy=False)
-            count += 1
-        if count != full[0]:
-            raise ValueError(f"{count} frames: expected {full[0]}")
+    with create_omezarr(path, shape, dtype, spacing_um, channels, times_s, origin_um, medium_ri=medium_ri) as array:
+        place, depth = 0, array.shape[2]
+        for slab_ZYX in slabs:
+            frame, z = divmod(place, depth)
+            t, c = divmod(frame, array.shape[1])
+            if t >= array.shape[0] or z + len(slab_ZYX) > depth:
+                raise ValueError(f"more slices than {array.shape} has")
+            array[t, c, z : z + len(slab_ZYX)] = slab_ZYX.astype(array.dtype, copy=False)
+            place += len(slab_ZYX)
+        if place != (expected := math.prod(array.shape[:3])):
+            raise ValueError(f"{place} slices: expected {expected}")
     return path
 
 
@@ -182,7 +194,7 @@ def _metadata(
 
 
 def _channel(label: str, dtype: np.dtype) -> dict[str, Any]:
-    """How a viewer shows a channel at first: a cell's refractive index, or from 0 to 1, or all levels of 16 bits."""
+    """Return the initial display range of a channel: refractive indices of cells, 0 to 1, or the full 16-bit range."""
     low, high = (1.33, 1.40) if label == "RI" else (0.0, 1.0 if dtype.itemsize == 1 or dtype.kind == "f" else 65535.0)
     return {
         "label": label,

@@ -35,7 +35,7 @@ def orientation_text(orientation: AxisOrientation) -> str:
 
 
 def between(now: AxisOrientation, wanted: AxisOrientation) -> AxisOrientation:
-    """The turn that brings what was turned by `now` to where `wanted` would have brought it."""
+    """Return the reorientation that converts an array reoriented by `now` to the orientation `wanted`."""
     steps = [(0.0, 1.0)] * 3
     for (axis, flip), (target, back) in zip(now, wanted, strict=True):
         steps[int(axis)] = (target, flip * back)

@@ -1,4 +1,4 @@
-"""Worker processes that end with the process that started them, and leave signals to it."""
+"""Worker processes that end with their parent process; only the parent handles signals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1"
 
 
 class WorkerPool(ProcessPoolExecutor):
-    """A pool whose workers do not die of a signal to the process group, and can be abandoned."""
+    """Process pool whose workers ignore signals to the process group, and can be terminated at any time."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """See `ProcessPoolExecutor`. A worker that is started here inherits that the signals are held back."""
@@ -32,7 +32,7 @@ class WorkerPool(ProcessPoolExecutor):
             self.shutdown(wait=True, cancel_futures=kind is not None)
 
     def abandon(self) -> None:
-        """End the workers at whatever they are doing: what they were writing has a temporary name still."""
+        """Terminate the workers immediately: files being written still have temporary names."""
         workers = list((self._processes or {}).values())
         self.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
@@ -58,7 +58,7 @@ def worker_pool(processes: int) -> WorkerPool:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold back the signals that stop a run, for processes started in the block; this one gets them at its end.
+    """Block the signals that stop a run, also for processes started in the block; they are received afterwards.
 
     A worker would die of a signal that comes before it has arranged to ignore it, while it imports for one.
     """
@@ -73,7 +73,7 @@ def signals_held() -> Iterator[None]:
 
 
 def leave_signals_to_parent() -> None:
-    """Ignore, in a worker process, what is sent to the whole process group: the parent saves the run and ends it.
+    """Ignore signals to the process group in a worker: the parent saves the run and ends the worker.
 
     SIGTERM from the parent itself ends the worker still: that is how pools and loaders end theirs. Who sent a signal
     is known where it is waited for (Linux); elsewhere SIGTERM ends the worker, whoever sends it.

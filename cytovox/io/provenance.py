@@ -67,7 +67,7 @@ class Fingerprint:
 
     @property
     def name(self) -> str:
-        """Digest of the parts that differ from their default: for names of files, which more keys must not change."""
+        """Return the digest of the parts that differ from their default, for file names that new keys do not change."""
         set_ = {k: v for k, v in self.parts.items() if k not in self.defaults or self.defaults[k] != v}
         return digest_of(set_)
 
@@ -137,7 +137,7 @@ class Step:
         return next((self.ignored[name] for name in listed if name in self.ignored), None)
 
     def unknown(self, keys: Iterable[str]) -> list[str]:
-        """Entries of `ignored` that stand for none of these keys."""
+        """Return the entries of `ignored` that match none of these keys."""
         known = list(keys)
         return [
             entry for entry in self.ignored
@@ -183,7 +183,7 @@ def _default(about: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from JSON: tuples are lists, paths are text."""
+    """Return the value as read back from JSON: tuples become lists, paths become strings."""
     return json.loads(json.dumps(value, default=str))
 
 
@@ -231,7 +231,7 @@ def _state(found: os.stat_result) -> tuple[int, ...]:
 
 
 def settled(stamp: list[list[Any]], read_ns: int) -> bool:
-    """Whether files that were read at `read_ns` could not have changed since without another stamp.
+    """Return whether any change of the files after `read_ns` would have changed their time stamps.
 
     File systems tell times in steps, of up to two seconds: a file that was changed just before it was read may be
     changed again within the same step.
@@ -257,7 +257,7 @@ def _sha256(path: Path) -> str:
 
 
 class StampedRecords:
-    """What was found out about files, remembered until one of them changes: a folder of 100 GB is read once.
+    """Cache of results on files, valid until one of them changes, so that a folder of 100 GB is read only once.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ class StampedRecords:
         self.folder = folder
 
     def read(self, path: Path) -> Any:
-        """What is known of a file or folder; None where nothing is, or where it may have changed since."""
+        """Return the cached record of a file or folder; None if there is none or the file may have changed."""
         try:
             stamp = stamp_of(path)
             note = json.loads(self._note(path).read_text(encoding="utf-8"))
@@ -280,7 +280,7 @@ class StampedRecords:
         return note.get("found")
 
     def write(self, path: Path, found: Any, stamp: list[list[Any]], read_ns: int) -> None:
-        """Remember something of a file.
+        """Store a record of a file.
 
         Parameters
         ----------

@@ -114,7 +114,7 @@ class StoredReader:
 
 
 def first_result(shape: Shape, tell: Callable[[Box], Result | None]) -> Result | None:
-    """What the first block says that says anything but None, the middle one first; None where all are silent."""
+    """Return the first result that is not None, starting with the middle block; None if there is none."""
     boxes = list(grid_boxes(shape, _BLOCK))
     middle = len(boxes) // 2
     return next((found for box in boxes[middle:] + boxes[:middle] if (found := tell(box)) is not None), None)

@@ -1,4 +1,4 @@
-"""Voxel size: the one place that decides it, for tomograms and masks, in every command.
+"""Determine the voxel size of tomograms and masks, for all commands.
 
 A file may state its voxel size, state it in two ways that disagree, state numbers without a unit, or be silent. Readers
 return what a file says as `StoredSpacing`; `resolve_spacing` decides what it means, `match_spacing` whether a mask lies
@@ -72,7 +72,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class StoredSpacing:
-    """What a file says of its voxel size; no readings where it says nothing.
+    """Possible readings of the voxel size in a file; empty if the file has none.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class StoredSpacing:
 
     @classmethod
     def of(cls, lengths_um: Sequence[float | None], how: str = "") -> StoredSpacing:
-        """A plain statement; silent where no length is known. A negative depth is the depth."""
+        """Return a reading of explicit lengths, none if no length is known. The sign of the depth is ignored."""
         z, y, x = (None if s is None or not np.isfinite(s) else abs(s) or None for s in lengths_um)
         return cls() if z is y is x is None else cls((Reading((z, y, x), how),))
 
@@ -102,7 +102,7 @@ class StoredSpacing:
 
     @property
     def spacing_um(self) -> ZYX | None:
-        """The formal one, z, y, x, where it is complete and there is no other."""
+        """Return the spacing (z, y, x) if there is exactly one reading and it is complete; else None."""
         likely = [reading for reading in self.readings if reading.plausible()] or list(self.readings)
         return likely[0].complete if likely else None
 
@@ -164,7 +164,7 @@ def resolve_spacing(
 
 
 def _with_given(path: object, stored: StoredSpacing, given: ZYX) -> Resolved:
-    """Where file and config both speak; the config fills what the file leaves out."""
+    """Combine the voxel sizes of file and config; the config supplies the lengths that the file lacks."""
     name = getattr(path, "name", path)
     _plausible(path, given, "spacing_um")
     agreeing = next((reading for reading in stored.readings if reading.agrees(given)), None)

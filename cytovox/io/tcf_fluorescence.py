@@ -1,4 +1,4 @@
-"""Fluorescence in a TCF file: a grid and a clock of its own, beside the tomogram's."""
+"""Fluorescence in a TCF file, with a grid and time points that differ from the tomogram's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ def _origin(stack: Stack, shape_ZYX: Shape | None, spacing_um: ZYX | None, offse
 
 
 def match_frames(tomogram: Stack, other: Stack) -> tuple[int, ...]:
-    """For each frame of `tomogram` the number of its partner in `other`.
+    """Return, for each frame of `tomogram`, the index of the matching frame in `other`.
 
     The nearest in time, by RecordingTime or else by Time, where both tell it for every frame; else the same number,
     or the last frame where `other` has fewer.

@@ -20,7 +20,7 @@ from cytovox.io.volume import ZYX, check_spacing
 
 @dataclass(frozen=True)
 class Stack:
-    """What a group of frames says about itself, read from attributes alone.
+    """Metadata of a group of frames, read from attributes only.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Stack:
         return None
 
     def recorded_at(self, file_time: datetime | None) -> tuple[str, ...] | None:
-        """ISO date and time per frame; where frames tell none, counted from the file's own RecordingTime."""
+        """ISO date and time per frame; if frames have none, computed from the RecordingTime of the file."""
         known = [parse_time.isoformat() for parse_time in self.recorded if parse_time is not None]
         if len(known) == len(self.frames):
             return tuple(known)

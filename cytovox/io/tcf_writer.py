@@ -87,7 +87,7 @@ def write_tcf(
 
 
 def _checked(frames: Iterable[np.ndarray], sink: Sink) -> Iterator[np.ndarray]:
-    """The frames, until the disk is full: no need to compute those that follow."""
+    """Yield the frames until the disk is full; later frames are not computed."""
     for frame in frames:
         yield frame
         sink.check()
@@ -189,7 +189,7 @@ def _write_plain(group: h5py.Group, name: str, ri: np.ndarray, encoding: Encodin
 
 
 def _write_tiles(group: h5py.Group, name: str, stored: np.ndarray, scalar_type: int) -> h5py.Group:
-    """Tiles of full resolution, and one of every second voxel, as the microscope's viewer wants them."""
+    """Write tiles at full resolution and one tile of every second voxel, as the microscope's viewer requires."""
     node = group.create_group(name)
     corners = [tuple(c * n for c, n in zip(corner, TILE, strict=True)) for corner in np.ndindex(*_tiles(stored.shape))]
     for number, corner in enumerate(corners):

@@ -13,10 +13,10 @@ import tifffile
 
 from cytovox.errors import InputError
 from cytovox.io.channels import as_slices, name_channels, require_slices
-from cytovox.io.file_format import Format
+from cytovox.io.file_format import Format, ImageWriter
 from cytovox.io.label_volume import LabelVolume
 from cytovox.io.limits import require_memory
-from cytovox.io.ometiff import TiffMetadata
+from cytovox.io.ometiff import TiffMetadata, write_ometiff_slabs
 from cytovox.io.regions import Box, CachedReader, FrameReader, StoredReader
 from cytovox.io.series import Series
 from cytovox.io.spacing import SpacingFrom, resolve_spacing
@@ -196,7 +196,7 @@ class TiffFrames:
 
 
 def _is_whole(page: Any) -> bool:
-    """Whether a page is there and ends before the file does: tifffile fills what is missing with zeros."""
+    """Return whether a page is complete in the file: tifffile fills missing data with zeros."""
     if page is None:
         return False
     size = page.parent.filehandle.size
@@ -220,4 +220,5 @@ FORMAT = Format(
     read_tiff,
     open_tiff_labels,
     shown=(".ome.tif", ".tif"),
+    writer=ImageWriter("ome-tiff", (".ome.tif", ".ome.tiff", ".tif", ".tiff"), write_ometiff_slabs),
 )

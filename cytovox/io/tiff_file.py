@@ -133,7 +133,7 @@ class _Damage(logging.Filter):
 
 
 def _require_sane_ome(path: Path, tiff: tifffile.TiffFile) -> None:
-    """Refuse OME-XML that asks for more planes than a file can have, or that describes another file only."""
+    """Raise InputError if OME-XML lists more planes than a file can have, or describes only another file."""
     text = tiff.ome_metadata
     if not text:
         return
@@ -152,7 +152,7 @@ def _require_sane_ome(path: Path, tiff: tifffile.TiffFile) -> None:
 def choose_image(
     path: Path, tiff: tifffile.TiffFile, series: Series, accept_single: bool = False
 ) -> tuple[int, tuple[str, ...]]:
-    """Number of the image to read among those of the file, and what is to be said of the choice."""
+    """Return the index of the image to read, and a note for the user on the choice."""
     images = tiff.series
     if not images:
         raise InputError(f"{path}: holds no image")
@@ -267,7 +267,7 @@ def _label_names(labels: Any, sizes: dict[str, int]) -> tuple[str, ...] | None:
 
 
 def _plain_spacing(page: Any, flat: bool) -> StoredSpacing:
-    """Of a plain TIFF: pixels per inch or centimetre, where that is no printer's or screen's."""
+    """Return the voxel size of a plain TIFF from pixels per length, unless it is that of a printer or screen."""
     unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 1) or 1), "")
     y, x = _pixel_um(page, "Y", unit), _pixel_um(page, "X", unit)
     stored = StoredSpacing.of((y if flat else None, y, x))

@@ -43,7 +43,7 @@ def check_finite(frame_ZYX: np.ndarray, where: object, at: tuple[int, int, int] 
 
 
 def ri_error(values_ZYX: np.ndarray, whole: bool = True) -> str | None:
-    """Why finite values are no refractive index of cells in a medium; None where they may be one.
+    """Return why finite values cannot be refractive indices of cells in a medium; None if they can.
 
     Parameters
     ----------

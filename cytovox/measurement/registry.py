@@ -78,9 +78,9 @@ def part_columns() -> dict[str, Column]:
     return _columns(PART_KEYS, PART_MEASUREMENTS)
 
 
-def numeric_types() -> dict[str, str]:
-    """Return the pandas type of each numeric column of both tables."""
-    return {name: column.dtype for name, column in {**part_columns(), **columns()}.items() if column.dtype != "text"}
+def numeric_types(of: Mapping[str, Column]) -> dict[str, str]:
+    """Return the pandas type of each numeric column."""
+    return {name: column.dtype for name, column in of.items() if column.dtype != "text"}
 
 
 def columns_of_ri() -> set[str]:

@@ -67,7 +67,7 @@ def volume_intervals(
         spread = float(np.sqrt(np.mean((found - volume) ** 2))) if matched else 0.0
         deviation = spread + FLOOR * volume
         low, high = max(0.0, volume - deviations * deviation), volume + deviations * deviation
-        result[int(label)] = VolumeInterval(volume, low, high, deviation)
+        result[label] = VolumeInterval(volume, low, high, deviation)
     return result
 
 

@@ -190,7 +190,7 @@ def _permuted(one: np.ndarray, *control: np.ndarray) -> tuple[float, float, floa
 
 
 def _not_rejected(p_of: Callable[[float], float], effect: float, scale: float) -> tuple[float, float]:
-    """Return the range of shifts with p above 0.05, by bisection; p falls in steps with distance from the effect."""
+    """Return the shifts with p above 0.05, by bisection; p decreases stepwise with distance from the effect."""
     ends = []
     for sign in (-1.0, 1.0):
         inside, outside = 0.0, scale

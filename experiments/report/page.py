@@ -55,14 +55,18 @@ def write_report(run_folder: str | Path, own: Callable[[Path], dict[str, Any]]) 
     folder = Path(run_folder).resolve()
     if not folder.is_dir():
         raise InputError(f"{run_folder}: no such run folder; expected runs/<name>/<id>")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("report.html").render(**_contents(folder, own))
+    page = templates().get_template("report.html").render(**_contents(folder, own))
     with atomic_path(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
     return folder / "report.html"
+
+
+def templates() -> jinja2.Environment:
+    """Return the environment of the report's templates, which escapes HTML."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
 
 
 def _contents(folder: Path, own: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

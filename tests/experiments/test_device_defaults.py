@@ -11,7 +11,7 @@ from cytovox.segmentation.field import SeedRule
 from experiments.config import ConfigErrors, load_config, resolved
 from experiments.tasks import device_defaults, task_of
 from experiments.tasks.analyze.config import AnalyzeConfig
-from experiments.tasks.analyze.predictors import cell_weights, finder_of, organelle_model, organelle_weights
+from experiments.tasks.analyze.predictors import cell_weights, organelle_model, organelle_weights
 from experiments.tasks.analyze.task import run_path
 from experiments.tasks.organelle.config import tiling
 
@@ -77,14 +77,16 @@ def test_a_batch_of_nuclei_that_did_not_fit_is_not_tried_again_with_the_next_fie
     assert module.finder().limits.batch == 2
 
 
+def shipped_finder(method):
+    weights = read_checkpoint(cell_weights(method, None), "cells", "cell_weights")
+    return cell_models.CellModel(weights, rule=SeedRule(), key="cell_weights").finder
+
+
 def test_batches_of_an_analysis_follow_the_device(cuda, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(cell_models, "resolve_device", lambda name: "cuda" if cuda else "cpu")
-    fast, network = (
-        finder_of(read_checkpoint(cell_weights(method, None), "cells", "cell_weights"), SeedRule()).finder
-        for method in ("offsets", "network")
-    )
-    assert fast.tiling.sw_batch_size == (32 if cuda else 1)
+    offsets, network = (shipped_finder(method) for method in ("offsets", "network"))
+    assert offsets.tiling.sw_batch_size == (32 if cuda else 1)
     assert network.limits.batch == (32 if cuda else 4)
 
 
@@ -92,7 +94,7 @@ def test_batches_of_an_analysis_follow_the_device(cuda, monkeypatch):
 def test_cell_finders_compute_in_float32_on_every_device(cuda, monkeypatch, method):
     monkeypatch.setattr(cell_models, "resolve_device", lambda name: "cuda" if cuda else "cpu")
     monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)
-    found = finder_of(read_checkpoint(cell_weights(method, None), "cells", "cell_weights"), SeedRule()).finder
+    found = shipped_finder(method)
     assert (found.device, found.precision) == ("cuda" if cuda else "cpu", "32-true")
 
 
@@ -139,7 +141,7 @@ def test_compilation_of_an_analysis_that_predicts_nothing_is_refused():
     with pytest.raises(ConfigErrors) as caught:
         load_config("analyze", ["compile=default", "organelles=m_{organelle}.tif"])
     assert len(caught.value.errors) == 1
-    assert "compile: it is for the network that predicts organelles" in caught.value.errors[0]
+    assert "compile: applies to the network that predicts organelles" in caught.value.errors[0]
 
 
 def test_an_analysis_keeps_its_folder_when_the_network_is_compiled(tmp_path):

@@ -282,7 +282,7 @@ def test_inputs_of_one_name_have_their_own_labels(cli, twins, pattern):
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("m/p/{stem}_cells.nii.gz", "would be that of"),
+        ("m/p/{stem}_cells.nii.gz", ": matches "),
         ("m/p/f_cells.nii.gz", "one file for 2 inputs"),
         ("m/**/{stem}_cells.nii.gz", "could both be its cells"),
         ("m/{relativ}_cells.nii.gz", "{relativ} is no placeholder"),

@@ -88,7 +88,7 @@ def test_several_groups_show_the_correction_for_their_number(tmp_path):
 def test_the_page_is_drawn_with_and_without_tests(tmp_path, files):
     if files:
         tables(tmp_path, files=files)
-    template = page._environment().get_template("analyze_groups.html")
+    template = page.templates().get_template("analyze_groups.html")
     html = template.render(groups=groups_section(tmp_path), course=None, boxes=None)
     assert ("Differences between groups" in html) == bool(files)
     assert ("Tests that were refused" in html) == (files == 1)

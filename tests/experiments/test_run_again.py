@@ -98,7 +98,7 @@ COUNTED = {
     "track.max_distance_um=3": "tables are written again:",
     "interval_min=30": "tables are written again:",
     "groups=null": "tables are written again:",
-    "method=offsets": "4 frames are analysed again: cell weights changed, method watershed -> fast",
+    "method=offsets": "4 frames are analysed again: cell weights changed, method watershed -> offsets",
     "organelle_names=[membrane,nucleus,nucleolus,lipid,other]": "4 frames are analysed again: organelle_names",
 }
 FAST = ("border=include",)

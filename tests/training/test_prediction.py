@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from cytovox.errors import InputError
 from cytovox.io import Box, FrameReader, grid_boxes, read_volume, write_nifti, write_ometiff, write_tcf
 from cytovox.io.provenance import Fingerprint
-from training.mask_files import Format
 from training.prediction import MaskWriter, collect_table, output_names
 from training.rundir import RunFolder
 
@@ -66,7 +65,7 @@ def _tcf(path: Path, frames: int = 3) -> Path:
     return write_tcf(path, _frames(frames), SPACING, 1.337, times)
 
 
-def _writer(tmp_path: Path, paths: list[Path], file_format: Format = "ome-tiff", **more: object) -> MaskWriter:
+def _writer(tmp_path: Path, paths: list[Path], file_format: str = "ome-tiff", **more: object) -> MaskWriter:
     folder = RunFolder(tmp_path / "run")
     folder.require_writable()
     return MaskWriter(folder, ORGANELLES, output_names(paths), file_format=file_format, **more)  # type: ignore[arg-type]
@@ -107,7 +106,7 @@ def test_a_time_lapse_becomes_a_nifti_a_frame_and_organelle(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("file_format", ["ome-tiff", "ome-zarr", "nifti"])
-def test_a_membrane_is_filled_and_a_hollow_nucleus_is_not(tmp_path: Path, file_format: Format) -> None:
+def test_a_membrane_is_filled_and_a_hollow_nucleus_is_not(tmp_path: Path, file_format: str) -> None:
     ri = _frames(2)
     ri[0, 2:5, 6:10, 4:12], ri[0, 3, 7:9, 6:10] = 1.38, 1.337  # a hole in both, across boxes, closed in 3D
     ri[1, 3:, 7, 7] = 1.337  # a channel to the border

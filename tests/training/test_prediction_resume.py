@@ -31,14 +31,14 @@ from cytovox.io.deletion import make_scratch
 from cytovox.io.provenance import Fingerprint
 from training import mask_figures, mask_files, prediction
 from training.mask_figures import gather, thinned
-from training.mask_files import Format, require_free
+from training.mask_files import require_free
 from training.partial_predictions import chunks_for
 from training.prediction import MaskWriter, collect_table, output_names
 from training.rundir import RunFolder
 
 SHAPE, SPACING = (6, 32, 40), (0.8, 0.2, 0.25)
 ORGANELLES = ("membrane", "nucleus")
-FORMATS: tuple[Format, ...] = ("ome-tiff", "ome-zarr", "nifti")
+FORMATS: tuple[str, ...] = ("ome-tiff", "ome-zarr", "nifti")
 
 
 def _frames(count: int) -> np.ndarray:
@@ -85,13 +85,13 @@ class Stops(Boxes):
         return probabilities_Kzyx
 
 
-def _writer(tmp_path: Path, paths: list[Path], kind: Format = "ome-tiff", run: str = "run", **more: Any) -> MaskWriter:
+def _writer(tmp_path: Path, paths: list[Path], kind: str = "ome-tiff", run: str = "run", **more: Any) -> MaskWriter:
     folder = RunFolder(tmp_path / run)
     folder.require_writable()
     return MaskWriter(folder, ORGANELLES, output_names(paths), file_format=kind, **more)
 
 
-def _masks(folder: Path, kind: Format, name: str, frames: int) -> np.ndarray:
+def _masks(folder: Path, kind: str, name: str, frames: int) -> np.ndarray:
     """Masks (T, K, Z, Y, X) as other people's readers read them."""
     if kind == "ome-tiff":
         return tifffile.imread(folder / f"{name}.ome.tif").reshape(frames, 2, *SHAPE)
@@ -144,7 +144,7 @@ KILLED = """
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a system with SIGKILL")
 @pytest.mark.parametrize("kind", ["ome-zarr"])
-def test_after_kill_9_only_the_missing_frames_are_computed(tmp_path: Path, lapse: Path, kind: Format) -> None:
+def test_after_kill_9_only_the_missing_frames_are_computed(tmp_path: Path, lapse: Path, kind: str) -> None:
     code = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), path=str(lapse), kind=kind))
     home = str(Path(__file__).resolve().parents[2])
     died = subprocess.run([sys.executable, "-c", code], cwd=home, env={**os.environ, "PYTHONPATH": home}, check=False)
@@ -195,7 +195,7 @@ def test_a_frame_whose_voxels_were_lost_is_computed_again(tmp_path: Path, lapse:
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("step", ["write_out", "note"])
 def test_one_that_dies_while_files_are_put_in_place_computes_nothing_again(
-    tmp_path: Path, lapse: Path, monkeypatch: pytest.MonkeyPatch, kind: Format, step: str
+    tmp_path: Path, lapse: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: str
 ) -> None:
     writer = _writer(tmp_path, [lapse], kind)
 
@@ -218,7 +218,7 @@ def test_one_that_dies_while_files_are_put_in_place_computes_nothing_again(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_full_disk_is_one_line_and_finished_frames_are_kept(tmp_path: Path, lapse: Path, kind: Format) -> None:
+def test_a_full_disk_is_one_line_and_finished_frames_are_kept(tmp_path: Path, lapse: Path, kind: str) -> None:
     writer = _writer(tmp_path, [lapse], kind)
     with pytest.raises(
         InputError, match=r"in.*no space left on.*; 2 finished frames are kept in .*unfinished"
@@ -259,7 +259,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_memory")
 @pytest.mark.parametrize("kind", FORMATS)
-def test_zarr_in_and_masks_out_are_those_of_an_array(tmp_path: Path, kind: Format) -> None:
+def test_zarr_in_and_masks_out_are_those_of_an_array(tmp_path: Path, kind: str) -> None:
     path = write_omezarr(tmp_path / "in.ome.zarr", _frames(2)[:, None], SPACING, ["RI"], (0, 60))
     writer = _writer(tmp_path, [path], kind, probabilities=True)
     writer(path, Boxes())

@@ -1,4 +1,4 @@
-"""From tomograms to tables: organelles, cells, tracks, measurements, figures and one report."""
+"""Analysis of tomograms: organelles, cells, tracks, measurements, tables and figures."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ from experiments.tasks.analyze.state import FrameState
 from experiments.tasks.analyze.time_lapses import Asked, Frames, TimeLapse, open_time_lapse
 from training.rundir import RunFolder
 
-#: Called with (what, done, all, and what is at hand).
+#: Called with the name of the step, the numbers of completed and of all items, and the current item.
 Progress = Callable[..., None]
-#: Voxels of all frames below which a second process takes longer to begin than it saves.
+#: Smallest number of voxels of all frames for which worker processes save time.
 FEW_VOXELS = 30_000_000
 
 
 class Analysis:
-    """One folder of results, brought up to date with its inputs as often as asked.
+    """Analysis of inputs into one folder of results, which `update` brings up to date.
 
     Parameters
     ----------
     config : AnalyzeConfig
         Valid.
     folder : RunFolder
-        Where results go.
+        Folder of the results.
     progress : callable
-        Called with what is done.
+        Called after each completed item; see `Progress`.
     """
 
     def __init__(self, config: AnalyzeConfig, folder: RunFolder, progress: Progress = lambda *_: None) -> None:
@@ -62,26 +62,23 @@ class Analysis:
         self.notes: list[str] = []
         self.asked = 0
         self.recomputed: Counter[str] = Counter()
-        """Frames whose stored results are not current, by what changed."""
+        """Number of frames whose stored results are not current, by reason."""
         self._model: tuple[Any, OrganelleModel] | None = None
         self._organelle_weights = organelle_weights(config.organelle_weights) if config.organelles is None else None
-        self._cell_weights = None
-        if config.cells is None:
-            self._cell_weights = cell_weights(config.method, config.cell_weights)
-        self._results: dict[str, tuple[str, TimeLapseResult]] = {}
+        self._cell_weights = cell_weights(config.method, config.cell_weights) if config.cells is None else None
 
     def update(self, sources: list[Source]) -> bool:
-        """Analyse what is new or changed, and write tables, figures and report if anything is.
+        """Analyse new and changed inputs, and write tables and figures if any results changed.
 
         Parameters
         ----------
         sources : list of Source
-            All inputs, those that are done too.
+            All inputs, including those already analysed.
 
         Returns
         -------
         bool
-            Whether anything was new.
+            Whether any results changed.
         """
         self.errors, self.notes, self.asked = [], [], len(sources)
         self.recomputed.clear()
@@ -90,10 +87,8 @@ class Analysis:
         results, failed = [], {error.source.name for error in self.errors}
         done = [time_lapse for time_lapse in time_lapses if time_lapse.source.name not in failed]
         for number, time_lapse in enumerate(done, start=1):
-            result = time_lapse_result(time_lapse, self.config)
-            if write_time_lapse(time_lapse, result, self.folder, self.config):
-                changed = True
-            results.append(result)
+            results.append(time_lapse_result(time_lapse, self.config))
+            changed |= write_time_lapse(time_lapse, results[-1], self.folder, self.config)
             self.progress("writing masks and surfaces", number, len(done))
         self.notes += [note for time_lapse in time_lapses for note in time_lapse.notes]
         if self.config.shard is not None:
@@ -108,7 +103,7 @@ class Analysis:
         return changed
 
     def _tables_from(self, results: list[TimeLapseResult]) -> Fingerprint:
-        """What the tables and the figures of them depend on."""
+        """Return the fingerprint of the inputs of tables and figures."""
         time_lapses = [
             [r.key, dataclasses.asdict(r.time_lapse.source), r.time_lapse.medium_from,
             list(r.time_lapse.volume.spacing_um)]
@@ -121,6 +116,7 @@ class Analysis:
         )
 
     def _open(self, sources: list[Source]) -> list[TimeLapse]:
+        """Open the inputs of this shard with their masks, labels and corrections; add errors of files to `errors`."""
         time_lapses = []
         corrections = Path(self.config.corrections) if self.config.corrections else self.folder.predictions
         existing = find_existing(sources, self.config, corrections)
@@ -135,12 +131,13 @@ class Analysis:
         return time_lapses
 
     def _failed(self, source: Source, error: BaseException) -> None:
+        """Add the first error of an input to `errors`."""
         text = " ".join(str(error).split())
         if all(known.source.name != source.name for known in self.errors):
             self.errors.append(Error(source, text if str(source.path) in text else f"{source.path}: {text}"))
 
     def _frames(self, time_lapses: list[TimeLapse]) -> bool:
-        """Bring every frame up to date; whether there was anything to do."""
+        """Compute the results of all frames that are not current; return whether there were any."""
         asked = Asked(
             self.config, self.asked, self._organelle_weights, self._cell_weights,
             ContentDigests(self.folder.path / ".notes", once=True),
@@ -152,8 +149,7 @@ class Analysis:
                 frames = Frames(time_lapse, asked, self._predict)
                 try:
                     for t in range(time_lapse.frames):
-                        job = frames.job(t)
-                        if job is not None:
+                        if (job := frames.job(t)) is not None:
                             waiting.append((time_lapse, submit(job)))
                             changed = True
                         done += 1
@@ -168,7 +164,7 @@ class Analysis:
         return changed
 
     def _collect(self, finished: list[tuple[TimeLapse, Future[list[str]]]]) -> None:
-        """What the workers say; a worker's InputError concerns its file."""
+        """Add the notes and errors of completed jobs to their inputs."""
         for time_lapse, future in finished:
             try:
                 time_lapse.notes += [note for note in future.result() if note not in time_lapse.notes]
@@ -180,7 +176,7 @@ class Analysis:
     def _predict(
         self, ri_ZYX: np.ndarray, spacing_um: tuple[float, float, float]
     ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """Masks, and probabilities of membrane and nucleus."""
+        """Return predicted masks, and probabilities of membrane and nucleus."""
         assert self._organelle_weights is not None
         stamp = stamp_of(self._organelle_weights)
         if self._model is None or self._model[0] != stamp:
@@ -188,7 +184,7 @@ class Analysis:
         return self._model[1].masks(ri_ZYX, spacing_um, CELL_INPUTS if self.config.cells is None else ())
 
     def _workers(self, time_lapses: list[TimeLapse]) -> int:
-        """Processes beside this one."""
+        """Return the number of worker processes."""
         if self.config.workers != "auto":
             return int(self.config.workers)
         voxels = sum(int(np.prod(time_lapse.volume.shape)) for time_lapse in time_lapses)
@@ -197,7 +193,7 @@ class Analysis:
 
 @contextmanager
 def _workers(count: int) -> Iterator[Callable[[FrameJob], Future[list[str]]]]:
-    """What runs a job: worker processes, or this one at once."""
+    """Yield a function that runs a job in a worker process, or without workers in this process."""
     if count == 0:
         import torch
 
@@ -230,6 +226,6 @@ def print_notes(analysis: Analysis) -> None:
         print(error.text, file=sys.stderr)
     if analysis.errors:
         print(
-            f"inputs: {len(analysis.errors)} files could not be analysed, the others are done; fix them, run again",
+            f"inputs: {len(analysis.errors)} files could not be analysed, the others were; fix them, and run again",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""Pictures of an analysis, out of its tables."""
+"""Figures of an analysis, drawn from its tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cytovox.tracking.tracking import Track
 from experiments.tasks.analyze.time_series_tables import QUANTITIES, Study, cell_series, group_names
 from training.rundir import RunFolder
 
-#: Lineages drawn at most: the table has all.
+#: Largest number of files whose lineages are drawn; the table contains all.
 MAX_LINEAGES = 12
 
 
@@ -26,16 +26,14 @@ def panels_of(study: Study) -> list[Panel]:
 
 
 def draw_results(study: Study, tracks: pd.DataFrame, folder: RunFolder) -> None:
-    """Curves, box plots and lineages; a picture that would be empty is removed."""
+    """Draw curves, box plots and lineages, and remove earlier figures."""
     written = Manifest(folder.path, "results")
     written.remove_all()
     panels = panels_of(study)
-    in_frames = study.window.in_frames
-    curves_figure(folder.figures / "curves_cells.png", panels, in_frames)
+    curves_figure(folder.figures / "curves_cells.png", panels, study.window.in_frames)
     boxes_figure(folder.figures / "boxes_cells.png", panels)
     for name in ("curves_cells", "boxes_cells"):
         written.add(folder.figures / f"{name}.png")
-    table = study.table
     for file, rows in list(tracks.groupby("file", sort=True))[:MAX_LINEAGES]:
         lines = [
             Track(
@@ -44,7 +42,7 @@ def draw_results(study: Study, tracks: pd.DataFrame, folder: RunFolder) -> None:
             )
             for row in rows.itertuples()
         ]  # fmt: skip
-        frames = int(table.loc[table["file"] == file, "frame"].max()) + 1
-        picture = folder.figures / f"lineage_{safe_name(str(file))}.png"
-        lineage_figure(picture, lines, frames)
-        written.add(picture)
+        frames = int(study.table.loc[study.table["file"] == file, "frame"].max()) + 1
+        figure = folder.figures / f"lineage_{safe_name(str(file))}.png"
+        lineage_figure(figure, lines, frames)
+        written.add(figure)

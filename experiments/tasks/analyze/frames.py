@@ -34,50 +34,50 @@ MIRRORS: tuple[tuple[int, ...], ...] = ((1,), (2,), (1, 2))
 
 @dataclass(frozen=True)
 class FrameJob:
-    """A frame whose organelles are known."""
+    """Arguments of `finish_frame`: a frame whose organelles are stored, and the rules for its cells."""
 
     source: Path
     t: int
     spacing_um: tuple[float, float, float] | None
-    """Given by the user, for a file that does not say it."""
+    """Voxel size from the config, for a file without it."""
     spacing_from: SpacingFrom
     series: int | str | None
-    """Number or name of the image in a file of several."""
+    """Number or name of the image in a file with several images."""
     state: Path
     method: str
     weights: Path | None
     rule: SeedRule
     rules: Rules
     cells: LabelSource | None
-    """Labels that are there already, or were corrected."""
+    """Existing or corrected labels of cells."""
     cells_from: str
-    """predicted, given or corrected."""
+    """Origin of the cells: predicted, given or corrected."""
     seeds: LabelSource | None
-    """Nuclei that are labelled one by one already."""
+    """Existing labels of nuclei."""
     corrected: tuple[tuple[str, LabelSource], ...]
-    """Masks that were corrected: organelle, and where it is."""
+    """Corrected masks: organelle and file."""
     binary: bool
-    """Masks were given or corrected: probabilities are not used."""
+    """Whether masks exist or were corrected, so that probabilities are not used."""
     members: int
-    """Mirror images of the frame that were predicted, too."""
+    """Number of mirror images of the frame that were predicted, too."""
     cells_provenance: Fingerprint
     rows_provenance: Fingerprint
 
 
 def finish_frame(job: FrameJob) -> list[str]:
-    """Find the cells of a frame and measure them, unless that is done.
+    """Find and measure the cells of a frame, unless the stored results are current.
 
     Returns
     -------
     list of str
-        What should be said of it.
+        Notes for the user.
 
     Raises
     ------
     InputError
-        Labels that do not fit the tomogram.
+        Labels do not match the tomogram.
     """
-    torch.set_num_threads(1)  # beside the network that predicts; and the same result in any process
+    torch.set_num_threads(1)  # the network uses the other threads; and results are the same in any process
     state, notes = FrameState(job.state), list[str]()
     volume = read_volume(job.source, job.spacing_um, job.spacing_from, job.series)
     if state.has("cells", job.cells_provenance) and state.has("rows", job.rows_provenance):
@@ -95,11 +95,11 @@ def finish_frame(job: FrameJob) -> list[str]:
             members = _members(job, ri, volume.spacing_um)
             intervals = volume_intervals(found.cells_ZYX, members, float(np.prod(volume.spacing_um)))
             arrays["agreement"] = np.rint(255 * agreement(found.cells_ZYX, members)).astype(np.uint8)
-        strange = ""
+        outside = ""
         if job.cells is None and job.weights is not None:
-            strange = frame_outside([trained_on(job.weights)], lambda box: ri[box], volume)
+            outside = frame_outside([trained_on(job.weights)], lambda box: ri[box], volume)
         state.save(
-            "cells", job.cells_provenance, arrays, corrected=sorted(corrected), outside=strange,
+            "cells", job.cells_provenance, arrays, corrected=sorted(corrected), outside=outside,
             intervals={str(k): [found.low_um3, found.high_um3] for k, found in intervals.items()},
         )  # fmt: skip
     cells = state.arrays("cells")["cells"].astype(np.int32)
@@ -117,12 +117,12 @@ def finish_frame(job: FrameJob) -> list[str]:
         cells_from=job.cells_from, notes=notes, outside_training=_outside(state),
     )  # fmt: skip
     for k in range(job.members + 1):
-        remove_file((state if k == 0 else state.member(k)).said, job.state)
+        remove_file((state if k == 0 else state.member(k)).probability_file, job.state)
     return notes
 
 
 def _outside(state: FrameState) -> str:
-    """What of a frame lies outside what its weights were trained on."""
+    """Return a description of properties of a frame outside the range of the weights' training data."""
     found = {"organelles": state.metadata("organelles").get("outside"), "cells": state.metadata("cells").get("outside")}
     if found["organelles"] == found["cells"]:
         return found["cells"] or ""
@@ -130,25 +130,24 @@ def _outside(state: FrameState) -> str:
 
 
 def _interval(row: dict[str, Any], intervals: dict[str, list[float]]) -> dict[str, float | None]:
-    """Of whole cells."""
+    """Return the columns of the volume interval; None for other compartments than whole cells."""
     low, high = intervals.get(str(row["cell"]), (None, None)) if row["compartment"] == WHOLE else (None, None)
     return {"volume_low_um3": low, "volume_high_um3": high}
 
 
 def _original(cells: LabelSource | None, label: int) -> dict[str, int | None]:
-    """Label in the file, of cells that were given; None where there is none, and for what is in no cell."""
+    """Return the column of the label in the file of given cells; None for voxels outside all cells."""
     if cells is None:
         return {}
     return {"original_label": cells.reading.original(label) if label > 0 else None}
 
 
 def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]:
-    """Cells of the mirror images, turned back."""
+    """Return the cells of the mirror images, in the orientation of the frame."""
     found = []
     for k, axes in enumerate(MIRRORS[: job.members], start=1):
         state = FrameState(job.state).member(k)
-        masks, said = state.masks(), state.read_said()
-        membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else _filled(said, masks["membrane"])
+        membrane, nucleus = _finder_inputs(state.masks(), state.probabilities())
         mirrored = [np.flip(image, axes) for image in (membrane, nucleus, ri)]
         finder = cell_finder(job.method, job.weights, job.rule)
         field = CellField(mirrored[0], mirrored[1], spacing_um, mirrored[2])
@@ -162,7 +161,7 @@ def _found(
     if job.cells is not None:
         cells = job.cells.objects()
         if hollow := int(np.count_nonzero(fill_cells(cells) != cells)):
-            notes.append(f"frame {job.t}: {hollow} voxels lie in holes of the given cells, which are taken as they are")
+            notes.append(f"frame {job.t}: {hollow} voxels lie in holes of the given cells, which are not filled")
         nuclei = masks.get("nucleus")
         return FoundCells(cells, np.where(nuclei, cells, 0) if nuclei is not None else np.zeros_like(cells))
     if "nucleus" not in masks or "membrane" not in masks:
@@ -170,9 +169,7 @@ def _found(
             f"{job.source}, frame {job.t}: cells are found from masks of membrane and nucleus, but there are only "
             f"{', '.join(masks) or 'none'}; give both, or cells=..."
         )
-    said = None if job.binary else state.read_said()
-    membrane, nucleus = (masks["membrane"], masks["nucleus"]) if said is None else _filled(said, masks["membrane"])
-    # the masks decide what is inside, the probabilities only tell the network how sure that is
+    membrane, nucleus = _finder_inputs(masks, None if job.binary else state.probabilities())
     seeds = None if job.seeds is None else job.seeds.objects()
     field = CellField(membrane, nucleus, spacing_um, ri, seeds)
     if outside := nuclei_outside_note(masks["nucleus"], masks["membrane"]):
@@ -183,19 +180,21 @@ def _found(
     return FoundCells(fill_cells(found.cells_ZYX), found.seeds_ZYX)
 
 
-def _filled(said_2ZYX: np.ndarray, membrane_ZYX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of membrane and nucleus, those of filled holes of the membrane raised to what makes a mask."""
-    membrane, nucleus = said_2ZYX
-    return np.where(membrane_ZYX, np.maximum(membrane, np.float32(0.5)), membrane), nucleus
+def _finder_inputs(masks: dict[str, np.ndarray], probability_2ZYX: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return membrane and nucleus: probabilities (at least 0.5 in filled holes of the membrane), or masks."""
+    if probability_2ZYX is None:
+        return masks["membrane"], masks["nucleus"]
+    membrane, nucleus = probability_2ZYX
+    return np.where(masks["membrane"], np.maximum(membrane, np.float32(0.5)), membrane), nucleus
 
 
 def rules_of(medium_ri: float, measure: Any) -> Rules:
-    """`measure:` of a config, with the medium that was found."""
+    """Return the rules of measurement from `measure:` of a config and the refractive index of the medium."""
     return Rules(
         medium_ri, Increments(measure.lipid_ml_per_g, measure.other_ml_per_g, measure.uniform), str(measure.area)
     )
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row for JSON: None in place of nan."""
+    """Return a row for JSON, with None instead of nan."""
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}

@@ -1,4 +1,4 @@
-"""Masks and labels that are there already: which files belong to which input, and how each frame of them is read."""
+"""Existing masks and labels: assignment of files to inputs, and reading of their frames."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from experiments.errors import ConfigErrors
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.analyze.sources import Source
 
-#: Files of an input: by organelle ("" where one file holds all of them), then by frame (None: of every frame).
+#: Files of an input by organelle ("" if one file contains all) and frame (None: one file of all frames).
 Files = dict[str, dict[int | None, Path]]
 
-#: Words that may follow an input's name in the name of its masks.
+#: Words that may follow an input's name in the names of its masks, besides organelle and frame.
 _WORDS = (
     *("mask", "masks", "label", "labels", "seg", "segmentation", "segmented", "instances", "binary"),
     *("organelles", "cp", "corrected", "predicted"),
@@ -41,12 +41,12 @@ class GivenFiles:
 
     key: str
     of: dict[Path, Files]
-    """By the input's path."""
+    """Files by the path of the input."""
     errors: dict[Path, list[str]] = field(default_factory=dict)
-    """What is ambiguous: inputs that cannot be analysed before that is said."""
+    """Errors by the path of the input: ambiguous or missing files."""
 
     def files(self, path: Path) -> Files:
-        """Files of an input; InputError where it is not clear which they are."""
+        """Return the files of an input; raise an InputError if they are ambiguous."""
         if path in self.errors:
             raise InputError("; ".join(dict.fromkeys(self.errors[path])))
         return self.of[path]
@@ -55,24 +55,24 @@ class GivenFiles:
 def find_given(
     patterns: str | Sequence[str] | None, sources: Sequence[Source], names: Sequence[str], key: str
 ) -> GivenFiles:
-    """Files of masks that belong to each input.
+    """Return the files of masks of each input.
 
     Parameters
     ----------
     patterns : str, sequence of str or None
-        Patterns with placeholders (`datamodules.file_patterns`), or files, globs and folders of masks that are named
-        as the input, such as `w1_nucleus.tif`, `w1_t003_cells.tif`.
+        Patterns with placeholders (`datamodules.file_patterns`), or files, globs and folders of masks whose names
+        begin with that of the input, such as `w1_nucleus.tif`, `w1_t003_cells.tif`.
     sources : sequence of Source
-        All inputs: a file that would be two inputs' is neither's.
+        All inputs. A file that matches two inputs is an error of both.
     names : sequence of str
-        What {organelle} stands for; "cells" alone for labels of cells.
+        Values of {organelle}; only "cells" for labels of cells.
     key : str
-        Of the config, for messages.
+        Config key, for messages.
 
     Raises
     ------
     InputError
-        An unknown placeholder, or a file of a list that is not there.
+        An unknown placeholder, or a missing file of a list.
     """
     given = GivenFiles(key, {source.path: {} for source in sources})
     if patterns is None:
@@ -105,7 +105,7 @@ def _add_pattern(given: GivenFiles, pattern: str, image: Image, names: Sequence[
 
 
 def _add(given: GivenFiles, image: Path, name: str, t: int | None, paths: Sequence[Path]) -> None:
-    """One file for each organelle and frame; two are candidates that the user must choose between."""
+    """Add the file of an organelle and frame; several files are an error."""
     frames = given.of[image].setdefault(name, {})
     paths = list({os.path.abspath(path): path for path in (*([frames[t]] if t in frames else []), *paths)}.values())
     if len(paths) > 1:
@@ -118,7 +118,7 @@ def _add(given: GivenFiles, image: Path, name: str, t: int | None, paths: Sequen
 
 
 def _add_listed(given: GivenFiles, files: Sequence[Path], images: Sequence[Image], names: Sequence[str]) -> None:
-    """Files by their names: an input's name, then words that say what is in the file."""
+    """Assign files to inputs by their names: the input's name, then words for organelle and frame."""
     if len(images) == 1 and len(files) == 1:
         _add(given, images[0].path, CELLS if list(names) == [CELLS] else _only_name(files[0], names), None, files)
         return
@@ -131,7 +131,7 @@ def _add_listed(given: GivenFiles, files: Sequence[Path], images: Sequence[Image
             near = [(image, read) for image, read in readings if _beside(file, image)]
             readings = near if len(near) == 1 else readings
         for image, (name, t) in readings:
-            _add(given, image.path, name, t, [file])  # shared files are refused below
+            _add(given, image.path, name, t, [file])  # shared files are refused later
         if not readings:
             strange.append(file)
     if strange:
@@ -139,20 +139,20 @@ def _add_listed(given: GivenFiles, files: Sequence[Path], images: Sequence[Image
         for image in images:
             if not given.of[image.path]:
                 given.errors.setdefault(image.path, []).append(
-                    f"{given.key}: {image.path}: none of the files is named after it ({image.stem}_...); left over are "
-                    f"{some}; rename them, or write a pattern with {{stem}}"
+                    f"{given.key}: {image.path}: no file has a name that starts with {image.stem}_; not assigned: "
+                    f"{some}; rename them, or use a pattern with {{stem}}"
                 )
 
 
 def _only_name(file: Path, names: Sequence[str]) -> str:
-    """The organelle that the only file of the only input is named by; "" where it may hold all."""
+    """Return the organelle in the name of the only file of the only input; "" if the file may contain all."""
     words = re.split(r"[\W_]+", composed(stem_of(file)).casefold())
     found = [name for name in names if meaning(name) in {meaning(word) for word in words if word}]
     return found[0] if len(found) == 1 else ""
 
 
 def _reading(file: Path, image: Image, names: Sequence[str]) -> tuple[str, int | None] | None:
-    """Organelle and frame that a file's name says after an image's name; None where it says anything else."""
+    """Return organelle and frame from the words after the image's name in a file's name; None if any is unknown."""
     stem, own = composed(stem_of(file)), composed(image.stem)
     if not stem.startswith(own) or (len(stem) > len(own) and stem[len(own)].isalnum()):
         return None
@@ -172,13 +172,13 @@ def _reading(file: Path, image: Image, names: Sequence[str]) -> tuple[str, int |
 
 
 def _beside(file: Path, image: Image) -> bool:
-    """Whether a mask lies in the image's folder, below it, or in a folder of the same name."""
+    """Return whether a mask is in the image's folder, below it, or in a folder of the same name."""
     own, other = image.path.absolute().parent, file.absolute().parent
     return other.is_relative_to(own) or own.name in other.parts[-2:]
 
 
 def _refuse_shared(given: GivenFiles) -> None:
-    """No file is two inputs'."""
+    """Add an error to all inputs that share a file."""
     owners: dict[str, list[Path]] = {}
     for image, files in given.of.items():
         for path in {os.path.abspath(path) for frames in files.values() for path in frames.values()}:
@@ -188,32 +188,32 @@ def _refuse_shared(given: GivenFiles) -> None:
             both = " and ".join(str(image) for image in images)
             for image in images:
                 given.errors.setdefault(image, []).append(
-                    f"{given.key}: {path}: would be that of {both}; write {{relative}} or {{parent}} in the pattern"
+                    f"{given.key}: {path}: matches {both}; use {{relative}} or {{parent}} in the pattern"
                 )
 
 
 @dataclass(frozen=True)
 class Existing:
-    """What is there already for all inputs, by their paths."""
+    """Existing masks, labels of cells and corrections of all inputs."""
 
     masks: GivenFiles
     cells: GivenFiles
     corrections: Corrections
 
     def require_clear(self) -> None:
-        """Raise ConfigErrors where it is not clear which masks or labels are an input's."""
+        """Raise ConfigErrors if masks or labels of an input are ambiguous."""
         errors = [text for given in (self.masks, self.cells) for texts in given.errors.values() for text in texts]
         if errors:
             raise ConfigErrors(list(dict.fromkeys(errors)))
 
 
 def find_existing(sources: Sequence[Source], config: AnalyzeConfig, corrections: Path) -> Existing:
-    """Masks, labels of cells and corrections of all inputs.
+    """Return the existing masks, labels of cells and corrections of all inputs.
 
     Raises
     ------
     InputError
-        An unknown placeholder, or files of a list that are not there.
+        An unknown placeholder, or missing files of a list.
     """
     names = config.organelle_names
     return Existing(
@@ -225,27 +225,27 @@ def find_existing(sources: Sequence[Source], config: AnalyzeConfig, corrections:
 
 @dataclass(frozen=True)
 class LabelRules:
-    """How masks and labels are read, as the user said."""
+    """Rules of the config for reading masks and labels."""
 
     labels: str | Mapping[str, str]
     values: Mapping[str, Sequence[int]]
-    """Multi-label files: values inside each organelle (`label_values`)."""
+    """Values inside each organelle in multi-label files (`label_values`)."""
     names: Sequence[str]
     """Organelles, in the order of channels without names."""
     series: Series = None
-    """Image in files that hold several."""
+    """Number or name of the image in files with several images."""
     mask_axes: MaskAxes = "auto"
-    """What decides where either a mask's file or the tomogram's states directions (`cytovox.io.label_layout.Grid`)."""
+    """Rule if only one of mask and tomogram has directions (`cytovox.io.label_layout.Grid`)."""
 
     def of(self, name: str) -> str:
-        """auto, binary or instances, for one organelle or the cells."""
+        """Return auto, binary or instances for an organelle or the cells."""
         return self.labels if isinstance(self.labels, str) else self.labels.get(name, "auto")
 
 
 def given_masks(
     files: Files, volume: Volume, rules: LabelRules, notes: list[str], key: str
 ) -> dict[str, dict[int, LabelSource]]:
-    """Masks of every organelle and frame of an input; of nuclei and cells perhaps labels.
+    """Return the masks of every organelle and frame of an input; for nuclei and cells possibly labels.
 
     Returns
     -------
@@ -254,7 +254,7 @@ def given_masks(
     Raises
     ------
     InputError
-        No files, a frame without one, or files that cannot be used (`datamodules.label_source`).
+        No files, a frame without a file, or invalid files (`datamodules.label_source`).
     """
     grid = grid_of(volume, rules)
     found: dict[str, dict[int, LabelSource]] = {}
@@ -268,7 +268,7 @@ def given_masks(
         else:
             found |= _all_in_one(paths, grid, own_frame, rules, notes)
     if not found:
-        raise InputError(f"{volume.source}: no file of {key} is there")
+        raise InputError(f"{volume.source}: no file of {key} found")
     return found
 
 
@@ -278,7 +278,7 @@ def _frames(by_frame: Mapping[int | None, Path], volume: Volume, name: str, key:
     if missing:
         there = ", ".join(str(t) for t in sorted(t for t in by_frame if t is not None))
         raise InputError(
-            f"{volume.source}, frame {missing[0]}: no file of {key}{f' ({name})' if name else ''} is there; there are "
+            f"{volume.source}, frame {missing[0]}: no file of {key}{f' ({name})' if name else ''} found; there are "
             f"those of frames {there}, counted from 0"
         )
     return frames
@@ -287,7 +287,7 @@ def _frames(by_frame: Mapping[int | None, Path], volume: Volume, name: str, key:
 def _all_in_one(
     paths: Mapping[int, Path], grid: Grid, own_frame: bool, rules: LabelRules, notes: list[str]
 ) -> dict[str, dict[int, LabelSource]]:
-    """Files that hold all organelles: a channel each, or a value each."""
+    """Return the masks in files of all organelles: one channel or one value per organelle."""
     first = grid.opened(next(iter(paths.values())))
     slices = place(first, grid, own_frame, [])
     alone = slices == "c" or first.shape[1] == 1
@@ -316,7 +316,7 @@ def _all_in_one(
 def corrected_masks(
     corrections: Mapping[tuple[str, int], Correction], volume: Volume, rules: LabelRules, notes: list[str]
 ) -> dict[tuple[str, int], LabelSource]:
-    """Corrections as they are read; errors as `given_masks`. Frames that the tomogram has not are left out."""
+    """Return the corrected masks and labels, with the errors of `given_masks`; frames beyond the last are left out."""
     grid, found = grid_of(volume, rules), {}
     for name in sorted({name for name, _ in corrections}):
         for own_frame in (False, True):
@@ -333,7 +333,7 @@ def corrected_masks(
 def open_existing(
     existing: Existing, source: Source, config: AnalyzeConfig, volume: Volume, notes: list[str], on_error: OnError
 ) -> tuple[dict[tuple[str, int], LabelSource], dict[str, dict[int, LabelSource]], dict[int, LabelSource]]:
-    """Corrections, masks and labels of cells of an input; each error is given to `on_error`."""
+    """Return corrections, masks and labels of cells of an input; `on_error` is called with each error."""
     rules = LabelRules(
         config.labels, config.label_values, config.organelle_names, config.series, config.mask_axes
     )  # fmt: skip
@@ -362,6 +362,7 @@ def open_existing(
 
 @contextlib.contextmanager
 def _passed_on(on_error: OnError) -> Iterator[None]:
+    """Call `on_error` with an InputError instead of raising it."""
     try:
         yield
     except InputError as error:
@@ -369,7 +370,7 @@ def _passed_on(on_error: OnError) -> Iterator[None]:
 
 
 def grid_of(volume: Volume, rules: LabelRules) -> Grid:
-    """The grid that masks of a tomogram lie on."""
+    """Return the grid of the masks of a tomogram."""
     owner = "the tomogram" if volume.source is None else volume.source.name
     return Grid(
         owner, volume.shape[0], volume.shape[2:], volume.spacing_um, series=rules.series,

@@ -1,4 +1,4 @@
-"""Files of one analysed input: masks, labels, surfaces and pictures. What is there and unchanged is left alone."""
+"""Files of one analysed input: masks, labels, surfaces and figures; current files are not written again."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from experiments.tasks.analyze.time_lapses import TimeLapse
 from training.mask_figures import thinned
 from training.rundir import RunFolder
 
-#: Frames of a time-lapse that are drawn: the first, the last, and some between.
+#: Number of frames of a time-lapse that are drawn, from the first to the last.
 PICTURES = 4
-#: Voxels and cells that the report's 3D view is made of: the surfaces in `meshes/` are of all.
+#: Largest numbers of voxels and cells in the report's 3D view; `meshes/` contains all cells at full resolution.
 SHOWN_VOXELS, SHOWN_CELLS = 2**20, 30
-#: Triangles of one compartment of one cell.
+#: Largest number of triangles of one compartment of one cell.
 FACES = 20_000
 
 
 def write_time_lapse(time_lapse: TimeLapse, result: TimeLapseResult, folder: RunFolder, config: AnalyzeConfig) -> bool:
-    """Write the files of a time-lapse, unless they are those of these results; whether they were written."""
+    """Write the files of a time-lapse unless they are current; return whether they were written."""
     note = FrameState(time_lapse.folder)
     provenance = STEPS["analyze.files"].fingerprint(config, frames=result.key, input=time_lapse.source.path.name)
     if note.has("outputs", provenance):
@@ -43,21 +43,17 @@ def write_time_lapse(time_lapse: TimeLapse, result: TimeLapseResult, folder: Run
     written = Manifest(folder.path, f"analyze-{name}")
     written.remove_all()
     names = in_order({n for t in range(time_lapse.frames) for n in time_lapse.state(t).metadata("organelles")["names"]})
-    volume, origin = time_lapse.volume, time_lapse.volume.origin_um
-    if names:
-        write_ometiff(
-            folder.predictions / f"{name}_organelles.ome.tif", _masks(time_lapse, names), volume.spacing_um, names,
-            time_lapse.times_s, origin, shape=(time_lapse.frames, len(names), *volume.shape[2:]),
-        )  # fmt: skip
-    write_ometiff(
-        folder.predictions / f"{name}_cells.ome.tif", _cells(time_lapse), volume.spacing_um,
-        ["cells"], time_lapse.times_s, origin,
-        shape=(time_lapse.frames, 1, *volume.shape[2:]),
-    )  # fmt: skip
+    images = {"organelles": (_masks(time_lapse, names), names)} if names else {}
+    images["cells"] = (_cells(time_lapse), ["cells"])
     if all(time_lapse.state(t).metadata("cells").get("intervals") for t in range(time_lapse.frames)):
+        # fraction of the mirror images with the voxel in the same cell, 0 to 255
+        states = map(time_lapse.state, range(time_lapse.frames))
+        images["agreement"] = (state.arrays("cells")["agreement"][None] for state in states), ["agreement"]
+    volume = time_lapse.volume
+    for what, (frames, channels) in images.items():
         write_ometiff(
-            folder.predictions / f"{name}_agreement.ome.tif", _agreements(time_lapse), volume.spacing_um, ["agreement"],
-            time_lapse.times_s, origin, shape=(time_lapse.frames, 1, *volume.shape[2:]),
+            folder.predictions / f"{name}_{what}.ome.tif", frames, volume.spacing_um, channels, time_lapse.times_s,
+            volume.origin_um, shape=(time_lapse.frames, len(channels), *volume.shape[2:]),
         )  # fmt: skip
     _draw(time_lapse, result, folder, written)
     _write_meshes(time_lapse, folder, config.meshes, written)
@@ -66,6 +62,7 @@ def write_time_lapse(time_lapse: TimeLapse, result: TimeLapseResult, folder: Run
 
 
 def _masks(time_lapse: TimeLapse, names: list[str]) -> Iterator[np.ndarray]:
+    """Yield the masks (C, Z, Y, X) of each frame; organelles without a mask are empty."""
     for t in range(time_lapse.frames):
         masks = time_lapse.state(t).final_masks()
         nothing = np.zeros(time_lapse.volume.shape[2:], bool)
@@ -73,34 +70,24 @@ def _masks(time_lapse: TimeLapse, names: list[str]) -> Iterator[np.ndarray]:
 
 
 def _cells(time_lapse: TimeLapse) -> Iterator[np.ndarray]:
+    """Yield the labels (1, Z, Y, X) of each frame, all of one data type."""
     kinds = [time_lapse.state(t).arrays("cells")["cells"].dtype for t in range(time_lapse.frames)]
     for t in range(time_lapse.frames):
         yield time_lapse.state(t).arrays("cells")["cells"].astype(max(kinds))[None]
 
 
-def _agreements(time_lapse: TimeLapse) -> Iterator[np.ndarray]:
-    """Share of the mirror images that put a voxel into its cell: 0 to 255."""
-    for t in range(time_lapse.frames):
-        yield time_lapse.state(t).arrays("cells")["agreement"][None]
-
-
 def _draw(time_lapse: TimeLapse, result: TimeLapseResult, folder: RunFolder, written: Manifest) -> None:
-    name = time_lapse.source.name
-    shown = sorted({round(k * (time_lapse.frames - 1) / max(1, PICTURES - 1)) for k in range(PICTURES)})
-    for t in shown:
+    """Draw the cells of some frames with their tracks, and write the 3D scene of the first frame."""
+    name, spacing = time_lapse.source.name, time_lapse.volume.spacing_um
+    for t in sorted({round(k * (time_lapse.frames - 1) / max(1, PICTURES - 1)) for k in range(PICTURES)}):
         cells = time_lapse.state(t).arrays("cells")["cells"].astype(np.int32)
         numbers = {label: track for (at, label), track in result.tracked.track_of.items() if at == t}
-        picture = folder.figures / f"cells_{name}_t{t:04d}.png"
-        cells_figure(
-            picture, time_lapse.volume.frame(t), cells, time_lapse.volume.spacing_um,
-            f"{time_lapse.source.path.name}, frame {t}: tracks", numbers,
-        )  # fmt: skip
-        written.add(picture)
-    first = time_lapse.state(0)
-    cells = first.arrays("cells")["cells"].astype(np.int32)
-    glb = folder.figures / f"cells_{name}.glb"
-    if write_cells_scene(glb, cells, time_lapse.volume.spacing_um):
-        written.add(glb)
+        figure = folder.figures / f"cells_{name}_t{t:04d}.png"
+        title = f"{time_lapse.source.path.name}, frame {t}: tracks"
+        cells_figure(figure, time_lapse.volume.frame(t), cells, spacing, title, numbers)
+        written.add(figure)
+        if t == 0 and write_cells_scene(folder.figures / f"cells_{name}.glb", cells, spacing):
+            written.add(folder.figures / f"cells_{name}.glb")
 
 
 def write_cells_scene(path: Path, cells_ZYX: np.ndarray, spacing_um: tuple[float, float, float]) -> bool:
@@ -109,9 +96,9 @@ def write_cells_scene(path: Path, cells_ZYX: np.ndarray, spacing_um: tuple[float
     Parameters
     ----------
     path : Path
-        Ends in .glb.
+        File with the suffix .glb.
     cells_ZYX : integer array, (Z, Y, X)
-        Labels. Large arrays are thinned to `SHOWN_VOXELS`.
+        Labels. Large arrays are subsampled to `SHOWN_VOXELS`.
     spacing_um : (z, y, x)
         Voxel size in µm.
     """
@@ -125,7 +112,7 @@ def write_cells_scene(path: Path, cells_ZYX: np.ndarray, spacing_um: tuple[float
 
 
 def _write_meshes(time_lapse: TimeLapse, folder: RunFolder, which: str, written: Manifest) -> None:
-    """Each cell of a frame as one scene (GLB), and each of its compartments as a surface (PLY), lengths in µm."""
+    """Write a scene (GLB) of each cell and a surface (PLY) of each of its compartments, with lengths in µm."""
     target = folder.path / "meshes" / time_lapse.source.name
     frames = {"all": range(time_lapse.frames), "ends": sorted({0, time_lapse.frames - 1}), "none": ()}[which]
     for t in frames:
@@ -142,13 +129,14 @@ def _write_meshes(time_lapse: TimeLapse, folder: RunFolder, which: str, written:
 def _write_cell(
     stem: Path, masks: dict[str, np.ndarray], time_lapse: TimeLapse, box: tuple[slice, slice, slice], written: Manifest
 ) -> None:
+    """Write the scene and the surfaces of one cell, from masks within the box of the cell."""
     spacing = time_lapse.volume.spacing_um
     surfaces = {name: surface_mesh(mask, spacing, FACES) for name, mask in masks.items() if mask.any()}
     if write_glb(stem.with_suffix(".glb"), masks, spacing, FACES, meshes=surfaces) is not None:
         written.add(stem.with_suffix(".glb"))
     place = [o + part.start * s for o, part, s in zip(time_lapse.volume.origin_um, box, spacing, strict=True)]
     for name, mesh in surfaces.items():
-        mesh.apply_translation(place[::-1])  # where it lies in the tomogram: x, y, z
+        mesh.apply_translation(place[::-1])  # position in the tomogram: x, y, z
         path = stem.with_name(f"{stem.name}_{'cell' if name == 'membrane' else safe_name(name)}.ply")
         with atomic_path(path) as part:
             mesh.export(part, file_type="ply")

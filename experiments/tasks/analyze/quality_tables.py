@@ -1,4 +1,4 @@
-"""Quality control of an analysis: flags of every cell and frame, exclusions, and whether groups differ in them."""
+"""Quality control of an analysis: flags of every cell and frame, exclusions, and tests of them between groups."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from datamodules.steps import STEPS
 from experiments.tasks.analyze.config import AnalyzeConfig
 from experiments.tasks.analyze.time_lapses import TimeLapse
 
-#: Fields (or dishes) a group from which rates of exclusion are compared by these instead of by cells.
+#: Fewest fields (or dishes) per group for a test of exclusions by fields instead of by cells.
 MIN_FIELDS = 2
 
 
 def quality_rules(config: AnalyzeConfig) -> QualityRules:
-    """`quality:` of a config, with its `border`."""
+    """Return the rules of quality control of a config."""
     own = config.quality
     return QualityRules(
         own.exclude, config.border == "exclude", own.volume_jump, own.mass_jump, own.min_contrast_ri, own.max_interval,
@@ -37,15 +37,15 @@ def time_lapse_flags(
     time_lapse: TimeLapse, compartments: Sequence[Mapping[str, Any]], tracked: Tracked, config: AnalyzeConfig,
     frame_flags: Mapping[int, Iterable[str]],
 ) -> Flags:  # fmt: skip
-    """Flag every cell of a time-lapse in every frame.
+    """Return the flags of every cell of a time-lapse in every frame.
 
     Parameters
     ----------
     time_lapse : TimeLapse
     compartments : sequence of dict
-        Its measurements.
+        Measurements of the time-lapse.
     tracked : Tracked
-        Its tracks.
+        Tracks of the time-lapse.
     config : AnalyzeConfig
     frame_flags : dict of frame -> names
         Flags of all cells of a frame, such as `weights_range`.
@@ -63,7 +63,7 @@ def time_lapse_flags(
 
 
 def _overlap(time_lapse: TimeLapse, t: int, config: AnalyzeConfig) -> Overlap:
-    """Of frame t with the one before; kept beside the frame, since reading two frames takes a second."""
+    """Return the overlap of the cells of frame t and the frame before; stored, since it takes a second."""
     state, before = time_lapse.state(t), time_lapse.state(t - 1)
     provenance = STEPS["analyze.overlap"].fingerprint(
         config, cells=state.metadata("cells").get("key"), cells_before=before.metadata("cells").get("key")
@@ -71,25 +71,24 @@ def _overlap(time_lapse: TimeLapse, t: int, config: AnalyzeConfig) -> Overlap:
     if not state.has("overlap", provenance):
         voxel_um3 = float(np.prod(time_lapse.volume.spacing_um))
         found = overlap_of(before.arrays("cells")["cells"], state.arrays("cells")["cells"], voxel_um3)
-        pairs = [[a, b, shared] for (a, b), shared in sorted(found.items())]
-        state.save("overlap", provenance, {}, pairs=pairs)
+        state.save("overlap", provenance, {}, pairs=[[*pair, shared] for pair, shared in sorted(found.items())])
     return {(int(a), int(b)): float(shared) for a, b, shared in state.metadata("overlap")["pairs"]}
 
 
 def quality_columns(row: Mapping[str, Any], flags: Flags, rules: QualityRules) -> dict[str, str]:
-    """`flags` and `excluded` of a row: names with blanks between."""
+    """Return the columns `flags` and `excluded` of a row: names separated by spaces."""
     own = tuple(flags.get((row["frame"], row["cell"]), ()))
     return {"flags": as_text(own), "excluded": " ".join(excluded_columns(own, str(row["compartment"]), rules))}
 
 
 def study_table(table: pd.DataFrame, tracks: pd.DataFrame, rules: QualityRules) -> pd.DataFrame:
-    """The table that curves and tests are made of.
+    """Return the table from which curves and tests are computed.
 
     Returns
     -------
     DataFrame
-        One row per compartment, lineage and frame (`sum_lineages`); for every quantity that is left out anywhere a
-        boolean         column `excluded_QUANTITY` in the place of the names.
+        One row per compartment, lineage and frame (`sum_lineages`). The column `excluded` is replaced by a boolean
+        column `excluded_QUANTITY` for every quantity that is excluded in any row.
     """
     summed = sum_lineages(table, tracks, rules)
     excluded = summed["excluded"].str.split().map(frozenset)
@@ -109,37 +108,37 @@ def exclusion_table(
     study: pd.DataFrame, quantities: Iterable[tuple[str, str]], control: str, rules: QualityRules,
     unit: Unit = "field",
 ) -> pd.DataFrame:  # fmt: skip
-    """Count what is left out of curves and tests, and test whether groups differ in it.
+    """Count the values excluded from curves and tests, and test whether groups differ in their exclusions.
 
     Parameters
     ----------
     study : DataFrame
-        As `study_table` gives it.
+        Result of `study_table`.
     quantities : iterable of (compartment, column)
-        Those that are tested.
+        Quantities that are tested between groups.
     control : str
-        The group that others are compared with.
+        Group with which the others are compared.
     rules : QualityRules
     unit : {"field", "dish"}
-        What is independent, as in the tests of groups.
+        Independent unit, as in the tests of groups.
 
     Returns
     -------
     DataFrame
-        For each reason, quantity and group: rows (`frames`: one per cell and frame) and how many of them are left out,
-        cells (lineages) and how many of these lose a frame. The reason "any" counts each row once. `p` compares the
-        group with the control by the shares of their fields or dishes (Student's t), or, with fewer than two of them
-        a group or without any spread, by their cells (Fisher's exact test). Without a group of the control's name the
-        first is the control; where the control has no such rows, there is no p.
+        For each reason, quantity and group: the number of rows (`frames`, one per cell and frame) and of excluded rows,
+        and the number of cells (lineages) and of cells with an excluded frame. The reason "any" counts each row once.
+        `p` compares the shares of excluded rows per field or dish between the group and the control (Student's t). With
+        fewer than two fields or dishes per group, or without any spread, it compares cells (Fisher's exact test).
+        If no group has the control's name, the first is the control. There is no p if the control has no such rows.
     """
     rows = []
     names = sorted(study["group"].unique(), key=lambda name: (name != control, name))
     for compartment, column in quantities:
         own = study[study["compartment"] == compartment]
-        texts = own["flags"].map(flags_of)
-        unknown = sorted({flag for text in texts for flag in text} - set(FLAGS))
+        flags = own["flags"].map(flags_of)
+        unknown = sorted({name for names_of_cell in flags for name in names_of_cell} - set(FLAGS))
         reasons = [name for name in (*FLAGS, *unknown) if column in excluded_columns((name,), compartment, rules)]
-        hits = {name: texts.map(lambda text, n=name: n in text).to_numpy(bool) for name in reasons}
+        hits = {name: flags.map(lambda own_flags, n=name: n in own_flags).to_numpy(bool) for name in reasons}
         left_out = f"excluded_{column}"
         hits["any"] = own[left_out].to_numpy(bool) if left_out in own else np.zeros(len(own), bool)
         for reason, hit in hits.items():
@@ -152,7 +151,7 @@ def exclusion_table(
 
 
 def _by_group(own: pd.DataFrame, names: Sequence[str], unit: Unit) -> list[dict[str, Any]]:
-    """One row per group that has any; the first name is the control's."""
+    """Return one row per group with any rows of `own`; the first of `names` is the control."""
     parts = {name: own[own["group"] == name] for name in names}
     rows = []
     for name in (name for name in names if len(parts[name])):
@@ -171,31 +170,31 @@ def _by_group(own: pd.DataFrame, names: Sequence[str], unit: Unit) -> list[dict[
 
 
 def _compared(one: pd.DataFrame, other: pd.DataFrame, unit: Unit) -> dict[str, Any]:
+    """Return p value, test and assumptions of the comparison of two groups' exclusions."""
     fields = [part.groupby(["dish", "field"])["hit"].mean() for part in (one, other)]
     shares = [(own.groupby("dish").mean() if unit == "dish" else own).to_numpy(float) for own in fields]
     if min(len(values) for values in shares) >= MIN_FIELDS and any(np.ptp(values) > 0 for values in shares):
-        p = float(stats.ttest_ind(*shares).pvalue)
         units = "dishes" if unit == "dish" else "fields"
-        return {"p": p, "test": f"Student's t, share of each {unit}", "assumes": f"{units} are independent"}
+        return {
+            "p": float(stats.ttest_ind(*shares).pvalue),
+            "test": f"Student's t, share of each {unit}",
+            "assumes": f"{units} are independent",
+        }
     cells = [part.groupby(["file", "track"])["hit"].any() for part in (one, other)]
-    counts = [[int(hit.sum()), int((~hit).sum())] for hit in cells]
     return {
-        "p": float(stats.fisher_exact(counts).pvalue), "test": "Fisher's exact, cells",
-        "assumes": "cells are independent, though some share a field: p is too small where they are not",
-    }  # fmt: skip
+        "p": float(stats.fisher_exact([[int(hit.sum()), int((~hit).sum())] for hit in cells]).pvalue),
+        "test": "Fisher's exact, cells",
+        "assumes": "cells are independent; p is too small if cells of one field resemble each other",
+    }
 
 
 def quality_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """How often each flag was raised: `flag`, `meaning`, `cell_frames` of `of`, `cells` (tracks)."""
+    """Return a table of the number of cells in frames, tracks and files with each flag."""
     whole = table[(table["compartment"] == WHOLE) & (table["cell"] > 0)]
-    texts = whole["flags"].map(flags_of)
+    flags = whole["flags"].map(flags_of)
     rows = []
     for name, flag in FLAGS.items():
-        hit = whole[texts.map(lambda text, n=name: n in text).astype(bool)]
-        if len(hit):
-            tracks = len(hit[["file", "track"]].drop_duplicates())
-            rows.append(
-                {"flag": name, "meaning": flag.meaning, "cell_frames": len(hit), "of": len(whole), "tracks": tracks,
-                 "files": hit["file"].nunique()}
-            )  # fmt: skip
+        hit = whole[flags.map(lambda own, n=name: n in own).astype(bool)]
+        tracks = len(hit[["file", "track"]].drop_duplicates())
+        rows += [(name, flag.meaning, len(hit), len(whole), tracks, hit["file"].nunique())] if len(hit) else []
     return pd.DataFrame(rows, columns=["flag", "meaning", "cell_frames", "of", "tracks", "files"])

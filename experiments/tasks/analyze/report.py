@@ -1,4 +1,4 @@
-"""What the report of an analysis shows, out of its tables and figures."""
+"""Report of an analysis, made from its tables and figures."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from experiments.report.parts import picture, sections, title
 from experiments.tasks.analyze import report_quality
 from experiments.tasks.analyze.report_tests import groups_section
 
-#: Rows of a table that the page shows; the files have all.
+#: Largest numbers of table rows and figures on the page; the files contain all.
 MAX_ROWS = 200
 MAX_PICTURES = 12
 
-#: Column of the table of cells, its heading, and how many digits it has.
+#: Column of the table of cells, its heading, and its number of digits.
 _CELL = (
     ("volume_um3", "volume, µm³", None), ("volume_low_um3", "from", None), ("volume_high_um3", "to", None),
     ("surface_area_um2", "area, µm²", None), ("sphericity", "sphericity", 3), ("mean_ri", "mean RI", 4),
@@ -23,7 +23,7 @@ _CELL = (
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Everything the two templates of an analysis read."""
+    """Return the variables of the report's templates, from the tables and figures of an analysis."""
     tables, figures = folder / "tables", folder / "figures"
     cells = read_rows(tables / "cells.csv")
     files = read_rows(tables / "files.csv")
@@ -38,7 +38,11 @@ def contents(folder: Path) -> dict[str, Any]:
         "groups": groups_section(tables),
         "first_cells": _cells(cells),
         "inputs": files,
-        "downloads": [(name, link(folder, f"tables/{name}")) for name in _tables(tables)],
+        "downloads": [
+            (path.name, link(folder, f"tables/{path.name}"))
+            for path in sorted(tables.glob("*"))
+            if path.suffix in (".csv", ".parquet")
+        ],
         "overlay_paths": overlays[:MAX_PICTURES],
         "overlays_left_out": max(0, len(overlays) - MAX_PICTURES),
         "lineage_paths": lineages[:MAX_PICTURES],
@@ -47,25 +51,26 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def _summary(files: list[dict[str, str]]) -> list[tuple[str, str]]:
-    done = [row for row in files if row.get("state") == "done"]
-
-    def total(column: str) -> int:
-        return int(sum(value for row in done if (value := number(row.get(column))) == value))
-
+    """Return the rows of the summary: a name and a value each."""
     if not files:
         return []
+    done = [row for row in files if row.get("state") == "done"]
+
+    def total(column: str) -> str:
+        return str(int(sum(value for row in done if (value := number(row.get(column))) == value)))
+
     return [
-        ("files", str(len(done))), ("broken files", str(len(files) - len(done))), ("frames", str(total("frames"))),
-        ("cells followed", str(total("cells_followed"))),
-        ("tracks (a division ends one and begins two)", str(total("tracks"))), ("divisions", str(total("divisions"))),
-        ("cell images at the border", str(total("cells_at_border"))),
-        ("cell images without a nucleus", str(total("cells_without_nucleus"))),
+        ("files", str(len(done))), ("broken files", str(len(files) - len(done))), ("frames", total("frames")),
+        ("cells followed", total("cells_followed")),
+        ("tracks (a division ends one and starts two)", total("tracks")), ("divisions", total("divisions")),
+        ("cell images at the border", total("cells_at_border")),
+        ("cell images without a nucleus", total("cells_without_nucleus")),
         ("groups", ", ".join(sorted({row.get("group", "") for row in done})) or "–"),
     ]  # fmt: skip
 
 
 def _rules(cells: list[dict[str, str]]) -> list[str]:
-    """The rules of measurement, each as it stands in the table."""
+    """Return the different rules of measurement in the table of cells, one line each."""
     rules = {
         (row.get("medium_ri", ""), row.get("medium_from", ""), row.get("increments", ""), row.get("area_estimator", ""))
         for row in cells
@@ -77,7 +82,7 @@ def _rules(cells: list[dict[str, str]]) -> list[str]:
 
 
 def _cells(cells: list[dict[str, str]]) -> dict[str, Any]:
-    """Whole cells of the first and last frame of each file."""
+    """Return the table of whole cells in the first and last frame of each file."""
     whole = [row for row in cells if row.get("compartment") == "cell"]
     ends: dict[str, set[str]] = {}
     for row in whole:
@@ -101,20 +106,19 @@ def _cells(cells: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def _flags(row: dict[str, str]) -> list[str]:
+    """Return the remarks on a cell: border, other flags, and whether it is given or corrected."""
     flags = [f"border {row['border']}"] if row.get("border") else []
     flags += [flag.replace("_", " ") for flag in row.get("flags", "").split() if flag != "border"]
     return flags + ([row["cells_from"]] if row.get("cells_from") not in ("predicted", None, "") else [])
 
 
-def _tables(tables: Path) -> list[str]:
-    return [path.name for path in sorted(tables.glob("*")) if path.suffix in (".csv", ".parquet")]
-
-
 def analysis_report(folder: Path) -> dict[str, Any]:
-    """Return what the sections of the page show."""
+    """Return all variables of the page."""
     figures, shown = folder / "figures", contents(folder)
-    parts = [("quality", "Quality"), ("scores", "Results"), ("groups", "Groups"), ("predictions", "Cells")]
-    parts += [("lineages", "Lineages")]
+    parts = [
+        ("quality", "Quality"), ("scores", "Results"), ("groups", "Groups"), ("predictions", "Cells"),
+        ("lineages", "Lineages"),
+    ]  # fmt: skip
     return {
         **shown,
         "sections": {**sections("analyze", "Cells", "µm"), "trained": False, "parts": parts},

@@ -1,4 +1,4 @@
-"""The first section of an analysis' report: which measurements are doubtful, and what follows from leaving them out."""
+"""Quality section of an analysis' report: doubtful measurements, and the effect of leaving them out."""
 
 from pathlib import Path
 from typing import Any
@@ -7,16 +7,16 @@ from cytovox.plots.charts import read_rows
 from cytovox.quality.rules import FLAGS, MEANS, SIZES, flags_of
 from experiments.report.data import number, shown_volume
 
-#: Rows of a table that the page shows; the files have all.
+#: Largest number of table rows on the page; the files contain all.
 MAX_ROWS = 200
-#: p from which on groups are said to differ in what is left out.
+#: p value below which a difference of exclusions between groups is reported.
 DIFFERS = 0.05
 
 Row = dict[str, str]
 
 
 def contents(tables: Path, cells: list[Row]) -> dict[str, Any]:
-    """What the template of quality control reads, out of the run's tables."""
+    """Return the variables of the quality template, from the tables of a run."""
     whole = [row for row in cells if row.get("compartment") == "cell" and row.get("cell") != "0"]
     flagged = [row for row in whole if row.get("flags")]
     exclusions = read_rows(tables / "exclusions.csv")
@@ -40,18 +40,18 @@ def contents(tables: Path, cells: list[Row]) -> dict[str, Any]:
     }
 
 
-#: Flags that a cell which is cut bears for no other reason.
-_OF_CUT = {"border", "rim", "no_nucleus", "low_contrast"}
+#: Flags that follow from the cell being cut by the border of the field.
+_CUT_FLAGS = {"border", "rim", "no_nucleus", "low_contrast"}
 
 
 def _common(flags: tuple[str, ...]) -> bool:
-    """Whether a cell is merely cut, or has no flag but that of its whole file: these are counted, and not listed."""
+    """Return whether flags follow from a cut cell or concern the whole file: such cells are counted, but not listed."""
     own = set(flags) - {"weights_range"}
-    return not own or ("border" in own and own <= _OF_CUT)
+    return not own or ("border" in own and own <= _CUT_FLAGS)
 
 
 def _listed(whole: list[Row]) -> list[dict[str, str]]:
-    """Flagged cells that are not merely cut, merges first."""
+    """Return the rows of flagged cells other than cut ones, by flag in the order of `FLAGS`."""
     order = {name: k for k, name in enumerate(FLAGS)}
     before: dict[tuple[str, str], float] = {}
     rows: list[tuple[int, int, Row]] = []
@@ -75,7 +75,7 @@ def _listed(whole: list[Row]) -> list[dict[str, str]]:
 
 
 def _left_out(text: str) -> str:
-    """Columns of a whole cell that do not count, in words."""
+    """Return a description of the excluded columns of a whole cell."""
     names = set(text.split())
     found = ["sizes"] if set(SIZES) <= names else sorted(names & set(SIZES))
     found += ["RI and concentration"] if set(MEANS) <= names else sorted(names & set(MEANS))
@@ -83,48 +83,43 @@ def _left_out(text: str) -> str:
 
 
 def _exclusion(row: Row) -> dict[str, str]:
-    p, share = number(row.get("p")), number(row.get("share"))
+    """Return one row of the table of exclusions."""
+    share = number(row.get("share"))
     return {
         **{name: row.get(name, "") for name in ("reason", "compartment", "quantity", "group", "test")},
         "frames": f"{row.get('excluded_frames', '')} of {row.get('frames', '')}",
         "cells": f"{row.get('excluded_cells', '')} of {row.get('cells', '')}",
         "share": f"{100 * share:.1f} %" if share == share else "–",
-        "p": "–" if p != p else shown_p(p),
+        "p": shown_p(row.get("p")),
     }  # fmt: skip
 
 
 def _differing(rows: list[Row]) -> list[str]:
-    """Groups that lose another share than the control, in a sentence for all quantities with the same figures."""
+    """Return a sentence for each difference of exclusions between a group and the control, for several quantities."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row.get("reason") == "any" and number(row.get("p")) < DIFFERS:
-            share, p = 100 * number(row.get("share")), shown_p(number(row.get("p")))
-            text = f"{share:.1f} % of {row.get('group')} left out, p = {p} against {row.get('against')}"
-            key = (str(row.get("compartment")), f"{text} ({row.get('test')})")
+            text = f"{100 * number(row.get('share')):.1f} % of {row.get('group')} left out, p = {shown_p(row.get('p'))}"
+            key = (str(row.get("compartment")), f"{text} against {row.get('against')} ({row.get('test')})")
             found.setdefault(key, []).append(str(row.get("quantity")))
     return [f"{compartment}: {', '.join(names)}: {text}" for (compartment, text), names in found.items()]
 
 
 def _both(rows: list[Row]) -> list[dict[str, str]]:
-    """Each test with what is flagged left out, and with all."""
-
-    def key(row: Row) -> tuple[str, ...]:
-        return tuple(row.get(name, "") for name in ("compartment", "quantity", "group", "against"))
-
-    ignored = {key(row): row for row in rows if row.get("exclusions") == "ignored"}
+    """Return each test with exclusions applied and ignored."""
+    applied, ignored = tests_by_exclusion(rows)
     found = []
-    for row in rows:
-        if row.get("exclusions") != "applied" or key(row) not in ignored:
+    for row in applied:
+        if (other := ignored.get(test_key(row))) is None:
             continue
-        other = ignored[key(row)]
         against = f" against {row['against']}" if row.get("against") else ", first to last"
         found.append(
             {
                 "what": f"{row.get('compartment', '')} {row.get('quantity', '')}",
                 "who": f"{row.get('group')}{against}",
-                "cells": row.get("cells", ""), "effect": _effect(row), "p": shown_p(number(row.get("p"))),
+                "cells": row.get("cells", ""), "effect": _effect(row), "p": shown_p(row.get("p")),
                 "cells_all": other.get("cells", ""), "effect_all": _effect(other),
-                "p_all": shown_p(number(other.get("p"))),
+                "p_all": shown_p(other.get("p")),
             }
         )  # fmt: skip
     return found
@@ -135,6 +130,18 @@ def _effect(row: Row) -> str:
     return f"{value:+.4g}" if value == value else "–"
 
 
-def shown_p(p: float) -> str:
-    """A p value as it is printed; a dash where there is none."""
+def test_key(row: Row) -> tuple[str, ...]:
+    """Return the columns that identify a test in `tests.csv`."""
+    return tuple(row.get(name, "") for name in ("compartment", "quantity", "group", "against"))
+
+
+def tests_by_exclusion(rows: list[Row]) -> tuple[list[Row], dict[tuple[str, ...], Row]]:
+    """Return the tests with exclusions applied, and those with exclusions ignored by `test_key`."""
+    ignored = {test_key(row): row for row in rows if row.get("exclusions") == "ignored"}
+    return [row for row in rows if row.get("exclusions") == "applied"], ignored
+
+
+def shown_p(text: object) -> str:
+    """Return a p value with four decimals; a dash if there is none."""
+    p = number(text)
     return "–" if p != p else "< 0.0001" if p < 1e-4 else f"{p:.4f}"

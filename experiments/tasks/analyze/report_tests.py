@@ -1,13 +1,15 @@
-"""What the report shows of groups: window, cohort, curves' numbers of cells, and tests."""
+"""Groups section of an analysis' report: window, cohort, numbers of cells in curves, and tests."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cytovox.plots.charts import read_rows
 from experiments.report.data import number
+from experiments.tasks.analyze.report_quality import shown_p, test_key, tests_by_exclusion
 
 _COLUMNS = {
     "mean_ri": "mean RI", "concentration_g_per_ml": "concentration, g/mL", "surface_area_um2": "area, µm²",
@@ -16,43 +18,39 @@ _COLUMNS = {
 }  # fmt: skip
 _COHORTS = {
     "complete": "cells followed through the whole window",
-    "available": "cells seen at both ends of the window; curves add up the mean changes of the cells at each step",
+    "available": "cells with values at both ends of the window; curves are sums of the mean changes of the cells "
+    "present at each step",
 }
 Row = dict[str, str]
 
 
 def groups_section(tables: Path) -> dict[str, Any]:
-    """Return what the section of groups shows, from `curves.csv` and `tests.csv`; empty values without them."""
+    """Return the variables of the groups template, from `curves.csv` and `tests.csv`; empty values without these."""
     curves, tests = read_rows(tables / "curves.csv"), read_rows(tables / "tests.csv")
-    applied = [row for row in tests if row.get("exclusions") == "applied"]
-    ignored = {_key(row): row for row in tests if row.get("exclusions") == "ignored"}
-    between, within = _split(applied)
+    applied, ignored = tests_by_exclusion(tests)
+    between = [row for row in applied if row.get("against")]
     first = (curves or tests or [{}])[0]
     return {
         "window": first.get("window", ""),
         "cohort": _COHORTS.get(first.get("cohort", ""), ""),
         "followed": _followed(curves),
         "between": [_shown(row, ignored) for row in between],
-        "within": [_shown(row, ignored) for row in within],
+        "within": [_shown(row, ignored) for row in applied if not row.get("against")],
         "with_exclusions": bool(ignored),
         "with_holm": any(number(row.get("p_holm")) > number(row.get("p")) for row in between),
         "of_changes": any("change" in row.get("compares", "") for row in between),
         "unit": {"field": "fields of view", "dish": "dishes"}.get(applied[0].get("unit", ""), "") if applied else "",
         "assumptions": sorted({(row["test"], row.get("assumes", "")) for row in applied if row.get("test")}),
-        "refused": _refusals(applied),
+        # reasons, the most frequent first
+        "refused": sorted(
+            Counter(row["refused"] for row in applied if row.get("refused")).items(),
+            key=lambda pair: (-pair[1], pair[0]),
+        ),
     }
 
 
-def _split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    return [row for row in rows if row.get("against")], [row for row in rows if not row.get("against")]
-
-
-def _key(row: Row) -> tuple[str, ...]:
-    return tuple(row.get(name, "") for name in ("compartment", "quantity", "group", "against"))
-
-
 def _followed(curves: Sequence[Row]) -> list[Row]:
-    """For each group, cells of the cohort of the cell's volume, at the window's first and last time point."""
+    """Return, for each group, the numbers of cells with a volume at the window's first and last time point."""
     found: dict[str, list[Row]] = {}
     for row in curves:
         if row.get("compartment") == "cell" and row.get("quantity") == "volume_um3":
@@ -67,16 +65,8 @@ def _followed(curves: Sequence[Row]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _refusals(rows: Sequence[Row]) -> list[tuple[str, int]]:
-    """Reasons why tests were refused, with their number, the most frequent first."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        if row.get("refused"):
-            counts[row["refused"]] = counts.get(row["refused"], 0) + 1
-    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-
-
 def _shown(row: Row, ignored: dict[tuple[str, ...], Row]) -> dict[str, str]:
+    """Return one row of the table of tests."""
     effect, low, high = (number(row.get(name)) for name in ("effect", "effect_low", "effect_high"))
     against = row.get("against", "")
     return {
@@ -84,8 +74,8 @@ def _shown(row: Row, ignored: dict[tuple[str, ...], Row]) -> dict[str, str]:
         "who": f"{row.get('group', '')} - {against}" if against else row.get("group", ""),
         "effect": "–" if effect != effect else f"{effect:+.3g}",
         "interval": "" if low != low else f"[{low:+.3g}, {high:+.3g}]",
-        "p": _probability(row.get("p")), "holm": _probability(row.get("p_holm")), "q": _probability(row.get("q")),
-        "ignored": _probability(ignored.get(_key(row), {}).get("p")),
+        "p": shown_p(row.get("p")), "holm": shown_p(row.get("p_holm")), "q": shown_p(row.get("q")),
+        "ignored": shown_p(ignored.get(test_key(row), {}).get("p")),
         **{name: _counts(row, name) for name in ("cells", "fields", "dishes")},
         "remarks": "; ".join(
             text for text in (
@@ -97,11 +87,6 @@ def _shown(row: Row, ignored: dict[tuple[str, ...], Row]) -> dict[str, str]:
 
 
 def _counts(row: Row, name: str) -> str:
-    """Of the group and of the control, such as "12, 9"; "–" where unknown."""
+    """Return the numbers of the group and the control, such as "12, 9"; "–" if unknown."""
     found = [row.get(name, ""), *([row.get(f"{name}_against", "")] if row.get("against") else [])]
     return ", ".join(found) if all(found) else "–"
-
-
-def _probability(text: object) -> str:
-    p = number(text)
-    return "–" if p != p else "< 0.0001" if p < 1e-4 else f"{p:.4f}"

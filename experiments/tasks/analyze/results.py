@@ -1,4 +1,4 @@
-"""From the rows of frames to tidy tables: tracks, courses, changes and tests."""
+"""Tables of an analysis, from the stored rows of frames: cells, parts, tracks, files, time series and tests."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ CHOI = "concentration_choi_g_per_ml"
 
 @dataclass(frozen=True)
 class TimeLapseResult:
-    """All numbers of one input."""
+    """Measurements and tracks of one input."""
 
     time_lapse: TimeLapse
     compartments: list[dict[str, Any]]
-    """Rows with their frame."""
+    """Rows of compartments, with their frame."""
     parts: list[dict[str, Any]]
     tracked: Tracked
     unclaimed_um3: list[float | None]
-    """Of each frame."""
+    """Volume of the membrane mask outside all cells, per frame."""
     cells_from: list[str]
     outside_training: list[str]
-    """What of each frame lies outside what its weights were trained on."""
+    """Description of properties outside the range of the weights' training data, per frame."""
     flags: Flags
-    """Of every cell and frame."""
+    """Flags of every cell and frame."""
     key: str
-    """Digest of the measurements and times that went in; what is made of them counts the whole config beside it."""
+    """Digest of measurements and times."""
 
 
 def time_lapse_result(time_lapse: TimeLapse, config: AnalyzeConfig) -> TimeLapseResult:
-    """Read what is known of a time-lapse's frames, and track its cells."""
+    """Read the stored results of a time-lapse's frames, and track its cells."""
     compartments, parts, unassigned_um3, cells_from, strange, keys = [], [], [], [], [], []
     frame_flags: dict[int, list[str]] = {}
     for t in range(time_lapse.frames):
@@ -116,15 +116,9 @@ def _table(
         columns.insert(columns.index("cell") + 1, "original_label")
     first = ["file", "group", "dish", "field", "frame", "time_s", "track", "lineage"]
     last = [
-        "flags",
-        "excluded",
-        "cells_from",
-        "medium_ri",
-        "medium_from",
-        "increments",
-        "area_estimator",
+        "flags", "excluded", "cells_from", "medium_ri", "medium_from", "increments", "area_estimator",
         "outside_training",
-    ]
+    ]  # fmt: skip
     rows, quality = [], quality_rules(config)
     for result in results:
         time_lapse, source = result.time_lapse, result.time_lapse.source
@@ -150,18 +144,18 @@ def _table(
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *(last if rules else [])])
     types = {"time_s": "float64", "track": "Int64", "lineage": "Int64", "original_label": "UInt64"}
-    types |= registry.numeric_types()
+    types |= registry.numeric_types(registry.part_columns() | registry.columns())
     return frame.astype({name: kind for name, kind in types.items() if name in frame})
 
 
 def _choi(row: dict[str, Any], medium_ri: float) -> float | None:
-    """The published concentration of a row, out of its mean index: nothing need be measured anew for it."""
+    """Return the published concentration of a row, computed from its mean refractive index."""
     mean_ri = row["mean_ri"]
     return None if mean_ri is None else concentration_choi_g_per_ml(mean_ri, row["compartment"], medium_ri)
 
 
 def track_table(results: Iterable[TimeLapseResult]) -> pd.DataFrame:
-    """Return one row per track, with its mother and its lineage: a track is one cell between divisions."""
+    """Return one row per track, with its parent and its lineage."""
     rows = [
         {"file": r.time_lapse.source.name, "group": r.time_lapse.source.group, **dataclasses.asdict(track)}
         for r in results
@@ -172,7 +166,7 @@ def track_table(results: Iterable[TimeLapseResult]) -> pd.DataFrame:
 
 
 def file_table(results: Sequence[TimeLapseResult], errors: Sequence[Error]) -> pd.DataFrame:
-    """Return one row per input: what it is, and how its analysis ended."""
+    """Return one row per input, with counts and the state of its analysis."""
     rows = []
     for result in results:
         time_lapse, cells = result.time_lapse, [row for row in result.compartments if row["compartment"] == WHOLE]
@@ -215,7 +209,7 @@ def file_table(results: Sequence[TimeLapseResult], errors: Sequence[Error]) -> p
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """CSV and Parquet, each whole or not at all; the same table gives the same bytes."""
+    """Write a table as CSV and Parquet, atomically and with reproducible bytes."""
     text = io.StringIO()
     table.to_csv(text, index=False, float_format="%.8g", lineterminator="\n")
     with atomic_path(path.with_suffix(".csv")) as part:
@@ -228,13 +222,13 @@ def write_results(
     results: Sequence[TimeLapseResult], errors: Sequence[Error], notes: Sequence[str], folder: RunFolder,
     config: AnalyzeConfig,
 ) -> list[str]:  # fmt: skip
-    """Write all tables, all figures and the numbers of the run; return what was decided about time series."""
+    """Write all tables, figures and metrics of the run; return the notes on time series."""
     from experiments.tasks.analyze.figures import draw_results
 
     table, tracks, rules = compartment_table(results, config), track_table(results), quality_rules(config)
     summed = study_table(table, tracks, rules)
     times = {result.time_lapse.source.name: result.time_lapse.times_s or result.time_lapse.frames for result in results}
-    # what a cut cell invalidates is among the exclusions
+    # exclusions already include the quantities that are invalid for cut cells
     groups = {source.group for source in [*(r.time_lapse.source for r in results), *(error.source for error in errors)]}
     study = study_of(summed, times, dataclasses.replace(config, border="include"), groups)
     quantities = [(one.compartment, one.column) for one in QUANTITIES]

@@ -1,4 +1,4 @@
-"""What an analysis reads: tomograms with their groups, masks that are already there, and corrections."""
+"""Inputs of an analysis: tomograms, and their groups, fields of view and dishes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experiments.errors import ConfigErrors
 from experiments.tasks.analyze.config import AnalyzeConfig
 from training.prediction import output_names
 
-#: What a file without a group is in.
+#: Group of all files if the config has no groups.
 NO_GROUP = "all"
 
 
@@ -27,92 +27,81 @@ class Source:
 
     path: Path
     name: str
-    """Unique among the inputs; results are named by it."""
+    """Name of the results, unique among the inputs."""
     group: str
     field: str
-    """Field of view: the unit of a test between groups, unless dishes are given."""
+    """Field of view, the unit of tests unless dishes are known."""
     dish: str = ""
-    """Dish that the field lies in; "" where none is given."""
+    """Dish of the field; "" if unknown."""
 
 
 @dataclass
 class Error:
-    """An input that could not be analysed, and why."""
+    """An input that could not be analysed, and the reason."""
 
     source: Source
     text: str
 
 
 def find_sources(config: AnalyzeConfig) -> list[Source]:
-    """Inputs with their groups.
+    """Return the inputs of a config with their groups.
 
     Raises
     ------
     InputError
-        Nothing found, a file named twice, or groups that name no file or leave one out.
+        There are no inputs, an input occurs twice, or the groups do not match the inputs.
     """
     if not config.inputs:
         raise InputError("inputs: nothing to analyse; give tomograms, such as inputs=[cells/*.TCF]")
     paths = expand(config.inputs, Path(), "inputs")
-    names = output_names(paths)
-    groups = find_groups(paths, config.groups, names)
-    sources = [Source(path, names[path], *groups[path]) for path in paths]
+    sources = with_groups(paths, config.groups)
     if config.statistics.unit == "dish":
         _require_dishes(sources)
     return sources
 
 
 def _require_dishes(sources: Sequence[Source]) -> None:
-    """Every file has a dish, and no dish holds two groups."""
+    """Raise an InputError if a file has no dish, or a dish contains two groups."""
     if any(not source.dish for source in sources):
-        raise InputError("statistics.unit: dish, but groups names no dishes: give a CSV with a column dish")
-    groups: dict[str, set[str]] = {}
-    for source in sources:
-        groups.setdefault(source.dish, set()).add(source.group)
-    for dish, held in sorted(groups.items()):
-        if len(held) > 1:
+        raise InputError("statistics.unit: dish, but the dishes are unknown: set groups to a CSV with a column dish")
+    for dish in sorted({source.dish for source in sources}):
+        groups = sorted({source.group for source in sources if source.dish == dish})
+        if len(groups) > 1:
             raise InputError(
-                f"statistics.unit: dish {dish} holds the groups {', '.join(sorted(held))}; use statistics.unit=field"
+                f"statistics.unit: dish {dish} contains the groups {', '.join(groups)}; use statistics.unit=field"
             )
 
 
-def find_groups(
-    paths: Sequence[Path], given: str | None, names: Mapping[Path, str]
-) -> dict[Path, tuple[str, str, str]]:
-    """Group, field and dish of each file, from a CSV, from a pattern, or all of one group.
+def with_groups(paths: Sequence[Path], groups: str | None) -> list[Source]:
+    """Return the files with group, field and dish, from a CSV or a pattern; without both they are one group.
 
-    A file without a field in the CSV is a field of its own, called by its unique name: files of one name in several
-    folders are several fields.
+    A file without a field in the CSV is a field of its own, with the unique name of the file.
     """
-    if given is None:
-        return {path: (NO_GROUP, names[path], "") for path in paths}
-    return _by_pattern(paths, given, names) if "{group}" in given else _by_table(paths, Path(given), names)
+    names = output_names(paths)
+    if groups is None:
+        return [Source(path, names[path], NO_GROUP, names[path]) for path in paths]
+    found = _by_pattern(paths, groups, names) if "{group}" in groups else _by_table(paths, Path(groups), names)
+    return [Source(path, names[path], *found[path]) for path in paths]
 
 
 def _by_pattern(paths: Sequence[Path], given: str, names: Mapping[Path, str]) -> dict[Path, tuple[str, str, str]]:
-    """`*/{group}_*.TCF` against the end of each path."""
+    """Return group, field and dish of each file from a pattern of the ends of paths, such as `*/{group}_*.TCF`."""
     parts = [fnmatch.translate(part)[4:-3] for part in given.split("{group}")]  # without (?s: and )\\Z
     if any("group" in part for part in parts) or len(parts) != 2:
         raise InputError(f"groups: {given}: expected {{group}} once, such as */{{group}}_*.TCF")
     pattern = re.compile(rf"(?s:(?:.*/)?{parts[0]}(?P<group>[^/]+?){parts[1]})\Z")
-    found, bare = {}, []
-    for path in paths:
-        matched = pattern.match(path.absolute().as_posix())
-        if matched is None:
-            bare.append(str(path))
-        else:
-            found[path] = (matched["group"], names[path], "")
-    if bare:
+    matches = {path: pattern.match(path.absolute().as_posix()) for path in paths}
+    if bare := [path for path, match in matches.items() if match is None]:
         raise InputError(f"groups: {given}: {len(bare)} of {len(paths)} inputs do not match, such as {bare[0]}")
-    return found
+    return {path: (match["group"], names[path], "") for path, match in matches.items() if match is not None}
 
 
 def _by_table(paths: Sequence[Path], table: Path, names: Mapping[Path, str]) -> dict[Path, tuple[str, str, str]]:
-    """A CSV: file (its name, or a path from the table's folder), group, and perhaps field and dish."""
+    """Return group, field and dish of each file from a CSV with columns file, group and optionally field and dish."""
     try:
         rows = read_csv(table, "groups")
     except InputError as error:
-        raise InputError(f"{error}; or give a pattern with {{group}}") from None
+        raise InputError(f"{error}; or set groups to a pattern with {{group}}") from None
     if not rows or not {"file", "group"} <= set(rows[0].cells):
         raise InputError(f"groups: {table}: expected the columns file and group")
     found: dict[Path, tuple[str, str, str]] = {}
@@ -122,14 +111,14 @@ def _by_table(paths: Sequence[Path], table: Path, names: Mapping[Path, str]) -> 
         if len(named) > 1:
             several = ", ".join(str(path) for path in named[:3]) + (", ..." if len(named) > 3 else "")
             errors.append(
-                f"groups: {table.name} line {number}: {row['file']} names {len(named)} inputs ({several}); give each "
-                "with its path from the table's folder"
+                f"groups: {table.name} line {number}: {row['file']} names {len(named)} inputs ({several}); write "
+                "their paths relative to the table's folder"
             )
         if not named or not row["group"]:
             why = "names no input" if row["group"] else "has no group"
             errors.append(f"groups: {table.name} line {number}: {row['file']} {why}")
         if named and not row.get("dish", "-"):
-            errors.append(f"groups: {table.name} line {number}: {row['file']} has no dish; name one in every line")
+            errors.append(f"groups: {table.name} line {number}: {row['file']} has no dish; every line needs one")
         for path in named:
             stated = (row["group"], row.get("field") or names[path], row.get("dish", ""))
             for what, before, now in zip(("group", "field", "dish"), found.get(path, stated), stated, strict=True):
@@ -148,7 +137,7 @@ def _by_table(paths: Sequence[Path], table: Path, names: Mapping[Path, str]) -> 
 
 
 def _named(text: str, paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Inputs that a line of the table means: the one at this path from the table's folder, else all of this name."""
+    """Return the input at this path relative to the table's folder, or else all inputs of this name."""
     whole = os.path.abspath(folder / text)
     at_place = [path for path in paths if same_name(os.path.abspath(path), whole)]
     return at_place or [path for path in paths if same_name(path.name, text)]

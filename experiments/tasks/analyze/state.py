@@ -1,4 +1,4 @@
-"""What is known of every frame so far, on disk: a killed analysis goes on where it stopped."""
+"""Intermediate results of frames on disk, from which a stopped analysis continues."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from cytovox.io.provenance import Fingerprint
 
 
 class FrameState:
-    """The folder of one frame. Every file in it says what it was made from, and appears whole or not at all."""
+    """Folder of the results of one frame. Files are written atomically, each with the fingerprint of its inputs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def has(self, what: str, fingerprint: Fingerprint) -> bool:
-        """Whether "organelles", "cells" or "rows" are there, made from just this."""
+        """Return whether a result ("organelles", "cells", "rows") is stored and has this fingerprint."""
         metadata = self.metadata(what)
         whole = not metadata.get("arrays") or (self.folder / f"{what}.npz").is_file()
         return whole and fingerprint.agrees(metadata.get("made_from"))
 
     def provenance(self, what: str) -> Any:
-        """Parts of the fingerprint of what is there; None where it is not."""
+        """Return the parts of a stored result's fingerprint; None if there is none."""
         return self.metadata(what).get("made_from")
 
     def key(self, what: str, fingerprint: Fingerprint) -> str:
-        """What later steps know the result by: as it was stored, where it is current."""
+        """Return the key of a result for the fingerprints of later steps: the stored key if the result is current."""
         return str(self.metadata(what)["key"]) if self.has(what, fingerprint) else fingerprint.key
 
     def metadata(self, what: str) -> dict[str, Any]:
-        """What was noted with it; empty where it is not there."""
+        """Return the metadata of a stored result; empty if there is none."""
         with contextlib.suppress(OSError, ValueError):
             content = json.loads((self.folder / f"{what}.json").read_text(encoding="utf-8"))
             if isinstance(content, dict):
@@ -44,7 +44,7 @@ class FrameState:
         return {}
 
     def save(self, what: str, fingerprint: Fingerprint, arrays: Mapping[str, np.ndarray], **metadata: Any) -> None:
-        """Arrays first, then the note that makes them count."""
+        """Write the arrays, then the metadata, without which the arrays are ignored."""
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / f"{what}.json"
         remove_file(note, self.folder)
@@ -56,58 +56,52 @@ class FrameState:
             part.write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
 
     def arrays(self, what: str) -> dict[str, np.ndarray]:
-        """The arrays that were saved."""
+        """Return the stored arrays of a result."""
         with np.load(self.folder / f"{what}.npz", allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
     def save_masks(
         self, fingerprint: Fingerprint, masks: Mapping[str, np.ndarray], shape: tuple[int, ...], **metadata: Any
     ) -> None:
-        """Masks of organelles, eight voxels a byte."""
+        """Write masks of organelles, with eight voxels per byte."""
         packed = {f"mask_{name}": np.packbits(mask) for name, mask in masks.items()}
         self.save("organelles", fingerprint, packed, names=list(masks), shape=list(shape), **metadata)
 
     def masks(self) -> dict[str, np.ndarray]:
-        """Masks of organelles as predicted or given: name to bool array (Z, Y, X)."""
+        """Return the predicted or existing masks of organelles: name to bool array (Z, Y, X)."""
         metadata = self.metadata("organelles")
         return _unpacked(self.arrays("organelles"), metadata["names"], tuple(metadata["shape"]))
 
     def final_masks(self) -> dict[str, np.ndarray]:
-        """The same with what was corrected."""
-        corrected = self.metadata("cells").get("corrected", [])
+        """Return the masks of organelles; corrected masks replace others."""
+        if not (corrected := self.metadata("cells").get("corrected", [])):
+            return self.masks()
         shape = tuple(self.metadata("organelles")["shape"])
-        return {**self.masks(), **(_unpacked(self.arrays("cells"), corrected, shape) if corrected else {})}
+        return {**self.masks(), **_unpacked(self.arrays("cells"), corrected, shape)}
 
     def member(self, k: int) -> FrameState:
-        """The same of mirror image k."""
+        """Return the state of mirror image k of the frame."""
         return FrameState(self.folder / f"mirror{k}")
 
     @property
-    def said(self) -> Path:
-        """Probabilities of membrane and nucleus, until the cells are found: uint8, 0 to 255."""
+    def probability_file(self) -> Path:
+        """File of the probabilities of membrane and nucleus, uint8 0 to 255; it is removed when the cells are found."""
         return self.folder / "said.npy"
 
-    def has_said(self) -> bool:
-        """Whether probabilities are kept."""
-        return self.said.is_file()
-
-    def forget_said(self) -> None:
-        """Remove them."""
-        remove_file(self.said, self.folder)
-
-    def save_said(self, said_2ZYX: np.ndarray) -> None:
-        """Keep probabilities for the cells."""
+    def save_probabilities(self, probability_2ZYX: np.ndarray) -> None:
+        """Write the probabilities of membrane and nucleus."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.said) as part, part.open("wb") as file:
-            np.save(file, np.rint(255 * said_2ZYX).astype(np.uint8))
+        with atomic_path(self.probability_file) as part, part.open("wb") as file:
+            np.save(file, np.rint(255 * probability_2ZYX).astype(np.uint8))
 
-    def read_said(self) -> np.ndarray | None:
-        """float32 (2, Z, Y, X), or None where they are gone."""
-        if not self.said.is_file():
+    def probabilities(self) -> np.ndarray | None:
+        """Return the probabilities of membrane and nucleus, float32 (2, Z, Y, X); None if they are not stored."""
+        if not self.probability_file.is_file():
             return None
-        return np.load(self.said, allow_pickle=False).astype(np.float32) / 255
+        return np.load(self.probability_file, allow_pickle=False).astype(np.float32) / 255
 
 
 def _unpacked(arrays: Mapping[str, np.ndarray], names: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Return masks (Z, Y, X) from arrays with eight voxels per byte."""
     count = int(np.prod(shape))
     return {name: np.unpackbits(arrays[f"mask_{name}"], count=count).reshape(shape).astype(bool) for name in names}

@@ -1,10 +1,10 @@
-"""The analyze task: tomograms in; organelles, cells, tracks, measurements, figures and one report out."""
+"""The analyze task: organelles, cells, tracks, measurements, figures and a report from tomograms."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cytovox.errors import InputError
 from cytovox.io.deletion import remove_if_empty
@@ -65,14 +65,14 @@ class AnalyzeTask(Task, Watches, Submits):
             find_existing(sources, config, _corrections(config)).require_clear()
         folder = request.folder or RunFolder(self.run_path(config))
         if request.folder is not None and config.out is not None and Path(config.out).absolute() != folder.path:
-            raise InputError(f"out: {config.out}: the resumed analysis lies in {folder.path}: leave one of them out")
+            raise InputError(f"out: {config.out}: the resumed analysis is in {folder.path}; leave one of them out")
         run = AnalysisRun(request, folder, Analysis(config, folder), sources)
         folder.require_writable()
         remove_if_empty(folder.checkpoints)  # nothing is trained here
         return run
 
     def run_path(self, config: AnalyzeConfig) -> Path:
-        """See `Submits`. The same for the same question, so that the same command continues in it."""
+        """See `Submits`. The path depends on the config only, so that the same command resumes its folder."""
         return run_path(config)
 
     def list_inputs(self, config: AnalyzeConfig) -> list[Path]:
@@ -86,18 +86,17 @@ class AnalysisRun(Work):
     def __init__(self, request: RunRequest, folder: RunFolder, analysis: Analysis, sources: list[Source]) -> None:
         super().__init__(request, folder)
         self.analysis, self.sources = analysis, sources
-        self.ends_by_interrupt = request.watch is not None  # a microscope is watched until somebody stops it
+        self.ends_by_interrupt = request.watch is not None  # a watched folder has no last file
 
     @property
     def shard(self) -> str | None:
         """See `Work`."""
-        shard: str | None = self.config.shard
-        return shard
+        return cast(str | None, self.config.shard)
 
     @property
     def how_to_resume(self) -> str:
         """See `Work`."""
-        return f"the same command goes on in {self.folder.path}"
+        return f"the same command resumes {self.folder.path}"
 
     def record(self) -> None:
         """See `Work`."""
@@ -108,7 +107,7 @@ class AnalysisRun(Work):
         write_json(folder.path / "environment.json", describe_environment(0))
 
     def run_stage(self, stage: str) -> None:
-        """Analyse what is new or changed, once or as often as something new appears in the watched folder."""
+        """Analyse new and changed inputs, once or whenever files appear in the watched folder."""
         with Bars() as bars:
             self.analysis.progress = bars
             if self.request.watch is None:
@@ -145,25 +144,25 @@ class AnalysisRun(Work):
 
 
 def _inputs(request: RunRequest) -> tuple[AnalyzeConfig, list[Source]]:
-    """Return the config and the inputs; a watched folder has none yet."""
+    """Return the config and the inputs; none for a watched folder."""
     config: AnalyzeConfig = request.config
     if request.watch is not None:
         if not request.watch.is_dir():
-            raise InputError(f"--watch: {request.watch}: no such folder; name the one that the microscope writes to")
+            raise InputError(f"--watch: {request.watch}: no such folder; expected the folder of the microscope")
         config.inputs = [str(request.watch.absolute())]
     require_compilable(config.compile, "auto", "compile")
     return config, [] if request.watch is not None else find_sources(config)
 
 
 def _corrections(config: AnalyzeConfig) -> Path:
-    """Return the folder that corrections are looked for in."""
+    """Return the folder of corrections."""
     if config.corrections is not None:
         return Path(config.corrections)
     return (Path(config.resume) if config.resume is not None else run_path(config)) / "predictions"
 
 
 def _require_one_process() -> None:
-    """Refuse a step of several SLURM tasks: each would do all of it, into the same files."""
+    """Raise an InputError in a SLURM step of several tasks: each would write all files."""
     if launched_by_srun() and step_size() not in (None, (1, 1)):
         raise InputError(
             "SLURM: a step of several tasks, but this task is one process: put srun --ntasks=1 before the command; "
@@ -172,14 +171,14 @@ def _require_one_process() -> None:
 
 
 def run_path(config: AnalyzeConfig) -> Path:
-    """Where it lies, made or not."""
+    """Return the run folder of a config, which may not exist."""
     if config.out is not None:
         path = Path(config.out)
         require_room(path, "out")
         run = all((path / name).is_file() for name in ("config.yaml", "status.json"))
         if path.is_dir() and not run and (other := _other_file(path)) is not None:
             raise InputError(
-                f"out: {path}: holds other files ({other}); choose an empty folder, or one of an earlier analysis"
+                f"out: {path}: contains other files ({other}); choose an empty folder, or one of an earlier analysis"
             )
     else:
         require_room(Path(config.runs_dir) / config.name, "runs_dir")
@@ -188,7 +187,7 @@ def run_path(config: AnalyzeConfig) -> Path:
 
 
 def _other_file(folder: Path) -> str | None:
-    """A file that no analysis which was killed at its very beginning leaves."""
+    """Return the name of an entry that an analysis killed at its start does not leave; None without one."""
     left = ("status.json", ".lock", ".lock-status", "checkpoints", "tables", "figures")
     return next(
         (p.name for p in sorted(folder.iterdir()) if p.name not in left or (p.is_dir() and any(p.iterdir()))), None
@@ -196,7 +195,7 @@ def _other_file(folder: Path) -> str | None:
 
 
 def absolute(config: AnalyzeConfig) -> AnalyzeConfig:
-    """The config with its paths as they are from anywhere."""
+    """Return the config with absolute paths."""
     changed: dict[str, Any] = {}
     for key in ("inputs", "organelles", "cells", "corrections", "groups", "runs_dir", "out"):
         value = getattr(config, key)

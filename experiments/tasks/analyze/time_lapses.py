@@ -1,4 +1,4 @@
-"""One input over time: what is asked for of each of its frames, and by which keys its results are known."""
+"""Time-lapses: opening of inputs, and the results of their frames that must be computed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from cytovox.errors import InputError
 from cytovox.io import Volume, read_volume
+from cytovox.io.deletion import remove_file
 from cytovox.io.provenance import ContentDigests, Fingerprint, StampedRecords, array_digest, stamp_of
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI
 from cytovox.measurement.registry import measurement_versions
@@ -33,54 +34,54 @@ from experiments.tasks.analyze.state import FrameState
 
 @dataclass
 class TimeLapse:
-    """One input, opened."""
+    """An opened input."""
 
     source: Source
     volume: Volume
     folder: Path
-    """Of the states of its frames."""
+    """Folder of the intermediate results of its frames."""
     medium_ri: float
     medium_from: str
-    """given, file or paper."""
+    """Origin of `medium_ri`: given, file or paper."""
     times_s: tuple[float, ...] | None
     corrections: dict[tuple[str, int], LabelSource]
     masks: dict[str, dict[int, LabelSource]] = field(default_factory=dict)
-    """Masks that are there already, by organelle and frame."""
+    """Existing masks, by organelle and frame."""
     cells: dict[int, LabelSource] = field(default_factory=dict)
-    """Labels of cells that are there already, by frame."""
+    """Existing labels of cells, by frame."""
     notes: list[str] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
-        """How many."""
+        """Number of frames."""
         return self.volume.shape[0]
 
     def state(self, t: int) -> FrameState:
-        """What is known of a frame."""
+        """Return the intermediate results of a frame."""
         return FrameState(self.folder / f"t{t:04d}")
 
 
 def open_time_lapse(
     source: Source, config: AnalyzeConfig, states: Path, existing: Existing, on_error: OnError = refuse
 ) -> TimeLapse:  # fmt: skip
-    """Open an input, and whatever belongs to it.
+    """Open an input with its masks, labels and corrections.
 
     Parameters
     ----------
     source, config
-        The input, and what is asked of it.
+        The input, and the config of the analysis.
     states : Path
-        Folder of what is known of all inputs.
+        Folder of the intermediate results of all inputs.
     existing : Existing
-        Masks, labels and corrections that are there already.
+        Existing masks, labels and corrections.
     on_error : callable
         Called with each error of masks, labels and corrections. The default raises it.
 
     Raises
     ------
     InputError
-        It cannot be read, its time stamps do not rise; or masks, labels or corrections cannot be used and `on_error`
-        raises.
+        The input cannot be read, its time stamps do not ascend, or masks, labels or corrections are invalid and
+        `on_error` raises.
     """
     spacing = tuple(config.spacing_um) if config.spacing_um is not None else None
     volume = read_volume(source.path, spacing, config.spacing_from, config.series)
@@ -91,8 +92,8 @@ def open_time_lapse(
     if medium is None:
         medium, medium_from = PAPER_MEDIUM_RI, "paper"
         notes.append(
-            f"{source.path.name}: refractive index of the medium missing; {PAPER_MEDIUM_RI} (Choi et al. 2021) was "
-            "taken, and an error of 0.003 is 14 % of a concentration: give measure.medium_ri"
+            f"{source.path.name}: refractive index of the medium missing; {PAPER_MEDIUM_RI} (Choi et al. 2021) is "
+            "used. An error of 0.003 changes concentrations by 14 %: set measure.medium_ri"
         )
     times = _times(source, volume, config.interval_min, notes)
     time_lapse = TimeLapse(source, volume, states / source.name, float(medium), medium_from, times, {}, notes=notes)
@@ -108,56 +109,56 @@ def _times(source: Source, volume: Volume, interval_min: float | None, notes: li
         return tuple(60.0 * interval_min * t for t in range(count))
     if volume.times_s is None:
         if count > 1:
-            notes.append(f"{source.path.name}: no time stamps; frames are counted instead: give interval_min")
+            notes.append(f"{source.path.name}: no time stamps; times are numbers of frames: set interval_min")
         return None
     for t, (before, after) in enumerate(pairwise(volume.times_s)):
         if after <= before:
             raise InputError(
                 f"{source.path}: the time stamps of frames {t} and {t + 1} are {before:g} and {after:g} s; expected "
-                "times that rise: fix the file, or give interval_min"
+                "ascending times: fix the file, or set interval_min"
             )
     return volume.times_s
 
 
-#: From a frame to masks by organelle, and probabilities of membrane and nucleus (2, Z, Y, X) or None.
+#: Function from a frame to masks by organelle, and probabilities of membrane and nucleus (2, Z, Y, X) or None.
 Predict = Callable[[np.ndarray, tuple[float, float, float]], tuple[dict[str, np.ndarray], np.ndarray | None]]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What an analysis asks of every frame."""
+    """Config and weights of an analysis, which apply to every frame."""
 
     config: AnalyzeConfig
     sources: int
     """Number of inputs."""
     organelle_weights: Path | None
-    """What predicts organelles; None where masks are given."""
+    """Weights that predict organelles; None with existing masks."""
     cell_weights: Path | None
-    """What tells cells from each other; None where a rule does, or they are given."""
+    """Weights that separate cells; None for methods without weights, or with existing labels."""
     digests: ContentDigests
-    """Of weights, masks and labels."""
+    """Digests of weights, masks and labels."""
 
 
 class Frames:
-    """The frames of a time-lapse, each brought as far as its organelles; what is left is a job for a worker."""
+    """Frames of a time-lapse: their organelles are computed here, and the rest by a job in a worker process."""
 
     def __init__(self, time_lapse: TimeLapse, asked: Asked, predict: Predict) -> None:
         self.time_lapse, self.asked, self.predict = time_lapse, asked, predict
         self.recomputed: Counter[str] = Counter()
-        """Frames that are computed again, by what changed."""
+        """Number of frames that are computed again, by reason."""
         self._notes = StampedRecords(time_lapse.folder / "read")
         self._stamp, self._read_ns = stamp_of(time_lapse.source.path), time.time_ns()
         known = self._notes.read(time_lapse.source.path)
         self._digests = {int(t): str(text) for t, text in known.items()} if isinstance(known, dict) else {}
-        self._held: tuple[int, np.ndarray] | None = None  # the frame that was read last
+        self._held: tuple[int, np.ndarray] | None = None  # the last frame that was read
 
     def job(self, t: int) -> FrameJob | None:
-        """Organelles of a frame, and the job that is left; None where nothing is.
+        """Compute the organelles of a frame if necessary, and return the job for the rest; None if all is current.
 
         Raises
         ------
         InputError
-            The frame cannot be read, is no refractive index, or its masks do not fit it.
+            The frame cannot be read, is not a refractive index, or does not match its masks.
         """
         time_lapse, asked, config = self.time_lapse, self.asked, self.asked.config
         state = time_lapse.state(t)
@@ -187,9 +188,9 @@ class Frames:
         for k, axes, wanted in [(0, (), provenance), *((k, MIRRORS[k - 1], mirror) for k, mirror in mirrors.items())]:
             own = state.member(k) if k else state
             current = own.has("organelles", wanted)
-            lost = current and not found and probable and not own.has_said()
+            lost = current and not found and probable and not own.probability_file.is_file()
             if not current or lost:
-                why = why or wanted.why(own.provenance("organelles")) or ("probabilities are gone" if lost else "")
+                why = why or wanted.why(own.provenance("organelles")) or ("probabilities are missing" if lost else "")
                 self._organelles(t, own, wanted, axes, given)
             time_lapse.notes.extend(n for n in own.metadata("organelles").get("notes", []) if n not in time_lapse.notes)
         cells_from_these = cells_provenance()
@@ -213,7 +214,7 @@ class Frames:
         )  # fmt: skip
 
     def _organelles_from(self, t: int, given: list[tuple[str, LabelSource]], axes: tuple[int, ...] = ()) -> Fingerprint:
-        """What the organelles of a frame, or of its mirror image about some axes, depend on."""
+        """Return the fingerprint of the organelles of a frame, or of its mirror image along `axes`."""
         weights = self.asked.organelle_weights
         return STEPS["analyze.organelles"].fingerprint(
             self.asked.config, tomogram=self._frame_digest(t), voxel_size=list(self.time_lapse.volume.spacing_um),
@@ -228,7 +229,7 @@ class Frames:
         return self.asked.digests.of(path)
 
     def _frame_digest(self, t: int) -> str:
-        """Of the frame's refractive indices; read only where that is not known of the file as it is now."""
+        """Return the digest of a frame's refractive indices; the frame is read only if the file has changed."""
         if t not in self._digests:
             self._digests[t] = array_digest(self._ri(t))
             self._notes.write(self.time_lapse.source.path, self._digests, self._stamp, self._read_ns)
@@ -241,18 +242,18 @@ class Frames:
         return self._held[1]
 
     def _given(self, t: int) -> list[tuple[str, LabelSource]]:
-        """Existing masks of a frame: organelle, and where and how it is read."""
+        """Return the existing masks of a frame: organelle and file."""
         return [(name, by_frame[t]) for name, by_frame in self.time_lapse.masks.items() if t in by_frame]
 
     def _cells(self, t: int) -> tuple[LabelSource | None, str]:
-        """Labels that are not to be predicted, and where they come from; the correction takes precedence."""
+        """Return corrected or else existing labels of cells, and the origin of the cells."""
         corrected = self.time_lapse.corrections.get((CELLS, t))
         if corrected is not None:
             return corrected, "corrected"
         return (self.time_lapse.cells[t], "given") if self.time_lapse.cells else (None, "predicted")
 
     def _seeds(self, t: int) -> LabelSource | None:
-        """Return nuclei that are labelled one by one already, given or corrected."""
+        """Return corrected or else existing labels of nuclei; None if there are only masks."""
         nuclei = self.time_lapse.corrections.get(("nucleus", t)) or self.time_lapse.masks.get("nucleus", {}).get(t)
         return nuclei if nuclei is not None and nuclei.instances else None
 
@@ -260,26 +261,20 @@ class Frames:
         self, t: int, state: FrameState, provenance: Fingerprint, axes: tuple[int, ...],
         given: list[tuple[str, LabelSource]],
     ) -> None:  # fmt: skip
-        """Masks of a frame as given, or as predicted from it or from its mirror image and turned back."""
+        """Store the existing masks of a frame, or those predicted from the frame or a mirror image of it."""
         time_lapse, ri = self.time_lapse, self._ri(t)
-        notes: list[str] = []
-        strange, weights = "", self.asked.organelle_weights
-        state.forget_said()
+        outside, weights = "", self.asked.organelle_weights
+        remove_file(state.probability_file, state.folder)
         if given:
             masks = {name: source.mask() for name, source in given}
         else:
             if weights is not None:
-                strange = frame_outside([trained_on(weights)], lambda box: ri[box], time_lapse.volume)
-            mirrored = np.ascontiguousarray(np.flip(ri, axes))
-            masks, said = self._predicted(mirrored)
+                outside = frame_outside([trained_on(weights)], lambda box: ri[box], time_lapse.volume)
+            spacing_um = time_lapse.volume.spacing_um
+            masks, probabilities = self.predict(np.ascontiguousarray(np.flip(ri, axes)), spacing_um)
+            if FILLED in masks:
+                masks[FILLED] = fill_holes(masks[FILLED], spacing_um)
             masks = {name: np.flip(mask, axes) for name, mask in masks.items()}
-            if said is not None:
-                state.save_said(np.flip(said, tuple(1 + axis for axis in axes)))
-        state.save_masks(provenance, masks, ri.shape, notes=notes, outside=strange)
-
-    def _predicted(self, ri: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """Masks and probabilities of a frame; cells are filled."""
-        masks, said = self.predict(ri, self.time_lapse.volume.spacing_um)
-        if FILLED in masks:
-            masks[FILLED] = fill_holes(masks[FILLED], self.time_lapse.volume.spacing_um)
-        return masks, said
+            if probabilities is not None:
+                state.save_probabilities(np.flip(probabilities, tuple(1 + axis for axis in axes)))
+        state.save_masks(provenance, masks, ri.shape, notes=[], outside=outside)

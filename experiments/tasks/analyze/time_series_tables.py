@@ -30,12 +30,12 @@ Exclusions = Literal["applied", "ignored"]
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is followed over time."""
+    """A quantity that is followed over time."""
 
     compartment: str
     column: str
     name: str
-    """As in figures, with its unit."""
+    """Label in figures, with the unit."""
 
 
 def _of(compartment: str, noun: str) -> tuple[Quantity, ...]:
@@ -47,8 +47,8 @@ def _of(compartment: str, noun: str) -> tuple[Quantity, ...]:
     )
 
 
-#: What curves, box plots and tests are made of. Figure 4 of Choi et al. 2021: four quantities of four compartments,
-#: then number, area and volume of single droplets. The dry mass is ours.
+#: Quantities of curves, box plots and tests. Figure 4 of Choi et al. 2021: four quantities of four compartments,
+#: then number, area and volume of single droplets. The dry mass is added here.
 QUANTITIES: tuple[Quantity, ...] = (
     *_of(WHOLE, "cell"),
     *_of("nucleus", "nucleus"),
@@ -76,11 +76,11 @@ class Study:
     unit: Unit = "field"
     notes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    """All groups of the study, those without any cell, too."""
+    """All groups of the study, including those without cells."""
 
     @property
     def is_time_lapse(self) -> bool:
-        """Whether there are two time points to compare."""
+        """Whether the window has several time points."""
         return len(self.window.points) > 1
 
     @property
@@ -103,7 +103,7 @@ def study_of(
         Time of every frame in seconds; the number of frames of a file without time stamps.
     config : AnalyzeConfig
     groups : iterable of str
-        Groups of all files: those in which no cell was found are not in the table.
+        Groups of all files; the table lacks groups without cells.
     """
     rules = config.statistics
     in_frames = all(isinstance(value, int) for value in times.values())
@@ -123,7 +123,7 @@ def study_of(
 
 
 def unit_of(table: pd.DataFrame, asked: str) -> tuple[Unit, list[str]]:
-    """Return the unit of tests, and notes: the dish where every file has one and no dish holds two groups."""
+    """Return the unit of tests (the dish if every file has one and no dish contains two groups), and notes."""
     notes = []
     shared = table.groupby(["dish", "field"])["group"].nunique()
     if len(table) and (shared > 1).any():
@@ -165,13 +165,13 @@ class CellSeries:
     """One quantity of all tracked cells at the window's time points."""
 
     cells: list[str]
-    """File and track."""
+    """File and track of each cell."""
     groups: np.ndarray
     fields: np.ndarray
-    """Of each cell; names of fields are unique, dishes included."""
+    """Field of each cell; the name contains the dish, and is unique."""
     dishes: np.ndarray
     values_NT: np.ndarray
-    """float, (cells, time points); nan where there is no value that counts."""
+    """Values, float (cells, time points); nan where missing or excluded."""
 
     def of_group(self, name: str) -> CellSeries:
         """Return the cells of one group."""
@@ -192,8 +192,8 @@ class CellSeries:
 def cell_series(study: Study, quantity: Quantity, exclusions: Exclusions = "applied") -> CellSeries:
     """Return one quantity of every tracked cell that has a value at any time point of the window.
 
-    Values in frames in which the cell reaches the border of the field are missing with `border: exclude`, and so are
-    excluded ones where exclusions are applied.
+    With `border: exclude`, values in frames in which the cell reaches the border of the field are missing. With
+    exclusions applied, excluded values are missing, too.
     """
     window, table = study.window, study.table
     point_of = {(file, t): k for file, frames in window.frames.items() for k, t in enumerate(frames)}
@@ -201,7 +201,7 @@ def cell_series(study: Study, quantity: Quantity, exclusions: Exclusions = "appl
     points = np.array([point_of.get(key, -1) for key in zip(own["file"], own["frame"], strict=True)], int)
     values = own[quantity.column].to_numpy(float)
     if quantity.column == "surface_area_um2":
-        values = np.where(own["parts"].to_numpy() == 0, 0.0, values)  # nan in the table: nothing has no surface
+        values = np.where(own["parts"].to_numpy() == 0, 0.0, values)  # nan in the table if there are no parts
     missing = np.zeros(len(own), bool)
     if study.border != "include":
         missing |= (own["border"].fillna("") != "").to_numpy()
@@ -295,7 +295,7 @@ def test_table(study: Study) -> pd.DataFrame:
     Time-lapses are compared by changes from the window's first to its last time point, single frames by their values.
     `p_holm` corrects for the number of groups compared (Holm 1979, of one quantity), `q` for all tests of the table
     (Benjamini and Hochberg 1995). Rows with `exclusions: ignored` are the same tests without exclusions, and a family
-    of their own; they are written only where something is excluded.
+    of their own; they are written only if something is excluded.
     """
     rows = []
     for exclusions in ("applied", "ignored") if study.has_exclusions else ("applied",):
@@ -318,7 +318,7 @@ def _tests_of(study: Study, quantity: Quantity, exclusions: Exclusions) -> Itera
         return
     ends = first_and_last(series.values_NT, study.cohort)
     values = ends[:, 1] - ends[:, 0] if study.is_time_lapse else series.values_NT[:, 0]
-    # a control without this quantity is refused: no other group takes its place
+    # tests against a control without this quantity are refused; no other group replaces the control
     names = sorted({*study.groups, *series.groups}, key=lambda name: (name != study.control, name))
     samples, flags = {}, {}
     for name in names:
@@ -370,7 +370,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def series_notes(study: Study, tests: pd.DataFrame) -> list[str]:
-    """Return what was decided for the user, and what the data do not support, one line each."""
+    """Return notes on automatic decisions and refused tests, one line each."""
     notes = list(study.notes)
     own = tests[(tests["exclusions"] == "applied") & (tests["against"] == "")]
     whole = own[(own["compartment"] == WHOLE) & (own["quantity"] == "volume_um3")]

@@ -1,4 +1,4 @@
-"""Follow a running microscope: every new file and frame is analysed as it lands."""
+"""Analysis of a folder to which a microscope writes: new files and frames are analysed as they appear."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from cytovox.io import read_volume
 from cytovox.io.formats import is_volume
 from cytovox.io.provenance import stamp_of
 from experiments.tasks.analyze.analysis import Analysis
-from experiments.tasks.analyze.sources import Source, find_groups
-from training.prediction import output_names
+from experiments.tasks.analyze.sources import with_groups
 
 
 class FolderWatcher:
-    """What lies in a folder, and since when it is as it is.
+    """Search of a folder for files that are completely written.
 
     Parameters
     ----------
     folder : Path
-        Where the microscope writes.
+        Folder to which the microscope writes.
     settle_s : float
-        A file counts when its size and time have not changed for so long.
+        Seconds for which size and time of a complete file are unchanged.
     clock : callable
-        Seconds; rising.
+        Returns the time in seconds.
     """
 
     def __init__(self, folder: Path, settle_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,7 +33,7 @@ class FolderWatcher:
         self._seen: dict[Path, tuple[Any, float]] = {}
 
     def settled(self) -> list[Path]:
-        """Files that nobody is writing any more, in order of name."""
+        """Return the files that are completely written, sorted by name."""
         now, found = self.clock(), []
         for path in sorted(path for path in self.folder.rglob("*") if is_volume(path)):
             if any(part.startswith(".") or part.endswith(".zarr") for part in path.relative_to(self.folder).parts[:-1]):
@@ -42,22 +41,21 @@ class FolderWatcher:
             try:
                 stamp = stamp_of(path)
             except OSError:
-                continue  # gone again, or renamed as we looked
-            before = self._seen.get(path)
-            if before is None or before[0] != stamp:
+                continue  # removed or renamed in the meantime
+            if self._seen.get(path, (None, now))[0] != stamp:
                 self._seen[path] = (stamp, now)
-            elif now - before[1] >= self.settle_s and _opens(path):
+            elif now - self._seen[path][1] >= self.settle_s and _opens(path):
                 found.append(path)
         return found
 
 
 def _opens(path: Path) -> bool:
-    """Whether a file can be read; one that another program holds is waited for.
+    """Return whether a file can be read, or is invalid and older than an hour.
 
-    A file that stays broken is reported like any other, once it is older than an hour.
+    An invalid file that old is not being written any more. Its error is then reported by the analysis.
     """
     try:
-        read_volume(path, (1.0, 1.0, 1.0), "config", 0)  # whatever the analysis will make of it
+        read_volume(path, (1.0, 1.0, 1.0), "config", 0)  # spacing and series do not matter here
     except InputError:
         return time.time() - max(stamp[2] for stamp in stamp_of(path)) / 1e9 > 3600
     except OSError:
@@ -66,28 +64,26 @@ def _opens(path: Path) -> bool:
 
 
 def follow(analysis: Analysis, folder: Path, written: Callable[[], None]) -> None:
-    """Analyse what lands in a folder until nothing came for `watch.stop_after_min`, or somebody stops it.
+    """Analyse new files and frames in a folder, until none appears for `watch.stop_after_min` or the user stops it.
 
     Parameters
     ----------
     analysis : Analysis
-        Whose folder grows.
+        Analysis with the results of the files.
     folder : Path
-        Where the microscope writes.
+        Folder to which the microscope writes.
     written : callable
         Called after every update of the tables.
     """
     watch = analysis.config.watch
     watcher, last_new = FolderWatcher(folder, watch.settle_s), time.monotonic()
     known: list[Any] = []
-    print(f"watching {folder}; Ctrl-C ends it", flush=True)
+    print(f"watching {folder}; end with Ctrl-C", flush=True)
     while True:
         paths = watcher.settled()
         stamps = [stamp_of(path) for path in paths]
         if paths and stamps != known:
-            names = output_names(paths)
-            groups = find_groups(paths, analysis.config.groups, names)
-            if analysis.update([Source(path, names[path], *groups[path]) for path in paths]):
+            if analysis.update(with_groups(paths, analysis.config.groups)):
                 written()
                 last_new = time.monotonic()
                 print(f"{len(paths)} files are analysed", flush=True)

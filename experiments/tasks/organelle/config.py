@@ -7,11 +7,13 @@ from cytovox.errors import InputError
 from cytovox.inference.compiled import Compile
 from cytovox.inference.device import batch_size
 from cytovox.inference.tiling import SlidingWindow
+from cytovox.io import writers
 from cytovox.losses import LOSSES, loss_config
 from cytovox.models.organelle import sliding_window
 from cytovox.networks import NETWORKS, network_config
 from datamodules.config import SERIES, SOURCES, TEXTS, TEXTS_OR_NULL, data_errors, spacing_errors
 from datamodules.paths import shard_error
+from experiments.errors import not_one_of
 from experiments.schema import Choice, Config
 from experiments.tasks.device_defaults import BATCH_SIZE, batch_size_errors, compile_errors
 from lightning_modules.optim import OPTIMIZERS
@@ -70,8 +72,8 @@ class PredictConfig:
     """Working memory for stitching; larger volumes use temporary files."""
     threshold: float = 0.5
     """Least probability of the voxels of an organelle."""
-    format: Literal["ome-tiff", "ome-zarr", "nifti"] = "ome-tiff"
-    """Format of the masks."""
+    format: str = "ome-tiff"
+    """Format of the masks: ome-tiff, ome-zarr, nifti, or a format that an installed package adds."""
     probabilities: bool = False
     """Also write the probabilities (float32 OME-TIFF, one file per frame)."""
 
@@ -129,7 +131,10 @@ def _predict_errors(config: OrganelleConfig) -> list[str]:
         (predict.memory_gb >= 0, f"memory_gb: expected 0 or more, got {predict.memory_gb}"),
     )
     errors = [error for valid, error in checks if not valid] + spacing_errors(predict.spacing_from, spacing)
-    errors = [f"predict.{error}" for error in errors] + batch_size_errors(predict.batch_size)
+    errors = [f"predict.{error}" for error in errors]
+    if predict.format not in writers():
+        errors.append(not_one_of("predict.format", writers(), predict.format))
+    errors += batch_size_errors(predict.batch_size)
     errors += compile_errors(predict.compile, config.trainer.accelerator)
     if predict.window is not None:
         errors += [f"predict.window: {f}" for f in config.model.errors(tuple(predict.window))]

@@ -35,7 +35,7 @@ HOME = Path(__file__).resolve().parents[3]
 #: May remove and replace: the module of deletions, and that of renames.
 ALLOWED = {Path("cytovox/io/deletion.py"), Path("cytovox/io/atomic.py")}
 #: Renames of temporary files of the module's own, and of a training put aside.
-RENAMES = {Path("training/mask_files.py"), Path("datamodules/fetch.py"), Path("experiments/tasks/search/stages.py")}
+RENAMES = {Path("datamodules/fetch.py"), Path("experiments/tasks/search/stages.py")}
 DELETES = {"rmtree", "unlink", "rmdir", "removedirs", "remove_tree", "move"}
 REPLACES = {"replace", "rename", "renames"}
 

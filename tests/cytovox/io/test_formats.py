@@ -9,7 +9,7 @@ import pytest
 
 from cytovox.io import InputError, LabelVolume, Volume, kind_of, open_labels, read_mask, read_volume
 from cytovox.io import formats as registry
-from cytovox.io.file_format import Format
+from cytovox.io.file_format import Format, ImageWriter
 from datamodules.file_patterns import files_for, images_of
 from datamodules.paths import expand, stem_of
 
@@ -31,6 +31,7 @@ NUMPY = Format("numpy", (".cell.npz", ".npz"), _volume, _labels, shown=(".npz",)
 NO_MASKS = Format("plain", (".npz",), _volume)
 NO_FORMAT = "a string"
 TAKES_TIFF = Format("other", (".tif",), _volume)
+WRITES_NIFTI = Format("other", (".npz",), _volume, writer=ImageWriter("nifti", (".npz",), lambda path, *image: path))
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ def test_a_format_without_masks_says_which_formats_hold_them(tmp_path, offer):
     [
         ("NO_FORMAT", __name__, "expected a cytovox.io.file_format.Format, got str"),
         ("TAKES_TIFF", __name__, r"the suffix \.tif belongs to the format 'tiff'"),
+        ("WRITES_NIFTI", __name__, "the output format 'nifti' belongs to the format 'nifti'"),
         ("NUMPY", "no_such_module", "cannot be imported"),
     ],
 )

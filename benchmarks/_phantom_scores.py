@@ -119,7 +119,8 @@ def visibility(
     if near_in.sum() < 2 or near_out.sum() < 2:
         return math.nan
     inner, outer = ri_ZYX[near_in].astype(float), ri_ZYX[near_out].astype(float)
-    return abs(inner.mean() - outer.mean()) / math.sqrt((inner.var() + outer.var()) / 2)
+    deviation = math.sqrt((inner.var() + outer.var()) / 2)
+    return abs(inner.mean() - outer.mean()) / deviation if deviation else math.inf
 
 
 def cell_scores(case: Case, nucleus_ZYX: np.ndarray) -> list[CellScore]:

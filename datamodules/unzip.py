@@ -1,4 +1,4 @@
-"""Unpacking of zip archives from others: nothing outside the folder, no links, and all files or none."""
+"""Safe unpacking of downloaded zip archives: no file outside the folder, no links, all files or none."""
 
 from __future__ import annotations
 

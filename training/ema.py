@@ -103,7 +103,7 @@ class WarmEMAWeightAveraging(EMAWeightAveraging):
 
 
 def take_average(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Copy the average into a module: a run that is resumed after its last epoch has no end of training to do so."""
+    """Copy the average into a module, for a run resumed after its last epoch: there Lightning does not copy it."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, WeightAveraging) and callback._average_model is not None:
             callback._copy_average_to_current(module)

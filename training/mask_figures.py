@@ -58,7 +58,7 @@ def draw_frame(
         ri_ZYX, masks_KZYX = reader.read(whole), region(whole)  # type: ignore[arg-type]
     else:
         ri_ZYX, masks_KZYX = gather(reader.read, reader.shape, step), gather(region, reader.shape, step)
-        title = f"{title} (thinned out)"
+        title = f"{title} (subsampled)"
     shown_um = _times(spacing_um, step)
     masks = {name: mask.view(bool) for name, mask in zip(organelles, masks_KZYX, strict=True)}
     overlay_figure(path, ri_ZYX, None, masks, shown_um, title)

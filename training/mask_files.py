@@ -34,7 +34,7 @@ STORED_FORMAT = "ome-zarr"
 #: OME-Zarr.
 IN_MEMORY = 2**30
 
-#: Largest compression ratios to expect: a disk with less space than that is full before the end.
+#: Highest expected compression ratios; a prediction that would not fit even at these is refused.
 _MASKS_SHRINK, _PROBABILITIES_SHRINK = 1000, 50
 
 

@@ -15,7 +15,7 @@ PREEMPTED = 75
 
 
 class Preempted(BaseException):
-    """The run was stopped by a signal, and its state is saved. No `Exception`, so that no handler swallows it."""
+    """The run was stopped by a signal, and its state is saved. Not an `Exception`, so no handler catches it."""
 
     requeued = False
     """Whether a job that resumes the run is queued already."""

@@ -15,7 +15,7 @@ SCRIPT = Path("slurm") / "job.sh"
 GATHER = Path("slurm") / "gather" / "job.sh"
 #: Environment variable that is "no" for a run whose parent process resumes it.
 ENV_REQUEUE = "CYTOVOX_REQUEUE"
-#: Environment variable with the container command and the interpreter for the runs of a sweep's agent, a word a line.
+#: Environment variable with the container command and interpreter for runs of a sweep's agent, one word per line.
 ENV_WRAP = "CYTOVOX_WRAP"
 #: Seconds to wait for an answer of SLURM's controller.
 PATIENCE_S = 30

@@ -1,4 +1,4 @@
-"""Training samples of cells: a patch of a labelled field, as each of the two networks sees it."""
+"""Training samples of the cells task: the inputs of each of the two networks, from a patch of a labelled field."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -19,30 +19,30 @@ def rand_cell_patch(patch: Sequence[int], *, whole: bool = False, **settings: An
     patch : three ints
         Size (z, y, x) in voxels.
     whole : bool
-        The patch is the whole field, which has its size: it is rotated and scaled about its middle, and not moved.
+        Whether the patch is the whole field: it is rotated and scaled about its centre, and not shifted.
     **settings
         Probabilities and range of scales, as of `transforms.patches.rand_patch`.
 
     Returns
     -------
     monai.transforms.Compose
-        Reads and returns what `CellPatch` reads and returns; `image` and `mask` are those of the whole field, and there
-        is a `centres`, as of `transforms.patches.foreground_centres`. Labels are those of the nearest voxel.
+        Has the keys of `CellPatch`, but `image` and `mask` are those of the whole field, and there
+        is a key `centres` (`transforms.patches.foreground_centres`). Labels are resampled by nearest neighbour.
     """
     return rand_patch(patch, centred=whole, nearest_mask=True, then=[CellPatch()], **settings)
 
 
 class CellPatch(Transform):
-    """Take the masks of a patch apart, and give the centres of nuclei their places in it.
+    """Separate the masks of a patch, and transform the centres of nuclei to its coordinates.
 
-    Reads `image`, a float32 MetaTensor (1, *patch), whose affine leads from voxels of the patch to voxels of the field;
-    `mask`, (3, *patch): membrane, nucleus, labels of cells; `labelled`, bool (3,), whether each of them was drawn;
+    Reads `image`, a float32 MetaTensor (1, *patch), whose affine maps voxels of the patch to voxels of the field;
+    `mask`, (3, *patch): membrane, nucleus, labels of cells; `labelled`, bool (3,), whether each of them is annotated;
     `nuclei`, float (N, 4): label, then z, y, x in voxels, of the nuclei's centres in the whole field; `spacing_um`,
     (3,).
 
     Returns `image` float32 (1, *patch), `membrane` and `nucleus` uint8 (*patch), `cells` int64 (*patch), `nuclei`
     float32 (N, 4) with the centres in µm from the centre of the patch's first voxel, including those outside the patch,
-    and `spacing_um` float32 (3,). A membrane that nobody drew is what the cells fill.
+    and `spacing_um` float32 (3,). Without a membrane mask, `membrane` is the union of the cells.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
@@ -63,17 +63,17 @@ class CellPatch(Transform):
 
 
 class RandSoften(Randomizable, Transform):
-    """Make drawn masks look like what a network says of them, and hide inputs at random.
+    """Turn masks into simulated probabilities of a network, and remove inputs at random.
 
     `membrane` and `nucleus` become probabilities: the mask's edges are moved by a smooth random field and blurred. With
-    probability `p_binary` they stay masks, and with `p_no_ri` the image is all 0, so that masks alone serve.
+    probability `p_binary` they stay masks, and with `p_no_ri` the image is all 0, to train for masks alone.
 
     Parameters
     ----------
     p_binary, p_no_ri : float
         Probabilities.
     shift_voxels : float
-        Deviation of the edges' shift.
+        Standard deviation in voxels of the shift of edges.
     """
 
     def __init__(self, p_binary: float, p_no_ri: float, shift_voxels: float = 0.7) -> None:
@@ -98,7 +98,7 @@ class RandSoften(Randomizable, Transform):
         return result
 
     def _rough(self, shape: Sequence[int]) -> np.ndarray:
-        """A smooth field of unit deviation, about six voxels a bump."""
+        """Return a smooth random field of unit standard deviation, with a correlation length of about six voxels."""
         coarse = self.R.normal(size=[max(2, -(-n // 6)) for n in shape])
         zoomed = ndi.zoom(coarse, [n / m for n, m in zip(shape, coarse.shape, strict=True)], order=1)
         return np.asarray(zoomed / max(float(zoomed.std()), 1e-6))

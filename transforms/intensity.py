@@ -1,4 +1,4 @@
-"""Refractive index normalised, and jittered as another medium or calibration would, in MONAI's dictionaries."""
+"""MONAI dictionary transforms that normalise the refractive index, and vary it like another medium or calibration."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -40,17 +40,17 @@ def rand_ri_jitter(
 ) -> list[Transform]:
     """Return the MONAI transforms that change a normalised tomogram as another medium or calibration would.
 
-    The contrast is scaled first, the offset is added then, and the result is clipped to 0..1 again. What lay below
-    `ri_min` was clipped away before, so a positive offset lifts the whole background by the same amount.
+    The contrast is scaled first, then the offset is added, and the result is clipped to 0..1 again. Values below
+    `ri_min` were clipped by the normalisation, so a positive offset raises the whole background by the same amount.
 
     Parameters
     ----------
     keys : str or list of str
         Normalised float32 images, (C, Z, Y, X).
     max_offset : float
-        The added offset is uniform within +- this refractive index. 0 adds none.
+        Largest offset in refractive index; the offset is uniform between minus and plus this value. 0: none.
     max_contrast : float
-        The contrast is multiplied by a factor uniform within 1 +- this. 0 leaves it.
+        Largest relative change of the contrast; the factor is uniform within 1 +- this value. 0: none.
     ri_min, ri_max : float
         The range that the normalisation mapped to 0..1.
 

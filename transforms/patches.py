@@ -26,14 +26,14 @@ Shape = tuple[int, int, int]
 
 
 def foreground_centres(mask_KZYX: np.ndarray, limit: int = 10_000, seed: int = 0) -> list[np.ndarray]:
-    """A capped random sample of each organelle's voxels, to centre patches on.
+    """Return up to `limit` random voxels of each organelle, as centres of patches.
 
     Parameters
     ----------
     mask_KZYX : bool or uint8 array, (K, Z, Y, X)
-        One mask an organelle.
+        One mask per organelle.
     limit : int
-        At most so many voxels an organelle, drawn without replacement.
+        Largest number of voxels per organelle, sampled without replacement.
     seed : int
         The same seed draws the same voxels.
 
@@ -72,7 +72,7 @@ class RandWindowd(Randomizable, MapTransform):
     patch : three ints
         Size (z, y, x) in voxels.
     p_foreground : float
-        Share of patches that show a voxel of a labelled organelle.
+        Fraction of patches that contain a chosen voxel of a labelled organelle.
     p_scale : float
         Probability of scaling.
     scale_range : two floats
@@ -81,7 +81,7 @@ class RandWindowd(Randomizable, MapTransform):
     rotated : bool
         Whether the window is rotated about z afterwards.
     centred : bool
-        The window lies in the middle of the volume.
+        Whether the window lies in the middle of the volume.
     stacked : bool
         `image` becomes the channels of image and masks, float32 (1 + K, Z, Y, X), and `mask` is dropped; where the
         window has voxels without annotation, K more channels are 1 there. Resampled at once, they take two thirds of
@@ -89,8 +89,8 @@ class RandWindowd(Randomizable, MapTransform):
     """
 
     # Not MONAI's RandCropByLabelClassesd and RandZoomd: they take 1.1 (patch 32x64x64) to 9 times (64x128x128, copied)
-    # as long for a patch, because they crop what the smallest magnification needs (docs/benchmarks.md, patch_speed);
-    # and the shown voxel is always in the middle, crops pile up at the volume's faces, and scales are uniform.
+    # as long for a patch, because they crop the window of the least zoom (docs/benchmarks.md, patch_speed);
+    # the chosen voxel is always in the middle, many crops touch the volume's border, and scales are uniform.
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class RandWindowd(Randomizable, MapTransform):
         self.scale, self.organelle, self.centre = 1.0, -1, np.zeros(3)
 
     def randomize(self, data: Mapping[Hashable, Any]) -> None:
-        """Draw scale and centre of the next window, and which organelle it shows: -1 where none was asked for."""
+        """Choose the scale and centre of the next window, and the index of its organelle; -1 for none."""
         scaled, chance, which, voxel = self.R.uniform(size=4)
         place, log_scale = self.R.uniform(size=3), self.R.uniform(*self.log_scale)
         self.scale, self.organelle = math.exp(log_scale) if scaled < self.p_scale else 1.0, -1
@@ -131,7 +131,7 @@ class RandWindowd(Randomizable, MapTransform):
         centres = data["centres"][self.organelle]
         shown = centres[int(voxel * len(centres))]
         offset = np.floor(place * self.patch) - (self.patch - 1) / 2  # of the shown voxel from the patch's middle
-        radius = (self.patch[1:].min() - 1) / 2 if self.rotated else math.inf  # so far it stays inside at any angle
+        radius = (self.patch[1:].min() - 1) / 2 if self.rotated else math.inf  # largest that is inside at any angle
         offset[1:] *= min(1, radius / max(math.hypot(*offset[1:]), 1e-9))
         self.centre = np.where(fits, np.clip(shown - offset / self.scale, low, high), (volume - 1) / 2)
 
@@ -178,26 +178,26 @@ def rand_patch(
 ) -> Compose:
     """Return the transform that cuts one random patch: scaled, rotated about z and flipped.
 
-    z is never swapped with x or y: the missing cone of the optics lies along it. All is done by a single resampling of
-    the patch alone; a patch that is neither scaled nor rotated is copied to the bit.
+    z is never swapped with x or y: the missing cone of the optics lies along it. All steps are one resampling of
+    the patch; a patch that is neither scaled nor rotated is an exact copy.
 
     Parameters
     ----------
     patch, p_foreground, p_scale, scale_range, centred
-        As of `RandWindowd`, which says what is read.
+        See `RandWindowd`, which also lists the keys that are read.
     p_rotate, p_flip : float
         Probability of a rotation, and of a flip along each single axis.
     nearest_mask : bool
         Masks hold labels: each voxel takes that of the nearest one. Else they are interpolated like the image.
     then : sequence of transforms
-        What follows. With `nearest_mask` it is given `image` and `mask` as float32 MetaTensors, (1, *patch) and
+        Later transforms. With `nearest_mask` they get `image` and `mask` as float32 MetaTensors, (1, *patch) and
         (K, *patch), else `image` with all these channels, (1 + K, *patch). Their affine leads from voxels of the patch
         to voxels of the volume.
 
     Raises
     ------
     InputError
-        A size below 1, a range that is none, or a probability outside 0..1.
+        A size below 1, an invalid range, or a probability outside 0..1.
     """
     for name, p in {"foreground": p_foreground, "scale": p_scale, "rotate": p_rotate, "flip": p_flip}.items():
         if not 0 <= p <= 1:

@@ -1,4 +1,4 @@
-"""Random augmentation of an image, its mask and its 3D object: what is done to one is done to all."""
+"""Random augmentation of an image, its mask and its 3D object, with the same transform for all three."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from cytovox.preprocess.shape_fields import SLICE
 #: Key of the object's signed distances, where a model learns from them.
 DISTANCE = "distance"
 
-#: Nodes an axis of the elastic deformation: neighbours are 16 pixels apart, half a cell.
+#: Nodes per axis of the elastic deformation: neighbours are 16 pixels apart, half a cell.
 _NODES = 5
 
 
 @dataclass(frozen=True)
 class AugmentationParams:
-    """One draw: output pixel o shows the source at `middle + rotation(o - middle - shift) / zoom`."""
+    """Parameters of one augmentation: output pixel o is read at `middle + rotation(o - middle - shift) / zoom`."""
 
     angle: float = 0.0
     """About z, in radian."""
@@ -54,10 +54,10 @@ class AugmentationParams:
 
 
 def keep_inside(params: AugmentationParams, mask_YX: torch.Tensor, obj_ZYX: torch.Tensor) -> AugmentationParams:
-    """The same turn with zoom and shift reduced until the turned cell lies within its frame.
+    """Return the parameters with zoom and shift reduced until the rotated cell lies within the image.
 
-    A cell cut off by the frame would teach a network that cells end in flat walls. A cell too large for its frame at
-    this angle is shrunk to fit. The elastic deformation is not counted: it may move an edge by its own few pixels.
+    A network trained on cropped cells would predict cells with flat sides. A cell too large for the image at
+    this angle is shrunk to fit. The elastic deformation is ignored: it may move an edge outside by a few pixels.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def keep_inside(params: AugmentationParams, mask_YX: torch.Tensor, obj_ZYX: torc
         return params
     half = inside_YX.shape[0] / 2
     points_2N = inside_YX.nonzero().T.double() - (half - 0.5)
-    matrix = torch.linalg.inv(_matrix(params) * params.zoom)  # where the points of the source come to lie, at zoom 1
+    matrix = torch.linalg.inv(_matrix(params) * params.zoom)  # maps points of the source to the output, at zoom 1
     moved_2N = matrix @ points_2N
     low, high = moved_2N.amin(1) - 0.5, moved_2N.amax(1) + 0.5
     slices = torch.nonzero(obj_ZYX.amax((1, 2)) > 0).flatten()
@@ -82,13 +82,13 @@ def keep_inside(params: AugmentationParams, mask_YX: torch.Tensor, obj_ZYX: torc
 
 
 def _matrix(params: AugmentationParams) -> torch.Tensor:
-    """Offset from the middle (y, x) in the output -> in the source, (2, 2) float64."""
+    """Return the matrix (2, 2), float64, from offsets (y, x) from the middle in the output to those in the source."""
     cos, sin = np.cos(params.angle), np.sin(params.angle)
     return torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64) / params.zoom
 
 
 def _plane_grid(params: AugmentationParams, side: int) -> torch.Tensor:
-    """Where each output pixel is read, as MONAI's `Resample` takes it: (3, Y, X), y, x and 1, from the middle."""
+    """Return the source position of each output pixel for MONAI's `Resample`: (3, Y, X), y, x from the middle and 1."""
     affine = torch.eye(3, dtype=torch.float64)
     affine[:2, :2] = _matrix(params)
     affine[:2, 2] = -affine[:2, :2] @ torch.tensor(params.shift_YX, dtype=torch.float64)
@@ -102,9 +102,9 @@ def _plane_grid(params: AugmentationParams, side: int) -> torch.Tensor:
 
 
 def _along_z(obj_ZYX: torch.Tensor, params: AugmentationParams, border: bool = False) -> torch.Tensor:
-    """Zoom along z about slice 32, which is copied as it is.
+    """Return the object zoomed along z about slice 32, which is copied unchanged.
 
-    What comes from outside is empty, or as the outermost slice with `border`.
+    Slices from outside the volume are empty; with `border`, they repeat the outermost slice.
     """
     if params.zoom == 1:
         return obj_ZYX
@@ -121,11 +121,11 @@ def _along_z(obj_ZYX: torch.Tensor, params: AugmentationParams, border: bool = F
 def apply_augmentation(
     params: AugmentationParams, image_YX: torch.Tensor, mask_YX: torch.Tensor, obj_ZYX: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Turn image, mask and object by the same grid.
+    """Return image, mask and object resampled with the same grid.
 
-    Mask and object are interpolated as shares of a pixel and taken as inside from one half on: nearest neighbours
-    can lose a wall that is a voxel thin. The mask goes the very way of slice 32: if the two were equal, they stay
-    equal, bit by bit. Beyond the border the image goes on as its outermost pixels, and there is no cell.
+    Mask and object are interpolated linearly and thresholded at one half: nearest-neighbour interpolation
+    can lose walls of one voxel. The mask is transformed exactly like slice 32: if the two were equal, they stay
+    exactly equal. Outside the border, the image repeats its outermost pixels, and mask and object are empty.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def _resample(stack_CYX: torch.Tensor, grid_3YX: torch.Tensor, padding_mode: str
 
 
 def augment_distance(params: AugmentationParams, distance_ZYX: torch.Tensor) -> torch.Tensor:
-    """Turn a field of signed distances as `apply_augmentation` turns its object; they grow with the cell.
+    """Return signed distances transformed like the object in `apply_augmentation`, and multiplied by the zoom.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def augment_distance(params: AugmentationParams, distance_ZYX: torch.Tensor) -> 
     Returns
     -------
     float32 tensor, (Z, Y, X)
-        In voxels; exact for turns, mirrors and shifts, and about right where the plane is bent.
+        In voxels; exact for rotations, mirror images and shifts, approximate for elastic deformations.
     """
     if params.is_identity:
         return distance_ZYX
@@ -180,9 +180,9 @@ class RandMirrorZd(RandomizableTransform, MapTransform):
     Parameters
     ----------
     keys : sequence of str
-        Object first, float32 (1, Z, Y, X); then what else is mirrored with it, where it is there.
+        Object first, float32 (1, Z, Y, X); then other arrays to mirror with it, if they are present.
     prob : float
-        How often.
+        Probability.
     """
 
     def __init__(self, keys: Sequence[str], prob: float) -> None:
@@ -206,8 +206,8 @@ class RandRotateInFramed(Randomizable, MapTransform):
     `keep_inside`). z is never exchanged with y or x: a slice along the optical axis looks different. SHAPR's published
     augmentation rotated about the wrong axes, so that mask and object no longer belonged together.
 
-    MONAI's RandAffined and Rand2DElasticd draw zoom and shift without a look at the cell, and so cut it off at its
-    frame; grid and interpolation are MONAI's.
+    MONAI's RandAffined and Rand2DElasticd choose zoom and shift independently of the cell, and can crop it at the
+    border; grid and interpolation are MONAI's.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class RandRotateInFramed(Randomizable, MapTransform):
     elastic : float
         Deviation in pixels of the displacement at nodes 16 pixels apart; 0 leaves it out.
     elastic_probability : float
-        How often.
+        Probability.
     """
 
     def __init__(
@@ -282,21 +282,21 @@ def rand_shape(
     noise: float = 0.02,
     mirror_yz: float = 0.0,
 ) -> Compose:
-    """Return the random augmentation of a cell: mirror images, rotation about z, and another exposure of its image.
+    """Return the random augmentation of a cell: mirror images, rotation about z, and image brightness and noise.
 
     Parameters
     ----------
     rotate, zoom, shift, elastic, elastic_probability
         As of `RandRotateInFramed`.
     flip, flip_z : bool
-        Whether cells are mirrored in y and x, and in z about slice 32. Cells that lie on a slide have an upper side:
-        leave z.
+        Whether cells are mirrored in y and x, and in z about slice 32. For cells that lie on a slide,
+        set `flip_z` to False.
     intensity_scale, intensity_offset, noise : float
         The image is multiplied by 1 +- scale, lifted by +- offset, and gets noise of a deviation between 0 and
         `noise`; then clipped to 0..1.
     mirror_yz : float
-        Chance of a mirror image along y, and apart from it of one along z, beside `flip` and `flip_z`. DISPR's loader
-        defines it with one third, and does not call it.
+        Probability of an additional mirror image along y and, independently, along z. DISPR's loader
+        defines it with one third, and does not use it.
 
     Returns
     -------
@@ -307,7 +307,7 @@ def rand_shape(
     Raises
     ------
     InputError
-        A zoom that is no range.
+        `zoom` is not a valid range.
     """
     keys = ("image", "mask", "obj", DISTANCE)
     mirrors: list[Any] = [

@@ -12,7 +12,7 @@ from cytovox.preprocess.resampling import ResampleTo, common_grid, resize_linear
 
 
 class ResampleToCommonGridd(MapTransform):
-    """Bring image and masks of a dictionary onto the common grid.
+    """Resample the image and masks of a dictionary to the common grid.
 
     Reads and rewrites `image_key`, a float32 array (C, Z, Y, X); `mask_key`, a uint8 or bool array (K, Z, Y, X) of 0, 1
     and `UNDRAWN`, if there is one; and `spacing_key`, three lengths in µm (z, y, x).

@@ -179,7 +179,7 @@ def _of_simulator(config: SimulatorData) -> list[Finding]:
     off = max(abs(config.medium_ri + sign * config.medium_spread - low) for sign in (-1, 1))
     findings = []
     if off > MEDIUM_OFF:
-        found = f"the medium is at {config.medium_ri:g} +- {config.medium_spread:g}, data.ri_range begins at {low:g}"
+        found = f"the medium's RI is {config.medium_ri:g} +- {config.medium_spread:g}, data.ri_range begins at {low:g}"
         findings.append(finding("ri-range", "warning", "data.medium_ri", found))
     (z, y, x), (dz, dy, dx) = config.shape, config.spacing_um
     volume = Measurements("simulated volumes", shape=(z, y, x), spacing_um=(dz, dy, dx))

@@ -1,4 +1,4 @@
-"""Process pool that survives the death of a worker: only the job of that worker is lost."""
+"""Process pool that continues after a worker is killed; only the job of that worker fails."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _of_ri(statistics: RIStatistics, ri_range: tuple[float, float]) -> list[tupl
         ),
         (
             abs(statistics.medium - low) > MEDIUM_OFF,
-            f"the medium is at {statistics.medium:.4f}, data.ri_range begins at {low:.4g}",
+            f"the medium's RI is {statistics.medium:.4f}, data.ri_range begins at {low:.4g}",
         ),
     )
     out_of_range = "; ".join(found for applies, found in beyond if applies)

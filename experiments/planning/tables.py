@@ -62,7 +62,7 @@ def device_table(plan: Plan) -> Table:
     if machine.ranks > 1:
         table.add_row("ranks", f"{machine.ranks}, {machine.local_ranks} on each machine; one was measured, alone")
     if fit is not None:
-        flop = "" if fit.work.flop is None else f", {fit.accumulate * fit.work.flop / 1e9:.1f} GFLOP a step and rank"
+        flop = "" if fit.work.flop is None else f", {fit.accumulate * fit.work.flop / 1e9:.1f} GFLOP per step and rank"
         table.add_row("network", f"{fit.work.parameters / 1e6:.2f} M parameters{flop}")
         table.add_row(
             plan.sample, f"{size(fit.patch)} voxels, {fit.batch} a batch, {fit.epoch.global_batch} a step of all ranks"
@@ -145,7 +145,7 @@ def _fit_rows(table: Table, fit: FitPlan, unit: str) -> None:
     times, epoch, run, steps = fit.measured.times, fit.epoch, fit.run, fit.measured.steps
     table.add_row(
         "fit: a batch", f"{times.batch:.3f} s", duration(epoch.batches * times.batch),
-        f"{epoch.batches} an epoch; median of {len(steps)}: {statistics.median(steps):.3f} s, "
+        f"{epoch.batches} per epoch; median of {len(steps)}: {statistics.median(steps):.3f} s, "
         f"{min(steps):.3f} to {max(steps):.3f}",
     )  # fmt: skip
     table.add_row(f"fit: a validation {unit}", duration(times.volume), duration(epoch.volumes * times.volume),

@@ -20,7 +20,7 @@ from experiments.schema import Config
 from experiments.unused import sweep_rules, unused_keys, without_effect
 
 METHODS = ("random", "grid", "bayes")
-#: The command of shipped sweeps. W&B's default command writes arguments with hyphens, which ours do not have.
+#: The command of shipped sweeps. W&B's default command writes arguments with hyphens, which Cytovox does not accept.
 COMMAND = ["${env}", "python", "-m", "experiments.run", "CONFIG", "${args_no_hyphens}"]
 #: W&B's macro for arguments without hyphens.
 _ARGUMENTS = "${args_no_hyphens}"
@@ -166,7 +166,7 @@ def _read_command(name: str, command: Any) -> tuple[str, list[str]]:
     if "experiments.run" not in command:
         raise InputError(expected)
     if other := [part for part in command if part.startswith("${args") and part != _ARGUMENTS]:
-        raise InputError(f"{name}: command: {other[0]} writes what are no keys of ours; use {_ARGUMENTS}")
+        raise InputError(f"{name}: command: {other[0]} does not produce key=value arguments; use {_ARGUMENTS}")
     after = command[command.index("experiments.run") + 1 :]
     if _ARGUMENTS not in after:
         raise InputError(f"{name}: command: without {_ARGUMENTS} every run is the same; put it at the end")

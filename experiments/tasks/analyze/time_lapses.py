@@ -126,7 +126,7 @@ Predict = Callable[[np.ndarray, tuple[float, float, float]], tuple[dict[str, np.
 
 @dataclass(frozen=True)
 class Asked:
-    """Config and weights of an analysis, which apply to every frame."""
+    """Config, weights and file digests of an analysis, the same for every frame."""
 
     config: AnalyzeConfig
     sources: int

@@ -115,7 +115,7 @@ def study_of(
     known = sorted({*seen, *groups})
     notes += [f"groups: no cell was found in group {name}" for name in known if name not in seen]
     if len(known) > 1 and config.control not in known:
-        pairs = "each pair of groups is compared" if len(known) > 2 else "the first in the alphabet takes its place"
+        pairs = "each pair of groups is compared" if len(known) > 2 else "the alphabetically first group is the control"
         notes.append(f"control: no group is named {config.control}; {pairs}")
     return Study(
         table, window, config.cohort, config.border, config.control, rules.test, unit, tuple(notes), tuple(known)

@@ -113,7 +113,7 @@ def test_features_of_new_cells_are_read(tmp_path: Path):
     Fold(table.of("xy"), table.of("z"))
 
 
-@pytest.mark.parametrize(("seen", "expected"), [("yes", "1 of 3 cells were seen"), ("unknown", "of 1 it is not known")])
+@pytest.mark.parametrize(("seen", "expected"), [("yes", "1 of 3 cells were seen"), ("unknown", "and 1 may have been")])
 def test_features_of_training_cells_are_refused_unless_allowed(tmp_path: Path, seen, expected):
     path = tmp_path / "predicted_features.csv"
     path.write_text(TABLE.format(seen))

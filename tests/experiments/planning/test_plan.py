@@ -60,7 +60,7 @@ def test_a_plan_prints_memory_time_patches_and_the_device(cli, alone, cells):
     assert _cells(answer.out, "epoch") == ["2 steps of each rank, 2 batches"]
     assert 0 < float(_cells(answer.out, "main memory: in all")[0]) < 10
     assert "M parameters" in answer.out
-    assert "GFLOP a step" in answer.out
+    assert "GFLOP per step" in answer.out
     assert "z: multiples of 2 from 6 (12, 14, 16, 18, 20, ...)" in answer.out
     assert "16x32x32, measured" in answer.out
     assert "7 epochs, 14 steps, ended by trainer.max_epochs" in answer.out

@@ -95,7 +95,7 @@ def organelle_scores(case: Case, masks: Mapping[str, np.ndarray]) -> dict[str, M
 def visibility(
     ri_ZYX: np.ndarray, nucleus_ZYX: np.ndarray, outside_ZYX: np.ndarray, spacing_um: tuple[float, float, float]
 ) -> float:
-    """Return how well a nucleus can be told from what surrounds it: d' of the picture across its surface.
+    """Return how well a nucleus can be distinguished from its surroundings: d' of the picture across its surface.
 
     Parameters
     ----------

@@ -231,7 +231,7 @@ def test_cells_are_found_where_none_are_given(cli, time_lapses, tmp_path):
     assert (table["cell"] == 0).any()
 
 
-def test_a_film_whose_time_stamps_repeat_is_refused_and_an_interval_mends_it(cli, tmp_path):
+def test_a_time_lapse_with_repeated_time_stamps_is_refused_without_an_interval(cli, tmp_path):
     rng = np.random.default_rng(0)
     time_lapse = (1.34 + 0.001 * rng.normal(size=(3, 1, 8, 16, 16))).astype(np.float32)
     write_ometiff(tmp_path / "a.ome.tif", time_lapse, SPACING, ["RI"], [0.0, 60.0, 60.0])

@@ -83,15 +83,15 @@ def test_names_are_found_however_their_accents_are_composed(tmp_path: Path) -> N
 
 
 def test_the_files_of_an_ome_set_are_one_input(tmp_path: Path) -> None:
-    variants._set(tmp_path / "time_lapse.tif")
+    variants._set(tmp_path / "frames.tif")
     variants.ome()(tmp_path / "other.ome.tif")
-    names = [tmp_path / f"time_lapse_{t}.ome.tif" for t in range(3)]
+    names = [tmp_path / f"frames_{t}.ome.tif" for t in range(3)]
     for name in names:
         assert set_members(name) == tuple(names)
     assert set_members(tmp_path / "other.ome.tif") == (tmp_path / "other.ome.tif",)
     assert expand("*.tif", tmp_path, "inputs") == [names[0], tmp_path / "other.ome.tif"]
     assert expand(str(tmp_path), tmp_path, "inputs") == [names[0], tmp_path / "other.ome.tif"]
-    assert expand("time_lapse_2.ome.tif", tmp_path, "inputs") == [names[2]]
+    assert expand("frames_2.ome.tif", tmp_path, "inputs") == [names[2]]
 
 
 def test_a_zarr_is_one_input_unless_its_inside_is_named(tmp_path: Path) -> None:

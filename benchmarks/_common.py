@@ -115,7 +115,7 @@ def without_bfloat16() -> bool:
 
 
 def quiet_rounds(arguments: argparse.Namespace, watch: Watch, play: Callable[[], T], warm: bool = True) -> list[T]:
-    """What each of ``--repeats`` rounds gives; a round beside busy neighbours is done again, a few times.
+    """Return the result of each of ``--repeats`` rounds; a round during which other processes were busy is repeated.
 
     A round is judged by what others did in it, never by its own times.
 

@@ -67,7 +67,7 @@ class Timed(nn.Module):
         self.windows = 0
 
     def forward(self, x_BCZYX: torch.Tensor) -> torch.Tensor:
-        """What the network says."""
+        """Output of the network."""
         begun = time.perf_counter()
         with record_function(INSIDE):
             logits = self.network(x_BCZYX)

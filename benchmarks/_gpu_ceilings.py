@@ -1,4 +1,4 @@
-"""Part `ceilings`: what the card does at most, measured, and what its maker's datasheet says."""
+"""Part `ceilings`: measured peak rates of the card, and those of its datasheet."""
 
 from __future__ import annotations
 

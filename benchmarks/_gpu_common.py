@@ -31,7 +31,7 @@ LAST = torch.channels_last_3d
 
 
 class NotHere(RuntimeError):
-    """A figure that this machine or this version of the package cannot have; the text says why."""
+    """A figure that cannot be measured on this machine or with this version; the text is the reason."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Step:
         self.scaler.scale(share * loss()).backward()
 
     def update(self) -> None:
-        """Clip as the config says, and step the optimiser."""
+        """Clip gradients as in the config, and step the optimiser."""
         limit = self.config.trainer.gradient_clip_val
         if limit is not None:
             self.scaler.unscale_(self.optimizer)

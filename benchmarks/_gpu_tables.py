@@ -60,7 +60,7 @@ def _memory(record: Record) -> str:
 
 
 def ceilings(records: Sequence[Record], card: Record) -> list[tuple[str, list[str], Rows]]:
-    """What the card does at most, beside its datasheet."""
+    """Return the peak rates of the card, with those of its datasheet."""
     sheet, rows = datasheet(str(card.get("device"))), []
     for record in records:
         unit = "TFLOP/s" if "tflop_per_s" in record else "us each" if "us_each" in record else "GB/s"

@@ -34,7 +34,7 @@ from training.metrics_log import MetricsCSV
 from training.rundir import RunFolder
 from training.trainer import build_trainer
 
-#: Shipped configs in the order of their importance, and the batch sizes beside their own.
+#: Shipped configs in the order of their importance, and further batch sizes.
 CONFIGS: dict[str, tuple[int, ...]] = {
     "organelle": (1, 4, 8),
     "organelle_choi": (2, 4),
@@ -174,7 +174,7 @@ class Batches:
 
 
 def _loop_record(bench: Recorder, name: str, ema: bool) -> None:
-    """A fit through the package's trainer beside the bare step: what its loop adds to each step."""
+    """Compare a fit by the package's trainer with the bare step, for the cost of its loop."""
     bench.measure(
         f"trainer {name} bfloat16 {'with' if ema else 'without'} averaged weights",
         lambda: _loop(bench, name, ema),

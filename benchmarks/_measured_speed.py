@@ -1,4 +1,4 @@
-"""An analysis from end to end beside its organelle inference alone."""
+"""Time of a whole analysis compared with its organelle inference alone."""
 
 from __future__ import annotations
 

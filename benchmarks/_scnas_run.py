@@ -1,4 +1,4 @@
-"""`python -m experiments.run`, which knows MONAI's DiNTS, too; and runs of it that are not done twice."""
+"""`python -m experiments.run`, with MONAI's DiNTS added; finished runs are not repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run_once(work: Path, name: str, config: str, words: list[str]) -> Path:
     Raises
     ------
     RuntimeError
-        It failed; its log says why.
+        It failed; the reason is in its log.
     """
     name = f"{name}-{hashlib.sha256(repr((config, words)).encode()).hexdigest()[:8]}"
     if (done := _finished(work / name)) is not None:

@@ -38,7 +38,7 @@ SETS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], dict[str, float]], Feat
 
 
 def features_of(predicted: Predicted, measure: Features, kept: Path, kind: str) -> tuple[FeatureTable, FeatureTable]:
-    """Features of a run's mean shapes, and of its first `SAMPLES` samples; kept beside the run.
+    """Features of a run's mean shapes, and of its first `SAMPLES` samples; stored in the folder of the run.
 
     Parameters
     ----------

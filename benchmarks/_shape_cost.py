@@ -19,7 +19,7 @@ from lightning_modules.shape_base import ShapeBase
 #: Steps of the published sampler.
 FAITHFUL_STEPS = 1000
 SIDE = 64
-#: The models whose whole way from image to shape is timed: config and how often the network is asked for a shape.
+#: Models that are timed from image to shape: config and number of network passes per shape.
 FAST = {"traits": ("shape_rbc", 2), "flow": ("shape_flow", 6), "shapr": ("shapr", 1)}
 
 

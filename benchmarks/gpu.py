@@ -1,7 +1,7 @@
 """What runs on a GPU, measured in one command of at most ten minutes: ``python -m benchmarks.gpu``.
 
 Each part runs in a process of its own and leaves `DIR/<part>.json`; a part that ended on the same card with the same
-torch is not measured again, unless ``--again`` asks for it, and one that was cut short goes on with what is missing.
+torch is not measured again, unless ``--again`` asks for it, and an interrupted part continues with what is missing.
 ``--quick`` shows on a CPU that every part runs; its figures mean nothing.
 """
 

@@ -1,4 +1,4 @@
-"""What a prediction costs: our engine beside MONAI's, against the floor of the machine, and in memory.
+"""Cost of a prediction: our engine compared with MONAI's and with the limits of the machine, and its memory.
 
 Claims measured here: on a tomogram of 128x512x512 voxels with 6 to 10 cells, the engine is at least five times as
 fast on a CPU as MONAI's sliding window in float32, and half as fast again at equal precision and layout
@@ -101,7 +101,7 @@ def accuracy(runs: dict[str, Run], tomogram: Tomogram) -> dict[str, dict[str, An
 
 
 def measure_speed(arguments: argparse.Namespace) -> None:
-    """Every variant on every field, in turn, beside the rates of the machine."""
+    """Time every variant on every field in turn, and the rates of the machine."""
     fields = QUICK if arguments.quick else FIELDS
     windows = Windows((24, 32, 32), (12, 16, 16)) if arguments.quick else Windows()
     variants = variants_here()
@@ -164,8 +164,10 @@ def more(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    """Speed into ``inference.json``, memory into ``inference_memory.json`` beside it."""
-    arguments = options("inference", "Predicting whole volumes: speed beside MONAI, the floor, and memory.", 3, more)
+    """Write speed to ``inference.json`` and memory to ``inference_memory.json``."""
+    arguments = options(
+        "inference", "Predicting whole volumes: speed against MONAI and the machine's limits, and memory.", 3, more
+    )
     shipped = shipped_weights().get("organelle")
     arguments.weights = (
         weights_path(arguments.weights, "--weights") if arguments.weights else None if arguments.quick else shipped

@@ -1,4 +1,4 @@
-"""Whether `--plan` is right: what it says of a run, and then that run.
+"""Accuracy of `--plan`: its estimates for a run, and the measured run.
 
 Both are started as a person starts them, in turn, round after round, with the volumes already prepared. The plan's
 tables are read as they are printed; the run's figures are in its metrics.json.
@@ -84,7 +84,7 @@ def compare(quick: bool) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Compare round after round."""
     arguments: argparse.Namespace = options(
-        "plan_agreement", "What --plan says of the demo, against its run.", repeats=3
+        "plan_agreement", "Estimates of --plan for the demo, compared with its run.", repeats=3
     )
     with tempfile.TemporaryDirectory() as folder:
         call(*words(arguments.quick), "trainer.max_steps=1", "trainer.limit_val_batches=0", f"runs_dir={folder}")

@@ -1,9 +1,9 @@
-"""Was the search worth it? The searched network beside the published one, random ones and others, all from scratch.
+"""Comparison of the searched network with the published one, random ones and others, all trained from scratch.
 
 Claim measured here: at equal cost, a network that was searched scores no worse than the mean of random ones.
 
 Each round is a seed: a search; then every network is trained for --minutes on the same cells of three lines and tested
-on two lines that nobody saw. A random genotype costs what the searched one does, within 15 % of its GFLOP. Two
+on two held-out cell lines. A random genotype costs what the searched one does, within 15 % of its GFLOP. Two
 trainings run side by side, one core each, so that all of them have the same neighbour. What is done stays in --work and
 is not done again. Run it alone: minutes are minutes of this machine.
 """

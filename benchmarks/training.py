@@ -46,7 +46,7 @@ class Cut:
     note: str = ""
     """What a reader must know of it."""
     workers: tuple[int | str, ...] = ("auto",)
-    """Loader processes; `auto` is what the config says."""
+    """Loader processes; `auto` is the value of the config."""
     beside_monai: bool = False
     """Also train on a `CacheDataset`."""
 
@@ -102,7 +102,7 @@ def _waits_row(name: str, config: Config, cut: Cut, workers: int | str, row: dic
 
 
 def main() -> None:
-    """Train every config in turn, and those beside MONAI's pipeline in both ways."""
+    """Train every config in turn, and some also with MONAI's pipeline."""
     asked = options("training", "Waiting for data and samples a second, in the shipped configs.", repeats=3)
     silence_lightning()
     chosen = cuts(asked.quick)
@@ -131,7 +131,7 @@ def main() -> None:
         rows[key]["below_aim"] = rows[key]["medians"]["waited_share"] < AIM
     columns = ["config", "patch", "batch", "loader processes", "step, ms", "waiting, ms", "longest, ms", "waiting, %"]
     waits = Table("Waiting for data", [*columns, "cut"])
-    beside = Table(
+    compared = Table(
         "Samples a second", ["config", "ours", "CacheDataset, plain loop", "ours / CacheDataset", "it waits, %"]
     )
     ratios: dict[str, Any] = {}
@@ -146,10 +146,10 @@ def main() -> None:
             )
             speeds = [f"{row['medians'][what]:.1f}" for row in (ours, theirs)]
             share = f"{100 * theirs['medians']['waited_share']:.1f}"
-            beside.rows.append([name, *speeds, show_ratio(value), share])
+            compared.rows.append([name, *speeds, show_ratio(value), share])
     demo = configs["organelle_demo"].trainer
     rows["precision"] = choose_precision(demo.precision, demo.accelerator)
-    finish(asked, rows, ratios, [waits, beside], watch)
+    finish(asked, rows, ratios, [waits, compared], watch)
 
 
 if __name__ == "__main__":

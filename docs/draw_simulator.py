@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/simulator.md, truth beside observation, and prints its table of best windows.
+"""Draw the figures of docs/simulator.md, truth and observation, and print its table of best windows.
 
 Run from the repository's root: ``python -m docs.draw_simulator`` (half a minute on one core).
 """

@@ -1,4 +1,4 @@
-"""Write NAME.json beside each shipped weights: the ranges of what they were trained on, of some of the training inputs.
+"""Write NAME.json for all shipped weights: the ranges of some of their training inputs.
 
     python docs/write_trained_on.py [--cells FOLDER] [--nuclei FOLDER]
 

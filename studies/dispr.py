@@ -1,4 +1,4 @@
-"""DISPR as published beside the fast models, on the same held-out red blood cells.
+"""DISPR as published compared with the fast models, on the same held-out red blood cells.
 
     python -m studies.dispr --data FOLDER --part train --minutes 9     # again to train longer
     python -m studies.dispr --data FOLDER --part sample --part fast --part score

@@ -1,4 +1,4 @@
-"""nnU-Net v2 (ResEnc-M plan) beside the default network of `organelle`: equal data, equal minutes.
+"""nnU-Net v2 (ResEnc-M plan) compared with the default network of `organelle`: equal data, equal minutes.
 
     python -m studies.nnunet --part data
     python -m studies.nnunet --part ours --minutes 8

@@ -1,4 +1,4 @@
-"""The shipped organelle and cell networks, trained again with more feature maps, beside the shipped weights.
+"""The shipped organelle and cell networks, trained again with more feature maps, and compared with the shipped weights.
 
     python -m studies.wider_weights --part simulate
     python -m studies.wider_weights --part train --minutes 8 --schedule-minutes 16    # again for the second half

@@ -1,4 +1,4 @@
-"""Unfinished masks of a file, stored frame by frame: an interrupted prediction resumes at the first missing frame."""
+"""Partial predictions of a file, stored by frame: an interrupted prediction resumes at the first missing frame."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -78,7 +78,7 @@ def read_volume(
     spacing_um : (z, y, x), optional
         For files that state none, which is every plain TIFF. Where the file states its own, both must agree.
     spacing_from : "file" or "config"
-        "config": `spacing_um` is taken whatever the file says, and `notes` tell where they differ.
+        "config": `spacing_um` replaces the voxel size of the file, and `notes` lists differences.
     series : int or str, optional
         Number or name of the image in a file of several; without it such a file is refused.
 
@@ -103,7 +103,7 @@ def read_mask(path: str | Path, series: Series = None) -> Mask:
     ----------
     path : str or Path
     series : int or str, optional
-        Number or name of the image in a file of several; a file of one is taken whatever is asked for.
+        Number or name of the image in a file of several; ignored for a file with one image.
 
     Returns
     -------

@@ -95,7 +95,7 @@ def put_in_place(temporary: Path, final: Path) -> None:
 
     A file takes the place of a file, or of a link (not of what the link leads to), and may be read by whomever the
     umask lets: some libraries write for their user alone. A folder takes the place of an earlier one that was put
-    there in the same way and has not been added to since; any other folder is somebody's own, and is kept beside it
+    there in the same way and has not been added to since; any other folder is the user's, and is kept next to it
     under another name, which is said in one line.
     """
     if not temporary.is_dir():

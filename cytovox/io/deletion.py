@@ -1,7 +1,7 @@
 """Deletion of files and folders: only those that the program wrote, inside their folder, without following links.
 
 No other module removes a file or a folder (a test looks for it). A file is removed by its path inside a folder of the
-program's own (`remove_file`), or by a manifest that says what was written (`Manifest`). A folder is removed when this
+program's own (`remove_file`), or by a manifest of the written files (`Manifest`). A folder is removed when this
 process made it (`MadeFolder`), when it is a working folder that bears a mark (`make_scratch`), or when its manifest
 lists all of its files (`foreign_file`).
 """

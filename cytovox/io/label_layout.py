@@ -63,14 +63,14 @@ class Opening:
 
     @property
     def key(self) -> str:
-        """What the voxels read depend on beside the content of the file."""
+        """Return what the voxels depend on, besides the content of the file."""
         return f"{self.series} stored {self.orientation}" if self.mask_axes == "stored" else f"{self.series}"
 
     def opened(self, path: str | Path) -> LabelVolume:
         """Open labels of any number of frames and channels.
 
         With `mask_axes` "stored", where either the file or the tomogram's states directions and the other none, their
-        stored arrays lie voxel on voxel. Otherwise the file lies as its own header says.
+        stored arrays lie voxel on voxel. Otherwise the header of the file determines its orientation.
 
         Raises
         ------
@@ -88,7 +88,7 @@ def in_doubt(one: AxisOrientation | None, other: AxisOrientation | None) -> bool
 
 
 def _as_stored(label_volume: LabelVolume, orientation: AxisOrientation | None) -> LabelVolume:
-    """A time-lapse whose stored axes are turned as a tomogram's were, whatever its own header says."""
+    """Time-lapse whose stored axes are reoriented like those of a tomogram, independent of its own header."""
     step = between(label_volume.orientation or PLAIN, orientation or PLAIN)
     said = orientation_notes(label_volume.path, label_volume.orientation)
 

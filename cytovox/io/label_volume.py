@@ -27,7 +27,7 @@ class LabelVolume:
     stored: Callable[[int, int], np.ndarray]
     """(t, c) to the values as they are in the file."""
     stored_spacing: StoredSpacing = field(default_factory=StoredSpacing)
-    """All that the file says of its voxel size, for `resolve_spacing` and `match_spacing`; `spacing_um` is its plain
+    """All entries of the file on its voxel size, for `resolve_spacing` and `match_spacing`; `spacing_um` is its plain
     statement."""
     origin_um: ZYX = (0.0, 0.0, 0.0)
     """Centre of voxel (0, 0, 0), z, y, x."""

@@ -1,6 +1,6 @@
 """What the values of a mask or label file mean: one rule for training, analysis, evaluation and the audit.
 
-* One value beside the background is a mask, whatever the value: {0, 1}, {0, 255}, bool. Where objects are needed
+* One value besides the background is a mask, whatever the value: {0, 1}, {0, 255}, bool. Where objects are needed
   (cells, nuclei) they are its connected parts, 26 neighbours.
   One value that is none of these, in one large part in every frame, is the label of the only cell.
 * Several values are labels, one object a value, unless they look like organelles in one file (one value lies inside
@@ -106,7 +106,7 @@ def scan(frames: Iterable[tuple[str, np.ndarray]]) -> LabelContent:
     Raises
     ------
     LabelError
-        NaN, infinity, fractions beyond 0..1, negative values beside 0, floats too large to be exact.
+        NaN, infinity, fractions outside 0..1, negative values other than 0, floats too large to be exact.
     """
     found: list[np.ndarray] = []
     fractional, most, richest, walled, where = False, -1, 0, True, "labels"
@@ -196,7 +196,7 @@ def _union(found: list[np.ndarray], where: str) -> np.ndarray:
     huge = any(v.dtype == np.uint64 and v.size and int(v[-1]) >= 2**63 for v in found)
     if huge and any(v.size and int(v[0]) < 0 for v in found):
         raise LabelError(
-            "labels", f"{where}: negative values beside values of 2^63 and more: expected labels from 0 on"
+            "labels", f"{where}: negative values together with values of 2^63 and more: expected labels from 0 on"
         )
     kind = np.uint64 if huge else np.int64
     return np.unique(np.concatenate([v.astype(kind) for v in found])) if found else np.zeros(0, np.int64)
@@ -249,7 +249,7 @@ class LabelReading:
 
     @property
     def key(self) -> str:
-        """What a result depends on beside the file itself."""
+        """Return what a result depends on, besides the file itself."""
         renumbered = "" if self.originals is None else hashlib.sha256(repr(self.originals).encode()).hexdigest()[:16]
         return f"{self.kind} {self.background} {self.fractional} {renumbered}"
 
@@ -388,7 +388,7 @@ def _refuse_other_images(content: LabelContent, use: LabelUse, stored: np.ndarra
 _FORMS = {
     "nested": "one inside the other",
     "scattered": "each in several parts",
-    "strokes": "some of a few voxels beside one of many",
+    "strokes": "some of a few voxels and one of many",
 }
 
 
@@ -423,10 +423,10 @@ def label_form(labels_ZYX: np.ndarray) -> Literal["nested", "scattered"] | None:
         own = padded[box] == label
         if sizes is not None:
             shell = padded[box][ndi.binary_dilation(own) & ~own]
-            beside = np.bincount(shell, minlength=len(sizes))
-            beside[0] = 0
-            outer = int(beside.argmax())
-            if beside[outer] > _ENCLOSED * len(shell) and sizes[label] >= _SPECK * sizes[outer]:
+            neighbours = np.bincount(shell, minlength=len(sizes))
+            neighbours[0] = 0
+            outer = int(neighbours.argmax())
+            if neighbours[outer] > _ENCLOSED * len(shell) and sizes[label] >= _SPECK * sizes[outer]:
                 return "nested"
         parts = np.sort(np.bincount(ndi.label(own, _TOUCHING)[0].ravel())[1:])
         scattered += len(parts) > 1 and parts[-2] >= _SECOND_PART * parts[-1]

@@ -12,7 +12,7 @@ _FORBIDDEN = frozenset('<>:"/\\|?*')
 _RESERVED = frozenset(
     ["con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in "0123456789¹²³")]
 )
-#: Bytes of a name at most: file systems allow 255, and our own suffixes and prefixes come beside it.
+#: Bytes of a name at most: file systems allow 255, and suffixes and prefixes are added.
 LONGEST = 160
 
 

@@ -30,7 +30,7 @@ class Grid:
     orientation : tuple
         Stored axes to ITK's x, y, z.
     spacing : StoredSpacing
-        Everything that the header says of the voxel size.
+        All entries of the header on the voxel size.
     origin_um : (z, y, x)
         Centre of the first voxel; 0 where the unit is not known.
     stated : bool
@@ -65,7 +65,7 @@ class _Statement:
 def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
     """The grid that a header states.
 
-    The sform is preferred, as nibabel does. An sform that is the identity says nothing where qform or pixdim say
+    The sform is preferred, as nibabel does. An sform that is the identity is ignored if qform or pixdim state
     something else. Without any affine, or with the identity alone, which programs write that know no grid, the axes lie
     as they are.
 
@@ -118,9 +118,7 @@ def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statem
         orientation_text = _statement(path, "qform", np.array(qform, float), shape)
         if not found:
             found.append(
-                replace(orientation_text, name="qform, beside an sform that is the identity")
-                if blank
-                else orientation_text
+                replace(orientation_text, name="qform, as the sform is the identity") if blank else orientation_text
             )
         elif orientation_text.orientation != found[0].orientation or not orientation_text.same_lengths(found[0]):
             found.append(orientation_text)
@@ -130,7 +128,7 @@ def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statem
             found[0], name="pixdim", lengths=(float(lengths[0]), float(lengths[1]), float(lengths[2]))
         )
         if blank:
-            return [replace(orientation_text, name="pixdim, beside an sform that is the identity")]
+            return [replace(orientation_text, name="pixdim, as the sform is the identity")]
         if not orientation_text.same_lengths(found[0]):
             found.append(orientation_text)
     if not found:  # no affine was stored: axes lie as they are

@@ -1,4 +1,4 @@
-"""OME-TIFF: what its XML says, and writing it frame by frame."""
+"""OME-TIFF: reading its XML metadata, and writing frame by frame."""
 
 import math
 from collections.abc import Iterable, Sequence

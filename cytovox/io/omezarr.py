@@ -28,7 +28,7 @@ from cytovox.io.volume import ZYX, Volume, to_tczyx
 
 _FAULTS = (BaseZarrError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError)
 
-#: Codecs that may be decoded. Zarr 2 knows one that unpickles, which would run code from the file.
+#: Codecs that may be decoded. Zarr 2 has one that unpickles, which would run code from the file.
 _CODECS = {
     *("bytes", "transpose", "sharding_indexed", "crc32c", "gzip", "zstd", "blosc"),
     *(

@@ -85,7 +85,7 @@ def begin_omezarr(
 ) -> zarr.Array:
     """Create an OME-Zarr in a temporary folder, to be written region by region and moved to its final path later.
 
-    Parameters are those of `create_omezarr`, beside the `name` that it shall have. `resume_omezarr` opens it again.
+    Parameters are those of `create_omezarr`, and the final `name`. `resume_omezarr` opens it again.
     """
     name = folder if name is None else name
     spacing, full = check_spacing(spacing_um, name), check_image_shape(shape, channels, times_s)

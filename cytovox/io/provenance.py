@@ -29,7 +29,7 @@ from cytovox.io.ometiff_set import set_members
 METHOD = "method version"
 #: A file that was changed within so many ns before it was read may change again without another time stamp.
 RACY_NS = 2_000_000_000
-#: Value of a group that is there, and by default is not; its keys count beside it.
+#: Value of a group that is present, but absent by default; its keys are compared separately.
 GIVEN = "given"
 #: Parts that are named at most when a result is computed again.
 NAMED = 3
@@ -44,7 +44,7 @@ class Leaf:
     value: Any
     """As JSON has it."""
     default: Any
-    """Its value where nobody sets it."""
+    """Its default value."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def leaves_of(config: Any, prefix: str = "", default: Any = None) -> dict[str, L
     prefix : str
         Put before every key.
     default : dataclass, optional
-        What the config would be if nobody set anything; its class's own defaults where not given.
+        The config with default values; the defaults of its class if not given.
 
     Returns
     -------

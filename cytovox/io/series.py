@@ -31,7 +31,7 @@ def choose_series(
     titles : sequence of str
         Second names, one an image, which serve where only one image has them.
     accept_single : bool
-        Whether a file of one image is taken whatever is asked for: a mask of one position, say.
+        Whether the request is ignored for a file with one image, such as a mask of one position.
 
     Raises
     ------

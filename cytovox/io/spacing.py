@@ -1,8 +1,8 @@
 """Determine the voxel size of tomograms and masks, for all commands.
 
-A file may state its voxel size, state it in two ways that disagree, state numbers without a unit, or be silent. Readers
-return what a file says as `StoredSpacing`; `resolve_spacing` decides what it means, `match_spacing` whether a mask lies
-on its tomogram's grid.
+A file can have one voxel size, two that disagree, numbers without a unit, or none. Readers return the entries of a file
+as `StoredSpacing`. `resolve_spacing` determines the voxel size, and `match_spacing` whether a mask has that of its
+tomogram.
 """
 
 from __future__ import annotations
@@ -132,10 +132,10 @@ def resolve_spacing(
     path : Path or str
         Named in messages.
     stored : StoredSpacing
-        What the file says.
+        Voxel size in the file.
     given : (z, y, x), optional
-        What the config says (`spacing_um`), in um. It serves where the file is silent; where the file says something
-        else, it is refused unless `spacing_from` is "config".
+        Voxel size in the config (`spacing_um`), in um. It is used if the file has none; if the file has
+        another one, it is refused unless `spacing_from` is "config".
     spacing_from : "file" or "config"
         Which of both decides where they differ.
 
@@ -212,7 +212,7 @@ def match_spacing(
     path : Path or str
         The mask.
     stored : StoredSpacing
-        What it says.
+        Its voxel size.
     spacing_um : (z, y, x)
         The tomogram's.
     of : Path or str
@@ -228,7 +228,7 @@ def match_spacing(
     Raises
     ------
     InputError
-        The mask says nothing that could be the tomogram's voxel size.
+        No entry of the mask agrees with the tomogram's voxel size.
     """
     name = getattr(path, "name", path)
     if not stored.readings or stored.readings[0].agrees(spacing_um):

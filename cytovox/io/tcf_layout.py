@@ -84,7 +84,7 @@ def read_stack(file: h5py.File, path: Path, where: str, described_by: str | None
     Raises
     ------
     InputError
-        No frame, fewer than DataCount, no resolution, or frames of another shape than the file says.
+        No frame, fewer than DataCount, no resolution, or frames whose shape differs from the metadata.
     """
     group, about = locate(file, where), locate(file, described_by or where)
     if not isinstance(group, h5py.Group):

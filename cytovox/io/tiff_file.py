@@ -33,7 +33,7 @@ _FAULTS = (
 #: OME-XML that states more planes than this is wrong: tifffile would make a list of them all.
 _MOST_PLANES = 10_000_000
 
-#: Of a plain TIFF: samples beside the colours that are opacity.
+#: Extra samples of a plain TIFF that are opacity.
 _ALPHA = (1, 2)
 
 

@@ -184,7 +184,7 @@ class Volume:
     def reader(self, t: int = 0, channel: str | int = "RI") -> FrameReader:
         """One frame of one channel, to be read region by region.
 
-        OME-Zarr, TCF and uncompressed TIFF read what is asked for; other files are read at the first call, whole, and
+        OME-Zarr, TCF and uncompressed TIFF read the requested part; other files are read whole at the first call, and
         kept. A TCF whose chunks are as large as its frames is read whole, too. The values are those of `frame`, but
         for one case: where a file does not tell whether its index is stored x 10 000, `frame` looks at all voxels, a
         reader at one block (see `StoredReader`). They differ only where no index is stored at all.

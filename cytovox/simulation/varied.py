@@ -22,7 +22,7 @@ from cytovox.simulation.fields import WaveField
 #: Name of the preset.
 ANY = "any"
 
-#: A nucleus whose index differs by less than this from that of its surroundings is not labelled, as nobody sees it.
+#: A nucleus whose index differs by less than this from that of its surroundings is not labelled.
 UNSEEN_CONTRAST = 0.0016
 
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -111,7 +111,7 @@ def retrain(run: Run) -> None:
     try:
         run_session(Run(TASK, request, folder, data, [], run.signals))
     except (Preempted, KeyboardInterrupt) as stop:
-        raise (stop.__cause__ or stop) from None  # the message of the search says how to resume
+        raise (stop.__cause__ or stop) from None  # the message of the search explains how to resume
     if run.trainer.is_global_zero:
         run.folder.update_metrics(scores_of(folder))
 

@@ -389,7 +389,7 @@ VARIANTS = [
     Variant("um_as_mm_config.nii", nifti(unit="mm"), read=BY_CONFIG, note="instead of the file's"),
     Variant("no_unit_um.nii", nifti(unit="unknown"), note="read as um: the file names no unit"),
     Variant("no_unit_mm.nii", nifti((0.0002, 0.00025, 0.0005), unit="unknown"), note="read as mm: the file names no"),
-    Variant("identity.nii", nifti(change=_identity_beside_qform), note="qform, beside an sform that is the identity"),
+    Variant("identity.nii", nifti(change=_identity_beside_qform), note="qform, as the sform is the identity"),
     Variant("sform_differs.nii", nifti(form="s", change=_other_zooms), refused="two voxel sizes"),
     Variant(
         "sform_differs_given.nii", nifti(form="s", change=_other_zooms), read=GIVEN, note="spacing_um says the same"

@@ -117,6 +117,7 @@ def test_the_same_command_does_nothing_again(cli, time_lapses, done):
     assert tables(done.run) == before
 
 
+@pytest.mark.slow
 def test_the_same_question_has_one_folder_and_another_has_another(cli, time_lapses, tmp_path):
     asked = [word for word in words(time_lapses, tmp_path) if not word.startswith("out=")]
     first = cli(*asked, f"runs_dir={tmp_path}", "meshes=none").run

@@ -102,6 +102,7 @@ def test_the_architecture_has_learnt_and_the_same_seed_learns_the_same(searched,
     assert not all(torch.equal(other[key], value) for key, value in logits.items())
 
 
+@pytest.mark.slow
 def test_a_search_that_is_stopped_goes_on_and_comes_to_the_same(searched, cli, tmp_path, monkeypatch):
     plain, seen = SearchModule.training_step, []
 
@@ -121,6 +122,7 @@ def test_a_search_that_is_stopped_goes_on_and_comes_to_the_same(searched, cli, t
     assert all(torch.equal(state(again)[key], value) for key, value in state(searched.run).items())
 
 
+@pytest.mark.slow
 def test_the_training_that_follows_is_the_same_in_a_process_of_its_own_and_after_a_stop(
     searched, cli, tmp_path, monkeypatch
 ):

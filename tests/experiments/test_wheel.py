@@ -95,6 +95,7 @@ def test_the_installed_wheel_is_the_one_that_runs(installed, tmp_path):
     assert all(Path(path).is_relative_to(installed.parents[1]) for path in finished.stdout.split())
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_helps_and_checks_from_another_folder(installed, tmp_path):
     helped = run(installed, "-m", "experiments.run", "--help", cwd=tmp_path)
     assert (helped.returncode, helped.stderr) == (0, "")
@@ -105,6 +106,7 @@ def test_the_installed_wheel_helps_and_checks_from_another_folder(installed, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_knows_its_networks_and_its_command(installed, tmp_path):
     script = installed.with_name("cytovox")
     finished = run(script, "check", "organelle_choi", cwd=tmp_path)
@@ -126,6 +128,7 @@ cytovox.save("organelles.ome.tif", masks)
 """
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_measures_an_array_with_the_masks_of_the_command(installed, tmp_path):
     from cytovox.io import read_volume, write_tcf
 

@@ -19,7 +19,7 @@ from cytovox.io.atomic import atomic_path
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-PAGES = (PAGE, *(HERE.parent / "docs" / name for name in ("cluster.md", "search.md")))
+PAGES = (PAGE, *(HERE.parent / "docs" / name for name in ("cluster.md", "independent.md", "search.md")))
 NOT_YET = "Not measured yet.\n"
 MARKS = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -4,6 +4,7 @@ Nothing here is shared with `cytovox.simulation`: a cell is a union of ellipsoid
 is grown to a given share of the cell around any point of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -245,7 +246,16 @@ def _draw_nuclei(kind: Kind, field: _Field, cell_ZYX: np.ndarray) -> list[np.nda
     return found
 
 
-def _add_balls(field, ri_ZYX, mask_ZYX, within_ZYX, number, radius_um, index, stretch=1.0) -> None:  # type: ignore[no-untyped-def]
+def _add_balls(
+    field: _Field,
+    ri_ZYX: np.ndarray,
+    mask_ZYX: np.ndarray,
+    within_ZYX: np.ndarray,
+    number: int,
+    radius_um: Range,
+    index: Callable[[], float],
+    stretch: float = 1.0,
+) -> None:
     """Write balls, or ellipsoids stretched up to `stretch` times, that lie inside a region."""
     for _ in range(number if within_ZYX.any() else 0):
         semi = field.one(radius_um) * field.rng.uniform(0.85, 1.15, 3)

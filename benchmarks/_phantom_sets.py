@@ -158,8 +158,8 @@ def make_case(name: str, number: int) -> Case:
     )
     # light is propagated on a grid that holds the fields; an export may be coarser
     fine: Spacing = (min(target_z, 0.3), min(target_yx, FINE_UM), min(target_yx, FINE_UM))
-    shape = tuple(2 * round(extent / s / 2) for extent, s in zip(chosen.extent_um, fine, strict=True))
-    phantom = draw_phantom(chosen.kind, shape, fine, scope.medium_ri, rng)  # type: ignore[arg-type]
+    z, y, x = (2 * round(extent / s / 2) for extent, s in zip(chosen.extent_um, fine, strict=True))
+    phantom = draw_phantom(chosen.kind, (z, y, x), fine, scope.medium_ri, rng)
     ri = observe(phantom.ri_ZYX, fine, scope, rng)
     return _exported(f"{name}_{number:03d}", phantom, ri, fine, (target_z, target_yx, target_yx))
 
@@ -180,7 +180,10 @@ def _exported(name: str, phantom: Phantom, ri_ZYX: np.ndarray, fine: Spacing, ta
             for axis, n in zip(points, phantom.cells_ZYX.shape, strict=True)
         )
         masks = [mask[nearest] for mask in masks]
-    return Case(name, ri_ZYX.astype(np.float32), target, *masks, phantom.owner, phantom.contrast)  # type: ignore[misc]
+    cells, nuclei, nucleolus, lipid = masks
+    return Case(
+        name, ri_ZYX.astype(np.float32), target, cells, nuclei, nucleolus, lipid, phantom.owner, phantom.contrast
+    )
 
 
 def cached_cases(

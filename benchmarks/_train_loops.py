@@ -60,7 +60,7 @@ class StepEnds(pl.Callback):
         self.times.append(time.perf_counter())
 
 
-def output(ends: list[float], waits: list[float], skip: int, batch: int) -> dict[str, float]:
+def step_times(ends: list[float], waits: list[float], skip: int, batch: int) -> dict[str, float]:
     """Of all steps but the first ones: how long they were, and what part of that was waiting."""
     steps = [end - begin for begin, end in zip(ends[skip - 1 :], ends[skip:], strict=False)]
     waited = waits[skip : len(ends)]
@@ -84,7 +84,7 @@ def train(config: Config, data: OrganelleDataModule, workers: int | str, skip: i
         trainer.profiler = waits  # type: ignore[attr-defined]
         trainer.fit(build_for_training(config, start=False), datamodule=data)
     assert len(ends.times) == config.trainer.max_steps
-    return output(ends.times, waits.seconds, skip, config.data.batch_size)
+    return step_times(ends.times, waits.seconds, skip, config.data.batch_size)
 
 
 class OpenPrepared(Transform):
@@ -147,4 +147,4 @@ def train_plainly(config: Config, dataset: CacheDataset, workers: int | str, ski
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         ends.append(time.perf_counter())
-    return output(ends, waits, skip, config.data.batch_size)
+    return step_times(ends, waits, skip, config.data.batch_size)

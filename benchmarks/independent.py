@@ -43,31 +43,31 @@ def more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=Path, default=Path.home() / ".cache" / "cytovox" / "phantoms", help="folder of the phantoms"
     )
-    parser.add_argument("--cells", action="store_true", help="also score cells and touching nuclei from masks")
-    parser.add_argument("--data", type=Path, help="folder of the real data; as CYTOVOX_DATA")
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("CYTOVOX_DATA"), help="folder of the real images (CYTOVOX_DATA)"
+    )
 
 
 def main() -> None:
     """Make the phantoms, predict, and print the tables."""
     arguments = options("independent", "Weights on data that our simulator did not make.", 1, more)
     count = 1 if arguments.quick else arguments.count
-    watch = Watch()
+    watch, begun = Watch(), time.perf_counter()
     with watch:
         cases = {
             name: cached_cases(name, count or SETS[name].count, arguments.cache, os.cpu_count() or 1, say)
             for name in arguments.sets
         }
+        say(f"phantoms: {sum(map(len, cases.values()))}, made or read in {time.perf_counter() - begun:.0f} s")
         tables, rows = [], {}
         for weights in arguments.weights:
             found = score_weights(weights, cases)
             tables += tables_of(weights, found)
             rows[weights] = {name: dataclasses.asdict(scores) for name, scores in found.items()}
-        if arguments.cells:
-            fields = [case for name in cases if name != "single" for case in cases[name] if case.cells_ZYX.max() > 1]
+        if fields := [case for found in cases.values() for case in found if case.cells_ZYX.max() > 1]:
             tables.append(cells_table(fields))
-            data = arguments.data or os.environ.get("CYTOVOX_DATA")
-            if data:
-                tables.append(nuclei_table(Path(data)))
+        if arguments.data is not None:
+            tables.append(nuclei_table(Path(arguments.data)))
     finish(arguments, rows, {}, tables, watch)
 
 

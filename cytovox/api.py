@@ -497,7 +497,7 @@ def simulate(
     Parameters
     ----------
     preset : str
-        A cell line of `cytovox.simulation.PRESETS`, such as `HeLa`.
+        A cell line of `cytovox.simulation.PRESETS`, such as `HeLa`, or `any`: cells of any kind.
     seed : int
         Random seed.
     shape : (z, y, x)

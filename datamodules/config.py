@@ -144,7 +144,7 @@ class SimulatedSet:
     """Simulated tomograms of one split."""
 
     presets: list[str] = field(default_factory=lambda: ["NIH3T3", "A549", "HeLa", "MDA-MB-231", "RAW264.7"])
-    """Cell lines, taken in turn."""
+    """Cell lines, or `any` (cells of any kind), taken in turn."""
     count: int = 10
     """Number of tomograms."""
     counts: dict[str, int] = field(default_factory=dict)

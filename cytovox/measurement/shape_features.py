@@ -2,7 +2,7 @@
 
 No feature depends on position, rotation or mirroring. Under 90° rotations and mirroring, features that count voxels or
 use moments are equal up to rounding. Those computed from the triangles of the surface are equal up to 1e-4 (areas) or
-5e-2 (standard deviation of curvature), because the diagonals of the triangles change. At other angles the sampling of
+6e-2 (standard deviation of curvature), because the diagonals of the triangles change. At other angles the sampling of
 the voxels adds 1 to 3 % at 64 voxels (25 % for the roughness of a smooth body). The published work on these cells names
 the kinds of its features but does not define them. These are the standard features of shape description and of red
 blood cell morphometry, with one definition each, chosen before any classifier was run.

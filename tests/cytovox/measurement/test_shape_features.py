@@ -127,8 +127,8 @@ def test_no_turn_or_mirror_changes_an_object(seed, pose):
         if name not in BY_TRIANGLES:
             assert turned[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
         else:
-            # a single sharp corner, whose triangles are divided along the other diagonal, dominates a spread
-            limit = 0.1 if "curvature" in name else 0.02
+            # a single sharp corner, whose triangles are divided along the other diagonal, dominates this deviation
+            limit = 0.06 if name == "gaussian_curvature_sd" else 0.02
             assert turned[name] == pytest.approx(value, rel=limit, abs=0.01), name
 
 

@@ -84,12 +84,11 @@ class RandWindowd(Randomizable, MapTransform):
         Whether the window lies in the middle of the volume.
     stacked : bool
         `image` becomes the channels of image and masks, float32 (1 + K, Z, Y, X), and `mask` is dropped; where the
-        window has voxels without annotation, K more channels are 1 there. Resampled at once, they take two thirds of
-        the time (10 and 15 ms of a core for a patch of 32x64x64).
+        window has voxels without annotation, K more channels are 1 there. Resampling them at once is faster.
     """
 
-    # Not MONAI's RandCropByLabelClassesd and RandZoomd: they take 1.1 (patch 32x64x64) to 9 times (64x128x128, copied)
-    # as long for a patch, because they crop the window of the least zoom (docs/benchmarks.md, patch_speed);
+    # Not MONAI's RandCropByLabelClassesd and RandZoomd: they take 1.3 (every patch scaled) to 9 times (64x128x128,
+    # copied) as long for a patch, because they crop the window of the least zoom (docs/benchmarks.md, patch_speed);
     # the chosen voxel is always in the middle, many crops touch the volume's border, and scales are uniform.
 
     def __init__(

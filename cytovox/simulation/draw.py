@@ -17,7 +17,7 @@ def generator(preset: str, seed: int, stream: int) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(preset.encode()), seed, stream])
 
 
-def _turned(rng: np.random.Generator) -> np.ndarray:
+def random_axes(rng: np.random.Generator) -> np.ndarray:
     """Return a random rotation or reflection matrix, uniformly distributed (QR of a Gaussian matrix)."""
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     return q * np.sign(np.diag(r))
@@ -208,7 +208,7 @@ def _granules(rng: np.random.Generator, line: CellLine, cell: Cell) -> tuple[Blo
             point = middle + rng.normal(scale=0.6, size=3)
             semi = np.array([rng.uniform(0.6, 1.1), rng.uniform(0.25, 0.35), rng.uniform(0.25, 0.35)])
             if all(np.linalg.norm(point - b.center_um) > b.semi_um[0] + 0.6 for b in cell.droplets):
-                found.append(Blob(point, semi, _turned(rng), rng.uniform(*line.granule_ri), 0.15))
+                found.append(Blob(point, semi, random_axes(rng), rng.uniform(*line.granule_ri), 0.15))
     return tuple(found)
 
 
@@ -218,4 +218,4 @@ def _speck(rng: np.random.Generator, sides_um: Sequence[float], medium_ri: float
     z = semi[0] if rng.random() < 0.7 else rng.uniform(0.5, 12.0)
     yx = [rng.uniform(-APRON_UM, side + APRON_UM) for side in sides_um]
     contrast = rng.uniform(0.006, 0.03)
-    return Blob(np.array([z, *yx]), semi, _turned(rng), medium_ri + contrast, rng.uniform(0.1, 0.4))
+    return Blob(np.array([z, *yx]), semi, random_axes(rng), medium_ri + contrast, rng.uniform(0.1, 0.4))

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.ndimage as ndi
 
 from cytovox.simulation.cells import Grid, Grown
-from cytovox.simulation.draw import generator
+from cytovox.simulation.draw import generator, random_axes
 from cytovox.simulation.fields import WaveField
 
 #: Name of the preset.
@@ -63,11 +63,6 @@ class Sampler:
     def chance(self, probability: float) -> bool:
         """Return True with a probability."""
         return bool(self.rng.random() < probability)
-
-    def axes(self) -> np.ndarray:
-        """Draw a rotation, (3, 3), uniform over directions."""
-        q, r = np.linalg.qr(self.rng.normal(size=(3, 3)))
-        return q * np.sign(np.diag(r))
 
     def wave(self, scale_um: float, box: tuple[slice, ...], waves: int = 24) -> np.ndarray:
         """Return a random field of unit deviation, features about `scale_um` across, in a box of the grid."""
@@ -223,7 +218,7 @@ def _lumps(draw: Sampler, centre: np.ndarray, semi: np.ndarray, count: int) -> B
     for k in range(count):
         shift = np.zeros(3) if k == 0 else draw.rng.normal(size=3) * semi * np.array([0.3, 0.8, 0.8])
         own = semi * draw.rng.uniform(0.6, 1.15, 3) * (1.0 if k == 0 else draw.one(0.4, 0.9))
-        lumps.append((centre + shift, own, draw.axes() if draw.chance(0.7) else np.eye(3)))
+        lumps.append((centre + shift, own, random_axes(draw.rng) if draw.chance(0.7) else np.eye(3)))
     radius = float(np.cbrt(semi.prod()))
     reach = 2.6 * float(semi.max()) if count > 1 else 1.5 * float(semi.max())
     return Body(_level(lumps, radius), centre, np.full(3, reach + 1.0))
@@ -429,7 +424,7 @@ def _add_blob(
         centre = near + draw.rng.normal(scale=1.8, size=3)
     semi = radius * np.array([draw.one(1, stretch), draw.one(0.9, 1.1), draw.one(0.9, 1.1)])
     reach = float(semi.max())
-    axes = draw.axes()
+    axes = random_axes(draw.rng)
     parts = []
     for axis, f, n, c in zip(draw.grid.axes_um, first, ri_ZYX.shape, centre, strict=True):
         low = int(np.clip(np.searchsorted(axis, c - reach) - f, 0, n))

@@ -69,7 +69,7 @@ def test_cells_from_masks_reads_an_added_format(tmp_path, added, cli):
     np.savez(tmp_path / "nucleus.npz", labels=nucleus)
     answer = cli(
         "cells_from_masks", f"membrane={tmp_path}/membrane.npz", f"nucleus={tmp_path}/nucleus.npz", "method=watershed",
-        f"out={tmp_path / 'out'}",
+        f"out={tmp_path / 'out'}", f"runs_dir={tmp_path / 'runs'}",
     )  # fmt: skip
     assert answer.code == 0, answer.err
     with next((tmp_path / "out").rglob("cells.csv")).open(newline="") as file:

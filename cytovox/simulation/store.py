@@ -25,9 +25,12 @@ from cytovox.simulation.tomogram import (
     check_request,
     simulate,
 )
+from cytovox.simulation.varied import ANY
 
 #: Part of every cache key: increase it with any change that alters a volume.
 SIMULATOR_VERSION = 4
+#: The same for volumes of the preset `any`.
+ANY_VERSION = 2
 
 #: Indices are stored in 16 bits as whole steps of `RI_STEP` above 1.2, so up to 1.855.
 _ORIGIN = 120_000
@@ -55,6 +58,10 @@ class Request:
         about = asdict(self)
         if self.options.density == (1.0, 1.0):  # the name that versions without this option wrote
             del about["options"]["density"]
+        if not self.options.optics.multiple_scattering:
+            del about["options"]["optics"]["multiple_scattering"]
+        if self.preset == ANY:
+            about["any"] = ANY_VERSION
         key = json.dumps([SIMULATOR_VERSION, about], sort_keys=True)
         return f"{self.preset}-{self.seed:05d}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 

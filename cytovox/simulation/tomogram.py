@@ -23,6 +23,7 @@ from cytovox.simulation.optics import (
     support,
 )
 from cytovox.simulation.presets import PRESETS, CellLine
+from cytovox.simulation.scattering import scatter
 from cytovox.simulation.scene import Scene
 from cytovox.simulation.varied import ANY, grow_any
 
@@ -257,6 +258,8 @@ def _simulate_any(seed: int, shape: Shape, spacing_um: Spacing, options: Options
     )
     drift_ri, blur_um = float(rng.choice([0, 1])) * rng.uniform(0, 0.0015), rng.uniform(0, 0.12)
     slopes = rng.normal(size=5)
+    if rng.random() < 0.35:
+        optics = replace(optics, multiple_scattering=True, illuminations=int(rng.integers(16, 37)))
     grid = _padded_grid(shape, spacing_um)
     grown = grow_any(seed, grid, medium_ri, density)
     sharp = scipy.ndimage.gaussian_filter(grown.ri_ZYX, [blur_um / s for s in spacing_um])
@@ -276,10 +279,13 @@ def image(
     optics: Optics,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return the index as the microscope measures it, float32, same shape: Ewald caps, noise, filled cone."""
+    """Return the index as the microscope measures it, float32, same shape: measured spectrum, noise, filled cone."""
     shape = (ri_ZYX.shape[0], ri_ZYX.shape[1], ri_ZYX.shape[2])
-    measured = support(shape, spacing_um, medium_ri, optics)
-    spectrum = measure(potential(ri_ZYX, medium_ri), measured)
+    if optics.multiple_scattering:
+        spectrum, measured = scatter(ri_ZYX, spacing_um, medium_ri, optics)
+    else:
+        measured = support(shape, spacing_um, medium_ri, optics)
+        spectrum = measure(potential(ri_ZYX, medium_ri), measured)
     if noise_ri > 0:
         scale = np.float32(2 * noise_ri / medium_ri)
         spectrum += scale * coherent_noise(rng, measured, shape, fringes=6)

@@ -28,7 +28,7 @@ from cytovox.organelles import WHOLE
 from cytovox.quality.control import cell_state, frame_flags
 from cytovox.quality.rules import QualityRules, as_text
 from cytovox.segmentation.checks import nuclei_outside_note
-from cytovox.segmentation.field import CellField, FoundCells, SeedRule, WatershedCells
+from cytovox.segmentation.field import CELL_INPUTS, CellField, FoundCells, SeedRule, WatershedCells, finder_inputs
 from cytovox.segmentation.holes import fill_cells
 from cytovox.simulation import simulate as simulate_tomogram
 from cytovox.simulation.tomogram import DEFAULT_SHAPE, DEFAULT_SPACING_UM
@@ -188,11 +188,9 @@ def _cell_field(
         raise InputError(f"find_cells: expected arrays of one shape (z, y, x), got {shapes}")
     if spacing_um is None:
         raise InputError("find_cells: voxel size missing: give volume, or spacing_um=(z, y, x) in micrometres")
-    seeds, probabilities = None, getattr(masks, "cell_probabilities_2ZYX", None)
-    if probabilities is not None:
-        probability, nucleus = probabilities
-        # at least 0.5 in closed holes of the membrane mask
-        membrane = np.where(membrane, np.maximum(probability, np.float32(0.5)), probability)
+    seeds, probabilities = None, getattr(masks, "probabilities", {})
+    if probabilities.keys() >= CELL_INPUTS:
+        membrane, nucleus = finder_inputs(masks, probabilities)
     elif nucleus.dtype.kind in "iu" and int(nucleus.max(initial=0)) > 1 and len(np.unique(nucleus)) > 2:
         seeds = nucleus.astype(np.int32)
     z, y, x = (float(s) for s in spacing_um)
@@ -262,7 +260,15 @@ def measure(
         raise InputError(f"measure: cells: expected integer labels, got {labels.dtype}")
     rules, labels = Rules(medium, increments or Increments(), area), labels.astype(np.int32)
     try:
-        measured = measure_frame(ri_ZYX, labels, dict(masks), volume.spacing_um, rules, volume.origin_um)
+        measured = measure_frame(
+            ri_ZYX,
+            labels,
+            dict(masks),
+            volume.spacing_um,
+            rules,
+            volume.origin_um,
+            getattr(masks, "probabilities", None),
+        )
     except ValueError as error:
         raise InputError(f"measure: {error}") from None
     rows = [{"frame": frame, **row} for row in measured.compartments]

@@ -29,6 +29,7 @@ COLUMNS = (
     "cell", "compartment", "volume_um3", "surface_area_um2", "area_flag", "sphericity", "mean_ri", "sd_ri",
     "concentration_g_per_ml", "dry_mass_pg", "z_um", "y_um", "x_um", "parts", "mean_part_um3", "median_part_um3",
     "largest_part_um3", "mean_part_area_um2", "specks", "specks_um3", "border", "nuclei", "contrast_ri",
+    "boundary_contrast", "edge_share", "expected_dice",
 )  # fmt: skip
 PART_COLUMNS = (
     "cell", "compartment", "part", "volume_um3", "equivalent_diameter_um", "surface_area_um2", "area_flag",
@@ -99,7 +100,16 @@ def test_numbers_have_a_type_and_columns_of_the_refractive_index_are_known():
     types = registry.numeric_types(registry.columns())
     assert set(COLUMNS) - set(types) == {"compartment", "area_flag", "border"}
     assert {name for name, kind in types.items() if kind == "Int64"} == {"specks", "nuclei"}
-    of_ri = {"mean_ri", "sd_ri", "concentration_g_per_ml", "dry_mass_pg", "contrast_ri"}
+    of_ri = {
+        "mean_ri",
+        "sd_ri",
+        "concentration_g_per_ml",
+        "dry_mass_pg",
+        "contrast_ri",
+        "boundary_contrast",
+        "edge_share",
+        "expected_dice",
+    }
     assert registry.columns_of_ri() == of_ri
 
 

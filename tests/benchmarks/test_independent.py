@@ -37,7 +37,7 @@ def test_the_microscope_recovers_the_index_and_place_of_a_ball(full_angle):
         assert centre == pytest.approx(d, abs=0.25)
 
 
-def test_noise_has_the_deviation_that_was_asked_for():
+def test_noise_has_the_given_standard_deviation():
     empty = np.full((32, 48, 48), 1.337)
     scope = Microscope(noise_ri=0.0006, illuminations=12, rounds=0)
     assert observe(empty, SPACING, scope, np.random.default_rng(0)).std() == pytest.approx(0.0006, rel=0.05)

@@ -1,4 +1,4 @@
-"""Every command of docs/cluster.md, as it stands there."""
+"""Run every command of docs/cluster.md."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_a_node_without_the_data_fails_within_a_minute(idle: Jobs) -> None:
 
 
 def test_a_gpu_invisible_to_torch_fails_within_a_minute(idle: Jobs) -> None:
-    """The nodes hand out GPUs, and the torch of this machine sees none."""
+    """The nodes offer GPUs that torch on this machine does not see."""
     import torch
 
     if torch.cuda.is_available():

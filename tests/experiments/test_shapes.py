@@ -1,4 +1,4 @@
-"""Shapes from the command line: what a run leaves, that nothing is done twice, and what a error is answered with."""
+"""Shape tasks from the command line: files of a run, repeated predictions, and errors."""
 
 from __future__ import annotations
 

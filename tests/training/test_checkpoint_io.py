@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there."""
+"""Checkpoints are written atomically."""
 
 import errno
 import os

@@ -40,7 +40,7 @@ class Line(pl.LightningModule):
         self.log("val/score", 1.0)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Plain descent: a bad gradient reaches the weights at once."""
+        """Gradient descent without moments, so that a gradient changes the weights at once."""
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
@@ -100,7 +100,7 @@ def test_the_loss_is_checked_every_log_every_n_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ema", [None, EMA(decay=0.9)])
 def test_nonfinite_weights_are_not_written(tmp_path: Path, ema: EMA | None) -> None:
-    """The last step of an epoch may spoil them, after a loss that was finite."""
+    """The last step of an epoch can make weights infinite after a finite loss."""
 
     class Spoil(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
@@ -115,7 +115,7 @@ def test_nonfinite_weights_are_not_written(tmp_path: Path, ema: EMA | None) -> N
 
 
 def test_a_finite_training_is_checked_at_logging_steps_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only int() of the check's own tensor would be a read: it is counted."""
+    """Count how often the check reads its tensor from the device."""
     reads: list[int] = []
     own = DivergenceCheck._check
 
@@ -131,7 +131,7 @@ def test_a_finite_training_is_checked_at_logging_steps_only(tmp_path: Path, monk
 
 
 def test_the_hook_of_a_step_does_not_read_from_the_device() -> None:
-    """A tensor of the meta device cannot be read: the hook works on it nevertheless."""
+    """The hook accepts a tensor of the meta device, which cannot be read."""
     check = DivergenceCheck(Path("last.ckpt"))
     trainer = type("Trainer", (), {"global_step": 3, "precision_plugin": None})()
     loss = torch.zeros((), device="meta")
@@ -219,7 +219,7 @@ def test_divergence_on_one_rank_ends_all_ranks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
 def test_a_single_overflow_in_float16_is_skipped(tmp_path: Path, factor: float) -> None:
-    """Where activations exceed 65,504 the loss itself is not finite; the gradient scaler skips that step."""
+    """If activations exceed 65,504, the loss is not finite, and the gradient scaler skips the step."""
     module = Line(bad_step=3, factor=factor)
     trainer = _fit(tmp_path, module, precision="16-mixed", log_every_n_steps=1)
     assert trainer.global_step == 12

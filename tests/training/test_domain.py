@@ -1,4 +1,4 @@
-"""What weights were trained on, and what lies outside it."""
+"""Ranges of the training inputs of weights, and inputs outside of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is cut and goes on ends where an uncut one does: weights, rates, patches, averages, metrics."""
+"""A resumed run equals an uninterrupted one: weights, learning rates, patches, averages and metrics."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ METADATA = OrganelleMetadata(
 
 
 class Watch(pl.Callback):
-    """Notes the patches and rates of each step, and the weights after each epoch."""
+    """Record the patches and learning rates of each step, and the weights after each epoch."""
 
     def __init__(self) -> None:
         self.patches: list[float] = []
@@ -86,7 +86,7 @@ def _config(**more: object) -> TrainerConfig:
 
 
 class Stop(pl.Callback):
-    """Cuts the run, as a time limit does, when an epoch ends."""
+    """Stop the run at the end of an epoch, as a time limit does."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch

@@ -1,4 +1,4 @@
-"""Masks on disk, read back by other people's readers."""
+"""Mask files of a prediction, read with third-party libraries."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _frames(count: int) -> np.ndarray:
 
 
 class Boxes:
-    """An inferer that tells an index from another, box by box from the last to the first, and counts its frames."""
+    """An inferer that thresholds the index, box by box from the last to the first, and counts its frames."""
 
     scratch: Path | None = None
 
@@ -153,7 +153,7 @@ class Never(Boxes):
 
 
 def _seen(folder: Path) -> list[str]:
-    """Names in a folder, but for hidden ones."""
+    """Names in a folder, without hidden ones."""
     return sorted(p.name for p in folder.glob("[!.]*"))
 
 

@@ -1,4 +1,4 @@
-"""A prediction that dies goes on where it stopped, and streams what does not fit into memory."""
+"""Interrupted predictions are resumed, and volumes larger than memory are streamed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _frames(count: int) -> np.ndarray:
 
 
 class Boxes:
-    """An inferer that tells an index from another box by box, and counts the frames it was asked for."""
+    """An inferer that thresholds the index box by box, and counts its frames."""
 
     scratch: Path | None = None
     size = (4, 16, 16)
@@ -72,7 +72,7 @@ class Boxes:
 
 
 class Stops(Boxes):
-    """Raises in the middle of a frame."""
+    """Raise an error in the middle of a frame."""
 
     def __init__(self, frame: int, error: BaseException) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ def _writer(tmp_path: Path, paths: list[Path], kind: str = "ome-tiff", run: str 
 
 
 def _masks(folder: Path, kind: str, name: str, frames: int) -> np.ndarray:
-    """Masks (T, K, Z, Y, X) as other people's readers read them."""
+    """Masks (T, K, Z, Y, X) as third-party libraries read them."""
     if kind == "ome-tiff":
         return tifffile.imread(folder / f"{name}.ome.tif").reshape(frames, 2, *SHAPE)
     if kind == "ome-zarr":
@@ -112,7 +112,7 @@ def lapse(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures take most of a second each, so most tests do without."""
+    """Most tests draw no figures, which take most of a second each."""
 
     def draw(path: Path, reader: FrameReader, region: Any, *rest: Any, surfaces: bool) -> None:
         box = (slice(0, 1), slice(0, 2), slice(0, 3))
@@ -250,7 +250,7 @@ def test_too_little_disk_space_is_reported_before_predicting(
 
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is large."""
+    """Treat every volume as large."""
     monkeypatch.setattr(prediction, "LARGE", 0)
     monkeypatch.setattr(mask_figures, "THINNED", 1000)
     monkeypatch.setattr(mask_figures, "SURFACES", 500)

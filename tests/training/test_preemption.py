@@ -1,4 +1,4 @@
-"""A run that is asked to stop at any batch ends, once resumed, with the very weights of one that was not."""
+"""A run that is stopped at any batch and resumed ends with the weights of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Signal(pl.Callback):
-    """Sends the process a signal in the middle of a batch, as a scheduler would."""
+    """Send the process a signal in the middle of a batch, as a scheduler does."""
 
     def __init__(self, stage: str, epoch: int, batch: int, name: str = "SIGUSR1") -> None:
         self.place, self.name = (stage, epoch, batch), name
@@ -68,7 +68,7 @@ class Signal(pl.Callback):
 def fit(
     folder: Path, root: Path, *extra: pl.Callback, workers: int = 0, plateau: bool = False, **more: Any
 ) -> tuple[pl.Trainer, OrganelleModule, str | None]:
-    """A fit of 3 epochs of 4 batches and 2 validation volumes; what stopped it, if something did."""
+    """Fit 3 epochs of 4 batches and 2 validation volumes; also return the signal that stopped it, if any."""
     config = FolderData(
         organelles=["nucleus"], root=str(root), volumes="?.nii.gz", masks="*_{organelle}.nii.gz", patch_size=[8, 8, 8],
         resample_spacing_um=[1.0] * 3, batch_size=2, patches_per_epoch=8, num_workers=workers,
@@ -101,7 +101,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def same(left: Any, right: Any, where: str = "") -> None:
-    """Bit for bit."""
+    """Assert that two states are equal, bit for bit."""
     if isinstance(left, torch.Tensor):
         assert torch.equal(left, right), where
     elif isinstance(left, dict):
@@ -214,7 +214,7 @@ def test_a_resumed_run_with_max_steps_counts_no_epoch_twice(
 
 
 def test_a_due_checkpoint_is_saved_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ranks' answer comes a batch later; until then nobody asks again."""
+    """The answer of the ranks comes a batch later; until then there is no second request."""
 
     class Done:
         def wait(self) -> None:

@@ -1,4 +1,4 @@
-"""Simulated cells through the data module, the test and its tables."""
+"""Test of simulated cells: data module, tables and figures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ METADATA = OrganelleMetadata(
 
 
 class Thresholds(nn.Module):
-    """One threshold of the index an organelle."""
+    """One threshold of the index for each organelle."""
 
     def forward(self, image_BCZYX: torch.Tensor) -> torch.Tensor:
         levels = torch.tensor([0.2, 0.4, 0.6, 0.8])[:, None, None, None]

@@ -1,4 +1,4 @@
-"""The run folder, its metrics, and what tells one run from another."""
+"""The run folder, its metrics, and the device settings of a run."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_runs_started_in_an_interactive_job_have_separate_folders(
 
 
 def test_a_fresh_run_has_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as one that is submitted from within a job, whatever that is called."""
+    """For example a run that is submitted from within a job of any name."""
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setenv("SLURM_PROCID", "0")
     mine = RunFolder.create(tmp_path, "a")

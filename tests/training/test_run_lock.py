@@ -49,7 +49,7 @@ def test_gathering_is_refused_while_a_shard_is_unfinished(queue, folder: RunFold
 
 
 def test_gathering_is_refused_while_a_dependent_job_is_unfinished(queue, folder: RunFolder) -> None:
-    """Nobody but SLURM knows of it yet."""
+    """Only SLURM lists this job, the run folder does not."""
     (folder.path / GATHER).parent.mkdir(parents=True)
     (folder.path / GATHER).touch()
     queue(f"30_1 PENDING {folder.path}/slurm/job.sh", f"20 RUNNING {folder.path}/slurm/gather/job.sh")
@@ -80,7 +80,7 @@ def test_a_run_that_is_no_array_ignores_pending_jobs(queue, folder: RunFolder) -
 @pytest.mark.parametrize(("status", "free"), [("running", False), ("preempted", False), ("finished", True),
                                               ("failed", True), ("interrupted", True)])  # fmt: skip
 def test_an_ended_run_is_unlocked_while_its_job_continues(queue, folder: RunFolder, status: str, free: bool) -> None:
-    """Such as that of a notebook, or of an agent that has taken another run."""
+    """For example the job of a notebook, or of an agent that works on another run."""
     folder.update_status(job="12", status=status)
     queue("12 RUNNING y")
     if free:

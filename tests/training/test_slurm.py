@@ -1,4 +1,4 @@
-"""What a run asks of SLURM when it was stopped, and what it says where there is no answer."""
+"""Requests to SLURM by a stopped run, and messages without an answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.slurm import (
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Fake commands of SLURM that note what they were asked."""
+    """Fake commands of SLURM that record their arguments."""
     folder, expected = tmp_path / "bin", tmp_path / "expected"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")

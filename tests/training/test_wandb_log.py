@@ -1,4 +1,4 @@
-"""What W&B may not hold up."""
+"""A W&B upload does not delay the end of a run."""
 
 from __future__ import annotations
 

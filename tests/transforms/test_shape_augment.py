@@ -1,4 +1,4 @@
-"""Image, mask and object turn together."""
+"""Augmentation of image, mask and object with the same random transform."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def sample(obj_ZYX: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def params_of(augment: Compose) -> AugmentationParams:
-    """What the last call drew."""
+    """Parameters of the last call."""
     (rotation,) = (step for step in augment.transforms if isinstance(step, RandRotateInFramed))
     return rotation.params
 
 
 def lopsided() -> torch.Tensor:
-    """A body with a bump on one side, a thin wall on another and a hole: no turn leaves it as it is."""
+    """A body with a bump on one side, a thin wall on another and a hole: no rotation or flip leaves it unchanged."""
     obj = ellipsoid((12, 16, 10)).numpy().copy()
     obj[30:36, 20:24, 38:50] = 1
     obj[24:44, 44:56, 31] = 1

@@ -1,4 +1,4 @@
-"""Features of bodies in a book, and the same features of any body whatever way it lies."""
+"""Features of bodies with analytical values, and their invariance under rotation and mirroring."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""The larger set: bodies in a book, and any body whatever way it lies."""
+"""The larger feature set: bodies with analytical values, and invariance under rotation and mirroring."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""Reliability of probabilities that are right, and of some that are known to be wrong."""
+"""Reliability of calibrated probabilities, and of probabilities with a known error."""
 
 import math
 

@@ -166,7 +166,7 @@ def test_the_change_against_a_reference_is_paired():
 @pytest.mark.real_data
 @pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
 def test_the_baselines_have_their_published_scores_on_real_cells():
-    """The known scores are of 135 cells, 101 of which are here: 0.015 is what the others may add."""
+    """The published scores are of 135 cells, of which 101 are here; 0.015 allows for the others."""
     known = {cylinder: (0.481, 0.345, 0.384, 0.319), ellipsoid: (0.617, 0.499, 0.501, 0.546)}
     root = Path(os.environ["CYTOVOX_DATA"]) / "rbc"
     cells = []

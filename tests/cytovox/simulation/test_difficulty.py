@@ -1,4 +1,4 @@
-"""The simulated cells are no easier than real ones: the refractive index alone does not tell the organelles apart."""
+"""Difficulty of simulated cells: index windows do not segment the organelles."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The microscope against answers known without it."""
+"""Model of the microscope, compared with analytical results."""
 
 from functools import lru_cache
 

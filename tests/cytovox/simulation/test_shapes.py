@@ -1,4 +1,4 @@
-"""Simulated single cells: whole, in their frame, and learnable without being trivial."""
+"""Simulated single cells: complete, inside the volume, and neither trivial nor impossible to learn."""
 
 from __future__ import annotations
 

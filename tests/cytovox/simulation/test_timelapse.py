@@ -1,4 +1,4 @@
-"""Simulated time-lapses: the first frame is the single volume, labels follow the cells, treatments change them."""
+"""Simulated time-lapses: first frame, labels over time, and effects of treatments."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def simulated(response, seed=5, preset="RAW264.7"):
 
 
 def whole_cells(*grown):
-    """Labels that touch no side of any frame, and are in all."""
+    """Labels that are in all frames and touch no border."""
     kept = set.intersection(*(set(np.unique(g.cells_ZYX)) for g in grown)) - {0}
     for g in grown:
         sides = [g.cells_ZYX[:, [0, -1]], g.cells_ZYX[:, :, [0, -1]], g.cells_ZYX[[-1]]]

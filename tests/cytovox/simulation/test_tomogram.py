@@ -32,7 +32,7 @@ def volume(preset: str, seed: int = 0) -> Tomogram:
 
 @lru_cache(maxsize=8)
 def scenes(preset: str) -> tuple[Scene, ...]:
-    """What five fields hold, as descriptions: fast, and free of borders."""
+    """Scenes of five fields; fast to draw, and without borders."""
     return tuple(draw_scene(PRESETS[preset], seed, (19.2, 40.0, 40.0)) for seed in range(5))
 
 

@@ -1,4 +1,4 @@
-"""The preset `any`: cells of every kind, with a truth that fits the picture."""
+"""The preset `any`: variation of its cells, and consistency of masks and index."""
 
 import numpy as np
 import pytest

@@ -38,7 +38,7 @@ def test_the_microscope_recovers_the_index_and_place_of_a_ball(full_angle, singl
 
 
 @pytest.mark.parametrize("single", [False, True])
-def test_noise_has_the_deviation_that_was_asked_for(single):
+def test_noise_has_the_given_standard_deviation(single):
     empty = np.full((32, 48, 48), 1.337)
     scope = Microscope(noise_ri=0.0006, illuminations=12, rounds=0, single_scattering=single)
     assert observe(empty, SPACING, scope, np.random.default_rng(0)).std() == pytest.approx(0.0006, rel=0.05)

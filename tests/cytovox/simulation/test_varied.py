@@ -1,4 +1,4 @@
-"""The preset `any`: cells of every kind, with a truth that fits the picture."""
+"""The preset `any`: variation of its cells, and consistency of masks and index."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def volumes() -> list[Tomogram]:
     return [simulate(ANY, seed, SHAPE, SPACING, Options(noise_ri=(0, 0))) for seed in SEEDS]
 
 
-def test_the_same_seed_gives_the_same_volume_and_another_seed_another(volumes):
+def test_a_seed_determines_the_volume(volumes):
     again = simulate(ANY, 3, SHAPE, SPACING, Options(noise_ri=(0, 0)))
     assert np.array_equal(again.ri_ZYX, volumes[3].ri_ZYX)
     assert np.array_equal(again.nuclei_ZYX, volumes[3].nuclei_ZYX)
@@ -33,14 +33,14 @@ def test_organelles_lie_inside_their_cells(volumes):
         assert not (volume.masks["lipid"] & (inside | (volume.cells_ZYX == 0))).any()
 
 
-def test_each_cell_is_one_piece_on_its_grid():
+def test_each_cell_is_one_component():
     for seed in range(8):
         grown = grow_any(seed, Grid.around(SHAPE, SPACING, (0, 0, 0)), 1.337)
         for label in range(1, int(grown.cells_ZYX.max()) + 1):
             assert ndi.label(grown.cells_ZYX == label)[1] == 1
 
 
-def test_nuclei_lie_anywhere_are_of_any_size_and_brighter_or_darker(volumes):
+def test_nuclei_vary_in_position_size_and_sign_of_contrast(volumes):
     offsets, shares, contrasts, without = [], [], [], 0
     for volume in volumes:
         for label in np.unique(volume.cells_ZYX)[1:]:
@@ -66,7 +66,7 @@ def test_nuclei_lie_anywhere_are_of_any_size_and_brighter_or_darker(volumes):
     assert np.percentile(np.abs(contrasts), 90) > 0.005
 
 
-def test_a_nucleus_that_is_marked_as_unseen_has_little_contrast(volumes):
+def test_unseen_voxels_belong_to_nuclei(volumes):
     marked = [volume for volume in volumes if volume.unseen_ZYX is not None]
     assert marked
     for volume in marked:
@@ -75,7 +75,7 @@ def test_a_nucleus_that_is_marked_as_unseen_has_little_contrast(volumes):
     assert UNSEEN_CONTRAST > 0
 
 
-def test_the_number_of_cells_follows_the_density():
+def test_a_low_density_gives_fewer_cells():
     def number(density: float) -> int:
         options = Options(density=(density, density))
         return sum(int(simulate(ANY, seed, (16, 72, 72), SPACING, options).cells_ZYX.max()) for seed in range(12))
@@ -83,13 +83,13 @@ def test_the_number_of_cells_follows_the_density():
     assert number(0.3) < 0.6 * number(1.0)
 
 
-def test_the_cache_keeps_what_is_unseen(volumes, tmp_path):
+def test_the_cache_stores_unseen_nuclei(volumes, tmp_path):
     seed = next(volume.seed for volume in volumes if volume.unseen_ZYX is not None)
     (path,) = simulate_many([Request(ANY, seed, SHAPE, SPACING, Options(noise_ri=(0, 0)))], tmp_path)
     assert np.array_equal(load(path).unseen_ZYX, volumes[seed].unseen_ZYX)
 
 
-def test_no_time_lapse_is_made_of_any_cells():
+def test_a_time_lapse_of_the_preset_any_is_refused():
     from cytovox.simulation import time_lapse
 
     with pytest.raises(InputError, match="preset 'any'"):

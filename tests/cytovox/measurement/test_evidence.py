@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytovox.measurement.evidence import expected_dice, surface_evidence
+from cytovox.measurement import evidence
+from cytovox.measurement.evidence import EvidenceRule, evidence_of, expected_dice, surface_evidence, volume_interval
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.organelles import WHOLE
 
@@ -101,6 +102,36 @@ def test_contents_do_not_count_for_the_contrast():
     lipid = ball(4.5, (0.5, 1.0, -1.0)) & ~ball(3.8, (0.5, 1.0, -1.0)) & (np.arange(SHAPE[2]) % 4 < 2)
     ri = picture(0.0, 0.001) + 0.05 * lipid
     assert abs(rows_of(ri.astype(np.float32), lipid=lipid)["nucleus"]["boundary_contrast"]) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("contrast", "edges", "dice", "expected"),
+    [
+        (9.0, 1.0, 1.0, "strong"),
+        (-9.0, 1.0, 1.0, "strong"),
+        (9.0, 1.0, 0.1, "weak"),
+        (9.0, 0.0, 1.0, "weak"),
+        (0.01, 0.1, 1.0, "none"),
+        (9.0, 1.0, np.nan, "strong"),
+        (np.nan, np.nan, 1.0, ""),
+    ],
+)
+def test_evidence_is_strong_if_picture_and_network_agree(contrast, edges, dice, expected):
+    assert evidence_of("nucleus", contrast, edges, dice) == expected
+
+
+def test_an_organelle_without_a_rule_has_no_evidence_and_no_interval():
+    assert evidence_of("vacuole", 9.0, 1.0, 1.0) == ""
+    assert np.isnan(volume_interval("vacuole", 10.0, 9.0, 11.0)).all()
+
+
+def test_an_interval_holds_the_volume_and_widens_with_the_uncertainty(monkeypatch):
+    monkeypatch.setitem(evidence.RULES, "nucleus", EvidenceRule(0.8, 0.5, 0.7, spread=1.0, below=0.1, above=0.2))
+    sure, unsure = volume_interval("nucleus", 100.0, 100.0, 100.0), volume_interval("nucleus", 100.0, 80.0, 120.0)
+    assert sure == pytest.approx((100 * np.exp(-0.1), 100 * np.exp(0.2)))
+    assert unsure == pytest.approx((100 / 1.5 * np.exp(-0.1), 150 * np.exp(0.2)))
+    low, high = volume_interval("nucleus", 100.0, 0.0, 100.0)
+    assert 0 < low < 100 < high
 
 
 def test_another_cell_is_not_the_surroundings():

@@ -91,6 +91,7 @@ def test_two_ranks_find_and_train_the_same_network(tmp_path, command):
     assert (again["status"], again["stages_done"]) == ("finished", ["fit", "test"])
 
 
+@pytest.mark.slow
 def test_the_architecture_is_trained_and_reproducible(searched, cli, tmp_path):
     first = state(searched.run)
     logits = {key: value for key, value in first.items() if "architecture" in key}
@@ -193,6 +194,7 @@ def test_no_schedule_changes_the_learning_rate_of_the_architecture(schedule):
     assert (weights["lr"] < config.optimizer.lr) == (schedule != "constant")
 
 
+@pytest.mark.slow
 def test_a_search_resumed_at_its_end_uses_the_averaged_weights(cli, tmp_path):
     words = [f"runs_dir={tmp_path}", "stages=[fit]", "trainer.ema={decay: 0.9}"]
     run = cli("scnas_search_demo", *SMALL, *words).run

@@ -280,15 +280,17 @@ class OrganellePatch(Compose):
         self.plain.set_random_state(int(self.R.randint(2**32, dtype=np.uint32)))
         return self
 
-    def __call__(self, input_: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the patch of a dictionary with the keys of `RandWindowd`."""
-        result = super().__call__(input_, *args, **kwargs)
+    def __call__(
+        self, input_: Any, start: int = 0, end: int | None = None, threading: bool = False, lazy: bool | None = None
+    ) -> Any:
+        """Return the patch of a dictionary with the keys of `RandWindowd`; options as of `Compose`."""
+        result = super().__call__(input_, start, end, threading, lazy)
         if "annotated" not in input_:
             return result
         for _ in range(self.TRIES - 1):
             if has_annotation(result):
                 return result
-            result = super().__call__(input_, *args, **kwargs)
+            result = super().__call__(input_, start, end, threading, lazy)
         return result if has_annotation(result) else self.plain(input_)
 
 

@@ -184,8 +184,10 @@ def annotation_findings(
             by_share: dict[str, list[str]] = {}
             for organelle, share in one.annotated.items():
                 by_share.setdefault(f"{100 * share:.3g} %", []).append(organelle)
-            shares = ", ".join(f"{share} of the voxels for {' and '.join(names)}" for share, names in by_share.items())
-            findings.append(finding("partly-annotated", "warning", one.name, f"annotated: {shares}", (one.name,)))
+            shares = "; ".join(f"{share} ({', '.join(names)})" for share, names in by_share.items())
+            findings.append(
+                finding("partly-annotated", "warning", one.name, f"annotated voxels: {shares}", (one.name,))
+            )
     tested = [case.name for case in division["test"] if "test" in stages]
     if tested and all(name in measured and measured[name].not_annotated for name in tested):
         found = f"none of {len(tested)} test volumes has an annotated voxel"

@@ -219,3 +219,5 @@ def test_no_single_annotated_slice_is_lost_in_resampling(depth, new, data):
 def test_resampled_voxels_take_the_label_of_their_annotated_part():
     mask = np.array([1, UNDRAWN, 0, UNDRAWN, UNDRAWN, UNDRAWN, 1, 1], np.uint8).reshape(1, 1, 1, 8)
     assert resize_annotated(mask, (1, 1, 4)).flatten().tolist() == [1, 0, UNDRAWN, 1]
+    mask = np.array([1, 1, 0, UNDRAWN, UNDRAWN, 1, 0, 0, UNDRAWN, UNDRAWN], np.uint8).reshape(1, 1, 1, 10)
+    assert resize_annotated(mask, (1, 1, 2)).flatten().tolist() == [1, 0]

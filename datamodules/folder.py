@@ -81,6 +81,8 @@ def _case(
         spacing_from=config.spacing_from,
         series=config.series,
         mask_axes=config.mask_axes,
+        ignore_value=config.ignore_value,
+        annotated_slices=config.annotated_slices,
     )
 
 

@@ -52,7 +52,7 @@ STEPS: dict[str, Step] = {
     for step in (
         Step(
             "prepare",
-            1,
+            2,
             {
                 **dict.fromkeys(("data.root", "data.volumes", "data.masks", "data.table", "data.corrections"), _FILES),
                 **dict.fromkeys(

@@ -5,9 +5,12 @@ The field u of a plane wave u0 in a medium with the wavenumber k obeys
     u = u0 + G * (V u),    V = k² ((n / n0)² - 1),    G(r) = exp(ikr) / (4 π r),
 
 which holds all orders of scattering, backward ones as well. Only polarization is neglected. V is zero outside a box
-around the cell, so that u is needed inside the box only. The convolution is a product of Fourier transforms: G is cut at
-the diagonal of the box, which changes nothing inside the box and makes its transform smooth, and the box is padded to
-twice its size. The linear system is solved by GMRES. There are no absorbing layers, because there is no other border.
+around the cell, so that u is needed inside the box only. The convolution is a product of Fourier transforms: G is cut
+at the diagonal of the box, which changes nothing inside the box and makes its transform smooth, and the box is padded
+to twice its size. The linear system is solved by GMRES. No layers absorb light, because the box has no outer border.
+
+Finite differences in time (FDTD) would include polarization. Measured with the package `fdtd`, a field of 8 µm takes
+8 minutes of one core per illumination, or 8 hours per phantom; this solver takes about half a second.
 
 The scattered light outside follows from the transform of V u on the Ewald sphere.
 
@@ -54,7 +57,7 @@ class ScatteringProblem:
                 f"spacing {spacing_um} µm: expected at most {wavelength_um / medium_ri / 4:.3f} µm, "
                 "a quarter of the wavelength in the medium"
             )
-        self.spacing = spacing_um
+        self.spacing, self.medium_ri = spacing_um, medium_ri
         self.wavenumber = 2 * np.pi * medium_ri / wavelength_um
         self.shape = ri_ZYX.shape
         self.potential = (self.wavenumber**2 * ((ri_ZYX / medium_ri) ** 2 - 1)).astype(np.float32)

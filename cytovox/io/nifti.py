@@ -141,7 +141,11 @@ def write_nifti(
     if shape is None or dtype is None or len(shape) != 3:
         raise ValueError(f"shape {shape}, type {dtype}: expected (z, y, x) and the type of the voxels")
     kept = stored_dtype(dtype)
-    require_nifti_size(path, shape)
+    if max(shape) > _LONGEST:
+        raise InputError(
+            f"{path}: an image of {tuple(shape)} voxels (z, y, x): NIfTI stores at most {_LONGEST} along an axis; "
+            "choose another format"
+        )
     z, y, x = (s / _MM_UM for s in check_spacing(spacing_um, path))
     affine = np.diag([-x, -y, z, 1.0])
     affine[:3, 3] = np.array([-origin_um[2], -origin_um[1], origin_um[0]]) / _MM_UM
@@ -159,15 +163,6 @@ def write_nifti(
         else:
             _write_slabs(file, header, data, tuple(shape), kept)
     return path
-
-
-def require_nifti_size(path: str | Path, shape: Sequence[int]) -> None:
-    """InputError where an axis is longer than NIfTI can count."""
-    if max(shape) > _LONGEST:
-        raise InputError(
-            f"{path}: {tuple(shape)} voxels z, y, x: NIfTI counts no more than {_LONGEST} along an axis; "
-            "write ome-zarr instead"
-        )
 
 
 def _write_slabs(file: Any, header: Any, slabs: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -299,5 +294,5 @@ FORMAT = Format(
     _open_volume,
     lambda path, series: open_nifti_labels(path),
     shown=(".nii", ".nii.gz"),
-    writer=ImageWriter("nifti", (".nii.gz", ".nii"), _write_image, single=True, require_size=require_nifti_size),
+    writer=ImageWriter("nifti", (".nii.gz", ".nii"), _write_image, single=True, longest_axis=_LONGEST),
 )

@@ -122,7 +122,7 @@ def first_result(shape: Shape, tell: Callable[[Box], Result | None]) -> Result |
 
 
 def grid_boxes(shape: Sequence[int], size: Sequence[int]) -> Iterator[Box]:
-    """Return the boxes of a regular grid that starts at 0 and covers a frame once; boxes at the end may be smaller.
+    """Yield the boxes of a regular grid that starts at 0 and covers a frame once; boxes at the end may be smaller.
 
     Parameters
     ----------

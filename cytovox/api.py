@@ -16,7 +16,7 @@ from cytovox.errors import InputError
 from cytovox.io import Volume, find_writer
 from cytovox.io import read_volume as read
 from cytovox.io.atomic import atomic_path
-from cytovox.io.formats import expected
+from cytovox.io.formats import expected, require_size
 from cytovox.measurement import registry
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI, Increments
@@ -433,6 +433,9 @@ def segment(
 def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
     """Write masks, labels, a table or a volume; the suffix determines the format.
 
+    Images are written with their voxel size, position and, except for NIfTI, channel names. OME-TIFF and OME-Zarr also
+    store the time of each frame (`times_s`). NIfTI stores no time, because a file holds one frame.
+
     Parameters
     ----------
     path : str or Path
@@ -440,7 +443,8 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
     data : OrganelleMasks, integer or bool array (Z, Y, X), DataFrame or Volume
         Masks of several organelles become channels; NIfTI holds one channel.
     like : Volume, optional
-        Volume whose voxel size and position are written with an array.
+        Volume whose voxel size and position are written with an array, and its times if both have the same number of
+        frames.
 
     Returns
     -------
@@ -482,8 +486,10 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
         raise InputError(f"save: {path}: expected a name that ends in {expected('writing')}")
     if writer.single and array.shape[:2] != (1, 1):
         raise InputError(f"save: {path}: {writer.name} holds one channel and frame; save {', '.join(names)} one by one")
+    require_size(writer, path, array.shape[2:])
     slabs = (volume_ZYX for frame_CZYX in array for volume_ZYX in frame_CZYX)
-    return writer.write(path, slabs, array.shape, array.dtype, like.spacing_um, names, None, like.origin_um)
+    times_s = like.times_s if like.shape[0] == array.shape[0] else None
+    return writer.write(path, slabs, array.shape, array.dtype, like.spacing_um, names, times_s, like.origin_um)
 
 
 def _save_table(path: Path, table: pd.DataFrame) -> Path:

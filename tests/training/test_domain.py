@@ -112,7 +112,8 @@ def test_weights_without_ranges_are_reported_as_unknown():
 def test_shipped_weights_have_ranges(name):
     path = shipped_weights()[name]
     trained_on = read_checkpoint(path, None, "x").metadata.trained_on
-    assert trained_on == json.loads(path.with_suffix(".json").read_text())["trained_on"]
+    if (beside := path.with_suffix(".json")).is_file():  # weights whose header has no ranges
+        assert trained_on == json.loads(beside.read_text())["trained_on"]
     assert trained_on["looked_at"] >= 20
     assert trained_on["inputs"] >= trained_on["looked_at"]
     assert ("spacing_um" in trained_on) == (not name.startswith("shape"))

@@ -19,9 +19,6 @@ from cytovox.organelles import CELLS, UNDRAWN
 from datamodules.errors import DataError, NotAnnotatedError
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources
 
-#: Name of the organelle that a simulated picture cannot always show.
-NUCLEUS = "nucleus"
-
 #: Largest number of cells, since labels are stored in 16 bits.
 MOST_CELLS = 65_535
 
@@ -293,8 +290,9 @@ class SimulatedCase:
         tomogram = load(self.path)
         drawn = {**tomogram.masks, CELLS: tomogram.cells_ZYX}
         masks = np.stack([drawn[name] for name in self.organelles]).astype(mask_type(self.organelles))
-        if tomogram.unseen_ZYX is not None and masks.dtype == np.uint8 and NUCLEUS in self.organelles:
-            masks[self.organelles.index(NUCLEUS), tomogram.unseen_ZYX] = UNDRAWN
+        for name, unseen_ZYX in tomogram.unseen.items():
+            if masks.dtype == np.uint8 and name in self.organelles:
+                masks[self.organelles.index(name), unseen_ZYX] = UNDRAWN
         return RawCase(tomogram.ri_ZYX, masks, np.ones(len(masks), bool), tomogram.spacing_um)
 
 

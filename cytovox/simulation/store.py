@@ -77,8 +77,7 @@ def save(path: Path, tomogram: Tomogram) -> None:
         "nucleolus": np.packbits(tomogram.masks["nucleolus"]),
         "lipid": np.packbits(tomogram.masks["lipid"]),
     }
-    if tomogram.unseen_ZYX is not None:
-        arrays["unseen"] = np.packbits(tomogram.unseen_ZYX)
+    arrays |= {f"unseen_{name}": np.packbits(mask) for name, mask in tomogram.unseen.items()}
     arrays["facts"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)  # name of the key in existing caches
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -99,17 +98,16 @@ def load(path: str | Path) -> Tomogram:
         shape = arrays["cells"].shape
         inside = {
             name: np.unpackbits(arrays[name], count=int(np.prod(shape))).reshape(shape).astype(bool)
-            for name in ("nucleolus", "lipid", "unseen")
-            if name in arrays
+            for name in ("nucleolus", "lipid", *(name for name in arrays if name.startswith("unseen_")))
         }
-        unseen = inside.pop("unseen", None)
+        unseen = {name.removeprefix("unseen_"): inside.pop(name) for name in list(inside) if name.startswith("unseen_")}
         return Tomogram(
             ri_true_ZYX=_index(arrays["ri_true"]),
             ri_ZYX=_index(arrays["ri"]),
             masks={"membrane": arrays["cells"] > 0, "nucleus": arrays["nuclei"] > 0, **inside},
             cells_ZYX=arrays["cells"],
             nuclei_ZYX=arrays["nuclei"],
-            unseen_ZYX=unseen,
+            unseen=unseen,
             **{**metadata, "spacing_um": tuple(metadata["spacing_um"])},
         )
     except FileNotFoundError:

@@ -26,6 +26,7 @@ from cytovox.simulation.presets import PRESETS, CellLine
 from cytovox.simulation.scattering import scatter
 from cytovox.simulation.scene import Scene
 from cytovox.simulation.varied import ANY, grow_any
+from cytovox.simulation.visibility import unseen_parts
 
 #: A field of 19 x 38 x 38 µm, used by demos and tests.
 DEFAULT_SHAPE: Shape = (64, 128, 128)
@@ -70,8 +71,9 @@ class Tomogram:
     medium_ri: float
     preset: str
     seed: int
-    unseen_ZYX: np.ndarray | None = None
-    """bool, nuclei that the picture cannot show; None if there are none."""
+    unseen: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Organelle -> bool array of the parts that the picture hardly shows (`cytovox.simulation.visibility`); only for
+    the preset `any`."""
 
     @property
     def name(self) -> str:
@@ -225,7 +227,6 @@ def _cropped(
     """Return the field inside a padded grid."""
     crop = tuple(slice((whole - n) // 2, (whole - n) // 2 + n) for whole, n in zip(ri_ZYX.shape, shape, strict=True))
     cells, nuclei = grown.cells_ZYX[crop].copy(), grown.nuclei_ZYX[crop].copy()
-    unseen = None if grown.unseen_ZYX is None else grown.unseen_ZYX[crop].copy()
     return Tomogram(
         ri_true_ZYX=_rounded(grown.ri_ZYX[crop]),
         ri_ZYX=_rounded(ri_ZYX[crop]),
@@ -241,7 +242,6 @@ def _cropped(
         medium_ri=medium_ri,
         preset=preset,
         seed=seed,
-        unseen_ZYX=unseen if unseen is not None and unseen.any() else None,
     )
 
 
@@ -268,7 +268,9 @@ def _simulate_any(seed: int, shape: Shape, spacing_um: Spacing, options: Options
     drift = slopes[0] * y[:, None] + slopes[1] * x + slopes[2] * y[:, None] * x
     drift = drift + slopes[3] * (y[:, None] ** 2 - 1 / 3) + slopes[4] * (x**2 - 1 / 3)
     ri += np.float32(drift_ri / max(float(np.abs(drift).max()), 1e-6)) * drift.astype(np.float32)
-    return _cropped(grown, ri, shape, spacing_um, medium_ri, ANY, seed)
+    tomogram = _cropped(grown, ri, shape, spacing_um, medium_ri, ANY, seed)
+    unseen = unseen_parts(tomogram.ri_ZYX, tomogram.masks, {"nucleus": tomogram.nuclei_ZYX}, spacing_um)
+    return replace(tomogram, unseen=unseen)
 
 
 def image(

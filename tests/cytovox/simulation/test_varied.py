@@ -7,7 +7,8 @@ import scipy.ndimage as ndi
 from cytovox.errors import InputError
 from cytovox.simulation import ANY, Options, Request, Tomogram, load, simulate, simulate_many
 from cytovox.simulation.cells import Grid
-from cytovox.simulation.varied import UNSEEN_CONTRAST, grow_any
+from cytovox.simulation.varied import grow_any
+from cytovox.simulation.visibility import unseen_parts, visibility
 
 SHAPE, SPACING = (40, 72, 72), (0.4, 0.4, 0.4)
 SEEDS = range(30)
@@ -66,13 +67,47 @@ def test_nuclei_vary_in_position_size_and_sign_of_contrast(volumes):
     assert np.percentile(np.abs(contrasts), 90) > 0.005
 
 
-def test_unseen_voxels_belong_to_nuclei(volumes):
-    marked = [volume for volume in volumes if volume.unseen_ZYX is not None]
-    assert marked
-    for volume in marked:
-        assert not (volume.unseen_ZYX & (volume.nuclei_ZYX == 0)).any()
-    assert any(volume.unseen_ZYX is None and volume.nuclei_ZYX.any() for volume in volumes)
-    assert UNSEEN_CONTRAST > 0
+def test_unseen_voxels_belong_to_their_organelle(volumes):
+    marked = [name for volume in volumes for name in volume.unseen]
+    assert {"nucleus", "nucleolus", "lipid"} <= set(marked)
+    for volume in volumes:
+        for name, unseen in volume.unseen.items():
+            assert unseen.any()
+            assert not (unseen & ~volume.masks[name]).any()
+    assert any("nucleus" not in volume.unseen and volume.nuclei_ZYX.any() for volume in volumes)
+
+
+def test_most_of_what_has_contrast_is_seen(volumes):
+    nuclei = sum(volume.masks["nucleus"].sum() for volume in volumes)
+    unseen = sum(volume.unseen["nucleus"].sum() for volume in volumes if "nucleus" in volume.unseen)
+    assert 0.1 < unseen / nuclei < 0.7
+
+
+def test_visibility_is_the_contrast_over_the_deviation():
+    z, y, x = np.mgrid[-20:20, -20:20, -20:20] * 0.3
+    inside, cell = z**2 + y**2 + x**2 < 3**2, z**2 + y**2 + x**2 < 5**2
+    noise = np.random.default_rng(0).normal(0, 0.002, cell.shape)
+    for contrast in (0.0, 0.004, -0.006):
+        ri = 1.355 + contrast * inside + noise
+        assert visibility(ri, inside, cell & ~inside, (0.3, 0.3, 0.3)) == pytest.approx(abs(contrast) / 0.002, abs=0.08)
+    assert np.isnan(visibility(ri, inside, np.zeros_like(cell), (0.3, 0.3, 0.3)))
+
+
+def test_faint_and_tiny_parts_are_unseen():
+    z, y, x = np.mgrid[-20:20, -30:30, -30:30] * 0.3
+
+    def ball(radius, shift):
+        return z**2 + y**2 + (x - shift) ** 2 < radius**2
+
+    cell, nucleolus = ball(8.5, 0.0), np.zeros(z.shape, bool)
+    nucleus, bright, tiny = ball(2.0, -4.0), ball(1.0, 3.0), ball(0.35, 6.0)
+    ri = np.where(cell, 1.355, 1.337) + 0.0002 * nucleus + 0.04 * (bright | tiny)
+    ri += np.random.default_rng(0).normal(0, 0.001, ri.shape)
+    masks = {"membrane": cell, "nucleus": nucleus, "nucleolus": nucleolus, "lipid": bright | tiny}
+    unseen = unseen_parts(ri, masks, {}, (0.3, 0.3, 0.3))
+    assert set(unseen) == {"nucleus", "lipid"}
+    assert np.array_equal(unseen["nucleus"], nucleus)
+    assert np.array_equal(unseen["lipid"], tiny)
 
 
 def test_a_low_density_gives_fewer_cells():
@@ -83,10 +118,12 @@ def test_a_low_density_gives_fewer_cells():
     assert number(0.3) < 0.6 * number(1.0)
 
 
-def test_the_cache_stores_unseen_nuclei(volumes, tmp_path):
-    seed = next(volume.seed for volume in volumes if volume.unseen_ZYX is not None)
+def test_the_cache_stores_what_is_unseen(volumes, tmp_path):
+    seed = next(volume.seed for volume in volumes if len(volume.unseen) > 1)
     (path,) = simulate_many([Request(ANY, seed, SHAPE, SPACING, Options(noise_ri=(0, 0)))], tmp_path)
-    assert np.array_equal(load(path).unseen_ZYX, volumes[seed].unseen_ZYX)
+    stored = load(path).unseen
+    assert set(stored) == set(volumes[seed].unseen)
+    assert all(np.array_equal(stored[name], mask) for name, mask in volumes[seed].unseen.items())
 
 
 def test_a_time_lapse_of_the_preset_any_is_refused():

@@ -41,37 +41,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
 _column = partial(Column, since="0.2.0")
 
 
-#: Probabilities at which the volume is counted for its interval.
-POSSIBLE, LIKELY = 0.25, 0.75
-
-
-@dataclass(frozen=True)
-class EvidenceRule:
-    """Least values for a mask to be called strong, and the interval of its volume.
-
-    `python benchmarks/evidence.py --calibrate` prints them.
-    """
-
-    expected_dice: float
-    contrast: float
-    """Of the size of `boundary_contrast`."""
-    edge_share: float
-    spread: float = 0.0
-    """Weight of log(possible volume / likely volume) in both ends of the interval of log(volume)."""
-    below: float = math.inf
-    """Further distance of the lower end from log(volume)."""
-    above: float = math.inf
-    """Further distance of the upper end."""
-
-
-#: Rules of the organelles that the shipped weights predict; those of other organelles are unknown.
-RULES: Mapping[str, EvidenceRule] = {
-    WHOLE: EvidenceRule(0.9, 0.5, 0.7),
-    "nucleus": EvidenceRule(0.85, 0.5, 0.7),
-    "nucleolus": EvidenceRule(0.8, 0.5, 0.7),
-    "lipid": EvidenceRule(0.8, 0.5, 0.7),
-}
-#: A mask whose contrast and whose share of edges are both below these shows nothing that the picture supports.
+#: The picture does not support a mask whose contrast and whose share of edges are both below these.
 NO_CONTRAST, NO_EDGES = 0.2, 0.6
 
 
@@ -171,51 +141,17 @@ def expected_dice(probability_ZYX: np.ndarray, mask_ZYX: np.ndarray) -> float:
     return 2 * float(probability_ZYX[mask_ZYX].sum(dtype=np.float64)) / total if total > 1e-6 else math.nan
 
 
-def evidence_of(compartment: str, contrast: float, edge_share: float, dice: float) -> str:
-    """Return what the picture supports: "strong", "weak" or "none"; empty if it is unknown.
+def evidence_of(contrast: float, edge_share: float) -> str:
+    """Return whether the picture shows anything at a mask's surface: "some" or "none"; empty if it is unknown.
 
     Parameters
     ----------
-    compartment : str
-        "cell" or an organelle.
     contrast, edge_share : float
         Of the mask's surface (`Surface`); nan for an empty mask.
-    dice : float
-        Expected Dice; nan for masks that no network predicted, for which the picture alone decides.
     """
-    rule = RULES.get(compartment)
-    if rule is None or math.isnan(contrast):
+    if math.isnan(contrast):
         return ""
-    if abs(contrast) < NO_CONTRAST and not edge_share >= NO_EDGES:
-        return "none"
-    seen = abs(contrast) >= rule.contrast and edge_share >= rule.edge_share
-    return "strong" if seen and (math.isnan(dice) or dice >= rule.expected_dice) else "weak"
-
-
-def volume_interval(compartment: str, volume: float, likely: float, possible: float) -> tuple[float, float]:
-    """Return the 90 % interval of a volume, in its unit; nan for organelles without a rule.
-
-    Parameters
-    ----------
-    compartment : str
-        "cell" or an organelle.
-    volume : float
-        Volume of the mask, above 0.
-    likely, possible : float
-        Volumes of the voxels with a probability of at least `LIKELY` and `POSSIBLE`.
-    """
-    rule = RULES.get(compartment)
-    if rule is None or volume <= 0:
-        return math.nan, math.nan
-    spread = rule.spread * math.log(max(possible, volume) / max(min(likely, volume), 0.01 * volume))
-    return volume * math.exp(-(spread + rule.below)), volume * math.exp(spread + rule.above)
-
-
-def probable_voxels(probability_ZYX: np.ndarray, inside_ZYX: np.ndarray) -> tuple[int, int]:
-    """Return the number of likely and of possible voxels of an organelle, of a uint8 probability, inside a region."""
-    values = probability_ZYX[inside_ZYX]
-    likely, possible = (int(np.count_nonzero(values >= round(255 * level))) for level in (LIKELY, POSSIBLE))
-    return likely, possible
+    return "none" if abs(contrast) < NO_CONTRAST and not edge_share >= NO_EDGES else "some"
 
 
 def _widened(box: Box, shape: tuple[int, ...], spacing_um: ZYX) -> Box:
@@ -257,17 +193,13 @@ def _evidence(region: Region) -> dict[str, Any]:
         row["expected_dice"] = expected_dice(np.where(parent, probability, 0) / np.float32(255), mask)
     if not mask.any():
         return row
-    if probability is not None:
-        likely, possible = (count * frame.voxel_um3 for count in probable_voxels(probability, parent))
-        ends = volume_interval(region.compartment, region.volume_um3, likely, possible)
-        row["volume_low_um3"], row["volume_high_um3"] = ends
     ignored = np.zeros(mask.shape, bool)
     for name in CONTENTS.get(region.compartment, ()):
         if name in frame.organelles:
             ignored |= frame.organelles[name] != 0
     surface = surface_evidence(frame.ri_ZYX, mask & ~ignored, parent & ~mask & ~ignored, frame.spacing_um)
     row["boundary_contrast"], row["edge_share"] = surface.contrast, surface.edge_share
-    row["evidence"] = evidence_of(region.compartment, surface.contrast, surface.edge_share, row["expected_dice"])
+    row["evidence"] = evidence_of(surface.contrast, surface.edge_share)
     return row
 
 
@@ -291,11 +223,10 @@ EVIDENCE = Measurement(
         ),
         "evidence": _column(
             "",
-            "what the picture supports: `strong`, `weak` or `none`; see [quality.md](quality.md#evidence)",
+            f"`none` if the size of `boundary_contrast` is below {NO_CONTRAST:g} and `edge_share` below {NO_EDGES:g}, "
+            "else `some`; see [quality.md](quality.md#evidence)",
             "text",
         ),
-        "volume_low_um3": _column("µm³", "lower end of the 90 % interval of the volume"),
-        "volume_high_um3": _column("µm³", "upper end of the interval"),
     },
     _evidence,
     defined_for_empty=True,

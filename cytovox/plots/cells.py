@@ -55,7 +55,7 @@ def cells_figure(
     nuclei_ZYX : bool array, (Z, Y, X), optional
         Nuclei, drawn as outlines.
     doubtful : collection of (label, compartment)
-        Cells ("cell") and nuclei ("nucleus") of weak evidence, or of none.
+        Cells ("cell") and nuclei ("nucleus") that the picture does not support.
     """
     nuclei_ZYX = np.zeros(cells_ZYX.shape, bool) if nuclei_ZYX is None else nuclei_ZYX != 0
     z, y, _ = informative_point({}, {"cells": cells_ZYX > 0, "nuclei": nuclei_ZYX}, cells_ZYX.shape)
@@ -84,7 +84,7 @@ def cells_figure(
         _draw_nuclei(row[1], cells, nuclei, extent, doubtful)
     axes[0][0].set_title("refractive index", fontsize=10, color=INK)
     what = "cells and nuclei" if nuclei_ZYX.any() else "cells"
-    axes[0][1].set_title(f"{what}; hatched: weak evidence" if doubtful else what, fontsize=10, color=INK)
+    axes[0][1].set_title(f"{what}; hatched: no evidence" if doubtful else what, fontsize=10, color=INK)
     figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
     return save_figure(figure, path)
 
@@ -93,7 +93,7 @@ def _draw_nuclei(
     ax: Axes, cells_YX: np.ndarray, nuclei_YX: np.ndarray, extent: tuple[float, float, float, float],
     doubtful: Collection[tuple[int, str]],
 ) -> None:  # fmt: skip
-    """Draw the outlines of nuclei, and hatch the cells and nuclei of weak evidence."""
+    """Draw the outlines of nuclei, and hatch the cells and nuclei that the picture does not support."""
     if min(cells_YX.shape) < 2:  # no contours in a single row
         return
     if nuclei_YX.any():

@@ -68,9 +68,11 @@ class QualityConfig:
     min_contrast_ri: float | None = MIN_CONTRAST_RI
     """Difference of refractive index between a cell and its surroundings below which it is flagged; null for never."""
     max_interval: float | None = MAX_INTERVAL
-    """Width of the interval of a cell's volume, over the volume, above which the cell is flagged; null for never."""
+    """Width of the interval of a cell's volume (`uncertainty`), over the volume, above which the cell is flagged; null
+    for never."""
     evidence: bool = True
-    """Whether a compartment whose predicted mask the picture does not support is flagged (`weak_evidence`)."""
+    """Whether a compartment is flagged (`no_evidence`) if the picture shows neither contrast nor edges where its
+    predicted mask ends."""
 
 
 @dataclass

@@ -139,11 +139,10 @@ def _outside(state: FrameState) -> str:
     return "; ".join(f"{what}: {text}" for what, text in found.items() if text)
 
 
-def _interval(row: dict[str, Any], intervals: dict[str, list[float]]) -> dict[str, float]:
-    """Return the interval of a whole cell's volume from the cells of mirror images; empty if there is none."""
-    if row["compartment"] != WHOLE or str(row["cell"]) not in intervals:
-        return {}
-    return dict(zip(("volume_low_um3", "volume_high_um3"), intervals[str(row["cell"])], strict=True))
+def _interval(row: dict[str, Any], intervals: dict[str, list[float]]) -> dict[str, float | None]:
+    """Return the columns of the volume interval; None for other compartments than whole cells."""
+    low, high = intervals.get(str(row["cell"]), (None, None)) if row["compartment"] == WHOLE else (None, None)
+    return {"volume_low_um3": low, "volume_high_um3": high}
 
 
 def _original(cells: LabelSource | None, label: int) -> dict[str, int | None]:

@@ -87,7 +87,7 @@ def _draw(time_lapse: TimeLapse, result: TimeLapseResult, folder: RunFolder, wri
         doubtful = {
             (int(row["cell"]), str(row["compartment"]))
             for row in result.compartments
-            if row["frame"] == t and row.get("evidence") in ("weak", "none")
+            if row["frame"] == t and row.get("evidence") == "none"
         }
         nuclei = time_lapse.state(t).final_masks().get("nucleus")
         cells_figure(figure, time_lapse.volume.frame(t), cells, spacing, title, numbers, nuclei, doubtful)

@@ -94,7 +94,11 @@ def time_lapse_result(time_lapse: TimeLapse, config: AnalyzeConfig) -> TimeLapse
 
 def compartment_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
     """Return one row per compartment, cell and frame, with the flags of quality control and what they leave out."""
-    return _table(results, config, list(registry.columns()), lambda result: result.compartments, rules=True)
+    columns = list(registry.columns())
+    if config.uncertainty:
+        place = columns.index("volume_um3") + 1
+        columns[place:place] = ["volume_low_um3", "volume_high_um3"]
+    return _table(results, config, columns, lambda result: result.compartments, rules=True)
 
 
 def part_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytovox.measurement import evidence
-from cytovox.measurement.evidence import EvidenceRule, evidence_of, expected_dice, surface_evidence, volume_interval
+from cytovox.measurement.evidence import evidence_of, expected_dice, surface_evidence
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.organelles import WHOLE
+from cytovox.quality.rules import QualityRules, evidence_flags
 
 SPACING = (0.4, 0.3, 0.3)
 SHAPE = (40, 56, 56)
@@ -105,33 +105,28 @@ def test_contents_do_not_count_for_the_contrast():
 
 
 @pytest.mark.parametrize(
-    ("contrast", "edges", "dice", "expected"),
-    [
-        (9.0, 1.0, 1.0, "strong"),
-        (-9.0, 1.0, 1.0, "strong"),
-        (9.0, 1.0, 0.1, "weak"),
-        (9.0, 0.0, 1.0, "weak"),
-        (0.01, 0.1, 1.0, "none"),
-        (9.0, 1.0, np.nan, "strong"),
-        (np.nan, np.nan, 1.0, ""),
-    ],
-)
-def test_evidence_is_strong_if_picture_and_network_agree(contrast, edges, dice, expected):
-    assert evidence_of("nucleus", contrast, edges, dice) == expected
+    ("contrast", "edges", "expected"),
+    [(9.0, 1.0, "some"), (-9.0, 1.0, "some"), (0.01, 0.9, "some"), (-3.0, 0.0, "some"), (0.01, 0.1, "none"),
+     (0.01, np.nan, "none"), (np.nan, np.nan, "")],
+)  # fmt: skip
+def test_evidence_is_none_without_contrast_and_edges(contrast, edges, expected):
+    assert evidence_of(contrast, edges) == expected
 
 
-def test_an_organelle_without_a_rule_has_no_evidence_and_no_interval():
-    assert evidence_of("vacuole", 9.0, 1.0, 1.0) == ""
-    assert np.isnan(volume_interval("vacuole", 10.0, 9.0, 11.0)).all()
+@pytest.mark.parametrize(("contrast", "expected"), [(0.0, "none"), (-0.006, "some")])
+def test_a_predicted_nucleus_that_cannot_be_seen_is_flagged(contrast, expected):
+    probability = {"nucleus": np.where(NUCLEUS, 255, 0).astype(np.uint8)}
+    row = rows_of(picture(contrast, 0.002), probability)["nucleus"]
+    assert row["evidence"] == expected
+    flags = evidence_flags(row["evidence"], row["expected_dice"], QualityRules())
+    assert flags == (("no_evidence",) if expected == "none" else ())
+    assert not evidence_flags(row["evidence"], row["expected_dice"], QualityRules(evidence=False))
 
 
-def test_an_interval_holds_the_volume_and_widens_with_the_uncertainty(monkeypatch):
-    monkeypatch.setitem(evidence.RULES, "nucleus", EvidenceRule(0.8, 0.5, 0.7, spread=1.0, below=0.1, above=0.2))
-    sure, unsure = volume_interval("nucleus", 100.0, 100.0, 100.0), volume_interval("nucleus", 100.0, 80.0, 120.0)
-    assert sure == pytest.approx((100 * np.exp(-0.1), 100 * np.exp(0.2)))
-    assert unsure == pytest.approx((100 / 1.5 * np.exp(-0.1), 150 * np.exp(0.2)))
-    low, high = volume_interval("nucleus", 100.0, 0.0, 100.0)
-    assert 0 < low < 100 < high
+def test_existing_and_corrected_masks_are_not_flagged():
+    row = rows_of(picture(0.0, 0.002))["nucleus"]
+    assert row["evidence"] == "none"
+    assert not evidence_flags(row["evidence"], row["expected_dice"], QualityRules())
 
 
 def test_another_cell_is_not_the_surroundings():

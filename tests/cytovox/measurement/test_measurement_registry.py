@@ -29,7 +29,7 @@ COLUMNS = (
     "cell", "compartment", "volume_um3", "surface_area_um2", "area_flag", "sphericity", "mean_ri", "sd_ri",
     "concentration_g_per_ml", "dry_mass_pg", "z_um", "y_um", "x_um", "parts", "mean_part_um3", "median_part_um3",
     "largest_part_um3", "mean_part_area_um2", "specks", "specks_um3", "border", "nuclei", "contrast_ri",
-    "boundary_contrast", "edge_share", "expected_dice", "evidence", "volume_low_um3", "volume_high_um3",
+    "boundary_contrast", "edge_share", "expected_dice", "evidence",
 )  # fmt: skip
 PART_COLUMNS = (
     "cell", "compartment", "part", "volume_um3", "equivalent_diameter_um", "surface_area_um2", "area_flag",
@@ -110,8 +110,6 @@ def test_numbers_have_a_type_and_columns_of_the_refractive_index_are_known():
         "edge_share",
         "expected_dice",
         "evidence",
-        "volume_low_um3",
-        "volume_high_um3",
     }
     assert registry.columns_of_ri() == of_ri
 
@@ -139,4 +137,4 @@ def test_what_is_no_measurement_is_refused_with_its_origin(offer, attribute, mod
 
 def test_quality_control_names_only_columns_that_exist():
     named = {*SIZES, *MEANS, *SUMS, *BY_VOLUME, *BY_PART, *UNKNOWN}
-    assert named - set(COLUMNS) == {"concentration_choi_g_per_ml"}
+    assert named - set(COLUMNS) == {"volume_low_um3", "volume_high_um3", "concentration_choi_g_per_ml"}

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from cytovox.io.fluorescence import Channel
 from cytovox.measurement.morphometry import AREA_ESTIMATORS, ZYX, volume_um3
 from cytovox.measurement.refractive import Increments, concentration_g_per_ml
 
 #: Bounding box, slices along z, y, x.
 Box = tuple[slice, slice, slice]
+
+#: Place of the channel's name in the columns of a measurement of each fluorescence channel.
+CHANNEL = "{channel}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Frame:
     origin_um: ZYX
     """Centre of the first voxel."""
     rules: Rules
+    channels: Mapping[str, Channel] = field(default_factory=dict)
+    """Fluorescence channels by name, their background subtracted."""
 
     @property
     def voxel_um3(self) -> float:
@@ -52,9 +58,11 @@ class Frame:
         """Return the frame inside a box."""
         z, y, x = (o + part.start * s for o, part, s in zip(self.origin_um, box, self.spacing_um, strict=True))
         lipid_ZYX = None if self.lipid_ZYX is None else self.lipid_ZYX[box]
+        channels = {name: channel.crop(box) for name, channel in self.channels.items()}
         return replace(
-            self, ri_ZYX=self.ri_ZYX[box], cells_ZYX=self.cells_ZYX[box], lipid_ZYX=lipid_ZYX, origin_um=(z, y, x)
-        )
+            self, ri_ZYX=self.ri_ZYX[box], cells_ZYX=self.cells_ZYX[box], lipid_ZYX=lipid_ZYX, origin_um=(z, y, x),
+            channels=channels,
+        )  # fmt: skip
 
     def area_um2(self, mask_ZYX: np.ndarray) -> float:
         """Return the surface area of a mask by the estimator of the rules."""
@@ -143,13 +151,23 @@ class Measurement:
     version: int
     """Raise it when results change for the same input: stored rows are then computed again."""
     columns: Mapping[str, Column]
-    """Names of the columns, each with its unit and description."""
+    """Names of the columns, each with its unit and description. A name with `{channel}` stands for one column per
+    fluorescence channel; a table without channels has none of them."""
     measure: Callable[[Region], Mapping[str, Any]]
     """Function that returns a value for each column; nan where a number is not defined."""
     defined_for_empty: bool = False
     """Whether `measure` is called for empty compartments, too. If not, their columns are nan."""
     uses_ri: bool = False
     """Whether the columns are left out where there is no refractive index: `cells_from_masks` without a tomogram."""
+
+    def columns_for(self, channels: Iterable[str] = ()) -> dict[str, Column]:
+        """Return the columns of a table with these fluorescence channels."""
+        found = {name: column for name, column in self.columns.items() if CHANNEL not in name}
+        for channel in channels:
+            found |= {
+                name.replace(CHANNEL, channel): column for name, column in self.columns.items() if CHANNEL in name
+            }
+        return found
 
     def of(self, region: Region) -> dict[str, Any]:
         """Return a value for each column.
@@ -159,14 +177,15 @@ class Measurement:
         ValueError
             The function returns other columns than the measurement declares.
         """
+        columns = self.columns_for(region.whole_frame.channels)
         if not (region.part_volumes_um3 or self.defined_for_empty):
-            return dict.fromkeys(self.columns, float("nan"))
+            return dict.fromkeys(columns, float("nan"))
         values = self.measure(region)
-        if set(values) != set(self.columns):
-            raise ValueError(f"measurement {self.name!r}: expected {sorted(self.columns)}, got {sorted(values)}")
+        if set(values) != set(columns):
+            raise ValueError(f"measurement {self.name!r}: expected {sorted(columns)}, got {sorted(values)}")
         return {
             name: float(values[name]) if column.dtype == "float64" else values[name]
-            for name, column in self.columns.items()
+            for name, column in columns.items()
         }
 
 

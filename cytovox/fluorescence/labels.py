@@ -118,9 +118,7 @@ class _Cell:
     """Whether the brighter class exceeds the median of the cell by the least contrast."""
 
 
-def _stained(
-    values: np.ndarray, cells: np.ndarray, field: np.ndarray, noise: float, rules: LabelRules
-) -> list[_Cell]:
+def _stained(values: np.ndarray, cells: np.ndarray, field: np.ndarray, noise: float, rules: LabelRules) -> list[_Cell]:
     """Return the cells that took up the stain; `values` are above background."""
     found = []
     for label, box in enumerate(ndi.find_objects(cells), start=1):

@@ -93,9 +93,7 @@ def registration_offset(
         return _none("the channel shows no cytoplasm above its background")
     box = ndi.find_objects(field.astype(np.uint8))[0]
     fixed, moving = (_outlines(image[box], spacing_um) for image in (cells, seen))
-    shift, _, _ = phase_cross_correlation(
-        _faded(moving), _faded(fixed), upsample_factor=_STEPS, normalization=None
-    )
+    shift, _, _ = phase_cross_correlation(_faded(moving), _faded(fixed), upsample_factor=_STEPS, normalization=None)
     z, y, x = (float(n * s) for n, s in zip(shift, spacing_um, strict=True))
     moved = ndi.shift(moving, [-n for n in shift], order=1, mode="nearest")
     reliability = float(np.corrcoef(fixed.ravel(), moved.ravel())[0, 1])

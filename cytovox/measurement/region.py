@@ -184,8 +184,7 @@ class Measurement:
         if set(values) != set(columns):
             raise ValueError(f"measurement {self.name!r}: expected {sorted(columns)}, got {sorted(values)}")
         return {
-            name: float(values[name]) if column.dtype == "float64" else values[name]
-            for name, column in columns.items()
+            name: float(values[name]) if column.dtype == "float64" else values[name] for name, column in columns.items()
         }
 
 

@@ -101,9 +101,7 @@ def stained(
     return StainedChannel(volume, signal, tuple(sorted(unstained)))
 
 
-def _density(
-    tomogram: Tomogram, stain: Stain, unstained: Collection[int], rng: np.random.Generator
-) -> np.ndarray:
+def _density(tomogram: Tomogram, stain: Stain, unstained: Collection[int], rng: np.random.Generator) -> np.ndarray:
     """Return the fluorescence in counts per voxel before the point spread function, float32 (Z, Y, X)."""
     nuclei, cells = tomogram.nuclei_ZYX, tomogram.cells_ZYX
     factors = rng.uniform(1 - stain.spread, 1 + stain.spread, int(cells.max(initial=0)) + 1)

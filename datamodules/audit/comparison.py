@@ -152,7 +152,7 @@ def label_findings(
     findings = []
     for organelle, split in itertools.product(config.organelles, ("train", "val") if "fit" in stages else ()):
         if cases := division[split]:
-            drawn = [c for c in cases if any(organelle in mask_file.organelles for mask_file in c.mask_files())]
+            drawn = [c for c in cases if organelle in c.drawn]
             if not drawn:
                 what = "its output is not trained" if split == "train" else "it is not validated"
                 found = f"{organelle}: no mask in any of {len(cases)} volumes: {what}"

@@ -15,6 +15,7 @@ from cytovox.io.volume import Volume
 from datamodules.audit.findings import Error
 from datamodules.audit.placement import Misplaced, misplaced
 from datamodules.cases import FolderCase
+from datamodules.channel_labels import ChannelReport
 
 #: Pairs of an organelle and the organelle that contains it.
 INSIDE = (("nucleus", "membrane"), ("nucleolus", "nucleus"), ("lipid", "membrane"))
@@ -85,6 +86,8 @@ class Measurements:
     outside: dict[tuple[str, str], float] = field(default_factory=dict)
     """(inner, outer) -> fraction of the inner organelle outside the outer one."""
     misplaced: Misplaced | None = None
+    channels: list[ChannelReport] = field(default_factory=list)
+    """How masks were made from fluorescence channels."""
     voxels: np.ndarray | None = None
     """Signature of copies in any format: float32 voxels on a lattice, the mean, and the mean deviation of planes."""
 
@@ -108,6 +111,8 @@ def measure(job: Job) -> Measurements:
     masks = _read_masks(case, volume, result)
     statistics = _ri_statistics([(0, ri_ZYX)], ri_ZYX.shape, case.frame, job.ri_range, masks)
     result.ri.append(statistics)
+    if not statistics.bad and not statistics.implausible:
+        masks |= _read_channels(case, volume, ri_ZYX, masks, result)
     result.shares = {k: float(np.count_nonzero(mask)) / mask.size for k, mask in masks.items()}
     result.outside = _outside(masks)
     if not statistics.bad and not statistics.implausible and statistics.high > statistics.low:
@@ -142,7 +147,9 @@ def _read_alone(case: FolderCase, result: Measurements) -> Measurements:
 def _read_masks(case: FolderCase, volume: Volume, result: Measurements) -> dict[str, np.ndarray]:
     """Return the bool masks (Z, Y, X) of all organelles that can be read, as training reads them."""
     masks: dict[str, np.ndarray] = {}
+    unused = [note for note in case.notes if "data.labels_from" in note]
     case.notes.clear()
+    case.notes.extend(unused)
     for mask_file in case.mask_files():
         try:
             masks.update(case.read_mask_file(mask_file, volume))
@@ -150,6 +157,21 @@ def _read_masks(case: FolderCase, volume: Volume, result: Measurements) -> dict[
             result.errors.append(Error(getattr(error, "kind", "unreadable-mask"), mask_file.file, str(error)))
     result.notes += case.notes
     return masks
+
+
+def _read_channels(
+    case: FolderCase, volume: Volume, ri_ZYX: np.ndarray, masks: dict[str, np.ndarray], result: Measurements
+) -> dict[str, np.ndarray]:
+    """Return the bool masks (Z, Y, X) of fluorescence channels; those in which nothing is drawn are left out."""
+    found: dict[str, np.ndarray] = {}
+    try:
+        for label_ZYX, report in case.channel_masks(volume, ri_ZYX, masks):
+            result.channels.append(report)
+            if report.undrawn_share < 1:
+                found[report.organelle] = label_ZYX == 1
+    except InputError as error:
+        result.errors.append(Error(getattr(error, "kind", "fluorescence"), case.volume, str(error)))
+    return found
 
 
 def _measure_frames(volume: Volume, job: Job, result: Measurements) -> Measurements:

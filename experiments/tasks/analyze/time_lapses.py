@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -199,10 +200,11 @@ class Frames:
             time_lapse.notes.extend(n for n in own.metadata("organelles").get("notes", []) if n not in time_lapse.notes)
         cells_from_these = cells_provenance()
         fluorescence = self._fluorescence_digests(t)
+        more: dict[str, Any] = {"fluorescence": fluorescence} if fluorescence else {}
         rows_from_these = STEPS["analyze.rows"].fingerprint(
             config, cells=state.key("cells", cells_from_these), refractive_index_of_medium=time_lapse.medium_ri,
             origin_um=list(time_lapse.volume.origin_um), cells_are=cells_from,
-            measurements=measurement_versions(), **({"fluorescence": fluorescence} if fluorescence else {}),
+            measurements=measurement_versions(), **more,
         )  # fmt: skip
         has_cells, has_rows = state.has("cells", cells_from_these), state.has("rows", rows_from_these)
         why = why or ("" if has_cells else cells_from_these.why(state.provenance("cells")))

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cytovox.fluorescence.labels import MIN_CELL_UM3, NECK_UM, LabelRules, estimate_cells, label_from_channel
+from cytovox.fluorescence.labels import LabelRules, estimate_cells, label_from_channel, separated_cells
 from cytovox.fluorescence.labels import undrawn_cells as count_undrawn
 from cytovox.fluorescence.registration import registration_offset
 from cytovox.io import Volume
 from cytovox.io.fluorescence import fluorescence_channels, read_channel
-from cytovox.segmentation.seeds import nucleus_seeds
 from datamodules.errors import DataError
 
 #: Raise it when the masks of the same channel and options change: prepared volumes are then made again.
@@ -22,6 +21,8 @@ VERSION = 1
 class ChannelRules(LabelRules):
     """Rules of the masks, and of the offset."""
 
+    reach_um: float = 4.0
+    """Limited, since cells that touch may not be separated."""
     max_offset_um: float = 3.0
     """Largest offset that is corrected; 0 for none."""
 
@@ -118,7 +119,10 @@ def channel_label(
         raise DataError(
             "fluorescence", f"{where}: the channel has one slice: expected a stack, since a projection has no depth"
         )
-    cells = _cells(ri_ZYX, membrane_ZYX, volume)
+    if membrane_ZYX is None:
+        cells = estimate_cells(ri_ZYX, volume.spacing_um, volume.medium_ri)
+    else:
+        cells = separated_cells(membrane_ZYX, volume.spacing_um)
     offset, reliability, reason = (0.0, 0.0, 0.0), 0.0, "data.fluorescence.max_offset_um is 0"
     if rules.max_offset_um > 0:
         found_offset = registration_offset(
@@ -131,10 +135,3 @@ def channel_label(
     label = label_from_channel(read.values_ZYX, volume.spacing_um, cells, field_ZYX=read.field_ZYX, rules=rules)
     undrawn, count = count_undrawn(label, cells)
     return label, ChannelReport(organelle, channel, offset, reliability, not reason, reason, count, undrawn)
-
-
-def _cells(ri_ZYX: np.ndarray, membrane_ZYX: np.ndarray | None, volume: Volume) -> np.ndarray:
-    """Return labels of the cells: parts of the given mask that are separated at necks, or estimated ones."""
-    if membrane_ZYX is None:
-        return estimate_cells(ri_ZYX, volume.spacing_um, volume.medium_ri)
-    return nucleus_seeds(membrane_ZYX, volume.spacing_um, min_volume_um3=MIN_CELL_UM3, split_depth_um=NECK_UM)

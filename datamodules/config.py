@@ -101,6 +101,9 @@ class ChannelLabels:
     min_contrast: float = 2.0
     """Least brightness of a stained organelle relative to the median of its cell, both above background. Cells without
     it are not drawn."""
+    reach_um: float = 4.0
+    """In a stained cell, voxels farther than this from the mask are not drawn, in um: cells that touch are not always
+    separated, and the next one may be without stain."""
     max_offset_um: float = 3.0
     """Largest offset of the channel against the tomogram that is corrected along each axis, in um; 0 corrects none."""
 
@@ -296,7 +299,7 @@ def _folder_errors(config: FolderData) -> list[str]:
 def _channel_errors(config: FolderData) -> list[str]:
     rules, organelles = config.fluorescence, list(config.organelles)
     unknown = [name for name in config.labels_from if name not in organelles]
-    at_least = {"smoothing_um": 0, "min_volume_um3": 0, "min_contrast": 1, "max_offset_um": 0}
+    at_least = {"smoothing_um": 0, "min_volume_um3": 0, "min_contrast": 1, "reach_um": 0, "max_offset_um": 0}
     checks = [
         (not unknown, f"labels_from: expected some of {', '.join(organelles)} (data.organelles), got {unknown}"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,8 +22,10 @@ RI_SMOOTHING_UM = 0.3
 LEAST_CONTRAST_RI = 0.003
 #: Smallest volume of a cell, in µm³: a ball of 5.8 µm in diameter.
 MIN_CELL_UM3 = 100.0
+#: Voxels on which cells are separated: finer ones take minutes and change nothing.
+COARSE_UM = 0.6
 #: Cells that touch are separated where the radius of the neck is smaller than that of both by this, in µm.
-NECK_UM = 0.5
+NECK_UM = 0.25
 #: Brightness relative to the typical stained cell from which a cell counts as stained, whatever its own contrast.
 TYPICAL = 0.5
 
@@ -42,6 +45,10 @@ class LabelRules:
     """Least brightness of a stained organelle relative to the median of its cell, both above background."""
     min_snr: float = 5.0
     """Least brightness above the rest of the cell, in standard deviations of the smoothed background."""
+    reach_um: float = math.inf
+    """In a cell, what is farther than this from the mask is not drawn. For cells that may be two: in crowded simulated
+    fields in which every second cell is unstained, 8.5 % of the unstained nuclei were taken for background without a
+    limit, 1.5 % with 4 µm."""
 
 
 def label_from_channel(
@@ -75,8 +82,8 @@ def label_from_channel(
     Returns
     -------
     uint8 array, (Z, Y, X)
-        1 inside; 0 outside; `UNDRAWN` (255) in cells without signal, outside the field of the channel, and in bright
-        voxels outside all cells. All voxels are `UNDRAWN` if no cell is stained.
+        1 inside; 0 outside; `UNDRAWN` (255) in cells without signal, beyond `reach_um`, outside the field of the channel,
+        and in bright voxels outside all cells. All voxels are `UNDRAWN` if no cell is stained.
 
     Raises
     ------
@@ -103,7 +110,10 @@ def label_from_channel(
         mask = inside & (values[one.box] > (one.threshold if rules.threshold == "cell" else shared))
         mask = _without_small(ndi.binary_fill_holes(mask) & inside, spacing_um, rules.min_volume_um3)
         if mask.any():
-            result[one.box][inside] = mask[inside]
+            near = inside
+            if math.isfinite(rules.reach_um):
+                near = inside & (ndi.distance_transform_edt(~mask, sampling=spacing_um) <= rules.reach_um)
+            result[one.box][near] = mask[near]
     return result
 
 
@@ -189,7 +199,34 @@ def estimate_cells(ri_ZYX: np.ndarray, spacing_um: ZYX, medium_ri: float | None 
     contrast, dense = cell_contrast(ri_ZYX, spacing_um, medium_ri)
     if dense < LEAST_CONTRAST_RI:
         return np.zeros(ri_ZYX.shape, np.int32)
-    return nucleus_seeds(contrast > dense / 3, spacing_um, min_volume_um3=MIN_CELL_UM3, split_depth_um=NECK_UM)
+    return separated_cells(contrast > dense / 3, spacing_um)
+
+
+def separated_cells(mask_ZYX: np.ndarray, spacing_um: ZYX) -> np.ndarray:
+    """Return labels of the cells of a mask: its parts, separated at their necks, on voxels of about `COARSE_UM`.
+
+    Parameters
+    ----------
+    mask_ZYX : bool array, (Z, Y, X)
+        True inside cells.
+    spacing_um : (z, y, x)
+        Voxel size in µm.
+
+    Returns
+    -------
+    int32 array, (Z, Y, X)
+        1, 2, 3 ...; 0 outside, and in parts smaller than `MIN_CELL_UM3`.
+    """
+    steps = [max(1, round(COARSE_UM / s)) for s in spacing_um]
+    coarse = mask_ZYX[tuple(slice(n // 2, None, n) if size > n // 2 else slice(None) for n, size in
+                            zip(steps, mask_ZYX.shape, strict=True))]  # fmt: skip
+    z, y, x = (n * s for n, s in zip(steps, spacing_um, strict=True))
+    labels = nucleus_seeds(coarse, (z, y, x), min_volume_um3=MIN_CELL_UM3, split_depth_um=NECK_UM)
+    index = [
+        np.minimum(np.arange(size) // n, labels.shape[axis] - 1)
+        for axis, (size, n) in enumerate(zip(mask_ZYX.shape, steps, strict=True))
+    ]
+    return np.where(mask_ZYX, labels[np.ix_(*index)], 0)
 
 
 def cell_contrast(ri_ZYX: np.ndarray, spacing_um: ZYX, medium_ri: float | None = None) -> tuple[np.ndarray, float]:

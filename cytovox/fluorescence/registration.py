@@ -91,10 +91,14 @@ def registration_offset(
     seen = _seen_cells(channel_ZYX, cells > 0.5, field, spacing_um)
     if seen is None:
         return _none("the channel shows no cytoplasm above its background")
-    box = ndi.find_objects(field.astype(np.uint8))[0]
-    fixed, moving = (_outlines(image[box], spacing_um) for image in (cells, seen))
+    steps = [max(1, int(OUTLINE_UM / s + 1e-6)) for s in spacing_um]
+    box = tuple(
+        slice(b.start, b.stop, n) for b, n in zip(ndi.find_objects(field.view(np.uint8))[0], steps, strict=True)
+    )
+    # outlines are as wide as a coarse voxel, so that fewer voxels lose nothing
+    fixed, moving = (_outlines(image, spacing_um)[box] for image in (cells, seen))
     shift, _, _ = phase_cross_correlation(_faded(moving), _faded(fixed), upsample_factor=_STEPS, normalization=None)
-    z, y, x = (float(n * s) for n, s in zip(shift, spacing_um, strict=True))
+    z, y, x = (float(k * n * s) for k, n, s in zip(shift, steps, spacing_um, strict=True))
     moved = ndi.shift(moving, [-n for n in shift], order=1, mode="nearest")
     reliability = float(np.corrcoef(fixed.ravel(), moved.ravel())[0, 1])
     reason = ""

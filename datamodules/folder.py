@@ -72,9 +72,7 @@ def _case(
     cell_line: str | None, split: str | None = None,
 ) -> FolderCase:  # fmt: skip
     name = below(volume, Path(config.root))
-    unused = [
-        f"{mask}: not used, since data.labels_from names {k}" for k, mask in masks.items() if k in config.labels_from
-    ]
+    unused = [masks[k] for k in config.labels_from if k in masks]
     return FolderCase(
         name=name,
         volume=volume,

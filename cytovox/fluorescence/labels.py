@@ -82,8 +82,8 @@ def label_from_channel(
     Returns
     -------
     uint8 array, (Z, Y, X)
-        1 inside; 0 outside; `UNDRAWN` (255) in cells without signal, beyond `reach_um`, outside the field of the channel,
-        and in bright voxels outside all cells. All voxels are `UNDRAWN` if no cell is stained.
+        1 inside; 0 outside; `UNDRAWN` (255) in cells without signal, beyond `reach_um`, outside the field of the
+        channel, and in bright voxels outside all cells. All voxels are `UNDRAWN` if no cell is stained.
 
     Raises
     ------

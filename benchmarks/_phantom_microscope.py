@@ -1,11 +1,13 @@
-"""A tomographic microscope of the benchmark's own: multi-slice propagation and reconstruction in Rytov's approximation.
+"""A tomographic microscope of the benchmark's own, which shares no code with `cytovox.simulation`.
 
-It shares no code with `cytovox.simulation`, whose microscope filters the object's spectrum. Here light is propagated
-through the object slice by slice, once for each illumination, so that it is refracted and scattered more than once; the
-recorded fields are then reconstructed as a microscope's software does.
+It images a phantom in one of two ways. With multiple scattering, light is propagated through the object slice by slice,
+once for each illumination; the recorded fields are then reconstructed in Rytov's approximation, as a microscope's
+software does. With single scattering (weak objects, first Born approximation), the object's spectrum is cut to the
+frequencies that a microscope measures whose illumination fills its aperture. That region has a closed form.
 
 References
 ----------
+Single scattering, filled aperture: Streibl 1985, J. Opt. Soc. Am. A 2:121.
 Multi-slice propagation: Kamilov et al. 2015, Optica 2:517. Reconstruction: Wolf 1969, Opt. Commun. 1:153; Devaney 1981,
 Opt. Lett. 6:374 (Rytov); Sung et al. 2009, Opt. Express 17:266 (non-negativity).
 """
@@ -32,6 +34,8 @@ class Microscope:
     """Directions on the cone, besides the one along the axis."""
     rounds: int = 20
     """Rounds of the non-negativity iteration."""
+    single_scattering: bool = False
+    """Whether light is scattered once only; `illuminations` and `full_angle` then have no meaning."""
     full_angle: bool = False
     """Whether the object is also imaged along y and along x, which leaves no missing cone; needs cubic voxels."""
     noise_ri: float = 0.0006
@@ -70,15 +74,17 @@ def observe(
         )
     if scope.full_angle and len(set(spacing_um)) > 1:
         raise ValueError(f"full-angle tomography needs cubic voxels, got {spacing_um}")
+    if scope.full_angle and scope.single_scattering:
+        raise ValueError("full-angle tomography is modelled with multiple scattering only")
     shape = ri_ZYX.shape
-    spectrum, counts = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
-    noise = np.zeros(shape, np.complex64)
-    for axis in range(3 if scope.full_angle else 1):
-        _record(*(np.moveaxis(a, axis, 0) for a in (ri_ZYX, spectrum, noise, counts)), spacing_um, scope, rng)
-    measured = counts > 0
-    for values in (spectrum, noise):
-        values[measured] /= counts[measured]
     wave = 2 * np.pi * scope.medium_ri / scope.wavelength_um
+    if scope.single_scattering:
+        measured = _measured(shape, spacing_um, scope)
+        potential = (wave**2 * ((ri_ZYX / scope.medium_ri) ** 2 - 1)).astype(np.float32)
+        spectrum = scipy.fft.fftn(potential) * measured
+        noise = scipy.fft.fftn(rng.standard_normal(shape, dtype=np.float32)) * measured
+    else:
+        spectrum, noise, measured = _recorded(ri_ZYX, spacing_um, scope, rng)
     to_index = scope.medium_ri / (2 * wave**2)  # of a weak potential wave**2 * ((n / n_medium)**2 - 1)
     grain = scipy.fft.ifftn(noise).real
     spectrum += noise * np.complex64(scope.noise_ri / (to_index * max(float(grain.std()), 1e-12)))
@@ -87,6 +93,35 @@ def observe(
     potential = _non_negative(spectrum, measured, scope.rounds)
     index = scope.medium_ri * np.sqrt(np.clip(1 + potential / wave**2, 0, None))
     return (index + scope.drift_ri * _slow_field(shape, rng)).astype(np.float32)
+
+
+def _measured(shape: Shape, spacing_um: tuple[float, float, float], scope: Microscope) -> np.ndarray:
+    """Return the frequencies that are measured if the illumination fills the aperture, bool, (Z, Y, X).
+
+    With wave number w and edge e of the aperture, a frequency of lateral size r <= 2 e is measured up to
+    |kz| = sqrt(w^2 - (e - r)^2) - sqrt(w^2 - e^2).
+    """
+    wave = 2 * np.pi * scope.medium_ri / scope.wavelength_um
+    edge = 2 * np.pi * scope.aperture / scope.wavelength_um
+    kz, ky, kx = (2 * np.pi * np.fft.fftfreq(n, s) for n, s in zip(shape, spacing_um, strict=True))
+    across = np.hypot(ky[:, None], kx[None, :])
+    highest = np.sqrt(np.clip(wave**2 - (edge - across) ** 2, 0, None)) - np.sqrt(wave**2 - edge**2)
+    return (across <= 2 * edge) & (np.abs(kz)[:, None, None] <= highest)
+
+
+def _recorded(
+    ri_ZYX: np.ndarray, spacing_um: tuple[float, float, float], scope: Microscope, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the spectra of object and camera noise from all illuminations, and which frequencies are measured."""
+    shape = ri_ZYX.shape
+    spectrum, counts = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
+    noise = np.zeros(shape, np.complex64)
+    for axis in range(3 if scope.full_angle else 1):
+        _record(*(np.moveaxis(a, axis, 0) for a in (ri_ZYX, spectrum, noise, counts)), spacing_um, scope, rng)
+    measured = counts > 0
+    for values in (spectrum, noise):
+        values[measured] /= counts[measured]
+    return spectrum, noise, measured
 
 
 def _record(

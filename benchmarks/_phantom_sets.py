@@ -55,6 +55,8 @@ class PhantomSet:
     """Amplitude of fringes."""
     drift_ri: Range = (0.0, 0.0)
     """Amplitude of the background's drift."""
+    single_scattering: bool = False
+    """Whether light is scattered once only."""
     full_angle: bool = False
     """Whether the missing cone is measured, too."""
 
@@ -65,7 +67,7 @@ _VISIBLE = Kind(
     nucleus_contrast=(0.003, 0.006),
     nucleoli=(1, 4),
     droplets=(1, 10),
-    distractors=(0, 4),
+    distractors=(0, 0),
     texture=(0.0, 0.001),
 )
 
@@ -75,16 +77,19 @@ SETS: dict[str, PhantomSet] = {
         20,
         _VISIBLE,
         extent_um=(15.0, 26.0, 26.0),
+        single_scattering=True,
     ),
+    "single_scattered": PhantomSet("the same with multiple scattering", 20, _VISIBLE, extent_um=(15.0, 26.0, 26.0)),
     "fields": PhantomSet(
         "one to five cells, nuclei anywhere, none or two, contrast 0 to 0.012 of either sign",
         20,
         rounds=(0, 100),
         noise_ri=(0.0002, 0.002),
         medium_ri=(1.333, 1.341),
+        single_scattering=True,
     ),
     "optics": PhantomSet(
-        "the same cells; apertures 0.8 to 1.2, spacings 0.1 to 0.4 µm, fringes and a drifting background",
+        "the same with multiple scattering; apertures 0.8 to 1.2, spacings 0.1 to 0.4 µm, fringes and drift",
         16,
         spacing_um=((0.15, 0.4), (0.1, 0.4)),
         aperture=(0.8, 1.2),
@@ -154,6 +159,7 @@ def make_case(name: str, number: int) -> Case:
         noise_ri=rng.uniform(*chosen.noise_ri),
         fringe_ri=rng.uniform(*chosen.fringe_ri),
         drift_ri=rng.uniform(*chosen.drift_ri),
+        single_scattering=chosen.single_scattering,
         full_angle=chosen.full_angle,
     )
     # light is propagated on a grid that holds the fields; an export may be coarser

@@ -4,8 +4,11 @@ Phantoms are drawn by `_phantom_cells` and imaged by `_phantom_microscope`, whic
 (an import contract) and which no config trains on. Nuclei are scored by their visibility d' (contrast across the
 surface over the deviation within 1.2 µm of it) and by how far they lie from the middle of their cell.
 
-Run as ``python benchmarks/independent.py [--weights NAME ...]``. The first run makes the phantoms, about ten minutes on
-two cores, and stores them in ``--cache``.
+The set ``full_wave`` comes from a full-wave forward model and from odtbrain's reconstruction. It is made beforehand, in
+an environment of its own: ``bash benchmarks/full_wave/make_environment.sh``.
+
+Run as ``python benchmarks/independent.py [--weights NAME ...]``. The first run makes the phantoms of the other sets,
+about ten minutes on two cores, and stores them in ``--cache``.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ import cytovox
 from benchmarks._common import Table, Watch, finish, options, say
 from benchmarks._independent_cells import cells_table, nuclei_table
 from benchmarks._phantom_scores import CellScore, MaskScores, cell_scores, organelle_scores
-from benchmarks._phantom_sets import SETS, Case, cached_cases
+from benchmarks._phantom_sets import SETS, Case, cached_cases, load_case
+from benchmarks.full_wave import files as full_wave
+from cytovox.errors import InputError
 from cytovox.organelles import ORGANELLES
 from cytovox.statistics.bootstrap import interval
 
@@ -38,11 +43,14 @@ OFFSETS = ((0.0, 0.2), (0.2, 0.4), (0.4, math.inf))
 def more(parser: argparse.ArgumentParser) -> None:
     """Add the options of this script."""
     parser.add_argument("--weights", nargs="+", default=["organelle"], help="names or files of organelle weights")
-    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), help="sets of phantoms")
-    parser.add_argument("--count", type=int, help="phantoms of each set; all if left out")
     parser.add_argument(
-        "--cache", type=Path, default=Path.home() / ".cache" / "cytovox" / "phantoms", help="folder of the phantoms"
+        "--sets",
+        nargs="+",
+        choices=[*SETS, full_wave.NAME],
+        help=f"sets of phantoms; all if left out, {full_wave.NAME} if it was made (bash {full_wave.COMMAND})",
     )
+    parser.add_argument("--count", type=int, help="phantoms of each set; all if left out")
+    parser.add_argument("--cache", type=Path, default=full_wave.CACHE, help="folder of the phantoms")
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("CYTOVOX_DATA"), help="folder of the real images (CYTOVOX_DATA)"
     )
@@ -54,10 +62,11 @@ def main() -> None:
     count = 1 if arguments.quick else arguments.count
     watch, begun = Watch(), time.perf_counter()
     with watch:
-        cases = {
-            name: cached_cases(name, count or SETS[name].count, arguments.cache, os.cpu_count() or 1, say)
-            for name in arguments.sets
-        }
+        try:
+            cases = cases_of(arguments.sets, count, arguments.cache)
+        except InputError as error:
+            print(error, file=sys.stderr)
+            sys.exit(error.exit_code)
         say(f"phantoms: {sum(map(len, cases.values()))}, made or read in {time.perf_counter() - begun:.0f} s")
         tables, rows = [], {}
         for weights in arguments.weights:
@@ -69,6 +78,43 @@ def main() -> None:
         if arguments.data is not None:
             tables.append(nuclei_table(Path(arguments.data)))
     finish(arguments, rows, {}, tables, watch)
+
+
+def cases_of(names: Sequence[str] | None, count: int | None, cache: Path) -> dict[str, list[Case]]:
+    """Return the phantoms of sets.
+
+    Parameters
+    ----------
+    names : sequence of str or None
+        Sets; None stands for all, and leaves out `full_wave` where its phantoms are missing, which is printed.
+    count : int or None
+        Phantoms of each set; None stands for all.
+    cache : Path
+        Folder of the phantoms. Those of `full_wave` must be there, the others are made.
+
+    Raises
+    ------
+    InputError
+        `full_wave` was named, and its phantoms are missing.
+    """
+    found: dict[str, list[Case]] = {}
+    for name in names or [*SETS, full_wave.NAME]:
+        if name in SETS:
+            found[name] = cached_cases(name, count or SETS[name].count, cache, os.cpu_count() or 1, say)
+            continue
+        paths = full_wave.phantom_paths(cache, count or full_wave.COUNT)
+        there = sum(path.is_file() for path in paths)
+        if there == len(paths):
+            found[name] = [load_case(path) for path in paths]
+            continue
+        missing = (
+            f"set {name}: {there} of {len(paths)} phantoms in {paths[0].parent}; "
+            f"make them: bash {full_wave.COMMAND} --count {len(paths)} --cache {cache}"
+        )
+        if names:
+            raise InputError(missing)
+        say(f"{missing}; this run is without the set")
+    return found
 
 
 @dataclasses.dataclass

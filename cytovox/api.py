@@ -17,7 +17,7 @@ from cytovox.io import Volume, find_writer
 from cytovox.io import read_volume as read
 from cytovox.io.atomic import atomic_path
 from cytovox.io.fluorescence import fluorescence_channels, read_channel
-from cytovox.io.formats import expected
+from cytovox.io.formats import expected, require_size
 from cytovox.measurement import registry
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI, Increments
@@ -27,9 +27,9 @@ from cytovox.models.load import load_model
 from cytovox.models.organelle import OrganelleMasks, OrganelleModel, checked_frame
 from cytovox.organelles import WHOLE
 from cytovox.quality.control import cell_state, frame_flags
-from cytovox.quality.rules import QualityRules, as_text
+from cytovox.quality.rules import QualityRules, as_text, evidence_flags, flags_of
 from cytovox.segmentation.checks import nuclei_outside_note
-from cytovox.segmentation.field import CellField, FoundCells, SeedRule, WatershedCells
+from cytovox.segmentation.field import CELL_INPUTS, CellField, FoundCells, SeedRule, WatershedCells, finder_inputs
 from cytovox.segmentation.holes import fill_cells
 from cytovox.simulation import simulate as simulate_tomogram
 from cytovox.simulation.tomogram import DEFAULT_SHAPE, DEFAULT_SPACING_UM
@@ -189,11 +189,9 @@ def _cell_field(
         raise InputError(f"find_cells: expected arrays of one shape (z, y, x), got {shapes}")
     if spacing_um is None:
         raise InputError("find_cells: voxel size missing: give volume, or spacing_um=(z, y, x) in micrometres")
-    seeds, probabilities = None, getattr(masks, "cell_probabilities_2ZYX", None)
-    if probabilities is not None:
-        probability, nucleus = probabilities
-        # at least 0.5 in closed holes of the membrane mask
-        membrane = np.where(membrane, np.maximum(probability, np.float32(0.5)), probability)
+    seeds, probabilities = None, getattr(masks, "probabilities", {})
+    if probabilities.keys() >= CELL_INPUTS:
+        membrane, nucleus = finder_inputs(masks, probabilities)
     elif nucleus.dtype.kind in "iu" and int(nucleus.max(initial=0)) > 1 and len(np.unique(nucleus)) > 2:
         seeds = nucleus.astype(np.int32)
     z, y, x = (float(s) for s in spacing_um)
@@ -264,7 +262,16 @@ def measure(
     rules, labels = Rules(medium, increments or Increments(), area), labels.astype(np.int32)
     channels = {name: read_channel(volume, frame, name) for name in fluorescence_channels(volume)}
     try:
-        measured = measure_frame(ri_ZYX, labels, dict(masks), volume.spacing_um, rules, volume.origin_um, channels)
+        measured = measure_frame(
+            ri_ZYX,
+            labels,
+            dict(masks),
+            volume.spacing_um,
+            rules,
+            volume.origin_um,
+            getattr(masks, "probabilities", None),
+            channels,
+        )
     except ValueError as error:
         raise InputError(f"measure: {error}") from None
     rows = [{"frame": frame, **row} for row in measured.compartments]
@@ -272,7 +279,7 @@ def measure(
     rows = [
         {
             **row,
-            "flags": flags.get(row["cell"], ""),
+            "flags": _row_flags(row, flags.get(row["cell"], "")),
             "medium_ri": medium,
             "medium_from": medium_from,
             "increments": rules.increments.rule,
@@ -306,6 +313,11 @@ def _medium(volume: Volume, given: float | None) -> tuple[float, str]:
 def _flags(row: dict[str, Any], differing: str) -> str:
     found = frame_flags(cell_state(row), QualityRules())
     return as_text(found | ({"weights_range"} if differing else set()))
+
+
+def _row_flags(row: dict[str, Any], of_cell: str) -> str:
+    """Return the flags of a compartment: those of its cell, and that of its own evidence."""
+    return as_text({*flags_of(of_cell), *evidence_flags(row["evidence"], row["expected_dice"], QualityRules())})
 
 
 def track(
@@ -425,6 +437,9 @@ def segment(
 def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
     """Write masks, labels, a table or a volume; the suffix determines the format.
 
+    Images are written with their voxel size, position and, except for NIfTI, channel names. OME-TIFF and OME-Zarr also
+    store the time of each frame (`times_s`). NIfTI stores no time, because a file holds one frame.
+
     Parameters
     ----------
     path : str or Path
@@ -432,7 +447,8 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
     data : OrganelleMasks, integer or bool array (Z, Y, X), DataFrame or Volume
         Masks of several organelles become channels; NIfTI holds one channel.
     like : Volume, optional
-        Volume whose voxel size and position are written with an array.
+        Volume whose voxel size and position are written with an array, and its times if both have the same number of
+        frames.
 
     Returns
     -------
@@ -474,8 +490,10 @@ def save(path: str | Path, data: Any, like: Volume | None = None) -> Path:
         raise InputError(f"save: {path}: expected a name that ends in {expected('writing')}")
     if writer.single and array.shape[:2] != (1, 1):
         raise InputError(f"save: {path}: {writer.name} holds one channel and frame; save {', '.join(names)} one by one")
+    require_size(writer, path, array.shape[2:])
     slabs = (volume_ZYX for frame_CZYX in array for volume_ZYX in frame_CZYX)
-    return writer.write(path, slabs, array.shape, array.dtype, like.spacing_um, names, None, like.origin_um)
+    times_s = like.times_s if like.shape[0] == array.shape[0] else None
+    return writer.write(path, slabs, array.shape, array.dtype, like.spacing_um, names, times_s, like.origin_um)
 
 
 def _save_table(path: Path, table: pd.DataFrame) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,11 +17,8 @@ from cytovox.io.spacing import SpacingFrom
 from cytovox.io.values import ri_error
 from cytovox.organelles import CELLS, UNDRAWN
 from datamodules.channel_labels import VERSION, ChannelReport, ChannelRules, channel_label
-from datamodules.errors import DataError
+from datamodules.errors import DataError, NotAnnotatedError
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources
-
-#: Name of the organelle that a simulated picture cannot always show.
-NUCLEUS = "nucleus"
 
 #: Largest number of cells, since labels are stored in 16 bits.
 MOST_CELLS = 65_535
@@ -67,6 +64,16 @@ class Case(Protocol):
         """Read the case."""
 
 
+class OrganelleMask(NamedTuple):
+    """Mask of one organelle, as read from a file."""
+
+    organelle: str
+    mask_ZYX: np.ndarray
+    """bool, False in voxels without annotation; of cells int32 labels."""
+    unannotated_ZYX: np.ndarray | None
+    """bool: voxels without annotation; None if all are annotated."""
+
+
 class MaskFile(NamedTuple):
     """A mask file and the organelles it may contain."""
 
@@ -108,6 +115,12 @@ class FolderCase:
     correction."""
     channel_rules: ChannelRules = field(default_factory=ChannelRules)
     """Rules of these masks."""
+    ignore_value: int | None = None
+    """Value of voxels without annotation."""
+    annotated_slices: Literal["all", "labelled"] = "all"
+    """z slices of a mask file that are annotated: all, or those that hold a label."""
+    corrected: frozenset[str] = frozenset()
+    """Organelles whose mask is a correction, of which all slices are annotated."""
     notes: list[str] = field(default_factory=list, compare=False)
     """Notes added by `load`: what was accepted but should be reported."""
 
@@ -120,13 +133,19 @@ class FolderCase:
     @property
     def settings(self) -> str:
         """Options that change the content, and the organelles that have a file."""
+        partly = f" {self.ignore_value} {self.annotated_slices} {sorted(self.corrected)}" if self.may_be_partial else ""
         settings = (
             f"{self.organelles} {','.join(sorted(self.masks))} {self.label_values} {self.labels} {self.frame} "
-            f"{self.spacing_um} {self.check_spacing} {self.spacing_from} {self.series} {self.mask_axes}"
+            f"{self.spacing_um} {self.check_spacing} {self.spacing_from} {self.series} {self.mask_axes}{partly}"
         )
         return (
             f"{settings} {sorted(self.channels.items())} {VERSION} {self.channel_rules}" if self.channels else settings
         )
+
+    @property
+    def may_be_partial(self) -> bool:
+        """Whether the options allow voxels without annotation."""
+        return self.ignore_value is not None or self.annotated_slices != "all"
 
     def load(self) -> RawCase:
         """Return the frame and its masks.
@@ -135,6 +154,7 @@ class FolderCase:
         ------
         InputError
             A file cannot be read, values are no refractive index, a mask differs in shape or spacing, labels are wrong.
+            A `NotAnnotatedError` if no voxel is annotated.
         """
         volume = self.open()
         self.notes.extend(note for note in volume.notes if note not in self.notes)
@@ -142,17 +162,21 @@ class FolderCase:
         masks = np.zeros((len(self.organelles), *ri.shape), mask_type(self.organelles))
         labelled = np.zeros(len(self.organelles), bool)
         for mask_file in self.mask_files():
-            for organelle, mask_ZYX in self.read_mask_file(mask_file, volume):
+            for organelle, mask_ZYX, unannotated_ZYX in self.read_mask_file(mask_file, volume):
                 index = self.organelles.index(organelle)
-                masks[index], labelled[index] = mask_ZYX, True
-        known = {name: masks[k] != 0 for k, name in enumerate(self.organelles) if labelled[k]}
+                masks[index], labelled[index] = mask_ZYX, unannotated_ZYX is None or not unannotated_ZYX.all()
+                if labelled[index] and unannotated_ZYX is not None:
+                    masks[index][unannotated_ZYX] = UNDRAWN
+        known = {name: masks[k] == 1 for k, name in enumerate(self.organelles) if labelled[k]}
         reports = []
         for label_ZYX, report in self.channel_masks(volume, ri, known):
             index = self.organelles.index(report.organelle)
-            masks[index], labelled[index] = label_ZYX, True
+            masks[index], labelled[index] = label_ZYX, report.undrawn_share < 1
             reports.append(report)
             if (warning := report.warning()) and (note := f"{self.volume}: {warning}") not in self.notes:
                 self.notes.append(note)
+        if self.may_be_partial and not labelled.any():
+            raise self.not_annotated()
         return RawCase(ri, masks, labelled, volume.spacing_um, tuple(reports))
 
     @property
@@ -206,16 +230,44 @@ class FolderCase:
         shared = tuple(k for k in self.organelles if k not in self.masks and k not in self.channels)
         return [MaskFile(self.label_file, shared, multi=True), *own]
 
-    def read_mask_file(self, mask_file: MaskFile, volume: Volume) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield each organelle in a file of `mask_files` and its bool mask (Z, Y, X); for cells, their labels.
+    def not_annotated(self) -> NotAnnotatedError:
+        """Return the error of a volume without any annotated voxel."""
+        why = f"every voxel of its masks is data.ignore_value {self.ignore_value}"
+        if self.annotated_slices == "labelled":
+            why = "no z slice of its masks holds a label (data.annotated_slices labelled)"
+        return NotAnnotatedError(
+            f"{self.volume}: {why}: nothing is annotated; annotate a part, or leave the volume out"
+        )
+
+    def read_mask_file(self, mask_file: MaskFile, volume: Volume) -> list[OrganelleMask]:
+        """Return the mask of each organelle in a file of `mask_files`; for cells, their labels.
 
         Raises
         ------
         InputError
             The file cannot be read, differs from the volume in shape or spacing, or has wrong labels.
         """
+        found = []
         for organelle, source in self.label_sources(mask_file, volume).items():
-            yield organelle, self._cells(source) if organelle == CELLS else source.mask()
+            if organelle == CELLS:
+                found.append(OrganelleMask(organelle, self._cells(source), None))
+            else:
+                slices = "all" if organelle in self.corrected else self.annotated_slices
+                found.append(OrganelleMask(organelle, *source.annotation(slices)))
+        if self.may_be_partial:
+            self._note_absent(mask_file, found)
+        return found
+
+    def _note_absent(self, mask_file: MaskFile, found: list[OrganelleMask]) -> None:
+        """Add to `notes` what may be an error in a partly annotated file: no annotated voxel, or no label."""
+        partial = [(name, mask, unannotated) for name, mask, unannotated in found if unannotated is not None]
+        absent = [name for name, _, unannotated in partial if unannotated.all()]
+        notes = [f"no voxel is annotated: {name} counts as unlabelled in this volume" for name in absent]
+        if not absent and self.annotated_slices == "all" and partial and not any(m.any() for _, m, _ in found):
+            names = ", ".join(name for name, _, _ in found)
+            notes.append(f"holds only the background and data.ignore_value {self.ignore_value}, and no {names}")
+        lines = [f"{mask_file.file.name}: {note}" for note in notes]
+        self.notes.extend(line for line in lines if line not in self.notes)
 
     def label_sources(self, mask_file: MaskFile, volume: Volume) -> dict[str, LabelSource]:
         """Return the location and reading of each organelle of a file; add automatic decisions to `notes`."""
@@ -238,12 +290,14 @@ class FolderCase:
                 f"{mask_file.file}: a multi-label file, but data.label_values has none of "
                 f"{', '.join(mask_file.organelles)}; give the values inside each organelle",
             )
-        return class_source(mask_file.file, values, grid, self.notes, own_frame=True, t=self.frame)
+        return class_source(
+            mask_file.file, values, grid, self.notes, own_frame=True, t=self.frame, ignore=self.ignore_value
+        )
 
     def _source(self, file: Path, organelle: str, grid: Grid, channel: int | None = None) -> LabelSource:
         return label_sources(
             {self.frame: file}, organelle, grid, self.notes, labels=self.labels, own_frame=True, channel=channel,
-            use="cells" if organelle == CELLS else "mask", quiet=True,
+            use="cells" if organelle == CELLS else "mask", quiet=True, ignore=self.ignore_value,
         )[self.frame]  # fmt: skip
 
     def _cells(self, source: LabelSource) -> np.ndarray:
@@ -289,8 +343,9 @@ class SimulatedCase:
         tomogram = load(self.path)
         drawn = {**tomogram.masks, CELLS: tomogram.cells_ZYX}
         masks = np.stack([drawn[name] for name in self.organelles]).astype(mask_type(self.organelles))
-        if tomogram.unseen_ZYX is not None and masks.dtype == np.uint8 and NUCLEUS in self.organelles:
-            masks[self.organelles.index(NUCLEUS), tomogram.unseen_ZYX] = UNDRAWN
+        for name, unseen_ZYX in tomogram.unseen.items():
+            if masks.dtype == np.uint8 and name in self.organelles:
+                masks[self.organelles.index(name), unseen_ZYX] = UNDRAWN
         return RawCase(tomogram.ri_ZYX, masks, np.ones(len(masks), bool), tomogram.spacing_um)
 
 

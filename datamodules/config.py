@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cytovox.errors import InputError
+from cytovox.io.labels import LARGEST_LABEL
 from cytovox.organelles import CELLS, ORGANELLES
 from datamodules.errors import failed
 
@@ -134,6 +135,12 @@ class FolderData(OrganelleData):
     in `masks` or `table` are not used, those in `corrections` are. Cells without signal are not drawn."""
     fluorescence: ChannelLabels = field(default_factory=ChannelLabels)
     """Rules of `labels_from`."""
+    ignore_value: int | None = None
+    """Value of voxels that are not annotated, in masks and multi-label files: they count neither in training nor in
+    scores. Null: every voxel is annotated."""
+    annotated_slices: Literal["all", "labelled"] = "all"
+    """z slices of a mask file that are annotated, for all organelles of the file: `all`, or those that hold a label
+    (`labelled`), each of them completely."""
     table: str | None = None
     """CSV instead of `volumes` and `masks`: columns volume, then any of mask, organelles' names, group, line, split."""
     corrections: str | None = None
@@ -293,7 +300,12 @@ def _folder_errors(config: FolderData) -> list[str]:
             "split: give three fractions, or three lists of files or globs, not a mixture",
         ),
     ]
-    return failed(checks) + spacing_errors(config.spacing_from, spacing) + _channel_errors(config)
+    return (
+        failed(checks)
+        + spacing_errors(config.spacing_from, spacing)
+        + _channel_errors(config)
+        + _annotation_errors(config)
+    )
 
 
 def _channel_errors(config: FolderData) -> list[str]:
@@ -315,6 +327,23 @@ def _channel_errors(config: FolderData) -> list[str]:
         ),
     ]
     return failed(checks)
+
+
+def _annotation_errors(config: FolderData) -> list[str]:
+    """Return the errors of the keys for partly annotated volumes."""
+    value, slices = config.ignore_value, config.annotated_slices
+    given = {"ignore_value": value is not None, "annotated_slices": slices != "all"}
+    if CELLS in config.organelles:
+        why = "labels of cells are read as completely annotated, so it has no effect on them; leave it out"
+        return [f"{key}: {why}" for key, is_set in given.items() if is_set]
+    if value is None:
+        return []
+    if not (_is_number(value, int) and 1 <= value <= LARGEST_LABEL):
+        return [f"ignore_value: expected a whole number from 1 to {LARGEST_LABEL} or null, got {value}"]
+    multi = config.table is not None or (config.masks is not None and "{organelle}" not in config.masks)
+    used = [name for name, values in config.label_values.items() if value in values] if multi else []
+    taken = f"ignore_value: {value} is also a value of {', '.join(used)} in data.label_values; choose another value"
+    return failed([(not used, taken)])
 
 
 def _simulator_errors(config: SimulatorData) -> list[str]:

@@ -134,9 +134,12 @@ def with_corrections(cases: Sequence[FolderCase], config: FolderData) -> list[Fo
         by_frame: dict[int, dict[str, Path]] = {}
         for (name, t), correction in corrections.of(case.volume, [case.frame]).items():
             by_frame.setdefault(t, {})[name] = correction.path
-        result.append(dataclasses.replace(case, masks={**case.masks, **by_frame.pop(case.frame, {})}))
+        own = by_frame.pop(case.frame, {})
+        result.append(dataclasses.replace(case, masks={**case.masks, **own}, corrected=frozenset(own)))
         result += [
-            dataclasses.replace(case, name=f"{case.name}, frame {t}", frame=t, masks=masks, label_file=None)
+            dataclasses.replace(
+                case, name=f"{case.name}, frame {t}", frame=t, masks=masks, label_file=None, corrected=frozenset(masks)
+            )
             for t, masks in sorted(by_frame.items())
         ]
     return result

@@ -23,6 +23,13 @@ class DataError(InputError):
         self.kind = kind
 
 
+class NotAnnotatedError(DataError):
+    """A volume of which no voxel is annotated: it cannot be trained on, and a test leaves it out."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("unannotated", text)
+
+
 #: Handler of an error after which reading can continue: a run raises it, the audit records it.
 OnError = Callable[[InputError], None]
 

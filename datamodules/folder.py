@@ -93,6 +93,8 @@ def _case(
         channels=dict(config.labels_from),
         channel_rules=ChannelRules(**dataclasses.asdict(config.fluorescence)),
         notes=[f"{mask}: not used, since data.labels_from makes this mask" for mask in unused],
+        ignore_value=config.ignore_value,
+        annotated_slices=config.annotated_slices,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from cytovox.io.provenance import ContentDigests
 from datamodules.cache import PreparedCase, cache_root
 from datamodules.cases import Case, FolderCase, RawCase
 from datamodules.config import FolderData, OrganelleData, SimulatorData
+from datamodules.errors import NotAnnotatedError
 from datamodules.fingerprints import case_fingerprints
 from datamodules.folder import find_cases
 from datamodules.loading import TaskDataModule
@@ -53,7 +55,7 @@ class OrganelleDataModule(TaskDataModule):
         if not self.cases:
             if isinstance(self.config, FolderData):
                 division = split_cases(find_cases(self.config), self.config, self.seed)
-                self.cases = {split: found[: self.limit] for split, found in division.items()}
+                self.cases = {split: self._first(split, found) for split, found in division.items()}
             elif isinstance(self.config, SimulatorData):
                 requests = requests_of(self.config, self.limit)
                 wanted = [request for split in self.splits for request in requests[split]]
@@ -62,6 +64,12 @@ class OrganelleDataModule(TaskDataModule):
             else:
                 raise TypeError(f"no cases from a {type(self.config).__name__}")
         return self.cases
+
+    def _first(self, split: str, cases: Sequence[FolderCase]) -> Sequence[FolderCase]:
+        """Return as many cases as `limit` allows; of the test, which leaves them out, none without annotation."""
+        if self.limit is None or split != "test":
+            return cases[: self.limit]
+        return list(itertools.islice((c for c in cases if not c.may_be_partial or is_annotated(c)), self.limit))
 
     def digest(self) -> str:
         """Return a hash of the run's data: files, settings and split of every case."""
@@ -138,8 +146,19 @@ class OrganelleDataModule(TaskDataModule):
         return DataLoader(RawCases(cases), batch_size=None, sampler=sampler, num_workers=0)
 
 
+def is_annotated(case: FolderCase) -> bool:
+    """Return whether any voxel of a case is annotated; if not, add to its notes that the test leaves it out."""
+    try:
+        case.load()
+    except NotAnnotatedError as error:
+        note = f"left out of the test: {error}"
+        case.notes.extend([] if note in case.notes else [note])
+        return False
+    return True
+
+
 class RawCases(Dataset[tuple[int, Case, RawCase] | None]):
-    """Cases as stored in their files, with their position in the set; None past the end."""
+    """Cases as stored in their files, with their position in the set; None past the end, and without annotation."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self.cases = cases
@@ -148,4 +167,9 @@ class RawCases(Dataset[tuple[int, Case, RawCase] | None]):
         return len(self.cases)
 
     def __getitem__(self, index: int) -> tuple[int, Case, RawCase] | None:
-        return (index, self.cases[index], self.cases[index].load()) if index < len(self.cases) else None
+        if index >= len(self.cases):
+            return None
+        try:
+            return index, self.cases[index], self.cases[index].load()
+        except NotAnnotatedError:
+            return None

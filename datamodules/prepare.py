@@ -13,9 +13,10 @@ from cytovox.preprocess.resampling import ResampleTo
 from datamodules.cache import PreparedCase, cache_root, store
 from datamodules.cases import Case, RawCase
 from datamodules.config import OrganelleData
+from datamodules.errors import NotAnnotatedError
 from datamodules.steps import STEPS
 from transforms.intensity import NormaliseRId
-from transforms.patches import foreground_centres
+from transforms.patches import annotated_centres, foreground_centres
 from transforms.spatial import ResampleToCommonGridd
 
 #: Largest number of voxels of each organelle on which patches may be centred.
@@ -64,20 +65,39 @@ class Preparer:
         for done, case in enumerate(cases, start=1):
             entry, fingerprint = self.entry_of(case)
             if not entry.usable(fingerprint):
-                store(entry.path, self.arrays(case.load()), fingerprint.parts)
+                store(entry.path, self.arrays_of(case), fingerprint.parts)
             entries.append(entry)
             if progress is not None:
                 progress(done, len(cases))
         return entries
 
+    def arrays_of(self, case: Case) -> dict[str, np.ndarray]:
+        """Return the arrays of a case's entry.
+
+        Raises
+        ------
+        InputError
+            An error of `Case.load`, or no annotated voxel is left on the common grid.
+        """
+        arrays = self.arrays(case.load())
+        if "annotated" in arrays and not len(arrays["annotated"]):
+            shape = tuple(arrays["image"].shape[1:])
+            raise NotAnnotatedError(
+                f"{case.name}: no annotated voxel is left on the common grid {shape}; annotate larger regions, or "
+                "choose a finer data.resample_spacing_um or data.resample_grid"
+            )
+        return arrays
+
     def arrays(self, raw: RawCase) -> dict[str, np.ndarray]:
         """Return the arrays of an entry; see `PreparedCase.arrays`."""
         on_grid = self.transform({"image": raw.ri_ZYX[None], "mask": raw.masks_KZYX, "spacing_um": raw.spacing_um})
         centres = foreground_centres(on_grid["mask"] == 1, limit=CENTRES)
+        annotated = annotated_centres(on_grid["mask"], raw.labelled_K, limit=CENTRES)
         return {
             "image": on_grid["image"],
             "mask": on_grid["mask"],
             "labelled": raw.labelled_K.astype(np.uint8),
             "spacing_um": np.asarray(on_grid["spacing_um"], np.float64),
             **{f"centres_{k}": found for k, found in enumerate(centres)},
+            **({} if annotated is None else {"annotated": annotated}),
         }

@@ -52,7 +52,7 @@ STEPS: dict[str, Step] = {
     for step in (
         Step(
             "prepare",
-            1,
+            2,
             {
                 **dict.fromkeys(("data.root", "data.volumes", "data.masks", "data.table", "data.corrections"), _FILES),
                 **dict.fromkeys(
@@ -86,7 +86,7 @@ STEPS: dict[str, Step] = {
                 "field.*": _TRAINING, "process.*": _TRAINING, "preconditioning.*": _TRAINING, "supervised": _TRAINING,
             },
         ),
-        Step("analyze.organelles", 1, {**_ANALYSIS, **_TABLES, **_CELLS, "measure.*": _LATER}),
+        Step("analyze.organelles", 2, {**_ANALYSIS, **_TABLES, **_CELLS, "measure.*": _LATER}),
         Step("analyze.cells", 1, {**_ANALYSIS, **_TABLES, "measure.*": _LATER}),
         Step("analyze.rows", 1, {**_ANALYSIS, **_TABLES}),
         Step("analyze.overlap", 2, {**_ANALYSIS, **_TABLES, "measure.*": "only voxels of cells are counted"}),

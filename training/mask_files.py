@@ -22,6 +22,7 @@ from cytovox.io import (
     writers,
 )
 from cytovox.io.deletion import remove_file, remove_in_scratch
+from cytovox.io.formats import require_size
 from cytovox.io.names import safe_name
 from cytovox.io.provenance import digest_of
 from training.partial_predictions import PartialPrediction, chunks_for
@@ -93,7 +94,7 @@ def require_room_for(path: Path, volume: Volume, masks: int, frames: int, probab
         Less disk space than the masks need at the best compression, or an axis that is too long for the format (NIfTI).
     """
     if writer := find_writer(path):
-        writer.require_size(path, volume.shape[2:])
+        require_size(writer, path, volume.shape[2:])
     voxels = math.prod(volume.shape[2:]) * masks * frames
     needed = voxels // _MASKS_SHRINK + (4 * voxels // _PROBABILITIES_SHRINK if probabilities else 0)
     if (free := shutil.disk_usage(path.parent).free) < needed:

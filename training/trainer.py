@@ -69,7 +69,8 @@ class TrainerConfig:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Kind of device."""
     devices: int | str | None = "auto"
-    """Number of devices per machine, or their indices ("0,2"). In a SLURM job step: its number of tasks per node."""
+    """Number of devices per machine, or their indices ("0,2", or "1," for one). In a SLURM job step: its number of
+    tasks per node."""
     num_nodes: int = 1
     """Number of machines. In a SLURM job step: its number of nodes."""
     strategy: str = "auto"

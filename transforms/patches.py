@@ -25,6 +25,33 @@ from cytovox.organelles import UNDRAWN
 Shape = tuple[int, int, int]
 
 
+def annotated_centres(
+    mask_KZYX: np.ndarray, labelled_K: np.ndarray, limit: int = 10_000, seed: int = 0
+) -> np.ndarray | None:
+    """Return up to `limit` random voxels that are annotated for a labelled organelle, as `foreground_centres` does.
+
+    Parameters
+    ----------
+    mask_KZYX : uint8 array of 0, 1 and `UNDRAWN`, (K, Z, Y, X)
+        One mask per organelle.
+    labelled_K : bool array, (K,)
+        Whether the organelle has a mask.
+    limit, seed : int
+        See `foreground_centres`.
+
+    Returns
+    -------
+    int32 array, (N, 3), or None
+        Coordinates z, y, x; None if every voxel is annotated for some organelle, or no organelle is labelled.
+    """
+    annotated_ZYX = np.zeros(mask_KZYX.shape[1:], bool)
+    for mask_ZYX in mask_KZYX[labelled_K]:
+        annotated_ZYX |= mask_ZYX != UNDRAWN
+    if annotated_ZYX.all() or not labelled_K.any():
+        return None
+    return foreground_centres(annotated_ZYX[None], limit, seed)[0]
+
+
 def foreground_centres(mask_KZYX: np.ndarray, limit: int = 10_000, seed: int = 0) -> list[np.ndarray]:
     """Return up to `limit` random voxels of each organelle, as centres of patches.
 
@@ -61,11 +88,14 @@ class RandWindowd(Randomizable, MapTransform):
     afterwards, the window is larger than the patch in y and x, so that every rotated patch lies inside it. Outside the
     volume its edge voxels are repeated.
 
-    Reads `image`, an array (1, Z, Y, X); `mask`, an array (K, Z, Y, X); `labelled`, a bool array (K,); and `centres`,
-    the list that `foreground_centres` returns. Memory-mapped volumes are read only inside the window. `image` and
-    `mask` become MetaTensors whose padding and scaling are pending operations (see MONAI's lazy resampling): they are
-    applied together with the transforms that follow. `labelled` becomes a tensor, `centres` is dropped, other keys
-    pass.
+    A volume of which only a part is annotated has the key `annotated`: every patch then has one of these voxels at a
+    random place inside it, if it does not have a voxel of an organelle, and may lie partly outside the volume.
+
+    Reads `image`, an array (1, Z, Y, X); `mask`, an array (K, Z, Y, X); `labelled`, a bool array (K,); `centres`, the
+    list that `foreground_centres` returns; and, if there is one, `annotated`, an array (N, 3) of voxels z, y, x.
+    Memory-mapped volumes are read only inside the window. `image` and `mask` become MetaTensors whose padding and
+    scaling are pending operations (see MONAI's lazy resampling): they are applied together with the transforms that
+    follow. `labelled` becomes a tensor, `centres` and `annotated` are dropped, other keys pass.
 
     Parameters
     ----------
@@ -124,19 +154,24 @@ class RandWindowd(Randomizable, MapTransform):
         fits = (low <= high) & (not self.centred)
         self.centre = np.where(fits, low - 0.5 + place * (high - low + 1), (volume - 1) / 2)
         present = [k for k, centres in enumerate(data["centres"]) if len(centres) and data["labelled"][k]]
-        if self.centred or not present or chance >= self.p_foreground:
+        centres = data.get("annotated")
+        if present and chance < self.p_foreground and not self.centred:
+            self.organelle = present[int(which * len(present))]
+            centres = data["centres"][self.organelle]
+        if self.centred or centres is None:
             return
-        self.organelle = present[int(which * len(present))]
-        centres = data["centres"][self.organelle]
         shown = centres[int(voxel * len(centres))]
         offset = np.floor(place * self.patch) - (self.patch - 1) / 2  # of the shown voxel from the patch's middle
         radius = (self.patch[1:].min() - 1) / 2 if self.rotated else math.inf  # largest that is inside at any angle
         offset[1:] *= min(1, radius / max(math.hypot(*offset[1:]), 1e-9))
         self.centre = np.where(fits, np.clip(shown - offset / self.scale, low, high), (volume - 1) / 2)
+        if self.rotated and "annotated" in data:  # at the volume's border, too, it stays inside at any angle
+            offset[1:] = (shown - self.centre)[1:] * self.scale
+            self.centre[1:] = shown[1:] - offset[1:] / self.scale * min(1, radius / max(math.hypot(*offset[1:]), 1e-9))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         self.randomize(data)
-        result = {key: value for key, value in data.items() if key != "centres"}
+        result = {key: value for key, value in data.items() if key not in ("centres", "annotated")}
         result["labelled"] = torch.as_tensor(np.array(data["labelled"], dtype=bool))
         window = np.ceil(self.patch / self.scale).astype(int) + 2 * np.ceil(self.margin / self.scale).astype(int)
         if self.scale > 1:  # voxels of the patch whose centres lie beyond those of the window's
@@ -218,7 +253,53 @@ def rand_patch(
     )
 
 
-def rand_organelle_patch(patch: Sequence[int], **settings: Any) -> Compose:
+class OrganellePatch(Compose):
+    """Transform that cuts a random patch; from a partly annotated volume, one that has an annotated voxel.
+
+    Scaling and rotation sample between the voxels of the volume, and can miss a thin annotation. A patch without an
+    annotated voxel of a labelled organelle is cut again, up to `TRIES` times, then without scaling and rotation.
+
+    Parameters
+    ----------
+    patch : three ints
+        Size (z, y, x) in voxels.
+    **settings
+        As of `rand_patch`.
+    """
+
+    TRIES = 4
+
+    def __init__(self, patch: Sequence[int], **settings: Any) -> None:
+        self.plain = rand_patch(patch, then=[SplitMasks()], **{**settings, "p_scale": 0.0, "p_rotate": 0.0})
+        steps = rand_patch(patch, then=[SplitMasks()], **settings)
+        super().__init__(steps.transforms, lazy=True, overrides=steps.overrides)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "OrganellePatch":
+        """See `monai.transforms.Randomizable`."""
+        super().set_random_state(seed, state)
+        self.plain.set_random_state(int(self.R.randint(2**32, dtype=np.uint32)))
+        return self
+
+    def __call__(
+        self, input_: Any, start: int = 0, end: int | None = None, threading: bool = False, lazy: bool | None = None
+    ) -> Any:
+        """Return the patch of a dictionary with the keys of `RandWindowd`; options as of `Compose`."""
+        result = super().__call__(input_, start, end, threading, lazy)
+        if "annotated" not in input_:
+            return result
+        for _ in range(self.TRIES - 1):
+            if has_annotation(result):
+                return result
+            result = super().__call__(input_, start, end, threading, lazy)
+        return result if has_annotation(result) else self.plain(input_)
+
+
+def has_annotation(data: Mapping[Hashable, Any]) -> bool:
+    """Return whether any voxel of `mask` (K, Z, Y, X) is annotated for an organelle of `labelled` (K,)."""
+    return bool((data["mask"][data["labelled"]] != UNDRAWN).any())
+
+
+def rand_organelle_patch(patch: Sequence[int], **settings: Any) -> OrganellePatch:
     """Return the transform that cuts one random patch out of an image and the masks of its organelles.
 
     Parameters
@@ -228,22 +309,26 @@ def rand_organelle_patch(patch: Sequence[int], **settings: Any) -> Compose:
 
     Returns
     -------
-    monai.transforms.Compose
+    OrganellePatch
         Returns plain tensors: `image` float32 (1, *patch), `mask` uint8 (K, *patch), 1 where the interpolated mask is
-        at least one half and `UNDRAWN` where at least half of a voxel has no annotation, and `labelled` bool (K,).
+        at least one half of what is annotated and `UNDRAWN` where at least half of a voxel has no annotation, and
+        `labelled` bool (K,). If the sample has the key `annotated`, the patch has an annotated voxel.
     """
-    return rand_patch(patch, then=[SplitMasks()], **settings)
+    return OrganellePatch(patch, **settings)
 
 
 class SplitMasks(Transform):
     """Split the channels of `image` into the image, the first, and masks: 1 where a channel is at least one half.
 
-    K channels beyond the K masks mark voxels without annotation.
+    K channels beyond the K masks mark voxels without annotation. Where a part of a voxel has none, the mask is 1 if the
+    organelle fills at least half of the other part.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         stack, organelles = data["image"].as_tensor(), len(data["labelled"])
-        mask_KZYX = (stack[1 : 1 + organelles] >= 0.5).to(torch.uint8)
-        if len(stack) > 1 + organelles:
-            mask_KZYX[stack[1 + organelles :] >= 0.5] = UNDRAWN
+        inside_KZYX, undrawn_KZYX = stack[1 : 1 + organelles], stack[1 + organelles :]
+        if not len(undrawn_KZYX):
+            return {**data, "image": stack[:1], "mask": (inside_KZYX >= 0.5).to(torch.uint8)}
+        mask_KZYX = (inside_KZYX >= 0.5 * (1 - undrawn_KZYX)).to(torch.uint8)
+        mask_KZYX[undrawn_KZYX >= 0.5] = UNDRAWN
         return {**data, "image": stack[:1], "mask": mask_KZYX}

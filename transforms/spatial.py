@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from monai.transforms import MapTransform
 
-from cytovox.organelles import UNDRAWN
-from cytovox.preprocess.resampling import ResampleTo, common_grid, resize_linear, resize_mask
+from cytovox.preprocess.resampling import ResampleTo, common_grid, resize_annotated, resize_linear
 
 
 class ResampleToCommonGridd(MapTransform):
@@ -45,11 +44,5 @@ class ResampleToCommonGridd(MapTransform):
             source = torch.from_numpy(np.require(image_CZYX, requirements=["C", "W"]))
             result[self.image_key] = resize_linear(source, shape).numpy()
         if self.mask_key in result:
-            mask_KZYX = np.asarray(result[self.mask_key])
-            undrawn_KZYX = mask_KZYX == UNDRAWN
-            if shape != mask_KZYX.shape[1:] and undrawn_KZYX.any():
-                resized = resize_mask(np.where(undrawn_KZYX, 0, mask_KZYX).astype(mask_KZYX.dtype), shape)
-                result[self.mask_key] = np.where(resize_mask(undrawn_KZYX, shape), UNDRAWN, resized)
-            else:
-                result[self.mask_key] = resize_mask(mask_KZYX, shape)
+            result[self.mask_key] = resize_annotated(np.asarray(result[self.mask_key]), shape)
         return result

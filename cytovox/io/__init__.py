@@ -1,4 +1,4 @@
-"""Reading and writing of volumes: TCF, OME-TIFF, plain TIFF, NIfTI and OME-Zarr, by the name of the file.
+"""Read and write volumes: TCF, OME-TIFF, plain TIFF, NIfTI and OME-Zarr. The file name determines the format.
 
 ``read_volume("cell.TCF").frame()`` is the refractive index of the first frame as float32 (Z, Y, X).
 """
@@ -69,28 +69,28 @@ def read_volume(
     spacing_from: SpacingFrom = "file",
     series: Series = None,
 ) -> Volume:
-    """Open a volume of any kind; voxels are read when asked for.
+    """Open a volume of any format; its voxels are read when they are accessed.
 
     Parameters
     ----------
     path : str or Path
-        Of a format in `cytovox.io.formats`: .TCF, .ome.tif(f), .tif(f), .nii, .nii.gz, .ome.zarr, .zarr.
+        A file of a format in `cytovox.io.formats`: .TCF, .ome.tif(f), .tif(f), .nii, .nii.gz, .ome.zarr, .zarr.
     spacing_um : (z, y, x), optional
-        For files that state none, which is every plain TIFF. Where the file states its own, both must agree.
+        Voxel size of a file that does not state it, such as every plain TIFF. If the file states one, both must agree.
     spacing_from : "file" or "config"
         "config": `spacing_um` replaces the voxel size of the file, and `notes` lists differences.
     series : int or str, optional
-        Number or name of the image in a file of several; without it such a file is refused.
+        Number or name of the image in a file with several images; such a file is refused without it.
 
     Returns
     -------
     Volume
-        Refractive index is the index itself, however it was stored. `notes` are to be reported.
+        The refractive index is the index itself, even if it is stored with a factor. The caller must report `notes`.
 
     Raises
     ------
     InputError
-        An unknown kind of file, or one that cannot be read; the message names the file.
+        Unknown format, or a file that cannot be read; the message names the file.
     """
     path = existing(Path(path))
     return _format_of(path).open_volume(path, spacing_um, spacing_from, series)
@@ -103,17 +103,17 @@ def read_mask(path: str | Path, series: Series = None) -> Mask:
     ----------
     path : str or Path
     series : int or str, optional
-        Number or name of the image in a file of several; ignored for a file with one image.
+        Number or name of the image in a file with several images; ignored for a file with one image.
 
     Returns
     -------
     Mask
-        Integer labels (Z, Y, X) that lie as the tomogram does; see `match_spacing` for comparing their grids.
+        Integer labels (Z, Y, X) in the orientation of the tomogram; `match_spacing` compares their grids.
 
     Raises
     ------
     InputError
-        An unknown kind of file, one that cannot be read, more than one frame or channel, or values that are no labels.
+        Unknown format, a file that cannot be read, more than one frame or channel, or values that are no labels.
     """
     label_volume = open_labels(path, series)
     if label_volume.shape[:2] != (1, 1):
@@ -123,7 +123,7 @@ def read_mask(path: str | Path, series: Series = None) -> Mask:
 
 
 def open_labels(path: str | Path, series: Series = None) -> LabelVolume:
-    """Open labels of any number of frames and channels; each is read when asked for.
+    """Open labels of any number of frames and channels; each is read when it is accessed.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def open_labels(path: str | Path, series: Series = None) -> LabelVolume:
     Raises
     ------
     InputError
-        An unknown kind of file, or one that cannot be read.
+        Unknown format, or a file that cannot be read.
     """
     path = existing(Path(path))
     found = _format_of(path)
@@ -143,7 +143,7 @@ def open_labels(path: str | Path, series: Series = None) -> LabelVolume:
 
 
 def kind_of(path: str | Path) -> str:
-    """Return the name of the format that a file's name asks for, such as "tcf"; InputError for an unknown one."""
+    """Return the name of the format of a file by its suffix, such as "tcf"; InputError for an unknown suffix."""
     return _format_of(Path(path)).name
 
 

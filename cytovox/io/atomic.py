@@ -1,4 +1,4 @@
-"""Atomic writing of files: each is written under a temporary name, then renamed."""
+"""Write files atomically: each is written under a temporary name, then renamed."""
 
 import errno
 import itertools
@@ -22,24 +22,24 @@ _IMPOSSIBLE = {errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR, er
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` on success, remove it after an error.
 
-    The temporary name starts with a dot and keeps the suffixes of `path`, for writers that choose a format by
-    them. Missing parent folders are made. What is written may be a file or a folder; see `put_in_place` for what is
-    there already. Close the file before the block ends: Windows does not rename an open one.
+    The temporary name starts with a dot. It keeps the suffixes of `path`, because some writers choose the format by
+    them. Missing parent folders are created. The result may be a file or a folder. `put_in_place` explains how existing
+    files and folders are replaced. Close the file before the block ends, because Windows does not rename an open file.
 
     Parameters
     ----------
     path : str or Path
-        Where the result shall lie.
+        Final path of the result.
 
     Yields
     ------
     Path
-        The name to write to, in the same folder as `path`.
+        Temporary path, in the same folder as `path`.
 
     Raises
     ------
     InputError
-        No space left, or `path` may not be written. Any other exception passes unchanged.
+        No space is left, or `path` may not be written. Any other exception is not changed.
     """
     final = Path(path)
     temporary = final.with_name(f"{PART}{uuid.uuid4().hex[:12]}{''.join(final.suffixes[-2:])[-40:]}")
@@ -59,16 +59,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_error(error: BaseException, path: Path, temporary: Path | None = None) -> InputError | None:
-    """Return the message for an error in writing `path`; None where the user cannot fix it.
+    """Return the message for an error in writing `path`; None if the user cannot fix it.
 
     Parameters
     ----------
     error : exception
-        As raised by Python, or by HDF5, which names the number only in its message.
+        Error of Python, or of HDF5, which has the error number only in its message.
     path : Path
-        What was to be written.
+        File to write.
     temporary : Path, optional
-        The name it was written under. An error about some third file is not about writing.
+        Temporary name of the file. An error about any other file is not an error of writing.
     """
     number = getattr(error, "errno", None)
     if number is None and (found := re.search(r"errno = (\d+)", str(error))):
@@ -91,12 +91,13 @@ def write_error(error: BaseException, path: Path, temporary: Path | None = None)
 
 
 def put_in_place(temporary: Path, final: Path) -> None:
-    """Give a finished file or folder its name, on the same disk.
+    """Rename a complete file or folder to its final name on the same disk.
 
-    A file takes the place of a file, or of a link (not of what the link leads to), and may be read by whomever the
-    umask lets: some libraries write for their user alone. A folder takes the place of an earlier one that was put
-    there in the same way and has not been added to since; any other folder is the user's, and is kept next to it
-    under another name, which is said in one line.
+    A file replaces a file or a link, but not the target of the link. Its permissions follow the umask, because some
+    libraries write files that only their user can read.
+
+    A folder replaces an earlier folder that this function put there, if no file was added to it since. Any other folder
+    belongs to the user. It is kept beside the new one under another name, and one line reports this.
     """
     if not temporary.is_dir():
         _obey_umask(temporary)
@@ -133,7 +134,7 @@ def _obey_umask(path: Path) -> None:
     """Set the permissions of a new file according to the umask and the folder's default permissions."""
     if os.name != "posix" or path.is_symlink() or path.stat().st_mode & 0o077:
         return
-    probe = path.with_name(f"{PART}{uuid.uuid4().hex[:12]}.mode")  # the umask itself cannot be read without a change
+    probe = path.with_name(f"{PART}{uuid.uuid4().hex[:12]}.mode")  # the umask cannot be read without changing it
     try:
         number = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         mode = os.fstat(number).st_mode & 0o777

@@ -1,4 +1,4 @@
-"""Channels: which one holds the refractive index, and channels that are slices."""
+"""Find the channel of the refractive index, and channels that are slices."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from cytovox.errors import InputError
 from cytovox.io.volume import default_channels
 
-#: Channels of one slice each, without names, from which they are slices: no microscope has so many.
+#: Number of unnamed channels of one slice each from which they are read as slices: no microscope has so many channels.
 LEAST_SLICES = 5
 
-#: Names of the refractive index, without signs and in small letters.
+#: Names of the refractive index in lower case, without punctuation.
 _RI_NAMES = {"ri", "refractiveindex", "ht", "ht3d", "tomogram", "holotomography", "n"}
 
 #: Names that programs give to channels that have none.
@@ -23,14 +23,14 @@ _NO_NAME = re.compile(r"(?:channel|chan|ch|c|image|gr[ae]ys?|default|none|undefi
 def name_channels(
     path: object, stored: Sequence[str] | None, count: int
 ) -> tuple[tuple[str, ...], int | None, tuple[str, ...]]:
-    """Channel names, index of the refractive-index channel, and notes for the user on that choice.
+    """Return the channel names, the number of the refractive-index channel, and notes for the user on this choice.
 
     Parameters
     ----------
     path : Path or str
         Named in the notes.
     stored : sequence of str or None
-        Names in the file; None, or of another number than `count`, where it has none.
+        Names in the file; None if it has none. They are ignored if their number is not `count`.
     count : int
         Number of channels.
 
@@ -39,9 +39,9 @@ def name_channels(
     names : tuple of str
         A channel named "refractive index", "HT" and the like is called "RI".
     ri : int or None
-        The only channel is taken for the refractive index, whatever its name.
+        A single channel is taken for the refractive index, independent of its name.
     notes : tuple of str
-        Says so where the name is another.
+        Reports this if the channel has another name.
     """
     names = tuple(stored) if stored and len(stored) == count else default_channels(count)
     alike = [k for k, name in enumerate(names) if re.sub(r"[^a-z0-9]", "", name.lower()) in _RI_NAMES]
@@ -66,9 +66,9 @@ def as_slices(path: object, frames: Any, stored: Sequence[str] | None) -> tuple[
     path : Path or str
         Named in the note.
     frames : TiffFrames
-        Of one frame, several channels and one slice.
+        Frames with one time point, several channels and one slice.
     stored : sequence of str or None
-        The channels' names.
+        Names of the channels.
     """
     count = frames.shape[1]
     named = stored is not None and len(stored) == count and not all(_NO_NAME.fullmatch(name) for name in stored)
@@ -82,14 +82,14 @@ def as_slices(path: object, frames: Any, stored: Sequence[str] | None) -> tuple[
 def require_slices(
     path: object, shape: tuple[int, int, int, int, int], times_s: Sequence[float] | None, stored: Sequence[str] | None
 ) -> None:
-    """Refuse frames of one slice each, which may be the slices of one image stored as frames.
+    """Refuse frames of one slice each, because they may be the slices of one image.
 
-    They are believed where the file states times, or names several channels.
+    They are accepted if the file states times, or names several channels.
 
     Raises
     ------
     InputError
-        Says what to do.
+        The frames may be slices; the message says what to do.
     """
     t, c, z = shape[:3]
     if t > 1 and z == 1 and times_s is None and not (c > 1 and stored is not None and len(stored) == c):

@@ -1,4 +1,4 @@
-"""Tables and lists that users write: in the encodings and with the separators that spreadsheets save them in."""
+"""Read tables and lists of users, with the encodings and separators of spreadsheets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cytovox.errors import InputError
 
-#: Marks at the start of a file, the longer ones first.
+#: Byte order marks at the start of a file, the longer ones first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -22,7 +22,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 
-#: What may stand between two cells, the preferred one first.
+#: Separators of cells, the preferred one first.
 _DELIMITERS = ",;\t"
 
 
@@ -30,18 +30,21 @@ class Row(NamedTuple):
     """One row of a table."""
 
     line: int
-    """In the file, counted from 1."""
+    """Line number in the file, from 1."""
     cells: dict[str, str]
-    """By the column's name; spaces around both are left out."""
+    """Cells by the name of their column; spaces around both are removed."""
 
 
 def read_text(path: Path) -> str:
-    """Text of a file: UTF-8, UTF-16 or UTF-32 by its mark, else UTF-8, else UTF-16 or Windows-1252 by its bytes.
+    """Return the text of a file.
+
+    The encoding is UTF-8, UTF-16 or UTF-32 if the file has a byte order mark. Without a mark, it is UTF-8 if the bytes
+    are valid, else UTF-16 or Windows-1252.
 
     Raises
     ------
     InputError
-        It cannot be read, or holds no text.
+        The file cannot be read, or is no text.
     """
     try:
         content = path.read_bytes()
@@ -58,7 +61,7 @@ def read_text(path: Path) -> str:
 
 
 def _guessed(content: bytes) -> str:
-    """Encoding of text without a mark."""
+    """Return the encoding of text without a byte order mark."""
     even, odd = content[::2].count(0), content[1::2].count(0)  # every other byte of Latin letters in UTF-16
     if max(even, odd) > 0.2 * len(content) and min(even, odd) == 0:
         return "utf-16-le" if odd else "utf-16-be"
@@ -70,23 +73,23 @@ def _guessed(content: bytes) -> str:
 
 
 def read_csv(path: Path, key: str = "") -> list[Row]:
-    """Rows of a table with a header, separated by commas, semicolons or tabs.
+    """Return the rows of a table with a header; separators are commas, semicolons or tabs.
 
     Parameters
     ----------
     path : Path
     key : str
-        Config key that named it, for messages.
+        Config key of the file, for messages.
 
     Returns
     -------
     list of Row
-        Without empty ones.
+        Rows without the empty ones.
 
     Raises
     ------
     InputError
-        It cannot be read, two columns have one name, or a row has more cells than the header.
+        The file cannot be read, two columns have the same name, or a row has more cells than the header.
     """
     where = f"{key}: {path}" if key else str(path)
     try:
@@ -108,7 +111,7 @@ def read_csv(path: Path, key: str = "") -> list[Row]:
 
 
 def _delimiter(header: str) -> str:
-    """The separator that the header line has most of, outside quotes."""
+    """Return the most frequent separator in the header line, outside quotes."""
     plain = "".join(header.split('"')[::2])
     return max(_DELIMITERS, key=plain.count)
 
@@ -134,7 +137,7 @@ def _rows(where: str, lines: list[tuple[int, list[str]]]) -> list[Row]:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two names are the same to a reader: accents may be composed (Windows, Linux) or decomposed (macOS)."""
+    """Return whether two names look the same: accents may be composed (Windows, Linux) or decomposed (macOS)."""
     return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
 
 
@@ -144,7 +147,7 @@ def existing(path: Path) -> Path:
     Parameters
     ----------
     path : Path
-        From a config or table; returned as it is where nothing of that name is there.
+        Path from a config or table; returned unchanged if it does not exist.
     """
     if str(path).isascii() or path.exists():
         return path

@@ -1,9 +1,9 @@
-"""Deletion of files and folders: only those that the program wrote, inside their folder, without following links.
+"""Delete only files and folders that the program wrote, inside their folder, without following links.
 
-No other module removes a file or a folder (a test looks for it). A file is removed by its path inside a folder of the
-program's own (`remove_file`), or by a manifest of the written files (`Manifest`). A folder is removed when this
-process made it (`MadeFolder`), when it is a working folder that bears a mark (`make_scratch`), or when its manifest
-lists all of its files (`foreign_file`).
+No other module removes files or folders; a test checks this. A file is removed by its path inside a folder of the
+program (`remove_file`), or by a manifest of the written files (`Manifest`). A folder is removed in three cases: this
+process created it (`MadeFolder`), it is a working folder with a marker file (`make_scratch`), or its manifest lists all
+of its files (`foreign_file`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from cytovox.errors import InputError
 from cytovox.io.names import LONGEST, safe_name
 
-#: How temporary names begin; what follows is random.
+#: Start of temporary names; a random text follows.
 PART = ".part-"
 _PART_NAME = re.compile(r"\.part-(?:[0-9a-f]{12}.*|bricks-[a-z0-9_]{8})", re.DOTALL)
 #: File that marks a working folder as the program's own.
@@ -40,9 +40,9 @@ def require_inside(path: Path, within: Path) -> Path:
     Parameters
     ----------
     path : Path
-        To be removed or replaced.
+        Path to remove or replace.
     within : Path
-        The folder it must lie in; this one may itself be reached through links.
+        Folder that must contain it; the path of this folder may contain links.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def sweep(folder: Path) -> None:
 
 def _remove_any(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)  # of a link in it, the link alone
+        shutil.rmtree(path, ignore_errors=True)  # removes links in it, but not their targets
         return
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
@@ -112,7 +112,7 @@ def make_scratch(folder: Path) -> None:
     Raises
     ------
     NotOurs
-        Something else has this name.
+        The name belongs to something else.
     """
     if folder.is_symlink() or (folder.exists() and not _is_scratch(folder)):
         raise NotOurs(_taken(folder))
@@ -121,12 +121,12 @@ def make_scratch(folder: Path) -> None:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove a working folder that `make_scratch` made, with all that is in it. A missing one is no error.
+    """Remove a working folder of `make_scratch` with its content. A missing folder is not an error.
 
     Raises
     ------
     NotOurs
-        It is a link, or does not bear the mark.
+        The path is a link, or the folder has no marker file.
     """
     if not folder.exists() and not folder.is_symlink():
         return
@@ -141,7 +141,7 @@ def remove_in_scratch(path: Path, scratch: Path) -> None:
     Raises
     ------
     NotOurs
-        It lies elsewhere, or the folder does not bear the mark.
+        The path is not inside the folder, or the folder has no marker file.
     """
     if scratch.is_symlink() or not (scratch / SCRATCH).is_file():
         raise NotOurs(_taken(scratch))
@@ -161,7 +161,7 @@ def _taken(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class MadeFolder:
-    """A folder that did not exist before this process made it."""
+    """A folder that this process created."""
 
     path: Path
     device: int
@@ -169,7 +169,7 @@ class MadeFolder:
 
     @classmethod
     def make(cls, path: Path) -> MadeFolder | None:
-        """Make a folder with its parents; None where it is there already."""
+        """Create a folder with its parents; return None if it exists already."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             path.mkdir()
@@ -179,7 +179,7 @@ class MadeFolder:
         return cls(path, found.st_dev, found.st_ino)
 
     def remove(self) -> None:
-        """Remove the folder and all that this process wrote there; do nothing if another folder has its name now."""
+        """Remove the folder with its content; do nothing if another folder has its name now."""
         with contextlib.suppress(OSError):
             found = self.path.lstat()
             if (found.st_dev, found.st_ino) == (self.device, self.inode) and not self.path.is_symlink():
@@ -187,28 +187,28 @@ class MadeFolder:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing; a link and a folder with content stay."""
+    """Remove an empty folder; links and folders with content are kept."""
     with contextlib.suppress(OSError):
         if not folder.is_symlink():
             folder.rmdir()
 
 
 class Manifest:
-    """Files that one step wrote into a run folder: these, and no others, are removed when the step is done again.
+    """Files that a step wrote into a run folder. Only these are removed when the step is repeated.
 
     Parameters
     ----------
     root : Path
         The run folder.
     name : str
-        Of the step and its input; two processes never write one manifest at the same time.
+        Name of the step and its input. Two processes never write the same manifest at the same time.
     """
 
     def __init__(self, root: Path, name: str) -> None:
         self.root, self.file = root, root / WRITTEN / f"{safe_name(name)}.jsonl"
 
     def add(self, path: Path) -> Path:
-        """Note a file that was just written, and return its path; a missing one (not needed) is no error."""
+        """Add a file that was just written, and return its path; a file that was not needed may be missing."""
         if not path.is_file():
             return path
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -219,22 +219,22 @@ class Manifest:
         return path
 
     def listed(self) -> dict[str, tuple[int, str]]:
-        """Size and digest of every file that was noted, by its path in the run folder."""
+        """Return the size and digest of every listed file by its path in the run folder."""
         found: dict[str, tuple[int, str]] = {}
         with contextlib.suppress(OSError):
             for line in self.file.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a kill cut off
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # incomplete line of a killed process
                     entry = json.loads(line)
                     found[str(entry["path"])] = (int(entry["size"]), str(entry["digest"]))
         return found
 
     def require_free(self, paths: Iterable[Path]) -> None:
-        """Refuse to write over files that this step did not write.
+        """Refuse to overwrite files that this step did not write.
 
         Raises
         ------
         NotOurs
-            Names the first of them.
+            There is such a file; the message names the first one.
         """
         known = self.listed()
         for path in paths:
@@ -243,9 +243,9 @@ class Manifest:
                 raise NotOurs(f"{path}: is there, and no result of an earlier call: choose another folder")
 
     def remove_all(self) -> None:
-        """Remove every noted file that is still as it was written, and the folders that are empty then.
+        """Remove every listed file that was not changed since it was written, and folders that are then empty.
 
-        A file that somebody changed or replaced is theirs, and stays; so does what lies behind a link.
+        Files that were changed or replaced, and targets of links, are kept.
         """
         folders: set[Path] = set()
         for relative, (size, digest) in self.listed().items():
@@ -268,7 +268,7 @@ def _digest(path: Path) -> str:
 
 
 def note_folder(folder: Path, final: Path) -> None:
-    """Write the manifest of a folder that is complete and about to be put at `final`: names and sizes of its files."""
+    """Write the manifest of a complete folder, with names and sizes of its files, before it is moved to `final`."""
     files = {relative: path.lstat().st_size for relative, path in _files(folder)}
     manifest = _folder_manifest(final)
     if manifest.is_symlink():
@@ -282,12 +282,12 @@ def foreign_file(folder: Path) -> str | None:
     Parameters
     ----------
     folder : Path
-        As given to `note_folder`.
+        Folder of `note_folder`.
 
     Returns
     -------
     str or None
-        Path inside the folder; `.` where there is no manifest, or the folder is a link.
+        Path inside the folder; `.` if there is no manifest, or the folder is a link.
     """
     try:
         known = json.loads(_folder_manifest(folder).read_text(encoding="utf-8"))["files"]
@@ -299,7 +299,7 @@ def foreign_file(folder: Path) -> str | None:
 
 
 def has_manifest(folder: Path) -> bool:
-    """Whether a folder was put there as a whole by this program; it may have been added to since."""
+    """Return whether this program wrote the folder as a whole; files may have been added since."""
     return folder.is_dir() and not folder.is_symlink() and _folder_manifest(folder).is_file()
 
 
@@ -309,7 +309,7 @@ def remove_own_folder(aside: Path) -> None:
     Parameters
     ----------
     aside : Path
-        A temporary name that it was moved to; of a link, the link alone is removed.
+        Its temporary name. If this is a link, only the link is removed.
     """
     remove_temporary(aside)
 
@@ -322,14 +322,14 @@ def _folder_manifest(folder: Path) -> Path:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Files and links below a folder, links not followed."""
+    """Yield the files and links below a folder; links are not followed."""
     for here, folders, files in os.walk(folder, followlinks=False):
         for name in [*files, *(name for name in folders if (Path(here) / name).is_symlink())]:
             path = Path(here) / name
             yield path.relative_to(folder).as_posix(), path
 
 
-#: Folders and files of a run that are written into: none of them may be a link.
+#: Folders and files of a run that are written; none of them may be a link.
 RUN_PARTS = (
     "checkpoints", "predictions", "tables", "figures", "meshes", "slurm", "retrained", "wandb", ".frames", WRITTEN,
     ".lock", ".lock-status",
@@ -342,12 +342,12 @@ def require_no_links(run: Path) -> None:
     Parameters
     ----------
     run : Path
-        The run folder; this one, and those above it, may be links.
+        Run folder; it and its parents may be links.
 
     Raises
     ------
     NotOurs
-        Names the link and where it leads.
+        A folder is a link; the message names the link and its target.
     """
     for name in RUN_PARTS:
         path = run / name

@@ -40,8 +40,8 @@ class ImageWriter:
     as a whole; `shape` is (T, C, Z, Y, X)."""
     single: bool = False
     """Whether a file holds one channel of one frame only."""
-    require_size: Callable[[Path, Sequence[int]], None] = lambda path, shape_ZYX: None
-    """Function that raises InputError for a shape (Z, Y, X) that the format cannot store."""
+    longest_axis: int | None = None
+    """Largest number of voxels along an axis that the format can store; None without a limit."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal
@@ -84,6 +85,24 @@ def find_writer(path: Path) -> ImageWriter | None:
     found = find_format(path)
     writer = found.writer if found else None
     return writer if writer and path.name.lower().endswith(writer.suffixes) else None
+
+
+def require_size(writer: ImageWriter, path: Path, shape_ZYX: Sequence[int]) -> None:
+    """Refuse an image with an axis that is too long for a format.
+
+    Raises
+    ------
+    InputError
+        The message names the output formats that can store the image.
+    """
+    longest = max(shape_ZYX)
+    if writer.longest_axis is None or longest <= writer.longest_axis:
+        return
+    fitting = [name for name, other in writers().items() if other.longest_axis is None or longest <= other.longest_axis]
+    raise InputError(
+        f"{path}: an image of {tuple(shape_ZYX)} voxels (z, y, x): {writer.name} stores at most {writer.longest_axis} "
+        f"along an axis; write {' or '.join(fitting)} instead"
+    )
 
 
 def _container_format(path: Path) -> Format | None:

@@ -1,4 +1,4 @@
-"""HDF5 files of unknown origin: opened for one read at a time, without external links; errors are one line."""
+"""Read and write HDF5 files of unknown origin, without external links. Errors are one line."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,7 @@ _MOST_LINKS = 16
 
 @contextmanager
 def open_hdf5(path: Path, kind: str = "HDF5") -> Iterator[h5py.File]:
-    """Open for reading, and close; what HDF5 raises meanwhile becomes an InputError that names the file."""
+    """Open a file for reading, and close it; errors of HDF5 become an InputError that names the file."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder: expected a {kind} file")
     if not path.exists():
@@ -33,7 +33,7 @@ def open_hdf5(path: Path, kind: str = "HDF5") -> Iterator[h5py.File]:
         path.open("rb").close()
         if not h5py.is_hdf5(path):
             raise InputError(f"{path}: not a {kind} file (no HDF5 signature): it is of another kind, or damaged")
-        # "best-effort": network disks often cannot lock, and a reader need not
+        # "best-effort": network disks often have no locks, and a reader needs none
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
     except PermissionError as error:
@@ -46,7 +46,7 @@ def open_hdf5(path: Path, kind: str = "HDF5") -> Iterator[h5py.File]:
 
 
 def locate(file: h5py.File, where: str) -> h5py.Group | h5py.Dataset | None:
-    """The object at an absolute path; None where there is none. Links that leave the file are refused."""
+    """Return the object at an absolute path; None if there is none. Links to other files are refused."""
     return _walk(file, where, _MOST_LINKS)
 
 
@@ -89,17 +89,17 @@ def _open(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
 
 
 def names_like(group: h5py.Group, pattern: str) -> list[str]:
-    """Names in a group that a regular expression matches whole, sorted; h5py gives damaged ones as bytes."""
+    """Return the sorted names in a group that match a regular expression; h5py returns damaged names as bytes."""
     return sorted(name for name in group if isinstance(name, str) and re.fullmatch(pattern, name))
 
 
 def attribute(node: h5py.Group | h5py.Dataset | None, name: str) -> str | float | int | None:
-    """An attribute as a plain value, whether stored as a scalar, a length-1 array, bytes or str; None if absent."""
+    """Return an attribute as a plain value, stored as a scalar, array of length 1, bytes or str; None if absent."""
     if node is None or name not in node.attrs:
         return None
     try:
         value = node.attrs[name]
-    except (TypeError, ValueError, KeyError) as error:  # of a type that is none
+    except (TypeError, ValueError, KeyError) as error:  # the attribute has an invalid type
         raise InputError(f"{node.file.filename}: {node.name}: attribute {name} is damaged ({error})") from error
     if isinstance(value, h5py.Empty):
         return None
@@ -115,7 +115,7 @@ def attribute(node: h5py.Group | h5py.Dataset | None, name: str) -> str | float 
 
 
 def number(node: h5py.Group | h5py.Dataset | None, name: str) -> float | None:
-    """An attribute as a float; None if it is absent or no number."""
+    """Return an attribute as a float; None if it is absent or no number."""
     value = attribute(node, name)
     try:
         return None if value is None else float(value)
@@ -126,8 +126,9 @@ def number(node: h5py.Group | h5py.Dataset | None, name: str) -> float | None:
 class Sink(io.RawIOBase):
     """File object that HDF5 writes to and that stores write errors, to be raised in Python.
 
-    When a disk is full HDF5 cannot close its own file and later crashes the process. Here the first failure is kept,
-    what follows goes to memory so that HDF5 ends in peace, and `check` raises it. Call `check` after each frame.
+    If a disk is full, HDF5 cannot close its file, and later crashes the process. This object stores the first error and
+    writes all later data to memory, so that HDF5 can close the file. `check` raises the stored error. Call it after
+    each frame.
     """
 
     def __init__(self, path: Path) -> None:
@@ -189,7 +190,7 @@ class Sink(io.RawIOBase):
 
 @contextmanager
 def create_hdf5(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
-    """Write an HDF5 file; a full disk is an OSError here, whatever HDF5 makes of it."""
+    """Write an HDF5 file; a full disk raises OSError, independent of the error of HDF5."""
     with Sink(path) as sink:
         with h5py.File(sink, "w") as file:
             yield file, sink

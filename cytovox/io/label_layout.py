@@ -1,4 +1,4 @@
-"""Which channel of a mask file is meant, and how its axes lie on the tomogram's grid."""
+"""Find the channel of a mask file, and the orientation of its axes on the tomogram's grid."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from cytovox.io.series import Series
 from cytovox.io.spacing import StoredSpacing, match_spacing
 from cytovox.io.volume import ZYX
 
-#: Where the slices of a mask lie: along z; or, in files of one slice, along the channels or the frames.
+#: Axis of the slices of a mask: z or, in files of one slice, the channels or the frames.
 Slices = Literal["z", "c", "t"]
 
-#: Other names of what a channel may hold, without case, punctuation and words such as "mask".
+#: Other names for the content of a channel, in lower case, without punctuation and words such as "mask".
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "membrane": (
         *("membrane", "membranes", "plasma membrane", "cell membrane", "cell body", "whole cell", "cytomembrane"),
@@ -44,7 +44,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "lipid": ("lipid", "lipids", "lipid droplet", "lipid droplets", "droplet", "droplets", "ld", "lds", "bodipy"),
     "cells": ("cell", "cells", "cell instance", "cell instances"),
 }
-#: What a channel of another name may be read as: labels of cells, as one mask, are filled cells, and the reverse.
+#: Channels that may be read instead: labels of cells are, as one mask, filled cells, and the reverse.
 _ALSO = {"membrane": ("cells",), "cells": ("membrane",)}
 _FILLERS = {"mask", "masks", "label", "labels", "seg", "segmentation", "segmented", "binary", "image", "channel"}
 _UNNAMED = re.compile(r"(?:(?:ch|channel|c|image|series)?[\s:_#-]*\d*(?:[\s:_-]+\d+)*|ri|gr[ae]y|grayscale)")
@@ -57,25 +57,25 @@ class Opening:
     series: Series = None
     """Image in files that hold several."""
     orientation: AxisOrientation | None = None
-    """The tomogram's; None where its file states no directions."""
+    """Orientation of the tomogram; None if its file states no directions."""
     mask_axes: MaskAxes = "auto"
-    """What decides where either states directions and the other none; see `Grid`."""
+    """Rule for a mask or tomogram without directions, if the other file states some; see `Grid`."""
 
     @property
     def key(self) -> str:
-        """Return what the voxels depend on, besides the content of the file."""
+        """Return a key of everything besides the content of the file that the voxels depend on."""
         return f"{self.series} stored {self.orientation}" if self.mask_axes == "stored" else f"{self.series}"
 
     def opened(self, path: str | Path) -> LabelVolume:
         """Open labels of any number of frames and channels.
 
-        With `mask_axes` "stored", where either the file or the tomogram's states directions and the other none, their
-        stored arrays lie voxel on voxel. Otherwise the header of the file determines its orientation.
+        The header of the file determines its orientation. The exception is `mask_axes` "stored" if only one of the file
+        and the tomogram states directions: then their stored arrays are overlaid voxel by voxel.
 
         Raises
         ------
         InputError
-            An unknown kind of file, or one that cannot be read.
+            Unknown format, or a file that cannot be read.
         """
         label_volume = open_labels(path, self.series)
         doubtful = self.mask_axes == "stored" and in_doubt(label_volume.orientation, self.orientation)
@@ -88,7 +88,7 @@ def in_doubt(one: AxisOrientation | None, other: AxisOrientation | None) -> bool
 
 
 def _as_stored(label_volume: LabelVolume, orientation: AxisOrientation | None) -> LabelVolume:
-    """Time-lapse whose stored axes are reoriented like those of a tomogram, independent of its own header."""
+    """Return labels whose stored axes are reoriented like those of a tomogram, independent of their own header."""
     step = between(label_volume.orientation or PLAIN, orientation or PLAIN)
     said = orientation_notes(label_volume.path, label_volume.orientation)
 
@@ -105,7 +105,7 @@ def _as_stored(label_volume: LabelVolume, orientation: AxisOrientation | None) -
         spacing_um=None if label_volume.spacing_um is None else oriented_lengths(label_volume.spacing_um, step),
         stored=stored,
         stored_spacing=StoredSpacing(tuple(readings)),
-        origin_um=(0.0, 0.0, 0.0),  # the header's is that of another voxel
+        origin_um=(0.0, 0.0, 0.0),  # the header has the origin of another voxel
         notes=(*(known for known in label_volume.notes if known not in said), f"{note} (mask_axes=stored)"),
         orientation=orientation,
     )
@@ -113,40 +113,40 @@ def _as_stored(label_volume: LabelVolume, orientation: AxisOrientation | None) -
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid that a mask must lie on."""
+    """Grid that a mask must have."""
 
     owner: str
-    """Whose it is, for messages."""
+    """Name of the tomogram, for messages."""
     frames: int
     shape: tuple[int, int, int]
     """z, y, x."""
     spacing_um: ZYX | None
-    """z, y, x; None where it is not known."""
+    """z, y, x; None if it is not known."""
     check_spacing: bool = True
     advice: str = ""
-    """What else helps against another spacing."""
+    """Further advice for a different spacing."""
     series: Series = None
-    """Image in files of masks that hold several."""
+    """Image in mask files that hold several."""
     orientation: AxisOrientation | None = None
-    """How the tomogram's stored axes were turned; None where its file states no directions."""
+    """Reorientation of the tomogram's stored axes; None if its file states no directions."""
     mask_axes: MaskAxes = "auto"
-    """What decides where either the mask's file or the tomogram's states directions, and the other none: nothing, so
-    that it is refused where both readings differ; the header; or the order of the stored arrays."""
+    """Rule if only one of the mask and the tomogram states directions. "auto" refuses the mask if both readings differ,
+    "header" uses the header, and "stored" the order of the stored arrays."""
     axes_key: str = "mask_axes"
-    """Of the config, for messages."""
+    """Key of `mask_axes` in the config, for messages."""
 
     @property
     def opening(self) -> Opening:
-        """How files of masks on this grid are opened."""
+        """Options for opening mask files on this grid."""
         return Opening(self.series, self.orientation, self.mask_axes)
 
     def opened(self, path: str | Path) -> LabelVolume:
-        """Open a file of masks that must lie on this grid.
+        """Open a file of masks that must have this grid.
 
         Raises
         ------
         InputError
-            An unknown kind of file, or one that cannot be read; a LabelError where it could lie in two ways.
+            Unknown format, or a file that cannot be read; a LabelError if its orientation is ambiguous.
         """
         label_volume = self.opening.opened(path)
         if self.mask_axes == "auto" and in_doubt(label_volume.orientation, self.orientation):
@@ -155,22 +155,22 @@ class Grid:
 
 
 def place(label_volume: LabelVolume, grid: Grid, own_frame: bool, notes: list[str]) -> Slices:
-    """Where the slices of a file lie that must fit a grid.
+    """Return the axis of the slices of a file that must match a grid.
 
     Parameters
     ----------
     label_volume : LabelVolume
-        As `grid.opened` opens it.
+        Labels from `grid.opened`.
     grid : Grid
     own_frame : bool
-        Whether the file is of one frame that is known, by its name or by a config: it may have one frame only.
+        Whether the file may have one frame only, because its name or a config states the frame.
     notes : list of str
-        Given what was decided for the user.
+        Automatic decisions are appended.
 
     Raises
     ------
     LabelError
-        Another shape, another number of frames, another spacing, or slices whose order is not known.
+        The shape, the number of frames or the spacing differs, or the order of the slices is not known.
     """
     t, c, *zyx = label_volume.shape
     slices = _slices(label_volume, grid)
@@ -209,8 +209,7 @@ def place(label_volume: LabelVolume, grid: Grid, own_frame: bool, notes: list[st
 
 
 def _two_ways(label_volume: LabelVolume, grid: Grid) -> LabelError:
-    """Neither reading is certain: such headers come from programs that ignore directions, and from others that mean
-    them."""
+    """Return the error for an ambiguous orientation: some programs write directions, but ignore them."""
     if label_volume.orientation is not None:
         why = f"its header {orientation_text(label_volume.orientation)}, but {grid.owner} states no directions"
     else:
@@ -239,7 +238,7 @@ def _check_spacing(label_volume: LabelVolume, grid: Grid, slices: Slices, notes:
     if grid.spacing_um is None or not grid.check_spacing:
         return
     stored = label_volume.stored_spacing
-    if slices != "z":  # a file of one slice has no distance of slices
+    if slices != "z":  # a file of one slice states no distance of slices
         flat = (replace(one, lengths_um=(None, *one.lengths_um[1:])) for one in stored.readings)
         stored = StoredSpacing(tuple(flat))
     try:
@@ -249,7 +248,7 @@ def _check_spacing(label_volume: LabelVolume, grid: Grid, slices: Slices, notes:
 
 
 def stored_frame(label_volume: LabelVolume, t: int, c: int, slices: Slices) -> np.ndarray:
-    """Values (Z, Y, X) of one frame as they are in the file, wherever its slices lie."""
+    """Return the stored values (Z, Y, X) of one frame, for any axis of its slices."""
     if slices == "z":
         return label_volume.stored(t, c)
     count = label_volume.shape[1] if slices == "c" else label_volume.shape[0]
@@ -259,7 +258,7 @@ def stored_frame(label_volume: LabelVolume, t: int, c: int, slices: Slices) -> n
 
 
 def meaning(name: str) -> str:
-    """What a channel's name means: "membrane", "nucleus", "cells", ..., else the name without case and fillers."""
+    """Return the standard name of a channel, such as "nucleus"; else its name in lower case without filler words."""
     text = re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", name).casefold())
     words = [word for word in text.split() if word not in _FILLERS]
     plain = " ".join(words)
@@ -274,12 +273,13 @@ def unnamed(label_volume: LabelVolume) -> bool:
 
 
 def channel_of(label_volume: LabelVolume, organelle: str, notes: list[str]) -> int:
-    """The channel of one organelle, or of cells.
+    """Return the number of the channel of one organelle, or of cells.
 
     Raises
     ------
     LabelError
-        Several channels, none or more than one of that name; or one channel that is named as another organelle.
+        Several channels of which none or more than one has this name; or a single channel with the name of another
+        organelle.
     """
     count, wanted = label_volume.shape[1], meaning(organelle)
     if unnamed(label_volume) or label_volume.channels is None:
@@ -297,7 +297,7 @@ def channel_of(label_volume: LabelVolume, organelle: str, notes: list[str]) -> i
                 )
             return found[0]
     if count == 1 and meanings[0] not in (*SYNONYMS, "agreement"):
-        return 0  # a name of its own, such as "Otsu"
+        return 0  # a name that is no organelle, such as "Otsu"
     raise _not_one(label_volume, organelle)
 
 
@@ -311,7 +311,7 @@ def _not_one(label_volume: LabelVolume, organelle: str) -> LabelError:
 
 
 def _grey(label_volume: LabelVolume, organelle: str, notes: list[str]) -> int:
-    """Equal colour channels are a mask; alpha is ignored."""
+    """Return channel 0 if all colour channels are equal, and so are a mask; alpha is ignored."""
     t, c = label_volume.shape[:2]
     if c not in (3, 4) and not label_volume.colour:
         raise _not_one(label_volume, organelle)
@@ -327,12 +327,14 @@ def _grey(label_volume: LabelVolume, organelle: str, notes: list[str]) -> int:
 
 
 def channels_of(label_volume: LabelVolume, organelles: Sequence[str], notes: list[str]) -> dict[str, int]:
-    """Return the channels of a file with one mask per organelle, by name; without names, in the order of `organelles`.
+    """Return the channels of a file with one mask per organelle.
+
+    They are found by name, or without names taken in the order of `organelles`.
 
     Raises
     ------
     LabelError
-        No channel of these organelles, two of one, or more channels than organelles.
+        No channel of these organelles, two channels of one, or more channels than organelles.
     """
     count, name = label_volume.shape[1], label_volume.path.name
     if label_volume.colour:

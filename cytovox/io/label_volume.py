@@ -1,4 +1,4 @@
-"""Labels over time: masks of several frames and channels in one file, each read when asked for."""
+"""Masks and labels of several frames and channels in one file, each read when it is accessed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,22 +21,22 @@ class LabelVolume:
     path: Path
     shape: tuple[int, int, int, int, int]
     spacing_um: ZYX | None
-    """z, y, x; None where the file tells none."""
+    """z, y, x; None if the file states none."""
     channels: tuple[str, ...] | None
-    """Their names, where the file tells them."""
+    """Names of the channels; None if the file states none."""
     stored: Callable[[int, int], np.ndarray]
-    """(t, c) to the values as they are in the file."""
+    """Function of (t, c) that returns the values as they are in the file."""
     stored_spacing: StoredSpacing = field(default_factory=StoredSpacing)
-    """All entries of the file on its voxel size, for `resolve_spacing` and `match_spacing`; `spacing_um` is its plain
-    statement."""
+    """All entries of the file about its voxel size, for `resolve_spacing` and `match_spacing`. `spacing_um` is the
+    unambiguous one."""
     origin_um: ZYX = (0.0, 0.0, 0.0)
     """Centre of voxel (0, 0, 0), z, y, x."""
     notes: tuple[str, ...] = ()
-    """What was decided about the file that it does not plainly say: to be reported by whoever uses it."""
+    """Decisions about entries of the file that are not explicit; the caller must report them."""
     colour: bool = False
     """Whether the channels are those of a colour image (RGB, RGBA)."""
     orientation: AxisOrientation | None = None
-    """How the stored axes were turned to lie as ITK's; None where the file states no directions."""
+    """Reorientation of the stored axes to ITK's; None if the file states no directions."""
 
     def holds(self) -> str:
         """Return what the file holds, for messages."""
@@ -46,7 +46,7 @@ class LabelVolume:
         return f"{t} frame{'s' * (t != 1)} of {c} {what if c != 1 else 'channel'}{named}, z, y, x = {tuple(zyx)}"
 
     def frame(self, t: int = 0, c: int = 0) -> np.ndarray:
-        """Labels of one frame of one channel.
+        """Return the labels of one frame of one channel.
 
         Returns
         -------

@@ -1,15 +1,15 @@
-"""What the values of a mask or label file mean: one rule for training, analysis, evaluation and the audit.
+"""Interpret the values of mask and label files. Training, analysis, evaluation and the audit use the same rules.
 
-* One value besides the background is a mask, whatever the value: {0, 1}, {0, 255}, bool. Where objects are needed
-  (cells, nuclei) they are its connected parts, 26 neighbours.
-  One value that is none of these, in one large part in every frame, is the label of the only cell.
-* Several values are labels, one object a value, unless they look like organelles in one file (one value lies inside
-  another, or has several parts) or like grey levels (values scattered over the image): these are refused.
+* One value besides the background is a mask: {0, 1}, {0, 255}, bool. If objects are needed (cells, nuclei), they are
+  its connected parts (26 neighbours). Another single value, in one large part in every frame, is the label of the only
+  cell.
+* Several values are labels, with one object per value. They are refused if they look like organelles in one file (one
+  value lies inside another, or has several parts), or like grey levels (values scattered over the image).
 * Values between 0 and 1 are probabilities: inside from 0.5.
-* The background is 0; -1 where no voxel is 0. Other negative values, NaN, infinity and other fractions are refused.
+* The background is 0, or -1 if no voxel is 0. Other negative values, NaN, infinity and other fractions are refused.
 * Labels above 65 535 are renumbered in order of value; the original values are kept.
 
-All frames of a time-lapse are looked at together: a frame of one label among frames of many is a label image.
+All frames of a time-lapse are examined together, because one frame of a label image may have a single label.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ import scipy.ndimage as ndi
 from cytovox.errors import InputError
 from cytovox.io.values import check_finite
 
-#: What the user may say about the values: decide by content, one mask, or one object a value.
+#: Setting for the meaning of the values: decide by content, one mask, or one object per value.
 LABEL_KINDS: tuple[str, ...] = ("auto", "binary", "instances")
-#: What is read: the mask of an organelle, nuclei as objects, cells as objects, or several organelles by their values.
+#: Use of the values: mask of an organelle, nuclei as objects, cells as objects, or several organelles by their values.
 LabelUse = Literal["mask", "nucleus", "cells", "classes"]
 
-#: Labels up to this are kept as they are, so that label images fit 16 bits; larger ones are renumbered.
+#: Labels up to this are kept, so that label images fit 16 bits; larger ones are renumbered.
 LARGEST_LABEL = 65_535
-#: Different values in one file from which it is no label image.
+#: Number of different values from which a file is no label image.
 MOST_VALUES = 1_000_000
-#: Values from which a file is not one of organelles, each by its value.
+#: Number of values from which a file cannot be organelles by their values.
 _MOST_CLASSES = 12
-#: Labels whose form is looked at, at most.
+#: Largest number of labels whose form is examined.
 _SAMPLED = 12
-#: Part of a label's neighbours that are one other label, from which it lies inside that one.
+#: Fraction of a label's neighbours with one other label from which it lies inside that one.
 _ENCLOSED = 0.7
-#: A label inside another counts from this part of the other's size: less is a speck.
+#: A label inside another counts from this fraction of the other's size; a smaller one is a speck.
 _SPECK = 0.005
-#: Size of a label's second part, relative to its first, from which the label is scattered.
+#: Size of a label's second largest part, relative to its largest, from which the label is scattered.
 _SECOND_PART = 0.25
-#: Part of the voxels on a field's four sides that are inside, from which a mask may be inverted.
+#: Fraction of the voxels on the four sides of a field that are inside from which a mask may be inverted.
 _WALLED = 0.95
-#: Voxels that touch by a corner belong together.
+#: Neighbours of a voxel: those that touch it at least by a corner.
 _TOUCHING = np.ones((3, 3, 3), bool)
-#: Values that programs write into masks; another single value may be the label of the only cell.
+#: Values that programs write into masks. Another single value may be the label of the only cell.
 _MASK_VALUES = (1, 127, 255, 32_767, 65_535, 2**31 - 1, 2**32 - 1)
 _OBJECTS = {"mask": "parts", "nucleus": "nuclei", "cells": "cells", "classes": "values"}
 
 
 class LabelError(InputError):
-    """An error in a file of masks or labels.
+    """Error in a file of masks or labels.
 
     Parameters
     ----------
     kind : str
-        Its name in the audit: `labels`, `mask-shape`, `mask-spacing`, `mask-axes` or `unreadable-mask`.
+        Name in the audit: `labels`, `mask-shape`, `mask-spacing`, `mask-axes` or `unreadable-mask`.
     text : str
-        One line.
+        Message of one line.
     """
 
     def __init__(self, kind: str, text: str) -> None:
@@ -71,12 +71,12 @@ class LabelError(InputError):
 
 @dataclass(frozen=True, eq=False)
 class LabelContent:
-    """The values of some frames of a mask or label image."""
+    """Values of some frames of a mask or label image."""
 
     everything: np.ndarray
-    """Different values, rising: int64, or uint64 where one is 2^63 or more."""
+    """Different values in increasing order: int64, or uint64 if one is 2^63 or more."""
     background: int
-    """0, or -1."""
+    """Value of the background: 0 or -1."""
     fractional: bool
     """Whether values lie between 0 and 1."""
     richest: int
@@ -86,7 +86,7 @@ class LabelContent:
 
     @property
     def values(self) -> np.ndarray:
-        """Different values except the background, rising."""
+        """Different values except the background, in increasing order."""
         return self.everything[self.everything != self.background]
 
     @property
@@ -96,17 +96,17 @@ class LabelContent:
 
 
 def scan(frames: Iterable[tuple[str, np.ndarray]]) -> LabelContent:
-    """Values of all frames.
+    """Return the values of all frames.
 
     Parameters
     ----------
     frames : iterable of (str, array (Z, Y, X))
-        What a frame is called in a message, and its values as they are in the file.
+        Name of each frame for messages, and its values as they are in the file.
 
     Raises
     ------
     LabelError
-        NaN, infinity, fractions outside 0..1, negative values other than 0, floats too large to be exact.
+        NaN, infinity, fractions outside 0..1, negative values other than -1, or floats too large to be exact.
     """
     found: list[np.ndarray] = []
     fractional, most, richest, walled, where = False, -1, 0, True, "labels"
@@ -127,7 +127,7 @@ def _is_walled(stored_ZYX: np.ndarray) -> bool:
 
 
 def merged(contents: Sequence[LabelContent], where: str) -> tuple[LabelContent, int]:
-    """Content of several files together, and which of them holds the most values; errors as `scan`."""
+    """Return the joint content of files, and the number of the file with the most values; errors as `scan`."""
     most = max(range(len(contents)), key=lambda k: len(contents[k].everything))
     fractional = any(content.fractional for content in contents)
     whole = _content([content.everything for content in contents], fractional, contents[most].richest, where)
@@ -148,7 +148,7 @@ def _content(found: list[np.ndarray], fractional: bool, richest: int, where: str
 
 
 def _values_of(stored: np.ndarray, where: str) -> tuple[np.ndarray, bool]:
-    """Different values of a frame as integers, and whether they are fractions from 0 to 1."""
+    """Return the different values of a frame as integers, and whether they are fractions from 0 to 1."""
     if stored.dtype.kind == "b":
         return _distinct(stored.view(np.uint8)), False
     if stored.dtype.kind in "iu":
@@ -182,7 +182,7 @@ def _values_of(stored: np.ndarray, where: str) -> tuple[np.ndarray, bool]:
 
 
 def _distinct(values_ZYX: np.ndarray) -> np.ndarray:
-    """Different values, plane by plane: of each run of equal voxels only the first is looked at."""
+    """Return the different values, plane by plane; only the first voxel of each run of equal voxels is examined."""
     found: list[np.ndarray] = []
     for plane in values_ZYX:
         flat = plane.ravel()
@@ -192,7 +192,7 @@ def _distinct(values_ZYX: np.ndarray) -> np.ndarray:
 
 
 def _union(found: list[np.ndarray], where: str) -> np.ndarray:
-    """Sorted union without a common type that would round: int64 and uint64 together are float64 to numpy."""
+    """Return the sorted union without rounding; numpy converts int64 and uint64 together to float64."""
     huge = any(v.dtype == np.uint64 and v.size and int(v[-1]) >= 2**63 for v in found)
     if huge and any(v.size and int(v[0]) < 0 for v in found):
         raise LabelError(
@@ -224,16 +224,16 @@ class LabelReading:
     background: int = 0
     fractional: bool = False
     originals: tuple[int, ...] | None = None
-    """Values in the file of labels 1, 2, ...; None where labels are kept."""
+    """Values in the file of labels 1, 2, ...; None if labels are kept."""
 
     def mask(self, stored: np.ndarray) -> np.ndarray:
-        """Bool array (Z, Y, X): what is not background."""
+        """Return a bool array (Z, Y, X) that is True outside the background."""
         if self.fractional:
             return np.asarray(stored >= 0.5)
         return np.asarray(stored != self.background)
 
     def objects(self, stored: np.ndarray) -> np.ndarray:
-        """Labels of objects: int32 array (Z, Y, X), 0 outside; of a mask its connected parts, numbered in z, y, x."""
+        """Return labels of objects, int32 (Z, Y, X), 0 outside; parts of a mask are numbered in z, y, x."""
         if self.kind == "binary":
             return np.asarray(ndi.label(self.mask(stored), _TOUCHING)[0], np.int32)
         if self.originals is not None:
@@ -242,14 +242,14 @@ class LabelReading:
         return np.where(stored == self.background, 0, stored).astype(np.int32)
 
     def original(self, label: int) -> int | None:
-        """Value in the file of an object's label; None for the parts of a mask."""
+        """Return the value in the file of an object's label; None for the parts of a mask."""
         if self.kind == "binary":
             return None
         return label if self.originals is None else self.originals[label - 1]
 
     @property
     def key(self) -> str:
-        """Return what a result depends on, besides the file itself."""
+        """Return a key of everything that a result depends on, besides the file itself."""
         renumbered = "" if self.originals is None else hashlib.sha256(repr(self.originals).encode()).hexdigest()[:16]
         return f"{self.kind} {self.background} {self.fractional} {renumbered}"
 
@@ -266,26 +266,26 @@ def decide(
     Parameters
     ----------
     content : LabelContent
-        Of all frames.
+        Content of all frames.
     use : "mask", "nucleus", "cells" or "classes"
-        What is read.
+        Use of the values.
     labels : "auto", "binary" or "instances"
-        What the user said.
+        Setting of the user.
     where : str
-        The file, for messages.
+        Name of the file, for messages.
     richest : callable
-        Values (Z, Y, X) of the frame that holds the most of them; called where their form decides.
+        Function that returns the values (Z, Y, X) of the frame with the most values; called if their form decides.
     frames : callable
-        Values of all frames, one after the other; called where it must be known whether one value is one object.
+        Function that yields the values of all frames; called if it matters whether one value is one object.
     notes : list of str
-        Given whatever was decided.
+        Automatic decisions are appended.
     quiet : bool
-        Leave out what is usual (several values where cells are read) and what an audit tells in its own words.
+        Omit notes on the usual case (several values of cells), and on findings that an audit reports itself.
 
     Raises
     ------
     LabelError
-        Values that are neither a mask nor labels, or not what the user said.
+        Values that are neither a mask nor labels, or contradict the setting of the user.
     """
     values = content.values
     if content.background == -1:
@@ -332,7 +332,7 @@ def decide(
 
 
 def _is_one_object(mask_ZYX: np.ndarray) -> bool:
-    """Whether a mask is one large part, perhaps with specks."""
+    """Return whether a mask is one large part, possibly with specks."""
     sizes = np.sort(np.bincount(ndi.label(mask_ZYX, _TOUCHING)[0].ravel())[1:])
     return len(sizes) < 2 or bool(sizes[-2] < _SECOND_PART * sizes[-1])
 
@@ -349,7 +349,7 @@ def _parts_note(where: str, what: str, use: LabelUse) -> str:
 
 
 def _check_filled(content: LabelContent, use: LabelUse, labels: str, where: str, notes: list[str]) -> None:
-    """Some programs number labels from 1 including the background; which value is background is then unknown."""
+    """Refuse labels without background: some programs number labels from 1, including an unknown background."""
     if use != "classes" and labels != "instances" and len(content.values) > 1:
         some = ", ".join(str(v) for v in content.values[:4]) + (", ..." if len(content.values) > 4 else "")
         raise LabelError(
@@ -393,7 +393,7 @@ _FORMS = {
 
 
 def _strokes(labels_ZYX: np.ndarray) -> Literal["strokes"] | None:
-    """In a manual mask, a few voxels with another label are an annotation error or another organelle."""
+    """Return "strokes" if a label has a few voxels only: an annotation error, or another organelle."""
     sizes = np.bincount(labels_ZYX.ravel())[1:]
     return "strokes" if sizes[sizes > 0].min() < _SPECK * sizes.max() else None
 
@@ -409,8 +409,8 @@ def label_form(labels_ZYX: np.ndarray) -> Literal["nested", "scattered"] | None:
     Returns
     -------
     "nested", "scattered" or None
-        A label that lies inside another, as a nucleus does in its cell; or at least half of the labels in several
-        parts, as classes and grey levels are. Up to 12 labels are looked at, evenly chosen.
+        "nested": a label lies inside another, like a nucleus in its cell. "scattered": at least half of the labels have
+        several parts, like classes and grey levels. Up to 12 evenly spaced labels are examined.
     """
     padded = np.pad(labels_ZYX, 1)
     boxes = ndi.find_objects(padded)

@@ -1,4 +1,4 @@
-"""Limits on the sizes in a file header, so that the data fit into memory."""
+"""Limit the sizes in a file header, so that the data fit into memory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import psutil
 
 from cytovox.errors import InputError
 
-#: Part of the free memory that one frame may take.
+#: Fraction of the free memory that one frame may take.
 _SHARE = 0.9
 
 
-#: Frames, or channels, beyond which a header is wrong.
+#: Number of frames or channels above which a header is wrong.
 _MOST = 1_000_000
 
 
@@ -28,14 +28,14 @@ def require_memory(path: object, voxels: int, bytes_each: int) -> None:
     path : Path or str
         Named in the message.
     voxels : int
-        How many are to be read at once.
+        Number of voxels to read at once.
     bytes_each : int
-        Of one voxel, copies included.
+        Bytes per voxel, including copies.
 
     Raises
     ------
     InputError
-        More than the free memory.
+        The data need more than the free memory.
     """
     needed, free = voxels * bytes_each, psutil.virtual_memory().available
     if needed > _SHARE * free:

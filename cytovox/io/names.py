@@ -1,4 +1,4 @@
-"""File names made of text from outside: stems of inputs, names of organelles, cells, records and runs."""
+"""Make file names from any text: stems of inputs, names of organelles, cells, records and runs."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable
 
-#: Characters that some system does not allow in a file name, or that separate folders.
+#: Characters that separate folders, or that some operating system forbids in file names.
 _FORBIDDEN = frozenset('<>:"/\\|?*')
-#: Names that Windows keeps for devices, whatever their suffix.
+#: Names that Windows reserves for devices, with any suffix.
 _RESERVED = frozenset(
     ["con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in "0123456789¹²³")]
 )
-#: Bytes of a name at most: file systems allow 255, and suffixes and prefixes are added.
+#: Largest number of bytes of a name. File systems allow 255, and suffixes and prefixes are added.
 LONGEST = 160
 
 
 def safe_name(text: str) -> str:
-    """Return a name that is one file's or folder's on every system, whatever the text.
+    """Return a valid name of a file or folder on every operating system, for any text.
 
-    Separators, control characters, unpaired surrogates and what Windows forbids become `_`. A name does not begin with
-    a dot (hidden, or the folder itself or its parent), nor end with a dot or a space; it is not empty, not a device of
-    Windows, and at most `LONGEST` bytes long. Two texts may get one name: see `unique_names`.
+    Separators, control characters, unpaired surrogates and characters that Windows forbids become `_`. A name does not
+    begin with a dot (hidden files, `.` and `..`), and does not end with a dot or a space. It is not empty, not a device
+    of Windows, and at most `LONGEST` bytes long. Two texts may get the same name; see `unique_names`.
 
     Parameters
     ----------
     text : str
-        Such as the stem of an input.
+        Any text, such as the stem of an input.
 
     Returns
     -------
     str
-        The text itself, where it is safe already.
+        The text itself if it is a valid name.
     """
     name = "".join("_" if c in _FORBIDDEN or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
     begins = len(name) - len(name.lstrip(". "))
@@ -47,7 +47,7 @@ def safe_name(text: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Return a key that is equal for names that some file systems do not distinguish: case, composed accents."""
+    """Return a key that is equal for names that some file systems do not distinguish (case, composed accents)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -57,7 +57,7 @@ def unique_names(texts: Iterable[str]) -> list[str]:
     Parameters
     ----------
     texts : iterable of str
-        In an order that does not change from run to run.
+        Texts in the same order in every run.
     """
     names = [safe_name(text) for text in texts]
     taken: set[str] = set()

@@ -1,9 +1,9 @@
-"""NIfTI as ITK-SNAP reads and writes it: millimetres, x first, axes that an affine may flip or swap.
+"""Read and write NIfTI like ITK-SNAP: millimetres, x first, axes that an affine may flip or swap.
 
-The convention, in both directions, is ITK's. A tomogram's x, y and z run along ITK's first, second and third physical
-axis (left, posterior, superior). NIfTI counts right and anterior as positive, so that an unflipped volume has the
-affine diag(-x, -y, z). This is what `write_nifti` writes, and what ITK-SNAP gives a mask drawn on such a volume or on a
-TIFF of it. Reading undoes whatever flips and swaps another affine tells of, so that the mask lies as the tomogram does.
+Reading and writing follow ITK's convention. A tomogram's x, y and z run along ITK's first, second and third physical
+axis (left, posterior, superior). In NIfTI, right and anterior are positive, so that an unflipped volume has the affine
+diag(-x, -y, z). `write_nifti` writes this affine. ITK-SNAP writes it for a mask drawn on such a volume, or on a TIFF of
+it. Reading reverses the flips and swaps of any other affine, so that the mask has the orientation of the tomogram.
 """
 
 import gzip
@@ -42,23 +42,23 @@ _FAULTS = (
     *(MemoryError, OverflowError),
 )
 
-#: Millimetres are what NIfTI is written in.
+#: Micrometres in a millimetre, the unit of the files that are written.
 _MM_UM = 1e3
 
-#: Bytes before the voxels of a single file, and the longest axis that its 16-bit counts can tell.
+#: Bytes before the voxels of a single file, and the longest axis that a 16-bit size can state.
 _HEADER, _LONGEST = 352, 32767
 
-#: No more can come out of a byte of deflate.
+#: Largest number of bytes from one byte of deflate.
 _MOST_DEFLATED = 1040
 
 
 def read_nifti(
     path: str | Path, spacing_um: Sequence[float] | None = None, spacing_from: SpacingFrom = "file"
 ) -> Volume:
-    """Open a NIfTI volume, .nii, .nii.gz or .hdr with .img; voxels are read when asked for.
+    """Open a NIfTI volume, .nii, .nii.gz or .hdr with .img; its voxels are read when they are accessed.
 
-    A fourth dimension is time, a fifth channels. Refractive index stored x 1000 or x 10 000 is recognised (see
-    `unscaled_ri`).
+    The fourth dimension is time, the fifth is channels. A refractive index stored times 1000 or times 10 000 is
+    converted (see `unscaled_ri`).
 
     Parameters
     ----------
@@ -69,7 +69,8 @@ def read_nifti(
     Raises
     ------
     InputError
-        Missing, damaged, a rotated grid, affines that contradict each other, or voxels that are no plain numbers.
+        The file is missing or damaged, its grid is rotated, its affines contradict each other, or its voxels are no
+        plain numbers.
     """
     path = Path(path)
     frames, grid, times_s = _describe(path)
@@ -88,7 +89,7 @@ def read_nifti(
 
 
 def open_nifti_labels(path: str | Path) -> LabelVolume:
-    """Labels of every frame and channel of a NIfTI, lying as the tomogram does."""
+    """Return the labels of all frames and channels of a NIfTI, in the orientation of the tomogram."""
     path = Path(path)
     frames, grid, _ = _describe(path)
     return LabelVolume(
@@ -110,20 +111,20 @@ def write_nifti(
     shape: Sequence[int] | None = None,
     dtype: Any = None,
 ) -> Path:
-    """Write NIfTI, compressed where the name ends in .gz; it appears whole or not at all.
+    """Write NIfTI atomically, compressed if the name ends in .gz.
 
     Parameters
     ----------
     path : str or Path
         .nii or .nii.gz.
     data : array (Z, Y, X), or iterable of (z, Y, X)
-        Bool is written as uint8. An iterable gives slabs along z, in order, and is never held whole.
+        Bool is written as uint8. An iterable yields slabs along z in order, and is never in memory as a whole.
     spacing_um : (float, float, float)
         z, y, x.
     origin_um : (float, float, float)
         Centre of the first voxel, z, y, x.
     shape, dtype
-        Of the whole; needed for an iterable.
+        Shape (Z, Y, X) and type of the image; required for an iterable.
 
     Returns
     -------
@@ -133,7 +134,7 @@ def write_nifti(
     Raises
     ------
     InputError
-        No space left, `path` may not be written, or an axis too long for the format.
+        No space is left, `path` may not be written, or an axis is too long for the format.
     """
     path = Path(path)
     if isinstance(data, np.ndarray):
@@ -141,7 +142,11 @@ def write_nifti(
     if shape is None or dtype is None or len(shape) != 3:
         raise ValueError(f"shape {shape}, type {dtype}: expected (z, y, x) and the type of the voxels")
     kept = stored_dtype(dtype)
-    require_nifti_size(path, shape)
+    if max(shape) > _LONGEST:
+        raise InputError(
+            f"{path}: an image of {tuple(shape)} voxels (z, y, x): NIfTI stores at most {_LONGEST} along an axis; "
+            "choose another format"
+        )
     z, y, x = (s / _MM_UM for s in check_spacing(spacing_um, path))
     affine = np.diag([-x, -y, z, 1.0])
     affine[:3, 3] = np.array([-origin_um[2], -origin_um[1], origin_um[0]]) / _MM_UM
@@ -153,7 +158,7 @@ def write_nifti(
     header["magic"], header["vox_offset"] = b"n+1", _HEADER
     with atomic_path(path) as part, part.open("wb") as file:
         if path.name.lower().endswith(".gz"):
-            # no name and no time inside: the same mask gives the same file
+            # without name and time, so that the same mask gives the same file
             with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
                 _write_slabs(packed, header, data, tuple(shape), kept)
         else:
@@ -161,17 +166,8 @@ def write_nifti(
     return path
 
 
-def require_nifti_size(path: str | Path, shape: Sequence[int]) -> None:
-    """InputError where an axis is longer than NIfTI can count."""
-    if max(shape) > _LONGEST:
-        raise InputError(
-            f"{path}: {tuple(shape)} voxels z, y, x: NIfTI counts no more than {_LONGEST} along an axis; "
-            "write ome-zarr instead"
-        )
-
-
 def _write_slabs(file: Any, header: Any, slabs: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """The header, and the voxels behind it: x runs fastest, so that slabs along z follow one another."""
+    """Write the header and then the voxels; x is the fastest axis, so that slabs along z follow each other."""
     file.write(header.structarr.tobytes().ljust(_HEADER, b"\0"))
     depth = 0
     for slab_ZYX in slabs:
@@ -185,12 +181,12 @@ def _write_slabs(file: Any, header: Any, slabs: Iterable[np.ndarray], shape: tup
 
 @dataclass(frozen=True)
 class NiftiFrames:
-    """Frames of a NIfTI file, turned to lie as a tomogram does.
+    """Frames of a NIfTI file, in the orientation of a tomogram.
 
     Attributes
     ----------
     orientation : tuple
-        nibabel's orientation, stored axes to ITK's.
+        nibabel's orientation, from the stored axes to ITK's.
     """
 
     path: Path
@@ -216,7 +212,7 @@ class NiftiFrames:
         return CachedReader(self, t, c)
 
     def read_stored(self, t: int, c: int) -> np.ndarray:
-        """Voxels (Z, Y, X) of the type they were stored in."""
+        """Return the voxels (Z, Y, X) with their stored type."""
         require_memory(self.path, math.prod(self.shape_ZYX), 2 * self.itemsize + 4)
         with _open_nifti(self.path) as image:
             index = (slice(None),) * min(3, len(self.stored_shape)) + (t, c)[: max(0, len(self.stored_shape) - 3)]
@@ -245,7 +241,7 @@ def _open_nifti(path: Path) -> Iterator[Any]:
 
 
 def _describe(path: Path) -> tuple[NiftiFrames, Grid, tuple[float, ...] | None]:
-    """The frames, their grid and times_s, from the header alone."""
+    """Return the frames, their grid and times_s; only the header is read."""
     with _open_nifti(path) as image:
         header, shape = image.header, tuple(int(n) for n in image.shape)
         stored = header.get_data_dtype()
@@ -266,7 +262,7 @@ def _describe(path: Path) -> tuple[NiftiFrames, Grid, tuple[float, ...] | None]:
 
 
 def _require_whole(voxels: Path, end: int) -> None:
-    """Refuse a file that cannot hold what its header states."""
+    """Refuse a file that is too short for the voxels of its header."""
     size = voxels.stat().st_size if voxels.exists() else 0
     if voxels.suffix.lower() == ".gz" and _MOST_DEFLATED * size < end:
         raise InputError(f"{voxels}: truncated, or its header is wrong: {size} bytes cannot hold {end}; copy it again")
@@ -299,5 +295,5 @@ FORMAT = Format(
     _open_volume,
     lambda path, series: open_nifti_labels(path),
     shown=(".nii", ".nii.gz"),
-    writer=ImageWriter("nifti", (".nii.gz", ".nii"), _write_image, single=True, require_size=require_nifti_size),
+    writer=ImageWriter("nifti", (".nii.gz", ".nii"), _write_image, single=True, longest_axis=_LONGEST),
 )

@@ -1,4 +1,4 @@
-"""The grid of a NIfTI file: lengths, origin and orientation, from a header that may state each in three ways."""
+"""Find the grid of a NIfTI file: voxel size, origin and orientation. A header may state each in three ways."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from cytovox.io.orientation import AxisOrientation, orientation_text, reorders
 from cytovox.io.spacing import RTOL, Reading, StoredSpacing
 from cytovox.io.volume import ZYX
 
-#: Micrometres in NIfTI's units, by what nibabel calls them; "unknown" is none of them.
+#: Micrometres in NIfTI's units by nibabel's names; "unknown" is not among them.
 UNIT_UM = {"mm": 1e3, "micron": 1.0, "meter": 1e6}
 
-#: Physical x, y, z of ITK as NIfTI names their positive ends.
+#: NIfTI's names of the positive ends of ITK's physical x, y, z.
 _ITK_AXES = axcodes2ornt(("L", "P", "S"))
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the voxels of a NIfTI lie.
+    """Grid of the voxels of a NIfTI.
 
     Attributes
     ----------
     orientation : tuple
-        Stored axes to ITK's x, y, z.
+        Orientation from the stored axes to ITK's x, y, z.
     spacing : StoredSpacing
-        All entries of the header on the voxel size.
+        All entries of the header about the voxel size.
     origin_um : (z, y, x)
-        Centre of the first voxel; 0 where the unit is not known.
+        Centre of the first voxel; 0 if the unit is not known.
     stated : bool
         Whether the header states directions. It states none without any affine, or with the identity alone.
     """
@@ -44,7 +44,7 @@ class Grid:
 
     @property
     def stated_orientation(self) -> AxisOrientation | None:
-        """`orientation` where the header states it."""
+        """`orientation` if the header states it, else None."""
         return self.orientation if self.stated else None
 
 
@@ -63,11 +63,11 @@ class _Statement:
 
 
 def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
-    """The grid that a header states.
+    """Return the grid that a header states.
 
-    The sform is preferred, as nibabel does. An sform that is the identity is ignored if qform or pixdim state
-    something else. Without any affine, or with the identity alone, which programs write that know no grid, the axes lie
-    as they are.
+    The sform is preferred, as in nibabel. An sform that is the identity is ignored if qform or pixdim state something
+    else. Without any affine, the axes are not reoriented. The same holds if there is only the identity, because
+    programs without a grid write it.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
     Raises
     ------
     InputError
-        A rotated grid, an affine that is none, or sform and qform that turn the axes differently.
+        The grid is rotated, an affine is invalid, or sform and qform orient the axes differently.
     """
     unit = header.get_xyzt_units()[0]
     statements = _statements(path, header, shape)
@@ -106,7 +106,7 @@ def grid_of(path: Path, header: Any, shape: tuple[int, ...]) -> Grid:
 
 
 def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statement]:
-    """What differs among sform, qform and pixdim, the preferred one first."""
+    """Return the different statements of sform, qform and pixdim, the preferred one first."""
     zooms = _zooms(header)
     sform = header.get_sform() if int(header["sform_code"]) > 0 else None
     qform = header.get_qform() if int(header["qform_code"]) > 0 else None
@@ -131,7 +131,7 @@ def _statements(path: Path, header: Any, shape: tuple[int, ...]) -> list[_Statem
             return [replace(orientation_text, name="pixdim, as the sform is the identity")]
         if not orientation_text.same_lengths(found[0]):
             found.append(orientation_text)
-    if not found:  # no affine was stored: axes lie as they are
+    if not found:  # no affine was stored: the axes are not reoriented
         found.append(_statement(path, "pixdim", np.diag([-zooms[0], -zooms[1], zooms[2], 1.0]), shape))
     return [replace(s, name="") for s in found] if len(found) == 1 and not blank else found
 
@@ -167,7 +167,7 @@ def _stored(statement: _Statement, unit: str) -> StoredSpacing:
 
 
 def _orientation(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[AxisOrientation, np.ndarray]:
-    """How to turn the stored axes to ITK's x, y, z, and the affine, in ITK's coordinates, after that."""
+    """Return the reorientation of the stored axes to ITK's x, y, z, and the affine after it in ITK's coordinates."""
     columns = affine[:3, :3]
     lengths = np.sqrt((columns**2).sum(axis=0))
     if not np.isfinite(affine).all() or (lengths == 0).any():
@@ -196,5 +196,5 @@ def orientation_notes(path: Path, orientation: AxisOrientation | None) -> tuple[
 
 
 def _round(value: float) -> float:
-    """NIfTI stores 32-bit floats: 0.139 um comes back as 0.13899999."""
+    """Round to 6 digits, because NIfTI stores 32-bit floats: 0.139 um is read as 0.13899999."""
     return float(f"{value:.6g}")

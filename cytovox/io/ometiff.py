@@ -1,4 +1,4 @@
-"""OME-TIFF: reading its XML metadata, and writing frame by frame."""
+"""Read the XML metadata of OME-TIFF, and write OME-TIFF frame by frame."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,10 +16,10 @@ from cytovox.io.spacing import StoredSpacing
 from cytovox.io.units import all_known, in_seconds, micrometres
 from cytovox.io.volume import ZYX, check_spacing
 
-#: Voxel types that OME-XML has a name for.
+#: Voxel types of OME-XML.
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
-#: Beyond this a classic TIFF's 32-bit offsets are at their end.
+#: Number of bytes above which the 32-bit offsets of a classic TIFF are too small.
 _BIG = 3_900_000_000
 
 
@@ -39,13 +39,13 @@ class OmeImage:
 
     name: str
     sizes: dict[str, int]
-    """SizeT, SizeC, SizeZ, SizeY, SizeX by their axis."""
+    """SizeT, SizeC, SizeZ, SizeY, SizeX, by axis."""
     xml: dict[str, Any]
-    """Nested dictionaries."""
+    """The XML element as nested dictionaries."""
 
 
 def ome_images(text: str) -> list[OmeImage]:
-    """All images that OME-XML describes, in order; ParseError where it is no XML."""
+    """Return all images of OME-XML in order; ParseError if it is no XML."""
     found = []
     for image in _all(tifffile.xml2dict(text).get("OME", {}).get("Image")):
         pixels = _first(image.get("Pixels"))
@@ -60,9 +60,9 @@ def ome_metadata(image: dict[str, Any], flat: bool) -> TiffMetadata:
     Parameters
     ----------
     image : dict
-        The element as nested dictionaries.
+        The XML element as nested dictionaries.
     flat : bool
-        The image has one slice: it needs no PhysicalSizeZ.
+        Whether the image has one slice, so that it needs no PhysicalSizeZ.
     """
     pixels = _first(image.get("Pixels"))
     lengths = [
@@ -84,7 +84,7 @@ def ome_metadata(image: dict[str, Any], flat: bool) -> TiffMetadata:
 
 
 def _times(pixels: dict[str, Any], planes: dict[tuple[Any, Any, Any], dict[str, Any]]) -> tuple[float, ...] | None:
-    """Seconds since the first frame: DeltaT of each frame's first plane, else TimeIncrement."""
+    """Return the seconds since the first frame: DeltaT of each frame's first plane, else TimeIncrement."""
     count = int(pixels.get("SizeT", 1))
     starts = [planes.get((t, 0, 0), {}) for t in range(count)]
     known = all_known([in_seconds(p.get("DeltaT"), p.get("DeltaTUnit", "s")) for p in starts])
@@ -95,7 +95,7 @@ def _times(pixels: dict[str, Any], planes: dict[tuple[Any, Any, Any], dict[str, 
 
 
 def _all(item: Any) -> list[dict[str, Any]]:
-    """XML elements as a list: one element is given alone, none as None."""
+    """Return XML elements as a list; tifffile returns a single element without a list, and None for no element."""
     items = item if isinstance(item, list) else [item]
     return [i for i in items if isinstance(i, dict)]
 
@@ -115,24 +115,24 @@ def write_ometiff(
     shape: Sequence[int] | None = None,
     compression: str | None = "zlib",
 ) -> Path:
-    """Write an OME-TIFF; it appears whole or not at all.
+    """Write an OME-TIFF atomically.
 
     Parameters
     ----------
     path : str or Path
-        Ends in .ome.tif by custom.
+        Name, which usually ends in .ome.tif.
     data : array (T, C, Z, Y, X), or iterable of (C, Z, Y, X)
-        Bool is written as uint8. An iterable is written frame by frame and never held whole.
+        Bool is written as uint8. An iterable is written frame by frame, and is never in memory as a whole.
     spacing_um : (float, float, float)
         z, y, x.
     channels : sequence of str
-        A name each.
+        Names of the channels.
     times_s : sequence of float, optional
-        Seconds of each frame.
+        Time of each frame in seconds.
     origin_um : (float, float, float), optional
-        Centre of the first voxel, z, y, x; kept as the position of the planes.
+        Centre of the first voxel, z, y, x; stored as the position of the planes.
     shape : (T, C, Z, Y, X), optional
-        Needed for an iterable, or else T is the number of `times_s`.
+        Shape of an iterable; without it, T is the number of `times_s`.
     compression : "zlib" or None
 
     Returns
@@ -143,9 +143,9 @@ def write_ometiff(
     Raises
     ------
     InputError
-        No space left, or `path` may not be written.
+        No space is left, or `path` may not be written.
     ValueError
-        `data` and `shape`, `channels` or `times_s` contradict each other, or OME has no such voxel type.
+        `data` contradicts `shape`, `channels` or `times_s`, or OME has no such voxel type.
     """
     full, dtype, volumes = iterate_volumes(data, shape, times_s)
     return write_ometiff_slabs(

@@ -1,4 +1,4 @@
-"""OME-TIFF sets: images whose planes lie in several files."""
+"""Find the files of OME-TIFF sets: images whose planes are in several files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import tifffile
 
 
 def set_members(path: Path) -> tuple[Path, ...]:
-    """All files that an OME-TIFF's images need, in the order of their names; the file alone where it needs no other.
+    """Return all files of the images of an OME-TIFF, sorted by name; only the file itself if it needs no other.
 
-    The files of such a set are one input: each of them opens the whole image, and what is read depends on them all.
+    The files of a set are one input: each of them opens the whole image, whose content depends on all files.
 
     Parameters
     ----------
     path : Path
-        A file of any kind.
+        A file of any format.
 
     Returns
     -------
     tuple of Path
-        Those that are there, `path` among them.
+        The files that exist, including `path`.
     """
     if not path.name.lower().endswith((".tif", ".tiff")) or not path.is_file():
         return (path,)
@@ -51,7 +51,7 @@ def _own(uuid: ElementTree.Element, root_uuid: str | None, name: str) -> str:
 
 
 def one_of_each_set(paths: Iterable[Path]) -> list[Path]:
-    """The paths without those that are a part of an OME-TIFF set whose first file is among them already."""
+    """Return the paths with only the first file of each OME-TIFF set."""
     kept: list[Path] = []
     taken: set[str] = set()
     for path in paths:

@@ -1,4 +1,4 @@
-"""Reading OME-Zarr (OME-NGFF), versions 0.4 and 0.5."""
+"""Read OME-Zarr (OME-NGFF), versions 0.4 and 0.5."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from cytovox.io.volume import ZYX, Volume, to_tczyx
 
 _FAULTS = (BaseZarrError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError)
 
-#: Codecs that may be decoded. Zarr 2 has one that unpickles, which would run code from the file.
+#: Codecs that may be decoded. Zarr 2 has a codec for pickles, which would run code from the file.
 _CODECS = {
     *("bytes", "transpose", "sharding_indexed", "crc32c", "gzip", "zstd", "blosc"),
     *(
@@ -54,23 +54,23 @@ def read_omezarr(
     spacing_from: SpacingFrom = "file",
     series: Series = None,
 ) -> Volume:
-    """Open an OME-Zarr image at full resolution; voxels are read when asked for.
+    """Open an OME-Zarr image at full resolution; its voxels are read when they are accessed.
 
     Parameters
     ----------
     path : str or Path
-        Folder with an image, or with several (as bioformats2raw makes, a plate or a well); a group or an array inside
-        one, such as `x.zarr/0` or `x.zarr/labels/nuclei`.
+        Folder with one image or with several (from bioformats2raw, a plate or a well). Or a group or an array inside a
+        folder, such as `x.zarr/0` or `x.zarr/labels/nuclei`.
     spacing_um, spacing_from
         As for `formats.read_volume`.
     series : int or str, optional
-        Number, name or place (`A/1/0`) of the image, where there are several.
+        Number, name or path (`A/1/0`) of the image if there are several.
 
     Raises
     ------
     InputError
-        Missing, damaged, several images, no OME-NGFF of version 0.4 or 0.5 nor a plain array of z, y, x, or voxels
-        behind a codec that is not plain compression.
+        The folder is missing or damaged, or has several images and `series` is not given. Or it is neither OME-NGFF 0.4
+        or 0.5 nor a plain array of z, y, x. Or its voxels have a codec that is not plain compression.
     """
     path = Path(path)
     frames, metadata = _describe(path, series)
@@ -91,7 +91,7 @@ def read_omezarr(
 
 
 def open_omezarr_labels(path: str | Path, series: Series = None) -> LabelVolume:
-    """Labels of every frame and channel of an OME-Zarr."""
+    """Return the labels of all frames and channels of an OME-Zarr."""
     path = Path(path)
     frames, metadata = _describe(path, series, accept_single=True)
     return LabelVolume(
@@ -113,7 +113,7 @@ class ZarrFrames:
     axes : str
         One letter of "tczyx" per axis as stored.
     ri : int or None
-        Channel that holds a refractive index, perhaps x 10 000.
+        Channel of the refractive index, which may be stored times 10 000.
     """
 
     path: Path
@@ -186,7 +186,7 @@ def _describe(path: Path, series: Series, accept_single: bool = False) -> tuple[
 
 
 def _plain_axes(path: Path, array: zarr.Array) -> str:
-    """Axes of an array without OME-NGFF metadata, by the names of its dimensions; three are z, y, x."""
+    """Return the axes of an array without OME-NGFF metadata by the names of its dimensions; three are z, y, x."""
     names: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if names:
         return "".join(str(name).lower()[:1] for name in names)
@@ -199,7 +199,7 @@ def _plain_axes(path: Path, array: zarr.Array) -> str:
 
 
 def _metadata(found: ZarrImage, axes: str, t_count: int) -> _Metadata:
-    """Spacing and origin: the transformations of the dataset, then those of all datasets."""
+    """Return the metadata; spacing and origin are from the transformations of the dataset and then of all datasets."""
     about, image = found.about, found.multiscale or {}
     scale, shift = np.ones(len(axes)), np.zeros(len(axes))
     for level in (found.dataset, image):
@@ -252,7 +252,7 @@ def _array(root: Path, node: str, path: Path) -> zarr.Array:
 
 
 def _codec_names(about: Any) -> set[str]:
-    """Names of all codecs in an array's metadata, those inside a sharding codec too."""
+    """Return the names of all codecs in an array's metadata, including those inside a sharding codec."""
     names = set()
     for key in ("codecs", "index_codecs", "filters", "compressor"):
         found = about.get(key) or ()

@@ -1,4 +1,4 @@
-"""Which image of a Zarr hierarchy is meant: a group, one of several, a level of resolution, or a plain array."""
+"""Find an image in a Zarr hierarchy: a group, one of several images, a resolution level, or a plain array."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from zarr.storage import LocalStore
 from cytovox.errors import InputError
 from cytovox.io.series import Series, choose_series
 
-#: Attribute for what OME-NGFF has no place for.
+#: Attribute for metadata that OME-NGFF does not define.
 OWN = "cytovox"
 
-#: Groups looked into for images.
+#: Largest number of groups that are searched for images.
 _MOST_GROUPS = 10_000
 
 
@@ -35,7 +35,7 @@ class ZarrImage:
     dataset : mapping
         Its entry for the array.
     notes : tuple of str
-        What is to be reported.
+        Notes for the user.
     """
 
     node: str
@@ -46,12 +46,13 @@ class ZarrImage:
 
     @property
     def axes(self) -> str:
-        """A letter per axis; empty for a plain array."""
+        """One letter per axis; empty for a plain array."""
         return "".join(str(axis["name"]).lower() for axis in (self.multiscale or {}).get("axes", ()))
 
 
 def zarr_root(path: Path) -> tuple[Path, str]:
-    """The folder of a hierarchy, and the path inside it: `x.zarr/labels/nuclei` -> (`x.zarr`, `labels/nuclei`)."""
+    """Return the folder of a hierarchy and the path inside it: (`x.zarr`, `labels/nuclei`) of
+    `x.zarr/labels/nuclei`."""
     for k, part in enumerate(path.parts[:-1], start=1):
         root = Path(*path.parts[:k])
         if part.lower().endswith(".zarr") and is_zarr(root):
@@ -60,17 +61,17 @@ def zarr_root(path: Path) -> tuple[Path, str]:
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder is a Zarr group or array of either version."""
+    """Return whether a folder is a Zarr group or array, of version 2 or 3."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zarray"))
 
 
 def find_image(path: Path, store: LocalStore, inner: str, series: Series, accept_single: bool = False) -> ZarrImage:
-    """The image at a place of a hierarchy, at full resolution; of several the one that was asked for.
+    """Return the image at a path of a hierarchy, at full resolution; of several images the one of `series`.
 
     Raises
     ------
     InputError
-        Nothing there, several images and none asked for, or no image.
+        Nothing is at this path, it is no image, or it has several images and `series` is not given.
     """
     try:
         node = zarr.open(store=store, path=inner, mode="r")
@@ -86,7 +87,7 @@ def find_image(path: Path, store: LocalStore, inner: str, series: Series, accept
         arrays = sorted(name for name, _ in node.arrays())
         more = f"; arrays in it: {', '.join(arrays[:10])}, each of which can be opened by itself" if arrays else ""
         raise InputError(f"{path}: no OME-NGFF metadata (multiscales with axes): expected version 0.4 or 0.5{more}")
-    # named by their place, which a user can also write as a path
+    # their names are their paths, which a user can also write
     titles = [str(_ome(group.attrs.asdict())["multiscales"][0].get("name") or "") for _, group in found]
     number = choose_series(path, [(place, _about(group)) for place, group in found], series, titles, accept_single)
     place, group = found[number]
@@ -96,7 +97,7 @@ def find_image(path: Path, store: LocalStore, inner: str, series: Series, accept
 def _of_group(
     path: Path, inner: str, about: Mapping[str, Any], series: Series, accept_single: bool = False
 ) -> ZarrImage:
-    """The first, full resolution of an image; of several images in one group the one that was asked for."""
+    """Return the first level of an image, which has full resolution; of several images the one of `series`."""
     images = about["multiscales"]
     found = [(str(image.get("name") or ""), f"{len(image.get('datasets', ()))} levels") for image in images]
     image = images[choose_series(path, found, series, accept_single=accept_single)]
@@ -107,7 +108,7 @@ def _of_group(
 
 
 def _of_array(store: LocalStore, inner: str) -> ZarrImage:
-    """An array with the metadata of the group whose level of resolution it is."""
+    """Return an array with the metadata of the group of which it is a resolution level."""
     parts = inner.split("/") if inner else []
     for k in range(len(parts) - 1, -1, -1):
         try:
@@ -124,7 +125,7 @@ def _of_array(store: LocalStore, inner: str) -> ZarrImage:
 
 
 def _images_below(group: zarr.Group, about: Mapping[str, Any]) -> list[tuple[str, zarr.Group]]:
-    """(place, group) of all images that a group lists: of a plate, a well, labels, or of bioformats2raw."""
+    """Return (path, group) of all images that a group lists: a plate, a well, labels, or files of bioformats2raw."""
     if "plate" in about:
         wells = [str(well["path"]) for well in about["plate"].get("wells", ())]
         places = [f"{well}/{image['path']}" for well in wells for image in _ome(_attrs(group, well))["well"]["images"]]
@@ -158,6 +159,6 @@ def _about(group: zarr.Group) -> str:
 
 
 def _ome(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return OME-NGFF metadata and Cytovox's metadata: under "ome" since version 0.5, at the top level before."""
+    """Return the metadata of OME-NGFF and of Cytovox; OME-NGFF 0.5 has its own under "ome", 0.4 at the top level."""
     ome = attributes.get("ome", attributes)
     return {**ome, OWN: attributes.get(OWN) or {}}

@@ -1,4 +1,4 @@
-"""Writing OME-Zarr (OME-NGFF 0.5), region by region if need be."""
+"""Write OME-Zarr (OME-NGFF 0.5) as a whole or region by region."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,30 +36,30 @@ def create_omezarr(
     Parameters
     ----------
     path : str or Path
-        Ends in .ome.zarr by custom. An older OME-Zarr there is replaced; any other folder is refused.
+        Name, which usually ends in .ome.zarr. An existing OME-Zarr is replaced; any other folder is refused.
     shape : (T, C, Z, Y, X)
     dtype : dtype
-        Bool is kept as uint8.
+        Type of the voxels; bool is stored as uint8.
     spacing_um, origin_um : (float, float, float)
         z, y, x.
     channels : sequence of str
-        A name each.
+        Names of the channels.
     times_s : sequence of float, optional
-        Seconds of each frame.
+        Time of each frame in seconds.
     medium_ri : float, optional
         Refractive index of the medium.
     chunks : (t, c, z, y, x), optional
-        Voxels of one file; (1, 1, 32, 256, 256) at most by default.
+        Size of the chunk in one file; at most (1, 1, 32, 256, 256) by default.
 
     Yields
     ------
     zarr.Array
-        Write as ``array[t, c, 0:16] = ...``; regions of whole chunks are fastest.
+        Array to write to, such as ``array[t, c, 0:16] = ...``; regions of whole chunks are fastest.
 
     Raises
     ------
     InputError
-        No space left, or `path` may not be written.
+        No space is left, or `path` may not be written.
     """
     path = Path(path)
     if path.is_dir() and not is_zarr(path):
@@ -104,7 +104,7 @@ def begin_omezarr(
 
 def resume_omezarr(folder: Path) -> zarr.Array:
     """Open the array of a folder that `begin_omezarr` created, perhaps in another process, to continue writing."""
-    for torn in folder.rglob("*.partial"):  # what zarr was writing when it was killed
+    for torn in folder.rglob("*.partial"):  # incomplete files of a killed process
         remove_file(torn, folder)
     return zarr.open_array(LocalStore(folder), path="0", mode="r+")
 

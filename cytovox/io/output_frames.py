@@ -1,4 +1,4 @@
-"""Checks of the voxels and metadata that are written to an image file."""
+"""Check the voxels and metadata that are written to an image file."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -30,10 +30,10 @@ def iterate_volumes(
     Parameters
     ----------
     data : array (T, C, Z, Y, X), or iterable of (C, Z, Y, X)
-        The iterator takes one frame at a time from an iterable. It raises ValueError for a frame of another shape, and
-        for too many or too few frames.
+        Data of the image. The iterator takes one frame at a time from an iterable. It raises ValueError for a frame of
+        another shape, and for too many or too few frames.
     shape : (T, C, Z, Y, X), optional
-        Required for an iterable unless `times_s` is given, of which T is then the number.
+        Shape of an iterable; without it, T is the number of `times_s`.
     times_s : sequence of float, optional
 
     Raises

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import Any
 
-#: What a terminal, `timeout` and a scheduler send to a whole process group, workers included.
+#: Signals that a terminal, `timeout` or a scheduler sends to a whole process group, including workers.
 _STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
@@ -20,12 +20,12 @@ class WorkerPool(ProcessPoolExecutor):
     """Process pool whose workers ignore signals to the process group, and can be terminated at any time."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """See `ProcessPoolExecutor`. A worker that is started here inherits that the signals are held back."""
+        """See `ProcessPoolExecutor`. A worker that is started here inherits the blocked signals."""
         with signals_held():
             return super().submit(fn, *args, **kwargs)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Wait for the workers; not where the run is being stopped, as by Ctrl-C."""
+        """Wait for the workers, except when the run is being stopped, for example by Ctrl-C."""
         if kind is not None and not issubclass(kind, Exception):
             self.abandon()
         else:
@@ -36,33 +36,34 @@ class WorkerPool(ProcessPoolExecutor):
         workers = list((self._processes or {}).values())
         self.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
-            worker.kill()  # SIGTERM would be lost where one to the group waits still: both are delivered as one
+            worker.kill()  # a SIGTERM would be lost if one to the group is still pending: both are delivered as one
 
 
 def worker_pool(processes: int) -> WorkerPool:
-    """Fresh worker processes (spawned: forking one that has threads can deadlock) that never outlive their parent.
+    """Return a pool of new worker processes that end with their parent.
 
-    A worker waits for its next job on a pipe of which it holds both ends, so that nothing tells it of a parent that
-    was killed: it would stay for ever, with its memory, and with the parent's output open. Of the signals that go to a
-    whole process group, the parent decides: see `leave_signals_to_parent`.
+    Processes are spawned, because forking a process with threads can deadlock. A worker waits for its next job on a
+    pipe of which it holds both ends, so it would not notice that its parent was killed. It would never end, and would
+    keep its memory and the parent's output. Only the parent handles signals to the whole process group; see
+    `leave_signals_to_parent`.
 
     Parameters
     ----------
     processes : int
-        How many at most; they start as jobs come.
+        Largest number of processes; they are started when jobs are submitted.
     """
-    with signals_held():  # also in Python's own helper, which ignores but two of them
+    with signals_held():  # also in Python's own helper process, which ignores only two of them
         resource_tracker.ensure_running()
     return WorkerPool(processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Block the signals that stop a run, also for processes started in the block; they are received afterwards.
+    """Block the signals that stop a run until the end of the block, also in processes that are started in it.
 
-    A worker would die of a signal that comes before it has arranged to ignore it, while it imports for one.
+    A signal would end a worker that does not ignore it yet, for example during its imports.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, which has no process groups of this kind
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has no such process groups
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
@@ -73,10 +74,11 @@ def signals_held() -> Iterator[None]:
 
 
 def leave_signals_to_parent() -> None:
-    """Ignore signals to the process group in a worker: the parent saves the run and ends the worker.
+    """Ignore signals to the process group in a worker; the parent saves the run and ends the worker.
 
-    SIGTERM from the parent itself ends the worker still: that is how pools and loaders end theirs. Who sent a signal
-    is known where it is waited for (Linux); elsewhere SIGTERM ends the worker, whoever sends it.
+    SIGTERM from the parent itself ends the worker, because pools and loaders end their workers by it. On Linux the
+    sender of a signal is known, since a thread waits for the signal. On other systems SIGTERM from any sender ends the
+    worker.
     """
     for number in _STOPS:
         if number != signal.SIGTERM:
@@ -85,7 +87,7 @@ def leave_signals_to_parent() -> None:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in threads to come, too
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also in later threads
 
     def wait() -> None:
         while True:
@@ -102,6 +104,6 @@ def _begin() -> None:
 
     def wait() -> None:
         parent.join()
-        os._exit(1)  # no clean-up: what was being written has a temporary name still
+        os._exit(1)  # no clean-up: incomplete files still have temporary names
 
     threading.Thread(target=wait, name="end-with-parent", daemon=True).start()

@@ -1,9 +1,9 @@
-"""Whether a stored result is current: one fingerprint of everything that it depends on.
+"""Decide whether a stored result is current, by one fingerprint of everything that it depends on.
 
 A step is a unit of work whose result is stored (masks of a file, cells of a frame, tables of an analysis). Its
-fingerprint holds every key of the effective config, the content of its inputs and weights, and the version of its
-method. What a step ignores is listed with a reason; a key that is not listed counts. A stored result keeps the parts of
-its fingerprint, so that the part that changed can be named.
+fingerprint contains every key of the effective config, the content of its inputs and weights, and the version of its
+method. Keys that a step ignores are listed with a reason; all other keys count. The parts of the fingerprint are stored
+with the result, so that a message can name the part that changed.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from cytovox.errors import InputError
 from cytovox.io.atomic import atomic_path
 from cytovox.io.ometiff_set import set_members
 
-#: Name of the part that holds the version of a step's method.
+#: Name of the part with the version of a step's method.
 METHOD = "method version"
-#: A file that was changed within so many ns before it was read may change again without another time stamp.
+#: Nanoseconds. A file that was changed so shortly before it was read may change again with the same time stamp.
 RACY_NS = 2_000_000_000
 #: Value of a group that is present, but absent by default; its keys are compared separately.
 GIVEN = "given"
-#: Parts that are named at most when a result is computed again.
+#: Largest number of parts that are named when a result is computed again.
 NAMED = 3
-#: Longest value that is shown of a part.
+#: Largest number of characters that are shown of a value.
 SHOWN = 40
 
 
@@ -42,7 +42,7 @@ class Leaf:
     """One key of a config."""
 
     value: Any
-    """As JSON has it."""
+    """Value as read back from JSON."""
     default: Any
     """Its default value."""
 
@@ -51,18 +51,19 @@ class Leaf:
 class Fingerprint:
     """Everything that a result depends on.
 
-    Two results of equal parts are equal. A part that a stored result lacks is a key that was added since: it counts as
-    its default, so that a release with more keys discards nothing. A default that changes differs from what was stored.
+    Two results with equal parts are equal. A part that is missing from a stored result is a key that was added later.
+    It counts as its default, so that a release with more keys keeps all results. A changed default differs from the
+    stored value.
     """
 
     parts: dict[str, Any]
-    """Name of a part to its value as JSON has it: keys of the config, and digests of content."""
+    """Value of each part as read back from JSON: keys of the config, and digests of content."""
     defaults: dict[str, Any] = field(default_factory=dict, compare=False)
-    """Of the parts that are keys of the config."""
+    """Default values of the parts that are keys of the config."""
 
     @property
     def key(self) -> str:
-        """Digest of all parts: 32 hexadecimal digits. Later steps refer to a stored result by it."""
+        """Return the digest of all parts, 32 hexadecimal digits. Later steps refer to a stored result by it."""
         return digest_of(self.parts)
 
     @property
@@ -72,7 +73,7 @@ class Fingerprint:
         return digest_of(set_)
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
-        """Names of the parts in which a stored result differs."""
+        """Return the names of the parts in which a stored result differs."""
         added = [
             k for k in self.parts if k not in stored and (k not in self.defaults or self.defaults[k] != self.parts[k])
         ]
@@ -80,11 +81,11 @@ class Fingerprint:
         return sorted({*added, *changed})
 
     def agrees(self, stored: Any) -> bool:
-        """Whether a result with these parts is the one that would be computed now."""
+        """Return whether a result with these parts is the one that would be computed now."""
         return isinstance(stored, Mapping) and bool(stored) and not self.differences(stored)
 
     def why(self, stored: Any) -> str:
-        """What changed since a result was stored, in a few words; empty where there is no result."""
+        """Return in a few words what changed since a result was stored; empty if there is no result."""
         if not isinstance(stored, Mapping) or not stored:
             return ""
         names = self.differences(stored)
@@ -104,22 +105,22 @@ class Step:
 
     name: str
     version: int
-    """Of its method: raised when its results change for the same inputs and config."""
+    """Version of the method; it is increased when results change for the same inputs and config."""
     ignored: Mapping[str, str]
-    """Keys that do not count, and why; `group.*` stands for all keys of a group."""
+    """Keys that do not count, with the reason; `group.*` stands for all keys of a group."""
 
     def fingerprint(self, config: Any, prefix: str = "", **content: Any) -> Fingerprint:
-        """Fingerprint of this step.
+        """Return the fingerprint of this step.
 
         Parameters
         ----------
         config : dataclass
             The whole effective config.
         prefix : str
-            Where it lies in the whole config, such as `data.`.
+            Position of `config` in the whole config, such as `data.`.
         **content
-            What else counts, by name: digests of inputs and weights, keys of earlier results. Names in the parts have
-            spaces instead of underscores.
+            Other parts by name: digests of inputs and weights, keys of earlier results. In the fingerprint, underscores
+            of the names become spaces.
         """
         leaves = {key: leaf for key, leaf in leaves_of(config, prefix).items() if self.counts(key)}
         parts = {METHOD: self.version, **{key: leaf.value for key, leaf in leaves.items()}}
@@ -127,11 +128,11 @@ class Step:
         return Fingerprint(parts, {key: leaf.default for key, leaf in leaves.items()})
 
     def counts(self, key: str) -> bool:
-        """Whether a key of the config counts."""
+        """Return whether a key of the config counts."""
         return self.reason(key) is None
 
     def reason(self, key: str) -> str | None:
-        """Why a key is ignored; None for one that counts."""
+        """Return the reason why a key is ignored; None if it counts."""
         groups = key.split(".")
         listed = [key, f"{key}.*", *(".".join([*groups[:n], "*"]) for n in range(1, len(groups)))]
         return next((self.ignored[name] for name in listed if name in self.ignored), None)
@@ -146,14 +147,14 @@ class Step:
 
 
 def leaves_of(config: Any, prefix: str = "", default: Any = None) -> dict[str, Leaf]:
-    """All keys of a config with their values and defaults.
+    """Return all keys of a config with their values and defaults.
 
     Parameters
     ----------
     config : dataclass
-        Groups are dataclasses in it; everything else is a value.
+        Config; fields that are dataclasses are groups, and all other fields are values.
     prefix : str
-        Put before every key.
+        Start of every key.
     default : dataclass, optional
         The config with default values; the defaults of its class if not given.
 
@@ -168,7 +169,7 @@ def leaves_of(config: Any, prefix: str = "", default: Any = None) -> dict[str, L
         usual = getattr(default, about.name) if type(default) is type(config) else _default(about)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             if usual is None:
-                found[f"{prefix}{about.name}"] = Leaf(GIVEN, None)  # a group that need not be there
+                found[f"{prefix}{about.name}"] = Leaf(GIVEN, None)  # an optional group
             found |= leaves_of(value, f"{prefix}{about.name}.", usual)
         else:
             usual = None if dataclasses.is_dataclass(usual) else usual
@@ -193,24 +194,24 @@ def _shown(value: Any) -> str:
 
 
 def digest_of(value: Any) -> str:
-    """Digest of a value as JSON has it: 32 hexadecimal digits."""
+    """Return the digest of a value in JSON, 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def array_digest(array: np.ndarray) -> str:
-    """Digest of an array's values, shape and type: 32 hexadecimal digits."""
+    """Return the digest of an array's values, shape and type, 32 hexadecimal digits."""
     text = hashlib.blake2b(f"{array.shape} {array.dtype.str}".encode(), digest_size=16)
     text.update(np.ascontiguousarray(array).data)
     return text.hexdigest()
 
 
 def files_of(path: Path) -> dict[str, Path]:
-    """Files that an input is made of: all of a folder (OME-Zarr), all of an OME-TIFF set, else the file itself.
+    """Return the files of an input: all files of a folder (OME-Zarr) or of an OME-TIFF set, else the file itself.
 
     Returns
     -------
     dict of str to Path
-        By their names in the folder or set, sorted.
+        Files by their name in the folder or set, sorted.
     """
     if path.is_dir():
         return {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
@@ -218,10 +219,10 @@ def files_of(path: Path) -> dict[str, Path]:
 
 
 def stamp_of(path: Path) -> list[list[Any]]:
-    """Name, size, times of change (ns) and inode of every file of an input.
+    """Return the name, size, times of change (ns) and inode of every file of an input.
 
-    The time of the last change of the inode (`st_ctime_ns`) counts, too: no program can set it back, so that content
-    that was replaced with its old size and time stamp is seen.
+    It includes the time of the last change of the inode (`st_ctime_ns`), which no program can set back. New content
+    with the old size and time stamp is therefore detected.
     """
     return [[name, *_state(os.stat(file))] for name, file in files_of(path).items()]
 
@@ -233,16 +234,16 @@ def _state(found: os.stat_result) -> tuple[int, ...]:
 def settled(stamp: list[list[Any]], read_ns: int) -> bool:
     """Return whether any change of the files after `read_ns` would have changed their time stamps.
 
-    File systems tell times in steps, of up to two seconds: a file that was changed just before it was read may be
+    File systems store times in steps of up to two seconds. A file that was changed just before it was read may be
     changed again within the same step.
     """
     return all(max(mtime, ctime) + RACY_NS < read_ns for _, _, mtime, ctime, _ in stamp)
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file's content, or of the names and contents of all files of a folder or set: 64 hexadecimal digits.
+    """Return the SHA-256 of a file's content, or of the names and contents of all files of a folder or set.
 
-    A file is known by its content alone, wherever it lies.
+    It has 64 hexadecimal digits. The path of a file has no influence.
     """
     files = files_of(path)
     if not path.is_dir() and len(files) == 1:
@@ -257,12 +258,12 @@ def _sha256(path: Path) -> str:
 
 
 class StampedRecords:
-    """Cache of results on files, valid until one of them changes, so that a folder of 100 GB is read only once.
+    """Cache of results about files, valid until one of the files changes, so that a folder of 100 GB is read only once.
 
     Parameters
     ----------
     folder : Path
-        Where the notes lie, one small file a note.
+        Folder of the records, one small file per record.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -287,13 +288,13 @@ class StampedRecords:
         path : Path
             File or folder.
         found : JSON
-            What was found out.
+            Content of the record.
         stamp : list
             `stamp_of` the file before it was read.
         read_ns : int
             `time.time_ns()` before it was read.
         """
-        # a folder that takes no notes costs time, not correctness
+        # a folder that cannot be written costs time, not correctness
         with contextlib.suppress(OSError, InputError), atomic_path(self._note(path)) as part:
             part.write_text(json.dumps({"stamp": stamp, "read_ns": read_ns, "found": found}), encoding="utf-8")
 
@@ -303,15 +304,14 @@ class StampedRecords:
 
 
 class ContentDigests:
-    """`content_digest` of files and folders, remembered by `StampedRecords`.
+    """Compute `content_digest` of files and folders, with a cache of `StampedRecords`.
 
     Parameters
     ----------
     root : Path
-        The cache folder; notes lie in `digests/` below it.
+        Cache folder; the records are in its subfolder `digests/`.
     once : bool
-        Read no file twice for this object, whatever becomes of it meanwhile: for one pass over inputs that belong
-        together.
+        Whether this object reads each file only once, even if it changes meanwhile; for one pass over related inputs.
     """
 
     def __init__(self, root: Path, once: bool = False) -> None:
@@ -319,7 +319,7 @@ class ContentDigests:
         self._known: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
-        """Digest of a file, or of every file of a folder (OME-Zarr)."""
+        """Return the digest of a file, or of all files of a folder (OME-Zarr)."""
         if path in self._known:
             return self._known[path]
         digest = self._notes.read(path)

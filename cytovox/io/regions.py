@@ -1,4 +1,4 @@
-"""Frames read region by region, so that one need not fit into memory."""
+"""Read frames region by region, so that a frame can be larger than memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from cytovox.io.values import in_ri_units, ri_scale
 
-#: A region along z, y, x: each slice with a start and a stop, inside the frame, and no step.
+#: A region along z, y, x, inside the frame: slices with a start and a stop, and without a step.
 Box = tuple[slice, slice, slice]
 Shape = tuple[int, int, int]
 Result = TypeVar("Result")
 
-#: Voxels along each axis of the blocks that tell how a file stores its index.
+#: Edge in voxels of the blocks that determine how a file stores its refractive index.
 _BLOCK = (16, 128, 128)
 
 
@@ -29,7 +29,7 @@ class FrameReader(Protocol):
         ...
 
     def read(self, box: Box) -> np.ndarray:
-        """A region as a float32 array, C-contiguous. It may be a view of what others read: do not write to it."""
+        """Return a region as a float32 array, C-contiguous. It may be a view of shared data: do not write to it."""
         ...
 
 
@@ -39,7 +39,7 @@ class ArrayReader:
     Parameters
     ----------
     array_ZYX : array, (Z, Y, X)
-        Of any type of number.
+        Array of any numeric type.
     """
 
     def __init__(self, array_ZYX: np.ndarray) -> None:
@@ -62,12 +62,12 @@ class _Frames(Protocol):
 
 
 class CachedReader:
-    """Regions of a frame that its file gives only whole: it is read at the first call and kept.
+    """Regions of a frame that can only be read as a whole; it is read at the first call and kept in memory.
 
     Parameters
     ----------
     frames : Frames
-        Where it comes from.
+        Frames of the file.
     t, c : int
         Frame and channel.
     """
@@ -88,18 +88,19 @@ class CachedReader:
 
 
 class StoredReader:
-    """Regions of a file that may hold a refractive index x 10 000 or x 1000.
+    """Regions of a file that may store a refractive index times 10 000 or times 1000.
 
-    The scale is decided once for all regions, by the first block of voxels that holds any but 0, the one in the
-    middle before the others (see `ri_scale`). For an index any block tells the same as the whole frame does.
+    The scale is determined once for all regions (see `ri_scale`), from the first block of voxels that are not all 0.
+    The block in the middle is examined first. For a refractive index, any block gives the same scale as the whole
+    frame.
 
     Parameters
     ----------
     shape : (Z, Y, X)
     stored : callable
-        The region of a box, (z, y, x), as it is stored.
+        Function that returns the stored voxels of a box (z, y, x).
     is_ri : bool
-        Whether it is a refractive index; anything else stays as it is.
+        Whether the voxels are a refractive index; other voxels are not scaled.
     """
 
     def __init__(self, shape: Shape, stored: Callable[[Box], np.ndarray], is_ri: bool) -> None:
@@ -121,14 +122,14 @@ def first_result(shape: Shape, tell: Callable[[Box], Result | None]) -> Result |
 
 
 def grid_boxes(shape: Sequence[int], size: Sequence[int]) -> Iterator[Box]:
-    """Boxes of a regular grid that starts at 0 and covers a frame once; those at the end may be smaller.
+    """Yield the boxes of a regular grid that starts at 0 and covers a frame once; boxes at the end may be smaller.
 
     Parameters
     ----------
     shape : (Z, Y, X)
-        Of the frame.
+        Shape of the frame.
     size : (z, y, x)
-        Of a box.
+        Size of a box.
     """
     axes = [
         [slice(start, min(start + step, end)) for start in range(0, end, step)]

@@ -1,4 +1,4 @@
-"""Files of several images: each is listed, and one is chosen by its number or name."""
+"""Choose an image by its number or name in a file that has several."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cytovox.errors import InputError
 
-#: As `series` is given: a number from 0, a name, or None where there is only one.
+#: Value of `series`: a number from 0, a name, or None if there is only one image.
 Series = int | str | None
 
 
@@ -18,7 +18,7 @@ def choose_series(
     titles: Sequence[str] = (),
     accept_single: bool = False,
 ) -> int:
-    """Number of the image that is meant.
+    """Return the number of the chosen image.
 
     Parameters
     ----------
@@ -27,16 +27,17 @@ def choose_series(
     found : sequence of (name, description)
         All images of the file, in order.
     series : int, str or None
-        What was asked for. A text that is no name is taken for a number.
+        Number or name of the image. A text that is no name is read as a number.
     titles : sequence of str
-        Second names, one an image, which serve where only one image has them.
+        Second names, one per image. Such a name is used if only one image has it.
     accept_single : bool
         Whether the request is ignored for a file with one image, such as a mask of one position.
 
     Raises
     ------
     InputError
-        Several images and none asked for, or none of that number or name; the message lists them.
+        There are several images and `series` is None, or no image has this number or name. The message lists all
+        images.
     """
     if len(found) == 1 and (series is None or accept_single):
         return 0
@@ -56,7 +57,7 @@ def choose_series(
 
 
 def only_series(path: object, series: Series) -> None:
-    """InputError where a kind of file that holds one image was asked for another."""
+    """Raise InputError if `series` names another image than the only one of a file."""
     if series is not None and str(series).strip() != "0":
         raise InputError(f"{path}: series: {series}: this kind of file holds one image: leave out series, or give 0")
 
@@ -67,5 +68,5 @@ def _listed(found: Sequence[tuple[str, str]], most: int = 20) -> str:
 
 
 def _plain(name: str) -> str:
-    """Names are compared as people read them: composed or decomposed accents are the same."""
+    """Return a name for comparison, in which composed and decomposed accents are equal."""
     return unicodedata.normalize("NFC", name).strip()

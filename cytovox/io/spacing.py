@@ -1,8 +1,8 @@
 """Determine the voxel size of tomograms and masks, for all commands.
 
 A file can have one voxel size, two that disagree, numbers without a unit, or none. Readers return the entries of a file
-as `StoredSpacing`. `resolve_spacing` determines the voxel size, and `match_spacing` whether a mask has that of its
-tomogram.
+as `StoredSpacing`. `resolve_spacing` determines the voxel size. `match_spacing` checks whether a mask has the voxel
+size of its tomogram.
 """
 
 from __future__ import annotations
@@ -17,36 +17,35 @@ from cytovox.errors import InputError
 from cytovox.io.units import micrometres
 from cytovox.io.volume import ZYX, check_spacing
 
-#: Voxel sizes of light microscopy in um: beyond these the unit is in doubt.
+#: Smallest and largest voxel size of light microscopy in um; outside this range the unit is doubtful.
 PLAUSIBLE_UM = (0.02, 5.0)
 
-#: Largest ratio of a voxel's longest edge to its shortest.
+#: Largest ratio of the longest to the shortest edge of a voxel.
 MAX_ANISOTROPY = 20.0
 
-#: Largest relative difference per axis of two voxel sizes that are the same: files round their numbers.
+#: Largest relative difference per axis of two equal voxel sizes, because files round their numbers.
 RTOL = 0.02
 
 #: Units tried for numbers without one. `PLAUSIBLE_UM` spans less than a factor of 1000, so at most one of them fits.
 _TRIED_UNITS = ("um", "mm", "nm", "m")
 
-#: Which of file and config decides where they differ.
+#: Which voxel size is used if those of file and config differ.
 SpacingFrom = Literal["file", "config"]
 
-#: z, y, x in um; None where the file is silent.
+#: z, y, x in um; None for a length that the file does not state.
 Lengths = tuple[float | None, float | None, float | None]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One way of reading a file's voxel size.
+    """One possible reading of a file's voxel size.
 
     Attributes
     ----------
     lengths_um : (z, y, x)
-        In micrometres; None where the file is silent.
+        Lengths in micrometres; None if the file does not state one.
     how : str
-        Where it was taken from, to be reported where it was chosen among several; empty for the plain statement of the
-        file.
+        Source of the reading, reported if it was chosen among several; empty for the regular entry of the file.
     """
 
     lengths_um: Lengths
@@ -54,19 +53,19 @@ class Reading:
 
     @property
     def complete(self) -> ZYX | None:
-        """All three lengths, or None."""
+        """All three lengths; None if one is missing."""
         z, y, x = self.lengths_um
         return None if z is None or y is None or x is None else (z, y, x)
 
     def agrees(self, spacing_um: Sequence[float], factor: float = 1.0) -> bool:
-        """Whether every length that is known is the given one, within `RTOL`."""
+        """Return whether every known length equals the given one within `RTOL`."""
         return all(
             length is None or abs(length * factor - other) <= RTOL * other
             for length, other in zip(self.lengths_um, spacing_um, strict=True)
         )
 
     def plausible(self) -> bool:
-        """Whether the known lengths are those of light microscopy."""
+        """Return whether the known lengths are plausible for light microscopy."""
         return implausible([length for length in self.lengths_um if length is not None]) is None
 
 
@@ -77,7 +76,7 @@ class StoredSpacing:
     Attributes
     ----------
     readings : tuple of Reading
-        More than one where the file contradicts itself, or gives numbers without a unit. The formal one is first.
+        Several if the file contradicts itself, or has numbers without a unit. The regular one is first.
     """
 
     readings: tuple[Reading, ...] = ()
@@ -90,7 +89,7 @@ class StoredSpacing:
 
     @classmethod
     def without_unit(cls, numbers: Sequence[float], what: str) -> StoredSpacing:
-        """Numbers z, y, x without a unit; programs that do not know the size write 1, 1, 1."""
+        """Return the readings of numbers z, y, x without a unit; programs without a voxel size write 1, 1, 1."""
         if any(not np.isfinite(n) or n == 0 for n in numbers) or all(n == 1 for n in numbers):
             return cls()
         readings = []
@@ -109,13 +108,13 @@ class StoredSpacing:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A voxel size that was decided.
+    """The voxel size of a file, and how it was determined.
 
     Attributes
     ----------
     spacing_um : (z, y, x)
     notes : tuple of str
-        What was decided that the file does not plainly say, one sentence each, beginning with the file's name.
+        Decisions about entries that are not explicit: one sentence each, beginning with the file's name.
     """
 
     spacing_um: ZYX
@@ -125,7 +124,7 @@ class Resolved:
 def resolve_spacing(
     path: object, stored: StoredSpacing, given: Sequence[float] | None = None, spacing_from: SpacingFrom = "file"
 ) -> Resolved:
-    """Decide the voxel size of a file.
+    """Return the voxel size of a file.
 
     Parameters
     ----------
@@ -134,16 +133,16 @@ def resolve_spacing(
     stored : StoredSpacing
         Voxel size in the file.
     given : (z, y, x), optional
-        Voxel size in the config (`spacing_um`), in um. It is used if the file has none; if the file has
-        another one, it is refused unless `spacing_from` is "config".
+        Voxel size in the config (`spacing_um`), in um. It is used if the file has none. If the file has another one,
+        this is an error unless `spacing_from` is "config".
     spacing_from : "file" or "config"
-        Which of both decides where they differ.
+        Which voxel size is used if both differ.
 
     Raises
     ------
     InputError
-        No voxel size at all, one that differs from the given one, several that contradict each other, or one that is
-        not plausible (`PLAUSIBLE_UM`, `MAX_ANISOTROPY`).
+        There is no voxel size, it differs from the given one, several contradict each other, or it is not plausible
+        (`PLAUSIBLE_UM`, `MAX_ANISOTROPY`).
     """
     name = getattr(path, "name", path)
     if spacing_from == "config":
@@ -205,7 +204,7 @@ def _of_file(path: object, stored: StoredSpacing) -> Resolved:
 def match_spacing(
     path: object, stored: StoredSpacing, spacing_um: Sequence[float], of: object, advice: str = ""
 ) -> tuple[str, ...]:
-    """Compare a mask's voxel size with its tomogram's, which decides.
+    """Compare the voxel size of a mask with that of its tomogram, which is used.
 
     Parameters
     ----------
@@ -223,12 +222,12 @@ def match_spacing(
     Returns
     -------
     tuple of str
-        What was decided that the mask does not plainly say: micrometres written as millimetres, say.
+        Decisions about entries of the mask that are not explicit, such as micrometres written as millimetres.
 
     Raises
     ------
     InputError
-        No entry of the mask agrees with the tomogram's voxel size.
+        No reading of the mask's voxel size agrees with the tomogram.
     """
     name = getattr(path, "name", path)
     if not stored.readings or stored.readings[0].agrees(spacing_um):
@@ -250,7 +249,7 @@ def match_spacing(
 
 
 def implausible(spacing_um: Sequence[float]) -> str | None:
-    """Why this is no voxel size of light microscopy; None where it is one."""
+    """Return why this is no voxel size of light microscopy; None if it is one."""
     low, high = PLAUSIBLE_UM
     if any(not low <= s <= high for s in spacing_um):
         return f"expected {low:g} to {high:g} um"
@@ -284,5 +283,5 @@ def _all_of(stored: StoredSpacing) -> str:
 
 
 def say(lengths_um: Sequence[float | None]) -> str:
-    """Lengths as messages have them: (0.5, 0.2, 0.2)."""
+    """Return lengths as text for messages: (0.5, 0.2, 0.2)."""
     return "(" + ", ".join("?" if length is None else f"{length:.4g}" for length in lengths_um) + ")"

@@ -1,4 +1,4 @@
-"""Reading TCF: tomograms of refractive index, and the fluorescence recorded with them, of Tomocube microscopes."""
+"""Read TCF files of Tomocube microscopes: tomograms of refractive index, and fluorescence recorded with them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from cytovox.io.tcf_layout import Stack, Tiles, find_tiles, parse_time, read_sta
 from cytovox.io.values import RI_SCALE
 from cytovox.io.volume import Volume
 
-#: Fills voxels without data where the file does not tell the medium's index (Choi et al. 2021 clip RI from here).
+#: Value of voxels without data if the file does not state the medium's index (Choi et al. 2021 clip RI from here).
 CULTURE_MEDIUM_RI = 1.337
 
 #: Step of the 8-bit encoding: RI = v / 1000 + RIMin.
@@ -29,14 +29,16 @@ _BYTE_SCALE = 1e3
 def read_tcf(path: str | Path) -> Volume:
     """Open a TCF file; only attributes are read.
 
-    Channel "RI" is the tomogram. Fluorescence (Data/3DFL), where there is any, follows as "CH0", "CH1", ... on the
-    tomogram's grid: linearly interpolated, 0 outside its field, the centres of both grids aligned in y and x, and in z
-    placed by OffsetZ (micrometres from the tomogram's first slice to the fluorescence's) where the file has it,
-    centred where not. To each frame of the tomogram belongs the fluorescence frame nearest in time; where one of
-    both tells no times, the frame of the same number, or the last. The fine registration of newer files
-    (Info/MetaData/FL/Registration) is not applied.
+    Channel "RI" is the tomogram. If there is fluorescence (Data/3DFL), it follows as "CH0", "CH1", ... on the
+    tomogram's grid. It is interpolated linearly, and 0 outside its field. In y and x, the centres of both grids are
+    aligned. In z, the position is OffsetZ, the distance in micrometres from the tomogram's first slice to that of the
+    fluorescence. Without OffsetZ, the centres are aligned in z, too.
 
-    Voxels without data (stored 0, or covered by no tile) get the medium's index.
+    Each frame of the tomogram has the fluorescence frame that is nearest in time. If one of both has no times, it has
+    the frame of the same number, or the last one. The fine registration of newer files (Info/MetaData/FL/Registration)
+    is not applied.
+
+    Voxels without data (stored as 0, or not covered by a tile) get the medium's index.
 
     Parameters
     ----------
@@ -50,8 +52,8 @@ def read_tcf(path: str | Path) -> Volume:
     Raises
     ------
     InputError
-        Missing, empty, truncated, not HDF5, no tomogram, no voxel size, frames of a wrong shape, or data kept
-        outside the file.
+        The file is missing, empty, truncated or not HDF5. Or it has no tomogram, no voxel size, frames of a wrong
+        shape, or data outside the file.
     """
     path = Path(path)
     with open_hdf5(path, "TCF") as file:
@@ -83,13 +85,13 @@ def read_fluorescence(path: str | Path) -> Volume:
     Returns
     -------
     Volume
-        Channels "CH0", "CH1", ...; `origin_um` places the first voxel in the tomogram's coordinates (by the OffsetZ of
-        the first channel). Frames are those of the channel that has most; others give their nearest in time.
+        Channels "CH0", "CH1", ... `origin_um` is the first voxel in the tomogram's coordinates, from the OffsetZ of the
+        first channel. Frames are those of the channel with most frames; other channels have the frame nearest in time.
 
     Raises
     ------
     InputError
-        As `read_tcf`, or no fluorescence in the file.
+        As for `read_tcf`, or the file has no fluorescence.
     """
     path = Path(path)
     with open_hdf5(path, "TCF") as file:
@@ -156,7 +158,7 @@ class TcfFrames:
 class TcfReader:
     """Regions of a tomogram; each call opens the file and reads only the chunks that it needs.
 
-    Floats may hold the index x 10 000: the first block of voxels that holds any but 0 tells it for all regions.
+    Floats may be the index times 10 000. The first block of voxels that are not all 0 determines this for all regions.
     """
 
     def __init__(self, path: Path, where: str, shape: Shape, medium_ri: float | None) -> None:
@@ -187,7 +189,7 @@ class TcfReader:
 
 
 def read_ri(file: h5py.File, path: Path, where: str, shape_ZYX: Shape, medium_ri: float | None) -> np.ndarray:
-    """Refractive index of one frame, (Z, Y, X) float32."""
+    """Return the refractive index of one frame, (Z, Y, X) float32."""
     stored, covered = read_voxels(file, path, where, shape_ZYX)
     encoding = read_encoding(file, path, where, stored.dtype, lambda: _is_large(stored))
     return _decoded(stored, covered, encoding, medium_ri)
@@ -196,16 +198,16 @@ def read_ri(file: h5py.File, path: Path, where: str, shape_ZYX: Shape, medium_ri
 def read_encoding(
     file: h5py.File, path: Path, where: str, dtype: np.dtype, is_large: Callable[[], bool]
 ) -> tuple[float, float]:
-    """By what stored voxels are divided, and what is added then.
+    """Return the divisor of stored voxels, and the offset that is then added.
 
-    Three encodings are met: integers are the index x 10 000; floats are the index itself, or x 10 000 where they
-    exceed 100; 8-bit voxels count thousandths above the frame's RIMin. The type of the voxels tells them apart more
-    surely than FormatVersion, which some writers leave at a wrong value.
+    There are three encodings. Integers are the index times 10 000. Floats are the index itself, or the index times 10
+    000 if they exceed 100. 8-bit voxels are thousandths above the frame's RIMin. The type of the voxels distinguishes
+    them more reliably than FormatVersion, which some writers set to a wrong value.
 
     Parameters
     ----------
     is_large : callable
-        Whether floats exceed 100.
+        Function that returns whether floats exceed 100.
     """
     if dtype.kind not in "iuf":
         raise InputError(f"{path}: {where}: voxels of type {dtype}: expected integers or floats")
@@ -237,13 +239,13 @@ def _decoded(
 
 
 def read_medium(file: h5py.File) -> float | None:
-    """The medium's index, Info/Device RI; None where it is absent or no index (1 to 2)."""
+    """Return the medium's index, Info/Device RI; None if it is absent or outside 1 to 2."""
     medium = _scaled_ri(number(locate(file, "Info/Device"), "RI"))
     return medium if medium is not None and 1.0 <= medium < 2.0 else None
 
 
 def _scaled_ri(value: float | None) -> float | None:
-    """Attributes give an index as it is or x 10 000."""
+    """Return the index of an attribute, which may be stored times 10 000."""
     return value / RI_SCALE if value is not None and value > 100 else value
 
 

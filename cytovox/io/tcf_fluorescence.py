@@ -1,4 +1,4 @@
-"""Fluorescence in a TCF file, with a grid and time points that differ from the tomogram's."""
+"""Read the fluorescence in a TCF file, whose grid and time points differ from the tomogram's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ _GROUP = "Data/3DFL"
 
 @dataclass(frozen=True)
 class FluorescenceFrames:
-    """Frames (T, C, Z, Y, X) of Data/3DFL on their own grid, T that of the channel with most.
+    """Frames (T, C, Z, Y, X) of Data/3DFL on their own grid; T is that of the channel with most frames.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class FluorescenceFrames:
         return CachedReader(self, t, c)
 
     def read_own(self, t: int, c: int) -> np.ndarray:
-        """Frame `t` as channel `c` itself counts them, float32 (Z, Y, X)."""
+        """Return frame `t` of channel `c`, counted in this channel, as float32 (Z, Y, X)."""
         stack = self.stacks[c]
         with open_hdf5(self.path, "TCF") as file:
             return read_voxels(file, self.path, stack.frames[t], stack.shape_ZYX)[0].astype(np.float32)
@@ -62,12 +62,12 @@ class FluorescenceFrames:
 def describe_fluorescence(
     file: h5py.File, path: Path, shape_ZYX: Shape | None, spacing_um: ZYX | None
 ) -> FluorescenceFrames | None:
-    """What Data/3DFL holds, from attributes alone; None where there is none.
+    """Return the content of Data/3DFL from its attributes; None if there is no fluorescence.
 
     Parameters
     ----------
     shape_ZYX, spacing_um
-        The tomogram's grid, or None where the file has no tomogram: the fluorescence then starts at 0.
+        The tomogram's grid. None if the file has no tomogram; the fluorescence then starts at 0.
     """
     group = locate(file, _GROUP)
     if not isinstance(group, h5py.Group):
@@ -98,8 +98,8 @@ def _origin(stack: Stack, shape_ZYX: Shape | None, spacing_um: ZYX | None, offse
 def match_frames(tomogram: Stack, other: Stack) -> tuple[int, ...]:
     """Return, for each frame of `tomogram`, the index of the matching frame in `other`.
 
-    The nearest in time, by RecordingTime or else by Time, where both tell it for every frame; else the same number,
-    or the last frame where `other` has fewer.
+    It is the nearest in time, by RecordingTime or else by Time, if both have this time for every frame. Else it is the
+    frame of the same number, or the last one if `other` has fewer frames.
     """
     for own, others in (
         (seconds(tomogram.recorded), seconds(other.recorded)),
@@ -114,13 +114,13 @@ def match_frames(tomogram: Stack, other: Stack) -> tuple[int, ...]:
 def resample_linear(
     values_ZYX: np.ndarray, spacing_um: ZYX, origin_um: ZYX, target_shape: Shape, target_spacing_um: ZYX
 ) -> np.ndarray:
-    """Values on another grid, whose first voxel lies at 0.
+    """Return values on another grid, whose first voxel is at 0.
 
     Parameters
     ----------
     values_ZYX : float array, (Z, Y, X)
     spacing_um, origin_um : (z, y, x)
-        Its voxel size, and the centre of its first voxel in the coordinates of the target.
+        Voxel size of the values, and the centre of their first voxel in the coordinates of the target.
     target_shape, target_spacing_um : (z, y, x)
 
     Returns

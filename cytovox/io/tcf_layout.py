@@ -1,6 +1,6 @@
-"""The layout of a TCF file (Tomocube Common Format): stacks of numbered frames, whole or in tiles.
+"""Read the layout of a TCF file (Tomocube Common Format): stacks of numbered frames, as a whole or in tiles.
 
-What is known of it comes from files and from the MIT-licensed readers TCFile, tomocube-tools and bioio-tomocube.
+The layout was learned from files, and from the MIT-licensed readers TCFile, tomocube-tools and bioio-tomocube.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ class Stack:
     frames : tuple of str
         Paths inside the file.
     shape_ZYX, spacing_um
-        The grid that all frames share.
+        Grid of all frames.
     clock_s, recorded : tuple
-        Attributes Time and RecordingTime per frame, None where absent.
+        Attributes Time and RecordingTime per frame; None if absent.
     interval_s : float or None
         Attribute TimeInterval.
     stage_um : tuple of (z, y, x), or None
-        Attributes PositionZ/Y/X per frame; None where a frame has none of them.
+        Attributes PositionZ/Y/X per frame; None if a frame has none of them.
     """
 
     frames: tuple[str, ...]
@@ -67,24 +67,24 @@ class Stack:
 
 
 def read_stack(file: h5py.File, path: Path, where: str, described_by: str | None = None) -> Stack | None:
-    """Describe the frames %06d of a group.
+    """Return the metadata of the frames of a group, whose names are numbers of six digits.
 
     Parameters
     ----------
     where : str
         Group of the frames, "Data/3D" or "Data/3DFL/CH0".
     described_by : str, optional
-        Group with the attributes Size*, Resolution*, TimeInterval; by default the same.
+        Group with the attributes Size*, Resolution* and TimeInterval; `where` by default.
 
     Returns
     -------
     Stack or None
-        None where there is no such group.
+        None if there is no such group.
 
     Raises
     ------
     InputError
-        No frame, fewer than DataCount, no resolution, or frames whose shape differs from the metadata.
+        There is no frame, or fewer than DataCount, or no resolution, or the shape of a frame differs from the metadata.
     """
     group, about = locate(file, where), locate(file, described_by or where)
     if not isinstance(group, h5py.Group):
@@ -117,28 +117,28 @@ def read_stack(file: h5py.File, path: Path, where: str, described_by: str | None
     )
 
 
-#: Tiles of full resolution by their paths inside the file, and where each lies in its frame.
+#: Region of each tile of full resolution in its frame, by the path of the tile inside the file.
 Tiles = tuple[tuple[str, Box], ...]
 
 
 def read_voxels(
     file: h5py.File, path: Path, where: str, shape_ZYX: Shape, box: Box | None = None, tiles: Tiles | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Voxels of one frame as stored, whole or put together from its tiles.
+    """Return the stored voxels of one frame, which may be composed of tiles.
 
     Parameters
     ----------
     box : Box, optional
         The region to read; the whole frame by default.
     tiles : Tiles, optional
-        What `find_tiles` gave for this frame, where it was called before.
+        Result of `find_tiles` for this frame, if it was called before.
 
     Returns
     -------
     array, (z, y, x)
-        As stored, unscaled.
+        Stored values, unscaled.
     bool array, (z, y, x), or None
-        True where a tile covers the voxel; None for a frame that is stored whole.
+        True for voxels that a tile covers; None for a frame without tiles.
     """
     z, y, x = shape_ZYX
     box = (slice(0, z), slice(0, y), slice(0, x)) if box is None else box
@@ -154,7 +154,7 @@ def read_voxels(
         both = [slice(max(s.start, b.start), min(s.stop, b.stop)) for s, b in zip(span, box, strict=True)]
         if any(s.start >= s.stop for s in both):
             continue
-        # Neighbours may overlap: a voxel without data (0) of one must not blot out the other's.
+        # Neighbours may overlap: a voxel without data (0) of one must not replace the value of the other.
         inside = tuple(slice(c.start - s.start, c.stop - s.start) for c, s in zip(both, span, strict=True))
         piece = _tile(file, path, name)[inside]
         here = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(both, box, strict=True))
@@ -164,12 +164,12 @@ def read_voxels(
 
 
 def find_tiles(file: h5py.File, path: Path, where: str, shape_ZYX: Shape) -> Tiles:
-    """The tiles of a frame; InputError where there is none of full resolution, or one lies outside."""
+    """Return the tiles of a frame; InputError if none has full resolution, or one is outside the frame."""
     found, node = [], locate(file, where)
     for name in names_like(node, r"TILE_\d+") if isinstance(node, h5py.Group) else ():
         tile = locate(file, f"{where}/{name}")
         if isinstance(tile, h5py.Dataset) and number(tile, "SamplingStep") in (1, None):
-            # coarser steps repeat the same region at lower resolution
+            # tiles with larger steps repeat the same region at lower resolution
             found.append((f"{where}/{name}", _span(tile, path, shape_ZYX)))
     if not found:
         raise InputError(f"{path}: {where} holds no tile of SamplingStep 1")
@@ -184,7 +184,7 @@ def _tile(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
 
 
 def _span(tile: h5py.Dataset, path: Path, shape_ZYX: Shape) -> tuple[slice, slice, slice]:
-    """Where a tile lies in its frame: both index points are counted from 0, and both are inside."""
+    """Return the region of a tile in its frame; its first and last index are counted from 0 and included."""
     first = [number(tile, f"DataIndexOffsetPoint{axis}") for axis in "ZYX"]
     last = [number(tile, f"DataIndexLastPoint{axis}") for axis in "ZYX"]
     if None in first or None in last or tile.ndim != 3:
@@ -216,7 +216,7 @@ def _positions(nodes: Sequence[h5py.Group | h5py.Dataset | None]) -> tuple[ZYX, 
 
 
 def parse_time(text: object) -> datetime | None:
-    """A date and time as TCF writes it, "2024-01-31 13:37:00.123"; None if it is not one."""
+    """Return a date and time of TCF, such as "2024-01-31 13:37:00.123"; None if the text is none."""
     try:
         return datetime.fromisoformat(str(text))
     except ValueError:
@@ -224,12 +224,12 @@ def parse_time(text: object) -> datetime | None:
 
 
 def seconds(moments: Sequence[datetime | None]) -> tuple[float | None, ...]:
-    """Seconds on one common clock."""
+    """Return the seconds of a date and time on a common clock."""
     zero = datetime(2000, 1, 1)
     return tuple(None if m is None else (m.replace(tzinfo=None) - zero).total_seconds() for m in moments)
 
 
 def ticks(clock: Sequence[float | None]) -> bool:
-    """Return whether every frame has a time and times increase: some writers leave every Time at 0."""
+    """Return whether every frame has a time and times increase; some writers set every Time to 0."""
     known = [s for s in clock if s is not None]
     return len(known) == len(clock) > 0 and all(b > a for a, b in pairwise(known))

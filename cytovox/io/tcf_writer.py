@@ -1,4 +1,4 @@
-"""Writing TCF: tomograms laid out as the microscope's own files are."""
+"""Write TCF files with the layout of the microscope's own files."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from cytovox.io.volume import ZYX, Volume, check_spacing
 
 Encoding = Literal["uint16", "float", "tiled", "tiled8"]
 
-#: Voxels of one tile of the tiled encodings, z, y, x.
+#: Size (z, y, x) in voxels of one tile of the tiled encodings.
 TILE = (64, 64, 64)
 
 _STORE = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -35,7 +35,7 @@ def write_tcf(
     recorded_at: str = "2000-01-01 00:00:00",
     title: str = "",
 ) -> Path:
-    """Write a TCF file; it appears whole or not at all.
+    """Write a TCF file atomically.
 
     Parameters
     ----------
@@ -45,14 +45,15 @@ def write_tcf(
     spacing_um : (float, float, float)
         z, y, x.
     medium_ri : float
-        Index of the medium.
+        Refractive index of the medium.
     times_s : sequence of float, optional
-        Seconds of each frame; may be left out for a single one.
+        Time of each frame in seconds; optional for a single frame.
     fluorescence : Volume, optional
-        On its own grid. The file keeps its z origin (OffsetZ); in y and x TCF has both grids share their centre.
+        Fluorescence on its own grid. The file stores its z origin (OffsetZ). In y and x, both grids of a TCF have the
+        same centre.
     encoding : "uint16", "float", "tiled" or "tiled8"
-        Index x 10 000 (FormatVersion 1.3), the index itself (1.2), or tiles of 16 or 8 bits. 8 bits resolve 0.001
-        and span 0.255.
+        Index times 10 000 (FormatVersion 1.3), the index itself (1.2), or tiles of 16 or 8 bits. 8 bits have a
+        resolution of 0.001 and a range of 0.255.
     stage_um : sequence of (z, y, x), optional
         Position of the stage at each frame.
     recorded_at : str
@@ -67,9 +68,9 @@ def write_tcf(
     Raises
     ------
     InputError
-        No space left, `path` may not be written, or voxels that are not finite.
+        No space is left, `path` may not be written, or voxels are not finite.
     ValueError
-        The frames differ in shape, or are no refractive index that the encoding can hold.
+        The frames differ in shape, or are no refractive index that the encoding can store.
     """
     path = Path(path)
     spacing = check_spacing(spacing_um, path)
@@ -87,7 +88,7 @@ def write_tcf(
 
 
 def _checked(frames: Iterable[np.ndarray], sink: Sink) -> Iterator[np.ndarray]:
-    """Yield the frames until the disk is full; later frames are not computed."""
+    """Yield the frames until the disk is full; no further frame is computed then."""
     for frame in frames:
         yield frame
         sink.check()
@@ -220,7 +221,7 @@ def _write_tiled16(group: h5py.Group, name: str, ri_ZYX: np.ndarray) -> h5py.Gro
 def _write_tiled8(group: h5py.Group, name: str, ri_ZYX: np.ndarray) -> h5py.Group:
     lowest = float(np.floor(ri_ZYX.min() * 1e3) / 1e3)
     node = _write_tiles(group, name, np.rint((ri_ZYX - lowest) * 1e3).astype(np.uint8), scalar_type=1)
-    _set(node, RIMin=lowest)  # what the voxels count from, so the index itself
+    _set(node, RIMin=lowest)  # voxels are differences from it, so it is the index itself
     return node
 
 
@@ -268,6 +269,6 @@ def _stamp(time: datetime) -> str:
 
 
 def _set(node: h5py.Group | h5py.Dataset, **values: float | int | str) -> None:
-    """Attributes as TCF keeps them: arrays of length 1, text as bytes."""
+    """Set attributes as TCF stores them: arrays of length 1, text as bytes."""
     for name, value in values.items():
         node.attrs[name] = np.array([value.encode() if isinstance(value, str) else value])

@@ -1,4 +1,4 @@
-"""Reading TIFF: OME-TIFF and ImageJ stacks by their own metadata, plain ones with the spacing given."""
+"""Read TIFF: OME-TIFF and ImageJ stacks with their own metadata, plain TIFF with a given spacing."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def read_tiff(
     spacing_from: SpacingFrom = "file",
     series: Series = None,
 ) -> Volume:
-    """Open a TIFF of any kind; voxels are read when asked for.
+    """Open a TIFF of any kind; its voxels are read when they are accessed.
 
-    Axes may come in any order; a stack whose axis has no name is taken for z. A colour image is read where its colours
-    are equal, as grey images are stored by some programs, and refused where not. Five or more unnamed channels of one
-    slice each are slices. Refractive index stored x 1000 or x 10 000 is recognised (see `unscaled_ri`).
+    Axes may have any order; the axis of a stack without axis names is z. A colour image is read if its colours are
+    equal, because some programs store grey images like this; else it is refused. Five or more unnamed channels of one
+    slice each are slices. A refractive index stored times 1000 or times 10 000 is converted (see `unscaled_ri`).
 
     Parameters
     ----------
@@ -43,18 +43,18 @@ def read_tiff(
     spacing_um, spacing_from
         As for `formats.read_volume`.
     series : int or str, optional
-        Number or name of the image, where the file holds several.
+        Number or name of the image if the file has several.
 
     Returns
     -------
     Volume
-        A single channel without a name is called "RI", several "CH0", "CH1", ...
+        A single channel without a name is "RI"; several are "CH0", "CH1", ...
 
     Raises
     ------
     InputError
-        Missing, empty, damaged, no spacing, several images, axes that are not t, c, z, y, x, frames of one slice each,
-        or another file of its set is missing.
+        The file is missing, empty or damaged, or a file of its set is missing. Or it has no spacing, several images,
+        axes that are not t, c, z, y, x, or frames of one slice each.
     """
     path = Path(path)
     frames, metadata, notes = _describe(path, series)
@@ -78,7 +78,7 @@ def read_tiff(
 
 
 def open_tiff_labels(path: str | Path, series: Series = None) -> LabelVolume:
-    """Labels of every frame and channel of a TIFF."""
+    """Return the labels of all frames and channels of a TIFF."""
     path = Path(path)
     frames, metadata, notes = _describe(path, series, accept_single=True)
     return LabelVolume(
@@ -91,16 +91,16 @@ def open_tiff_labels(path: str | Path, series: Series = None) -> LabelVolume:
 
 @dataclass(frozen=True)
 class TiffFrames:
-    """Frames of one image in a TIFF file, or in the OME set it belongs to.
+    """Frames of one image in a TIFF file or in its OME-TIFF set.
 
     Attributes
     ----------
     number : int
-        Of the image.
+        Number of the image.
     layout : Layout
-        Where its voxels lie.
+        Layout of its voxels.
     ri : int or None
-        Channel that holds a refractive index, perhaps scaled.
+        Channel of the refractive index, which may be scaled.
     """
 
     path: Path
@@ -133,7 +133,7 @@ class TiffFrames:
         return unscaled_ri(values_ZYX) if c == self.ri else values_ZYX
 
     def reader(self, t: int, c: int) -> FrameReader:
-        """Uncompressed voxels are mapped into memory; compressed pages are read at the first call, and kept."""
+        """Return a reader: uncompressed voxels are mapped, compressed pages are read at the first call and kept."""
         with open_tiff(self.path) as tiff:
             image = tiff.series[self.number]
             dtype, start = tiff.byteorder + image.dtype.char, image.dataoffset
@@ -155,7 +155,7 @@ class TiffFrames:
         return np.memmap(self.path, tiff.byteorder + image.dtype.char, "r", image.dataoffset, self.layout.shape)
 
     def _read_pages(self, tiff: tifffile.TiffFile, image: Any, t: int, c: int) -> np.ndarray:
-        """The pages of one frame, found by their place in the leading axes."""
+        """Return the pages of one frame, found by their position in the leading axes."""
         layout = self.layout
         split = len(layout.axes) - layout.page_axes
         lead, page = layout.axes[:split], layout.axes[split:]
@@ -171,7 +171,7 @@ class TiffFrames:
 
     @staticmethod
     def _pick(values: np.ndarray, axes: str, t: int, c: int) -> np.ndarray:
-        """One frame of one channel, (Z, Y, X, samples)."""
+        """Return one frame of one channel, (Z, Y, X, samples)."""
         samples = axes.find("s")
         last = values[..., None] if samples < 0 else np.moveaxis(values, samples, -1)
         axes = axes.replace("s", "")
@@ -182,7 +182,7 @@ class TiffFrames:
         return np.stack([to_tczyx(one, axes)[index] for one in order], axis=-1)
 
     def _grey(self, values_ZYXs: np.ndarray) -> np.ndarray:
-        """The grey image that equal colours are."""
+        """Return the grey image of a colour image with equal colours."""
         for k in range(1, self.layout.colours):
             if not np.array_equal(values_ZYXs[..., k], values_ZYXs[..., 0]):
                 raise InputError(

@@ -1,4 +1,4 @@
-"""A TIFF file opened: its images, the axes and metadata of one of them, and the other files of its OME set."""
+"""Open a TIFF file: its images, the axes and metadata of one image, and the other files of its OME-TIFF set."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from cytovox.io.series import Series, choose_series
 from cytovox.io.spacing import StoredSpacing
 from cytovox.io.units import in_seconds, micrometres
 
-#: What tifffile raises on damaged files, and Python on OME-XML that is no XML.
+#: Exceptions of tifffile for damaged files, and of Python for OME-XML that is no XML.
 _FAULTS = (
     *(tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, RuntimeError, MemoryError),
     *(ArithmeticError, TypeError, AttributeError, struct.error, zlib.error, ElementTree.ParseError),
 )
 
-#: OME-XML that states more planes than this is wrong: tifffile would make a list of them all.
+#: Largest number of planes in OME-XML. More must be wrong, and tifffile would make a list of all of them.
 _MOST_PLANES = 10_000_000
 
-#: Extra samples of a plain TIFF that are opacity.
+#: Types of extra samples of a plain TIFF that are opacity.
 _ALPHA = (1, 2)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the voxels of one image lie.
+    """Layout of the voxels of one image.
 
     Attributes
     ----------
     axes : str
-        A letter of "tczyxs" per axis as stored: s are the samples of a pixel.
+        One letter of "tczyxs" per stored axis; s are the samples of a pixel.
     shape : tuple of int
         As stored.
     page_axes : int
-        How many of the last axes lie within one page.
+        Number of last axes that are within one page.
     dtype : numpy.dtype
     colours : int
-        Samples that must be equal, since they are the colours of one grey image; 0 where there are no colours.
+        Number of samples that must be equal, because they are the colours of one grey image; 0 without colours.
     """
 
     axes: str
@@ -63,7 +63,7 @@ class Layout:
 
 @contextmanager
 def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
-    """Open for reading, and close; what tifffile raises meanwhile becomes an InputError that names the file."""
+    """Open a file for reading, and close it; errors of tifffile become an InputError that names the file."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder: expected a TIFF file")
     if not path.exists():
@@ -95,7 +95,7 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
 
 
 def _reason(path: Path, error: BaseException) -> str:
-    """One line on what tifffile could not do."""
+    """Return the error of tifffile in one line."""
     said = " ".join(str(error).split()) or type(error).__name__
     if codec := re.search(r"(?:COMPRESSION|PREDICTOR)\.(\w+)", said):
         if "imagecodecs" in said:
@@ -107,7 +107,7 @@ def _reason(path: Path, error: BaseException) -> str:
 
 
 class _Damage(logging.Filter):
-    """Keeps what tifffile only logs: pages cut off, files of a set that are missing. It would read zeros there."""
+    """Collect errors that tifffile only logs (missing pages, missing files of a set), for which it reads zeros."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def choose_image(
     if series is None and len(images) > 1 and _is_pyramid(images):
         note = f"{path.name}: {len(images) - 1} smaller copies of the image are left out"
         return 0, (note,)
-    if series is None and len(images) > 1:  # a set of one file per position: each file is its own image
+    if series is None and len(images) > 1:  # a set with one file per position: each file has its own image
         own = [k for k, s in enumerate(images) if any(page is not None and page.parent is tiff for page in s.pages)]
         if len(own) == 1:
             return own[0], (f"{path.name}: image {own[0]} of the {len(images)} of its OME-TIFF set",)
@@ -168,7 +168,7 @@ def choose_image(
 
 
 def _is_pyramid(images: Sequence[Any]) -> bool:
-    """Whether all images behind the first are the first made smaller by a whole factor."""
+    """Return whether all later images are the first one reduced by a whole factor."""
     first = images[0]
     for other in images[1:]:
         if other.axes != first.axes or "Y" not in other.axes or "X" not in other.axes:
@@ -183,19 +183,19 @@ def _is_pyramid(images: Sequence[Any]) -> bool:
 
 
 def layout_of(path: Path, series: Any) -> Layout:
-    """Axes of an image: an axis without a name is z, then t; foreign axes of length 1 are left out.
+    """Return the layout of an image: an axis without a name is z, then t; unknown axes of length 1 are omitted.
 
     Raises
     ------
     InputError
-        Axes that are not t, c, z, y, x, or voxels that are no plain numbers.
+        The axes are not t, c, z, y, x, or voxels are no plain numbers.
     """
     page = series.keyframe
     letters, shape = series.axes.lower(), tuple(int(n) for n in series.shape)
     split = len(letters) - len(page.shape)
     kept = [k for k, (a, n) in enumerate(zip(letters, shape, strict=True)) if n > 1 or a in "yx"]
     axes, sizes = "".join(letters[k] for k in kept), tuple(shape[k] for k in kept)
-    for letter in "qi":  # of pages in a row, or of an unknown kind
+    for letter in "qi":  # a sequence of pages, or an unknown axis
         if axes.count(letter) == 1:
             axes = axes.replace(letter, next((axis for axis in "zt" if axis not in axes), letter))
     colours = 0
@@ -217,13 +217,13 @@ def layout_of(path: Path, series: Any) -> Layout:
 
 
 def metadata_of(tiff: tifffile.TiffFile, number: int, layout: Layout) -> TiffMetadata:
-    """What the metadata say of one image: OME-XML, ImageJ's, tifffile's own, or the resolution of a plain TIFF."""
+    """Return the metadata of one image: OME-XML, ImageJ's, tifffile's, or the resolution of a plain TIFF."""
     sizes = dict(zip(layout.axes, layout.shape, strict=True))
     flat = sizes.get("z", 1) == 1
     if tiff.ome_metadata and tiff.series[number].kind == "ome":
         images = ome_images(tiff.ome_metadata)
         names = [s.name for s in tiff.series]
-        if len(images) != len(names):  # images without voxels are described, but are no series
+        if len(images) != len(names):  # OME-XML may describe images without voxels, which are no series
             images = [next((i for i in images if i.name == n), images[0]) for n in names]
         return ome_metadata(images[number].xml, flat)
     series = tiff.series[number]
@@ -236,7 +236,7 @@ def metadata_of(tiff: tifffile.TiffFile, number: int, layout: Layout) -> TiffMet
 
 
 def _imagej_metadata(page: Any, about: dict[str, Any], sizes: dict[str, int], flat: bool) -> TiffMetadata:
-    """ImageJ counts pixels per unit in x and y, and the unit between slices; a negative depth is a depth."""
+    """Return ImageJ's metadata: pixels per unit in x and y, units between slices; the sign of the depth is ignored."""
     unit = about.get("unit", "")
     units = {"z": about.get("zunit", unit), "y": about.get("yunit", unit), "x": about.get("xunit", unit)}
     depth = micrometres(about.get("spacing"), units["z"])
@@ -250,14 +250,14 @@ def _imagej_metadata(page: Any, about: dict[str, Any], sizes: dict[str, int], fl
 
 
 def _pixel_um(page: Any, axis: str, unit: object) -> float | None:
-    """Micrometres of a pixel by the tag that counts pixels per unit."""
+    """Return the size of a pixel in micrometres, from the tag with the number of pixels per unit."""
     tag = page.tags.get(f"{axis}Resolution")
     pixels, units = tag.value if tag is not None and np.size(tag.value) == 2 else (0, 1)
     return micrometres(units / pixels, unit) if pixels else None
 
 
 def _label_names(labels: Any, sizes: dict[str, int]) -> tuple[str, ...] | None:
-    """Names of channels, where ImageJ's labels of the slices are those of the channels."""
+    """Return the names of channels, if ImageJ's labels of the slices are names of channels."""
     count, others = sizes.get("c", 1), sizes.get("z", 1) * sizes.get("t", 1)
     if not isinstance(labels, (list, tuple)) or len(labels) != count * others or count == 1:
         return None

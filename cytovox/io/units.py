@@ -1,10 +1,10 @@
-"""Units of length and time as image files spell them."""
+"""Convert units of length and time, in the spellings of image files."""
 
 import math
 import unicodedata
 
-#: Micrometres in one unit, in small letters and NFKC, where the micro sign is the Greek mu and Angstrom's sign A ring.
-#: ImageJ writes characters beyond ASCII as an escape, and it stays one where a program copies the text.
+#: Micrometres in one unit. Names are in lower case and NFKC, in which the micro sign is the Greek mu, and the Angstrom
+#: sign is A with ring. ImageJ writes non-ASCII characters as escapes, and programs that copy the text keep the escape.
 LENGTH_UM = {
     **dict.fromkeys(("å", "\\u00c5", "\\u212b", "angstrom", "angstroms", "ångström"), 1e-4),
     **dict.fromkeys(("pm", "picometer", "picometers", "picometre", "picometres"), 1e-6),
@@ -40,12 +40,12 @@ TIME_S = {
 
 
 def micrometres(value: object, unit: object) -> float | None:
-    """A length in micrometres; None where the value is no number or the unit no length, such as "pixel"."""
+    """Return a length in micrometres; None if the value is no number or the unit is no length, such as "pixel"."""
     return _convert(value, LENGTH_UM.get(_plain(unit)))
 
 
 def in_seconds(value: object, unit: object) -> float | None:
-    """A time in seconds; None where the value is no number or the unit no time."""
+    """Return a time in seconds; None if the value is no number or the unit is no time."""
     return _convert(value, TIME_S.get(_plain(unit)))
 
 
@@ -63,6 +63,6 @@ def _convert(value: object, factor: float | None) -> float | None:
 
 
 def all_known(values: "list[float | None] | tuple[float | None, ...]") -> tuple[float, ...] | None:
-    """The values, where every one is a finite number; None where one is not."""
+    """Return the values if all are finite numbers, else None."""
     known = tuple(v for v in values if v is not None and math.isfinite(v))
     return known if len(known) == len(values) else None

@@ -1,37 +1,37 @@
-"""What stored voxels mean: an index that may be scaled, labels that must be whole, values that must be finite."""
+"""Interpret stored voxels: a refractive index that may be scaled, whole labels, finite values."""
 
 import numpy as np
 
 from cytovox.errors import InputError
 
-#: Stored refractive index is often multiplied by this, to fit 16 bits.
+#: Factor by which a refractive index is often multiplied to fit 16 bits.
 RI_SCALE = 1e4
 
-#: What a refractive index can be, and what the middle one of a tomogram of cells in a medium can be.
+#: Range of refractive indices, and range of the median of a tomogram of cells in a medium.
 RI_LIMITS = (1.0, 2.5)
 TYPICAL_RI = (1.25, 1.65)
 
-#: Voxels that are looked at for the middle one, about.
+#: Approximate number of voxels from which the median is computed.
 _SAMPLES = 1_000_000
 
-#: Factors met in files, each with the range that all non-zero voxels lie in then. The second is narrow: counts of a
-#: camera lie near 1000, too.
+#: Factors in files, each with the range of all non-zero voxels. The second range is narrow, because counts of a camera
+#: are near 1000, too.
 RI_SCALES = {RI_SCALE: (10_000.0, 20_000.0), 1e3: (1_250.0, 1_700.0)}
 
 
 def check_finite(frame_ZYX: np.ndarray, where: object, at: tuple[int, int, int] = (0, 0, 0)) -> None:
-    """Raise InputError where a frame, or a region of one, holds NaN or infinity, with how many and where the first is.
+    """Raise InputError if a frame or region has NaN or infinity; the message has their number and the first position.
 
     Parameters
     ----------
     frame_ZYX : float array, (Z, Y, X)
-        As `Volume.frame` gives it.
+        Values from `Volume.frame`.
     where : object
-        Named in the message: the file, with the frame.
+        File and frame, for the message.
     at : (z, y, x)
-        Where a region begins in its frame.
+        Start of the region in its frame.
     """
-    with np.errstate(invalid="ignore"):  # one pass and no copy: the sum carries any NaN or infinity
+    with np.errstate(invalid="ignore"):  # one pass without a copy: any NaN or infinity remains in the sum
         if np.isfinite(np.sum(frame_ZYX, dtype=np.float64)):
             return
     bad = np.flatnonzero(~np.isfinite(frame_ZYX))
@@ -49,8 +49,8 @@ def ri_error(values_ZYX: np.ndarray, whole: bool = True) -> str | None:
     ----------
     values_ZYX : float array
     whole : bool
-        Whether this is a whole frame, of which most voxels are medium or cell; False for a region, which may lie in a
-        single droplet or in a margin without data.
+        Whether this is a whole frame, in which most voxels are medium or cell. False for a region, which may be inside
+        a droplet or a margin without data.
     """
     low, high = float(values_ZYX.min()), float(values_ZYX.max())
     if low == 0 and RI_LIMITS[0] <= high <= RI_LIMITS[1]:
@@ -75,7 +75,7 @@ def ri_error(values_ZYX: np.ndarray, whole: bool = True) -> str | None:
 
 
 def middle_error(middle: float) -> str | None:
-    """Why this is no median of a tomogram of cells in a medium; None where it may be one."""
+    """Return why this cannot be the median of a tomogram of cells in a medium; None if it can."""
     if TYPICAL_RI[0] <= middle <= TYPICAL_RI[1]:
         return None
     root = TYPICAL_RI[0] <= middle**0.5 <= TYPICAL_RI[1]
@@ -87,20 +87,20 @@ def middle_error(middle: float) -> str | None:
 
 
 def unscaled_ri(values_ZYX: np.ndarray) -> np.ndarray:
-    """Refractive index as float32, where a file or an array may hold it times 10 000 or times 1000.
+    """Return the refractive index as float32; it may be stored times 10 000 or times 1000.
 
-    Taken for scaled: every non-zero voxel lies in 10 000..20 000, or in 1250..1700. Anything else stays as it is.
+    Values are scaled if all non-zero voxels are in 10 000..20 000, or in 1250..1700. Other values are not changed.
     """
     return in_ri_units(values_ZYX, ri_scale(values_ZYX) or 1.0)
 
 
 def ri_scale(values: np.ndarray) -> float | None:
-    """By what stored values are divided to be a refractive index: 10 000, 1000, or 1 where they are not scaled.
+    """Return the divisor of a stored refractive index: 10 000, 1000, or 1 if it is not scaled.
 
     Returns
     -------
     float or None
-        None where there is no voxel but 0. NaN is passed over.
+        None if all voxels are 0. NaN is ignored.
     """
     if values.dtype.kind not in "iuf" or not values.size:
         return 1.0
@@ -115,12 +115,12 @@ def ri_scale(values: np.ndarray) -> float | None:
 
 
 def in_ri_units(values: np.ndarray, scale: float) -> np.ndarray:
-    """Stored values as float32, divided by their scale."""
+    """Return stored values as float32, divided by their scale."""
     return values.astype(np.float32, copy=False) if scale == 1 else np.divide(values, scale, dtype=np.float32)
 
 
 def as_labels(values: np.ndarray, where: object) -> np.ndarray:
-    """Labels as an integer array; InputError where a value is no whole number."""
+    """Return labels as an integer array; InputError if a value is no whole number."""
     if values.dtype.kind == "b":
         return values.astype(np.uint8)
     if values.dtype.kind in "iu":

@@ -1,4 +1,4 @@
-"""One volume of microscopy, whatever the file: axes (t, c, z, y, x), spacing in micrometres, read a frame at a time."""
+"""A volume from any file format: axes (t, c, z, y, x), spacing in micrometres, read one frame at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ZYX = tuple[float, float, float]
 
 
 class Frames(Protocol):
-    """Where the voxels of a volume come from: an array in memory, or a file that is read one frame at a time."""
+    """Source of the voxels of a volume: an array in memory, or a file that is read one frame at a time."""
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -25,26 +25,26 @@ class Frames(Protocol):
 
     @property
     def dtype(self) -> np.dtype:
-        """Type of what `read` returns."""
+        """Type of the array that `read` returns."""
         ...
 
     def read(self, t: int, c: int) -> np.ndarray:
-        """One frame of one channel, (Z, Y, X)."""
+        """Return one frame of one channel, (Z, Y, X)."""
         ...
 
     def reader(self, t: int, c: int) -> FrameReader:
-        """The same frame, to be read region by region as float32."""
+        """Return a reader of the same frame, region by region as float32."""
         ...
 
 
 class ArrayFrames:
-    """Frames that lie in memory.
+    """Frames in memory.
 
     Parameters
     ----------
     array_TCZYX : array
     ri : int, optional
-        Channel that holds a refractive index, perhaps scaled (see `unscaled_ri`).
+        Channel of the refractive index, which may be scaled (see `unscaled_ri`).
     """
 
     def __init__(self, array_TCZYX: np.ndarray, ri: int | None = None) -> None:
@@ -74,39 +74,39 @@ class ArrayFrames:
 class Volume:
     """A 3D image over time, in one or more channels.
 
-    A volume read from a file holds no open handle, so that it can be pickled and handed to another process; each
-    call of `frame` opens the file, reads that frame and closes it.
+    A volume from a file has no open handle, so that it can be pickled and sent to another process. Each call of `frame`
+    opens the file, reads that frame and closes the file.
 
     Attributes
     ----------
     frames : Frames or array
-        The voxels, (T, C, Z, Y, X). An array may also be (Z, Y, X) or (T, Z, Y, X). Refractive index may be stored
-        times 1000 or times 10 000, as in files: it is converted, and `notes` say so.
+        The voxels, (T, C, Z, Y, X). An array may also be (Z, Y, X) or (T, Z, Y, X). A refractive index stored times
+        1000 or times 10 000 is converted, as in files, and `notes` report it.
     spacing_um : (float, float, float)
-        Distance of neighbouring voxels along z, y, x in micrometres.
+        Distance between neighbouring voxels along z, y, x in micrometres.
     channels : tuple of str
-        A name per channel; the refractive index is "RI".
+        One name per channel; the refractive index is "RI".
     origin_um : (float, float, float)
         Centre of voxel (0, 0, 0), z, y, x.
     stage_um : tuple of (float, float, float), optional
-        Position of the stage at each frame, z, y, x, as the file tells it.
+        Position of the stage at each frame, z, y, x, as the file states it.
     medium_ri : float, optional
         Refractive index of the medium around the cells.
     times_s : tuple of float, optional
         Seconds since the first frame, per frame.
     recorded_at : tuple of str, optional
-        ISO 8601, per frame.
+        Date and time of each frame, ISO 8601.
     source : Path, optional
         The file it was read from.
     notes : tuple of str
-        What was decided about the file that it does not plainly say: to be reported by whoever uses it.
+        Decisions about entries of the file that are not explicit; the caller must report them.
     orientation : AxisOrientation, optional
-        How the stored axes were turned to lie as ITK's; None where the file states no directions (TIFF, TCF, OME-Zarr,
-        NIfTI without an affine).
+        Reorientation of the stored axes to ITK's; None if the file states no directions (TIFF, TCF, OME-Zarr, NIfTI
+        without an affine).
     """
 
     frames: Frames | np.ndarray
-    spacing_um: ZYX = ()  # type: ignore[assignment]  # without it the message below, not a TypeError
+    spacing_um: ZYX = ()  # type: ignore[assignment]  # a missing one raises the message below, not TypeError
     channels: tuple[str, ...] = ("RI",)
     origin_um: ZYX = (0.0, 0.0, 0.0)
     stage_um: tuple[ZYX, ...] | None = None
@@ -130,7 +130,7 @@ class Volume:
                 raise ValueError(f"{name} has {len(values)} entries for {t} frames")
 
     def _take_array(self, array: np.ndarray) -> None:
-        """Take the voxels of an array, and note how a scaled refractive index was read."""
+        """Set the voxels from an array, and add a note if a refractive index is scaled."""
         axes = {3: "zyx", 4: "tzyx", 5: "tczyx"}.get(array.ndim)
         if axes is None or array.dtype.kind not in "iuf" or not array.size:
             raise InputError(
@@ -171,7 +171,7 @@ class Volume:
         Returns
         -------
         float32 array, (Z, Y, X)
-            Values as stored, NaN included (see `check_finite`); a refractive index is the index itself.
+            Stored values, including NaN (see `check_finite`); a refractive index is not scaled.
 
         Raises
         ------
@@ -182,12 +182,14 @@ class Volume:
         return np.ascontiguousarray(array_ZYX, dtype=np.float32)
 
     def reader(self, t: int = 0, channel: str | int = "RI") -> FrameReader:
-        """One frame of one channel, to be read region by region.
+        """Return a reader of one frame of one channel, region by region.
 
-        OME-Zarr, TCF and uncompressed TIFF read the requested part; other files are read whole at the first call, and
-        kept. A TCF whose chunks are as large as its frames is read whole, too. The values are those of `frame`, but
-        for one case: where a file does not tell whether its index is stored x 10 000, `frame` looks at all voxels, a
-        reader at one block (see `StoredReader`). They differ only where no index is stored at all.
+        OME-Zarr, TCF and uncompressed TIFF read only the requested region. Other files are read as a whole at the first
+        call and kept in memory; so is a TCF whose chunks are as large as its frames.
+
+        The values are those of `frame`, with one exception. If a file does not state whether its index is stored times
+        10 000, `frame` examines all voxels, and a reader examines one block (see `StoredReader`). Both differ only if
+        the file stores no refractive index.
 
         Parameters
         ----------
@@ -202,7 +204,7 @@ class Volume:
         Raises
         ------
         InputError
-            No such channel or frame; `read` raises it where the file cannot be read.
+            No such channel or frame; `read` raises it if the file cannot be read.
         """
         return self._frames.reader(self._frame_index(t), self.channel_index(channel))
 
@@ -212,7 +214,7 @@ class Volume:
         return t
 
     def channel_index(self, channel: str | int) -> int:
-        """Number of a channel, by its name or number; InputError where there is no such channel."""
+        """Return the number of a channel by its name or number; InputError if there is no such channel."""
         if isinstance(channel, str) and channel in self.channels:
             return self.channels.index(channel)
         if isinstance(channel, int) and 0 <= channel < len(self.channels):
@@ -236,19 +238,19 @@ class Volume:
         medium_ri: float | None = None,
         times_s: Sequence[float] | None = None,
     ) -> "Volume":
-        """A volume of an array in memory.
+        """Return a volume of an array in memory.
 
         Parameters
         ----------
         array : array
-            Of any axis order.
+            Array with any order of axes.
         axes : str
-            A letter out of "tczyx" per axis, such as "zyx".
+            One letter of "tczyx" per axis, such as "zyx".
         spacing_um : sequence of 3 float
             z, y, x.
         channels : sequence of str, optional
-            Defaults to "RI" for one channel, "CH0", "CH1", ... for more. A channel "RI" may hold the index scaled, as
-            a file may (see `unscaled_ri`).
+            By default "RI" for one channel, and "CH0", "CH1", ... for more. A channel "RI" may be scaled, as in files
+            (see `unscaled_ri`).
         """
         array_TCZYX = to_tczyx(np.asarray(array), axes)
         names = tuple(channels) if channels is not None else default_channels(array_TCZYX.shape[1])
@@ -271,7 +273,7 @@ class Mask:
     labels_ZYX : integer array, (Z, Y, X)
         0 is the background.
     spacing_um : (float, float, float), optional
-        z, y, x; None where the file tells none (a plain TIFF).
+        z, y, x; None if the file states none (a plain TIFF).
     origin_um : (float, float, float)
         Centre of voxel (0, 0, 0), z, y, x.
     source : Path, optional
@@ -285,7 +287,7 @@ class Mask:
 
 
 def to_tczyx(array: np.ndarray, axes: str) -> np.ndarray:
-    """A view of `array` with axes t, c, z, y, x; those that `axes` does not name have length 1."""
+    """Return a view of `array` with axes t, c, z, y, x; axes that `axes` does not name have length 1."""
     axes = axes.lower()
     if len(axes) != array.ndim or len(set(axes)) != len(axes) or not set(axes) <= set("tczyx"):
         raise ValueError(f"axes {axes!r} do not name the {array.ndim} axes of the array, each a letter of 'tczyx'")
@@ -295,12 +297,12 @@ def to_tczyx(array: np.ndarray, axes: str) -> np.ndarray:
 
 
 def default_channels(count: int) -> tuple[str, ...]:
-    """Names for channels that have none: a single one is taken for the refractive index."""
+    """Return names for unnamed channels; a single channel is taken for the refractive index."""
     return ("RI",) if count == 1 else tuple(f"CH{c}" for c in range(count))
 
 
 def check_spacing(spacing_um: Sequence[float], where: object) -> ZYX:
-    """Spacing as three positive floats z, y, x; InputError naming `where` if it is not that."""
+    """Return the spacing as three positive floats z, y, x; else raise an InputError that names `where`."""
     try:
         values = tuple(float(value) for value in spacing_um)
     except (TypeError, ValueError):

@@ -103,7 +103,8 @@ class SegmentationLoss(nn.Module):
             The masks. Voxels that are `UNDRAWN` (255) are left out. Values of organelles without annotation do not
             matter and may be NaN.
         labelled_BC : bool tensor
-            False where sample b has no annotation of organelle c.
+            False where sample b has no annotation of organelle c. A sample of which every voxel is `UNDRAWN` has none
+            either.
 
         Returns
         -------
@@ -118,6 +119,7 @@ class SegmentationLoss(nn.Module):
         with torch.autocast(logits_BCZYX.device.type, enabled=False):
             known = labelled_BC.bool()
             mask = known[:, :, None, None, None] & (target_BCZYX != UNDRAWN)
+            known = known & mask.any(4).any(3).any(2)
             zero = torch.zeros((), device=logits_BCZYX.device)
             # torch.where instead of a product: 0 x NaN is NaN, also in the gradient
             logits, target = (torch.where(mask, one.float(), zero) for one in (logits_BCZYX, target_BCZYX))

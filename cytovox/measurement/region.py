@@ -40,12 +40,14 @@ class Frame:
 
     ri_ZYX: np.ndarray
     cells_ZYX: np.ndarray
-    lipid_ZYX: np.ndarray | None
-    """Mask of lipid droplets; None if they were not segmented."""
+    organelles: Mapping[str, np.ndarray]
+    """Masks of the organelles by name."""
     spacing_um: ZYX
     origin_um: ZYX
     """Centre of the first voxel."""
     rules: Rules
+    probabilities: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Probability of each organelle that a network predicted, uint8, 0 to 255."""
     channels: Mapping[str, Channel] = field(default_factory=dict)
     """Fluorescence channels by name, their background subtracted."""
 
@@ -57,12 +59,15 @@ class Frame:
     def crop(self, box: Box) -> Frame:
         """Return the frame inside a box."""
         z, y, x = (o + part.start * s for o, part, s in zip(self.origin_um, box, self.spacing_um, strict=True))
-        lipid_ZYX = None if self.lipid_ZYX is None else self.lipid_ZYX[box]
-        channels = {name: channel.crop(box) for name, channel in self.channels.items()}
         return replace(
-            self, ri_ZYX=self.ri_ZYX[box], cells_ZYX=self.cells_ZYX[box], lipid_ZYX=lipid_ZYX, origin_um=(z, y, x),
-            channels=channels,
-        )  # fmt: skip
+            self,
+            ri_ZYX=self.ri_ZYX[box],
+            cells_ZYX=self.cells_ZYX[box],
+            organelles={name: mask[box] for name, mask in self.organelles.items()},
+            origin_um=(z, y, x),
+            probabilities={name: values[box] for name, values in self.probabilities.items()},
+            channels={name: channel.crop(box) for name, channel in self.channels.items()},
+        )
 
     def area_um2(self, mask_ZYX: np.ndarray) -> float:
         """Return the surface area of a mask by the estimator of the rules."""
@@ -70,7 +75,8 @@ class Frame:
 
     def concentration_N(self, mask_ZYX: np.ndarray) -> np.ndarray:
         """Return the concentration in each voxel of a mask, g/mL, float64 (N,)."""
-        lipid_N = np.zeros(1, bool) if self.lipid_ZYX is None else self.lipid_ZYX[mask_ZYX] != 0
+        lipid_ZYX = self.organelles.get("lipid")
+        lipid_N = np.zeros(1, bool) if lipid_ZYX is None else lipid_ZYX[mask_ZYX] != 0
         return concentration_g_per_ml(self.ri_ZYX[mask_ZYX], lipid_N, self.rules.medium_ri, self.rules.increments)
 
 

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 
 from cytovox.errors import InputError
 from cytovox.measurement.columns import COMPARTMENT_MEASUREMENTS, KEYS, PART_KEYS, PART_MEASUREMENTS
+from cytovox.measurement.evidence import EVIDENCE
 from cytovox.measurement.fluorescence import FLUORESCENCE
 from cytovox.measurement.region import Column, Measurement, Region
 
@@ -33,7 +34,7 @@ __all__ = [
 GROUP = "cytovox.measurements"
 
 #: Measurements of this package. A new one is a file that defines it, and one line here.
-BUILT_IN: tuple[Measurement, ...] = (*COMPARTMENT_MEASUREMENTS, FLUORESCENCE)
+BUILT_IN: tuple[Measurement, ...] = (*COMPARTMENT_MEASUREMENTS, EVIDENCE, FLUORESCENCE)
 
 
 @functools.cache

@@ -22,8 +22,6 @@ from cytovox.preprocess.intensity import NormaliseRI
 from cytovox.preprocess.resampling import ResampleTo
 from cytovox.segmentation.holes import FILLED, fill_holes
 
-#: Masks whose probabilities are the input of the methods that separate cells.
-CELL_INPUTS = ("membrane", "nucleus")
 #: Probability from which a voxel belongs to an organelle.
 THRESHOLD = 0.5
 
@@ -130,6 +128,8 @@ class OrganelleMasks(Mapping[str, np.ndarray]):
         Number of the frame.
     outside_training : str
         How the frame differs from the inputs that the weights were trained on; empty if it does not.
+    probabilities : dict of str to uint8 array, (Z, Y, X)
+        Probability of each organelle, 0 to 255 for 0 to 1.
     """
 
     def __init__(
@@ -138,11 +138,11 @@ class OrganelleMasks(Mapping[str, np.ndarray]):
         volume: Volume,
         frame: int = 0,
         outside_training: str = "",
-        cell_probabilities_2ZYX: np.ndarray | None = None,
+        probabilities: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self._masks = dict(masks)
         self.volume, self.frame, self.outside_training = volume, frame, outside_training
-        self._cell_probabilities = cell_probabilities_2ZYX
+        self.probabilities = dict(probabilities or {})
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._masks:
@@ -158,13 +158,6 @@ class OrganelleMasks(Mapping[str, np.ndarray]):
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {np.count_nonzero(mask)} voxels" for name, mask in self.items())
         return f"OrganelleMasks({sizes})"
-
-    @property
-    def cell_probabilities_2ZYX(self) -> np.ndarray | None:
-        """Probabilities of membrane and nucleus, float32 (2, Z, Y, X) in steps of 1/255; None if not predicted."""
-        if self._cell_probabilities is None:
-            return None
-        return self._cell_probabilities.astype(np.float32) / 255
 
 
 class OrganelleModel:
@@ -267,7 +260,7 @@ class OrganelleModel:
             )
         ri_ZYX = checked_frame(volume, frame)
         self.inferer.progress = progress
-        masks, probabilities = self.masks(ri_ZYX, volume.spacing_um)
+        masks, probabilities = self.masks(ri_ZYX, volume.spacing_um, self.organelles)
         if FILLED in masks:
             masks[FILLED] = fill_holes(masks[FILLED], volume.spacing_um)
         return OrganelleMasks(
@@ -275,12 +268,12 @@ class OrganelleModel:
             volume,
             frame,
             frame_outside(self.trained_on, lambda box: ri_ZYX[box], volume),
-            None if probabilities is None else np.rint(255 * probabilities).astype(np.uint8),
+            probabilities,
         )
 
     def masks(
-        self, ri_ZYX: np.ndarray | FrameReader, spacing_um: Sequence[float], keep: Sequence[str] = CELL_INPUTS
-    ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        self, ri_ZYX: np.ndarray | FrameReader, spacing_um: Sequence[float], keep: Sequence[str] = ()
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the masks of a frame, with holes that the network leaves, and probabilities of some organelles.
 
         Parameters
@@ -296,19 +289,18 @@ class OrganelleModel:
         -------
         masks : dict of str to bool array, (Z, Y, X)
             Masks by name.
-        probabilities : float32 array, (len(keep), Z, Y, X), or None
-            None if `keep` is empty or names an organelle that is not predicted.
+        probabilities : dict of str to uint8 array, (Z, Y, X)
+            Probability of each organelle in `keep`, 0 to 255 for 0 to 1.
         """
         reader = ArrayReader(ri_ZYX) if isinstance(ri_ZYX, np.ndarray) else ri_ZYX
         masks = np.zeros((len(self.organelles), *reader.shape), bool)
-        kept, probabilities = [self.organelles.index(name) for name in keep if name in self.organelles], None
-        if kept and len(kept) == len(keep):
-            probabilities = np.zeros((len(kept), *reader.shape), np.float32)
+        kept = [self.organelles.index(name) for name in keep]
+        probabilities = np.zeros((len(kept), *reader.shape), np.uint8)
         for box, values_Kzyx in self.inferer.boxes(reader, spacing_um):
             masks[(slice(None), *box)] = values_Kzyx >= self.threshold
-            if probabilities is not None:
-                probabilities[(slice(None), *box)] = values_Kzyx[kept]
-        return dict(zip(self.organelles, masks, strict=True)), probabilities
+            for k, channel in enumerate(kept):
+                probabilities[(k, *box)] = np.rint(255 * values_Kzyx[channel])
+        return dict(zip(self.organelles, masks, strict=True)), dict(zip(keep, probabilities, strict=True))
 
 
 def checked_frame(volume: Volume, frame: int) -> np.ndarray:

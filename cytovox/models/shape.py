@@ -248,7 +248,7 @@ class ShapeModel:
         name : str
             Name of the cell. With the seed it determines the samples, as in the predict command.
 
-        Resymmetries
+        Returns
         -------
         Shapes
             64 voxels along each axis; the image is slice 32.

@@ -1,6 +1,6 @@
 """Draw cells over the tomogram, each with its colour and number."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
+from cytovox.organelles import WHOLE
 from cytovox.plots.figures import DPI, INK, informative_point, save_figure
 
 #: Paul Tol's "muted" colours and three more, distinguishable with any common colour blindness.
@@ -30,8 +31,12 @@ def cells_figure(
     spacing_um: tuple[float, float, float],
     title: str = "",
     numbers: Mapping[int, int] | None = None,
+    nuclei_ZYX: np.ndarray | None = None,
+    doubtful: Collection[tuple[int, str]] = (),
 ) -> Path:
-    """Draw a frame and its cells in xy and xz, in the planes with the largest area of cells.
+    """Draw a frame and its cells in xy and xz, in the planes with the largest area of cells and nuclei.
+
+    Masks that the picture does not support are hatched.
 
     Parameters
     ----------
@@ -47,8 +52,13 @@ def cells_figure(
         Title of the figure.
     numbers : dict of label -> int, optional
         Numbers to print in the cells instead of labels, such as tracks.
+    nuclei_ZYX : bool array, (Z, Y, X), optional
+        Nuclei, drawn as outlines.
+    doubtful : collection of (label, compartment)
+        Cells ("cell") and nuclei ("nucleus") that the picture does not support.
     """
-    z, y, _ = informative_point({}, {"cells": cells_ZYX > 0}, cells_ZYX.shape)
+    nuclei_ZYX = np.zeros(cells_ZYX.shape, bool) if nuclei_ZYX is None else nuclei_ZYX != 0
+    z, y, _ = informative_point({}, {"cells": cells_ZYX > 0, "nuclei": nuclei_ZYX}, cells_ZYX.shape)
     width = 3.6
     depth_um, height_um, width_um = np.array(cells_ZYX.shape) * spacing_um
     tall = min(6.0, width / width_um * height_um), min(3.0, max(0.8, width / width_um * depth_um))
@@ -56,10 +66,10 @@ def cells_figure(
     axes = figure.subplots(2, 2, height_ratios=tall)
     low, high = np.percentile(ri_ZYX[z], [1, 99.7]) if np.isfinite(ri_ZYX[z]).any() else (0.0, 1.0)
     planes = (
-        (ri_ZYX[z], cells_ZYX[z], spacing_um[1], "xy"),
-        (ri_ZYX[:, y], cells_ZYX[:, y], spacing_um[0], "xz"),
+        (ri_ZYX[z], cells_ZYX[z], nuclei_ZYX[z], spacing_um[1], "xy"),
+        (ri_ZYX[:, y], cells_ZYX[:, y], nuclei_ZYX[:, y], spacing_um[0], "xz"),
     )
-    for row, (ri, cells, step_v, name) in zip(axes, planes, strict=True):
+    for row, (ri, cells, nuclei, step_v, name) in zip(axes, planes, strict=True):
         extent = (0, ri.shape[1] * spacing_um[2], 0, ri.shape[0] * step_v)
         for ax in row:
             ax.imshow(
@@ -71,10 +81,33 @@ def cells_figure(
                 ax.invert_yaxis()
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", color=INK)
         _draw_cells(row[1], cells, step_v, spacing_um[2], extent, numbers if name == "xy" else {})
+        _draw_nuclei(row[1], cells, nuclei, extent, doubtful)
     axes[0][0].set_title("refractive index", fontsize=10, color=INK)
-    axes[0][1].set_title("cells", fontsize=10, color=INK)
+    what = "cells and nuclei" if nuclei_ZYX.any() else "cells"
+    axes[0][1].set_title(f"{what}; hatched: no evidence" if doubtful else what, fontsize=10, color=INK)
     figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
     return save_figure(figure, path)
+
+
+def _draw_nuclei(
+    ax: Axes, cells_YX: np.ndarray, nuclei_YX: np.ndarray, extent: tuple[float, float, float, float],
+    doubtful: Collection[tuple[int, str]],
+) -> None:  # fmt: skip
+    """Draw the outlines of nuclei, and hatch the cells and nuclei that the picture does not support."""
+    if min(cells_YX.shape) < 2:  # no contours in a single row
+        return
+    if nuclei_YX.any():
+        ax.contour(
+            nuclei_YX.astype(np.float32), [0.5], colors="white", linewidths=1.0, extent=extent, origin="lower"
+        )  # fmt: skip
+    for compartment, pattern in ((WHOLE, "//"), ("nucleus", "xxxx")):
+        labels = [label for label, name in doubtful if name == compartment]
+        region = np.isin(cells_YX, labels) & (nuclei_YX if compartment == "nucleus" else ~nuclei_YX)
+        if region.any():
+            hatched = ax.contourf(
+                region.astype(np.float32), [0.5, 1.5], colors="none", hatches=[pattern], extent=extent, origin="lower"
+            )
+            hatched.set(edgecolor="white", linewidth=0.0)
 
 
 def _draw_cells(

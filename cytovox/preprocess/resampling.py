@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from cytovox.errors import InputError
+from cytovox.organelles import UNDRAWN
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -19,6 +20,9 @@ MAX_VOXELS = 2**31
 
 #: Most voxels of a grid that is computed region by region, relative to those of the tomogram, if above `MAX_VOXELS`.
 MAX_UPSAMPLING = 64
+
+#: Least share of a voxel that belongs to a mask, with a tolerance for the rounding of float32 sums.
+HALF = 0.5 - 1e-3
 
 
 @dataclass(frozen=True)
@@ -177,13 +181,50 @@ def resize_mask(mask_KZYX: np.ndarray, shape_ZYX: Sequence[int]) -> np.ndarray:
         return mask_KZYX
     result = np.empty((len(mask_KZYX), *shape_ZYX), dtype=mask_KZYX.dtype)
     for mask_ZYX, out_ZYX in zip(mask_KZYX, result, strict=True):  # one at a time: a float copy is large
-        share = np.asarray(mask_ZYX, dtype=np.float32)
-        for axis in range(3):
-            if shape_ZYX[axis] < share.shape[axis]:
-                share = _mean_along(share, axis, shape_ZYX[axis])
-        share_ZYX = resize_linear(torch.from_numpy(share)[None], shape_ZYX)[0].numpy()
-        out_ZYX[...] = share_ZYX >= 0.5 - 1e-3  # tolerance for the rounding of float32 sums
+        out_ZYX[...] = _resized_share(mask_ZYX, shape_ZYX) >= HALF
     return result
+
+
+def resize_annotated(mask_KZYX: np.ndarray, shape_ZYX: Sequence[int]) -> np.ndarray:
+    """Resample partly annotated masks: a voxel belongs to the organelle if at least half of its annotated part does.
+
+    A voxel is annotated if at least half of it is. Along a downsampled z axis, half the thickness of an old slice
+    suffices, so that no slice that alone is annotated is lost.
+
+    Parameters
+    ----------
+    mask_KZYX : uint8 array of 0, 1 and `UNDRAWN`, (K, Z, Y, X)
+        One mask per organelle.
+    shape_ZYX : three ints
+        The new size.
+
+    Returns
+    -------
+    uint8 array of 0, 1 and `UNDRAWN`, (K, *shape_ZYX)
+        The input array itself if the size does not change.
+    """
+    undrawn_K = (mask_KZYX == UNDRAWN).any(axis=(1, 2, 3))
+    if tuple(mask_KZYX.shape[1:]) == tuple(shape_ZYX) or not undrawn_K.any():
+        return resize_mask(mask_KZYX, shape_ZYX)
+    least = HALF * min(1.0, shape_ZYX[0] / mask_KZYX.shape[1])
+    result = np.empty((len(mask_KZYX), *shape_ZYX), dtype=mask_KZYX.dtype)
+    for mask_ZYX, out_ZYX, is_partial in zip(mask_KZYX, result, undrawn_K.tolist(), strict=True):
+        if not is_partial:
+            out_ZYX[...] = resize_mask(mask_ZYX[None], shape_ZYX)[0]
+            continue
+        annotated_ZYX = _resized_share(mask_ZYX != UNDRAWN, shape_ZYX)
+        inside_ZYX = _resized_share(mask_ZYX == 1, shape_ZYX) >= HALF * annotated_ZYX
+        out_ZYX[...] = np.where(annotated_ZYX >= least, inside_ZYX, UNDRAWN)
+    return result
+
+
+def _resized_share(mask_ZYX: np.ndarray, shape_ZYX: Sequence[int]) -> np.ndarray:
+    """Return the share of each new voxel that lies in a mask of 0 and 1, float32."""
+    share = np.asarray(mask_ZYX, dtype=np.float32)
+    for axis in range(3):
+        if shape_ZYX[axis] < share.shape[axis]:
+            share = _mean_along(share, axis, shape_ZYX[axis])
+    return resize_linear(torch.from_numpy(share)[None], shape_ZYX)[0].numpy()
 
 
 def _mean_along(share: np.ndarray, axis: int, n_out: int) -> np.ndarray:

@@ -71,6 +71,10 @@ FLAGS: dict[str, Flag] = {
         ),
         Flag("low_contrast", "the cell differs little from its surroundings", (((), SIZES),)),
         Flag("wide_interval", "the networks do not agree on the volume", (((WHOLE,), SIZES),)),
+        Flag(
+            "no_evidence", "the picture shows neither contrast nor edges where the mask of a compartment ends",
+            (((), SIZES + MEANS),),
+        ),
         Flag("incomplete", "a daughter was not detected: the sum over the lineage is too small", (((), SIZES),)),
         Flag("weights_range", "the tomogram is outside the range that the weights were trained on"),
     )
@@ -95,6 +99,23 @@ class QualityRules:
     max_interval: float | None = MAX_INTERVAL
     merges: bool = True
     """Whether merges and splits are searched."""
+    evidence: bool = True
+    """Whether predicted masks are flagged where the picture shows nothing."""
+
+
+def evidence_flags(evidence: str | None, expected_dice: float | None, rules: QualityRules) -> tuple[str, ...]:
+    """Return the flag of a compartment with a predicted mask where the picture shows nothing.
+
+    Parameters
+    ----------
+    evidence : str, optional
+        Entry of the column `evidence`.
+    expected_dice : float, optional
+        Entry of that column; None or nan for existing and corrected masks, which are not flagged.
+    rules : QualityRules
+    """
+    predicted = expected_dice is not None and expected_dice == expected_dice
+    return ("no_evidence",) if rules.evidence and predicted and evidence == "none" else ()
 
 
 def flags_of(text: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Input, output and interface of all methods of cell segmentation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +12,9 @@ from cytovox.segmentation.seeds import MIN_VOLUME_UM3, nucleus_seeds
 from cytovox.segmentation.watershed import ZYX, seeded_watershed
 
 Shape = tuple[int, int, int]
+
+#: Organelles whose masks or probabilities are the input of the methods that separate cells.
+CELL_INPUTS = frozenset({"membrane", "nucleus"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,24 @@ class FoundCells:
     """int32, 0 outside cells."""
     seeds_ZYX: np.ndarray
     """int32; includes nuclei without a cell."""
+
+
+def finder_inputs(
+    masks: Mapping[str, np.ndarray], probabilities: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return membrane and nucleus for a `CellField`: their probabilities if both are known, or else their masks.
+
+    Parameters
+    ----------
+    masks : dict of str to bool array, (Z, Y, X)
+        Masks of the organelles.
+    probabilities : dict of str to uint8 array, (Z, Y, X)
+        Probabilities, 0 to 255. In closed holes of the membrane mask, that of the membrane is raised to 0.5.
+    """
+    if not probabilities.keys() >= CELL_INPUTS:
+        return masks["membrane"], masks["nucleus"]
+    membrane, nucleus = (probabilities[name].astype(np.float32) / 255 for name in ("membrane", "nucleus"))
+    return np.where(masks["membrane"], np.maximum(membrane, np.float32(0.5)), membrane), nucleus
 
 
 class CellFinder(Protocol):

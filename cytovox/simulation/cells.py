@@ -59,8 +59,6 @@ class Grown:
     nuclei_ZYX: np.ndarray
     nucleolus_ZYX: np.ndarray
     lipid_ZYX: np.ndarray
-    unseen_ZYX: np.ndarray | None = None
-    """Nuclei that the picture cannot show; None if there is none."""
 
 
 @dataclass

@@ -35,6 +35,9 @@ class Optics:
     """Number of directions on the cone."""
     rounds: int = 40
     """Iterations of the non-negativity constraint; 0 leaves the missing cone empty."""
+    multiple_scattering: bool = False
+    """Whether light may be scattered more than once (`cytovox.simulation.scattering`), which takes several times as
+    long."""
 
     def sine(self, medium_ri: float) -> float:
         """Return the sine of the half angle in a medium."""

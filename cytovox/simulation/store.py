@@ -25,9 +25,12 @@ from cytovox.simulation.tomogram import (
     check_request,
     simulate,
 )
+from cytovox.simulation.varied import ANY
 
 #: Part of every cache key: increase it with any change that alters a volume.
 SIMULATOR_VERSION = 4
+#: The same for volumes of the preset `any`.
+ANY_VERSION = 2
 
 #: Indices are stored in 16 bits as whole steps of `RI_STEP` above 1.2, so up to 1.855.
 _ORIGIN = 120_000
@@ -55,6 +58,10 @@ class Request:
         about = asdict(self)
         if self.options.density == (1.0, 1.0):  # the name that versions without this option wrote
             del about["options"]["density"]
+        if not self.options.optics.multiple_scattering:
+            del about["options"]["optics"]["multiple_scattering"]
+        if self.preset == ANY:
+            about["any"] = ANY_VERSION
         key = json.dumps([SIMULATOR_VERSION, about], sort_keys=True)
         return f"{self.preset}-{self.seed:05d}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
@@ -70,8 +77,7 @@ def save(path: Path, tomogram: Tomogram) -> None:
         "nucleolus": np.packbits(tomogram.masks["nucleolus"]),
         "lipid": np.packbits(tomogram.masks["lipid"]),
     }
-    if tomogram.unseen_ZYX is not None:
-        arrays["unseen"] = np.packbits(tomogram.unseen_ZYX)
+    arrays |= {f"unseen_{name}": np.packbits(mask) for name, mask in tomogram.unseen.items()}
     arrays["facts"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)  # name of the key in existing caches
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -92,17 +98,16 @@ def load(path: str | Path) -> Tomogram:
         shape = arrays["cells"].shape
         inside = {
             name: np.unpackbits(arrays[name], count=int(np.prod(shape))).reshape(shape).astype(bool)
-            for name in ("nucleolus", "lipid", "unseen")
-            if name in arrays
+            for name in ("nucleolus", "lipid", *(name for name in arrays if name.startswith("unseen_")))
         }
-        unseen = inside.pop("unseen", None)
+        unseen = {name.removeprefix("unseen_"): inside.pop(name) for name in list(inside) if name.startswith("unseen_")}
         return Tomogram(
             ri_true_ZYX=_index(arrays["ri_true"]),
             ri_ZYX=_index(arrays["ri"]),
             masks={"membrane": arrays["cells"] > 0, "nucleus": arrays["nuclei"] > 0, **inside},
             cells_ZYX=arrays["cells"],
             nuclei_ZYX=arrays["nuclei"],
-            unseen_ZYX=unseen,
+            unseen=unseen,
             **{**metadata, "spacing_um": tuple(metadata["spacing_um"])},
         )
     except FileNotFoundError:

@@ -23,8 +23,10 @@ from cytovox.simulation.optics import (
     support,
 )
 from cytovox.simulation.presets import PRESETS, CellLine
+from cytovox.simulation.scattering import scatter
 from cytovox.simulation.scene import Scene
 from cytovox.simulation.varied import ANY, grow_any
+from cytovox.simulation.visibility import unseen_parts
 
 #: A field of 19 x 38 x 38 µm, used by demos and tests.
 DEFAULT_SHAPE: Shape = (64, 128, 128)
@@ -69,8 +71,9 @@ class Tomogram:
     medium_ri: float
     preset: str
     seed: int
-    unseen_ZYX: np.ndarray | None = None
-    """bool, nuclei that the picture cannot show; None if there are none."""
+    unseen: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Organelle -> bool array of the parts that the picture hardly shows (`cytovox.simulation.visibility`); only for
+    the preset `any`."""
 
     @property
     def name(self) -> str:
@@ -224,7 +227,6 @@ def _cropped(
     """Return the field inside a padded grid."""
     crop = tuple(slice((whole - n) // 2, (whole - n) // 2 + n) for whole, n in zip(ri_ZYX.shape, shape, strict=True))
     cells, nuclei = grown.cells_ZYX[crop].copy(), grown.nuclei_ZYX[crop].copy()
-    unseen = None if grown.unseen_ZYX is None else grown.unseen_ZYX[crop].copy()
     return Tomogram(
         ri_true_ZYX=_rounded(grown.ri_ZYX[crop]),
         ri_ZYX=_rounded(ri_ZYX[crop]),
@@ -240,7 +242,6 @@ def _cropped(
         medium_ri=medium_ri,
         preset=preset,
         seed=seed,
-        unseen_ZYX=unseen if unseen is not None and unseen.any() else None,
     )
 
 
@@ -257,6 +258,8 @@ def _simulate_any(seed: int, shape: Shape, spacing_um: Spacing, options: Options
     )
     drift_ri, blur_um = float(rng.choice([0, 1])) * rng.uniform(0, 0.0015), rng.uniform(0, 0.12)
     slopes = rng.normal(size=5)
+    if rng.random() < 0.35:
+        optics = replace(optics, multiple_scattering=True, illuminations=int(rng.integers(16, 37)))
     grid = _padded_grid(shape, spacing_um)
     grown = grow_any(seed, grid, medium_ri, density)
     sharp = scipy.ndimage.gaussian_filter(grown.ri_ZYX, [blur_um / s for s in spacing_um])
@@ -265,7 +268,9 @@ def _simulate_any(seed: int, shape: Shape, spacing_um: Spacing, options: Options
     drift = slopes[0] * y[:, None] + slopes[1] * x + slopes[2] * y[:, None] * x
     drift = drift + slopes[3] * (y[:, None] ** 2 - 1 / 3) + slopes[4] * (x**2 - 1 / 3)
     ri += np.float32(drift_ri / max(float(np.abs(drift).max()), 1e-6)) * drift.astype(np.float32)
-    return _cropped(grown, ri, shape, spacing_um, medium_ri, ANY, seed)
+    tomogram = _cropped(grown, ri, shape, spacing_um, medium_ri, ANY, seed)
+    unseen = unseen_parts(tomogram.ri_ZYX, tomogram.masks, {"nucleus": tomogram.nuclei_ZYX}, spacing_um)
+    return replace(tomogram, unseen=unseen)
 
 
 def image(
@@ -276,10 +281,13 @@ def image(
     optics: Optics,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return the index as the microscope measures it, float32, same shape: Ewald caps, noise, filled cone."""
+    """Return the index as the microscope measures it, float32, same shape: measured spectrum, noise, filled cone."""
     shape = (ri_ZYX.shape[0], ri_ZYX.shape[1], ri_ZYX.shape[2])
-    measured = support(shape, spacing_um, medium_ri, optics)
-    spectrum = measure(potential(ri_ZYX, medium_ri), measured)
+    if optics.multiple_scattering:
+        spectrum, measured = scatter(ri_ZYX, spacing_um, medium_ri, optics)
+    else:
+        measured = support(shape, spacing_um, medium_ri, optics)
+        spectrum = measure(potential(ri_ZYX, medium_ri), measured)
     if noise_ri > 0:
         scale = np.float32(2 * noise_ri / medium_ri)
         spectrum += scale * coherent_noise(rng, measured, shape, fringes=6)

@@ -22,9 +22,6 @@ from cytovox.simulation.fields import WaveField
 #: Name of the preset.
 ANY = "any"
 
-#: A nucleus whose index differs by less than this from that of its surroundings is not labelled.
-UNSEEN_CONTRAST = 0.0016
-
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -97,8 +94,7 @@ def grow_any(seed: int, grid: Grid, medium_ri: float, density: float = 1.0) -> G
     Returns
     -------
     Grown
-        Nuclei are labelled by the number of their cell; `unseen_ZYX` marks nuclei of a contrast below
-        `UNSEEN_CONTRAST`.
+        Nuclei are labelled by the number of their cell.
     """
     draw = Sampler(generator(ANY, seed, 0), grid)
     shape = grid.shape
@@ -108,7 +104,6 @@ def grow_any(seed: int, grid: Grid, medium_ri: float, density: float = 1.0) -> G
         nuclei_ZYX=np.zeros(shape, np.uint16),
         nucleolus_ZYX=np.zeros(shape, bool),
         lipid_ZYX=np.zeros(shape, bool),
-        unseen_ZYX=np.zeros(shape, bool),
     )
     everywhere = (slice(None),) * 3
     texture = draw.one(0, 0.003) * draw.wave(draw.ratio(0.3, 0.8), everywhere, 64)
@@ -370,9 +365,6 @@ def _add_nucleus(
     if dying:
         contrast = draw.one(0.006, 0.03)
     out.nuclei_ZYX[box][nucleus] = label
-    if abs(contrast) < UNSEEN_CONTRAST:
-        assert out.unseen_ZYX is not None
-        out.unseen_ZYX[box] |= nucleus
     ri = out.ri_ZYX[box]
     base = cytoplasm + contrast + draw.one(0.1, 1.2) * common.texture_ZYX[box]
     if draw.chance(0.3):

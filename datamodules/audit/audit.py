@@ -9,7 +9,13 @@ from pathlib import Path
 
 from cytovox.errors import InputError
 from cytovox.io.spacing import SpacingFrom
-from datamodules.audit.comparison import label_findings, set_findings, small_findings, split_findings
+from datamodules.audit.comparison import (
+    annotation_findings,
+    label_findings,
+    set_findings,
+    small_findings,
+    split_findings,
+)
 from datamodules.audit.findings import Error, Finding, finding, of_config
 from datamodules.audit.measure import Job, Measurements, measure
 from datamodules.audit.pool import run_jobs
@@ -115,6 +121,7 @@ def audit(
         by_name = {m.name: m for job, m in zip(jobs, measured, strict=True) if not job.every_frame}
         result.findings += set_findings(config, division, by_name, stages)
         result.findings += label_findings(config, division, by_name, stages)
+        result.findings += annotation_findings(division, by_name, stages)
         result.counts = {split: len(found) for split, found in division.items()}
         if not any(found.kind in ("files", "split") for found in result.findings):
             result.findings += split_findings(config, result.counts, stages)

@@ -152,7 +152,11 @@ def label_findings(
     findings = []
     for organelle, split in itertools.product(config.organelles, ("train", "val") if "fit" in stages else ()):
         if cases := division[split]:
-            drawn = [c for c in cases if organelle in c.drawn]
+            drawn = [
+                c
+                for c in cases
+                if organelle in c.drawn and not (c.name in measured and measured[c.name].annotated.get(organelle) == 0)
+            ]
             if not drawn:
                 what = "its output is not trained" if split == "train" else "it is not validated"
                 found = f"{organelle}: no mask in any of {len(cases)} volumes: {what}"
@@ -160,6 +164,33 @@ def label_findings(
             elif split == "train" and len(drawn) > 1 and _all_empty(organelle, drawn, measured):
                 found = f"{organelle}: all {len(drawn)} masks are empty: it cannot be learned"
                 findings.append(finding("unlabelled", "warning", "data.split.train", found))
+    return findings
+
+
+def annotation_findings(
+    division: Division, measured: Mapping[str, Measurements], stages: Sequence[str]
+) -> list[Finding]:
+    """Return the annotated share of every partly annotated volume, and findings of volumes without annotation."""
+    needed = {case.name for split in ("train", "val") for case in division[split] if "fit" in stages}
+    findings = []
+    for one in measured.values():
+        if one.not_annotated:
+            found, _, advice = one.not_annotated.partition("; ")
+            severity: Severity = "error" if one.name in needed else "warning"
+            found = found.partition(": ")[2] + ("" if one.name in needed else ": the test leaves it out")
+            findings.append(finding("unannotated", severity, one.name, found, (one.name,), advice))
+        elif any(share < 1 for share in one.annotated.values()):
+            by_share: dict[str, list[str]] = {}
+            for organelle, share in one.annotated.items():
+                by_share.setdefault(f"{100 * share:.3g} %", []).append(organelle)
+            shares = "; ".join(f"{share} ({', '.join(names)})" for share, names in by_share.items())
+            findings.append(
+                finding("partly-annotated", "warning", one.name, f"annotated voxels: {shares}", (one.name,))
+            )
+    tested = [case.name for case in division["test"] if "test" in stages]
+    if tested and all(name in measured and measured[name].not_annotated for name in tested):
+        found = f"none of {len(tested)} test volumes has an annotated voxel"
+        findings.append(finding("unannotated", "error", "data.split.test", found))
     return findings
 
 

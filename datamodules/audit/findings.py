@@ -32,6 +32,8 @@ KINDS: dict[str, str] = {
     "no-contrast": "look at it: from an empty field a network learns only the medium",
     "labels": "use one value per mask; for a multi-label file set data.label_values",
     "empty-mask": "nothing, if the cell has none; else draw it, or remove the file, which makes it unlabelled",
+    "partly-annotated": "nothing, if this is the annotated part; else see data.ignore_value and data.annotated_slices",
+    "unannotated": "annotate a part, or leave the volume out",
     "full-mask": "look at it: perhaps background and organelle are swapped",
     "outside": "look at both masks: one is shifted, or two files are swapped",
     "misplaced": "look at tomogram and mask together; export the mask again with the tomogram's own affine",

@@ -12,6 +12,7 @@ from cytovox.errors import InputError
 from cytovox.io import open_labels, read_volume
 from cytovox.io.values import RI_LIMITS
 from cytovox.io.volume import Volume
+from cytovox.organelles import UNDRAWN
 from datamodules.audit.findings import Error
 from datamodules.audit.placement import Misplaced, misplaced
 from datamodules.cases import FolderCase
@@ -82,7 +83,11 @@ class Measurements:
     ri: list[RIStatistics] = field(default_factory=list)
     """Statistics of one frame of a training volume, or of every frame of a volume to predict."""
     shares: dict[str, float] = field(default_factory=dict)
-    """Fraction of the volume inside each readable mask."""
+    """Fraction of the annotated voxels of each readable mask that are inside it."""
+    annotated: dict[str, float] = field(default_factory=dict)
+    """Fraction of the volume that is annotated for each organelle with a readable mask."""
+    not_annotated: str = ""
+    """Error message of a volume without any annotated voxel; empty for others."""
     outside: dict[tuple[str, str], float] = field(default_factory=dict)
     """(inner, outer) -> fraction of the inner organelle outside the outer one."""
     misplaced: Misplaced | None = None
@@ -108,15 +113,20 @@ def measure(job: Job) -> Measurements:
     except InputError as error:
         result.errors.append(Error("unreadable-volume", case.volume, str(error)))
         return _read_alone(case, result)
-    masks = _read_masks(case, volume, result)
-    statistics = _ri_statistics([(0, ri_ZYX)], ri_ZYX.shape, case.frame, job.ri_range, masks)
+    masks, unannotated = _read_masks(case, volume, result)
+    whole = {k: mask for k, mask in masks.items() if k not in unannotated}
+    statistics = _ri_statistics([(0, ri_ZYX)], ri_ZYX.shape, case.frame, job.ri_range, whole)
     result.ri.append(statistics)
+    result.annotated = {k: 1 - float(unannotated[k].mean()) if k in unannotated else 1.0 for k in masks}
+    if masks and case.may_be_partial and not any(result.annotated.values()) and not result.errors:
+        result.not_annotated = str(case.not_annotated())
     if not statistics.bad and not statistics.implausible:
-        masks |= _read_channels(case, volume, ri_ZYX, masks, result)
-    result.shares = {k: float(np.count_nonzero(mask)) / mask.size for k, mask in masks.items()}
-    result.outside = _outside(masks)
+        masks |= _read_channels(case, volume, ri_ZYX, whole, unannotated, result)
+    drawn = {k: mask.size - np.count_nonzero(unannotated.get(k, False)) for k, mask in masks.items()}
+    result.shares = {k: float(np.count_nonzero(mask)) / drawn[k] for k, mask in masks.items() if drawn[k]}
+    result.outside = _outside(masks, unannotated)
     if not statistics.bad and not statistics.implausible and statistics.high > statistics.low:
-        result.misplaced = misplaced(ri_ZYX, masks)
+        result.misplaced = misplaced(ri_ZYX, whole)
         result.voxels = _signature(ri_ZYX)
     return result
 
@@ -144,31 +154,43 @@ def _read_alone(case: FolderCase, result: Measurements) -> Measurements:
     return result
 
 
-def _read_masks(case: FolderCase, volume: Volume, result: Measurements) -> dict[str, np.ndarray]:
-    """Return the bool masks (Z, Y, X) of all organelles that can be read, as training reads them."""
+def _read_masks(
+    case: FolderCase, volume: Volume, result: Measurements
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the bool masks (Z, Y, X) of all organelles that can be read, and the voxels without annotation."""
     masks: dict[str, np.ndarray] = {}
+    unannotated: dict[str, np.ndarray] = {}
     unused = [note for note in case.notes if "data.labels_from" in note]
     case.notes.clear()
     case.notes.extend(unused)
     for mask_file in case.mask_files():
         try:
-            masks.update(case.read_mask_file(mask_file, volume))
+            for organelle, mask_ZYX, unannotated_ZYX in case.read_mask_file(mask_file, volume):
+                masks[organelle] = mask_ZYX
+                if unannotated_ZYX is not None:
+                    unannotated[organelle] = unannotated_ZYX
         except InputError as error:
             result.errors.append(Error(getattr(error, "kind", "unreadable-mask"), mask_file.file, str(error)))
     result.notes += case.notes
-    return masks
+    return masks, unannotated
 
 
 def _read_channels(
-    case: FolderCase, volume: Volume, ri_ZYX: np.ndarray, masks: dict[str, np.ndarray], result: Measurements
-) -> dict[str, np.ndarray]:
-    """Return the bool masks (Z, Y, X) of fluorescence channels; those in which nothing is drawn are left out."""
+    case: FolderCase, volume: Volume, ri_ZYX: np.ndarray, masks: dict[str, np.ndarray],
+    unannotated: dict[str, np.ndarray], result: Measurements,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Return the bool masks (Z, Y, X) of fluorescence channels; those in which nothing is drawn are left out.
+
+    Their voxels that are not drawn are added to `unannotated`.
+    """
     found: dict[str, np.ndarray] = {}
     try:
         for label_ZYX, report in case.channel_masks(volume, ri_ZYX, masks):
             result.channels.append(report)
             if report.undrawn_share < 1:
                 found[report.organelle] = label_ZYX == 1
+                if (undrawn := label_ZYX == UNDRAWN).any():
+                    unannotated[report.organelle] = undrawn
     except InputError as error:
         result.errors.append(Error(getattr(error, "kind", "fluorescence"), case.volume, str(error)))
     return found
@@ -250,12 +272,16 @@ def _constant_voxels(slab_ZYX: np.ndarray) -> tuple[int, float]:
     return total, value
 
 
-def _outside(masks: dict[str, np.ndarray]) -> dict[tuple[str, str], float]:
+def _outside(masks: dict[str, np.ndarray], unannotated: dict[str, np.ndarray]) -> dict[tuple[str, str], float]:
+    """Return `Measurements.outside`, of the voxels that are annotated for both organelles."""
     shares: dict[tuple[str, str], float] = {}
     for inner, outer in INSIDE:
         outer = "membrane" if outer not in masks else outer
-        if inner in masks and outer in masks and (voxels := np.count_nonzero(masks[inner])):
-            shares[inner, outer] = float(np.count_nonzero(masks[inner] & ~masks[outer])) / voxels
+        if inner not in masks or outer not in masks:
+            continue
+        mask_ZYX = masks[inner] & ~unannotated[outer] if outer in unannotated else masks[inner]
+        if voxels := np.count_nonzero(mask_ZYX):
+            shares[inner, outer] = float(np.count_nonzero(mask_ZYX & ~masks[outer])) / voxels
     return shares
 
 

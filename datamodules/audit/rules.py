@@ -126,7 +126,7 @@ def _of_masks(job: Job, measured: Measurements, root: Path) -> list[Finding]:
     found: list[tuple[str, Severity, str, str]] = [
         ("empty-mask", "warning", organelle, f"{organelle}: the mask is empty: the cells count as having none")
         if share == 0
-        else ("full-mask", "warning", organelle, f"{organelle}: {_percent(share)} of all voxels")
+        else ("full-mask", "warning", organelle, f"{organelle}: {_percent(share)} of all annotated voxels")
         for organelle, share in measured.shares.items()
         if share == 0 or share > FULL
     ]

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cytovox.errors import InputError
+from experiments.planning.machine import device_count
 from experiments.planning.measure import measuring_notes
 from experiments.planning.memory_peak import StepMemory, step_flop, step_memory
 from experiments.planning.patch_sizes import USABLE
@@ -201,9 +202,11 @@ def _largest(peak: Callable[[int], int], one: int, two: int, limit: float) -> in
 
 
 def _ranks(trainer: Any) -> int:
-    """Return the number of ranks that the config names. Only whether it exceeds 1 matters to one card."""
-    devices = str(trainer.devices)
-    return max(1, int(devices) if devices.isdigit() else len(devices.split(","))) * int(trainer.num_nodes)
+    """Return the number of ranks that the config names. Only whether it exceeds 1 matters to one card.
+
+    The machine with the card is not known, so that "auto" and -1 count as one device per machine.
+    """
+    return max(1, device_count(trainer.devices) or 1) * int(trainer.num_nodes)
 
 
 def _print(config: Any, card: Card, precision: str, rows: list[CardRow]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from cytovox.errors import InputError
 from cytovox.inference.device import choose_precision, cpu_has_bfloat16, require_supported_gpu, uses_cuda
 from training.environment import describe_device
 from training.trainer import TrainerConfig
@@ -60,20 +61,54 @@ def find_machine(trainer: TrainerConfig) -> Machine:
     return Machine(kind, device, total, free, precision, note, local * trainer.num_nodes, local)
 
 
-def local_ranks(trainer: TrainerConfig) -> int:
-    """Return the number of processes on each machine; `devices` has the meaning it has in Lightning."""
-    devices = trainer.devices
-    if isinstance(devices, str) and "," in devices:
-        return max(1, sum(bool(part.strip()) for part in devices.split(",")))
+def device_count(devices: int | str | None) -> int | None:
+    """Return the number of devices per machine that a value of `trainer.devices` selects.
+
+    Parameters
+    ----------
+    devices : int, str or None
+        As in Lightning: a text with a comma lists indices ("1," is the device of index 1, "0,2" are two devices), and
+        any other number is a number of devices.
+
+    Returns
+    -------
+    int or None
+        None for "auto", -1 and None: all devices of the machine.
+
+    Raises
+    ------
+    InputError
+        A text that is neither a number nor a list of numbers.
+    """
     if devices in (None, "auto", -1, "-1"):
-        return max(1, torch.cuda.device_count() if uses_cuda(trainer.accelerator) else 1)
-    return max(1, int(devices or 1))
+        return None
+    indices = _indices(devices)
+    return int(devices or 1) if indices is None else len(indices)
+
+
+def local_ranks(trainer: TrainerConfig) -> int:
+    """Return the number of processes on each machine; see `device_count`."""
+    count = device_count(trainer.devices)
+    if count is None:
+        count = torch.cuda.device_count() if uses_cuda(trainer.accelerator) else 1
+    return max(1, count)
 
 
 def one_device(trainer: TrainerConfig) -> str | int:
-    """Return the value of `devices` that selects the first device of a config."""
-    first, comma, _ = str(trainer.devices).partition(",")
-    return first.strip() + comma if comma else 1
+    """Return the value of `devices` that selects the first device of a config; "1," is the device of index 1."""
+    indices = None if trainer.devices == "auto" else _indices(trainer.devices)
+    return f"{indices[0]}," if indices else 1
+
+
+def _indices(devices: int | str | None) -> list[int] | None:
+    """Return the device indices of a list such as "0,2" or "1,"; None for a number of devices."""
+    try:
+        indices = [int(part) for part in str(devices or 0).split(",") if part.strip()]
+    except ValueError:
+        raise InputError(
+            f"trainer.devices: expected a number of devices, a list of indices such as '0,2', or auto; got {devices!r}"
+        ) from None
+    return indices if "," in str(devices) else None
 
 
 def launched_ranks() -> int:

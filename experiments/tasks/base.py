@@ -17,6 +17,7 @@ from cytovox.models.load import weights_path
 from cytovox.models.metadata import CheckpointMetadata, Weights, read_checkpoint
 from cytovox.networks.weights import shipped_weights
 from datamodules.cases import FolderCase
+from datamodules.organelle import is_annotated
 from datamodules.sampling import evaluation_indices
 from experiments.check import Audited, check_run
 from experiments.progress import Progress
@@ -165,22 +166,28 @@ class TrainedTask(Task):
 
 
 def check_test(cases: Sequence[Any], progress: Progress) -> None:
-    """Read every test case.
+    """Read every test case; one without any annotated voxel gets a note, since the test leaves it out.
 
     Raises
     ------
     InputError
-        An invalid tomogram or mask, or no case at all.
+        An invalid tomogram or mask, or no case at all, or none with an annotated voxel.
     """
     if not cases:
         raise InputError(
             "data: no volume to test on; give a share to data.split.test (or a count to data.test), or leave out "
             "the test stage"
         )
+    annotated = 0
     for done, case in enumerate(cases, start=1):
         if isinstance(case, FolderCase):
-            case.load()
+            annotated += is_annotated(case)
             progress("checking test volumes", done, len(cases))
+    if isinstance(cases[0], FolderCase) and not annotated:
+        raise InputError(
+            f"data: none of {len(cases)} test volumes has an annotated voxel; annotate a part of one, or leave out the "
+            "test stage"
+        )
 
 
 def predict_each(run: Run, module: pl.LightningModule, items: Sequence[Any]) -> None:

@@ -23,11 +23,11 @@ def ball(radius_um: float, shape=(48, 64, 64), shift=(0.0, 0.0, 0.0), spacing=SP
     return z**2 + y**2 + x**2 <= radius_um**2
 
 
-@pytest.mark.parametrize("full_angle", [False, True])
-def test_the_microscope_recovers_the_index_and_place_of_a_ball(full_angle):
+@pytest.mark.parametrize(("full_angle", "single"), [(False, False), (True, False), (False, True)])
+def test_the_microscope_recovers_the_index_and_place_of_a_ball(full_angle, single):
     spacing = (0.2, 0.2, 0.2) if full_angle else SPACING
     inside = ball(2.0, shape=(60, 60, 60) if full_angle else (48, 64, 64), shift=(0.5, -0.8, 1.2), spacing=spacing)
-    scope = Microscope(noise_ri=0.0, illuminations=24, full_angle=full_angle)
+    scope = Microscope(noise_ri=0.0, illuminations=24, full_angle=full_angle, single_scattering=single)
     seen = observe(np.where(inside, 1.347, 1.337), spacing, scope, np.random.default_rng(0)) - 1.337
     assert np.median(seen[ball(1.0, inside.shape, (0.5, -0.8, 1.2), spacing)]) == pytest.approx(0.010, rel=0.2)
     weight = np.clip(seen, 0.003, None) - 0.003
@@ -37,15 +37,28 @@ def test_the_microscope_recovers_the_index_and_place_of_a_ball(full_angle):
         assert centre == pytest.approx(d, abs=0.25)
 
 
-def test_noise_has_the_deviation_that_was_asked_for():
+@pytest.mark.parametrize("single", [False, True])
+def test_noise_has_the_given_standard_deviation(single):
     empty = np.full((32, 48, 48), 1.337)
-    scope = Microscope(noise_ri=0.0006, illuminations=12, rounds=0)
+    scope = Microscope(noise_ri=0.0006, illuminations=12, rounds=0, single_scattering=single)
     assert observe(empty, SPACING, scope, np.random.default_rng(0)).std() == pytest.approx(0.0006, rel=0.05)
+
+
+def test_both_kinds_of_scattering_agree_for_a_weak_object():
+    """A small ball of little contrast scatters once only: both pictures agree, but for the angles they measure."""
+    weak = np.where(ball(1.5), 1.338, 1.337)
+    kinds = [Microscope(noise_ri=0.0, illuminations=60, single_scattering=single, rounds=0) for single in (True, False)]
+    once, often = (observe(weak, SPACING, scope, np.random.default_rng(0)) - 1.337 for scope in kinds)
+    assert np.corrcoef(once.ravel(), often.ravel())[0, 1] > 0.9
+    assert once[24, 32, 32] == pytest.approx(often[24, 32, 32], rel=0.25)
 
 
 def test_a_grid_that_cannot_hold_the_fields_is_refused():
     with pytest.raises(ValueError, match="at most"):
         observe(np.full((16, 32, 32), 1.337), (0.3, 0.4, 0.4), Microscope(), np.random.default_rng(0))
+    scope = Microscope(single_scattering=True, full_angle=True)
+    with pytest.raises(ValueError, match="multiple scattering only"):
+        observe(np.full((16, 16, 16), 1.337), (0.2, 0.2, 0.2), scope, np.random.default_rng(0))
 
 
 def test_phantoms_follow_their_kind_and_their_seed():

@@ -43,7 +43,7 @@ def folds(model, cells, samples=lambda obj: [obj]):
     return [predicted(model, cells, f"fold{k}", samples) for k in range(FOLDS)]
 
 
-def test_a_run_is_read_as_it_was_written(tmp_path, cells):
+def test_a_run_is_read_back_unchanged(tmp_path, cells):
     run = predicted("traits", cells, "fold1_inner2", lambda obj: [obj, ~obj])
     assert not is_predicted(tmp_path, "traits", "fold1_inner2")
     run.write(tmp_path)
@@ -61,13 +61,13 @@ def test_inner_folds_hold_out_every_training_cell_once_and_no_test_cell(cells):
         assert not {cell.name for cell in tested} & set(held)
 
 
-def test_there_are_five_outer_and_fifteen_inner_trainings_of_what_is_classified():
+def test_classified_models_have_five_outer_and_fifteen_inner_trainings():
     found = jobs(1.0, 0.5)
     assert len({(job.model, job.run) for job in found}) == len(found) == 4 * 5 + 1 + 2 * 15
     assert all(job.steps >= 1 for job in found)
 
 
-def test_the_truth_scores_nothing_and_a_mirror_image_the_same_for_all(cells):
+def test_the_truth_has_no_error_and_a_mirror_image_the_same_for_all(cells):
     mirror = lambda obj: [np.roll(obj[::-1], 1, axis=0)] * 5  # noqa: E731
     found = model_errors(cells, {"traits": folds("traits", cells), "shapr": folds("shapr", cells, mirror)})
     tables, rows = error_tables(cells, found)
@@ -88,7 +88,7 @@ def test_the_limits_are_those_of_a_tilted_ellipsoid(cells):
     assert values["the truth together with its mirror image"] < values["the truth mirrored in the imaged plane"]
 
 
-def test_spread_of_the_truth_alone_is_certain_and_right(tmp_path, cells):
+def test_samples_near_the_truth_have_full_coverage_and_a_small_crps(tmp_path, cells):
     # 5 % thicker or thinner: as wide a spread as the truth is sure
     many = lambda obj: [obj] * 10 + [obj | np.roll(obj, 1, axis=0)] * 10  # noqa: E731
     tables, rows = spread_tables(cells, {"traits": folds("traits", cells, many)}, "traits", tmp_path)
@@ -100,7 +100,7 @@ def test_spread_of_the_truth_alone_is_certain_and_right(tmp_path, cells):
 
 
 @pytest.mark.slow
-def test_shapes_tell_classes_apart_that_outlines_do_not(tmp_path, cells):
+def test_shapes_separate_classes_with_equal_outlines(tmp_path, cells):
     outer = folds("traits", cells)
     inner = [[predicted("traits", cells, f"fold{k}_inner{i}") for i in range(INNER_FOLDS)] for k in range(FOLDS)]
     forest = Forest(trees=10, seeds=(0,))

@@ -1,4 +1,4 @@
-"""Every command of docs/cluster.md, as it stands there."""
+"""Run every command of docs/cluster.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def commands() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
 
 
-def test_every_command_of_the_page_does_what_it_says(idle: Jobs, finished: Path, tomograms: list[Path]) -> None:
+def test_every_command_of_the_page_runs(idle: Jobs, finished: Path, tomograms: list[Path]) -> None:
     config = idle.config("mine.yaml", name="mine", trainer={"max_epochs": 60})
     sweep = write_sweep(idle, "page", [], "disabled", 1)
     known = {"MINE.yaml": str(config), "SWEEP.yaml": str(sweep), "CELLS": str(tomograms[0].parent)}
@@ -63,7 +63,7 @@ def test_every_command_of_the_page_does_what_it_says(idle: Jobs, finished: Path,
     idle.wait(lambda: idle.finished(Path(known["RUN"])), 240)
 
 
-def test_a_run_that_was_offline_is_synced(idle: Jobs, server: dict[str, str]) -> None:
+def test_an_offline_run_can_be_synced(idle: Jobs, server: dict[str, str]) -> None:
     """The page's `wandb sync RUN/wandb/offline-run-*`."""
     gone = {**server, "WANDB_BASE_URL": "http://127.0.0.1:9"}  # nobody listens there
     offline = Jobs({**idle.environment, **gone}, idle.folder)

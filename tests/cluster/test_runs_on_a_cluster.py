@@ -35,7 +35,7 @@ def test_two_nodes_train_and_test_one_run(jobs: Jobs, finished: Path) -> None:
     assert config["trainer"]["num_nodes"] == 1  # it reruns anywhere; the job's own words say how many
 
 
-def test_what_is_stopped_comes_back_and_ends_bit_for_bit_the_same(idle: Jobs) -> None:
+def test_a_stopped_run_is_requeued_and_ends_bit_for_bit_equal(idle: Jobs) -> None:
     kinds = ("USR1", "USR1 in validation", "SIGKILL of a rank", "time limit")
     _, trials = kill_table(idle, len(kinds), seed=3, epochs=30, kinds=kinds)
     for trial in trials:
@@ -45,7 +45,7 @@ def test_what_is_stopped_comes_back_and_ends_bit_for_bit_the_same(idle: Jobs) ->
         assert trial["looks"] > 10, trial
 
 
-def test_a_cancelled_run_stays_cancelled_until_somebody_submits_it(idle: Jobs) -> None:
+def test_a_cancelled_run_stays_cancelled_until_it_is_submitted_again(idle: Jobs) -> None:
     job, run = idle.submit(idle.config("cancel.yaml", trainer={"max_epochs": 200}))
     idle.wait(lambda: RunFolder(run).last_checkpoint.is_file(), 90)
     idle.slurm("scancel", job)
@@ -56,7 +56,7 @@ def test_a_cancelled_run_stays_cancelled_until_somebody_submits_it(idle: Jobs) -
     assert "was cancelled, and is not run again" in idle.logs(run)
 
 
-def test_where_requeue_is_forbidden_a_dependent_job_goes_on(idle: Jobs) -> None:
+def test_a_dependent_job_continues_if_requeue_is_forbidden(idle: Jobs) -> None:
     tools = idle.folder / "site"
     tools.mkdir()
     real = shutil.which("scontrol")
@@ -75,7 +75,7 @@ def test_where_requeue_is_forbidden_a_dependent_job_goes_on(idle: Jobs) -> None:
     assert not differences(trained(whole), trained(run))
 
 
-def test_a_second_job_is_refused(idle: Jobs) -> None:
+def test_a_second_job_on_the_same_run_folder_is_refused(idle: Jobs) -> None:
     job, run = idle.submit(idle.config("twice.yaml", trainer={"max_epochs": 400}))
     idle.wait(lambda: RunFolder(run).last_checkpoint.is_file(), 90)
     here = idle.cli(f"resume={run}")
@@ -88,7 +88,7 @@ def test_a_second_job_is_refused(idle: Jobs) -> None:
     assert RunFolder(run).status()["job"] == job
 
 
-def test_an_unknown_partition_is_slurms_own_line(idle: Jobs) -> None:
+def test_an_unknown_partition_is_reported_in_one_line(idle: Jobs) -> None:
     done = idle.cli(idle.config(), "--submit", "slurm.partition=nowhere")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -96,7 +96,7 @@ def test_an_unknown_partition_is_slurms_own_line(idle: Jobs) -> None:
     assert "artition" in line
 
 
-def test_a_node_without_the_data_fails_in_a_minute_with_one_line(idle: Jobs) -> None:
+def test_a_node_without_the_data_fails_within_a_minute(idle: Jobs) -> None:
     job, run = idle.submit(idle.config("gone.yaml"), "slurm.options=[--hold]")
     needs = run / "slurm" / "needs.json"
     needs.write_text(json.dumps({**json.loads(needs.read_text()), "paths": ["/nowhere/cells"]}))
@@ -109,8 +109,8 @@ def test_a_node_without_the_data_fails_in_a_minute_with_one_line(idle: Jobs) -> 
     assert RunFolder(run).status()["status"] == "submitted"
 
 
-def test_a_gpu_that_this_torch_does_not_see_fails_in_a_minute_with_one_line(idle: Jobs) -> None:
-    """The nodes hand out GPUs, and the torch of this machine sees none."""
+def test_a_gpu_invisible_to_torch_fails_within_a_minute(idle: Jobs) -> None:
+    """The nodes offer GPUs that torch on this machine does not see."""
     import torch
 
     if torch.cuda.is_available():
@@ -124,7 +124,7 @@ def test_a_gpu_that_this_torch_does_not_see_fails_in_a_minute_with_one_line(idle
 
 
 @pytest.mark.parametrize("kind", ["predict", "analyze"])
-def test_an_array_shares_the_inputs_and_gathers_one_table(
+def test_an_array_divides_the_inputs_and_writes_one_table(
     idle: Jobs, finished: Path, tomograms: list[Path], kind: str
 ) -> None:
     cells = tomograms[0].parent

@@ -43,7 +43,7 @@ def write_sweep(jobs: Jobs, name: str, srun: list[str], wandb: str, epochs: int)
     return path
 
 
-def test_two_agents_share_a_sweep_that_goes_on_after_a_kill(idle: Jobs) -> None:
+def test_two_agents_share_a_sweep_and_resume_it_after_a_kill(idle: Jobs) -> None:
     sweep = write_sweep(idle, "ours", [], "disabled", 30)
     job, folder = idle.submit(sweep, *SLURM, module="experiments.sweep")
     idle.wait(lambda: len(list((idle.folder / "runs" / "ours").glob("*/checkpoints/last.ckpt"))) == 2, 120)
@@ -65,7 +65,7 @@ def test_two_agents_share_a_sweep_that_goes_on_after_a_kill(idle: Jobs) -> None:
     assert (folder / "sweep.png").is_file()
 
 
-def test_wandbs_own_agents_run_a_served_sweep(idle: Jobs, server: dict[str, str]) -> None:
+def test_wandb_agents_run_a_sweep_of_a_server(idle: Jobs, server: dict[str, str]) -> None:
     sweep = write_sweep(idle, "served", ["srun", "--kill-on-bad-exit=1"], "auto", 3)
     served = Jobs(
         {**idle.environment, **server, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}, idle.folder

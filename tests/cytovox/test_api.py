@@ -265,6 +265,28 @@ def test_saved_labels_and_masks_come_back_with_their_voxel_size(tmp_path: Path, 
             cytovox.save(tmp_path / f"masks{ending}", truth.masks, like=truth.volume)
 
 
+@pytest.mark.parametrize("ending", [".ome.tif", ".ome.zarr"])
+@pytest.mark.parametrize("times_s", [(0.0, 60.0, 180.5), (0.0, 0.1, 0.2), None])
+def test_saved_time_lapses_come_back_with_their_times(tmp_path: Path, ending: str, times_s: tuple[float, ...] | None):
+    ri = np.random.default_rng(0).uniform(1.33, 1.4, (3, 4, 5, 6)).astype(np.float32)
+    volume = cytovox.Volume(ri, (0.5, 0.25, 0.3), times_s=times_s)
+    output = cytovox.read(cytovox.save(tmp_path / f"lapse{ending}", volume))
+    assert output.times_s == times_s
+    for t in range(3):
+        np.testing.assert_array_equal(output.frame(t), ri[t])
+    # the frame of a single array is not known, so that it has no time
+    labels = cytovox.save(tmp_path / f"cells{ending}", np.ones((4, 5, 6), np.uint8), like=volume)
+    assert cytovox.read(labels).times_s is None
+
+
+def test_an_image_too_long_for_nifti_names_the_formats_that_can_store_it(tmp_path: Path):
+    labels = np.zeros((1, 1, 40000), np.uint8)
+    like = cytovox.Volume(np.full((1, 1, 40000), 1.35, np.float32), SPACING)
+    with pytest.raises(cytovox.InputError, match="stores at most 32767 along an axis; write ome-tiff or ome-zarr"):
+        cytovox.save(tmp_path / "a.nii.gz", labels, like=like)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_saved_tables_come_back(tmp_path: Path, ending: str):
     table = pd.DataFrame({"cell": [1, 2], "volume_um3": [1.5, 2.25]})

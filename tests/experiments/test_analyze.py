@@ -179,6 +179,7 @@ def test_a_broken_file_does_not_stop_the_others_and_ends_with_three(cli, time_la
     assert cli(*words(folder, tmp_path / "run", "meshes=none")).code == 0
 
 
+@pytest.mark.slow
 def test_a_correction_beside_the_prediction_wins_and_is_said(cli, time_lapses, tmp_path):
     out = tmp_path / "run"
     asked = words(time_lapses, out, "meshes=none", "border=include")
@@ -319,6 +320,7 @@ def test_another_process_in_the_folder_is_waited_for_by_nobody(cli, time_lapses,
     assert any("another process" in line for line in answer.errors)
 
 
+@pytest.mark.slow
 def test_what_lands_is_analysed_and_half_a_file_is_waited_for(process, time_lapses, tmp_path):
     landing, out = tmp_path / "landing", tmp_path / "run"
     landing.mkdir()

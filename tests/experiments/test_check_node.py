@@ -1,4 +1,4 @@
-"""Ranks that look at their node together."""
+"""Check of the nodes by all ranks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_run_on_cpus_does_not_touch_the_gpus_of_its_node(tmp_path: Path) -> No
         assert rank.returncode == 0, output
 
 
-def test_gpus_that_do_not_meet_end_in_one_line_and_not_as_if_killed(tmp_path: Path) -> None:
+def test_gpus_that_do_not_meet_are_reported_in_one_line_and_not_retried(tmp_path: Path) -> None:
     refused = tmp_path / "refused"
     rank = start(BLOCKED, **{ENV_REFUSED: str(refused), "SLURMD_NODENAME": "n7"})
     _, output = rank.communicate(timeout=1800)

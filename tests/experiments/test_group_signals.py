@@ -63,7 +63,7 @@ def answer(folder: Path) -> tuple[list[str], str]:
         pytest.param(4, signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_a_training_saves_itself_and_says_so(tmp_path, tiny, group, workers, number):
+def test_an_interrupted_training_saves_its_state_and_reports_it(tmp_path, tiny, group, workers, number):
     runs = tmp_path / "runs"
     words = [tiny, "trainer.max_epochs=5000", f"data.num_workers={workers}", "stages=[fit]", f"runs_dir={runs}"]
     process = group(*words)
@@ -100,7 +100,7 @@ def test_a_dry_run_that_simulates_its_cells_is_stopped_without_a_traceback(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_analysis_with_workers_is_stopped_and_goes_on(tmp_path, cells, group, cli, number):
+def test_an_analysis_with_workers_is_stopped_and_resumed(tmp_path, cells, group, cli, number):
     out = tmp_path / "analysis"
     words = ["analyze", f"inputs=[{cells}/*.TCF]", f"out={out}", "workers=2", "meshes=none"]
     process = group(*words)

@@ -1,4 +1,4 @@
-"""A search from the command line: what it finds, that it finds it again, and what it refuses."""
+"""Architecture search from the command line: results, reproducibility and errors."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ def searched(cli, tmp_path_factory):
     return cli("scnas_search_demo", *SMALL, f"runs_dir={tmp_path_factory.mktemp('search')}")
 
 
-def test_a_search_leaves_a_genotype_its_picture_and_a_network_trained_with_it(searched):
+def test_a_search_writes_a_genotype_its_figure_and_a_retrained_network(searched):
     run = searched.run
     genotype = load_genotype(str(run / "genotype.json"))
     assert json.loads((run / "genotype.json").read_text())["reference"] == "searched by scnas_search_demo"
@@ -71,7 +71,7 @@ def test_the_genotype_is_the_best_of_the_candidates_within_the_cost(searched):
     assert all(float(row["cost"]) <= metrics["search/cost_published"] for row in rows)  # target: 1.0
 
 
-def test_entropy_falls(searched):
+def test_the_entropy_decreases(searched):
     with (searched.run / "metrics.csv").open(newline="") as file:
         found = [float(row["search/entropy"]) for row in csv.DictReader(file) if row.get("search/entropy")]
     assert len(found) == 2
@@ -80,7 +80,7 @@ def test_entropy_falls(searched):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="torch has no gloo launcher of this kind on Windows")
-def test_two_ranks_search_one_network_and_train_it(tmp_path, command):
+def test_two_ranks_find_and_train_the_same_network(tmp_path, command):
     words = ["trainer.devices=2", "trainer.strategy=ddp", f"runs_dir={tmp_path}"]
     answer = command("scnas_search_demo", *SMALL, *words, cwd=tmp_path, timeout=1800)
     assert answer.errors == []
@@ -91,7 +91,8 @@ def test_two_ranks_search_one_network_and_train_it(tmp_path, command):
     assert (again["status"], again["stages_done"]) == ("finished", ["fit", "test"])
 
 
-def test_the_architecture_has_learnt_and_the_same_seed_learns_the_same(searched, cli, tmp_path):
+@pytest.mark.slow
+def test_the_architecture_is_trained_and_reproducible(searched, cli, tmp_path):
     first = state(searched.run)
     logits = {key: value for key, value in first.items() if "architecture" in key}
     assert logits
@@ -103,7 +104,7 @@ def test_the_architecture_has_learnt_and_the_same_seed_learns_the_same(searched,
 
 
 @pytest.mark.slow
-def test_a_search_that_is_stopped_goes_on_and_comes_to_the_same(searched, cli, tmp_path, monkeypatch):
+def test_a_resumed_search_equals_an_uninterrupted_one(searched, cli, tmp_path, monkeypatch):
     plain, seen = SearchModule.training_step, []
 
     def stopping(self, batch, index):
@@ -123,9 +124,7 @@ def test_a_search_that_is_stopped_goes_on_and_comes_to_the_same(searched, cli, t
 
 
 @pytest.mark.slow
-def test_the_training_that_follows_is_the_same_in_a_process_of_its_own_and_after_a_stop(
-    searched, cli, tmp_path, monkeypatch
-):
+def test_the_retraining_is_equal_in_a_separate_process_and_after_a_stop(searched, cli, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(searched.run, run)
     shutil.rmtree(run / "retrained")
@@ -152,7 +151,7 @@ def test_the_training_that_follows_is_the_same_in_a_process_of_its_own_and_after
     assert (run / "retrained" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == kept
 
 
-def test_another_genotype_is_another_training_and_the_first_is_put_aside(searched, cli, tmp_path):
+def test_another_genotype_is_retrained_and_the_earlier_training_is_renamed(searched, cli, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(searched.run, run)
     published = load_genotype("published")
@@ -166,7 +165,7 @@ def test_another_genotype_is_another_training_and_the_first_is_put_aside(searche
     assert (run / "retrained-1" / "metrics.json").read_text() == first
 
 
-def test_a_search_may_be_charged_for_milliseconds_of_this_machine(cli, tmp_path):
+def test_a_search_with_a_latency_cost(cli, tmp_path):
     words = [f"runs_dir={tmp_path}", "stages=[fit]", "trainer.max_epochs=1"]
     run = cli("scnas_search_demo", *SMALL, *words, "search.cost={measure: latency_ms, target: 0.5}").run
     costs = state(run)["cost_reduction"]
@@ -180,7 +179,7 @@ def test_a_search_may_be_charged_for_milliseconds_of_this_machine(cli, tmp_path)
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine", "constant"])
-def test_no_schedule_moves_the_learning_rate_of_the_architecture(schedule):
+def test_no_schedule_changes_the_learning_rate_of_the_architecture(schedule):
     config = load_config("scnas_search_demo", [*SMALL, f"optimizer.schedule={schedule}", "optimizer.patience=0",
                                                "optimizer.warmup_steps=0"])  # fmt: skip
     module = task_of(config).for_training(config, None)
@@ -195,7 +194,8 @@ def test_no_schedule_moves_the_learning_rate_of_the_architecture(schedule):
     assert (weights["lr"] < config.optimizer.lr) == (schedule != "constant")
 
 
-def test_a_search_that_is_resumed_at_its_end_comes_to_the_same_by_the_averaged_weights(cli, tmp_path):
+@pytest.mark.slow
+def test_a_search_resumed_at_its_end_uses_the_averaged_weights(cli, tmp_path):
     words = [f"runs_dir={tmp_path}", "stages=[fit]", "trainer.ema={decay: 0.9}"]
     run = cli("scnas_search_demo", *SMALL, *words).run
     table, genotype = run / "tables" / "candidates.csv", run / "genotype.json"
@@ -206,14 +206,14 @@ def test_a_search_that_is_resumed_at_its_end_comes_to_the_same_by_the_averaged_w
     assert (table.read_text(), genotype.read_text()) == first
 
 
-def test_a_search_without_validation_takes_the_likeliest_that_is_not_too_costly(cli, tmp_path):
+def test_without_validation_the_most_likely_network_within_the_cost_is_chosen(cli, tmp_path):
     words = [f"runs_dir={tmp_path}", "stages=[fit]", "data.val.count=0", "trainer.max_epochs=1", "search.warmup=0"]
     run = cli("scnas_search_demo", *SMALL, *words).run
     assert load_genotype(str(run / "genotype.json"))
     assert "search/dice_derived" not in json.loads((run / "metrics.json").read_text())
 
 
-def test_a_joint_search_learns_both_from_one_volume(cli, tmp_path):
+def test_a_joint_search_trains_on_one_volume(cli, tmp_path):
     run = cli("scnas_search_demo", *SMALL, f"runs_dir={tmp_path}", "stages=[fit]", "search.joint=true",
               "data.train.count=1").run  # fmt: skip
     assert any(value.any() for key, value in state(run).items() if "architecture" in key)
@@ -240,7 +240,7 @@ def test_a_joint_search_learns_both_from_one_volume(cli, tmp_path):
         (["search.cost={target: 0}"], "cost.target: expected a number above 0"),
     ],
 )
-def test_what_cannot_be_searched_is_said_in_a_line(cli, tmp_path, words, said):
+def test_an_invalid_search_is_reported_in_one_line(cli, tmp_path, words, said):
     answer = cli("scnas_search_demo", *SMALL, f"runs_dir={tmp_path}", *words)
     assert answer.code == 2
     assert said in answer.err
@@ -248,7 +248,7 @@ def test_what_cannot_be_searched_is_said_in_a_line(cli, tmp_path, words, said):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_search_is_not_gone_on_with_in_another_space(searched, cli):
+def test_a_search_is_not_resumed_in_another_search_space(searched, cli):
     answer = cli(f"resume={searched.run}", "stages=[fit]", "search.operations=[conv_3,identity]")
     assert answer.code == 2
     assert answer.errors[-1].startswith("search.operations: cannot resume: the checkpoint's search space differs")

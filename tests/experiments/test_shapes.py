@@ -1,4 +1,4 @@
-"""Shapes from the command line: what a run leaves, that nothing is done twice, and what a error is answered with."""
+"""Shape tasks from the command line: files of a run, repeated predictions, and errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(cli, config, inputs):
     return cli(config, "stages=[fit,test,predict]", f"predict.inputs=[{inputs}]").run
 
 
-def test_a_test_leaves_the_errors_of_mean_shape_sample_and_best_of_five(run):
+def test_a_test_writes_the_errors_of_mean_shape_sample_and_best_of_five(run):
     metrics = json.loads((run / "metrics.json").read_text())
     for prefix in ("", "single/", "best_of_5/"):
         for name in ("iou_error", "volume_error", "surface_error", "roughness_error"):
@@ -72,7 +72,7 @@ def test_a_test_leaves_the_errors_of_mean_shape_sample_and_best_of_five(run):
     assert "mean shape" in (run / "report.html").read_text()
 
 
-def test_a_prediction_leaves_volumes_surfaces_and_a_table(run, inputs):
+def test_a_prediction_writes_volumes_surfaces_and_tables(run, inputs):
     names = sorted(p.stem for p in (inputs / "image").iterdir())
     rows = list(csv.DictReader((run / "tables" / "predicted_shapes.csv").open()))
     assert sorted(r["cell"] for r in rows) == names
@@ -104,7 +104,7 @@ def seen_of(run: Path, table: str) -> dict[str, str]:
         return {row["cell"]: row["seen_in_training"] for row in csv.DictReader(file)}
 
 
-def test_cells_of_the_training_are_known_again_and_others_are_not(cli, run, shape_folder, tmp_path):
+def test_seen_in_training_is_yes_for_training_cells_only(cli, run, shape_folder, tmp_path):
     tested = seen_of(run, "test_cells")
     assert set(tested.values()) == {"no"}
     # under other names, as other files
@@ -132,7 +132,7 @@ def test_cells_of_the_training_are_known_again_and_others_are_not(cli, run, shap
     assert not [name for name in names if "_um" in name]
 
 
-def test_weights_that_go_on_from_others_have_seen_what_those_have(cli, run, config, tmp_path):
+def test_fine_tuned_weights_inherit_the_training_cells(cli, run, config, tmp_path):
     first = read_checkpoint(run / "checkpoints" / "last.ckpt", "shape", "x").metadata
     assert (len(first.seen), first.seen_all) == (8 - len(seen_of(run, "test_cells")), True)
     words = ["stages=[fit]", "data.fold=1", f"init_from={run}", "trainer.max_epochs=1", f"runs_dir={tmp_path}"]
@@ -143,7 +143,7 @@ def test_weights_that_go_on_from_others_have_seen_what_those_have(cli, run, conf
     assert read_checkpoint(tmp_path / "tuned.safetensors", "shape", "x").metadata == metadata
 
 
-def test_cells_that_are_done_are_not_done_again_and_changed_ones_are(run, cli, inputs, tmp_path):
+def test_only_changed_cells_are_predicted_again(run, cli, inputs, tmp_path):
     work = tmp_path / "inputs"
     shutil.copytree(inputs, work)
     out = tmp_path / "out"
@@ -170,7 +170,7 @@ def test_a_sample_does_not_depend_on_which_other_cells_are_predicted(run, cli, i
     assert (tifffile.imread(out / name / "sample_03.tif") == together).all()
 
 
-def test_a_checkpoint_knows_its_parts_whatever_the_config_says(run, cli, config, inputs, tmp_path):
+def test_a_checkpoint_determines_its_parts_not_the_config(run, cli, config, inputs, tmp_path):
     out = tmp_path / "out"
     answer = cli(
         config, "stages=[predict]", f"predict.checkpoint={run}", f"predict.inputs=[{inputs}]", f"predict.out={out}",
@@ -194,7 +194,7 @@ def test_a_checkpoint_knows_its_parts_whatever_the_config_says(run, cli, config,
         (["stages=[predict]", "predict.inputs=[nowhere]"], "nowhere: expected a folder with the folders image"),
     ],
 )
-def test_a_fault_is_answered_in_a_line(cli, config, words, output):
+def test_an_error_is_reported_in_one_line(cli, config, words, output):
     answer = cli(config, *words)
     assert answer.code == 2
     assert any(output in line for line in answer.errors), answer.err

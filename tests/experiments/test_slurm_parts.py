@@ -1,4 +1,4 @@
-"""The shipped parts of configs for nodes of eight V100: what they make of the configs they are laid over."""
+"""The shipped partial configs for nodes of eight V100, on top of the shipped configs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _write(folder: Path, base: str, part: str) -> Path:
     return path
 
 
-def test_every_part_is_tried_and_is_no_config() -> None:
+def test_all_shipped_parts_are_tested_and_none_is_a_config() -> None:
     assert sorted(PARTS) == sorted(shipped_parts())
     assert not set(PARTS) & set(shipped_configs())
 
@@ -87,14 +87,14 @@ def test_every_training_is_accepted_or_refused_before_the_job(tmp_path: Path, cl
         assert cli(config, *words, "data.batch_size=1").code == 0
 
 
-def test_trainings_that_need_a_word_are_trainings() -> None:
+def test_configs_that_need_an_option_are_trainings() -> None:
     assert set(SET) < set(TRAININGS)
     assert {"cells_network", "organelle", "shape_dispr"} < set(TRAININGS) - set(SET)
 
 
 @pytest.mark.parametrize("words", [["trainer.global_batch=6", "trainer.devices=2"],
                                    ["trainer.global_batch=6", "trainer.num_nodes=2"]])  # fmt: skip
-def test_check_refuses_what_the_ranks_cannot_share(tiny: Path, cli: Any, words: list[str]) -> None:
+def test_check_refuses_a_global_batch_that_does_not_divide(tiny: Path, cli: Any, words: list[str]) -> None:
     answer = cli(tiny, "--check", *words)
     assert answer.code == 2
     assert answer.errors == [
@@ -105,7 +105,7 @@ def test_check_refuses_what_the_ranks_cannot_share(tiny: Path, cli: Any, words: 
         assert "trainer.global_batch" not in cli(tiny, "--check", *words, *fits).err
 
 
-def test_submit_counts_the_ranks_of_the_job(tiny: Path, tmp_path: Path, cli: Any) -> None:
+def test_submit_divides_the_global_batch_by_the_ranks_of_the_job(tiny: Path, tmp_path: Path, cli: Any) -> None:
     words = ["--submit", "--dry-run", "trainer.global_batch=12", "slurm.nodes=2", f"runs_dir={tmp_path}"]
     assert cli(tiny, *words, "slurm.gpus_per_node=3").code == 0
     answer = cli(tiny, *words, "slurm.gpus_per_node=4")
@@ -122,7 +122,7 @@ def test_a_part_alone_is_refused(cli: Any) -> None:
 
 
 @pytest.mark.parametrize(("base", "part"), [("organelle", "slurm/8xV100"), ("organelle", "slurm/4x8xV100")])
-def test_it_runs_one_step_in_16_mixed(tmp_path: Path, cells: Path, cli: Any, base: str, part: str) -> None:
+def test_a_part_runs_one_step_in_16_mixed(tmp_path: Path, cells: Path, cli: Any, base: str, part: str) -> None:
     config = _write(tmp_path, base, part)
     words = [*SMALLER[base], *ALONE, "model.channels=[8,16]", f"data.root={cells}", f"runs_dir={tmp_path / 'runs'}"]
     checked = cli(config, "--check", *words)
@@ -145,7 +145,7 @@ def test_larger_networks_run_one_step(tmp_path: Path, shape_folder: Path, cli: A
     assert json.loads((answer.run / "metrics.json").read_text())["fit/steps"] == 1
 
 
-def test_the_rate_of_a_run_is_that_of_its_batch(tmp_path: Path, tiny: Path, cli: Any) -> None:
+def test_the_learning_rate_is_scaled_by_the_batch(tmp_path: Path, tiny: Path, cli: Any) -> None:
     words = ["trainer.global_batch=8", "optimizer.lr_scale=sqrt", "stages=[fit]", "trainer.max_epochs=1"]
     answer = cli(tiny, *words, f"runs_dir={tmp_path}")
     metrics = json.loads((answer.run / "metrics.json").read_text())
@@ -157,7 +157,7 @@ def test_the_rate_of_a_run_is_that_of_its_batch(tmp_path: Path, tiny: Path, cli:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_the_job_asks_for_the_nodes(tmp_path: Path, cells: Path, cli: Any, part: str) -> None:
+def test_the_job_requests_the_nodes_and_gpus_of_the_part(tmp_path: Path, cells: Path, cli: Any, part: str) -> None:
     config = _write(tmp_path, "organelle", part)
     answer = cli(config, "--submit", "--dry-run", f"data.root={cells}", f"runs_dir={tmp_path / 'runs'}",
                  "logging.wandb=disabled")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a job of SLURM is made of, and what is refused before there is one. On a cluster: tests/cluster."""
+"""SLURM jobs: options, script, and errors before submission. Tests on a real SLURM are in tests/cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def job(tmp_path: Path) -> Job:
     return Job("cells", tmp_path / "it's" / "slurm", ["experiments.run resume=x"])
 
 
-def test_every_key_reaches_its_option(job: Job) -> None:
+def test_every_key_sets_its_sbatch_option(job: Job) -> None:
     config = SlurmConfig(
         nodes=4, gpus_per_node=8, gpu_type="v100", cpus_per_task=5, time="1-00:00:00", mem="0", account="lab",
         partition="gpu", qos="long", constraint="nvlink&ib", options=["--exclude=n3"], signal_s=90, at_once=2,
@@ -39,13 +39,13 @@ def test_every_key_reaches_its_option(job: Job) -> None:
     assert any(option.startswith("--output=") and "%A_%a" in option for option in reported)
 
 
-def test_what_is_null_is_left_to_the_site(job: Job) -> None:
+def test_null_keys_set_no_option(job: Job) -> None:
     output = " ".join(options_of(job, SlurmConfig(gpus_per_node=0)))
     for option in ("gres", "account", "partition", "qos", "mem", "array", "dependency"):
         assert f"--{option}" not in output
 
 
-def test_the_script_is_one_that_bash_can_read(job: Job, tmp_path: Path) -> None:
+def test_the_script_is_valid_bash(job: Job, tmp_path: Path) -> None:
     config = SlurmConfig(setup=["module load cuda", "source env/bin/activate"], wrap="apptainer exec --nv a.sif")
     text = script_of(job, config, tmp_path, "/usr/bin/python3")
     checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
@@ -57,7 +57,9 @@ def test_the_script_is_one_that_bash_can_read(job: Job, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("code", "killed", "again"), [(0, 0, False), (2, 0, False), (75, 9, True), (137, 0, True),
                                                        (137, 3, False), (3, 0, False)])  # fmt: skip
-def test_the_job_runs_again_where_that_helps(job: Job, tmp_path: Path, code: int, killed: int, again: bool) -> None:
+def test_the_job_runs_again_after_a_stop_or_a_kill_up_to_its_retries(
+    job: Job, tmp_path: Path, code: int, killed: int, again: bool
+) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     scripts = {"srun": f"exit {code}", "scontrol": 'echo "$@" >> "$CALLS"; [ "$1" != show ] || echo localhost'}
@@ -76,7 +78,7 @@ def test_the_job_runs_again_where_that_helps(job: Job, tmp_path: Path, code: int
     assert ("requeue 12" in (tmp_path / "calls").read_text()) == again
 
 
-def test_a_job_that_was_refused_is_not_run_again_whatever_killed_its_other_ranks(job: Job, tmp_path: Path) -> None:
+def test_a_refused_job_is_not_run_again(job: Job, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     scripts = {"srun": 'touch "$CYTOVOX_REFUSED"; exit 137', "scontrol": 'echo "$@" >> "$CALLS"; echo localhost'}
@@ -93,7 +95,7 @@ def test_a_job_that_was_refused_is_not_run_again_whatever_killed_its_other_ranks
     assert "requeue" not in (tmp_path / "calls").read_text()
 
 
-def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: Path) -> None:
+def test_a_dependent_job_is_submitted_if_requeue_is_forbidden(job: Job, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     scripts = {"srun": "exit 75", "scontrol": '[ "$1" = show ] && echo localhost', "sbatch": 'echo "$@" > "$CALLS"'}
@@ -126,12 +128,12 @@ def test_where_requeue_is_forbidden_a_dependent_job_goes_on(job: Job, tmp_path: 
         ("options", "exclude=n3", "options: expected an option of sbatch such as --exclude=n3, got 'exclude=n3'"),
     ],
 )
-def test_what_no_cluster_takes_is_reported(key: str, value: object, output: str) -> None:
+def test_invalid_options_are_reported(key: str, value: object, output: str) -> None:
     (error,) = slurm_errors(SlurmConfig(**{key: value}))
     assert output in error
 
 
-def test_a_dry_run_prints_the_script_and_leaves_nothing(cli, tiny, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_script_and_writes_nothing(cli, tiny, tmp_path: Path) -> None:
     words = [f"runs_dir={tmp_path / 'runs'}", "slurm.nodes=2", "slurm.gpus_per_node=8"]
     answer = cli(tiny, "--submit", "--dry-run", *words)
     assert answer.code == 0, answer.err
@@ -140,7 +142,7 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(cli, tiny, tmp_path: Pat
     assert not (tmp_path / "runs").exists()
 
 
-def test_without_slurm_it_says_so_and_leaves_nothing(cli, tiny, tmp_path: Path, monkeypatch) -> None:
+def test_without_slurm_submit_is_refused_and_writes_nothing(cli, tiny, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     answer = cli(tiny, "--submit", f"runs_dir={tmp_path / 'runs'}")
     assert answer.code == 2
@@ -149,7 +151,7 @@ def test_without_slurm_it_says_so_and_leaves_nothing(cli, tiny, tmp_path: Path, 
     assert not (tmp_path / "runs").exists()
 
 
-def test_slurms_refusal_is_one_line_and_leaves_nothing(cli, tiny, tmp_path: Path, monkeypatch) -> None:
+def test_a_refusal_by_slurm_is_one_line_and_leaves_no_folder(cli, tiny, tmp_path: Path, monkeypatch) -> None:
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.parent.mkdir()
     sbatch.write_text(
@@ -164,8 +166,8 @@ def test_slurms_refusal_is_one_line_and_leaves_nothing(cli, tiny, tmp_path: Path
     assert not list((tmp_path / "runs").glob("*/*"))
 
 
-def test_a_refusal_leaves_an_earlier_analysis_as_it_is(cli, cells, tmp_path: Path, monkeypatch) -> None:
-    """The same question has the same folder: what lies there is not of the job that was refused."""
+def test_a_refusal_keeps_an_earlier_analysis(cli, cells, tmp_path: Path, monkeypatch) -> None:
+    """The same analysis has the same folder, whose content is not of the refused job."""
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.parent.mkdir()
     sbatch.write_text("#!/bin/bash\nexit 1\n")
@@ -182,7 +184,7 @@ def test_a_refusal_leaves_an_earlier_analysis_as_it_is(cli, cells, tmp_path: Pat
     assert (out / "tables" / "cells.csv").read_text() == "precious\n"
 
 
-def test_a_run_that_began_without_slurm_goes_on_with_it(cli, tiny, tmp_path: Path, monkeypatch) -> None:
+def test_a_run_started_without_slurm_can_be_submitted(cli, tiny, tmp_path: Path, monkeypatch) -> None:
     run = cli(tiny, f"runs_dir={tmp_path}", "stages=[fit]", "trainer.max_epochs=1").run
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.parent.mkdir()
@@ -193,7 +195,7 @@ def test_a_run_that_began_without_slurm_goes_on_with_it(cli, tiny, tmp_path: Pat
     assert check_node.main([str(run / "slurm" / "needs.json")]) == 0
 
 
-def test_the_sites_defaults_lie_below_the_config(cli, tiny, tmp_path: Path, monkeypatch) -> None:
+def test_the_config_takes_precedence_over_the_site(cli, tiny, tmp_path: Path, monkeypatch) -> None:
     site = tmp_path / "site.yaml"
     site.write_text("slurm: {account: lab, partition: gpu, setup: [module load cuda]}")
     monkeypatch.setenv("CYTOVOX_SITE", str(site))
@@ -210,14 +212,14 @@ def test_the_sites_defaults_lie_below_the_config(cli, tiny, tmp_path: Path, monk
     assert "no such file" in cli(tiny, "--submit", "--dry-run").err
 
 
-def test_an_array_shares_the_inputs_of_a_prediction_only(cli, tiny) -> None:
+def test_an_array_of_a_training_is_refused(cli, tiny) -> None:
     answer = cli(tiny, "--submit", "--dry-run", "slurm.array=4")
     assert answer.code == 2
     assert "slurm.array" in answer.err
     assert "stages=[predict]" in answer.err
 
 
-def test_shards_are_all_of_it_once() -> None:
+def test_shards_partition_the_inputs() -> None:
     items = list(range(11))
     parts = [shard_of(items, f"{n}/4") for n in range(4)]
     assert sorted(item for part in parts for item in part) == items
@@ -227,7 +229,7 @@ def test_shards_are_all_of_it_once() -> None:
         assert "expected I/N" in str(shard_error(wrong))
 
 
-def test_a_list_of_files_names_them_from_its_own_folder(tmp_path: Path) -> None:
+def test_paths_in_a_list_are_relative_to_its_folder(tmp_path: Path) -> None:
     for name in ("a.tif", "b.tif"):
         (tmp_path / name).touch()
     (tmp_path / "list.txt").write_text("# cells\nb.tif\n\na.tif\n")
@@ -237,7 +239,7 @@ def test_a_list_of_files_names_them_from_its_own_folder(tmp_path: Path) -> None:
         expand(["list.txt"], tmp_path, "inputs")
 
 
-def test_a_node_that_does_not_see_the_data_says_so(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_node_without_data_space_or_gpus_is_reported(tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("SLURMD_NODENAME", "n7")
     needs = tmp_path / "needs.json"
     needs.write_text(json.dumps({"run": str(tmp_path), "paths": [str(tmp_path / "gone")], "gpus": 0, "free_gb": 0.1}))
@@ -251,7 +253,7 @@ def test_a_node_that_does_not_see_the_data_says_so(tmp_path: Path, capsys, monke
     assert "GPUs, expected 99" in capsys.readouterr().err
 
 
-def test_ranks_that_do_not_meet_say_so_within_the_limit(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_ranks_that_do_not_meet_are_reported_within_the_limit(tmp_path: Path, capsys, monkeypatch) -> None:
     job = {"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "MASTER_ADDR": "127.0.0.1", "SLURM_JOB_ID": "4711"}
     for key, value in job.items():
         monkeypatch.setenv(key, value)
@@ -262,7 +264,7 @@ def test_ranks_that_do_not_meet_say_so_within_the_limit(tmp_path: Path, capsys, 
     assert "rank 0 of 2 did not meet the others within 2 s at 127.0.0.1:44711" in line
 
 
-def test_a_job_of_several_tasks_wants_srun(cli, tiny, monkeypatch) -> None:
+def test_a_job_of_several_tasks_without_srun_is_refused(cli, tiny, monkeypatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_JOB_ID", "5")
     answer = cli(tiny)
@@ -270,7 +272,7 @@ def test_a_job_of_several_tasks_wants_srun(cli, tiny, monkeypatch) -> None:
     assert "put srun before the command" in answer.err
 
 
-def test_two_processes_in_one_run_folder(cli, tiny, tmp_path: Path) -> None:
+def test_a_second_process_in_a_run_folder_is_refused(cli, tiny, tmp_path: Path) -> None:
     answer = cli(tiny, f"runs_dir={tmp_path}", "stages=[fit]", "trainer.max_epochs=1")
     assert answer.code == 0, answer.err
     run = answer.run

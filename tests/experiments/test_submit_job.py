@@ -1,4 +1,4 @@
-"""What is given to SLURM, what it answers, and what is left where it refuses."""
+"""Submission to SLURM: commands, answers, and files after a refusal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from experiments.submit.config import SlurmConfig, slurm_errors
 from experiments.submit.job import Job, script_of
 
 
-def test_two_runs_that_are_submitted_from_within_one_job_have_two_folders(
+def test_runs_submitted_from_within_one_job_have_separate_folders(
     cli, tiny, tmp_path: Path, slurm, monkeypatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "5")
@@ -31,7 +31,7 @@ def test_two_runs_that_are_submitted_from_within_one_job_have_two_folders(
         assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == seed
 
 
-def test_a_run_that_is_submitted_again_may_be_killed_as_often_again(cli, tiny, tmp_path: Path, slurm) -> None:
+def test_submitting_again_resets_the_retries(cli, tiny, tmp_path: Path, slurm) -> None:
     slurm(sbatch="echo 7")
     run = cli(tiny, f"runs_dir={tmp_path / 'runs'}", "--submit").run
     for name in ("killed", "killed3"):
@@ -40,13 +40,13 @@ def test_a_run_that_is_submitted_again_may_be_killed_as_often_again(cli, tiny, t
     assert not list((run / "slurm").glob("killed*"))
 
 
-def test_a_site_that_greets_is_understood(cli, tiny, tmp_path: Path, slurm) -> None:
+def test_other_output_of_sbatch_is_ignored(cli, tiny, tmp_path: Path, slurm) -> None:
     slurm(sbatch="echo 'Welcome to the 3rd cluster'; echo; echo '17;main'")
     answer = cli(tiny, f"runs_dir={tmp_path / 'runs'}", "--submit")
     assert "job 17: squeue --job 17\n" in answer.out
 
 
-def test_a_job_without_a_number_is_reported_and_its_folder_stays(cli, tiny, tmp_path: Path, slurm) -> None:
+def test_sbatch_without_a_job_number_is_reported_and_the_folder_is_kept(cli, tiny, tmp_path: Path, slurm) -> None:
     slurm(sbatch="echo 'Submitted, have'; echo 'a nice day'")
     answer = cli(tiny, f"runs_dir={tmp_path / 'runs'}", "--submit")
     assert answer.code == 2
@@ -56,7 +56,7 @@ def test_a_job_without_a_number_is_reported_and_its_folder_stays(cli, tiny, tmp_
 
 
 @pytest.mark.parametrize("scancel", ["true", "exit 1"])
-def test_an_array_that_nobody_would_gather_is_cancelled(
+def test_an_array_is_cancelled_if_its_gathering_job_is_refused(
     cli, tiny, trained, cells, tmp_path: Path, slurm, scancel: str
 ) -> None:
     output = slurm(sbatch='case "$*" in *gather*) echo "too many jobs" >&2; exit 1;; esac; echo 17', scancel=scancel)
@@ -73,9 +73,7 @@ def test_an_array_that_nobody_would_gather_is_cancelled(
         assert "job 17, which it would gather, could not be cancelled" in answer.errors[-1]
 
 
-def test_what_gathered_an_array_is_gone_when_the_run_is_submitted_whole(
-    cli, tiny, trained, cells, tmp_path: Path, slurm
-) -> None:
+def test_submitting_as_one_job_removes_the_gathering_job(cli, tiny, trained, cells, tmp_path: Path, slurm) -> None:
     slurm(sbatch="echo 17")
     words = ["stages=[predict]", f"predict.checkpoint={trained.run}", f"predict.inputs=[{cells}/*.TCF]"]
     run = cli(tiny, f"runs_dir={tmp_path / 'runs'}", *words, "slurm.array=3", "--submit").run
@@ -84,8 +82,8 @@ def test_what_gathered_an_array_is_gone_when_the_run_is_submitted_whole(
     assert not (run / "slurm" / "gather" / "job.sh").exists()
 
 
-def test_a_task_that_cannot_be_requeued_is_gathered_too(tmp_path: Path, slurm) -> None:
-    """By the job's own script, of a run in a container or one that was killed."""
+def test_a_gathering_job_follows_the_dependent_job_of_a_task(tmp_path: Path, slurm) -> None:
+    """By the job's own script, for a run in a container or a killed run."""
     job = Job("cells", tmp_path / "it's" / "slurm", ["experiments.run resume=x"])
     (job.folder / "gather").mkdir(parents=True)
     (job.folder / "gather" / "job.sh").touch()
@@ -102,7 +100,7 @@ def test_a_task_that_cannot_be_requeued_is_gathered_too(tmp_path: Path, slurm) -
     ]
 
 
-def test_no_name_and_no_folder_writes_a_line_of_the_script(cli, tiny, tmp_path: Path, slurm) -> None:
+def test_names_and_folders_with_line_breaks_are_refused(cli, tiny, tmp_path: Path, slurm) -> None:
     output = slurm(sbatch="echo 7")
     strange = tmp_path / "a\ndate"
     answer = cli(tiny, f"runs_dir='{tmp_path}/a\n\ndate'", "--submit")
@@ -126,7 +124,7 @@ def test_a_name_has_no_unprintable_characters(cli, tiny, cells, task: str) -> No
     assert error == r"command line: name: expected a name that can be a folder's, got 'a\ndate'"
 
 
-def test_options_may_be_one_text(cli, tiny) -> None:
+def test_options_can_be_one_text(cli, tiny) -> None:
     assert slurm_errors(SlurmConfig(options="--exclude=n3")) == []
     answer = cli(tiny, "--submit", "--dry-run", "slurm.options=--exclude=n3")
     assert answer.code == 0, answer.err

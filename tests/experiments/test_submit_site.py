@@ -24,7 +24,7 @@ def test_a_time_in_the_sites_file_needs_no_quotes(cli, tiny, site: Path) -> None
     assert "#SBATCH --time=2:00:00\n" in cli(tiny, "--submit", "--dry-run", "slurm.time=2:00:00").out
 
 
-def test_they_reach_a_run_that_began_without_slurm(cli, tiny, tmp_path: Path, site: Path) -> None:
+def test_defaults_of_the_site_apply_to_a_run_started_without_slurm(cli, tiny, tmp_path: Path, site: Path) -> None:
     run = cli(tiny, f"runs_dir={tmp_path}", "stages=[fit]", "trainer.max_epochs=1", "slurm.cpus_per_task=7").run
     for words in ([f"resume={run}"], [run / "config.yaml"]):
         out = cli(*words, "--submit", "--dry-run").out
@@ -36,7 +36,7 @@ def test_they_reach_a_run_that_began_without_slurm(cli, tiny, tmp_path: Path, si
     assert "#SBATCH --time=24:00:00\n" in out
 
 
-def test_a_choice_that_is_our_own_default_stays_one(cli, tiny, tmp_path: Path, site: Path, slurm) -> None:
+def test_an_explicit_value_equal_to_the_default_is_kept(cli, tiny, tmp_path: Path, site: Path, slurm) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"{tiny.read_text()}slurm: {{gpus_per_node: 1}}\n")
     assert "#SBATCH --ntasks-per-node=1\n" in cli(mine, "--submit", "--dry-run").out
@@ -46,7 +46,7 @@ def test_a_choice_that_is_our_own_default_stays_one(cli, tiny, tmp_path: Path, s
     assert "#SBATCH --ntasks-per-node=1\n" in cli(f"resume={run}", "--submit", "--dry-run").out
 
 
-def test_an_analysis_is_one_process_whatever_a_site_gives(cli, cells, tmp_path: Path, site: Path) -> None:
+def test_an_analysis_is_one_process_with_any_site(cli, cells, tmp_path: Path, site: Path) -> None:
     site.write_text("slurm: {nodes: 2, gpus_per_node: 8, gpu_type: v100}")
     out = cli("analyze", f"inputs=[{cells}/*.TCF]", f"out={tmp_path / 'out'}", "--submit", "--dry-run").out
     assert re.findall(r"--(?:nodes|ntasks-per-node|gres)=(\S+)", out) == ["1", "1", "gpu:v100:1"]
@@ -56,7 +56,7 @@ def test_an_analysis_is_one_process_whatever_a_site_gives(cli, cells, tmp_path: 
     assert "gres" not in out
 
 
-def test_tasks_of_one_step_do_not_all_do_the_same_analysis(cli, cells, tmp_path: Path, monkeypatch) -> None:
+def test_an_analysis_in_a_step_of_several_tasks_is_refused(cli, cells, tmp_path: Path, monkeypatch) -> None:
     step = {"SLURM_JOB_ID": "5", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1"}
     for key, value in {**step, "SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_NAME": "cells"}.items():
         monkeypatch.setenv(key, value)

@@ -20,11 +20,11 @@ from experiments.sweeps.sweep_file import read_sweep
 
 
 @pytest.mark.parametrize("name", sorted(shipped_sweeps()))
-def test_what_is_shipped_can_be_run(name: str) -> None:
+def test_shipped_sweeps_are_valid(name: str) -> None:
     assert main([name, "--check"]) == 0
 
 
-def test_every_point_of_a_grid_once_and_then_no_more(write_sweep) -> None:
+def test_a_grid_suggests_every_point_once(write_sweep) -> None:
     sweep = read_sweep(
         write_sweep(parameters={"optimizer.lr": {"values": [0.01, 0.001]}, "seed": {"values": [0, 1, 2]}})
     )
@@ -40,8 +40,8 @@ def test_every_point_of_a_grid_once_and_then_no_more(write_sweep) -> None:
         assert run is None
 
 
-def test_zero_stays_what_it_was(write_sweep) -> None:
-    """0.0 that came back as 0 would be another point, and a grid would ask for it for ever."""
+def test_zero_keeps_its_type(write_sweep) -> None:
+    """If 0.0 were read back as 0, it would be another point, and a grid would suggest it for ever."""
     sweep = read_sweep(write_sweep(parameters={"data.scale_probability": {"values": [0.0, 0.5]}}))
     seen = []
     for _ in range(3):
@@ -75,7 +75,7 @@ def taken(sweep, most: int) -> list[dict]:
     return seen
 
 
-def test_nested_parameters_are_every_point_once_and_keys_of_the_config(write_sweep) -> None:
+def test_a_nested_grid_suggests_every_point_once(write_sweep) -> None:
     sweep = read_sweep(write_sweep(parameters=NESTED))
     seen = taken(sweep, 12)
     assert len(seen) == 8
@@ -85,7 +85,7 @@ def test_nested_parameters_are_every_point_once_and_keys_of_the_config(write_swe
 
 
 @pytest.mark.parametrize("method", ["bayes", "random"])
-def test_nested_parameters_are_drawn_by_the_other_methods_too(write_sweep, method: str) -> None:
+def test_nested_parameters_are_drawn_by_random_and_bayes(write_sweep, method: str) -> None:
     rate = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}
     sweep = read_sweep(write_sweep(method=method, parameters={"optimizer": {"parameters": {"lr": rate}}}))
     seen = [point["optimizer.lr"] for point in taken(sweep, 5)]
@@ -106,7 +106,7 @@ def test_nested_parameters_are_drawn_by_the_other_methods_too(write_sweep, metho
         ({"data.foreground": {"min": 0.1, "max": 0.9}}, "disallowed type with grid search"),
     ],
 )
-def test_grids_that_cannot_be_are_refused(write_sweep, parameters: dict, output: str) -> None:
+def test_invalid_grids_are_refused(write_sweep, parameters: dict, output: str) -> None:
     with pytest.raises(InputError) as error:
         read_sweep(write_sweep(parameters=parameters))
     assert output in str(error.value)
@@ -123,14 +123,14 @@ def test_a_grid_that_repeats_itself_ends(write_sweep, monkeypatch) -> None:
         pass
 
 
-def test_no_run_begins_once_the_target_is_reached(write_sweep) -> None:
+def test_no_run_starts_after_the_target_is_reached(write_sweep) -> None:
     metric = {"name": "val/dice_mean", "goal": "maximize", "target": 3.0}
     sweep = read_sweep(write_sweep(method="random", metric=metric, parameters={"seed": {"min": 1, "max": 99}}))
     assert len(taken(sweep, 9)) == 3  # their metrics are 1, 2 and 3
 
 
 @pytest.mark.parametrize(("validations", "stopped"), [(1, False), (2, True), (3, True), (4, True)])
-def test_a_run_is_judged_at_a_band_by_as_many_validations(write_sweep, validations: int, stopped: bool) -> None:
+def test_hyperband_compares_runs_after_equally_many_validations(write_sweep, validations: int, stopped: bool) -> None:
     """Of bands 2, 4, ...: not before the second validation, and not one later; by the best so far."""
     sweep = read_sweep(write_sweep(method="random", early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2}))
     state = SweepState(sweep)
@@ -142,7 +142,7 @@ def test_a_run_is_judged_at_a_band_by_as_many_validations(write_sweep, validatio
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
-def test_the_same_runs_so_far_give_the_same_next_one(write_sweep, method: str, tmp_path: Path) -> None:
+def test_the_next_run_depends_on_the_previous_runs_only(write_sweep, method: str, tmp_path: Path) -> None:
     output = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}}
     sweep = read_sweep(write_sweep(method=method, parameters=output))
     points = []
@@ -159,7 +159,7 @@ def test_the_same_runs_so_far_give_the_same_next_one(write_sweep, method: str, t
     assert all(1e-4 <= value <= 1e-1 for _, value in points)
 
 
-def test_count_and_run_cap_are_of_the_sweep(write_sweep) -> None:
+def test_count_and_run_cap_limit_the_whole_sweep(write_sweep) -> None:
     sweep = read_sweep(write_sweep(method="random", run_cap=2))
     for count, expected in ((1, 1), (1, 1), (9, 2), (9, 2)):
         with SweepState(sweep).take(count):
@@ -171,7 +171,7 @@ def test_count_and_run_cap_are_of_the_sweep(write_sweep) -> None:
         assert len(runs) == expected
 
 
-def test_agents_side_by_side_take_different_runs_and_one_takes_over_what_another_left(write_sweep) -> None:
+def test_concurrent_agents_take_different_runs_and_resume_abandoned_ones(write_sweep) -> None:
     sweep = read_sweep(write_sweep())
     with SweepState(sweep).take(None) as first:
         with SweepState(sweep).take(None) as second:
@@ -181,7 +181,7 @@ def test_agents_side_by_side_take_different_runs_and_one_takes_over_what_another
     assert [run.state for run in SweepState(sweep).runs()] == ["running", "running"]
 
 
-def test_hyperband_ends_what_is_not_promising(write_sweep) -> None:
+def test_hyperband_stops_poor_runs(write_sweep) -> None:
     sweep = read_sweep(
         write_sweep(method="random", early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2})
     )  # fmt: skip
@@ -192,7 +192,7 @@ def test_hyperband_ends_what_is_not_promising(write_sweep) -> None:
     assert not state.to_stop(runs[3])
 
 
-def test_words_are_such_that_the_config_reads_what_was_suggested(write_sweep) -> None:
+def test_the_config_reads_the_suggested_values(write_sweep) -> None:
     sweep = read_sweep(write_sweep())
     values = {"a": 0.0, "b": None, "c": True, "d": [1, 2], "e": "text", "f": 1e-05}
     words = sweep.words(values)
@@ -217,14 +217,14 @@ def test_words_are_such_that_the_config_reads_what_was_suggested(write_sweep) ->
         ({"early_terminate": {"type": "nonsense"}}, "early_terminate: expected one such as {type: hyperband"),
     ],
 )
-def test_a_sweep_that_cannot_run_is_one_line(write_sweep, more: dict, output: str) -> None:
+def test_an_invalid_sweep_is_reported_in_one_line(write_sweep, more: dict, output: str) -> None:
     with pytest.raises(InputError) as error:
         read_sweep(write_sweep(**more))
     assert output in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_keys_and_values_that_the_schema_does_not_take_are_all_reported_at_once(write_sweep, capsys) -> None:
+def test_all_invalid_keys_and_values_are_reported_together(write_sweep, capsys) -> None:
     path = write_sweep(
         parameters={"optimizer.lrate": {"values": [1]}, "trainer.max_epochs": {"values": [1, "many"]}, "seed": 3}
     )
@@ -238,7 +238,7 @@ def test_keys_and_values_that_the_schema_does_not_take_are_all_reported_at_once(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_table_and_a_figure(write_sweep) -> None:
+def test_a_table_and_a_figure_are_written(write_sweep) -> None:
     sweep = read_sweep(write_sweep())
     runs = [
         SweepRun(0, {"optimizer.lr": 0.01, "loss.name": "dice_bce"}, "a", "finished", [], 0.4),
@@ -255,7 +255,7 @@ def test_a_table_and_a_figure(write_sweep) -> None:
 
 
 @pytest.mark.slow
-def test_a_whole_sweep_by_the_command_line(write_sweep, monkeypatch, request, capfd) -> None:
+def test_a_sweep_from_the_command_line(write_sweep, monkeypatch, request, capfd) -> None:
     monkeypatch.setenv("CYTOVOX_CACHE", request.getfixturevalue("_session_cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
@@ -272,7 +272,7 @@ def test_a_whole_sweep_by_the_command_line(write_sweep, monkeypatch, request, ca
     assert f"best: {best_of(sweep, runs).folder}" in capfd.readouterr().out
 
 
-def test_runs_that_all_fail_end_the_sweep(write_sweep, monkeypatch, capfd) -> None:
+def test_a_sweep_ends_if_all_runs_fail(write_sweep, monkeypatch, capfd) -> None:
     command = ["python", "-c", "import sys; sys.exit(1)", "experiments.run", "CONFIG", "${args_no_hyphens}"]
     output = yaml.safe_load(write_sweep().read_text())["command"]
     command[4] = output[4]

@@ -1,4 +1,4 @@
-"""What a sweep's agent does when runs fail, are left behind, or do not say what is searched by."""
+"""Agent of a sweep: failed runs, abandoned runs, and missing metrics."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def states(path: Path) -> list[str]:
     return [run.state for run in SweepState(read_sweep(path)).runs()]
 
 
-def test_a_sweep_whose_runs_all_failed_says_so_and_once_mended_does_them_again(sweep, tmp_path: Path, capsys) -> None:
+def test_failed_runs_are_reported_and_repeated_by_the_next_command(sweep, tmp_path: Path, capsys) -> None:
     path, begun = sweep(), tmp_path / "begun"
     (tmp_path / "broken").touch()
     assert main([str(path)]) == 2
@@ -75,7 +75,7 @@ def test_a_sweep_whose_runs_all_failed_says_so_and_once_mended_does_them_again(s
     assert len(begun.read_text().split()) == 4  # what is finished is not done again
 
 
-def test_failed_runs_come_last_and_count_no_more_than_before(sweep, tmp_path: Path, monkeypatch) -> None:
+def test_failed_runs_are_repeated_last_and_do_not_count_again(sweep, tmp_path: Path, monkeypatch) -> None:
     path, begun = sweep(parameters={"seed": {"values": [0, 1, 2, 3, 4, 5]}}), tmp_path / "begun"
     monkeypatch.setenv("BROKEN", "000 002 003")
     assert main([str(path), "--count", "5"]) == 0
@@ -86,7 +86,7 @@ def test_failed_runs_come_last_and_count_no_more_than_before(sweep, tmp_path: Pa
     assert begun.read_text().split()[8:] == ["005", "000", "002", "003"]
 
 
-def test_a_failed_run_with_weights_goes_on_from_them(sweep, tmp_path: Path, monkeypatch) -> None:
+def test_a_failed_run_with_weights_is_resumed(sweep, tmp_path: Path, monkeypatch) -> None:
     path = sweep()
     monkeypatch.setenv("BROKEN", "001")
     assert main([str(path)]) == 0
@@ -99,7 +99,7 @@ def test_a_failed_run_with_weights_goes_on_from_them(sweep, tmp_path: Path, monk
     assert states(path) == ["finished", "finished"]
 
 
-def test_an_agent_does_not_repeat_what_fails_beside_it_nor_after_a_requeue(sweep, monkeypatch) -> None:
+def test_an_agent_does_not_repeat_runs_of_other_agents_or_after_a_requeue(sweep, monkeypatch) -> None:
     state = SweepState(read_sweep(sweep()))
     with state.take(None) as run:
         run.state = "failed"
@@ -117,7 +117,7 @@ def test_an_agent_does_not_repeat_what_fails_beside_it_nor_after_a_requeue(sweep
     assert agent._runs_to_repeat(state) == set()
 
 
-def test_a_run_whose_agent_was_killed_is_waited_for(sweep, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_an_agent_waits_for_the_run_of_a_killed_agent(sweep, tmp_path: Path, capsys, monkeypatch) -> None:
     path = sweep(parameters={"seed": {"values": [0]}})
     state = SweepState(read_sweep(path))
     with state.take(None) as run:
@@ -149,7 +149,7 @@ def test_a_metric_that_no_run_logs_ends_the_sweep(sweep, capsys, more: dict, out
     assert states(path) == ["finished"]
 
 
-def test_without_a_metric_there_is_nothing_to_log(sweep) -> None:
+def test_a_sweep_without_a_metric_runs(sweep) -> None:
     path = sweep(metric=None)
     assert main([str(path)]) == 0
     assert json.loads((read_sweep(path).folder / "runs.json").read_text())[0]["metric"] is None

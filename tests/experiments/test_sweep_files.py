@@ -34,7 +34,7 @@ RUN = ["python", "-m", "experiments.run", "organelle_demo"]
         ({"early_terminate": {"type": "hyperband", "min_iter": 0}}, "early_terminate: expected one such as"),
     ],
 )  # fmt: skip
-def test_a_sweep_that_wandb_would_misread_is_one_line(write_sweep, more: dict, output: str) -> None:
+def test_a_sweep_that_wandb_would_misread_is_refused(write_sweep, more: dict, output: str) -> None:
     path = write_sweep(**{"method": "random", **more})
     with pytest.raises(InputError) as error:
         read_sweep(path)
@@ -42,7 +42,7 @@ def test_a_sweep_that_wandb_would_misread_is_one_line(write_sweep, more: dict, o
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_all_that_is_wrong_is_reported_at_once(write_sweep, capsys) -> None:
+def test_all_errors_of_a_sweep_file_are_reported_together(write_sweep, capsys) -> None:
     path = write_sweep(metric={"name": "val/dice_mean", "goal": "max"}, run_cap="many", parameters={
         "seed": {"values": 3}, "optimizer.lrate": {"values": [1]}}, early_stop=1)  # fmt: skip
     with pytest.raises(InputError) as error:
@@ -54,7 +54,7 @@ def test_all_that_is_wrong_is_reported_at_once(write_sweep, capsys) -> None:
     assert capsys.readouterr().err.strip() == str(error.value)
 
 
-def test_what_wandb_documents_is_taken(write_sweep) -> None:
+def test_documented_sweep_files_are_accepted(write_sweep) -> None:
     sweep = read_sweep(write_sweep(
         method="random", run_cap=3, name="mine", description="of mine", project="cells", program="experiments.run",
         early_terminate={"type": "hyperband", "max_iter": 27, "s": 2},

@@ -1,4 +1,4 @@
-"""Sweeps handed to SLURM, and what is refused before: the tools of SLURM are stood in for by shell scripts."""
+"""Sweeps as SLURM jobs, and errors before submission; shell scripts replace the commands of SLURM."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def environment_of(config: SlurmConfig, tools: Path, tmp_path: Path, name: str) 
     return (tmp_path / "seen").read_text()
 
 
-def test_the_runs_of_an_agent_get_the_cores_of_a_rank(tools: Path, tmp_path: Path) -> None:
+def test_runs_of_an_agent_have_the_cores_of_a_rank(tools: Path, tmp_path: Path) -> None:
     assert environment_of(SlurmConfig(gpus_per_node=0), tools, tmp_path, "SRUN_CPUS_PER_TASK") == "5"
 
 
-def test_the_agent_stays_outside_and_its_runs_are_in_the_container(
+def test_the_agent_runs_outside_the_container_and_its_runs_inside(
     write_sweep, tools: Path, tmp_path: Path, monkeypatch
 ) -> None:
     config = SlurmConfig(gpus_per_node=0, wrap='apptainer exec --bind "$SCRATCH" a.sif', python="python3")
@@ -71,12 +71,12 @@ def test_the_agent_stays_outside_and_its_runs_are_in_the_container(
     assert "seed=0" in words
 
 
-def test_without_a_container_nothing_is_put_before(tools: Path, tmp_path: Path) -> None:
+def test_without_a_container_there_is_no_wrapper(tools: Path, tmp_path: Path) -> None:
     assert environment_of(SlurmConfig(gpus_per_node=0, python=sys.executable), tools, tmp_path, "CYTOVOX_WRAP") == ""
 
 
 @pytest.mark.parametrize("served", [True, False])
-def test_a_container_around_runs_that_others_start_is_refused(
+def test_slurm_wrap_with_srun_in_the_command_is_refused(
     write_sweep, tools: Path, tmp_path: Path, capsys, served: bool
 ) -> None:
     path = write_sweep()
@@ -91,14 +91,14 @@ def test_a_container_around_runs_that_others_start_is_refused(
     assert (tmp_path / "submitted").exists()
 
 
-def test_a_check_submits_nothing(write_sweep, tools: Path, tmp_path: Path, capsys) -> None:
+def test_check_with_submit_is_refused(write_sweep, tools: Path, tmp_path: Path, capsys) -> None:
     assert main([str(write_sweep()), "--check", "--submit", *CPU]) == 2
     assert capsys.readouterr().err == "--submit: not with --check; leave one of them out\n"
     assert not (tmp_path / "submitted").exists()
 
 
 @pytest.mark.parametrize("words", [[], ["--submit", *CPU]])
-def test_a_runs_dir_that_cannot_be_written_is_one_line(
+def test_an_unwritable_runs_dir_is_reported_in_one_line(
     write_sweep, tools: Path, tmp_path: Path, capsys, words: list[str]
 ) -> None:
     (tmp_path / "runs").touch()  # a file where the folder should be: root may write anywhere else
@@ -109,7 +109,7 @@ def test_a_runs_dir_that_cannot_be_written_is_one_line(
     assert not (tmp_path / "submitted").exists()
 
 
-def test_a_servers_sweep_is_submitted_from_where_one_may_write(tools: Path, tmp_path: Path, capsys) -> None:
+def test_a_sweep_of_a_server_needs_a_writable_folder(tools: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "runs").touch()
     assert main(["cells/sweeps/abc123", "--submit", *CPU]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -119,7 +119,7 @@ def test_a_servers_sweep_is_submitted_from_where_one_may_write(tools: Path, tmp_
 
 
 @pytest.mark.parametrize("where", [SweepState, agent])
-def test_a_full_disk_is_one_line(write_sweep, monkeypatch, capsys, where: object) -> None:
+def test_a_full_disk_is_reported_in_one_line(write_sweep, monkeypatch, capsys, where: object) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/runs/sweeps/.lock")
 
@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_line(write_sweep, monkeypatch, capsys, where: object
 
 @pytest.mark.parametrize(("sweep", "signal", "again"), [("abc", "SIGTERM", False), ("abc", "SIGUSR1", True),
                                                         (None, "SIGTERM", True)])  # fmt: skip
-def test_a_server_is_not_asked_to_hand_out_again_what_its_hyperband_ended(
+def test_a_run_ended_by_hyperband_is_not_marked_as_preempted(
     cli, tiny: Path, tmp_path: Path, monkeypatch, sweep: str | None, signal: str, again: bool
 ) -> None:
     reported = []

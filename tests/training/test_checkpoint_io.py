@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there."""
+"""Checkpoints are written atomically."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ def test_a_checkpoint_reads_back_with_plain_types_only(tmp_path):
     assert content["a"].tolist() == [0, 1, 2]
 
 
-def test_a_writer_that_dies_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
+def test_an_interrupted_write_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
 
@@ -31,7 +31,7 @@ def test_a_writer_that_dies_leaves_the_last_whole_checkpoint(tmp_path, monkeypat
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_input_error(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -40,7 +40,7 @@ class Line(pl.LightningModule):
         self.log("val/score", 1.0)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Plain descent: a bad gradient reaches the weights at once."""
+        """Gradient descent without moments, so that a gradient changes the weights at once."""
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
@@ -58,7 +58,9 @@ def _fit(folder: Path, module: Line, extra: list[pl.Callback] | None = None, **m
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("ema", [None, EMA(decay=0.9)])
-def test_the_step_is_named_and_the_checkpoint_before_it_is_kept(tmp_path: Path, factor: float, ema: EMA | None) -> None:
+def test_the_error_names_the_step_and_the_checkpoint_before_it_is_kept(
+    tmp_path: Path, factor: float, ema: EMA | None
+) -> None:
     with pytest.raises(DivergenceError, match=r"the loss of step 6 is NaN or infinite \(epoch 1\)") as error:
         _fit(tmp_path, Line(6, factor), ema=ema)
     last = RunFolder(tmp_path).last_checkpoint
@@ -70,7 +72,7 @@ def test_the_step_is_named_and_the_checkpoint_before_it_is_kept(tmp_path: Path, 
         assert first_nonfinite({k: v for k, v in saved[key].items() if k != "unused"}) is None
 
 
-def test_a_loss_that_is_bad_in_one_step_only_is_found(tmp_path: Path) -> None:
+def test_a_single_nonfinite_loss_is_detected(tmp_path: Path) -> None:
     """The weights stay finite here, as they do with 16-mixed, and every later loss is finite."""
 
     class Unharmed(pl.Callback):
@@ -83,7 +85,7 @@ def test_a_loss_that_is_bad_in_one_step_only_is_found(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_it_is_read_every_log_every_n_steps(tmp_path: Path) -> None:
+def test_the_loss_is_checked_every_log_every_n_steps(tmp_path: Path) -> None:
     class Count(pl.Callback):
         batches = 0
 
@@ -97,8 +99,8 @@ def test_it_is_read_every_log_every_n_steps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ema", [None, EMA(decay=0.9)])
-def test_weights_that_are_not_finite_are_not_written(tmp_path: Path, ema: EMA | None) -> None:
-    """The last step of an epoch may spoil them, after a loss that was finite."""
+def test_nonfinite_weights_are_not_written(tmp_path: Path, ema: EMA | None) -> None:
+    """The last step of an epoch can make weights infinite after a finite loss."""
 
     class Spoil(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
@@ -112,10 +114,8 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path: Path, ema: EMA | 
     assert not list(tmp_path.rglob(".part-*"))
 
 
-def test_a_good_training_is_left_alone_and_its_steps_read_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only int() of the check's own tensor would be a read: it is counted."""
+def test_a_finite_training_is_checked_at_logging_steps_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count how often the check reads its tensor from the device."""
     reads: list[int] = []
     own = DivergenceCheck._check
 
@@ -130,8 +130,8 @@ def test_a_good_training_is_left_alone_and_its_steps_read_nothing(
     assert between == [3, 6, 9]
 
 
-def test_the_hook_of_a_step_reads_nothing() -> None:
-    """A tensor of the meta device cannot be read: the hook works on it nevertheless."""
+def test_the_hook_of_a_step_does_not_read_from_the_device() -> None:
+    """The hook accepts a tensor of the meta device, which cannot be read."""
     check = DivergenceCheck(Path("last.ckpt"))
     trainer = type("Trainer", (), {"global_step": 3, "precision_plugin": None})()
     loss = torch.zeros((), device="meta")
@@ -141,7 +141,7 @@ def test_the_hook_of_a_step_reads_nothing() -> None:
     assert check._first.device.type == "meta"
 
 
-def test_a_fit_does_not_continue_from_weights_that_are_not_finite(tmp_path: Path) -> None:
+def test_a_fit_does_not_continue_from_nonfinite_weights(tmp_path: Path) -> None:
     _fit(tmp_path, Line(), max_epochs=1)
     last = RunFolder(tmp_path).last_checkpoint
     content = torch.load(last, weights_only=True)
@@ -153,7 +153,7 @@ def test_a_fit_does_not_continue_from_weights_that_are_not_finite(tmp_path: Path
         trainer.fit(Line(), _loader(), _loader(), ckpt_path=last, weights_only=True)
 
 
-def test_the_first_name_is_found_and_whole_numbers_are_finite() -> None:
+def test_first_nonfinite_returns_the_first_name_and_accepts_integers() -> None:
     good, bad = torch.ones(3), torch.tensor([0.0, float("inf")])
     assert first_nonfinite({"a": good, "n": torch.tensor(3), "e": torch.ones(0)}) is None
     assert first_nonfinite({}) is None
@@ -161,7 +161,7 @@ def test_the_first_name_is_found_and_whole_numbers_are_finite() -> None:
     assert first_nonfinite({"h": torch.tensor([65504.0]).half()}) is None
 
 
-def test_weights_to_give_away_are_finite(tmp_path: Path) -> None:
+def test_nonfinite_weights_are_not_exported(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     with pytest.raises(InputError, match=r"not written: the weights are NaN or infinite \(first: b\)"):
         write_weights(path, {"a": torch.ones(1), "b": torch.tensor([float("nan")])}, {})
@@ -203,7 +203,7 @@ except DivergenceError as error:
 
 
 @pytest.mark.slow
-def test_what_one_rank_sees_ends_all_of_them(tmp_path: Path) -> None:
+def test_divergence_on_one_rank_ends_all_ranks(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(TWO_RANKS)
     home = str(Path(__file__).resolve().parents[2])
     unset = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC_", "COV_"))}
@@ -218,8 +218,8 @@ def test_what_one_rank_sees_ends_all_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
-def test_a_loss_that_overflows_once_in_float16_is_skipped_and_no_divergence(tmp_path: Path, factor: float) -> None:
-    """Where activations exceed 65,504 the loss itself is not finite; the gradient scaler skips that step."""
+def test_a_single_overflow_in_float16_is_skipped(tmp_path: Path, factor: float) -> None:
+    """If activations exceed 65,504, the loss is not finite, and the gradient scaler skips the step."""
     module = Line(bad_step=3, factor=factor)
     trainer = _fit(tmp_path, module, precision="16-mixed", log_every_n_steps=1)
     assert trainer.global_step == 12

@@ -8,7 +8,7 @@ from torch import nn
 from training.dry_run import limit_evaluations
 
 
-def test_one_evaluation_for_each_size_and_training_as_ever():
+def test_inference_evaluates_once_per_size_and_training_is_unchanged():
     calls = []
 
     class Net(nn.Conv3d):

@@ -1,4 +1,4 @@
-"""A run that is cut and goes on ends where an uncut one does: weights, rates, patches, averages, metrics."""
+"""A resumed run equals an uninterrupted one: weights, learning rates, patches, averages and metrics."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ METADATA = OrganelleMetadata(
 
 
 class Watch(pl.Callback):
-    """Notes the patches and rates of each step, and the weights after each epoch."""
+    """Record the patches and learning rates of each step, and the weights after each epoch."""
 
     def __init__(self) -> None:
         self.patches: list[float] = []
@@ -86,7 +86,7 @@ def _config(**more: object) -> TrainerConfig:
 
 
 class Stop(pl.Callback):
-    """Cuts the run, as a time limit does, when an epoch ends."""
+    """Stop the run at the end of an epoch, as a time limit does."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -120,7 +120,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("kind", ["cosine", "plateau", "every second epoch"])
-def test_a_run_that_was_cut_ends_as_one_that_was_not(tmp_path: Path, data_root: Path, kind: str, workers: int) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, data_root: Path, kind: str, workers: int) -> None:
     optimizer = AdamW(lr=1e-2, schedule="cosine", warmup_steps=2) if kind == "cosine" else Adam(patience=0, lr=1e-2)
     every = 2 if kind == "every second epoch" else 1
     config = _config(max_epochs=4, ema=EMA(decay=0.9) if kind == "cosine" else None, check_val_every_n_epoch=every)
@@ -136,7 +136,7 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(tmp_path: Path, data_root: 
     assert _rows(tmp_path / "cut") == _rows(tmp_path / "whole")
 
 
-def test_the_rows_of_a_resumed_run_are_numbered_once(tmp_path: Path, data_root: Path) -> None:
+def test_metrics_of_a_resumed_run_have_each_step_once(tmp_path: Path, data_root: Path) -> None:
     config = _config(max_epochs=3)
     _fit(tmp_path, _data(data_root), config, stop=2)
     _fit(tmp_path, _data(data_root), config)
@@ -145,9 +145,7 @@ def test_the_rows_of_a_resumed_run_are_numbered_once(tmp_path: Path, data_root: 
     assert sum(row["val/dice_mean"] != "" for row in _rows(tmp_path)) == 3
 
 
-def test_the_last_checkpoint_is_of_the_last_epoch_even_if_an_earlier_one_was_best(
-    tmp_path: Path, data_root: Path
-) -> None:
+def test_the_last_checkpoint_is_that_of_the_last_epoch(tmp_path: Path, data_root: Path) -> None:
     module = _module()
     with torch.no_grad():
         module.network[2].bias.fill_(50.0)  # everything is nucleus, whatever is learnt: no epoch betters the first
@@ -166,7 +164,7 @@ def test_the_last_checkpoint_is_of_the_last_epoch_even_if_an_earlier_one_was_bes
     assert trainer.checkpoint_callback.best_model_path == str(run.best_checkpoint)  # type: ignore[attr-defined]
 
 
-def test_a_run_that_ends_within_an_epoch_leaves_its_weights(tmp_path: Path, data_root: Path) -> None:
+def test_a_run_that_ends_within_an_epoch_saves_its_weights(tmp_path: Path, data_root: Path) -> None:
     module, _, trainer = _fit(tmp_path, _data(data_root), _config(max_steps=3, max_epochs=5))
     assert trainer.global_step == 3
     saved = torch.load(RunFolder(tmp_path).last_checkpoint, weights_only=True)
@@ -198,7 +196,7 @@ def test_the_best_checkpoint_holds_the_averaged_weights(tmp_path: Path, data_roo
         torch.testing.assert_close(saved["current_model_state"]["network.0.weight"], seen[at])
 
 
-def test_a_set_without_validation_trains_and_leaves_its_last_weights(tmp_path: Path, data_root: Path) -> None:
+def test_without_validation_the_last_weights_are_used(tmp_path: Path, data_root: Path) -> None:
     data = _data(data_root)
     data.config.split.train, data.config.split.val = 0.75, 0.0  # type: ignore[attr-defined]
     _fit(tmp_path / "cosine", data, _config(max_epochs=1))
@@ -217,7 +215,7 @@ def test_early_stopping_without_a_validation_is_refused(tmp_path: Path, data_roo
         _fit(tmp_path / "limited", _data(data_root), limited)
 
 
-def test_fewer_steps_than_an_epoch_end_before_early_stopping_can_judge(tmp_path: Path, data_root: Path) -> None:
+def test_early_stopping_is_accepted_with_fewer_steps_than_an_epoch(tmp_path: Path, data_root: Path) -> None:
     config = _config(max_epochs=9, max_steps=1, early_stopping=EarlyStop(patience=1))
     assert _fit(tmp_path, _data(data_root), config)[2].global_step == 1
 
@@ -245,7 +243,7 @@ def test_without_a_training_volume_a_fit_is_refused(data_root: Path) -> None:
     assert isinstance(case, FolderCase)
 
 
-def test_the_datas_digest_follows_content_and_split(data_root: Path) -> None:
+def test_the_digest_of_the_data_depends_on_content_and_split(data_root: Path) -> None:
     first = _data(data_root).digest()
     assert _data(data_root).digest() == first
     other = _data(data_root)
@@ -264,7 +262,9 @@ def test_the_datas_digest_follows_content_and_split(data_root: Path) -> None:
         ({"limit_train_batches": 1.5}, "trainer: .*1.5"),
     ],
 )
-def test_what_lightning_cannot_do_is_reported_in_one_line(tmp_path: Path, more: dict[str, Any], expected: str) -> None:
+def test_a_trainer_that_lightning_refuses_is_reported_in_one_line(
+    tmp_path: Path, more: dict[str, Any], expected: str
+) -> None:
     if more.get("accelerator") == "gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(InputError, match=expected) as error:
@@ -272,7 +272,7 @@ def test_what_lightning_cannot_do_is_reported_in_one_line(tmp_path: Path, more: 
     assert "\n" not in str(error.value)
 
 
-def test_faults_of_the_trainer_name_their_keys() -> None:
+def test_errors_of_the_trainer_name_their_keys() -> None:
     assert trainer_errors(TrainerConfig(ema=EMA(), early_stopping=EarlyStop(), max_time="00:01:30:00")) == []
     bad = TrainerConfig(
         max_epochs=None, num_nodes=0, precision="bf16-true", max_steps=-3, ema=EMA(1.0, 0), early_stopping=EarlyStop(0)

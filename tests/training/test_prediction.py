@@ -1,4 +1,4 @@
-"""Masks on disk, read back by other people's readers."""
+"""Mask files of a prediction, read with third-party libraries."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _frames(count: int) -> np.ndarray:
 
 
 class Boxes:
-    """An inferer that tells an index from another, box by box from the last to the first, and counts its frames."""
+    """An inferer that thresholds the index, box by box from the last to the first, and counts its frames."""
 
     scratch: Path | None = None
 
@@ -71,7 +71,7 @@ def _writer(tmp_path: Path, paths: list[Path], file_format: str = "ome-tiff", **
     return MaskWriter(folder, ORGANELLES, output_names(paths), file_format=file_format, **more)  # type: ignore[arg-type]
 
 
-def test_a_time_lapse_becomes_an_ome_tiff_on_its_own_grid(tmp_path: Path) -> None:
+def test_masks_of_a_time_lapse_are_one_ome_tiff_on_its_grid(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF")
     writer = _writer(tmp_path, [path])
     writer(path, Boxes())
@@ -84,7 +84,7 @@ def test_a_time_lapse_becomes_an_ome_tiff_on_its_own_grid(tmp_path: Path) -> Non
     assert [channel["Name"] for channel in pixels["Channel"]] == list(ORGANELLES)
 
 
-def test_a_time_lapse_becomes_an_ome_zarr_on_its_own_grid(tmp_path: Path) -> None:
+def test_masks_of_a_time_lapse_are_one_ome_zarr_on_its_grid(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF")
     _writer(tmp_path, [path], "ome-zarr")(path, Boxes())
     group = zarr.open_group(tmp_path / "run/predictions/cell.ome.zarr", mode="r")
@@ -94,7 +94,7 @@ def test_a_time_lapse_becomes_an_ome_zarr_on_its_own_grid(tmp_path: Path) -> Non
     assert about["datasets"][0]["coordinateTransformations"][0]["scale"][2:] == pytest.approx(SPACING)
 
 
-def test_a_time_lapse_becomes_a_nifti_a_frame_and_organelle(tmp_path: Path) -> None:
+def test_masks_of_a_time_lapse_are_one_nifti_per_frame_and_organelle(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF")
     _writer(tmp_path, [path], "nifti")(path, Boxes())
     found = sorted(p.name for p in (tmp_path / "run/predictions").glob("*.nii.gz"))
@@ -106,7 +106,7 @@ def test_a_time_lapse_becomes_a_nifti_a_frame_and_organelle(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("file_format", ["ome-tiff", "ome-zarr", "nifti"])
-def test_a_membrane_is_filled_and_a_hollow_nucleus_is_not(tmp_path: Path, file_format: str) -> None:
+def test_holes_of_the_membrane_are_filled_and_those_of_the_nucleus_are_not(tmp_path: Path, file_format: str) -> None:
     ri = _frames(2)
     ri[0, 2:5, 6:10, 4:12], ri[0, 3, 7:9, 6:10] = 1.38, 1.337  # a hole in both, across boxes, closed in 3D
     ri[1, 3:, 7, 7] = 1.337  # a channel to the border
@@ -129,7 +129,7 @@ def test_a_membrane_is_filled_and_a_hollow_nucleus_is_not(tmp_path: Path, file_f
     assert [int(row["voxels"]) for row in rows] == truth.sum(axis=(2, 3, 4)).ravel().tolist()
 
 
-def test_the_table_has_a_row_a_frame_and_organelle_with_its_volume(tmp_path: Path) -> None:
+def test_the_table_has_one_row_per_frame_and_organelle(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF")
     writer = _writer(tmp_path, [path])
     writer(path, Boxes())
@@ -153,11 +153,11 @@ class Never(Boxes):
 
 
 def _seen(folder: Path) -> list[str]:
-    """Names in a folder, but for hidden ones."""
+    """Names in a folder, without hidden ones."""
     return sorted(p.name for p in folder.glob("[!.]*"))
 
 
-def test_a_finished_file_is_not_done_again_and_an_interrupted_one_goes_on(tmp_path: Path) -> None:
+def test_a_finished_file_is_skipped_and_an_interrupted_one_is_resumed(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF")
     writer = _writer(tmp_path, [path])
 
@@ -186,7 +186,7 @@ def test_a_finished_file_is_not_done_again_and_an_interrupted_one_goes_on(tmp_pa
         {"fingerprint": lambda path: Fingerprint({"input": "as it was", "weights": "other"})},
     ],
 )  # fmt: skip
-def test_a_file_that_other_settings_made_is_done_again(tmp_path: Path, more: dict[str, object]) -> None:
+def test_other_options_predict_a_file_again(tmp_path: Path, more: dict[str, object]) -> None:
     path, again = _tcf(tmp_path / "cell.TCF", 1), Boxes()
     _writer(tmp_path, [path])(path, Boxes())
     _writer(tmp_path, [path], **more)(path, again)
@@ -194,7 +194,7 @@ def test_a_file_that_other_settings_made_is_done_again(tmp_path: Path, more: dic
     _writer(tmp_path, [path], **more)(path, Never())
 
 
-def test_a_file_that_changed_is_done_again(tmp_path: Path) -> None:
+def test_a_changed_file_is_predicted_again(tmp_path: Path) -> None:
     path, infer = _tcf(tmp_path / "cell.TCF", 1), Boxes()
     _writer(tmp_path, [path])(path, infer)
     _tcf(path, 2)
@@ -207,14 +207,14 @@ class Doubtful(Boxes):
         return 0.25 + super().said(ri_zyx) / 2
 
 
-def test_probabilities_are_written_as_they_are(tmp_path: Path) -> None:
+def test_probabilities_are_written_unchanged(tmp_path: Path) -> None:
     path = _tcf(tmp_path / "cell.TCF", 1)
     _writer(tmp_path, [path], probabilities=True)(path, Doubtful())
     array = tifffile.imread(tmp_path / "run/predictions/cell_t000_probabilities.ome.tif")
     np.testing.assert_array_equal(array.reshape(2, *SHAPE), 0.25 + _truth(1)[0] / 2)
 
 
-def test_values_that_are_no_index_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_values_that_are_no_refractive_index_are_refused_before_writing(tmp_path: Path) -> None:
     write_ometiff(tmp_path / "f.ome.tif", np.full((1, 1, *SHAPE), 200, np.uint16), SPACING, ["RI"])
     write_nifti(tmp_path / "n.nii.gz", np.full(SHAPE, np.nan, np.float32), SPACING)
     paths = [tmp_path / "f.ome.tif", tmp_path / "n.nii.gz"]
@@ -230,7 +230,7 @@ def test_values_that_are_no_index_are_refused_before_anything_is_written(tmp_pat
     assert not list(writer.folder.predictions.glob("*"))
 
 
-def test_a_file_that_breaks_off_in_a_later_frame_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_in_a_later_frame_leaves_no_file(tmp_path: Path) -> None:
     frames = np.full((2, *SHAPE), 1.35, np.float32)
     frames[1, 0, 0, 0] = np.nan
     write_ometiff(tmp_path / "late.ome.tif", frames[:, None], SPACING, ["RI"])
@@ -243,7 +243,7 @@ def test_a_file_that_breaks_off_in_a_later_frame_leaves_nothing(tmp_path: Path) 
         assert not list(writer.folder.figures.glob("*"))
 
 
-def test_names_say_the_folder_or_the_suffix_where_the_stem_does_not_tell() -> None:
+def test_output_names_contain_folder_or_suffix_if_stems_are_equal() -> None:
     def names(*paths: str) -> list[str]:
         return list(output_names([Path("/r", p) for p in paths]).values())
 
@@ -263,7 +263,7 @@ _PART = st.sampled_from(["a", "b", "A", "a_b", "d"])
 
 @settings(deadline=None, max_examples=200)
 @given(st.sets(st.tuples(_PART, _PART, _PART, st.sampled_from([".TCF", ".tif", ".ome.tif"])), min_size=1, max_size=12))
-def test_names_are_never_shared(parts: set[tuple[str, str, str, str]]) -> None:
+def test_output_names_are_unique(parts: set[tuple[str, str, str, str]]) -> None:
     paths = sorted(Path("/r", one, two, name + end) for one, two, name, end in parts)
     names = output_names(paths)
     assert list(names) == paths

@@ -1,4 +1,4 @@
-"""A prediction that dies goes on where it stopped, and streams what does not fit into memory."""
+"""Interrupted predictions are resumed, and volumes larger than memory are streamed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _frames(count: int) -> np.ndarray:
 
 
 class Boxes:
-    """An inferer that tells an index from another box by box, and counts the frames it was asked for."""
+    """An inferer that thresholds the index box by box, and counts its frames."""
 
     scratch: Path | None = None
     size = (4, 16, 16)
@@ -72,7 +72,7 @@ class Boxes:
 
 
 class Stops(Boxes):
-    """Raises in the middle of a frame."""
+    """Raise an error in the middle of a frame."""
 
     def __init__(self, frame: int, error: BaseException) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ def _writer(tmp_path: Path, paths: list[Path], kind: str = "ome-tiff", run: str 
 
 
 def _masks(folder: Path, kind: str, name: str, frames: int) -> np.ndarray:
-    """Masks (T, K, Z, Y, X) as other people's readers read them."""
+    """Masks (T, K, Z, Y, X) as third-party libraries read them."""
     if kind == "ome-tiff":
         return tifffile.imread(folder / f"{name}.ome.tif").reshape(frames, 2, *SHAPE)
     if kind == "ome-zarr":
@@ -112,7 +112,7 @@ def lapse(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures take most of a second each, so most tests do without."""
+    """Most tests draw no figures, which take most of a second each."""
 
     def draw(path: Path, reader: FrameReader, region: Any, *rest: Any, surfaces: bool) -> None:
         box = (slice(0, 1), slice(0, 2), slice(0, 3))
@@ -167,9 +167,7 @@ def test_after_kill_9_only_the_missing_frames_are_computed(tmp_path: Path, lapse
     "other",
     [{"threshold": 0.4}, {"fingerprint": lambda path: Fingerprint({"weights": "other"})}, {"file_format": "nifti"}],
 )
-def test_frames_of_other_weights_or_settings_are_not_gone_on_from(
-    tmp_path: Path, lapse: Path, other: dict[str, Any]
-) -> None:
+def test_frames_of_other_weights_or_options_are_not_reused(tmp_path: Path, lapse: Path, other: dict[str, Any]) -> None:
     with pytest.raises(KeyboardInterrupt):
         _writer(tmp_path, [lapse])(lapse, Stops(2, KeyboardInterrupt()))
     writer, everything = _writer(tmp_path, [lapse]), Boxes()
@@ -179,7 +177,7 @@ def test_frames_of_other_weights_or_settings_are_not_gone_on_from(
     assert everything.calls == 4
 
 
-def test_a_frame_whose_voxels_were_lost_is_computed_again(tmp_path: Path, lapse: Path) -> None:
+def test_a_frame_with_missing_chunks_is_computed_again(tmp_path: Path, lapse: Path) -> None:
     writer = _writer(tmp_path, [lapse], "ome-zarr")
     with pytest.raises(KeyboardInterrupt):
         writer(lapse, Stops(3, KeyboardInterrupt()))
@@ -194,7 +192,7 @@ def test_a_frame_whose_voxels_were_lost_is_computed_again(tmp_path: Path, lapse:
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("step", ["write_out", "note"])
-def test_one_that_dies_while_files_are_put_in_place_computes_nothing_again(
+def test_an_interruption_while_moving_files_recomputes_nothing(
     tmp_path: Path, lapse: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: str
 ) -> None:
     writer = _writer(tmp_path, [lapse], kind)
@@ -218,7 +216,9 @@ def test_one_that_dies_while_files_are_put_in_place_computes_nothing_again(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_full_disk_is_one_line_and_finished_frames_are_kept(tmp_path: Path, lapse: Path, kind: str) -> None:
+def test_a_full_disk_is_reported_in_one_line_and_finished_frames_are_kept(
+    tmp_path: Path, lapse: Path, kind: str
+) -> None:
     writer = _writer(tmp_path, [lapse], kind)
     with pytest.raises(
         InputError, match=r"in.*no space left on.*; 2 finished frames are kept in .*unfinished"
@@ -233,7 +233,7 @@ def test_a_full_disk_is_one_line_and_finished_frames_are_kept(tmp_path: Path, la
     assert list(folder.iterdir()) == []
 
 
-def test_a_disk_without_room_is_reported_before_anything_is_computed(
+def test_too_little_disk_space_is_reported_before_predicting(
     tmp_path: Path, lapse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -250,7 +250,7 @@ def test_a_disk_without_room_is_reported_before_anything_is_computed(
 
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is large."""
+    """Treat every volume as large."""
     monkeypatch.setattr(prediction, "LARGE", 0)
     monkeypatch.setattr(mask_figures, "THINNED", 1000)
     monkeypatch.setattr(mask_figures, "SURFACES", 500)
@@ -259,7 +259,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_memory")
 @pytest.mark.parametrize("kind", FORMATS)
-def test_zarr_in_and_masks_out_are_those_of_an_array(tmp_path: Path, kind: str) -> None:
+def test_masks_of_a_zarr_input_equal_those_of_an_array(tmp_path: Path, kind: str) -> None:
     path = write_omezarr(tmp_path / "in.ome.zarr", _frames(2)[:, None], SPACING, ["RI"], (0, 60))
     writer = _writer(tmp_path, [path], kind, probabilities=True)
     writer(path, Boxes())
@@ -274,7 +274,7 @@ def test_zarr_in_and_masks_out_are_those_of_an_array(tmp_path: Path, kind: str) 
 
 
 @pytest.mark.usefixtures("small_memory")
-def test_what_is_no_index_is_reported_with_its_place_in_the_frame(tmp_path: Path) -> None:
+def test_values_that_are_no_refractive_index_are_reported_with_their_position(tmp_path: Path) -> None:
     frames = _frames(2)
     frames[1, 5, 20, 33] = np.nan
     paths = [write_omezarr(tmp_path / "nan.ome.zarr", frames[:, None], SPACING, ["RI"])]
@@ -289,7 +289,7 @@ def test_what_is_no_index_is_reported_with_its_place_in_the_frame(tmp_path: Path
     assert not list(writer.folder.figures.iterdir())
 
 
-def test_a_volume_of_one_slice_and_one_without_data_are_predicted(tmp_path: Path) -> None:
+def test_a_single_slice_and_a_volume_with_missing_data_are_predicted(tmp_path: Path) -> None:
     flat = write_ometiff(tmp_path / "flat.ome.tif", _frames(1)[:, None, 2:3], SPACING, ["RI"])
     import h5py
 
@@ -309,7 +309,7 @@ def test_a_volume_of_one_slice_and_one_without_data_are_predicted(tmp_path: Path
 
 @settings(deadline=None, max_examples=60)
 @given(st.tuples(*[st.integers(1, 30)] * 3), st.integers(1, 3000), st.tuples(*[st.integers(1, 9)] * 3))
-def test_a_thinned_frame_holds_every_nth_voxel(shape: tuple[int, int, int], most: int, block: Any) -> None:
+def test_a_subsampled_frame_has_every_nth_voxel(shape: tuple[int, int, int], most: int, block: Any) -> None:
     frame = np.arange(np.prod(shape)).reshape(shape)
     step = thinned(shape, (0.8, 0.2, 0.25), most)
     few = gather(lambda box: frame[box], shape, step, block)
@@ -330,7 +330,7 @@ def test_boxes_never_share_a_chunk_unless_they_are_small(box: tuple[int, int, in
 # predict.out
 
 
-def test_runs_that_share_a_folder_do_a_file_once(tmp_path: Path, lapse: Path) -> None:
+def test_runs_that_share_a_folder_predict_a_file_once(tmp_path: Path, lapse: Path) -> None:
     out, first = tmp_path / "deep" / "out", Boxes()
     _writer(tmp_path, [lapse], run="one", out=out)(lapse, first)
     second = _writer(tmp_path, [lapse], run="two", out=out)
@@ -350,7 +350,7 @@ def test_runs_that_share_a_folder_do_a_file_once(tmp_path: Path, lapse: Path) ->
     assert own.calls == 4, "masks elsewhere are not this folder's"
 
 
-def test_another_run_goes_on_from_the_frames_in_the_shared_folder(tmp_path: Path, lapse: Path) -> None:
+def test_another_run_reuses_finished_frames_of_the_shared_folder(tmp_path: Path, lapse: Path) -> None:
     out, rest = tmp_path / "out", Boxes()
     with pytest.raises(KeyboardInterrupt):
         _writer(tmp_path, [lapse], run="one", out=out)(lapse, Stops(2, KeyboardInterrupt()))
@@ -359,7 +359,7 @@ def test_another_run_goes_on_from_the_frames_in_the_shared_folder(tmp_path: Path
     assert len(list((tmp_path / "two/figures").glob("*.png"))) == 4
 
 
-def test_nothing_of_others_is_overwritten_in_a_shared_folder(tmp_path: Path) -> None:
+def test_files_of_other_inputs_are_not_overwritten_in_a_shared_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
     paths = [write_ometiff(tmp_path / d / "a.ome.tif", _frames(1)[:, None], SPACING, ["RI"]) for d in ("one", "two")]
     _writer(tmp_path, paths[:1], out=out)(paths[0], Boxes())
@@ -382,7 +382,7 @@ def test_nothing_of_others_is_overwritten_in_a_shared_folder(tmp_path: Path) -> 
     require_free(out, {paths[1]: "a"}, "ome-tiff")
 
 
-def test_a_damaged_note_or_state_is_as_good_as_none(tmp_path: Path, lapse: Path) -> None:
+def test_a_damaged_manifest_or_state_is_ignored(tmp_path: Path, lapse: Path) -> None:
     writer, again = _writer(tmp_path, [lapse]), Boxes()
     writer(lapse, Boxes())
     writer.notes.path("in").write_text("{")
@@ -394,7 +394,7 @@ def test_a_damaged_note_or_state_is_as_good_as_none(tmp_path: Path, lapse: Path)
     assert writer.is_done(lapse)
 
 
-def test_changed_inputs_are_seen_by_their_content_and_not_by_their_time(lapse: Path, tmp_path: Path) -> None:
+def test_changed_inputs_are_detected_by_content_not_by_time(lapse: Path, tmp_path: Path) -> None:
     writer = _writer(tmp_path, [lapse])
     writer(lapse, Boxes())
     assert writer.is_done(lapse)

@@ -1,4 +1,4 @@
-"""A run that is asked to stop at any batch ends, once resumed, with the very weights of one that was not."""
+"""A run that is stopped at any batch and resumed ends with the weights of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Signal(pl.Callback):
-    """Sends the process a signal in the middle of a batch, as a scheduler would."""
+    """Send the process a signal in the middle of a batch, as a scheduler does."""
 
     def __init__(self, stage: str, epoch: int, batch: int, name: str = "SIGUSR1") -> None:
         self.place, self.name = (stage, epoch, batch), name
@@ -68,7 +68,7 @@ class Signal(pl.Callback):
 def fit(
     folder: Path, root: Path, *extra: pl.Callback, workers: int = 0, plateau: bool = False, **more: Any
 ) -> tuple[pl.Trainer, OrganelleModule, str | None]:
-    """A fit of 3 epochs of 4 batches and 2 validation volumes; what stopped it, if something did."""
+    """Fit 3 epochs of 4 batches and 2 validation volumes; also return the signal that stopped it, if any."""
     config = FolderData(
         organelles=["nucleus"], root=str(root), volumes="?.nii.gz", masks="*_{organelle}.nii.gz", patch_size=[8, 8, 8],
         resample_spacing_um=[1.0] * 3, batch_size=2, patches_per_epoch=8, num_workers=workers,
@@ -101,7 +101,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def same(left: Any, right: Any, where: str = "") -> None:
-    """Bit for bit."""
+    """Assert that two states are equal, bit for bit."""
     if isinstance(left, torch.Tensor):
         assert torch.equal(left, right), where
     elif isinstance(left, dict):
@@ -131,7 +131,7 @@ PLACES += [("val", epoch, batch) for epoch in range(3) for batch in range(2)]
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: "-".join(map(str, place)))
-def test_stopped_at_any_batch_it_ends_bit_for_bit_the_same(
+def test_a_run_stopped_at_any_batch_ends_bit_for_bit_equal(
     tmp_path: Path, root: Path, whole: tuple[Path, bool], place: tuple[str, int, int]
 ) -> None:
     unbroken, plateau = whole
@@ -149,7 +149,9 @@ def test_stopped_at_any_batch_it_ends_bit_for_bit_the_same(
         assert trainer.global_step == 4 * place[1] + place[2] + 1
 
 
-def test_stopped_at_every_batch_in_turn(tmp_path: Path, root: Path, whole: tuple[Path, bool]) -> None:
+def test_a_run_stopped_at_every_batch_ends_bit_for_bit_equal(
+    tmp_path: Path, root: Path, whole: tuple[Path, bool]
+) -> None:
     unbroken, plateau = whole
     for place in PLACES[:4] + PLACES[12:13] + PLACES[4:8]:
         assert fit(tmp_path, root, Signal(*place), plateau=plateau, workers=place[2] % 2)[2] == "SIGUSR1"
@@ -157,7 +159,7 @@ def test_stopped_at_every_batch_in_turn(tmp_path: Path, root: Path, whole: tuple
     same(weights_of(unbroken)["state_dict"], weights_of(tmp_path)["state_dict"])
 
 
-def test_it_waits_for_the_end_of_an_accumulated_step(tmp_path: Path, root: Path) -> None:
+def test_a_stop_waits_for_the_end_of_an_accumulated_step(tmp_path: Path, root: Path) -> None:
     assert fit(tmp_path / "whole", root, accumulate_grad_batches=2)[2] is None
     trainer, _, stopped = fit(tmp_path / "cut", root, Signal("train", 1, 0, "SIGTERM"), accumulate_grad_batches=2)
     assert stopped == "SIGTERM"
@@ -166,7 +168,7 @@ def test_it_waits_for_the_end_of_an_accumulated_step(tmp_path: Path, root: Path)
     same(weights_of(tmp_path / "whole")["state_dict"], weights_of(tmp_path / "cut")["state_dict"])
 
 
-def test_a_limit_on_batches_leaves_none_out_after_a_resume(tmp_path: Path, root: Path) -> None:
+def test_limit_train_batches_omits_no_batch_after_a_resume(tmp_path: Path, root: Path) -> None:
     for name, places in (("whole", []), ("cut", [("train", 0, 1), ("train", 1, 0)])):
         for place in places:
             assert fit(tmp_path / name, root, Signal(*place), limit_train_batches=3)[2] == "SIGUSR1"
@@ -174,7 +176,7 @@ def test_a_limit_on_batches_leaves_none_out_after_a_resume(tmp_path: Path, root:
     same(weights_of(tmp_path / "whole")["state_dict"], weights_of(tmp_path / "cut")["state_dict"])
 
 
-def test_a_kill_without_a_word_loses_what_came_after_the_last_save_only(tmp_path: Path, root: Path) -> None:
+def test_a_killed_run_loses_only_the_steps_after_the_last_save(tmp_path: Path, root: Path) -> None:
     class Die(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, index: int) -> None:
             if (trainer.current_epoch, index) == (1, 3):
@@ -188,7 +190,7 @@ def test_a_kill_without_a_word_loses_what_came_after_the_last_save_only(tmp_path
     same(weights_of(tmp_path / "whole")["state_dict"], weights_of(tmp_path / "cut")["state_dict"])
 
 
-def test_epochs_of_one_step_are_stopped_at_their_end(tmp_path: Path, root: Path) -> None:
+def test_an_epoch_of_one_step_is_stopped_at_its_end(tmp_path: Path, root: Path) -> None:
     one = {"limit_train_batches": 1, "max_epochs": 6, "limit_val_batches": 1}
     assert fit(tmp_path / "whole", root, **one)[2] is None
     trainer, _, stopped = fit(tmp_path / "cut", root, Signal("train", 2, 0), **one)
@@ -198,7 +200,7 @@ def test_epochs_of_one_step_are_stopped_at_their_end(tmp_path: Path, root: Path)
 
 
 @pytest.mark.parametrize("place", [p for p in PLACES if p[0] == "val" or p[2] == 3], ids=str)
-def test_a_run_that_steps_limit_counts_no_epoch_twice(
+def test_a_resumed_run_with_max_steps_counts_no_epoch_twice(
     tmp_path: Path, root: Path, whole: tuple[Path, bool], place: tuple[str, int, int]
 ) -> None:
     unbroken, plateau = whole
@@ -211,8 +213,8 @@ def test_a_run_that_steps_limit_counts_no_epoch_twice(
         same(expected[key], cut[key], key)
 
 
-def test_what_is_due_is_saved_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ranks' answer comes a batch later; until then nobody asks again."""
+def test_a_due_checkpoint_is_saved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer of the ranks comes a batch later; until then there is no second request."""
 
     class Done:
         def wait(self) -> None:
@@ -229,7 +231,7 @@ def test_what_is_due_is_saved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == [False, True, False, False]
 
 
-def test_early_stopping_counts_on(tmp_path: Path, root: Path) -> None:
+def test_early_stopping_continues_its_count_after_a_resume(tmp_path: Path, root: Path) -> None:
     stop = {"early_stopping": EarlyStop(patience=1, min_delta=1.0), "max_epochs": 9}
     ended = fit(tmp_path / "whole", root, **stop)[0]
     assert fit(tmp_path / "cut", root, Signal("val", 1, 0), **stop)[2] == "SIGUSR1"
@@ -242,14 +244,14 @@ def test_a_signal_in_the_last_validation_batch_ends_the_run_before_the_next_stag
     assert fit(tmp_path, root)[0].current_epoch == 3
 
 
-def test_outside_of_a_fit_a_signal_acts_at_once_and_handlers_are_given_back() -> None:
+def test_outside_a_fit_a_signal_acts_at_once_and_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted, match="SIGTERM"), handle_signals():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_signal_that_nobody_looked_at_acts_when_the_fit_is_over() -> None:
+def test_a_deferred_signal_acts_after_the_fit() -> None:
     signals = StopSignals()
     with pytest.raises(Preempted, match="SIGUSR1"), signals.deferring():
         signals(signal.SIGUSR1)

@@ -1,4 +1,4 @@
-"""Simulated cells through the data module, the test and its tables."""
+"""Test of simulated cells: data module, tables and figures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ METADATA = OrganelleMetadata(
 
 
 class Thresholds(nn.Module):
-    """One threshold of the index an organelle."""
+    """One threshold of the index for each organelle."""
 
     def forward(self, image_BCZYX: torch.Tensor) -> torch.Tensor:
         levels = torch.tensor([0.2, 0.4, 0.6, 0.8])[:, None, None, None]
@@ -54,7 +54,7 @@ def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datamodules.simulated.cores", lambda: 1)
 
 
-def test_a_test_leaves_tables_and_pictures_that_agree_with_the_masks(tmp_path: Path) -> None:
+def test_tables_and_figures_of_a_test_agree_with_the_masks(tmp_path: Path) -> None:
     data, folder = OrganelleDataModule(_config(), seed=0), RunFolder(tmp_path)
     folder.require_writable()
     module = OrganelleModule(Thresholds(), METADATA, SlidingWindow((16, 32, 32), (8, 16, 16), pad_yx=(0, 0)))
@@ -79,7 +79,7 @@ def test_a_test_leaves_tables_and_pictures_that_agree_with_the_masks(tmp_path: P
     assert (folder.figures / "test_median.glb").stat().st_size > 0
 
 
-def test_simulated_cases_are_labelled_whole_and_named_by_seed() -> None:
+def test_simulated_cases_are_fully_labelled_and_named_by_seed() -> None:
     data = OrganelleDataModule(_config(), seed=0)
     case = data.find()["train"][0]
     raw, tomogram = case.load(), load(case.path)  # type: ignore[attr-defined]
@@ -96,7 +96,7 @@ def test_simulated_cases_are_labelled_whole_and_named_by_seed() -> None:
     assert data.notes() == []
 
 
-def test_faults_of_simulated_data_name_their_keys() -> None:
+def test_errors_of_simulated_data_name_their_keys() -> None:
     assert data_errors(_config()) == []
     bad = _config()
     bad.organelles, bad.noise_ri, bad.val.first_seed, bad.test.counts = ["golgi"], [2.0, 1.0], 0, {"CHO": 1}

@@ -1,4 +1,4 @@
-"""The run folder, its metrics, and what tells one run from another."""
+"""The run folder, its metrics, and the device settings of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rundir.rank_zero_only, "rank", 0, raising=False)
 
 
-def test_metrics_are_merged_and_the_status_kept(tmp_path: Path) -> None:
+def test_metrics_and_status_are_merged(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, "a")
     folder.update_metrics({"val/dice_mean": 0.5, "fit/steps": 3})
     folder.update_metrics({"val/dice_mean": 0.75, "test/dice_mean": 1})
@@ -46,15 +46,13 @@ def test_two_runs_of_one_process_have_two_folders(tmp_path: Path) -> None:
     assert os.environ[ENV_RUN_DIR] == str(second.path)
 
 
-def test_a_rank_that_lightning_starts_joins_the_folder_of_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ranks_started_by_lightning_use_the_folder_of_rank_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = RunFolder.create(tmp_path, "a")
     monkeypatch.setattr(rundir.rank_zero_only, "rank", 1, raising=False)
     assert RunFolder.create(tmp_path, "a").path == first.path
 
 
-def test_a_requeued_job_goes_on_in_its_folder_and_a_second_run_in_it_does_not(
+def test_a_requeued_job_keeps_its_folder_and_a_second_run_gets_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
@@ -72,7 +70,7 @@ def test_a_requeued_job_goes_on_in_its_folder_and_a_second_run_in_it_does_not(
 
 
 @pytest.mark.parametrize("shell", ["bash", "interactive"])
-def test_runs_that_a_person_starts_in_a_jobs_shell_are_runs_of_their_own(
+def test_runs_started_in_an_interactive_job_have_separate_folders(
     tmp_path: Path, shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
@@ -83,8 +81,8 @@ def test_runs_that_a_person_starts_in_a_jobs_shell_are_runs_of_their_own(
     assert "slurm" not in first.path.name
 
 
-def test_what_is_for_another_job_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as one that is submitted from within a job, whatever that is called."""
+def test_a_fresh_run_has_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example a run that is submitted from within a job of any name."""
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setenv("SLURM_PROCID", "0")
     mine = RunFolder.create(tmp_path, "a")
@@ -92,7 +90,7 @@ def test_what_is_for_another_job_has_a_folder_of_its_own(tmp_path: Path, monkeyp
     assert len({mine.path, first.path, second.path}) == 3
 
 
-def test_what_many_say_at_once_of_a_run_is_all_kept(tmp_path: Path) -> None:
+def test_concurrent_status_updates_are_all_kept(tmp_path: Path) -> None:
     def say(task: int) -> None:
         for time in range(10):
             RunFolder(tmp_path).update_status(**{f"job_{task}of6": str(time)})
@@ -107,7 +105,9 @@ def test_what_many_say_at_once_of_a_run_is_all_kept(tmp_path: Path) -> None:
     }
 
 
-def test_ranks_of_torchrun_agree_whether_it_has_a_name_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_of_torchrun_share_a_folder_with_and_without_a_run_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abc")
     assert RunFolder.create(tmp_path, "a").path.name == "elastic-abc"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
@@ -128,12 +128,12 @@ def test_a_file_in_place_of_the_folder_is_reported_at_once(
         RunFolder.create(tmp_path, "a")
 
 
-def test_a_folder_that_is_no_runs_is_not_resumed(tmp_path: Path) -> None:
+def test_a_folder_without_a_config_is_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"resume: .*no config\.yaml"):
         RunFolder.existing(tmp_path)
 
 
-def test_the_newest_run_is_the_newest_with_weights_that_was_no_dry_run(tmp_path: Path) -> None:
+def test_the_newest_run_has_weights_and_is_no_dry_run(tmp_path: Path) -> None:
     for age, (name, weights, dry) in enumerate(
         [("dry", "last", True), ("empty", None, False), ("new", "last", False), ("old", "best", False)]
     ):
@@ -157,7 +157,7 @@ def _read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_rows_of_metrics_are_one_a_step_and_go_on_after_a_resume(tmp_path: Path) -> None:
+def test_metrics_have_one_row_per_step_also_after_a_resume(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     log = MetricsCSV(path)
     for step in range(6):
@@ -177,7 +177,7 @@ def test_rows_of_metrics_are_one_a_step_and_go_on_after_a_resume(tmp_path: Path)
     assert list(rows[0])[:2] == ["epoch", "step"]
 
 
-def test_the_metrics_file_is_whole_at_any_moment(tmp_path: Path) -> None:
+def test_the_metrics_file_is_complete_at_any_time(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     log, broken, done = MetricsCSV(path), [], threading.Event()
 
@@ -218,7 +218,9 @@ CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
         (["", "gfx90a", "sm_", "sm_x"], [], [(9, 0)]),
     ],
 )
-def test_a_build_runs_where_it_has_code(built: list[str], runs: list[tuple], does_not: list[tuple]) -> None:
+def test_a_torch_build_runs_on_the_architectures_it_contains(
+    built: list[str], runs: list[tuple], does_not: list[tuple]
+) -> None:
     assert all(any(_runs_on(arch, *gpu) for arch in built) for gpu in runs)
     assert not any(_runs_on(arch, *gpu) for arch in built for gpu in does_not)
 
@@ -230,7 +232,7 @@ def _gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, bu
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
 
 
-def test_a_v100_is_refused_by_a_cuda_13_build_and_reported_with_what_to_install(
+def test_a_v100_with_a_cuda_13_build_is_refused_with_the_build_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _gpu(monkeypatch, (7, 0), CU130)
@@ -256,7 +258,7 @@ def test_a_v100_is_refused_by_a_cuda_13_build_and_reported_with_what_to_install(
         (None, "mps", True, "32-true"),
     ],
 )
-def test_precision_follows_the_device(
+def test_automatic_precision_depends_on_the_device(
     capability: tuple[int, int] | None, accelerator: str, bfloat16: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _gpu(monkeypatch, capability, [])
@@ -268,7 +270,7 @@ def test_precision_follows_the_device(
 @pytest.mark.parametrize(
     ("most", "has"), [(None, True), ("DEFAULT", True), ("avx2", False), ("AVX512_CORE_BF16", True)]
 )
-def test_bfloat16_counts_only_where_the_processor_and_onednn_have_it(
+def test_bfloat16_needs_support_by_processor_and_onednn(
     most: str | None, has: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
@@ -281,9 +283,7 @@ def test_bfloat16_counts_only_where_the_processor_and_onednn_have_it(
     assert device.cpu_has_bfloat16() is False
 
 
-def test_the_environment_is_plain_json_whatever_lies_uncommitted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_is_plain_json_with_uncommitted_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = describe_environment(3, "abc")
     assert json.loads(json.dumps(found)) == found
     assert (found["seed"], found["data_digest"], found["packages"]["torch"] is not None) == (3, "abc", True)
@@ -298,9 +298,7 @@ def test_the_environment_is_plain_json_whatever_lies_uncommitted(
     assert _git_state(tmp_path.resolve()) == {"commit": "1", "diff": "+�t�"}
 
 
-def test_wandb_is_offline_without_a_key_and_as_its_own_variable_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb_is_offline_without_a_key_and_follows_wandb_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert wandb_mode("auto") == "disabled"  # the variable that these tests set
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

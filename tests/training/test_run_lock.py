@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
-def test_nobody_gathers_while_a_part_is_still_to_be_done(queue, folder: RunFolder, state: str) -> None:
+def test_gathering_is_refused_while_a_shard_is_unfinished(queue, folder: RunFolder, state: str) -> None:
     folder.update_status(job_0of2="11_0", job_1of2="11_1")
     queue(f"11_1 {state} /somebody/job.sh")
     with pytest.raises(InputError, match=r"run folder .*: job 11_1 has a part of it still to do; wait") as error:
@@ -48,8 +48,8 @@ def test_nobody_gathers_while_a_part_is_still_to_be_done(queue, folder: RunFolde
         assert folder.status()["job"] == "20"
 
 
-def test_nor_while_a_job_goes_on_for_one_that_could_not_be_requeued(queue, folder: RunFolder) -> None:
-    """Nobody but SLURM knows of it yet."""
+def test_gathering_is_refused_while_a_dependent_job_is_unfinished(queue, folder: RunFolder) -> None:
+    """Only SLURM lists this job, the run folder does not."""
     (folder.path / GATHER).parent.mkdir(parents=True)
     (folder.path / GATHER).touch()
     queue(f"30_1 PENDING {folder.path}/slurm/job.sh", f"20 RUNNING {folder.path}/slurm/gather/job.sh")
@@ -60,7 +60,7 @@ def test_nor_while_a_job_goes_on_for_one_that_could_not_be_requeued(queue, folde
         pass
 
 
-def test_parts_work_beside_each_other_and_not_beside_who_gathers(queue, folder: RunFolder) -> None:
+def test_shards_run_concurrently_and_not_beside_the_gathering_job(queue, folder: RunFolder) -> None:
     folder.update_status(job_0of2="11_0", job="12")
     queue("11_0 RUNNING x", "12 COMPLETED y")
     with run_lock(folder, "1of2"):
@@ -70,7 +70,7 @@ def test_parts_work_beside_each_other_and_not_beside_who_gathers(queue, folder: 
         run_lock(folder, "1of2").__enter__()
 
 
-def test_a_run_that_is_no_array_asks_for_itself_only(queue, folder: RunFolder) -> None:
+def test_a_run_that_is_no_array_ignores_pending_jobs(queue, folder: RunFolder) -> None:
     folder.update_status(job="12")
     queue(f"30 PENDING {folder.path}/slurm/job.sh", "12 COMPLETED y")
     with run_lock(folder):
@@ -79,8 +79,8 @@ def test_a_run_that_is_no_array_asks_for_itself_only(queue, folder: RunFolder) -
 
 @pytest.mark.parametrize(("status", "free"), [("running", False), ("preempted", False), ("finished", True),
                                               ("failed", True), ("interrupted", True)])  # fmt: skip
-def test_a_run_that_has_ended_is_free_though_its_job_goes_on(queue, folder: RunFolder, status: str, free: bool) -> None:
-    """Such as that of a notebook, or of an agent that has taken another run."""
+def test_an_ended_run_is_unlocked_while_its_job_continues(queue, folder: RunFolder, status: str, free: bool) -> None:
+    """For example the job of a notebook, or of an agent that works on another run."""
     folder.update_status(job="12", status=status)
     queue("12 RUNNING y")
     if free:
@@ -91,7 +91,7 @@ def test_a_run_that_has_ended_is_free_though_its_job_goes_on(queue, folder: RunF
             run_lock(folder).__enter__()
 
 
-def test_the_others_wait_for_the_first_of_this_start(tmp_path, monkeypatch):
+def test_other_ranks_wait_for_rank_0_of_the_same_start(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     mark_ready(folder)
@@ -106,7 +106,7 @@ def test_the_others_wait_for_the_first_of_this_start(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob(".ready-*"))) == 1
 
 
-def test_a_task_of_an_array_leaves_the_others_ranks_their_mark(tmp_path, monkeypatch):
+def test_an_array_task_keeps_the_marks_of_other_tasks(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
     for job in ("7", "78", "9"):  # one folder, three jobs
         monkeypatch.setenv("SLURM_JOB_ID", job)

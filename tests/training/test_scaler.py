@@ -23,11 +23,11 @@ def test_the_scaler_is_saved_and_restored(tmp_path: Path) -> None:
     check_the_scaler_is_saved_and_restored(tmp_path, "cpu")
 
 
-def test_a_stopped_run_in_16_mixed_ends_as_one_that_was_not(tmp_path: Path) -> None:
+def test_a_resumed_run_in_16_mixed_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     check_a_stopped_run_ends_as_one_that_was_not(tmp_path, "cpu")
 
 
-def test_a_scale_that_collapses_is_an_error(tmp_path: Path) -> None:
+def test_a_loss_scale_that_becomes_too_small_is_an_error(tmp_path: Path) -> None:
     check_a_scale_that_collapses_is_an_error(tmp_path, "cpu")
 
 

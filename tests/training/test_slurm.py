@@ -1,4 +1,4 @@
-"""What a run asks of SLURM when it was stopped, and what it says where there is no answer."""
+"""Requests to SLURM by a stopped run, and messages without an answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.slurm import (
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Fake commands of SLURM that note what they were asked."""
+    """Fake commands of SLURM that record their arguments."""
     folder, expected = tmp_path / "bin", tmp_path / "expected"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
@@ -47,7 +47,7 @@ def test_a_job_is_requeued(tools, tmp_path: Path) -> None:
     assert output()[-1] == "scontrol requeue 12"
 
 
-def test_of_an_array_its_task(tools, monkeypatch, tmp_path: Path) -> None:
+def test_only_the_task_of_an_array_is_requeued(tools, monkeypatch, tmp_path: Path) -> None:
     output = tools(scontrol="true")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "11")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
@@ -56,7 +56,7 @@ def test_of_an_array_its_task(tools, monkeypatch, tmp_path: Path) -> None:
     assert output()[-1] == "scontrol requeue 11_4"
 
 
-def test_where_that_is_forbidden_a_dependent_job_goes_on(tools, tmp_path: Path, capsys) -> None:
+def test_a_dependent_job_is_submitted_if_requeue_is_forbidden(tools, tmp_path: Path, capsys) -> None:
     output = tools(
         scontrol='[ "$1" = show ] || { echo "Requested operation is disabled" >&2; exit 1; }', sbatch="echo 13"
     )
@@ -69,7 +69,7 @@ def test_where_that_is_forbidden_a_dependent_job_goes_on(tools, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("task", ["4", None])
-def test_what_gathers_an_array_waits_for_the_job_that_goes_on_too(tools, monkeypatch, tmp_path: Path, task) -> None:
+def test_the_gathering_job_waits_for_the_dependent_job(tools, monkeypatch, tmp_path: Path, task) -> None:
     output = tools(scontrol='[ "$1" = show ]', sbatch="echo Welcome; echo 13")
     gather = tmp_path / GATHER
     gather.parent.mkdir(parents=True)
@@ -88,13 +88,13 @@ def test_what_gathers_an_array_waits_for_the_job_that_goes_on_too(tools, monkeyp
         assert output()[-1] == f"sbatch --parsable --dependency=afterany:12 {gather}"
 
 
-def test_the_number_of_a_job_is_the_last_that_sbatch_prints() -> None:
+def test_the_job_number_is_in_the_last_line_of_sbatch() -> None:
     assert job_number("17\n") == job_number("17;cluster\n") == job_number("Welcome to 3 clusters\n17\n") == "17"
     for wrong in ("", "Welcome", "17\nBye", "Submitted batch job 17"):
         assert job_number(wrong) is None
 
 
-def test_what_is_still_to_do_waits_or_runs_by_number_or_script(tools, monkeypatch, tmp_path: Path) -> None:
+def test_unfinished_jobs_are_found_by_number_or_script(tools, monkeypatch, tmp_path: Path) -> None:
     script = tmp_path / "it is" / "job.sh"
     output = tools(squeue=f'[ "${{@: -1}}" = --me ] && echo "40_1 PENDING {script}"; echo "11_2 $STATE /else"')
     for state, found in (("RUNNING", "11_2"), ("PENDING", "11_2"), ("COMPLETING", None), ("", None)):
@@ -110,12 +110,12 @@ def test_what_is_still_to_do_waits_or_runs_by_number_or_script(tools, monkeypatc
 
 
 @pytest.mark.parametrize(("name", "expected"), [("cells", True), ("bash", False), ("interactive", False)])
-def test_a_shell_in_a_job_is_no_task_of_it(tools, monkeypatch, name: str, expected: bool) -> None:
+def test_an_interactive_job_is_not_launched_by_srun(tools, monkeypatch, name: str, expected: bool) -> None:
     monkeypatch.setenv("SLURM_JOB_NAME", name)
     assert launched_by_srun() == expected
 
 
-def test_in_a_container_without_slurm_nothing_can_be_done(tools, tmp_path: Path) -> None:
+def test_requeue_returns_none_without_slurm_commands(tools, tmp_path: Path) -> None:
     tools()
     assert requeue(tmp_path) is None
 
@@ -128,7 +128,7 @@ def test_a_cancelled_job_stays_cancelled(tools, tmp_path: Path, capsys, state: s
     assert "was cancelled" in capsys.readouterr().err
 
 
-def test_who_may_requeue(tools, monkeypatch) -> None:
+def test_conditions_of_a_requeue(tools, monkeypatch) -> None:
     assert may_requeue(Preempted("stopped by SIGTERM"))
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")  # hyperband ends a run with SIGTERM
     assert not may_requeue(Preempted("stopped by SIGTERM"))
@@ -140,7 +140,7 @@ def test_who_may_requeue(tools, monkeypatch) -> None:
     assert not may_requeue(Preempted("stopped by SIGUSR1"))
 
 
-def test_ranks_are_those_of_the_step(monkeypatch) -> None:
+def test_step_size_reads_nodes_and_tasks_of_the_job_step(monkeypatch) -> None:
     for key in ("SLURM_STEP_ID", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(key, raising=False)
     assert step_size() is None
@@ -151,7 +151,7 @@ def test_ranks_are_those_of_the_step(monkeypatch) -> None:
     assert step_size() == (2, 8)
 
 
-def test_exit_codes(capsys) -> None:
+def test_exit_code_is_75_or_0_if_requeued(capsys) -> None:
     stop = Preempted("stopped by SIGUSR1; continue with resume=x")
     assert exit_code(stop) == 75
     assert "continue with resume=x" in capsys.readouterr().err
@@ -159,7 +159,7 @@ def test_exit_codes(capsys) -> None:
     assert exit_code(stop) == 0
 
 
-def test_a_job_is_alive_as_long_as_it_runs(tools) -> None:
+def test_only_a_running_job_is_alive(tools) -> None:
     tools(squeue="echo RUNNING")
     assert is_alive("12")
     tools(squeue="echo PENDING")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cytovox.io import write_nifti
 
@@ -55,6 +56,7 @@ results = {"cases": [c.name for c in module.scores.cases], "means": module.score
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_with_one_validation_volume_agree(tmp_path: Path) -> None:
     z, y, x = np.ogrid[:8, :12, :12]
     for n in range(5):

@@ -1,4 +1,4 @@
-"""What W&B may not hold up."""
+"""A W&B upload does not delay the end of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training import wandb_log
 
 
 @pytest.mark.parametrize("preempted", [False, True])
-def test_an_upload_that_never_ends_does_not_keep_a_stopped_run_from_being_requeued(monkeypatch, preempted):
+def test_a_hanging_upload_does_not_prevent_a_requeue(monkeypatch, preempted):
     calls: list[object] = []
     run = types.SimpleNamespace(mark_preempting=lambda: calls.append("preempting"))
 

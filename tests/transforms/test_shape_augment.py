@@ -1,4 +1,4 @@
-"""Image, mask and object turn together."""
+"""Augmentation of image, mask and object with the same random transform."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def sample(obj_ZYX: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def params_of(augment: Compose) -> AugmentationParams:
-    """What the last call drew."""
+    """Parameters of the last call."""
     (rotation,) = (step for step in augment.transforms if isinstance(step, RandRotateInFramed))
     return rotation.params
 
 
 def lopsided() -> torch.Tensor:
-    """A body with a bump on one side, a thin wall on another and a hole: no turn leaves it as it is."""
+    """A body with a bump on one side, a thin wall on another and a hole: no rotation or flip leaves it unchanged."""
     obj = ellipsoid((12, 16, 10)).numpy().copy()
     obj[30:36, 20:24, 38:50] = 1
     obj[24:44, 44:56, 31] = 1
@@ -57,7 +57,7 @@ def lopsided() -> torch.Tensor:
     return torch.from_numpy(obj)
 
 
-def test_no_turn_changes_nothing() -> None:
+def test_default_parameters_change_nothing() -> None:
     obj = lopsided()
     for before, after in zip(
         sample(obj).values(),
@@ -75,7 +75,7 @@ def test_no_turn_changes_nothing() -> None:
         (AugmentationParams(shift_YX=(3, -2)), lambda o: torch.roll(o, (3, -2), (1, 2))),
     ],
 )
-def test_known_turns_move_every_voxel_where_it_belongs(turn: AugmentationParams, expected: object) -> None:
+def test_known_transforms_move_every_voxel_to_its_place(turn: AugmentationParams, expected: object) -> None:
     obj = lopsided()
     image, mask, turned = apply_augmentation(turn, obj[SLICE], obj[SLICE], obj)
     assert torch.equal(turned, expected(obj))  # type: ignore[operator]
@@ -83,7 +83,7 @@ def test_known_turns_move_every_voxel_where_it_belongs(turn: AugmentationParams,
     assert torch.allclose(image, mask, atol=1e-4)
 
 
-def test_a_mirror_image_in_z_leaves_slice_32_where_it_is() -> None:
+def test_a_flip_along_z_keeps_slice_32() -> None:
     obj = lopsided()
     obj[40, 30, 30] = 0
     given_sample = {"obj": obj[None], "distance": 2 * obj[None]}
@@ -95,7 +95,7 @@ def test_a_mirror_image_in_z_leaves_slice_32_where_it_is() -> None:
     assert torch.equal(RandMirrorZd(("obj",), 1.0)({"obj": obj[None]})["obj"][0], obj)
 
 
-def test_mirror_images_are_exact_and_come_half_of_the_time_along_each_axis() -> None:
+def test_flips_are_exact_and_have_probability_one_half_along_each_axis() -> None:
     obj = lopsided()
     obj[40, 30, 30] = 0
     augment = rand_shape(**NOTHING | {"flip": True, "flip_z": True})
@@ -121,7 +121,9 @@ def test_mirror_images_are_exact_and_come_half_of_the_time_along_each_axis() -> 
     semi=st.tuples(st.floats(3, 31), st.floats(3, 31), st.floats(3, 31)),
     elastic=st.sampled_from([0.0, 2.0]),
 )
-def test_mask_and_object_agree_after_every_turn(seed: int, semi: tuple[float, float, float], elastic: float) -> None:
+def test_mask_and_object_agree_after_any_augmentation(
+    seed: int, semi: tuple[float, float, float], elastic: float
+) -> None:
     augment = rand_shape(elastic=elastic, elastic_probability=1.0, zoom=(0.7, 1.4), shift=8)
     augment.set_random_state(seed=seed)
     turned = augment(sample(ellipsoid(semi)))
@@ -133,7 +135,9 @@ def test_mask_and_object_agree_after_every_turn(seed: int, semi: tuple[float, fl
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), semi=st.tuples(st.floats(8, 28), st.floats(10, 31), st.floats(10, 31)))
-def test_the_volume_is_the_zoom_cubed_and_no_cell_is_cut(seed: int, semi: tuple[float, float, float]) -> None:
+def test_the_volume_scales_with_the_cube_of_the_zoom_and_no_cell_is_cut(
+    seed: int, semi: tuple[float, float, float]
+) -> None:
     augment = rand_shape(zoom=(0.7, 1.4), shift=8)
     augment.set_random_state(seed=seed)
     obj = ellipsoid(semi)
@@ -141,7 +145,7 @@ def test_the_volume_is_the_zoom_cubed_and_no_cell_is_cut(seed: int, semi: tuple[
     assert float(turned.sum() / obj.sum()) == pytest.approx(params_of(augment).zoom ** 3, rel=0.06)
 
 
-def test_a_turn_goes_the_same_way_for_image_and_mask() -> None:
+def test_image_and_mask_are_transformed_equally() -> None:
     obj = ellipsoid((10, 20, 6))
     augment = rand_shape(intensity_scale=0, intensity_offset=0, noise=0, elastic=1.5, elastic_probability=1)
     for seed in range(10):
@@ -150,7 +154,7 @@ def test_a_turn_goes_the_same_way_for_image_and_mask() -> None:
         assert torch.equal((turned["image"] > 0.45).float(), turned["mask"])
 
 
-def test_a_wall_one_voxel_thin_survives_every_turn_in_one_piece() -> None:
+def test_a_wall_of_one_voxel_stays_connected_after_rotation() -> None:
     obj = torch.zeros(SIDE, SIDE, SIDE)
     obj[12:52, 16:48, 31] = 1
     for degrees in range(0, 91, 9):
@@ -161,7 +165,7 @@ def test_a_wall_one_voxel_thin_survives_every_turn_in_one_piece() -> None:
             assert turned.sum() > 0.65 * obj.sum()
 
 
-def test_a_shifted_cell_stops_at_the_frame_and_a_large_one_shrinks() -> None:
+def test_shift_and_zoom_are_limited_so_that_the_cell_stays_inside() -> None:
     obj = ellipsoid((10, 28, 12))
     turn = keep_inside(AugmentationParams(shift_YX=(9, 9)), obj[SLICE], obj)
     assert turn.shift_YX == pytest.approx((4, 9), abs=0.6)
@@ -173,7 +177,7 @@ def test_a_shifted_cell_stops_at_the_frame_and_a_large_one_shrinks() -> None:
     assert float(turned.sum() / corner.sum()) == pytest.approx(kept.zoom**3, rel=0.06)
 
 
-def test_the_exposure_changes_the_image_and_nothing_else() -> None:
+def test_intensity_augmentation_changes_the_image_only() -> None:
     obj = lopsided()
     augment = rand_shape(rotate=False, flip=False, flip_z=False, zoom=(1, 1), shift=0, noise=0)
     augment.set_random_state(seed=3)
@@ -185,7 +189,7 @@ def test_the_exposure_changes_the_image_and_nothing_else() -> None:
     assert not torch.equal(turned["image"], sample(obj)["image"])
 
 
-def test_cells_on_a_slide_keep_their_upper_side() -> None:
+def test_without_flip_z_the_upper_side_stays_up() -> None:
     obj = ellipsoid((20, 12, 12))
     obj[:SLICE] = 0
     augment = rand_shape(flip_z=False)
@@ -200,7 +204,7 @@ NOTHING = {
 }  # fmt: skip
 
 
-def test_without_augmentation_a_cell_stays_as_it_is_even_where_it_fills_its_frame() -> None:
+def test_without_augmentation_a_cell_that_fills_the_volume_is_unchanged() -> None:
     given = sample(torch.ones(SIDE, SIDE, SIDE))
     augment = rand_shape(**NOTHING)
     augment.set_random_state(0)
@@ -208,7 +212,7 @@ def test_without_augmentation_a_cell_stays_as_it_is_even_where_it_fills_its_fram
         assert torch.equal(value, given[key])
 
 
-def test_published_mirrors_come_in_a_third_of_the_samples_along_y_and_z_apart() -> None:
+def test_mirror_yz_flips_y_and_z_independently_with_its_probability() -> None:
     augment, obj = rand_shape(**NOTHING, mirror_yz=1 / 3), lopsided()
     obj[40, 30, 30] = 0
     augment.set_random_state(1)
@@ -222,14 +226,14 @@ def test_published_mirrors_come_in_a_third_of_the_samples_along_y_and_z_apart() 
     assert np.mean([a and b for a, b in seen]) == pytest.approx(1 / 9, abs=0.04)
 
 
-def test_a_bend_alone_is_a_turn() -> None:
+def test_elastic_deformation_alone_changes_the_object() -> None:
     augment = rand_shape(**NOTHING, elastic=2.0, elastic_probability=1.0)
     augment.set_random_state(2)
     given = sample(lopsided())
     assert not torch.equal(augment(given)["obj"], given["obj"])
 
 
-def test_the_same_seed_draws_the_same_turn_and_another_another() -> None:
+def test_a_seed_determines_the_augmentation() -> None:
     augment, obj = rand_shape(elastic=1.0), lopsided()
     drawn = []
     for seed in (1, 1, 2):
@@ -239,12 +243,12 @@ def test_the_same_seed_draws_the_same_turn_and_another_another() -> None:
     assert not torch.equal(drawn[0]["obj"], drawn[2]["obj"])
 
 
-def test_settings_that_cannot_work_are_refused() -> None:
+def test_an_invalid_zoom_is_refused() -> None:
     with pytest.raises(InputError, match="zoom"):
         rand_shape(zoom=(1.1, 0.9))
 
 
-def test_a_sample_takes_a_few_milliseconds() -> None:
+def test_a_sample_is_augmented_within_50_milliseconds() -> None:
     augment, given_ = rand_shape(elastic=1.0, elastic_probability=1.0), sample(lopsided())
     times = []
     for _ in range(30):
@@ -256,7 +260,7 @@ def test_a_sample_takes_a_few_milliseconds() -> None:
 
 @pytest.mark.real_data
 @pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
-def test_real_masks_agree_with_their_objects_as_well_after_a_turn_as_before() -> None:
+def test_real_masks_agree_with_their_objects_after_augmentation() -> None:
     augment = rand_shape()
     augment.set_random_state(seed=0)
     for path in sorted((Path(os.environ["CYTOVOX_DATA"]) / "rbc" / "obj").iterdir())[::10]:
@@ -277,7 +281,7 @@ def test_real_masks_agree_with_their_objects_as_well_after_a_turn_as_before() ->
         AugmentationParams(zoom=0.85, shift_YX=(2.0, -3.0), angle=2.0),
     ],
 )
-def test_turned_distances_are_those_of_the_turned_object(turn: AugmentationParams) -> None:
+def test_transformed_distances_are_those_of_the_transformed_object(turn: AugmentationParams) -> None:
     obj = ellipsoid((14, 18, 9), (34, 30, 32))
     turned = apply_augmentation(turn, obj[SLICE], obj[SLICE], obj)[2].numpy() > 0
     found = augment_distance(turn, torch.from_numpy(signed_distance(obj.numpy() > 0))).numpy()
@@ -286,7 +290,7 @@ def test_turned_distances_are_those_of_the_turned_object(turn: AugmentationParam
     assert ((found > 0) ^ turned).sum() < 0.03 * turned.sum()
 
 
-def test_a_sample_with_distances_has_them_turned_by_the_same_draw() -> None:
+def test_distances_of_a_sample_have_the_same_random_transform() -> None:
     obj = lopsided()
     given_sample = {**sample(obj), "distance": torch.from_numpy(signed_distance(obj.numpy() > 0))[None]}
     augment = rand_shape()

@@ -16,7 +16,7 @@ import numpy as np
 from cytovox.errors import DeviceError, InputError
 from cytovox.io.processes import worker_pool
 from cytovox.io.provenance import ContentDigests, Fingerprint, stamp_of
-from cytovox.models.organelle import CELL_INPUTS, OrganelleModel
+from cytovox.models.organelle import OrganelleModel
 from datamodules.paths import shard_of
 from datamodules.simulated import cores
 from datamodules.steps import STEPS
@@ -175,13 +175,14 @@ class Analysis:
 
     def _predict(
         self, ri_ZYX: np.ndarray, spacing_um: tuple[float, float, float]
-    ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """Return predicted masks, and probabilities of membrane and nucleus."""
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return predicted masks and their probabilities, 0 to 255."""
         assert self._organelle_weights is not None
         stamp = stamp_of(self._organelle_weights)
         if self._model is None or self._model[0] != stamp:
             self._model = (stamp, organelle_model(self._organelle_weights, self.config.compile))
-        return self._model[1].masks(ri_ZYX, spacing_um, CELL_INPUTS if self.config.cells is None else ())
+        model = self._model[1]
+        return model.masks(ri_ZYX, spacing_um, model.organelles)
 
     def _workers(self, time_lapses: list[TimeLapse]) -> int:
         """Return the number of worker processes."""

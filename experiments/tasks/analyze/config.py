@@ -70,6 +70,9 @@ class QualityConfig:
     max_interval: float | None = MAX_INTERVAL
     """Width of the interval of a cell's volume (`uncertainty`), over the volume, above which the cell is flagged; null
     for never."""
+    evidence: bool = True
+    """Whether a compartment is flagged (`no_evidence`) if the picture shows neither contrast nor edges where its
+    predicted mask ends."""
 
 
 @dataclass
@@ -170,8 +173,8 @@ class AnalyzeConfig(CellFinderConfig):
     """Whether curves and tests include sizes and masses of cells at the border of the field, which are measured only
     within the field. The tables contain them in both cases."""
     uncertainty: bool = False
-    """Whether to analyse mirror images of every frame, too: their spread is an interval of each cell's volume (takes 4
-    times as long)."""
+    """Whether to analyse mirror images of every frame, too: the interval of each cell's volume is then the spread of
+    their volumes, and the probabilities are the means of all four (takes 4 times as long)."""
     meshes: Literal["all", "ends", "none"] = "ends"
     """Frames for which surfaces of each cell and organelle are written (PLY, GLB): all, the first and last, or none."""
     workers: int | str = "auto"

@@ -12,7 +12,6 @@ import torch
 
 from cytovox.errors import InputError
 from cytovox.io import read_volume
-from cytovox.io.deletion import remove_file
 from cytovox.io.fluorescence import fluorescence_channels, read_channel
 from cytovox.io.provenance import Fingerprint
 from cytovox.io.spacing import SpacingFrom
@@ -22,7 +21,7 @@ from cytovox.measurement.volume_interval import VolumeInterval, agreement, volum
 from cytovox.models.domain import frame_outside
 from cytovox.organelles import WHOLE
 from cytovox.segmentation.checks import nuclei_outside_note
-from cytovox.segmentation.field import CellField, FoundCells, SeedRule
+from cytovox.segmentation.field import CellField, FoundCells, SeedRule, finder_inputs
 from cytovox.segmentation.holes import fill_cells
 from cytovox.segmentation.watershed import unassigned
 from datamodules.label_source import LabelSource
@@ -105,8 +104,9 @@ def finish_frame(job: FrameJob) -> list[str]:
         )  # fmt: skip
     cells = state.arrays("cells")["cells"].astype(np.int32)
     stored_intervals = state.metadata("cells")["intervals"]
+    probabilities = {name: values for name, values in _mean_probabilities(job, state).items() if name not in corrected}
     channels = {name: read_channel(volume, job.t, name) for name in fluorescence_channels(volume)}
-    measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um, channels)
+    measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um, probabilities, channels)
     unassigned_um3 = float(unassigned(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
         "rows", job.rows_provenance, {},
@@ -119,8 +119,18 @@ def finish_frame(job: FrameJob) -> list[str]:
         cells_from=job.cells_from, notes=notes, outside_training=_outside(state),
     )  # fmt: skip
     for k in range(job.members + 1):
-        remove_file((state if k == 0 else state.member(k)).probability_file, job.state)
+        (state if k == 0 else state.member(k)).compress_probabilities()
     return notes
+
+
+def _mean_probabilities(job: FrameJob, state: FrameState) -> dict[str, np.ndarray]:
+    """Return the mean of the probabilities of a frame and of its mirror images, uint8; empty for existing masks."""
+    own = state.probabilities()
+    members = [state.member(k).probabilities() for k in range(1, job.members + 1)]
+    return {
+        name: np.rint(np.mean([values, *(member[name] for member in members)], axis=0)).astype(np.uint8)
+        for name, values in own.items()
+    } if members else own  # fmt: skip
 
 
 def _outside(state: FrameState) -> str:
@@ -149,7 +159,7 @@ def _members(job: FrameJob, ri: np.ndarray, spacing_um: Any) -> list[np.ndarray]
     found = []
     for k, axes in enumerate(MIRRORS[: job.members], start=1):
         state = FrameState(job.state).member(k)
-        membrane, nucleus = _finder_inputs(state.masks(), state.probabilities())
+        membrane, nucleus = finder_inputs(state.masks(), state.probabilities())
         mirrored = [np.flip(image, axes) for image in (membrane, nucleus, ri)]
         finder = cell_finder(job.method, job.weights, job.rule)
         field = CellField(mirrored[0], mirrored[1], spacing_um, mirrored[2])
@@ -171,7 +181,7 @@ def _found(
             f"{job.source}, frame {job.t}: cells are found from masks of membrane and nucleus, but there are only "
             f"{', '.join(masks) or 'none'}; give both, or cells=..."
         )
-    membrane, nucleus = _finder_inputs(masks, None if job.binary else state.probabilities())
+    membrane, nucleus = finder_inputs(masks, {} if job.binary else state.probabilities())
     seeds = None if job.seeds is None else job.seeds.objects()
     field = CellField(membrane, nucleus, spacing_um, ri, seeds)
     if outside := nuclei_outside_note(masks["nucleus"], masks["membrane"]):
@@ -180,14 +190,6 @@ def _found(
         notes.append(f"frame {job.t}: no nucleus, so no cells were separated")
     found = cell_finder(job.method, job.weights, job.rule)(field)
     return FoundCells(fill_cells(found.cells_ZYX), found.seeds_ZYX)
-
-
-def _finder_inputs(masks: dict[str, np.ndarray], probability_2ZYX: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return membrane and nucleus: probabilities (at least 0.5 in filled holes of the membrane), or masks."""
-    if probability_2ZYX is None:
-        return masks["membrane"], masks["nucleus"]
-    membrane, nucleus = probability_2ZYX
-    return np.where(masks["membrane"], np.maximum(membrane, np.float32(0.5)), membrane), nucleus
 
 
 def rules_of(medium_ri: float, measure: Any) -> Rules:

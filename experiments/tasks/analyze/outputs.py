@@ -84,7 +84,13 @@ def _draw(time_lapse: TimeLapse, result: TimeLapseResult, folder: RunFolder, wri
         numbers = {label: track for (at, label), track in result.tracked.track_of.items() if at == t}
         figure = folder.figures / f"cells_{name}_t{t:04d}.png"
         title = f"{time_lapse.source.path.name}, frame {t}: tracks"
-        cells_figure(figure, time_lapse.volume.frame(t), cells, spacing, title, numbers)
+        doubtful = {
+            (int(row["cell"]), str(row["compartment"]))
+            for row in result.compartments
+            if row["frame"] == t and row.get("evidence") == "none"
+        }
+        nuclei = time_lapse.state(t).final_masks().get("nucleus")
+        cells_figure(figure, time_lapse.volume.frame(t), cells, spacing, title, numbers, nuclei, doubtful)
         written.add(figure)
         if t == 0 and write_cells_scene(folder.figures / f"cells_{name}.glb", cells, spacing):
             written.add(folder.figures / f"cells_{name}.glb")

@@ -13,7 +13,7 @@ from cytovox.organelles import WHOLE
 from cytovox.quality.control import Flags, cell_state, flag_cells
 from cytovox.quality.events import Overlap, overlap_of
 from cytovox.quality.lineage_sums import sum_lineages
-from cytovox.quality.rules import FLAGS, QualityRules, as_text, excluded_columns, flags_of
+from cytovox.quality.rules import FLAGS, QualityRules, as_text, evidence_flags, excluded_columns, flags_of
 from cytovox.statistics.samples import Unit
 from cytovox.tracking.tracking import Tracked
 from datamodules.steps import STEPS
@@ -29,7 +29,7 @@ def quality_rules(config: AnalyzeConfig) -> QualityRules:
     own = config.quality
     return QualityRules(
         own.exclude, config.border == "exclude", own.volume_jump, own.mass_jump, own.min_contrast_ri, own.max_interval,
-        own.merges,
+        own.merges, own.evidence,
     )  # fmt: skip
 
 
@@ -78,6 +78,7 @@ def _overlap(time_lapse: TimeLapse, t: int, config: AnalyzeConfig) -> Overlap:
 def quality_columns(row: Mapping[str, Any], flags: Flags, rules: QualityRules) -> dict[str, str]:
     """Return the columns `flags` and `excluded` of a row: names separated by spaces."""
     own = tuple(flags.get((row["frame"], row["cell"]), ()))
+    own += evidence_flags(row.get("evidence"), row.get("expected_dice"), rules)
     return {"flags": as_text(own), "excluded": " ".join(excluded_columns(own, str(row["compartment"]), rules))}
 
 
@@ -189,12 +190,13 @@ def _compared(one: pd.DataFrame, other: pd.DataFrame, unit: Unit) -> dict[str, A
 
 
 def quality_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of the number of cells in frames, tracks and files with each flag."""
-    whole = table[(table["compartment"] == WHOLE) & (table["cell"] > 0)]
-    flags = whole["flags"].map(flags_of)
+    """Return a table of the number of cells in frames, tracks and files with each flag in any compartment."""
+    cells = table[table["cell"] > 0]
+    flags, total = cells["flags"].map(flags_of), int((cells["compartment"] == WHOLE).sum())
     rows = []
     for name, flag in FLAGS.items():
-        hit = whole[flags.map(lambda own, n=name: n in own).astype(bool)]
+        hit = cells[flags.map(lambda own, n=name: n in own).astype(bool)]
+        frames = len(hit[["file", "frame", "cell"]].drop_duplicates())
         tracks = len(hit[["file", "track"]].drop_duplicates())
-        rows += [(name, flag.meaning, len(hit), len(whole), tracks, hit["file"].nunique())] if len(hit) else []
+        rows += [(name, flag.meaning, frames, total, tracks, hit["file"].nunique())] if frames else []
     return pd.DataFrame(rows, columns=["flag", "meaning", "cell_frames", "of", "tracks", "files"])

@@ -14,6 +14,9 @@ from cytovox.io.atomic import atomic_path
 from cytovox.io.deletion import remove_file
 from cytovox.io.provenance import Fingerprint
 
+#: Files of the probabilities: as the network wrote them, and compressed.
+_PROBABILITIES = ("probabilities_raw.npz", "probabilities.npz")
+
 
 class FrameState:
     """Folder of the results of one frame. Files are written atomically, each with the fingerprint of its inputs."""
@@ -84,21 +87,37 @@ class FrameState:
         return FrameState(self.folder / f"mirror{k}")
 
     @property
-    def probability_file(self) -> Path:
-        """File of the probabilities of membrane and nucleus, uint8 0 to 255; it is removed when the cells are found."""
-        return self.folder / "said.npy"
+    def has_probabilities(self) -> bool:
+        """Whether probabilities are stored."""
+        return any((self.folder / name).is_file() for name in _PROBABILITIES)
 
-    def save_probabilities(self, probability_2ZYX: np.ndarray) -> None:
-        """Write the probabilities of membrane and nucleus."""
+    def remove_probabilities(self) -> None:
+        """Delete stored probabilities."""
+        for name in _PROBABILITIES:
+            remove_file(self.folder / name, self.folder)
+
+    def save_probabilities(self, probabilities: Mapping[str, np.ndarray]) -> None:
+        """Write probabilities, name to uint8 array (Z, Y, X), uncompressed: the network waits for this."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.probability_file) as part, part.open("wb") as file:
-            np.save(file, np.rint(255 * probability_2ZYX).astype(np.uint8))
+        with atomic_path(self.folder / _PROBABILITIES[0]) as part, part.open("wb") as file:
+            np.savez(file, **probabilities)  # type: ignore[arg-type]
 
-    def probabilities(self) -> np.ndarray | None:
-        """Return the probabilities of membrane and nucleus, float32 (2, Z, Y, X); None if they are not stored."""
-        if not self.probability_file.is_file():
-            return None
-        return np.load(self.probability_file, allow_pickle=False).astype(np.float32) / 255
+    def compress_probabilities(self) -> None:
+        """Compress stored probabilities, when nothing waits for it."""
+        fast, small = (self.folder / name for name in _PROBABILITIES)
+        if not fast.is_file():
+            return
+        with atomic_path(small) as part, part.open("wb") as file:
+            np.savez_compressed(file, **self.probabilities())  # type: ignore[arg-type]
+        remove_file(fast, self.folder)
+
+    def probabilities(self) -> dict[str, np.ndarray]:
+        """Return the probabilities, name to uint8 array (Z, Y, X), 0 to 255; empty if they are not stored."""
+        for name in _PROBABILITIES:
+            if (self.folder / name).is_file():
+                with np.load(self.folder / name, allow_pickle=False) as file:
+                    return {organelle: file[organelle] for organelle in file.files}
+        return {}
 
 
 def _unpacked(arrays: Mapping[str, np.ndarray], names: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -14,7 +14,6 @@ import numpy as np
 
 from cytovox.errors import InputError
 from cytovox.io import Volume, read_volume
-from cytovox.io.deletion import remove_file
 from cytovox.io.fluorescence import fluorescence_channels, read_channel
 from cytovox.io.provenance import ContentDigests, Fingerprint, StampedRecords, array_digest, stamp_of
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI
@@ -122,8 +121,8 @@ def _times(source: Source, volume: Volume, interval_min: float | None, notes: li
     return volume.times_s
 
 
-#: Function from a frame to masks by organelle, and probabilities of membrane and nucleus (2, Z, Y, X) or None.
-Predict = Callable[[np.ndarray, tuple[float, float, float]], tuple[dict[str, np.ndarray], np.ndarray | None]]
+#: Function from a frame to masks by organelle, and probabilities by organelle, uint8.
+Predict = Callable[[np.ndarray, tuple[float, float, float]], tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -186,14 +185,12 @@ class Frames:
                 else self._digest(asked.cell_weights),
             )  # fmt: skip
 
-        # probabilities are kept until the cells are found, and are needed to find them otherwise
-        probable = not given and not corrected and cells is None
         found = state.has("cells", cells_provenance())
         why = ""
         for k, axes, wanted in [(0, (), provenance), *((k, MIRRORS[k - 1], mirror) for k, mirror in mirrors.items())]:
             own = state.member(k) if k else state
             current = own.has("organelles", wanted)
-            lost = current and not found and probable and not own.probability_file.is_file()
+            lost = current and not found and not given and not own.has_probabilities
             if not current or lost:
                 why = why or wanted.why(own.provenance("organelles")) or ("probabilities are missing" if lost else "")
                 self._organelles(t, own, wanted, axes, given)
@@ -281,7 +278,7 @@ class Frames:
         """Store the existing masks of a frame, or those predicted from the frame or a mirror image of it."""
         time_lapse, ri = self.time_lapse, self._ri(t)
         outside, weights = "", self.asked.organelle_weights
-        remove_file(state.probability_file, state.folder)
+        state.remove_probabilities()
         if given:
             masks = {name: source.mask() for name, source in given}
         else:
@@ -292,6 +289,5 @@ class Frames:
             if FILLED in masks:
                 masks[FILLED] = fill_holes(masks[FILLED], spacing_um)
             masks = {name: np.flip(mask, axes) for name, mask in masks.items()}
-            if probabilities is not None:
-                state.save_probabilities(np.flip(probabilities, tuple(1 + axis for axis in axes)))
+            state.save_probabilities({name: np.flip(values, axes) for name, values in probabilities.items()})
         state.save_masks(provenance, masks, ri.shape, notes=[], outside=outside)

@@ -81,7 +81,7 @@ def test_batches_are_full_across_skipped_windows():
     assert seen == [2, 1]
 
 
-def test_nothing_but_medium_is_zero_in_as_many_channels_as_the_network_has():
+def test_a_volume_of_medium_gives_zero_in_all_channels():
     tiling = SlidingWindow((4, 4, 4), (2, 2, 2), pad_yx=(0, 0), skip_below=0.1)
     result = tiling(torch.zeros((2, 1, 9, 9, 9)), lambda w: torch.ones((len(w), 3, *w.shape[2:])))
     assert torch.equal(result, torch.zeros((2, 3, 9, 9, 9)))

@@ -84,7 +84,7 @@ def test_an_ensemble_of_two_is_the_mean_of_both(precision):
 
 @pytest.mark.parametrize("flips", [("x",), ("z", "y"), ("z", "y", "x")])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_flips_change_nothing_for_a_network_that_does_not_see_them(flips, channels_last):
+def test_flips_change_nothing_for_a_symmetric_network(flips, channels_last):
     ri, grid = ri_of((7, 12, 11)), ResampleTo(grid=(6, 12, 14))
     pointwise = nn.Sequential(nn.Conv3d(1, 8, 1), nn.ReLU(), nn.Conv3d(8, 3, 1)).eval()
     plain = DenseInferer(pointwise, grid, SMALL)(ri, (1, 1, 1))
@@ -136,7 +136,7 @@ def test_every_network_returns_to_its_mode_also_after_an_unfinished_prediction()
     assert not networks[1].training
 
 
-def test_the_caller_s_grad_mode_is_left_alone_between_boxes():
+def test_the_grad_mode_of_the_caller_is_unchanged_between_boxes():
     inferer = DenseInferer(network(), ResampleTo(grid=(8, 12, 12)), SMALL)
     for _ in inferer.boxes(ArrayReader(ri_of((8, 12, 12))), (1, 1, 1)):
         assert torch.is_grad_enabled()

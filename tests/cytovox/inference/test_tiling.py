@@ -45,7 +45,7 @@ def monai_overlap(window: tuple[int, ...], stride: tuple[int, ...]) -> tuple[flo
 
 @quick
 @given(tilings(), sizes, st.integers(1, 2))
-def test_an_identity_network_reproduces_its_input_and_leaves_it_alone(tiling, shape, batch):
+def test_an_identity_network_reproduces_its_input_without_changing_it(tiling, shape, batch):
     image = torch.rand((batch, 2, *shape))
     before = image.clone()
     result = tiling(image, identity)
@@ -64,7 +64,7 @@ def test_weights_sum_to_one_so_a_network_of_ones_gives_exactly_one_everywhere(ti
 
 @quick
 @given(tilings(), sizes)
-def test_every_window_has_the_networks_size_and_the_batch_is_kept_to(tiling, shape):
+def test_every_window_has_the_size_of_the_network_and_batches_are_limited(tiling, shape):
     seen = []
 
     def look(windows: torch.Tensor) -> torch.Tensor:

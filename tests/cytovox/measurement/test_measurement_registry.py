@@ -29,6 +29,7 @@ COLUMNS = (
     "cell", "compartment", "volume_um3", "surface_area_um2", "area_flag", "sphericity", "mean_ri", "sd_ri",
     "concentration_g_per_ml", "dry_mass_pg", "z_um", "y_um", "x_um", "parts", "mean_part_um3", "median_part_um3",
     "largest_part_um3", "mean_part_area_um2", "specks", "specks_um3", "border", "nuclei", "contrast_ri",
+    "boundary_contrast", "edge_share", "expected_dice", "evidence",
 )  # fmt: skip
 #: Columns of each fluorescence channel, which a table without channels does not have.
 CHANNEL_COLUMNS = ("fluorescence_mean_{channel}", "fluorescence_sum_{channel}")
@@ -100,9 +101,19 @@ def test_the_page_of_columns_is_what_the_registry_says():
 
 def test_numbers_have_a_type_and_columns_of_the_refractive_index_are_known():
     types = registry.numeric_types(registry.columns())
-    assert set(COLUMNS) - set(types) == {"compartment", "area_flag", "border"}
+    assert set(COLUMNS) - set(types) == {"compartment", "area_flag", "border", "evidence"}
     assert {name for name, kind in types.items() if kind == "Int64"} == {"specks", "nuclei"}
-    of_ri = {"mean_ri", "sd_ri", "concentration_g_per_ml", "dry_mass_pg", "contrast_ri"}
+    of_ri = {
+        "mean_ri",
+        "sd_ri",
+        "concentration_g_per_ml",
+        "dry_mass_pg",
+        "contrast_ri",
+        "boundary_contrast",
+        "edge_share",
+        "expected_dice",
+        "evidence",
+    }
     assert registry.columns_of_ri() == of_ri
 
 

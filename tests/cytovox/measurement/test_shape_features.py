@@ -1,4 +1,4 @@
-"""Features of bodies in a book, and the same features of any body whatever way it lies."""
+"""Features of bodies with analytical values, and their invariance under rotation and mirroring."""
 
 import itertools
 import os
@@ -76,7 +76,7 @@ def test_the_axes_of_an_ellipsoid_in_anisotropic_voxels():
     assert found["thickness_max_um"] == pytest.approx(10, rel=0.08)
 
 
-def test_a_box_counts_its_voxels_and_a_torus_its_hole():
+def test_a_box_and_a_torus():
     box = np.zeros((20, 24, 28), bool)
     box[4:16, 2:22, 1:27] = True
     found = features_3d(box)
@@ -118,7 +118,7 @@ def test_a_disc_with_a_dark_rim_and_a_ring():
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**20), pose=st.sampled_from(POSES))
 @example(seed=103885, pose=POSES[0])
-def test_no_turn_or_mirror_changes_an_object(seed, pose):
+def test_features_3d_are_invariant_under_rotation_and_mirroring(seed, pose):
     obj = blob(seed, 3)
     spacing = np.array([0.5, 0.3, 0.4])
     first = features_3d(obj, tuple(spacing))
@@ -134,7 +134,7 @@ def test_no_turn_or_mirror_changes_an_object(seed, pose):
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**20), turns=st.integers(0, 3), mirror=st.booleans())
-def test_no_turn_or_mirror_changes_an_image(seed, turns, mirror):
+def test_features_2d_are_invariant_under_rotation_and_mirroring(seed, turns, mirror):
     mask = blob(seed, 2, 40)
     image = ndi.gaussian_filter(np.random.default_rng(seed + 1).random(mask.shape), 1.0)
 
@@ -147,7 +147,7 @@ def test_no_turn_or_mirror_changes_an_image(seed, turns, mirror):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_any_angle_leaves_only_the_sampling(seed):
+def test_rotation_by_any_angle_changes_features_by_sampling_only(seed):
     points = np.stack(coordinates(46, 46, 46), axis=-1)
     shift = np.random.default_rng(seed).uniform(-0.5, 0.5, 3)
 
@@ -165,7 +165,7 @@ def test_any_angle_leaves_only_the_sampling(seed):
         assert turned[name] == pytest.approx(value, rel=loose.get(name, 0.03), abs=0.015), name
 
 
-def test_another_spacing_scales_what_has_a_length():
+def test_features_scale_with_spacing_by_their_unit():
     obj = blob(5, 3)
     one, two = features_3d(obj), features_3d(obj, (2.0, 2.0, 2.0))
     power = {"µm": 1, "µm²": 2, "µm³": 3, "1/µm": -1, "1/µm²": -2, "1": 0}
@@ -173,7 +173,7 @@ def test_another_spacing_scales_what_has_a_length():
         assert two[feature.name] == pytest.approx(one[feature.name] * 2.0 ** power[feature.unit], rel=1e-6), feature
 
 
-def test_one_voxel_and_two_apart_have_finite_features():
+def test_one_voxel_and_two_separate_voxels_have_finite_features():
     obj = np.zeros((6, 6, 9), bool)
     obj[2, 2, 2] = True
     assert np.isfinite(list(features_3d(obj).values())).all()
@@ -183,7 +183,7 @@ def test_one_voxel_and_two_apart_have_finite_features():
     assert found["euler_number"] == 2
 
 
-def test_what_has_no_features_is_refused():
+def test_empty_objects_other_shapes_and_nan_are_refused():
     with pytest.raises(ValueError, match="not empty"):
         features_3d(np.zeros((5, 5, 5), bool))
     with pytest.raises(ValueError, match="expected one shape"):
@@ -194,7 +194,7 @@ def test_what_has_no_features_is_refused():
 
 @pytest.mark.real_data
 @pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real cells")
-def test_a_real_cell_turned_by_a_quarter_is_the_same_cell():
+def test_features_of_a_real_cell_are_invariant_under_a_quarter_turn():
     folder = Path(os.environ["CYTOVOX_DATA"]) / "rbc"
     for path in sorted((folder / "obj").glob("*.tif"))[::50]:
         obj = tifffile.imread(path) > 127

@@ -1,4 +1,4 @@
-"""The larger set: bodies in a book, and any body whatever way it lies."""
+"""The larger feature set: bodies with analytical values, and invariance under rotation and mirroring."""
 
 import itertools
 import re
@@ -88,7 +88,7 @@ def test_a_ring_with_a_bubble_has_one_tunnel_and_one_cavity():
     assert found["cavity_share"] == pytest.approx(33 / ring.sum())
 
 
-def test_an_image_that_grows_dark_to_the_rim_and_one_of_stripes():
+def test_an_image_that_darkens_towards_the_rim_and_one_with_stripes():
     y, x = coordinates(41, 41)
     r = np.hypot(y, x)
     found = features_2d_large(1 - r / 40, r <= 18)
@@ -120,7 +120,7 @@ def share_below(mesh, kind, value, volume_um3):
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**20), pose=st.sampled_from(POSES))
 @example(seed=200, pose=((0, 1, 2), (1, 1, -1)))
-def test_no_turn_or_mirror_changes_an_object(seed, pose):
+def test_features_3d_are_invariant_under_rotation_and_mirroring(seed, pose):
     obj, spacing = blob(seed, 3, 24), np.array([0.5, 0.3, 0.4])
     order, flips = pose
     turned = obj.transpose(order)[tuple(slice(None, None, f) for f in flips)]
@@ -145,7 +145,7 @@ def test_no_turn_or_mirror_changes_an_object(seed, pose):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**20), turns=st.integers(0, 3), mirror=st.booleans())
-def test_no_turn_or_mirror_changes_an_image(seed, turns, mirror):
+def test_features_2d_are_invariant_under_rotation_and_mirroring(seed, turns, mirror):
     mask = blob(seed, 2, 40)
     mask[[0, -1]] = mask[:, [0, -1]] = False
     image = ndi.gaussian_filter(np.random.default_rng(seed + 1).random(mask.shape), 1.0)

@@ -1,4 +1,4 @@
-"""Reliability of probabilities that are right, and of some that are known to be wrong."""
+"""Reliability of calibrated probabilities, and of probabilities with a known error."""
 
 import math
 
@@ -8,7 +8,7 @@ import pytest
 from cytovox.metrics.reliability import Reliability
 
 
-def test_probabilities_that_mean_what_they_say_lie_on_the_diagonal():
+def test_calibrated_probabilities_lie_on_the_diagonal():
     rng = np.random.default_rng(0)
     diagram = Reliability(bins=10)
     for _ in range(3):
@@ -20,7 +20,7 @@ def test_probabilities_that_mean_what_they_say_lie_on_the_diagonal():
     assert diagram.calibration_error() < 0.01
 
 
-def test_two_halves_make_a_whole():
+def test_merging_two_halves_equals_the_whole():
     rng = np.random.default_rng(2)
     probability, truth = rng.random((4, 8, 8)), rng.random((4, 8, 8)) < 0.5
     whole, first, second = Reliability(), Reliability(), Reliability()
@@ -53,7 +53,7 @@ def test_certain_voxels_fall_in_the_first_and_the_last_bin_and_leave_no_doubt():
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, math.nan])
-def test_what_is_no_probability_is_refused(wrong: float):
+def test_values_outside_0_to_1_are_refused(wrong: float):
     with pytest.raises(ValueError, match="not logits"):
         Reliability().add(np.full((1, 2, 2), wrong), np.zeros((1, 2, 2), bool))
     with pytest.raises(ValueError, match="of one shape"):

@@ -50,7 +50,7 @@ def test_a_shifted_box_differs_in_overlap_alone():
     assert shape_errors(moved, CUBE) == ShapeErrors(pytest.approx(1 - 12 / 20), 0, 0, 0)
 
 
-def test_half_a_box_has_half_the_volume_and_its_own_surface():
+def test_half_a_box_has_known_errors():
     half = box(slice(8, 16), slice(8, 24), slice(8, 24))
     got = shape_errors(half, CUBE)
     surface = (16**3 - 14**3, 8 * 16**2 - 6 * 14**2)
@@ -59,18 +59,18 @@ def test_half_a_box_has_half_the_volume_and_its_own_surface():
     assert got.surface_error == pytest.approx(1 - surface[1] / surface[0])
 
 
-def test_the_errors_are_relative_to_the_truth_and_not_to_the_prediction():
+def test_errors_are_relative_to_the_truth():
     half = box(slice(8, 16), slice(8, 24), slice(8, 24))
     assert shape_errors(CUBE, half).volume_error == pytest.approx(1.0)
 
 
-def test_an_empty_prediction_counts_one_in_each():
+def test_all_errors_of_an_empty_prediction_are_one():
     empty = np.zeros_like(CUBE)
     assert shape_errors(empty, CUBE) == ShapeErrors(1, 1, 1, 1)
     assert shape_errors(empty, CUBE, surface="mesh") == ShapeErrors(1, 1, 1, 1)
 
 
-def test_boundary_voxels_of_a_box_are_its_shell_even_at_the_border():
+def test_boundary_voxels_of_a_box_are_its_shell_also_at_the_border():
     assert boundary_voxels(CUBE) == 16**3 - 14**3
     assert boundary_voxels(np.ones((5, 6, 7), bool)) == 5 * 6 * 7 - 3 * 4 * 5
     # a background voxel that touches a voxel's corner only bares it
@@ -79,7 +79,7 @@ def test_boundary_voxels_of_a_box_are_its_shell_even_at_the_border():
     assert boundary_voxels(pierced) == 16**3 - 14**3 + 26
 
 
-def test_the_mesh_of_a_ball_has_its_area_within_the_staircases_excess():
+def test_the_mesh_area_of_a_ball_is_8_percent_too_large():
     assert mesh_area(ball(20)) / (4 * math.pi * 20**2) == pytest.approx(1.08, abs=0.03)
 
 
@@ -89,7 +89,7 @@ def test_the_mesh_is_closed_where_the_object_touches_the_border():
     assert mesh_area(cube) == pytest.approx(mesh_area(inner))
 
 
-def test_roughness_counts_what_a_smoothing_takes_away():
+def test_roughness_counts_the_voxels_that_smoothing_changes():
     half_space = np.zeros((40, 40, 40), bool)
     half_space[20:] = True
     assert roughness(half_space) == 0
@@ -98,7 +98,7 @@ def test_roughness_counts_what_a_smoothing_takes_away():
     assert roughness(spike) == 1
 
 
-def test_roughness_is_of_the_whole_volume_wherever_the_object_lies():
+def test_roughness_includes_objects_at_the_border():
     rng = np.random.default_rng(3)
     speckled = np.zeros((48, 48, 48), bool)
     speckled[0:9, 20:30, 36:48] = rng.random((9, 10, 12)) < 0.7
@@ -123,13 +123,13 @@ def test_best_takes_all_errors_of_the_sample_with_the_best_overlap():
     assert got.best.volume_error == pytest.approx(0.25)
 
 
-def test_the_mean_shape_is_a_strict_majority_also_of_probabilities():
+def test_the_mean_shape_needs_a_strict_majority():
     offsets = np.array([[[[1, 1, 0]]], [[[1, 0, 0]]]], bool)
     assert mean_shape(offsets).tolist() == [[[True, False, False]]]
     assert mean_shape(np.array([[[[0.9, 0.2]]], [[[0.2, 0.7]]]])).tolist() == [[[True, False]]]
 
 
-def test_what_cannot_be_scored_is_refused():
+def test_invalid_shapes_are_refused():
     with pytest.raises(ValueError, match="empty object"):
         shape_errors(CUBE, np.zeros_like(CUBE))
     with pytest.raises(ValueError, match="of one shape"):
@@ -165,8 +165,8 @@ def test_the_change_against_a_reference_is_paired():
 
 @pytest.mark.real_data
 @pytest.mark.skipif("CYTOVOX_DATA" not in os.environ, reason="CYTOVOX_DATA names no folder of real data")
-def test_the_baselines_score_on_real_cells_what_is_known_of_them():
-    """The known scores are of 135 cells, 101 of which are here: 0.015 is what the others may add."""
+def test_the_baselines_have_their_published_scores_on_real_cells():
+    """The published scores are of 135 cells, of which 101 are here; 0.015 allows for the others."""
     known = {cylinder: (0.481, 0.345, 0.384, 0.319), ellipsoid: (0.617, 0.499, 0.501, 0.546)}
     root = Path(os.environ["CYTOVOX_DATA"]) / "rbc"
     cells = []

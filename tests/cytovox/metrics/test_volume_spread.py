@@ -29,13 +29,13 @@ def gaussian_crps(y: float, mu: float, sigma: float) -> float:
 
 
 @pytest.mark.parametrize("y", [1000.0, 1150.0, 700.0])
-def test_many_samples_of_a_gaussian_score_its_closed_form(y: float):
+def test_the_crps_of_a_gaussian_has_its_closed_form(y: float):
     samples = norm.ppf((np.arange(20_000) + 0.5) / 20_000, 1000, 100)
     for fair in (True, False):
         assert crps(samples[None], np.array([y]), fair=fair)[0] == pytest.approx(gaussian_crps(y, 1000, 100), rel=2e-3)
 
 
-def test_the_fair_score_of_few_samples_is_without_bias_and_the_plain_one_too_large():
+def test_the_fair_crps_of_few_samples_is_unbiased():
     rng = np.random.default_rng(0)
     samples, truth = rng.normal(0, 1, (40_000, 3)), np.zeros(40_000)
     assert crps(samples, truth).mean() == pytest.approx(gaussian_crps(0, 0, 1), abs=0.01)
@@ -55,11 +55,11 @@ def test_the_sorted_formula_is_the_double_sum(samples: list[float], y: float):
         )
 
 
-def test_one_sample_scores_its_distance():
+def test_the_crps_of_one_sample_is_its_distance():
     assert crps(np.array([[3.0]]), np.array([5.0])).tolist() == [2.0]
 
 
-def test_samples_exchangeable_with_the_truth_are_covered_as_often_as_the_level_says():
+def test_coverage_of_exchangeable_samples_is_the_level():
     rng = np.random.default_rng(1)
     centre = rng.uniform(500, 3000, (20_000, 1))
     draws = rng.lognormal(np.log(centre), 0.3, (20_000, 20))
@@ -71,7 +71,7 @@ def test_samples_exchangeable_with_the_truth_are_covered_as_often_as_the_level_s
 
 @pytest.mark.parametrize("samples", [19, 20, 25, 38, 39, 64, 100])
 @pytest.mark.parametrize("level", [0.9, 0.8])
-def test_the_interval_covers_exchangeable_truths_as_often_as_it_says_and_at_least_the_level(samples, level):
+def test_the_interval_has_the_stated_coverage_and_at_least_the_level(samples, level):
     rng = np.random.default_rng(samples)
     draws = rng.lognormal(7, 0.4, (20_000, samples + 1))
     found = central_interval(draws[:, :samples], level)
@@ -147,7 +147,7 @@ def test_the_conformal_score_of_known_relative_errors_is_their_lognormal_spread(
     assert scores.width_N[0] == pytest.approx(2 * 1.645 * 10 / 1005, rel=0.02)
 
 
-def test_a_prediction_of_nothing_counts_as_one_voxel():
+def test_an_empty_prediction_counts_as_one_voxel():
     assert log_residuals(np.array([0.0]), np.array([math.e])) == pytest.approx([1])
     assert conformal_volumes(np.array([0.0]), np.array([0.0, 1.0])).tolist() == [[1.0, pytest.approx(math.e)]]
 
@@ -169,7 +169,7 @@ def test_folds_join_in_their_order():
     assert joined(parts).crps_N.tolist() == [2, 2, 3, 3, 3]
 
 
-def test_volumes_of_nothing_and_of_other_cells_are_refused():
+def test_true_volumes_of_zero_and_other_numbers_of_cells_are_refused():
     with pytest.raises(ValueError, match="not above 0"):
         sampled_scores(np.ones((2, 3)), np.array([1.0, 0.0]))
     with pytest.raises(ValueError, match="2 cells for 3"):

@@ -26,7 +26,7 @@ def pixels_near(path: Path, colour: str, tolerance: int = 6) -> int:
 
 
 @pytest.mark.parametrize("tilt", [0.0, 50.0, 90.0])
-def test_a_ball_is_a_disc_from_everywhere_lit_from_the_upper_left(tilt: float):
+def test_a_ball_is_drawn_as_a_disc_lit_from_the_upper_left(tilt: float):
     picture = shaded(ball(10), "#ffffff", tilt=tilt, scale=2)
     inside = picture[..., 3] > 0
     assert inside.sum() == pytest.approx(math.pi * 20**2, rel=0.04)
@@ -37,7 +37,7 @@ def test_a_ball_is_a_disc_from_everywhere_lit_from_the_upper_left(tilt: float):
     assert picture[row - 8, column - 8, 0] > picture[row + 8, column + 8, 0] + 0.3
 
 
-def test_looking_straight_down_shows_the_outline_and_from_the_side_the_height():
+def test_the_top_view_shows_the_outline_and_the_side_view_the_height():
     obj = np.zeros((24, 32, 32), bool)
     obj[4:8, 6:26, 10:22] = True  # z low, 20 long in y, 12 wide in x
     down, side = (shaded(obj, "grey", tilt=tilt, scale=1)[..., 3] > 0 for tilt in (0, 90))
@@ -47,7 +47,7 @@ def test_looking_straight_down_shows_the_outline_and_from_the_side_the_height():
     assert np.nonzero(side)[0].mean() > side.shape[0] / 2  # low in z is low in the picture
 
 
-def test_nothing_is_drawn_of_an_empty_object():
+def test_an_empty_object_draws_nothing():
     assert not shaded(np.zeros((8, 8, 8), bool), "grey").any()
 
 

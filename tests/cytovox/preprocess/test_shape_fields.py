@@ -23,19 +23,19 @@ def ball(radius):
     return np.sqrt(z**2 + y**2 + x**2), radius
 
 
-def test_the_distances_of_a_ball_are_its_radius_less_that_of_the_voxel():
+def test_the_distance_in_a_ball_is_its_radius_minus_that_of_the_voxel():
     away, radius = ball(20)
     assert np.abs(signed_distance(away < radius) - (radius - away)).max() < 0.9
 
 
-def test_a_plane_lies_between_its_voxels():
+def test_the_surface_of_a_half_space_lies_between_voxels():
     inside = np.zeros((4, 4, 8), bool)
     inside[..., :3] = True
     assert signed_distance(inside)[0, 0].tolist() == [2.5, 1.5, 0.5, -0.5, -1.5, -2.5, -3.5, -4.5]
 
 
 @pytest.mark.parametrize(("value", "sign"), [(False, -1), (True, 1)])
-def test_what_has_no_surface_is_far_from_one(value, sign):
+def test_volumes_without_a_surface_have_the_largest_distance(value, sign):
     assert (signed_distance(np.full((3, 4), value)) == sign * 5).all()
 
 
@@ -54,7 +54,7 @@ def fields_of(inside, config):
         (SignedDistanceConfig(size=16, sharpen=0), 0.05),
     ],
 )
-def test_a_ball_there_and_back_loses_little(config, loss):
+def test_a_ball_encoded_and_decoded_has_a_small_error(config, loss):
     away, radius = ball(20)
     inside = away < radius
     field, output = fields_of(inside, config)
@@ -65,7 +65,7 @@ def test_a_ball_there_and_back_loses_little(config, loss):
 
 
 @pytest.mark.parametrize("config", [OccupancyConfig(), SignedDistanceConfig()])
-def test_the_known_slice_holds_whatever_the_field_says(config):
+def test_the_known_slice_replaces_that_of_the_field(config):
     mask = torch.rand(2, 64, 64) > 0.5
     field = torch.randn(2, 1, config.size, config.size, config.size)
     obj = config.build().decode(field, mask)
@@ -74,14 +74,14 @@ def test_the_known_slice_holds_whatever_the_field_says(config):
 
 
 @pytest.mark.parametrize("kind", [OccupancyConfig, SignedDistanceConfig])
-def test_without_the_known_slice_every_slice_is_what_the_field_says(kind):
+def test_without_the_known_slice_all_slices_are_those_of_the_field(kind):
     config = kind(known_slice=False)
     mask, field = torch.zeros(1, 64, 64), torch.full((1, 1, config.size, config.size, config.size), 0.9)
     assert config.build().decode(field, mask).all()
     assert not kind().build().decode(field, mask)[:, 32].any()
 
 
-def test_sharpening_gives_back_the_corners_that_a_blur_took():
+def test_sharpening_restores_blurred_corners():
     box = np.zeros((64, 64, 64), bool)
     box[16:48, 20:44, 20:44] = True
     mask = torch.from_numpy(box[32])[None]
@@ -93,7 +93,7 @@ def test_sharpening_gives_back_the_corners_that_a_blur_took():
     assert wrong[1] < 0.7 * wrong[0]
 
 
-def test_the_blur_is_scipys():
+def test_the_blur_equals_that_of_scipy():
     volume = np.random.default_rng(0).normal(size=(12, 12, 12)).astype(np.float32)
     ours = _separable(torch.from_numpy(volume)[None, None], _blur_matrix(12, 1.5).float())[0, 0].numpy()
     assert np.abs(ours - gaussian_filter(volume, 1.5, mode="nearest")).max() < 1e-5

@@ -1,4 +1,4 @@
-"""The simulated cells are no easier than real ones: the refractive index alone does not tell the organelles apart."""
+"""Difficulty of simulated cells: index windows do not segment the organelles."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from cytovox.metrics.overlap import RIWindowFit
 from cytovox.simulation import PRESETS, simulate
 
 
-def test_no_single_window_of_index_finds_an_organelle():
+def test_no_index_window_segments_an_organelle():
     fit = RIWindowFit(bin_width=5e-4)
     for preset in PRESETS:
         tomogram = simulate(preset, 11, (64, 96, 96))
@@ -20,7 +20,7 @@ def test_no_single_window_of_index_finds_an_organelle():
     assert best["lipid"] > 0.6  # and lipid is densest of all
 
 
-def test_dense_granules_share_the_index_of_lipid():
+def test_dense_granules_have_the_index_of_lipid():
     tomogram = simulate("A549", 11, (64, 96, 96))
     droplets = tomogram.ri_true_ZYX[tomogram.masks["lipid"]]
     cytoplasm = tomogram.masks["membrane"] & ~tomogram.masks["lipid"] & ~tomogram.masks["nucleus"]
@@ -28,7 +28,7 @@ def test_dense_granules_share_the_index_of_lipid():
     assert np.count_nonzero(dense) > 0.1 * len(droplets)
 
 
-def test_thin_parts_of_a_cell_come_close_to_the_index_of_the_medium():
+def test_thin_parts_of_a_cell_have_an_index_near_the_medium():
     tomogram = simulate("NIH3T3", 11, (64, 96, 96))
     inside = tomogram.ri_true_ZYX[tomogram.masks["membrane"]] - tomogram.medium_ri
     assert np.mean(inside < 0.4 * np.median(inside)) > 0.05

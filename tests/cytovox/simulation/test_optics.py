@@ -1,4 +1,4 @@
-"""The microscope against answers known without it."""
+"""Model of the microscope, compared with analytical results."""
 
 from functools import lru_cache
 
@@ -28,7 +28,7 @@ def observed(rounds: int = 40) -> np.ndarray:
     return image(ball(4.0, 0.02)[0], SPACING, MEDIUM, 0.0, Optics(rounds=rounds), np.random.default_rng(0))
 
 
-def test_every_measured_frequency_obeys_the_ewald_construction():
+def test_measured_frequencies_lie_on_ewald_caps():
     optics = Optics()
     measured = support(SHAPE, SPACING, MEDIUM, optics)
     kz, ky, kx = np.meshgrid(
@@ -47,7 +47,7 @@ def test_every_measured_frequency_obeys_the_ewald_construction():
     assert measured[round(drop * SHAPE[0] * SPACING[0]), 0, i]
 
 
-def test_the_optical_axis_is_empty_but_for_the_mean():
+def test_only_the_mean_is_measured_on_the_optical_axis():
     measured = support(SHAPE, SPACING, MEDIUM, Optics())
     assert measured[0, 0, 0]
     assert not measured[1:, 0, 0].any()
@@ -65,26 +65,26 @@ def test_the_aperture_limits_the_angle_in_a_denser_medium():
     spacing=st.tuples(*[st.sampled_from([0.15, 0.3, 0.5, 1.0])] * 3),
     medium=st.floats(1.33, 1.36),
 )
-def test_the_support_of_a_real_object_is_its_own_mirror_image(shape, spacing, medium):
+def test_the_support_is_symmetric_about_the_origin(shape, spacing, medium):
     half = support(shape, spacing, medium, Optics(illuminations=12))
     noise = scipy.fft.irfftn(half.astype(np.complex64), shape)
     again = scipy.fft.rfftn(noise)
     np.testing.assert_allclose(again, half, atol=1e-4)  # a half spectrum that is not closed would not come back
 
 
-def test_a_potential_goes_back_to_its_own_index():
+def test_refractive_index_inverts_potential():
     ri = np.linspace(1.33, 1.45, 50, dtype=np.float32)
     np.testing.assert_allclose(refractive_index(potential(ri, MEDIUM), MEDIUM), ri, atol=2e-6)
 
 
-def test_with_every_frequency_measured_the_object_comes_back():
+def test_full_support_reproduces_the_object():
     truth = potential(ball(3.0, 0.03)[0], MEDIUM)
     everything = np.ones((*SHAPE[:2], SHAPE[2] // 2 + 1), bool)
     value = fill_cone(measure(truth, everything), everything, SHAPE, rounds=5)
     np.testing.assert_allclose(value, truth, atol=1e-5)
 
 
-def test_what_was_measured_is_never_changed_by_filling_the_cone():
+def test_filling_the_cone_keeps_measured_frequencies():
     truth = potential(ball(3.0, 0.03)[0], MEDIUM)
     measured = support(SHAPE, SPACING, MEDIUM, Optics())
     spectrum = measure(truth, measured)
@@ -97,7 +97,7 @@ def test_a_ball_keeps_its_index_within_a_few_percent():
     assert (observed()[distance < 3].mean() - MEDIUM) / 0.02 == pytest.approx(1.0, abs=0.06)
 
 
-def test_a_ball_is_stretched_along_the_optical_axis_and_only_there():
+def test_a_ball_is_elongated_along_the_optical_axis_only():
     value = observed() - MEDIUM
     center = SHAPE[0] // 2
     beyond = round(4.25 / SPACING[0])  # the first voxel outside
@@ -107,13 +107,13 @@ def test_a_ball_is_stretched_along_the_optical_axis_and_only_there():
     assert above > 4 * abs(beside)
 
 
-def test_the_non_negativity_iteration_brings_the_ball_closer_to_the_truth():
+def test_the_non_negativity_iteration_reduces_the_error_of_a_ball():
     truth = ball(4.0, 0.02)[0]
     error = [float(np.sqrt(np.mean((observed(rounds) - truth) ** 2))) for rounds in (0, 10, 40)]
     assert error[2] < error[1] < 0.7 * error[0]
 
 
-def test_a_flat_disc_loses_contrast_that_a_ball_keeps():
+def test_a_flat_disc_loses_more_contrast_than_a_ball():
     z, y, x = ((np.arange(n) - n // 2) * s for n, s in zip(SHAPE, SPACING, strict=True))
     disc = (np.abs(z)[:, None, None] < 0.75) & (np.hypot(y[:, None], x) < 4)
     value = image(MEDIUM + 0.02 * disc, SPACING, MEDIUM, 0.0, Optics(), np.random.default_rng(0))
@@ -121,7 +121,7 @@ def test_a_flat_disc_loses_contrast_that_a_ball_keeps():
     assert (value[core].mean() - MEDIUM) / 0.02 < 0.95
 
 
-def test_noise_has_the_deviation_that_was_asked_for():
+def test_noise_has_the_given_standard_deviation():
     measured = support(SHAPE, SPACING, MEDIUM, Optics())
     spectrum = coherent_noise(np.random.default_rng(1), measured, SHAPE, fringes=0)
     noise = scipy.fft.irfftn(spectrum, SHAPE)

@@ -1,4 +1,4 @@
-"""Simulated single cells: whole, in their frame, and learnable without being trivial."""
+"""Simulated single cells: complete, inside the volume, and neither trivial nor impossible to learn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def heights(cells: list[SimulatedShape]) -> np.ndarray:
 
 @settings(max_examples=25, deadline=None)
 @given(preset=st.sampled_from(sorted(PRESETS)), seed=st.integers(0, 2**31))
-def test_a_cell_is_one_piece_within_its_frame_and_cut_by_slice_32(preset: str, seed: int) -> None:
+def test_a_cell_is_one_component_inside_the_volume_and_crosses_slice_32(preset: str, seed: int) -> None:
     cell = simulate_shape(preset, seed)
     assert cell.obj_ZYX.shape == (SIDE, SIDE, SIDE)
     assert scipy.ndimage.label(cell.obj_ZYX)[1] == 1
@@ -36,7 +36,7 @@ def test_a_cell_is_one_piece_within_its_frame_and_cut_by_slice_32(preset: str, s
     assert (cell.image_YX.dtype, cell.image_YX.shape) == (np.uint8, (SIDE, SIDE))
 
 
-def test_the_same_number_is_the_same_cell_and_another_another() -> None:
+def test_a_seed_determines_the_cell() -> None:
     one, again, other = simulate_shape("HeLa", 4), simulate_shape("HeLa", 4), simulate_shape("HeLa", 5)
     assert np.array_equal(one.obj_ZYX, again.obj_ZYX)
     assert np.array_equal(one.image_YX, again.image_YX)
@@ -44,7 +44,7 @@ def test_the_same_number_is_the_same_cell_and_another_another() -> None:
     assert one.name == "HeLa_000004"
 
 
-def test_cells_lie_on_a_slide_with_the_slice_in_their_lower_half(cells: list[SimulatedShape]) -> None:
+def test_the_imaged_slice_is_in_the_lower_half_of_the_cell(cells: list[SimulatedShape]) -> None:
     for cell in cells:
         levels = np.flatnonzero(cell.obj_ZYX.any((1, 2)))
         assert levels[0] <= SLICE <= levels[-1]
@@ -52,14 +52,14 @@ def test_cells_lie_on_a_slide_with_the_slice_in_their_lower_half(cells: list[Sim
         assert cell.spacing_um > 0.1
 
 
-def test_the_image_shows_the_cell_and_no_more_than_a_glow_outside_it(cells: list[SimulatedShape]) -> None:
+def test_the_image_is_bright_inside_the_cell_and_dark_far_from_it(cells: list[SimulatedShape]) -> None:
     for cell in cells:
         far = ~scipy.ndimage.binary_dilation(cell.mask_YX, iterations=6)
         assert cell.image_YX[cell.mask_YX].mean() > 3 * cell.image_YX[far].mean()
         assert (cell.image_YX == 255).mean() < 0.02
 
 
-def test_height_is_no_function_of_area_and_the_image_tells_more_of_it(cells: list[SimulatedShape]) -> None:
+def test_the_image_explains_more_of_the_height_than_the_area_does(cells: list[SimulatedShape]) -> None:
     height = heights(cells)
     area = np.array([c.mask_YX.sum() for c in cells], float)
     inside = [c.image_YX[c.mask_YX].astype(float) for c in cells]
@@ -75,20 +75,20 @@ def test_height_is_no_function_of_area_and_the_image_tells_more_of_it(cells: lis
     assert explained(*shape, light, spread, light * area) > explained(*shape) + 0.04
 
 
-def test_presets_differ_as_their_cell_lines_do(cells: list[SimulatedShape]) -> None:
+def test_presets_differ_in_height_like_their_cell_lines(cells: list[SimulatedShape]) -> None:
     flatness = {p: np.median(heights([c for c in cells if c.preset == p])) for p in PRESETS}
     assert flatness["RAW264.7"] > flatness["HeLa"] > flatness["A549"]
     assert flatness["HeLa"] > flatness["NIH3T3"]
 
 
-def test_what_is_no_cell_is_refused() -> None:
+def test_an_unknown_preset_and_a_negative_seed_are_refused() -> None:
     with pytest.raises(InputError, match="preset 'HeLo': no such cell line"):
         simulate_shape("HeLo", 0)
     with pytest.raises(InputError, match="seed -1"):
         simulate_shape("HeLa", -1)
 
 
-def test_a_cell_takes_a_fraction_of_a_second() -> None:
+def test_a_cell_is_simulated_in_a_quarter_of_a_second() -> None:
     begin = time.process_time()
     for seed in range(5):
         simulate_shape("MDA-MB-231", seed)

@@ -20,13 +20,13 @@ def folder(tmp_path_factory):
     return out
 
 
-def test_every_volume_has_its_files(folder):
+def test_all_files_of_each_volume_are_written(folder):
     names = [f"{preset}-{seed:05d}" for preset in ("HeLa", "A549") for seed in (3, 7)]
     kinds = [".TCF", "_truth.ome.tif", *(f"_{kind}.nii.gz" for kind in (*ORGANELLES, "cells"))]
     assert {path.name for path in folder.iterdir()} == {name + kind for name in names for kind in kinds}
 
 
-def test_the_tcf_holds_what_the_microscope_saw(folder):
+def test_the_tcf_holds_the_measured_index(folder):
     tomogram = simulate("HeLa", 3, (16, 40, 48), (0.6, 0.4, 0.5))
     with h5py.File(folder / "HeLa-00003.TCF") as file:
         ri_ZYX = file["Data/3D/000000"][()] / 1e4
@@ -36,7 +36,7 @@ def test_the_tcf_holds_what_the_microscope_saw(folder):
     assert spacing == pytest.approx([0.6, 0.4, 0.5])
 
 
-def test_masks_and_truth_lie_on_the_grid_of_the_tcf(folder):
+def test_masks_and_true_index_have_the_grid_of_the_tcf(folder):
     tomogram = simulate("HeLa", 3, (16, 40, 48), (0.6, 0.4, 0.5))
     wanted = {**tomogram.masks, "cells": tomogram.cells_ZYX}
     for kind, array_ZYX in wanted.items():
@@ -56,7 +56,7 @@ def test_masks_and_truth_lie_on_the_grid_of_the_tcf(folder):
         (["--medium-ri", "13.37"], "medium_ri 13.37"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, message, tmp_path, capsys):
+def test_invalid_arguments_give_one_line_and_exit_code_2(arguments, message, tmp_path, capsys):
     out = tmp_path / "out"
     assert main([*arguments, "--out", str(out)]) == 2
     printed = capsys.readouterr().err
@@ -65,7 +65,7 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, message, tmp_pat
     assert not out.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_explained(tmp_path, capsys):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert main([*FIELD, "--out", str(tmp_path / "file")]) == 2
     assert "cannot be written" in capsys.readouterr().err

@@ -16,7 +16,7 @@ QUICK = Options(optics=Optics(rounds=2))
 REQUEST = Request("HeLa", 3, (16, 32, 32), (0.6, 0.5, 0.5), QUICK)
 
 
-def test_what_is_read_back_is_exactly_what_was_simulated(tmp_path):
+def test_a_cached_volume_equals_the_simulated_one(tmp_path):
     path = fetch(REQUEST, tmp_path)
     kept, fresh = load(path), simulate("HeLa", 3, (16, 32, 32), (0.6, 0.5, 0.5), QUICK)
     for name in ("ri_true_ZYX", "ri_ZYX", "cells_ZYX", "nuclei_ZYX"):
@@ -40,23 +40,23 @@ def test_what_is_read_back_is_exactly_what_was_simulated(tmp_path):
         {"options": replace(QUICK, medium_ri=1.336)},
     ],
 )
-def test_two_different_volumes_never_share_a_file(change):
+def test_different_requests_have_different_file_names(change):
     assert replace(REQUEST, **change).filename != REQUEST.filename
 
 
-def test_a_request_written_with_other_number_types_is_the_same_volume():
+def test_number_types_of_a_request_do_not_change_its_file_name():
     twin = Request("HeLa", np.int64(3), [16, 32, 32], [0.6, 0.5, 0.5], QUICK)
     assert twin == REQUEST
     assert twin.filename == REQUEST.filename
 
 
-def test_a_new_simulator_does_not_read_old_volumes(monkeypatch):
+def test_the_simulator_version_changes_the_file_name(monkeypatch):
     old = REQUEST.filename
     monkeypatch.setattr("cytovox.simulation.store.SIMULATOR_VERSION", 10_000)
     assert REQUEST.filename != old
 
 
-def test_a_cache_that_cannot_be_made_is_reported_before_anything_is_simulated(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_created_is_reported_before_simulating(tmp_path, monkeypatch):
     monkeypatch.setattr("cytovox.simulation.store.simulate", lambda *_: pytest.fail("simulated"))
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="cannot create the cache there"):
@@ -71,7 +71,7 @@ def test_a_volume_in_the_cache_is_not_simulated_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.98])
-def test_a_truncated_volume_is_found_out_and_built_again(tmp_path, kept):
+def test_a_truncated_volume_is_detected_and_simulated_again(tmp_path, kept):
     path = fetch(REQUEST, tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
@@ -81,7 +81,7 @@ def test_a_truncated_volume_is_found_out_and_built_again(tmp_path, kept):
     load(path)
 
 
-def test_a_flipped_bit_is_found_out(tmp_path):
+def test_a_flipped_bit_is_detected(tmp_path):
     path = fetch(REQUEST, tmp_path)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0x10
@@ -90,7 +90,7 @@ def test_a_flipped_bit_is_found_out(tmp_path):
         load(path)
 
 
-def test_a_missing_or_foreign_file_is_explained(tmp_path):
+def test_a_missing_or_foreign_file_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="no such simulated volume"):
         load(tmp_path / "none.npz")
     np.savez(tmp_path / "foreign.npz", a=np.ones(3))
@@ -98,7 +98,7 @@ def test_a_missing_or_foreign_file_is_explained(tmp_path):
         load(tmp_path / "foreign.npz")
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch):
     tomogram = load(fetch(REQUEST, tmp_path))
 
     def full(*_args, **_named):
@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_many_volumes_come_in_the_order_of_the_requests_and_progress_is_reported(tmp_path):
+def test_paths_are_in_the_order_of_the_requests_and_progress_is_reported(tmp_path):
     requests = [replace(REQUEST, seed=seed) for seed in (2, 0, 1, 0)]
     reported = []
     paths = simulate_many(requests, tmp_path, progress=lambda done, total: reported.append((done, total)))
@@ -118,7 +118,7 @@ def test_many_volumes_come_in_the_order_of_the_requests_and_progress_is_reported
     assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_workers_give_the_same_volumes(tmp_path):
+def test_volumes_do_not_depend_on_the_number_of_workers(tmp_path):
     requests = [replace(REQUEST, seed=seed) for seed in range(3)]
     alone = simulate_many(requests, tmp_path / "one")
     together = simulate_many(requests, tmp_path / "two", workers=2)
@@ -127,7 +127,7 @@ def test_workers_give_the_same_volumes(tmp_path):
         np.testing.assert_array_equal(load(one).ri_ZYX, load(two).ri_ZYX)
 
 
-def test_a_wrong_request_stops_everything_before_it_starts(tmp_path):
+def test_an_invalid_request_is_refused_before_simulating(tmp_path):
     with pytest.raises(InputError, match="Hella"):
         simulate_many([REQUEST, replace(REQUEST, preset="Hella")], tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -137,7 +137,7 @@ def _fill(folder: str) -> None:
     simulate_many([replace(REQUEST, seed=seed) for seed in range(3)], folder)
 
 
-def test_processes_that_fill_one_cache_at_once_do_not_harm_each_other(tmp_path):
+def test_several_processes_can_fill_one_cache(tmp_path):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_fill, args=(str(tmp_path),)) for _ in range(2)]
     for process in processes:

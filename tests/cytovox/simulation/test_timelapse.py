@@ -1,4 +1,4 @@
-"""Simulated time-lapses: the first frame is the single volume, labels follow the cells, treatments change them."""
+"""Simulated time-lapses: first frame, labels over time, and effects of treatments."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def simulated(response, seed=5, preset="RAW264.7"):
 
 
 def whole_cells(*grown):
-    """Labels that touch no side of any frame, and are in all."""
+    """Labels that are in all frames and touch no border."""
     kept = set.intersection(*(set(np.unique(g.cells_ZYX)) for g in grown)) - {0}
     for g in grown:
         sides = [g.cells_ZYX[:, [0, -1]], g.cells_ZYX[:, :, [0, -1]], g.cells_ZYX[[-1]]]
@@ -35,7 +35,7 @@ def voxels(labels_ZYX, cells):
     return np.array([np.count_nonzero(labels_ZYX == k) for k in cells])
 
 
-def test_the_first_frame_is_the_single_volume_of_that_seed():
+def test_without_noise_frame_0_equals_the_volume_of_the_seed():
     alone = simulate("RAW264.7", 5, (24, 48, 48), SPACING, QUICK)
     (frame,) = time_lapse("RAW264.7", 5, "control", [0.0], (24, 48, 48), SPACING, QUICK)
     assert np.array_equal(frame.cells_ZYX, alone.cells_ZYX)
@@ -44,7 +44,7 @@ def test_the_first_frame_is_the_single_volume_of_that_seed():
     assert (frame.medium_ri, frame.name) == (alone.medium_ri, alone.name)
 
 
-def test_frames_have_noise_of_their_own_and_are_the_same_every_time():
+def test_each_frame_has_its_own_reproducible_noise():
     noisy = Options(optics=QUICK.optics, noise_ri=(0.001, 0.001))
     still = [list(time_lapse("HeLa", 2, "control", [0.0, 0.001], (16, 32, 32), SPACING, noisy)) for _ in range(2)]
     for one, two in zip(*still, strict=True):
@@ -54,7 +54,7 @@ def test_frames_have_noise_of_their_own_and_are_the_same_every_time():
     assert np.std(first.ri_ZYX - second.ri_ZYX) > 5e-4
 
 
-def test_without_a_treatment_cells_only_creep():
+def test_without_a_treatment_cells_move_and_keep_their_volume():
     output = simulated(Response("still", creep_um=1.5))
     before, after = (grow(output.scene(hours), GRID) for hours in (0.0, 3.0))
     cells = whole_cells(before, after)
@@ -68,7 +68,7 @@ def test_without_a_treatment_cells_only_creep():
     assert 0.2 < np.median(step) < 4
 
 
-def test_a_treatment_changes_volume_and_contrast_by_its_factors():
+def test_a_response_changes_volume_and_contrast_by_its_factors():
     output = simulated(Response("grows", volume=1.5, contrast=0.8, creep_um=0.0))
     before, after = (grow(output.scene(hours), GRID) for hours in (0.0, 8.0))
     cells = [k for k in whole_cells(before, after) if (before.nuclei_ZYX == k).any()]
@@ -82,7 +82,7 @@ def test_a_treatment_changes_volume_and_contrast_by_its_factors():
     assert np.median(np.array(contrast[1]) / contrast[0]) == pytest.approx(0.8, abs=0.07)
 
 
-def test_droplets_come_and_grow_and_nucleoli_level_off():
+def test_lps_adds_and_enlarges_droplets_and_nucleoli_level_off():
     output = simulated(RESPONSES["LPS"])
     scenes = [output.scene(hours) for hours in (0.0, 1.0, 4.0, 8.0)]
 
@@ -98,7 +98,7 @@ def test_droplets_come_and_grow_and_nucleoli_level_off():
     assert nucleoli[3] / nucleoli[0] == pytest.approx(1.25, rel=0.01)
 
 
-def test_treated_and_control_cells_creep_alike():
+def test_treated_and_control_cells_move_equally():
     moved = [simulated(RESPONSES[name]).scene(5.0).cells for name in ("control", "LPS")]
     for one, two in zip(*moved, strict=True):
         assert one.center_um == pytest.approx(two.center_um)
@@ -129,7 +129,7 @@ def test_an_invalid_time_lapse_is_refused(response, times, message):
         next(time_lapse("HeLa", 1, response, times, (16, 32, 32), SPACING, QUICK))
 
 
-def test_the_command_line_writes_a_time_lapse_that_the_readers_read(tmp_path):
+def test_a_time_lapse_of_the_command_line_can_be_read(tmp_path):
     arguments = ["--preset", "RAW264.7", "--seed", "4", "--shape", "16", "32", "32", "--spacing", "0.4", "0.4", "0.4"]
     assert main([*arguments, "--film", "LPS", "--frames", "3", "--interval", "30", "--out", str(tmp_path)]) == 0
     movie = read_volume(tmp_path / "RAW264.7-00004-LPS.TCF")

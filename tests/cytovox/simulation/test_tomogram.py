@@ -32,7 +32,7 @@ def volume(preset: str, seed: int = 0) -> Tomogram:
 
 @lru_cache(maxsize=8)
 def scenes(preset: str) -> tuple[Scene, ...]:
-    """What five fields hold, as descriptions: fast, and free of borders."""
+    """Scenes of five fields; fast to draw, and without borders."""
     return tuple(draw_scene(PRESETS[preset], seed, (19.2, 40.0, 40.0)) for seed in range(5))
 
 
@@ -40,13 +40,13 @@ def spread_cells(preset: str) -> list:
     return [cell for scene in scenes(preset) for cell in scene.cells if not cell.lift_um]
 
 
-def test_the_five_cell_lines_are_there():
+def test_there_are_presets_of_five_cell_lines():
     assert list(PRESETS) == ["NIH3T3", "A549", "HeLa", "MDA-MB-231", "RAW264.7"]
     assert all(isinstance(line, CellLine) and line.name == name for name, line in PRESETS.items())
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_volume_has_the_arrays_it_promises(preset):
+def test_a_volume_has_the_documented_arrays(preset):
     tomogram = volume(preset)
     assert list(tomogram.masks) == ["membrane", "nucleus", "nucleolus", "lipid"]
     assert {mask.dtype for mask in tomogram.masks.values()} == {np.dtype(bool)}
@@ -60,7 +60,7 @@ def test_a_volume_has_the_arrays_it_promises(preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_organelle_lies_where_it_belongs(preset):
+def test_each_organelle_lies_in_its_parent_compartment(preset):
     tomogram = volume(preset)
     masks, cells, nuclei = tomogram.masks, tomogram.cells_ZYX, tomogram.nuclei_ZYX
     assert all(mask.any() for mask in masks.values())
@@ -80,7 +80,7 @@ def test_the_true_index_of_lipid_is_the_highest_and_of_the_medium_the_lowest(pre
     assert np.median(ri[~masks["membrane"]]) == pytest.approx(tomogram.medium_ri, abs=1e-4)
 
 
-def test_a_number_names_a_volume():
+def test_preset_and_seed_determine_the_volume():
     first, again = simulate("HeLa", 3, **SMALL), simulate("HeLa", 3, **SMALL)
     assert np.array_equal(first.ri_ZYX, again.ri_ZYX)
     assert np.array_equal(first.cells_ZYX, again.cells_ZYX)
@@ -102,7 +102,7 @@ def test_a_volume_does_not_depend_on_the_number_of_threads():
     assert len(found) == 1
 
 
-def test_noise_and_microscope_leave_the_cells_as_they_are():
+def test_noise_changes_the_measured_index_only():
     calm = simulate("HeLa", 1, **SMALL, options=Options(noise_ri=(0.0, 0.0)))
     noisy = simulate("HeLa", 1, **SMALL, options=Options(noise_ri=(0.003, 0.003)))
     assert np.array_equal(calm.ri_true_ZYX, noisy.ri_true_ZYX)
@@ -110,7 +110,7 @@ def test_noise_and_microscope_leave_the_cells_as_they_are():
     assert noisy.ri_ZYX[top].std() > 2 * calm.ri_ZYX[top].std()
 
 
-def test_the_medium_is_the_one_asked_for_or_varies_within_the_spread():
+def test_the_medium_is_medium_ri_within_medium_spread():
     assert simulate("A549", 0, (16, 32, 32), (0.6, 0.6, 0.6), QUICK).medium_ri == 1.337
     options = Options(medium_ri=1.335, medium_spread=0.002, optics=Optics(rounds=2))
     media = {simulate("A549", seed, (16, 32, 32), (0.6, 0.6, 0.6), options).medium_ri for seed in range(4)}
@@ -133,7 +133,7 @@ def test_any_shape_and_spacing_can_be_simulated(preset, shape, spacing, seed):
     assert np.array_equal(tomogram.nuclei_ZYX[inside], tomogram.cells_ZYX[inside])
 
 
-def test_the_same_cells_grow_at_any_spacing():
+def test_cell_volume_does_not_depend_on_spacing():
     scene = draw_scene(PRESETS["HeLa"], 0, (16.0, 32.0, 32.0))
     volumes = []
     for step in (0.25, 0.5):
@@ -143,7 +143,7 @@ def test_the_same_cells_grow_at_any_spacing():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_cell_is_one_piece_seen_from_above_and_stands_on_the_coverslip(preset):
+def test_a_cell_is_connected_in_projection_and_stands_on_the_coverslip(preset):
     scene = draw_scene(PRESETS[preset], 0, (16.0, 30.0, 30.0))
     shape, step = (32, 60, 60), 0.5
     cells = grow(scene, Grid.around(shape, (step,) * 3, (0, 0, 0))).cells_ZYX
@@ -224,14 +224,14 @@ def test_the_nucleus_fills_most_of_raw_264_7():
         (("HeLa", 0, (16, 16, 16), (0.3, 0.3, 0.3), Options(medium_spread=-0.1)), "medium_spread -0.1"),
     ],
 )
-def test_a_wrong_request_is_explained(arguments, message):
+def test_invalid_arguments_are_reported_in_one_line(arguments, message):
     with pytest.raises(InputError) as error:
         simulate(*arguments)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_sparse_field_has_fewer_cells_and_the_usual_one_stays_what_it_was():
+def test_a_low_density_gives_fewer_cells_and_density_1_is_the_default():
     fields = {many: [simulate("RAW264.7", s, (32, 96, 96), options=Options(density=(many, many))) for s in (1, 2)]
               for many in (0.1, 1.0)}  # fmt: skip
     counts = {many: [len(np.unique(field.cells_ZYX)) - 1 for field in found] for many, found in fields.items()}
@@ -240,13 +240,13 @@ def test_a_sparse_field_has_fewer_cells_and_the_usual_one_stays_what_it_was():
     np.testing.assert_array_equal(fields[1.0][0].ri_ZYX, plain.ri_ZYX)
 
 
-def test_density_is_part_of_a_volume_s_name_only_where_it_is_chosen():
+def test_density_changes_the_file_name_only_if_it_is_not_the_default():
     plain, chosen = Request("HeLa", 3), Request("HeLa", 3, options=Options(density=(0.1, 1.0)))
     assert plain.filename != chosen.filename
     assert plain.filename == "HeLa-00003-70a55deb4500f153.npz"
 
 
 @pytest.mark.parametrize("density", [(0.0, 1.0), (1.0, 0.5), (0.5, 9.0)])
-def test_a_density_that_cannot_be_is_refused(density):
+def test_an_invalid_density_is_refused(density):
     with pytest.raises(InputError, match="density"):
         simulate("HeLa", 0, (8, 16, 16), options=Options(density=density))

@@ -1,4 +1,4 @@
-"""The preset `any`: cells of every kind, with a truth that fits the picture."""
+"""The preset `any`: variation of its cells, and consistency of masks and index."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ import scipy.ndimage as ndi
 from cytovox.errors import InputError
 from cytovox.simulation import ANY, Options, Request, Tomogram, load, simulate, simulate_many
 from cytovox.simulation.cells import Grid
-from cytovox.simulation.varied import UNSEEN_CONTRAST, grow_any
+from cytovox.simulation.varied import grow_any
+from cytovox.simulation.visibility import unseen_parts, visibility
 
 SHAPE, SPACING = (40, 72, 72), (0.4, 0.4, 0.4)
 SEEDS = range(30)
@@ -18,7 +19,7 @@ def volumes() -> list[Tomogram]:
     return [simulate(ANY, seed, SHAPE, SPACING, Options(noise_ri=(0, 0))) for seed in SEEDS]
 
 
-def test_the_same_seed_gives_the_same_volume_and_another_seed_another(volumes):
+def test_a_seed_determines_the_volume(volumes):
     again = simulate(ANY, 3, SHAPE, SPACING, Options(noise_ri=(0, 0)))
     assert np.array_equal(again.ri_ZYX, volumes[3].ri_ZYX)
     assert np.array_equal(again.nuclei_ZYX, volumes[3].nuclei_ZYX)
@@ -33,14 +34,14 @@ def test_organelles_lie_inside_their_cells(volumes):
         assert not (volume.masks["lipid"] & (inside | (volume.cells_ZYX == 0))).any()
 
 
-def test_each_cell_is_one_piece_on_its_grid():
+def test_each_cell_is_one_component():
     for seed in range(8):
         grown = grow_any(seed, Grid.around(SHAPE, SPACING, (0, 0, 0)), 1.337)
         for label in range(1, int(grown.cells_ZYX.max()) + 1):
             assert ndi.label(grown.cells_ZYX == label)[1] == 1
 
 
-def test_nuclei_lie_anywhere_are_of_any_size_and_brighter_or_darker(volumes):
+def test_nuclei_vary_in_position_size_and_sign_of_contrast(volumes):
     offsets, shares, contrasts, without = [], [], [], 0
     for volume in volumes:
         for label in np.unique(volume.cells_ZYX)[1:]:
@@ -66,16 +67,50 @@ def test_nuclei_lie_anywhere_are_of_any_size_and_brighter_or_darker(volumes):
     assert np.percentile(np.abs(contrasts), 90) > 0.005
 
 
-def test_a_nucleus_that_is_marked_as_unseen_has_little_contrast(volumes):
-    marked = [volume for volume in volumes if volume.unseen_ZYX is not None]
-    assert marked
-    for volume in marked:
-        assert not (volume.unseen_ZYX & (volume.nuclei_ZYX == 0)).any()
-    assert any(volume.unseen_ZYX is None and volume.nuclei_ZYX.any() for volume in volumes)
-    assert UNSEEN_CONTRAST > 0
+def test_unseen_voxels_belong_to_their_organelle(volumes):
+    marked = [name for volume in volumes for name in volume.unseen]
+    assert {"nucleus", "nucleolus", "lipid"} <= set(marked)
+    for volume in volumes:
+        for name, unseen in volume.unseen.items():
+            assert unseen.any()
+            assert not (unseen & ~volume.masks[name]).any()
+    assert any("nucleus" not in volume.unseen and volume.nuclei_ZYX.any() for volume in volumes)
 
 
-def test_the_number_of_cells_follows_the_density():
+def test_most_of_what_has_contrast_is_seen(volumes):
+    nuclei = sum(volume.masks["nucleus"].sum() for volume in volumes)
+    unseen = sum(volume.unseen["nucleus"].sum() for volume in volumes if "nucleus" in volume.unseen)
+    assert 0.1 < unseen / nuclei < 0.7
+
+
+def test_visibility_is_the_contrast_over_the_deviation():
+    z, y, x = np.mgrid[-20:20, -20:20, -20:20] * 0.3
+    inside, cell = z**2 + y**2 + x**2 < 3**2, z**2 + y**2 + x**2 < 5**2
+    noise = np.random.default_rng(0).normal(0, 0.002, cell.shape)
+    for contrast in (0.0, 0.004, -0.006):
+        ri = 1.355 + contrast * inside + noise
+        assert visibility(ri, inside, cell & ~inside, (0.3, 0.3, 0.3)) == pytest.approx(abs(contrast) / 0.002, abs=0.08)
+    assert np.isnan(visibility(ri, inside, np.zeros_like(cell), (0.3, 0.3, 0.3)))
+
+
+def test_faint_and_tiny_parts_are_unseen():
+    z, y, x = np.mgrid[-20:20, -30:30, -30:30] * 0.3
+
+    def ball(radius, shift):
+        return z**2 + y**2 + (x - shift) ** 2 < radius**2
+
+    cell, nucleolus = ball(8.5, 0.0), np.zeros(z.shape, bool)
+    nucleus, bright, tiny = ball(2.0, -4.0), ball(1.0, 3.0), ball(0.35, 6.0)
+    ri = np.where(cell, 1.355, 1.337) + 0.0002 * nucleus + 0.04 * (bright | tiny)
+    ri += np.random.default_rng(0).normal(0, 0.001, ri.shape)
+    masks = {"membrane": cell, "nucleus": nucleus, "nucleolus": nucleolus, "lipid": bright | tiny}
+    unseen = unseen_parts(ri, masks, {}, (0.3, 0.3, 0.3))
+    assert set(unseen) == {"nucleus", "lipid"}
+    assert np.array_equal(unseen["nucleus"], nucleus)
+    assert np.array_equal(unseen["lipid"], tiny)
+
+
+def test_a_low_density_gives_fewer_cells():
     def number(density: float) -> int:
         options = Options(density=(density, density))
         return sum(int(simulate(ANY, seed, (16, 72, 72), SPACING, options).cells_ZYX.max()) for seed in range(12))
@@ -83,13 +118,15 @@ def test_the_number_of_cells_follows_the_density():
     assert number(0.3) < 0.6 * number(1.0)
 
 
-def test_the_cache_keeps_what_is_unseen(volumes, tmp_path):
-    seed = next(volume.seed for volume in volumes if volume.unseen_ZYX is not None)
+def test_the_cache_stores_what_is_unseen(volumes, tmp_path):
+    seed = next(volume.seed for volume in volumes if len(volume.unseen) > 1)
     (path,) = simulate_many([Request(ANY, seed, SHAPE, SPACING, Options(noise_ri=(0, 0)))], tmp_path)
-    assert np.array_equal(load(path).unseen_ZYX, volumes[seed].unseen_ZYX)
+    stored = load(path).unseen
+    assert set(stored) == set(volumes[seed].unseen)
+    assert all(np.array_equal(stored[name], mask) for name, mask in volumes[seed].unseen.items())
 
 
-def test_no_time_lapse_is_made_of_any_cells():
+def test_a_time_lapse_of_the_preset_any_is_refused():
     from cytovox.simulation import time_lapse
 
     with pytest.raises(InputError, match="preset 'any'"):

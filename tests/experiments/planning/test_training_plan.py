@@ -16,6 +16,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning_fabric.accelerators import CUDAAccelerator
+from lightning_fabric.utilities import device_parser
 
 from cytovox.errors import InputError
 from cytovox.inference.predictor import DenseInferer
@@ -30,6 +32,7 @@ from datamodules.config import SimulatedSet, SimulatorData
 from datamodules.organelle import OrganelleDataModule
 from experiments.planning import inference as plan_inference
 from experiments.planning import machine as plan_machine
+from experiments.planning.card import _ranks as card_ranks
 from experiments.planning.data import Share, all_cases, find_prepared, requests_of
 from experiments.planning.duration import EpochPlan, FitTimes, limited, plan_epoch, plan_run
 from experiments.planning.inference import crop_of, time_windows
@@ -362,13 +365,36 @@ def test_a_control_group_bounds_the_memory_in_both_versions(tmp_path: Path):
     assert list(_cgroup_limits(tmp_path / "none", root)) == []
 
 
-def test_devices_are_counted_as_lightning_counts_them(monkeypatch):
+@pytest.mark.parametrize(
+    ("devices", "gpus", "named", "first"),
+    [
+        ("auto", [0, 1, 2, 3], 1, 1),
+        (-1, [0, 1, 2, 3], 1, 1),
+        ("-1", [0, 1, 2, 3], 1, 1),
+        (2, [0, 1], 2, 1),
+        ("3", [0, 1, 2], 3, 1),
+        ("1,", [1], 1, "1,"),
+        ("0,1", [0, 1], 2, "0,"),
+        ("2, 3", [2, 3], 2, "2,"),
+    ],
+)
+def test_devices_are_counted_as_lightning_counts_them(monkeypatch, devices, gpus, named, first):
     monkeypatch.setattr(plan_machine, "uses_cuda", lambda _: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    output = {"auto": 4, None: 4, -1: 4, 2: 2, "3": 3, "0,2": 2, "1,": 1}
-    assert {d: local_ranks(TrainerConfig(devices=d)) for d in output} == output
-    assert one_device(TrainerConfig(devices="2,3")) == "2,"
-    assert one_device(TrainerConfig(devices=4)) == 1
+    monkeypatch.setattr(device_parser, "_get_all_available_gpus", lambda **_: [0, 1, 2, 3])
+    lightning = -1 if devices == "auto" else devices  # CUDAAccelerator.auto_device_count is the number of GPUs
+    assert CUDAAccelerator.parse_devices(lightning) == gpus
+    config = TrainerConfig(devices=devices, num_nodes=3)
+    assert local_ranks(config) == len(gpus)
+    assert card_ranks(config) == 3 * named  # the machine with the card is not known: "auto" and -1 count as one device
+    assert one_device(config) == first
+    assert CUDAAccelerator.parse_devices(first) == [gpus[0] if "," in str(devices) else 0]
+
+
+@pytest.mark.parametrize("devices", ["two", "0,x"])
+def test_devices_that_are_no_numbers_are_refused_in_one_line(devices):
+    with pytest.raises(InputError, match=f"trainer.devices: expected .* got '{devices}'"):
+        local_ranks(TrainerConfig(devices=devices))
 
 
 # data

@@ -16,6 +16,7 @@ from cytovox.errors import InputError
 from cytovox.io import Volume, find_writer
 from cytovox.io import read_volume as read
 from cytovox.io.atomic import atomic_path
+from cytovox.io.fluorescence import fluorescence_channels, read_channel
 from cytovox.io.formats import expected, require_size
 from cytovox.measurement import registry
 from cytovox.measurement.measurements import Rules, measure_frame
@@ -208,12 +209,12 @@ def measure(
     area: str = "enclosing",
     increments: Increments | None = None,
 ) -> pd.DataFrame:
-    """Measure the cells of one frame: volume, surface area, refractive index, concentration, dry mass.
+    """Measure the cells of one frame: volume, surface area, refractive index, concentration, dry mass, fluorescence.
 
     Parameters
     ----------
     volume : Volume
-        Refractive index.
+        Refractive index. Fluorescence channels are measured where the volume has any (docs/fluorescence.md).
     masks : mapping of str to array, (Z, Y, X)
         Masks of the organelles.
     cells : integer array, (Z, Y, X)
@@ -259,6 +260,7 @@ def measure(
     if labels.dtype.kind not in "iu":
         raise InputError(f"measure: cells: expected integer labels, got {labels.dtype}")
     rules, labels = Rules(medium, increments or Increments(), area), labels.astype(np.int32)
+    channels = {name: read_channel(volume, frame, name) for name in fluorescence_channels(volume)}
     try:
         measured = measure_frame(
             ri_ZYX,
@@ -268,6 +270,7 @@ def measure(
             rules,
             volume.origin_um,
             getattr(masks, "probabilities", None),
+            channels,
         )
     except ValueError as error:
         raise InputError(f"measure: {error}") from None
@@ -285,9 +288,10 @@ def measure(
         }
         for row in rows
     ]
-    columns = ["frame", *registry.columns(), "flags"]
+    measured_columns = registry.columns(list(channels))
+    columns = ["frame", *measured_columns, "flags"]
     columns += ["medium_ri", "medium_from", "increments", "area_estimator", "outside_training"]
-    return pd.DataFrame(rows, columns=columns).astype(registry.numeric_types(registry.columns()))
+    return pd.DataFrame(rows, columns=columns).astype(registry.numeric_types(measured_columns))
 
 
 def _medium(volume: Volume, given: float | None) -> tuple[float, str]:

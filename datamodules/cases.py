@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -16,6 +16,7 @@ from cytovox.io.orientation import MaskAxes
 from cytovox.io.spacing import SpacingFrom
 from cytovox.io.values import ri_error
 from cytovox.organelles import CELLS, UNDRAWN
+from datamodules.channel_labels import VERSION, ChannelReport, ChannelRules, channel_label
 from datamodules.errors import DataError, NotAnnotatedError
 from datamodules.label_source import Grid, LabelSource, class_source, label_sources
 
@@ -36,6 +37,8 @@ class RawCase:
     """bool: whether the organelle has a mask; an empty mask counts."""
     spacing_um: tuple[float, float, float]
     """Voxel size z, y, x."""
+    channels: tuple[ChannelReport, ...] = ()
+    """How masks were made from fluorescence channels."""
 
 
 class Case(Protocol):
@@ -107,6 +110,11 @@ class FolderCase:
     """Number or name of the image in a file with several."""
     mask_axes: MaskAxes = "auto"
     """Source of a mask's orientation if one of the files states directions: auto, header or stored."""
+    channels: dict[str, str] = field(default_factory=dict)
+    """Fluorescence channel of each organelle whose mask is made from one. A mask of its own takes precedence: it is a
+    correction."""
+    channel_rules: ChannelRules = field(default_factory=ChannelRules)
+    """Rules of these masks."""
     ignore_value: int | None = None
     """Value of voxels without annotation."""
     annotated_slices: Literal["all", "labelled"] = "all"
@@ -126,9 +134,12 @@ class FolderCase:
     def settings(self) -> str:
         """Options that change the content, and the organelles that have a file."""
         partly = f" {self.ignore_value} {self.annotated_slices} {sorted(self.corrected)}" if self.may_be_partial else ""
-        return (
+        settings = (
             f"{self.organelles} {','.join(sorted(self.masks))} {self.label_values} {self.labels} {self.frame} "
             f"{self.spacing_um} {self.check_spacing} {self.spacing_from} {self.series} {self.mask_axes}{partly}"
+        )
+        return (
+            f"{settings} {sorted(self.channels.items())} {VERSION} {self.channel_rules}" if self.channels else settings
         )
 
     @property
@@ -156,9 +167,51 @@ class FolderCase:
                 masks[index], labelled[index] = mask_ZYX, unannotated_ZYX is None or not unannotated_ZYX.all()
                 if labelled[index] and unannotated_ZYX is not None:
                     masks[index][unannotated_ZYX] = UNDRAWN
+        known = {name: masks[k] == 1 for k, name in enumerate(self.organelles) if labelled[k]}
+        reports = []
+        for label_ZYX, report in self.channel_masks(volume, ri, known):
+            index = self.organelles.index(report.organelle)
+            masks[index], labelled[index] = label_ZYX, report.undrawn_share < 1
+            reports.append(report)
+            if (warning := report.warning()) and (note := f"{self.volume}: {warning}") not in self.notes:
+                self.notes.append(note)
         if self.may_be_partial and not labelled.any():
             raise self.not_annotated()
-        return RawCase(ri, masks, labelled, volume.spacing_um)
+        return RawCase(ri, masks, labelled, volume.spacing_um, tuple(reports))
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Organelles that have or may have a mask, in a file or a fluorescence channel."""
+        return (*(k for mask_file in self.mask_files() for k in mask_file.organelles), *self.from_channels)
+
+    @property
+    def from_channels(self) -> dict[str, str]:
+        """Fluorescence channel of each organelle without a correction."""
+        return {organelle: channel for organelle, channel in self.channels.items() if organelle not in self.masks}
+
+    def channel_masks(
+        self, volume: Volume, ri_ZYX: np.ndarray, masks: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, ChannelReport]]:
+        """Yield the masks of fluorescence channels, uint8 with `UNDRAWN`, and how they were made.
+
+        Parameters
+        ----------
+        volume : Volume
+            The opened file.
+        ri_ZYX : float array, (Z, Y, X)
+            Refractive index of the frame.
+        masks : mapping of name -> bool array, (Z, Y, X)
+            Masks in files; that of the membrane shows the cells.
+
+        Raises
+        ------
+        InputError
+            The file has no such channel.
+        """
+        for organelle, channel in self.from_channels.items():
+            yield channel_label(
+                volume, self.frame, organelle, channel, ri_ZYX, masks.get("membrane"), self.channel_rules
+            )
 
     def open(self) -> Volume:
         """Return the volume, whose voxels are read on access; raise InputError if it has no such frame."""
@@ -174,7 +227,7 @@ class FolderCase:
         own = [MaskFile(self.masks[k], (k,), multi=False) for k in self.organelles if k in self.masks]
         if self.label_file is None:
             return own
-        shared = tuple(k for k in self.organelles if k not in self.masks)
+        shared = tuple(k for k in self.organelles if k not in self.masks and k not in self.channels)
         return [MaskFile(self.label_file, shared, multi=True), *own]
 
     def not_annotated(self) -> NotAnnotatedError:

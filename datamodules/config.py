@@ -89,6 +89,27 @@ class Split:
 
 
 @dataclass
+class ChannelLabels:
+    """Rules of `labels_from`."""
+
+    threshold: Literal["cell", "field"] = "cell"
+    """`cell`: each cell has its own threshold, half way between the medians of its two classes of brightness (Otsu);
+    `field`: one threshold for all cells, the median of these."""
+    smoothing_um: float = 0.2
+    """Standard deviation of the Gaussian before thresholding, in um."""
+    min_volume_um3: float = 20.0
+    """Smaller connected parts are left out, in um3."""
+    min_contrast: float = 2.0
+    """Least brightness of a stained organelle relative to the median of its cell, both above background. Cells without
+    it are not drawn."""
+    reach_um: float = 4.0
+    """In a stained cell, voxels farther than this from the mask are not drawn, in um: cells that touch are not always
+    separated, and the next one may be without stain."""
+    max_offset_um: float = 3.0
+    """Largest offset of the channel against the tomogram that is corrected along each axis, in um; 0 corrects none."""
+
+
+@dataclass
 class FolderData(OrganelleData):
     """Tomograms and masks in folders."""
 
@@ -109,6 +130,11 @@ class FolderData(OrganelleData):
     labels: Literal["auto", "binary", "instances"] = "auto"
     """Meaning of mask values. `auto` decides by content and reports the decision; `binary` is one mask, whose connected
     components are the objects where objects are needed (cells); `instances` is one object per value."""
+    labels_from: dict[str, str] = field(default_factory=dict)
+    """Organelles whose masks are made from a fluorescence channel of the TCF file, such as {nucleus: CH0}; their files
+    in `masks` or `table` are not used, those in `corrections` are. Cells without signal are not drawn."""
+    fluorescence: ChannelLabels = field(default_factory=ChannelLabels)
+    """Rules of `labels_from`."""
     ignore_value: int | None = None
     """Value of voxels that are not annotated, in masks and multi-label files: they count neither in training nor in
     scores. Null: every voxel is annotated."""
@@ -254,7 +280,9 @@ def _folder_errors(config: FolderData) -> list[str]:
             "volumes: no tomograms named; give a glob such as dish*/**/*.TCF, or a table",
         ),
         (
-            any(given is not None for given in (config.table, config.masks, config.corrections)) or not config.volumes,
+            any(given is not None for given in (config.table, config.masks, config.corrections))
+            or bool(config.labels_from)
+            or not config.volumes,
             "masks: no masks named; give a pattern such as dish*/**/*_{organelle}.nii.gz",
         ),
         (spacing is None or _three_positive(spacing), f"spacing_um: {_THREE_POSITIVE} in um, got {spacing}"),
@@ -272,7 +300,33 @@ def _folder_errors(config: FolderData) -> list[str]:
             "split: give three fractions, or three lists of files or globs, not a mixture",
         ),
     ]
-    return failed(checks) + spacing_errors(config.spacing_from, spacing) + _annotation_errors(config)
+    return (
+        failed(checks)
+        + spacing_errors(config.spacing_from, spacing)
+        + _channel_errors(config)
+        + _annotation_errors(config)
+    )
+
+
+def _channel_errors(config: FolderData) -> list[str]:
+    rules, organelles = config.fluorescence, list(config.organelles)
+    unknown = [name for name in config.labels_from if name not in organelles]
+    at_least = {"smoothing_um": 0, "min_volume_um3": 0, "min_contrast": 1, "reach_um": 0, "max_offset_um": 0}
+    checks = [
+        (not unknown, f"labels_from: expected some of {', '.join(organelles)} (data.organelles), got {unknown}"),
+        (
+            not config.labels_from or CELLS not in organelles,
+            "labels_from: makes masks of the organelle task only; with labels of cells give mask files (data.masks)",
+        ),
+        *(
+            (
+                getattr(rules, key) >= least,
+                f"fluorescence.{key}: expected {least} or more, got {getattr(rules, key)}",
+            )
+            for key, least in at_least.items()
+        ),
+    ]
+    return failed(checks)
 
 
 def _annotation_errors(config: FolderData) -> list[str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 from pathlib import Path
 
 from cytovox.errors import InputError
 from cytovox.io.csv_files import existing, read_csv
+from cytovox.io.formats import find_format
 from datamodules.cases import FolderCase
+from datamodules.channel_labels import ChannelRules
 from datamodules.config import FolderData
 from datamodules.corrections import with_corrections
 from datamodules.errors import DataError, OnError, refuse
@@ -36,9 +39,14 @@ def find_cases(config: FolderData, on_error: OnError = refuse) -> list[FolderCas
     cases = with_corrections(cases, config)
     if not cases:
         raise InputError(f"data.volumes: {config.volumes}: no tomogram found below {Path(config.root).absolute()}")
-    if config.corrections is not None and config.masks is None and config.table is None:
+    if config.corrections is not None and config.masks is None and config.table is None and not config.labels_from:
         cases = [c for c in cases if c.masks]  # volumes without a correction are not used in training
-    if without_mask := [c for c in cases if not c.masks and c.label_file is None]:
+    for case in cases:
+        if case.from_channels and getattr(find_format(case.volume), "name", "") != "tcf":
+            organelle, channel = next(iter(case.from_channels.items()))
+            text = f"data.labels_from: {case.volume}: {organelle} from {channel}: expected a TCF file with fluorescence"
+            on_error(DataError("fluorescence", f"{text}; give masks (data.masks), or leave it out of data.volumes"))
+    if without_mask := [c for c in cases if not c.drawn]:
         names = first_names([below(case.volume, Path(config.root)) for case in without_mask])
         found = f"{len(without_mask)} of {len(cases)} volumes have no mask: {names}"
         on_error(DataError("no-mask", f"data.masks: {found}; draw one, or leave them out of data.volumes"))
@@ -64,10 +72,11 @@ def _case(
     cell_line: str | None, split: str | None = None,
 ) -> FolderCase:  # fmt: skip
     name = below(volume, Path(config.root))
+    unused = [masks[k] for k in config.labels_from if k in masks]
     return FolderCase(
         name=name,
         volume=volume,
-        masks=masks,
+        masks={k: mask for k, mask in masks.items() if k not in config.labels_from},
         label_file=label_file,
         label_values={k: tuple(v) for k, v in config.label_values.items()},
         labels=config.labels,
@@ -81,6 +90,9 @@ def _case(
         spacing_from=config.spacing_from,
         series=config.series,
         mask_axes=config.mask_axes,
+        channels=dict(config.labels_from),
+        channel_rules=ChannelRules(**dataclasses.asdict(config.fluorescence)),
+        notes=[f"{mask}: not used, since data.labels_from makes this mask" for mask in unused],
         ignore_value=config.ignore_value,
         annotated_slices=config.annotated_slices,
     )

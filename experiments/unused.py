@@ -1,11 +1,13 @@
 """Keys of a config that have no effect on its run, and why."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+from datamodules.config import ChannelLabels
 from experiments.compose import Composed
 from experiments.schema import Config
 
@@ -37,6 +39,8 @@ SWITCHED_OFF: tuple[Rule, ...] = (
     Rule(("data.scale_probability",), lambda c: list(c.data.scale) == [1, 1], "data.scale is [1, 1]"),
     Rule(("data.patch_size", "data.foreground"), lambda c: c.data.resample == "grid",
          "with data.resample grid a sample is the whole field", ("cells",)),
+    Rule(tuple(f"data.fluorescence.{key.name}" for key in dataclasses.fields(ChannelLabels)),
+         lambda c: not c.data.labels_from, "data.labels_from names no channel"),
     Rule(("data.elastic_probability",), lambda c: c.data.elastic == 0, "data.elastic is 0: no cell is deformed"),
     Rule(("data.elastic",), lambda c: c.data.elastic_probability == 0, "data.elastic_probability is 0"),
     Rule(("data.fold", "data.fold_seed"), lambda c: c.data.folds == 0, "data.folds is 0: there are no folds"),

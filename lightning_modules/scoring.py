@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from cytovox.metrics.overlap import RIWindowFit, dice_per_organelle
 from datamodules.cases import Case, RawCase
+from datamodules.channel_labels import ChannelReport
 
 T = TypeVar("T")
 
@@ -25,6 +26,8 @@ class CaseScore:
     """Position in the test set."""
     dice: dict[str, float]
     """nan where the organelle is unlabelled, or absent from truth and prediction."""
+    channels: tuple[ChannelReport, ...] = ()
+    """How masks were made from fluorescence channels."""
 
     @property
     def mean(self) -> float:
@@ -52,7 +55,8 @@ class TestScores:
     def add(self, index: int, case: Case, raw: RawCase, pred_KZYX: np.ndarray) -> CaseScore:
         """Return the score of a case, and add the case to the scores and to the histograms of the RI baseline."""
         values = dice_per_organelle(pred_KZYX, raw.masks_KZYX, raw.labelled_K)
-        score = CaseScore(case.name, case.cell_line, index, dict(zip(self.organelles, map(float, values), strict=True)))
+        by_name = dict(zip(self.organelles, map(float, values), strict=True))
+        score = CaseScore(case.name, case.cell_line, index, by_name, raw.channels)
         self.cases.append(score)
         masks = {n: raw.masks_KZYX[k] if raw.labelled_K[k] else None for k, n in enumerate(self.organelles)}
         self.windows.add(raw.ri_ZYX, masks)

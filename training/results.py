@@ -17,7 +17,7 @@ from training.rundir import RunFolder, write_csv
 
 
 def write_test_tables(scores: TestScores, folder: RunFolder, seen: Sequence[str]) -> None:
-    """Write `test_cases.csv`, `test_groups.csv` and `test_windows.csv`.
+    """Write `test_cases.csv`, `test_groups.csv` and `test_windows.csv`; with `data.labels_from` `test_channels.csv`.
 
     Parameters
     ----------
@@ -44,6 +44,9 @@ def write_test_tables(scores: TestScores, folder: RunFolder, seen: Sequence[str]
         {"organelle": w.organelle, "ri_low": w.ri_low, "ri_high": w.ri_high, "dice": w.dice}
         for w in scores.windows.fit().values()
     ])  # fmt: skip
+    rows = [{"case": c.name, **report.row()} for c in scores.cases for report in c.channels]
+    if rows:
+        write_table(folder.tables / "test_channels.csv", list(rows[0]), rows)
 
 
 def write_table(path: Path, columns: list[str], rows: Iterable[Mapping[str, Any]]) -> None:

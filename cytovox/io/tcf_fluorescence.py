@@ -133,8 +133,24 @@ def resample_linear(
     result = ndimage.affine_transform(
         values_ZYX, ratio, offset, output_shape=target_shape, output=np.float32, order=1, mode="nearest"
     )
-    for axis, size in enumerate(values_ZYX.shape):
-        index = offset[axis] + ratio[axis] * np.arange(target_shape[axis])
-        outside = (index < -0.5 - 1e-6) | (index > size - 0.5 + 1e-6)
-        result[(slice(None),) * axis + (outside,)] = 0
+    result[~covered_ZYX(values_ZYX.shape, spacing_um, origin_um, target_shape, target_spacing_um)] = 0
     return result
+
+
+def covered_ZYX(
+    shape: tuple[int, ...], spacing_um: ZYX, origin_um: ZYX, target_shape: Shape, target_spacing_um: ZYX
+) -> np.ndarray:
+    """Return where a grid covers the voxels of another one, whose first voxel lies at 0: bool of `target_shape`.
+
+    Parameters
+    ----------
+    shape, spacing_um, origin_um : (z, y, x)
+        The grid: its shape, its voxel size, and the centre of its first voxel in the coordinates of the target.
+    target_shape, target_spacing_um : (z, y, x)
+    """
+    covered = np.ones(target_shape, bool)
+    for axis, size in enumerate(shape):
+        index = (target_spacing_um[axis] * np.arange(target_shape[axis]) - origin_um[axis]) / spacing_um[axis]
+        outside = (index < -0.5 - 1e-6) | (index > size - 0.5 + 1e-6)
+        covered[(slice(None),) * axis + (outside,)] = False
+    return covered

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.ndimage as ndi
 
+from cytovox.io.fluorescence import Channel
 from cytovox.measurement.columns import PART_MEASUREMENTS
 from cytovox.measurement.morphometry import AREA_ESTIMATORS, ZYX, parts, volume_um3
 from cytovox.measurement.region import Frame, Region, Rules, values_of
@@ -34,6 +35,7 @@ def measure_frame(
     rules: Rules,
     origin_um: ZYX = (0.0, 0.0, 0.0),
     probabilities: Mapping[str, np.ndarray] | None = None,
+    channels: Mapping[str, Channel] | None = None,
 ) -> Measured:
     """Measure every cell of a frame.
 
@@ -58,6 +60,8 @@ def measure_frame(
         Centre of the first voxel.
     probabilities : dict of name -> uint8 array, (Z, Y, X), optional
         Probability of each organelle that a network predicted, 0 to 255.
+    channels : mapping of name -> Channel, optional
+        Fluorescence on the same grid.
 
     Returns
     -------
@@ -72,12 +76,14 @@ def measure_frame(
     """
     probabilities = probabilities or {}
     shapes = {"RI": ri_ZYX.shape, "cells": cells_ZYX.shape, **{name: mask.shape for name, mask in organelles.items()}}
+    shapes |= {name: channel.values_ZYX.shape for name, channel in (channels or {}).items()}
     shapes |= {f"probability of {name}": values.shape for name, values in probabilities.items()}
     if len(set(shapes.values())) != 1 or len(ri_ZYX.shape) != 3:
         raise ValueError(f"expected arrays of one shape (z, y, x), got {shapes}")
     if rules.area not in AREA_ESTIMATORS:
         raise ValueError(f"area {rules.area!r}: expected one of {', '.join(AREA_ESTIMATORS)}")
-    frame = Frame(ri_ZYX, cells_ZYX, organelles, spacing_um, origin_um, rules, probabilities)
+    above = {name: one.above_background(cells_ZYX, spacing_um) for name, one in (channels or {}).items()}
+    frame = Frame(ri_ZYX, cells_ZYX, organelles, spacing_um, origin_um, rules, probabilities, above)
     inner = [name for name in in_order(organelles) if name != "membrane"]
     rows, all_parts = [_row(region) for region in _regions_outside(frame, organelles)], []
     for label, box in enumerate(ndi.find_objects(cells_ZYX), start=1):

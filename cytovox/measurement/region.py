@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from cytovox.io.fluorescence import Channel
 from cytovox.measurement.morphometry import AREA_ESTIMATORS, ZYX, volume_um3
 from cytovox.measurement.refractive import Increments, concentration_g_per_ml
 
 #: Bounding box, slices along z, y, x.
 Box = tuple[slice, slice, slice]
+
+#: Place of the channel's name in the columns of a measurement of each fluorescence channel.
+CHANNEL = "{channel}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Frame:
     rules: Rules
     probabilities: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Probability of each organelle that a network predicted, uint8, 0 to 255."""
+    channels: Mapping[str, Channel] = field(default_factory=dict)
+    """Fluorescence channels by name, their background subtracted."""
 
     @property
     def voxel_um3(self) -> float:
@@ -60,6 +66,7 @@ class Frame:
             organelles={name: mask[box] for name, mask in self.organelles.items()},
             origin_um=(z, y, x),
             probabilities={name: values[box] for name, values in self.probabilities.items()},
+            channels={name: channel.crop(box) for name, channel in self.channels.items()},
         )
 
     def area_um2(self, mask_ZYX: np.ndarray) -> float:
@@ -150,13 +157,23 @@ class Measurement:
     version: int
     """Raise it when results change for the same input: stored rows are then computed again."""
     columns: Mapping[str, Column]
-    """Names of the columns, each with its unit and description."""
+    """Names of the columns, each with its unit and description. A name with `{channel}` stands for one column per
+    fluorescence channel; a table without channels has none of them."""
     measure: Callable[[Region], Mapping[str, Any]]
     """Function that returns a value for each column; nan where a number is not defined."""
     defined_for_empty: bool = False
     """Whether `measure` is called for empty compartments, too. If not, their columns are nan."""
     uses_ri: bool = False
     """Whether the columns are left out where there is no refractive index: `cells_from_masks` without a tomogram."""
+
+    def columns_for(self, channels: Iterable[str] = ()) -> dict[str, Column]:
+        """Return the columns of a table with these fluorescence channels."""
+        found = {name: column for name, column in self.columns.items() if CHANNEL not in name}
+        for channel in channels:
+            found |= {
+                name.replace(CHANNEL, channel): column for name, column in self.columns.items() if CHANNEL in name
+            }
+        return found
 
     def of(self, region: Region) -> dict[str, Any]:
         """Return a value for each column.
@@ -166,14 +183,14 @@ class Measurement:
         ValueError
             The function returns other columns than the measurement declares.
         """
+        columns = self.columns_for(region.whole_frame.channels)
         if not (region.part_volumes_um3 or self.defined_for_empty):
-            return dict.fromkeys(self.columns, float("nan"))
+            return dict.fromkeys(columns, float("nan"))
         values = self.measure(region)
-        if set(values) != set(self.columns):
-            raise ValueError(f"measurement {self.name!r}: expected {sorted(self.columns)}, got {sorted(values)}")
+        if set(values) != set(columns):
+            raise ValueError(f"measurement {self.name!r}: expected {sorted(columns)}, got {sorted(values)}")
         return {
-            name: float(values[name]) if column.dtype == "float64" else values[name]
-            for name, column in self.columns.items()
+            name: float(values[name]) if column.dtype == "float64" else values[name] for name, column in columns.items()
         }
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from cytovox.errors import InputError
 from cytovox.measurement.columns import COMPARTMENT_MEASUREMENTS, KEYS, PART_KEYS, PART_MEASUREMENTS
 from cytovox.measurement.evidence import EVIDENCE
+from cytovox.measurement.fluorescence import FLUORESCENCE
 from cytovox.measurement.region import Column, Measurement, Region
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
 GROUP = "cytovox.measurements"
 
 #: Measurements of this package. A new one is a file that defines it, and one line here.
-BUILT_IN: tuple[Measurement, ...] = (*COMPARTMENT_MEASUREMENTS, EVIDENCE)
+BUILT_IN: tuple[Measurement, ...] = (*COMPARTMENT_MEASUREMENTS, EVIDENCE, FLUORESCENCE)
 
 
 @functools.cache
@@ -69,9 +70,9 @@ def _columns(keys: Mapping[str, Column], of: Iterable[Measurement]) -> dict[str,
     return {**keys, **{name: column for one in of for name, column in one.columns.items()}}
 
 
-def columns() -> dict[str, Column]:
-    """Return all columns of the compartment table, in their order."""
-    return _columns(KEYS, measurements())
+def columns(channels: Sequence[str] = ()) -> dict[str, Column]:
+    """Return all columns of the compartment table with these fluorescence channels, in their order."""
+    return {**KEYS, **{name: column for one in measurements() for name, column in one.columns_for(channels).items()}}
 
 
 def part_columns() -> dict[str, Column]:

@@ -9,12 +9,13 @@ import numpy as np
 from cytovox.io.nifti import write_nifti
 from cytovox.io.ometiff import write_ometiff
 from cytovox.io.tcf_writer import write_tcf
+from cytovox.io.volume import Volume
 from cytovox.simulation.optics import Shape, Spacing
 from cytovox.simulation.timelapse import time_lapse
 from cytovox.simulation.tomogram import Options, Tomogram
 
 
-def write(folder: Path, tomogram: Tomogram) -> Path:
+def write(folder: Path, tomogram: Tomogram, fluorescence: Volume | None = None) -> Path:
     """Write one volume: the measured index (TCF), the masks (NIfTI) and the true index (OME-TIFF).
 
     Parameters
@@ -24,6 +25,8 @@ def write(folder: Path, tomogram: Tomogram) -> Path:
         <name>_truth.ome.tif.
     tomogram : Tomogram
         A simulated volume.
+    fluorescence : Volume, optional
+        Fluorescence written into the TCF file, such as that of `cytovox.simulation.fluorescence.stained`.
 
     Returns
     -------
@@ -36,7 +39,9 @@ def write(folder: Path, tomogram: Tomogram) -> Path:
         write_nifti(folder / f"{name}_{organelle}.nii.gz", mask.astype("uint8"), spacing)
     write_nifti(folder / f"{name}_cells.nii.gz", tomogram.cells_ZYX, spacing)
     write_ometiff(folder / f"{name}_truth.ome.tif", tomogram.ri_true_ZYX[None, None], spacing, ["RI"])
-    return write_tcf(folder / f"{name}.TCF", tomogram.ri_ZYX[None], spacing, tomogram.medium_ri, title=name)
+    path = folder / f"{name}.TCF"
+    ri_TZYX = tomogram.ri_ZYX[None]
+    return write_tcf(path, ri_TZYX, spacing, tomogram.medium_ri, fluorescence=fluorescence, title=name)
 
 
 def write_time_lapse(

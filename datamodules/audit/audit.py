@@ -21,6 +21,7 @@ from datamodules.audit.measure import Job, Measurements, measure
 from datamodules.audit.pool import run_jobs
 from datamodules.audit.rules import MEDIUM_OFF, volume_findings
 from datamodules.cases import FolderCase
+from datamodules.channel_labels import ChannelReport
 from datamodules.config import FolderData, OrganelleData, SimulatorData, simulated_names
 from datamodules.folder import find_cases
 from datamodules.loading import loader_workers
@@ -40,6 +41,8 @@ class Audit:
     """Number of volumes of each split."""
     inputs: int = 0
     """Number of files to predict."""
+    channels: list[tuple[str, ChannelReport]] = field(default_factory=list)
+    """Volume and masks made from its fluorescence channels."""
     simulated: bool = False
     """Whether training volumes are simulated, so that there are no files to read."""
 
@@ -112,6 +115,7 @@ def audit(
     for job, found in zip(jobs, measured, strict=True):
         result.findings += volume_findings(job, found, Path() if job.every_frame else root)
     result.volumes = [job.case.name for job in jobs]
+    result.channels = [(m.name, report) for m in measured for report in m.channels]
     result.inputs = sum(job.every_frame for job in jobs)
     if trained and isinstance(config, FolderData):
         by_name = {m.name: m for job, m in zip(jobs, measured, strict=True) if not job.every_frame}
@@ -143,7 +147,7 @@ def _find(config: FolderData, seed: int, result: Audit) -> tuple[list[FolderCase
     result.findings += [
         finding("no-mask", "error", case.name, "has no mask of any organelle", (case.name,))
         for case in cases
-        if not case.mask_files()
+        if not case.drawn
     ]
     result.findings += _orphans(config, cases)
     if cases:
@@ -161,7 +165,8 @@ def _orphans(config: FolderData, cases: Sequence[FolderCase]) -> list[Finding]:
     if config.table is not None or not cases:
         return []
     root = Path(config.root)
-    finder = MaskFinder(config.masks or "", root, config.organelles, config.frame)
+    organelles = [name for name in config.organelles if name not in config.labels_from]
+    finder = MaskFinder(config.masks or "", root, organelles, config.frame)
     orphans = finder.orphans(mask_file.file for case in cases for mask_file in case.mask_files())
     found = f"{len(orphans)} masks belong to no volume: {first_names([below(path, root) for path in orphans])}"
     return [finding("orphan-mask", "warning", "data.masks", found)] if orphans else []

@@ -155,8 +155,7 @@ def label_findings(
             drawn = [
                 c
                 for c in cases
-                if any(organelle in mask_file.organelles for mask_file in c.mask_files())
-                and not (c.name in measured and measured[c.name].annotated.get(organelle) == 0)
+                if organelle in c.drawn and not (c.name in measured and measured[c.name].annotated.get(organelle) == 0)
             ]
             if not drawn:
                 what = "its output is not trained" if split == "train" else "it is not validated"

@@ -37,6 +37,7 @@ KINDS: dict[str, str] = {
     "full-mask": "look at it: perhaps background and organelle are swapped",
     "outside": "look at both masks: one is shifted, or two files are swapped",
     "misplaced": "look at tomogram and mask together; export the mask again with the tomogram's own affine",
+    "fluorescence": "look at tomogram and channel together; set data.fluorescence, or draw masks (data.masks)",
     "no-mask": "draw one, or leave the volume out of data.volumes",
     "orphan-mask": "correct the names, or add the tomograms to data.volumes",
     "split": "correct data.split",

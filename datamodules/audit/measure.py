@@ -12,9 +12,11 @@ from cytovox.errors import InputError
 from cytovox.io import open_labels, read_volume
 from cytovox.io.values import RI_LIMITS
 from cytovox.io.volume import Volume
+from cytovox.organelles import UNDRAWN
 from datamodules.audit.findings import Error
 from datamodules.audit.placement import Misplaced, misplaced
 from datamodules.cases import FolderCase
+from datamodules.channel_labels import ChannelReport
 
 #: Pairs of an organelle and the organelle that contains it.
 INSIDE = (("nucleus", "membrane"), ("nucleolus", "nucleus"), ("lipid", "membrane"))
@@ -89,6 +91,8 @@ class Measurements:
     outside: dict[tuple[str, str], float] = field(default_factory=dict)
     """(inner, outer) -> fraction of the inner organelle outside the outer one."""
     misplaced: Misplaced | None = None
+    channels: list[ChannelReport] = field(default_factory=list)
+    """How masks were made from fluorescence channels."""
     voxels: np.ndarray | None = None
     """Signature of copies in any format: float32 voxels on a lattice, the mean, and the mean deviation of planes."""
 
@@ -116,11 +120,10 @@ def measure(job: Job) -> Measurements:
     result.annotated = {k: 1 - float(unannotated[k].mean()) if k in unannotated else 1.0 for k in masks}
     if masks and case.may_be_partial and not any(result.annotated.values()) and not result.errors:
         result.not_annotated = str(case.not_annotated())
-    result.shares = {
-        k: float(np.count_nonzero(mask)) / mask.size / result.annotated[k]
-        for k, mask in masks.items()
-        if result.annotated[k]
-    }
+    if not statistics.bad and not statistics.implausible:
+        masks |= _read_channels(case, volume, ri_ZYX, whole, unannotated, result)
+    drawn = {k: mask.size - np.count_nonzero(unannotated.get(k, False)) for k, mask in masks.items()}
+    result.shares = {k: float(np.count_nonzero(mask)) / drawn[k] for k, mask in masks.items() if drawn[k]}
     result.outside = _outside(masks, unannotated)
     if not statistics.bad and not statistics.implausible and statistics.high > statistics.low:
         result.misplaced = misplaced(ri_ZYX, whole)
@@ -157,7 +160,9 @@ def _read_masks(
     """Return the bool masks (Z, Y, X) of all organelles that can be read, and the voxels without annotation."""
     masks: dict[str, np.ndarray] = {}
     unannotated: dict[str, np.ndarray] = {}
+    unused = [note for note in case.notes if "data.labels_from" in note]
     case.notes.clear()
+    case.notes.extend(unused)
     for mask_file in case.mask_files():
         try:
             for organelle, mask_ZYX, unannotated_ZYX in case.read_mask_file(mask_file, volume):
@@ -168,6 +173,27 @@ def _read_masks(
             result.errors.append(Error(getattr(error, "kind", "unreadable-mask"), mask_file.file, str(error)))
     result.notes += case.notes
     return masks, unannotated
+
+
+def _read_channels(
+    case: FolderCase, volume: Volume, ri_ZYX: np.ndarray, masks: dict[str, np.ndarray],
+    unannotated: dict[str, np.ndarray], result: Measurements,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Return the bool masks (Z, Y, X) of fluorescence channels; those in which nothing is drawn are left out.
+
+    Their voxels that are not drawn are added to `unannotated`.
+    """
+    found: dict[str, np.ndarray] = {}
+    try:
+        for label_ZYX, report in case.channel_masks(volume, ri_ZYX, masks):
+            result.channels.append(report)
+            if report.undrawn_share < 1:
+                found[report.organelle] = label_ZYX == 1
+                if (undrawn := label_ZYX == UNDRAWN).any():
+                    unannotated[report.organelle] = undrawn
+    except InputError as error:
+        result.errors.append(Error(getattr(error, "kind", "fluorescence"), case.volume, str(error)))
+    return found
 
 
 def _measure_frames(volume: Volume, job: Job, result: Measurements) -> Measurements:

@@ -139,7 +139,9 @@ def _of_masks(job: Job, measured: Measurements, root: Path) -> list[Finding]:
         correlation = f"correlation {place.better:.2f}, not {place.fit:.2f}"
         text = f"{place.organelle} fits its tomogram better {how} ({correlation})"
         found.append(("misplaced", "warning", place.organelle, text))
-    files = {k: below(mask_file.file, root) for mask_file in job.case.mask_files() for k in mask_file.organelles}
+    found += [("fluorescence", "warning", one.organelle, text) for one in measured.channels if (text := one.warning())]
+    files = dict.fromkeys(job.case.from_channels, below(job.case.volume, root))
+    files |= {k: below(mask_file.file, root) for mask_file in job.case.mask_files() for k in mask_file.organelles}
     return [finding(kind, severity, files[k], text, (measured.name,)) for kind, severity, k, text in found]
 
 

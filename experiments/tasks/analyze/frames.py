@@ -12,6 +12,7 @@ import torch
 
 from cytovox.errors import InputError
 from cytovox.io import read_volume
+from cytovox.io.fluorescence import fluorescence_channels, read_channel
 from cytovox.io.provenance import Fingerprint
 from cytovox.io.spacing import SpacingFrom
 from cytovox.measurement.measurements import Rules, measure_frame
@@ -104,7 +105,8 @@ def finish_frame(job: FrameJob) -> list[str]:
     cells = state.arrays("cells")["cells"].astype(np.int32)
     stored_intervals = state.metadata("cells")["intervals"]
     probabilities = {name: values for name, values in _mean_probabilities(job, state).items() if name not in corrected}
-    measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um, probabilities)
+    channels = {name: read_channel(volume, job.t, name) for name in fluorescence_channels(volume)}
+    measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um, probabilities, channels)
     unassigned_um3 = float(unassigned(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
     state.save(
         "rows", job.rows_provenance, {},

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cytovox.io.atomic import atomic_path
+from cytovox.io.fluorescence import fluorescence_channels
 from cytovox.io.provenance import digest_of
 from cytovox.measurement import registry
 from cytovox.measurement.refractive import CHOI_RULE, concentration_choi_g_per_ml
@@ -94,11 +95,16 @@ def time_lapse_result(time_lapse: TimeLapse, config: AnalyzeConfig) -> TimeLapse
 
 def compartment_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
     """Return one row per compartment, cell and frame, with the flags of quality control and what they leave out."""
-    columns = list(registry.columns())
+    columns = list(registry.columns(_channels(results)))
     if config.uncertainty:
         place = columns.index("volume_um3") + 1
         columns[place:place] = ["volume_low_um3", "volume_high_um3"]
     return _table(results, config, columns, lambda result: result.compartments, rules=True)
+
+
+def _channels(results: Sequence[TimeLapseResult]) -> list[str]:
+    """Return the fluorescence channels of all inputs, in the order of their names."""
+    return sorted({name for result in results for name in fluorescence_channels(result.time_lapse.volume)})
 
 
 def part_table(results: Sequence[TimeLapseResult], config: AnalyzeConfig) -> pd.DataFrame:
@@ -144,7 +150,7 @@ def _table(
             )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*first, *columns, *(last if rules else [])])
     types = {"time_s": "float64", "track": "Int64", "lineage": "Int64", "original_label": "UInt64"}
-    types |= registry.numeric_types(registry.part_columns() | registry.columns())
+    types |= registry.numeric_types(registry.part_columns() | registry.columns(_channels(results)))
     return frame.astype({name: kind for name, kind in types.items() if name in frame})
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cytovox.errors import InputError
 from cytovox.io import Volume, read_volume
+from cytovox.io.fluorescence import fluorescence_channels, read_channel
 from cytovox.io.provenance import ContentDigests, Fingerprint, StampedRecords, array_digest, stamp_of
 from cytovox.measurement.refractive import PAPER_MEDIUM_RI
 from cytovox.measurement.registry import measurement_versions
@@ -149,6 +151,9 @@ class Frames:
         self._stamp, self._read_ns = stamp_of(time_lapse.source.path), time.time_ns()
         known = self._notes.read(time_lapse.source.path)
         self._digests = {int(t): str(text) for t, text in known.items()} if isinstance(known, dict) else {}
+        self._channel_notes = StampedRecords(time_lapse.folder / "read_fluorescence")
+        stored = self._channel_notes.read(time_lapse.source.path)
+        self._channel_digests: dict[str, dict[str, str]] = stored if isinstance(stored, dict) else {}
         self._held: tuple[int, np.ndarray] | None = None  # the last frame that was read
 
     def job(self, t: int) -> FrameJob | None:
@@ -191,10 +196,12 @@ class Frames:
                 self._organelles(t, own, wanted, axes, given)
             time_lapse.notes.extend(n for n in own.metadata("organelles").get("notes", []) if n not in time_lapse.notes)
         cells_from_these = cells_provenance()
+        fluorescence = self._fluorescence_digests(t)
+        more: dict[str, Any] = {"fluorescence": fluorescence} if fluorescence else {}
         rows_from_these = STEPS["analyze.rows"].fingerprint(
             config, cells=state.key("cells", cells_from_these), refractive_index_of_medium=time_lapse.medium_ri,
             origin_um=list(time_lapse.volume.origin_um), cells_are=cells_from,
-            measurements=measurement_versions(),
+            measurements=measurement_versions(), **more,
         )  # fmt: skip
         has_cells, has_rows = state.has("cells", cells_from_these), state.has("rows", rows_from_these)
         why = why or ("" if has_cells else cells_from_these.why(state.provenance("cells")))
@@ -231,6 +238,16 @@ class Frames:
             self._digests[t] = array_digest(self._ri(t))
             self._notes.write(self.time_lapse.source.path, self._digests, self._stamp, self._read_ns)
         return self._digests[t]
+
+    def _fluorescence_digests(self, t: int) -> dict[str, str]:
+        """Return the digest of each fluorescence channel of a frame on the tomogram's grid; none without channels."""
+        volume = self.time_lapse.volume
+        names = fluorescence_channels(volume)
+        if names and list(self._channel_digests.get(str(t), {})) != list(names):
+            digests = {name: array_digest(read_channel(volume, t, name).values_ZYX) for name in names}
+            self._channel_digests[str(t)] = digests
+            self._channel_notes.write(self.time_lapse.source.path, self._channel_digests, self._stamp, self._read_ns)
+        return self._channel_digests[str(t)] if names else {}
 
     def _ri(self, t: int) -> np.ndarray:
         if self._held is None or self._held[0] != t:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from datamodules.audit.audit import audit
 from datamodules.audit.findings import Finding
+from datamodules.channel_labels import ChannelReport
 from experiments.check import Audited
 from experiments.progress import Progress
 from experiments.tasks.organelle.config import OrganelleConfig
@@ -20,17 +21,32 @@ def audit_data(config: OrganelleConfig, stages: Sequence[str], progress: Progres
         *(config.data, config.seed, stages, predict.inputs, predict.spacing_um, progress),
         *(predict.spacing_from, predict.series),
     )
+    console = Console()
+    # in a log file, wide enough for five columns; cells are wrapped and never cut
+    console = console if console.is_terminal else Console(width=160)
     if done.findings:
-        console = Console()
-        # in a log file, wide enough for five columns; cells are wrapped and never cut
-        console = console if console.is_terminal else Console(width=160)
         console.print(_table(done.findings))
+    if done.channels:
+        console.print(_channel_table(done.channels))
     if done.simulated:
         print("simulated volumes: there is no file to check, only the config's numbers")
     if done.volumes or not done.simulated:
         print(done.summary(), flush=True)
     printed = {found.origin for found in done.findings if found.origin is not None}
     return Audited(done.counts, done.inputs, len(done.errors), printed)
+
+
+def _channel_table(channels: Sequence[tuple[str, ChannelReport]]) -> Table:
+    table = Table(title="masks from fluorescence", show_lines=True)
+    for name in ("volume", "mask", "offset z, y, x (um)", "correlation", "corrected", "cells not drawn"):
+        table.add_column(name, overflow="fold")
+    for volume, one in channels:
+        offset = ", ".join(f"{value:.2f}" for value in one.offset_um)
+        corrected = "yes" if one.corrected else f"no: {one.reason}"
+        undrawn = f"{one.undrawn_cells} of {one.cells} ({100 * one.undrawn_share:.0f} %)"
+        mask = f"{one.organelle} from {one.channel}"
+        table.add_row(*map(escape, (volume, mask, offset, f"{one.reliability:.2f}", corrected, undrawn)))
+    return table
 
 
 def _table(findings: Sequence[Finding]) -> Table:

@@ -31,6 +31,8 @@ COLUMNS = (
     "largest_part_um3", "mean_part_area_um2", "specks", "specks_um3", "border", "nuclei", "contrast_ri",
     "boundary_contrast", "edge_share", "expected_dice", "evidence",
 )  # fmt: skip
+#: Columns of each fluorescence channel, which a table without channels does not have.
+CHANNEL_COLUMNS = ("fluorescence_mean_{channel}", "fluorescence_sum_{channel}")
 PART_COLUMNS = (
     "cell", "compartment", "part", "volume_um3", "equivalent_diameter_um", "surface_area_um2", "area_flag",
     "sphericity", "mean_ri", "concentration_g_per_ml", "dry_mass_pg", "z_um", "y_um", "x_um",
@@ -82,7 +84,7 @@ def test_an_added_measurement_gives_named_columns_and_changes_no_other(offer):
     assert versions["refractive_index"] == [1, "mean_ri", "sd_ri"]
     assert versions["equivalent_diameter"] == [1, "equivalent_diameter_um"]
     covered = {column for _, *columns in versions.values() for column in columns}
-    assert covered == {*COLUMNS, *PART_COLUMNS, *names} - registry.PART_KEYS.keys()
+    assert covered == {*COLUMNS, *CHANNEL_COLUMNS, *PART_COLUMNS, *names} - registry.PART_KEYS.keys()
     assert "| `depth_um` | µm | Extent along z | contrast 3 |  |" in registry.column_reference().splitlines()
 
 
@@ -93,7 +95,8 @@ def test_the_page_of_columns_is_what_the_registry_says():
     spec.loader.exec_module(script)
     page = (docs / "columns.md").read_text(encoding="utf-8")
     assert page == script.reference(), "run python docs/write_column_reference.py"
-    assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == [*COLUMNS, *PART_COLUMNS]
+    named = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert named == [*COLUMNS, *CHANNEL_COLUMNS, *PART_COLUMNS]
 
 
 def test_numbers_have_a_type_and_columns_of_the_refractive_index_are_known():

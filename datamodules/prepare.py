@@ -92,7 +92,7 @@ class Preparer:
         """Return the arrays of an entry; see `PreparedCase.arrays`."""
         on_grid = self.transform({"image": raw.ri_ZYX[None], "mask": raw.masks_KZYX, "spacing_um": raw.spacing_um})
         centres = foreground_centres(on_grid["mask"] == 1, limit=CENTRES)
-        annotated = annotated_centres(on_grid["mask"], raw.labelled_K, limit=CENTRES)
+        annotated = annotated_centres(on_grid["mask"], raw.labelled_K[: len(on_grid["mask"])], limit=CENTRES)
         return {
             "image": on_grid["image"],
             "mask": on_grid["mask"],

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cytovox.io import Volume
 from cytovox.measurement.measurements import Rules, measure_frame
 from cytovox.measurement.refractive import CHOI_RULE
 from experiments.tasks.analyze.config import AnalyzeConfig, MeasureConfig
@@ -35,7 +36,9 @@ def result() -> Any:
     )
     source = SimpleNamespace(name="a", group="control", dish="", field="f", path=Path("a.tcf"))
     return SimpleNamespace(
-        time_lapse=SimpleNamespace(source=source, medium_ri=MEDIUM, medium_from="file", times_s=None),
+        time_lapse=SimpleNamespace(
+            source=source, medium_ri=MEDIUM, medium_from="file", times_s=None, volume=Volume(ri, spacing_um=SPACING_UM)
+        ),
         compartments=[{"frame": 0, **_plain(row)} for row in found.compartments],
         parts=[{"frame": 0, **_plain(row)} for row in found.parts],
         tracked=SimpleNamespace(track_of={(0, 1): 0}, tracks=[SimpleNamespace(track=0, lineage=0)]),

@@ -174,5 +174,5 @@ def test_weights_of_a_fold_record_its_training_cells_and_not_its_test_cells():
 def test_shipped_weights_record_their_training_data(name):
     metadata = read_checkpoint(shipped_weights()[name], None, "x").metadata
     assert metadata.seen_all
-    assert len(metadata.seen) == {"shape_rbc": 101, "shape_nuclei": 58}.get(name, 0)
+    assert len(metadata.seen) == {"organelle": 845, "shape_rbc": 101, "shape_nuclei": 58}.get(name, 0)
     assert all(len(one) == DIGITS for one in metadata.seen)

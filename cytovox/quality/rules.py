@@ -99,7 +99,7 @@ class QualityRules:
     max_interval: float | None = MAX_INTERVAL
     merges: bool = True
     """Whether merges and splits are searched."""
-    evidence: bool = True
+    evidence: bool = False
     """Whether predicted masks are flagged where the picture shows nothing."""
 
 

@@ -70,7 +70,7 @@ class QualityConfig:
     max_interval: float | None = MAX_INTERVAL
     """Width of the interval of a cell's volume (`uncertainty`), over the volume, above which the cell is flagged; null
     for never."""
-    evidence: bool = True
+    evidence: bool = False
     """Whether a compartment is flagged (`no_evidence`) if the picture shows neither contrast nor edges where its
     predicted mask ends."""
 

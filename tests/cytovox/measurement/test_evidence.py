@@ -118,15 +118,15 @@ def test_a_predicted_nucleus_that_cannot_be_seen_is_flagged(contrast, expected):
     probability = {"nucleus": np.where(NUCLEUS, 255, 0).astype(np.uint8)}
     row = rows_of(picture(contrast, 0.002), probability)["nucleus"]
     assert row["evidence"] == expected
-    flags = evidence_flags(row["evidence"], row["expected_dice"], QualityRules())
+    flags = evidence_flags(row["evidence"], row["expected_dice"], QualityRules(evidence=True))
     assert flags == (("no_evidence",) if expected == "none" else ())
-    assert not evidence_flags(row["evidence"], row["expected_dice"], QualityRules(evidence=False))
+    assert not evidence_flags(row["evidence"], row["expected_dice"], QualityRules())
 
 
 def test_existing_and_corrected_masks_are_not_flagged():
     row = rows_of(picture(0.0, 0.002))["nucleus"]
     assert row["evidence"] == "none"
-    assert not evidence_flags(row["evidence"], row["expected_dice"], QualityRules())
+    assert not evidence_flags(row["evidence"], row["expected_dice"], QualityRules(evidence=True))
 
 
 def test_another_cell_is_not_the_surroundings():

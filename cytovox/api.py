@@ -27,7 +27,7 @@ from cytovox.models.load import load_model
 from cytovox.models.organelle import OrganelleMasks, OrganelleModel, checked_frame
 from cytovox.organelles import WHOLE
 from cytovox.quality.control import cell_state, frame_flags
-from cytovox.quality.rules import QualityRules, as_text, evidence_flags, flags_of
+from cytovox.quality.rules import QualityRules, as_text
 from cytovox.segmentation.checks import nuclei_outside_note
 from cytovox.segmentation.field import CELL_INPUTS, CellField, FoundCells, SeedRule, WatershedCells, finder_inputs
 from cytovox.segmentation.holes import fill_cells
@@ -279,7 +279,7 @@ def measure(
     rows = [
         {
             **row,
-            "flags": _row_flags(row, flags.get(row["cell"], "")),
+            "flags": flags.get(row["cell"], ""),
             "medium_ri": medium,
             "medium_from": medium_from,
             "increments": rules.increments.rule,
@@ -313,11 +313,6 @@ def _medium(volume: Volume, given: float | None) -> tuple[float, str]:
 def _flags(row: dict[str, Any], differing: str) -> str:
     found = frame_flags(cell_state(row), QualityRules())
     return as_text(found | ({"weights_range"} if differing else set()))
-
-
-def _row_flags(row: dict[str, Any], of_cell: str) -> str:
-    """Return the flags of a compartment: those of its cell, and that of its own evidence."""
-    return as_text({*flags_of(of_cell), *evidence_flags(row["evidence"], row["expected_dice"], QualityRules())})
 
 
 def track(

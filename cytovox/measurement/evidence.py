@@ -38,7 +38,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     "lipid": (),
 }
 
-_column = partial(Column, since="0.2.0")
+_column = partial(Column, since="0.1.0")
 
 
 #: The picture does not support a mask whose contrast and whose share of edges are both below these.

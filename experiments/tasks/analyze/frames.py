@@ -108,6 +108,8 @@ def finish_frame(job: FrameJob) -> list[str]:
     channels = {name: read_channel(volume, job.t, name) for name in fluorescence_channels(volume)}
     measured = measure_frame(ri, cells, masks, volume.spacing_um, job.rules, volume.origin_um, probabilities, channels)
     unassigned_um3 = float(unassigned(masks["membrane"], cells).sum()) if "membrane" in masks else math.nan
+    for k in range(job.members + 1):  # before the rows, with which the frame is complete and not visited again
+        (state.member(k) if k else state).compress_probabilities()
     state.save(
         "rows", job.rows_provenance, {},
         compartments=[
@@ -118,19 +120,15 @@ def finish_frame(job: FrameJob) -> list[str]:
         unclaimed_um3=None if math.isnan(unassigned_um3) else unassigned_um3 * float(np.prod(volume.spacing_um)),
         cells_from=job.cells_from, notes=notes, outside_training=_outside(state),
     )  # fmt: skip
-    for k in range(job.members + 1):
-        (state if k == 0 else state.member(k)).compress_probabilities()
     return notes
 
 
 def _mean_probabilities(job: FrameJob, state: FrameState) -> dict[str, np.ndarray]:
     """Return the mean of the probabilities of a frame and of its mirror images, uint8; empty for existing masks."""
-    own = state.probabilities()
-    members = [state.member(k).probabilities() for k in range(1, job.members + 1)]
-    return {
-        name: np.rint(np.mean([values, *(member[name] for member in members)], axis=0)).astype(np.uint8)
-        for name, values in own.items()
-    } if members else own  # fmt: skip
+    views = [state.probabilities(), *(state.member(k).probabilities() for k in range(1, job.members + 1))]
+    if len(views) == 1:
+        return views[0]
+    return {name: np.rint(np.mean([view[name] for view in views], axis=0)).astype(np.uint8) for name in views[0]}
 
 
 def _outside(state: FrameState) -> str:

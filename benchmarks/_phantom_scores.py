@@ -18,9 +18,8 @@ from monai.metrics.surface_dice import compute_surface_dice
 
 from benchmarks._phantom_sets import Case
 from cytovox.organelles import ORGANELLES
+from cytovox.shells import shells_of
 
-#: Depth on both sides of a nucleus' surface over which its visibility is measured, in µm.
-SHELL_UM = 1.2
 #: Distance below which two surfaces agree in the normalized surface Dice, in µm.
 TOLERANCE_UM = 0.4
 
@@ -53,7 +52,7 @@ class CellScore:
     predicted_share: float
     """Predicted nucleus over the volume of the cell."""
     visibility: float
-    """d' of the nucleus in the picture: see `visibility`; nan without a nucleus."""
+    """d' of the nucleus in the picture, the size of `cytovox.shells.Shells.contrast`; nan without a nucleus."""
     contrast: float
     """True index of the nucleus minus that of the cytoplasm; nan without a nucleus."""
     offset: float
@@ -92,37 +91,6 @@ def organelle_scores(case: Case, masks: Mapping[str, np.ndarray]) -> dict[str, M
     }
 
 
-def visibility(
-    ri_ZYX: np.ndarray, nucleus_ZYX: np.ndarray, outside_ZYX: np.ndarray, spacing_um: tuple[float, float, float]
-) -> float:
-    """Return how well a nucleus can be distinguished from its surroundings: d' of the picture across its surface.
-
-    Parameters
-    ----------
-    ri_ZYX : float array, (Z, Y, X)
-        Reconstructed refractive index.
-    nucleus_ZYX : bool array, (Z, Y, X)
-        True nucleus, without its nucleoli.
-    outside_ZYX : bool array, (Z, Y, X)
-        Cytoplasm that belongs to no organelle.
-    spacing_um : three floats
-        Voxel size z, y, x.
-
-    Returns
-    -------
-    float
-        Difference of the means within `SHELL_UM` of the surface on both sides, over the root of the mean of both
-        variances. nan where one side is empty.
-    """
-    near_in = nucleus_ZYX & (ndi.distance_transform_edt(nucleus_ZYX, sampling=spacing_um) <= SHELL_UM)
-    near_out = outside_ZYX & (ndi.distance_transform_edt(~nucleus_ZYX, sampling=spacing_um) <= SHELL_UM)
-    if near_in.sum() < 2 or near_out.sum() < 2:
-        return math.nan
-    inner, outer = ri_ZYX[near_in].astype(float), ri_ZYX[near_out].astype(float)
-    deviation = math.sqrt((inner.var() + outer.var()) / 2)
-    return abs(inner.mean() - outer.mean()) / deviation if deviation else math.inf
-
-
 def cell_scores(case: Case, nucleus_ZYX: np.ndarray) -> list[CellScore]:
     """Return the scores of the predicted nuclei of every cell of a phantom.
 
@@ -146,7 +114,8 @@ def cell_scores(case: Case, nucleus_ZYX: np.ndarray) -> list[CellScore]:
         if numbers:
             dice = 2 * int((truth & predicted).sum()) / int(truth.sum() + predicted.sum())
             organelles = case.nucleolus_ZYX[box] | case.lipid_ZYX[box]
-            seen = visibility(case.ri_ZYX[box], truth & ~organelles, cell & ~truth & ~organelles, case.spacing_um)
+            plasm = cell & ~truth & ~organelles
+            seen = abs(shells_of(case.ri_ZYX[box], truth & ~organelles, plasm, case.spacing_um).contrast)
             contrast = float(np.mean([case.contrast[int(n)] for n in numbers]))
             apart = (np.array(ndi.center_of_mass(truth)) - ndi.center_of_mass(cell)) * spacing
             radius = math.cbrt(3 * cell.sum() * spacing.prod() / (4 * math.pi))

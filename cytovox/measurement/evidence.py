@@ -18,9 +18,8 @@ import scipy.ndimage as ndi
 from cytovox.measurement.morphometry import ZYX
 from cytovox.measurement.region import Box, Column, Frame, Measurement, Region
 from cytovox.organelles import WHOLE
+from cytovox.shells import SHELL_UM, Shells, shells_of
 
-#: Depth in µm on both sides of a surface over which the contrast is measured.
-SHELL_UM = 1.2
 #: Distance in µm from the surface at which the index is compared along its normal.
 STEP_UM = 0.6
 #: Largest number of places on a surface that are compared.
@@ -70,29 +69,19 @@ def surface_evidence(ri_ZYX: np.ndarray, inside_ZYX: np.ndarray, outside_ZYX: np
     spacing_um : (z, y, x) floats
         Size of a voxel in µm.
     """
-    inner, outer = (
-        np.asarray(ndi.distance_transform_edt(mask, sampling=spacing_um)) for mask in (inside_ZYX, ~inside_ZYX)
-    )
-    near_in = inside_ZYX & (inner <= SHELL_UM)
-    near_out = outside_ZYX & (outer <= SHELL_UM)
-    if near_in.sum() < 2 or near_out.sum() < 2:
+    shells = shells_of(ri_ZYX, inside_ZYX, outside_ZYX, spacing_um)
+    if math.isnan(shells.difference):
         return Surface(math.nan, math.nan)
-    inside, outside = ri_ZYX[near_in].astype(np.float64), ri_ZYX[near_out].astype(np.float64)
-    difference, deviation = inside.mean() - outside.mean(), math.sqrt((inside.var() + outside.var()) / 2)
-    contrast = difference / deviation if deviation else math.copysign(math.inf, difference) if difference else 0.0
-    share = _edge_share(ri_ZYX, inner, outer, inside_ZYX, outside_ZYX, difference, spacing_um)
-    return Surface(float(contrast), share)
+    return Surface(shells.contrast, _edge_share(ri_ZYX, shells, inside_ZYX, outside_ZYX, spacing_um))
 
 
-def _edge_share(
-    ri: np.ndarray, inner: np.ndarray, outer: np.ndarray, inside: np.ndarray, outside: np.ndarray,
-    difference: float, spacing_um: ZYX,
-) -> float:  # fmt: skip
+def _edge_share(ri: np.ndarray, shells: Shells, inside: np.ndarray, outside: np.ndarray, spacing_um: ZYX) -> float:
     """Return the share of places on the surface at which the index changes as the mean does."""
-    places = np.flatnonzero(inside & (inner < 1.5 * max(spacing_um)))
+    places = np.flatnonzero(inside & (shells.inner_um_ZYX < 1.5 * max(spacing_um)))
     places = places[:: -(-len(places) // MAX_PLACES) or 1]
     position = np.stack(np.unravel_index(places, ri.shape)).astype(np.float64)
-    depth = ndi.gaussian_filter((outer - inner).astype(np.float32), [0.4 / s for s in spacing_um])
+    outwards = (shells.outer_um_ZYX - shells.inner_um_ZYX).astype(np.float32)
+    depth = ndi.gaussian_filter(outwards, [0.4 / s for s in spacing_um])
     normal = np.stack([_slope(depth, places, axis, step) for axis, step in enumerate(spacing_um)])
     normal /= np.maximum(np.linalg.norm(normal, axis=0), 1e-9)
     step = STEP_UM * normal / np.array(spacing_um)[:, None]
@@ -104,7 +93,7 @@ def _edge_share(
         return math.nan
     smooth = ndi.gaussian_filter(ri.astype(np.float32), [0.2 / s for s in spacing_um])
     change = (smooth[within] - smooth[beyond])[counted]
-    return float(np.mean(change * np.sign(difference) >= EDGE_SHARE * abs(difference)))
+    return float(np.mean(change * np.sign(shells.difference) >= EDGE_SHARE * abs(shells.difference)))
 
 
 def _slope(values: np.ndarray, places: np.ndarray, axis: int, step_um: float) -> np.ndarray:

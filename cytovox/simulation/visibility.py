@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.ndimage as ndi
 
+from cytovox.shells import SHELL_UM, shells_of
 from cytovox.simulation.optics import Spacing
 
-#: Depth in µm on both sides of a surface over which its contrast is measured.
-SHELL_UM = 1.2
 #: Contrast over the standard deviation below which a part is regarded as unseen.
 MIN_VISIBILITY = 0.7
 #: Radius in µm of a ball below which a part is regarded as unseen, since its shape cannot be resolved.
@@ -56,36 +55,9 @@ def unseen_parts(
             wide = tuple(slice(max(0, b.start - r), b.stop + r) for b, r in zip(box, reach, strict=True))
             part = parts[wide] == label
             radius = np.cbrt(3 * part.sum() * np.prod(spacing_um) / (4 * np.pi))
-            seen = visibility(ri_ZYX[wide], part & inside[name][wide], outside[wide] & ~part, spacing_um)
-            if radius < MIN_RADIUS_UM[name] or not seen >= MIN_VISIBILITY:
+            shells = shells_of(ri_ZYX[wide], part & inside[name][wide], outside[wide] & ~part, spacing_um)
+            if radius < MIN_RADIUS_UM[name] or not abs(shells.contrast) >= MIN_VISIBILITY:
                 unseen[wide] |= part
         if unseen.any():
             found[name] = unseen
     return found
-
-
-def visibility(ri_ZYX: np.ndarray, inside_ZYX: np.ndarray, outside_ZYX: np.ndarray, spacing_um: Spacing) -> float:
-    """Return the contrast across the surface of a mask over the standard deviation on both of its sides.
-
-    Parameters
-    ----------
-    ri_ZYX : float array, (Z, Y, X)
-        Refractive index as measured.
-    inside_ZYX, outside_ZYX : bool array, (Z, Y, X)
-        Voxels of the mask, and those of its surroundings.
-    spacing_um : (float, float, float)
-        Voxel size, z, y, x.
-
-    Returns
-    -------
-    float
-        nan if one side is empty.
-    """
-    deep = np.asarray(ndi.distance_transform_edt(inside_ZYX, sampling=spacing_um))
-    away = np.asarray(ndi.distance_transform_edt(~inside_ZYX, sampling=spacing_um))
-    inner = ri_ZYX[inside_ZYX & (deep <= SHELL_UM)].astype(np.float64)
-    outer = ri_ZYX[outside_ZYX & (away <= SHELL_UM)].astype(np.float64)
-    if len(inner) < 2 or len(outer) < 2:
-        return float("nan")
-    deviation = float(np.sqrt((inner.var() + outer.var()) / 2))
-    return abs(float(inner.mean() - outer.mean())) / max(deviation, 1e-9)

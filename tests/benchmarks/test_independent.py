@@ -10,7 +10,7 @@ import pytest
 from benchmarks import _phantom_sets
 from benchmarks._phantom_cells import Kind, draw_phantom
 from benchmarks._phantom_microscope import Microscope, observe
-from benchmarks._phantom_scores import cell_scores, mask_scores, visibility
+from benchmarks._phantom_scores import cell_scores, mask_scores
 from benchmarks._phantom_sets import SETS, Case, PhantomSet, cached_cases, make_case
 
 HOME = Path(__file__).resolve().parents[2]
@@ -111,12 +111,6 @@ def test_scores_of_a_perfect_and_of_a_shifted_mask():
     assert shifted.volume_error == pytest.approx(0, abs=0.02)
     assert mask_scores(truth, np.zeros_like(truth), SPACING).hausdorff_um == math.inf
     assert math.isnan(mask_scores(np.zeros_like(truth), truth, SPACING).dice)
-
-
-def test_visibility_is_the_contrast_over_the_deviation():
-    nucleus, cell = ball(2.0), ball(5.0)
-    ri = np.where(nucleus, 1.340, 1.346) + np.random.default_rng(0).normal(0, 0.002, nucleus.shape)
-    assert visibility(ri, nucleus, cell & ~nucleus, SPACING) == pytest.approx(3.0, rel=0.1)
 
 
 def test_nuclei_are_scored_inside_their_cells():

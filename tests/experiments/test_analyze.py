@@ -143,6 +143,7 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_tables(cli, time_lapses, tmp
         assert cli(*words(time_lapses, out, "border=include", "workers=0")).code == 130
     assert cli(*words(time_lapses, out, "border=include", "workers=0")).code == 0
     assert tables(out) == tables(done.run)
+    assert not list(out.rglob("probabilities_raw.npz"))  # only compressed ones are kept
 
 
 @pytest.mark.slow

@@ -76,15 +76,14 @@ def cells_figure(
                 np.nan_to_num(ri), cmap="gray", vmin=low, vmax=max(high, low + 1e-6), extent=extent, origin="lower",
                 aspect="equal",
             )  # fmt: skip
-            ax.set(xticks=[], yticks=[])
-            if name == "xy":  # y downwards, z upwards
-                ax.invert_yaxis()
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", color=INK)
         _draw_cells(row[1], cells, step_v, spacing_um[2], extent, numbers if name == "xy" else {})
         _draw_nuclei(row[1], cells, nuclei, extent, doubtful)
+        for ax in row:  # last, since contours change the limits; y downwards, z upwards
+            ax.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[:1:-1] if name == "xy" else extent[2:])
     axes[0][0].set_title("refractive index", fontsize=10, color=INK)
     what = "cells and nuclei" if nuclei_ZYX.any() else "cells"
-    axes[0][1].set_title(f"{what}; hatched: no evidence" if doubtful else what, fontsize=10, color=INK)
+    axes[0][1].set_title(f"{what}; hatched: no contrast" if doubtful else what, fontsize=10, color=INK)
     figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
     return save_figure(figure, path)
 
